@@ -1,0 +1,46 @@
+"""Energy-based models as scikit-learn estimators.
+
+Every model gives low energy to points that look like its training data. The table below is the
+one registry of public names: importing ``sklebm`` is cheap, and each name is loaded when it is
+first used. ``sklebm.load``, the documentation and the tests read the same table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Estimator -> the family (a subpackage) that defines it.
+ESTIMATORS: dict[str, str] = {
+    "EnergyKMeans": "sklebm.mixture",
+    "PCAWhitener": "sklebm.linear",
+    "ZCAWhitener": "sklebm.linear",
+}
+
+# Other public names of the top level.
+FUNCTIONS: dict[str, str] = {}
+
+_SUBMODULES = ("energies", "linear", "mixture", "plotting")
+
+__all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
+
+if TYPE_CHECKING:
+    from sklebm.linear import PCAWhitener, ZCAWhitener
+    from sklebm.mixture import EnergyKMeans
+
+
+def __getattr__(name: str) -> Any:
+    home = ESTIMATORS.get(name) or FUNCTIONS.get(name)
+    if home is not None:
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value  # the next look-up is a plain attribute access
+        return value
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

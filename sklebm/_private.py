@@ -1,0 +1,37 @@
+"""The only module that imports scikit-learn's underscored helpers.
+
+scikit-learn documents these for third-party estimators but may move them: when it does,
+this file is the one to mend.
+"""
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils._chunking import get_chunk_n_rows
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+)
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import (
+    _check_feature_names as check_feature_names,
+)
+from sklearn.utils.validation import (
+    _check_sample_weight as check_sample_weight,
+)
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "InvalidParameterError",
+    "MetadataRouter",
+    "MethodMapping",
+    "Options",
+    "StrOptions",
+    "check_feature_names",
+    "check_sample_weight",
+    "fit_context",
+    "get_chunk_n_rows",
+    "process_routing",
+]

@@ -1,0 +1,262 @@
+"""The one door in and the one door out: rows of X as tensors, results in the caller's kind.
+
+``open_rows`` validates X once (NumPy, pandas, polars, scipy sparse where declared, torch tensors
+on any device). ``Rows`` hands the rows out as dense tensors on the compute device, and ``Rows.map``
+streams a row-wise function over them in chunks bounded by scikit-learn's ``working_memory``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from sklebm._private import get_chunk_n_rows
+
+# Temporaries larger than this no longer fit the caches, and a chunk already keeps every core busy.
+_CHUNK_MEBIBYTES = 64
+
+
+def resolve_device(requested: str | torch.device, X: object, prefers_cuda: bool) -> torch.device:
+    """Return the device to compute on; ``"auto"`` follows X, then CUDA if preferred, then CPU.
+
+    Raises
+    ------
+    ValueError
+        If the device does not exist here, names the reason and the remedy.
+    """
+    if isinstance(requested, str) and requested == "auto":
+        if isinstance(X, torch.Tensor):
+            return X.device
+        return torch.device("cuda" if prefers_cuda and torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(requested)
+        if device.type == "meta":
+            raise RuntimeError("the meta device holds no numbers")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        count = torch.cuda.device_count()
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={requested!r} cannot be used here ({reason}). torch sees {count} CUDA "
+            'device(s); use device="auto" or device="cpu". A CUDA device cannot be opened in a '
+            "forked process: use the loky or spawn start method there."
+        ) from error
+    return device
+
+
+def open_rows(
+    estimator: BaseEstimator,
+    X: Any,
+    *,
+    device: torch.device,
+    reset: bool,
+    accept_sparse: bool = False,
+    min_rows: int = 1,
+) -> Rows:
+    """Validate X against ``estimator`` and wrap it.
+
+    With ``reset=True`` this sets ``n_features_in_`` (and ``feature_names_in_``) on ``estimator``;
+    callers pass a throw-away copy, so that a later failure leaves the real one untouched.
+    """
+    if isinstance(X, torch.Tensor):
+        X = _check_tensor(X, type(estimator).__name__, min_rows)
+        X = validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return Rows(X, device)
+    if getattr(X, "dtype", None) == np.float16:
+        X = X.astype(np.float32)  # half precision overflows in squares; double would be a waste
+    checked = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=[np.float64, np.float32],
+        accept_sparse="csr" if accept_sparse else False,
+        ensure_min_samples=min_rows,
+    )
+    if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
+        return Rows(checked, device)
+    return Rows(np.asarray(checked), device)
+
+
+def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
+    """Validate a torch tensor with the words scikit-learn uses for arrays."""
+    if X.layout is not torch.strided:
+        raise TypeError(
+            f"A sparse torch tensor (layout {X.layout}) was passed to {name}, but dense data is "
+            "required: call X.to_dense() first."
+        )
+    if X.ndim != 2:
+        kind = {0: "scalar", 1: "1D"}.get(X.ndim, f"{X.ndim}D")
+        raise ValueError(
+            f"Expected 2D array, got {kind} array instead: a tensor of shape {tuple(X.shape)} was "
+            f"passed to {name}. Reshape your data either using X.reshape(-1, 1) if it has a single "
+            "feature, X.reshape(1, -1) if it is a single sample, or X.flatten(1) if it is images."
+        )
+    if X.is_complex():
+        raise ValueError(f"Complex data not supported: {name} got a tensor of dtype {X.dtype}.")
+    if X.device.type == "meta":
+        raise ValueError(f"X is on the meta device and holds no values: {name} cannot use it.")
+    for axis, (size, least, what) in enumerate(
+        zip(X.shape, (min_rows, 1), ("sample(s)", "feature(s)"), strict=True)
+    ):
+        if size < least:
+            raise ValueError(
+                f"Found array with {X.shape[axis]} {what} (shape={tuple(X.shape)}) while a minimum "
+                f"of {least} is required by {name}."
+            )
+    X = X.detach()
+    if X.dtype in (torch.float16, torch.bfloat16):
+        X = X.float()
+    elif X.dtype not in (torch.float32, torch.float64):
+        X = X.double()
+    # A finite sum proves finite entries without a mask as large as X.
+    if not torch.isfinite(X.sum()) and not torch.isfinite(X).all():
+        what = "NaN" if torch.isnan(X).any() else "infinity"
+        raise ValueError(
+            f"Input X contains {what}. {name} needs finite values: impute or drop such rows first."
+        )
+    return X
+
+
+class Rows:
+    """Validated rows of X.
+
+    Parameters
+    ----------
+    source : ndarray, csr matrix or torch.Tensor of shape (n_rows, n_columns)
+        Finite values of dtype float32 or float64. Never written to.
+    device : torch.device
+        Where ``rows[...]`` puts the tensors.
+    """
+
+    def __init__(self, source: Any, device: torch.device) -> None:
+        self.source = source
+        self.device = device
+        self.shape: tuple[int, int] = (int(source.shape[0]), int(source.shape[1]))
+        is_tensor = isinstance(source, torch.Tensor)
+        double = source.dtype in (torch.float64, np.float64)
+        self.dtype = torch.float64 if double else torch.float32
+        self._output_device = source.device if is_tensor else None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Rows at ``index`` (a slice or an integer array) as a dense tensor on the device."""
+        part = self.source[index]
+        if isinstance(part, torch.Tensor):
+            return part.to(self.device)
+        if scipy.sparse.issparse(part):
+            part = part.toarray()
+        # A read-only or strided array cannot back a tensor: copy those, share the rest.
+        part = np.require(part, requirements=["C", "W"])
+        return torch.from_numpy(part).to(self.device)
+
+    def all(self) -> torch.Tensor:
+        """All rows on the device; shares memory with X where it can, so never write to it."""
+        return self[:]
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        """All rows as a dense NumPy array on the host; shares memory with X where it can."""
+        if isinstance(self.source, np.ndarray):
+            return self.source
+        return np.asarray(self.all().cpu().numpy())
+
+    def chunk_size(self, floats_per_row: int, itemsize: int = 8) -> int:
+        """Rows per chunk when one row needs ``floats_per_row`` temporary numbers."""
+        from sklearn import get_config
+
+        memory = min(get_config()["working_memory"], _CHUNK_MEBIBYTES)
+        row_bytes = max(1, floats_per_row) * itemsize
+        return int(get_chunk_n_rows(row_bytes, max_n_rows=len(self), working_memory=memory))
+
+    def chunks(self, floats_per_row: int) -> list[slice]:
+        """Slices that cover all rows in order."""
+        step = self.chunk_size(floats_per_row)
+        return [slice(start, start + step) for start in range(0, len(self), step)]
+
+    def map(
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        floats_per_row: int,
+        what: str,
+        as_numpy: bool = False,
+    ) -> Any:
+        """Apply a row-wise function chunk by chunk; the result follows the kind and dtype of X.
+
+        When memory runs out the chunk is halved, down to a single row, with one warning.
+
+        Raises
+        ------
+        FloatingPointError
+            If a result is not finite, naming the row and the largest magnitude in X.
+        MemoryError
+            If even one row does not fit.
+        """
+        out: Any = None
+        start, step = 0, self.chunk_size(floats_per_row)
+        n_rows = len(self)
+        warned = False
+        with torch.no_grad():
+            while start < n_rows:
+                rows = slice(start, min(start + step, n_rows))
+                try:
+                    part = function(self[rows])
+                    if out is None:
+                        out = self._allocate(part, as_numpy)
+                except (RuntimeError, MemoryError) as error:
+                    step = _smaller_chunk(error, rows.stop - start, what)
+                    if not warned:
+                        warnings.warn(
+                            f"{what} ran out of memory; continuing with {step} row(s) at a time. "
+                            "Lower scikit-learn's working_memory to avoid the retry.",
+                            ResourceWarning,
+                            stacklevel=4,
+                        )
+                        warned = True
+                    continue
+                self._check_finite(part, rows.start, what)
+                out[rows] = part
+                start = rows.stop
+        return out if as_numpy is False and self._output_device is not None else out.numpy()
+
+    def _allocate(self, first: torch.Tensor, as_numpy: bool) -> torch.Tensor:
+        shape = (len(self), *first.shape[1:])
+        dtype = self.dtype if first.is_floating_point() else first.dtype
+        device = None if as_numpy else self._output_device
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    def _check_finite(self, part: torch.Tensor, offset: int, what: str) -> None:
+        if not part.is_floating_point() or bool(torch.isfinite(part).all()):
+            return
+        bad = ~torch.isfinite(part.reshape(len(part), -1)).all(dim=1)
+        row = int(bad.nonzero()[0, 0])
+        chunk = self[offset : offset + len(part)]
+        raise FloatingPointError(
+            f"{what} is not finite for row {offset + row} (largest |X| there: "
+            f"{float(chunk[row].abs().max()):.3g}). Scale X, for example with StandardScaler; if "
+            "X is of ordinary size, the fitted parameters are not finite and the model must be "
+            "fitted again."
+        )
+
+
+def _smaller_chunk(error: Exception, rows: int, what: str) -> int:
+    """Half of ``rows`` if ``error`` means that memory ran out; otherwise raise it again."""
+    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "can't allocate memory" in str(error)  # torch's CPU allocator has no class of its own
+    )
+    if not out_of_memory:
+        raise error
+    if rows <= 1:
+        raise MemoryError(
+            f"{what} does not fit in memory even for one row: use a smaller model or a device "
+            "with more memory."
+        ) from error
+    return rows // 2

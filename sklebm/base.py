@@ -1,0 +1,266 @@
+"""The scikit-learn shell that every estimator lives in.
+
+An estimator chooses an energy, an inference and an objective; this base class does the rest:
+validation, device and dtype, one atomic ``fit``, NumPy fitted state, row-wise streaming,
+feature names, ``set_output`` and callbacks.
+
+A model supplies
+
+- ``_fit(rows, progress, **data) -> state``: a pure function of the data that returns every
+  fitted attribute in a dictionary; the shell commits it in one assignment;
+- optionally ``_partial_fit(rows, progress, **data) -> state``, likewise;
+- ``_energy(device) -> module``: the torch energy rebuilt from the NumPy fitted state;
+- public methods whose bodies are one line over ``_map_rows``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._private import fit_context
+from sklebm._progress import Progress
+from sklebm._rows import Rows, open_rows, resolve_device
+
+#: Root of the published documentation. Unset: the HTML representation carries no links.
+DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
+
+
+def _has_partial_fit(estimator: Any) -> bool:
+    return hasattr(estimator, "_partial_fit")
+
+
+class EnergyEstimator(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
+):
+    """Base class of all estimators: the contract around an energy.
+
+    Subclasses set parameters in ``__init__`` and nothing else, extend
+    ``_parameter_constraints``, and implement the hooks named in the module's docstring.
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {"device": [str, torch.device]}
+
+    _doc_link_module = "sklebm" if DOCUMENTATION_URL else "sklearn"
+    _doc_link_template = (
+        DOCUMENTATION_URL.rstrip("/") + "/generated/{estimator_module}.{estimator_name}.html"
+    )
+
+    # What a model may declare about itself.
+    _prefers_cuda = False  # device="auto" uses CUDA for array input (gradient training)
+    _accepts_sparse = False  # csr input is handed over chunk by chunk
+    _min_rows_fit = 1
+    _computes_in_double = False  # row-wise methods upcast each chunk to float64
+    _step_name = "iteration"
+
+    device: str | torch.device
+
+    # ------------------------------------------------------------------ learning
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Shape the energy so that it is low at the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training rows. NumPy arrays, lists, pandas and polars frames and torch tensors on any
+            device are accepted.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._fit)
+
+    @available_if(_has_partial_fit)
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Update the energy with one pass over a chunk of rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The next chunk of training rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        self : object
+            The updated estimator. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._partial_fit, first=not self._is_fitted())
+
+    @abstractmethod
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        """Return every fitted attribute, learnt from ``rows``; change nothing on ``self``."""
+
+    def _max_steps(self) -> int:
+        """How many times ``_fit`` calls ``progress.begin`` at most."""
+        return 0
+
+    def _learn(
+        self,
+        X: Any,
+        step: Callable[..., dict[str, Any]],
+        *,
+        first: bool = True,
+        **data: Any,
+    ) -> Self:
+        """Run ``step`` on validated rows and commit what it returns, all or nothing."""
+        self._validate_params()  # partial_fit on a fitted estimator would skip this
+        whole = step.__name__ == "_fit"
+        probe = copy.copy(self)
+        if first:
+            probe.__dict__ = self._unfitted_dict()
+        rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
+        names = {
+            name: value
+            for name, value in vars(probe).items()
+            if name in ("n_features_in_", "feature_names_in_")
+        }
+        progress = Progress(self, X, self._max_steps() if whole else 0, names, self._step_name)
+        progress.begin_fit()
+        state = step(rows, progress, **data)
+        _check_state(type(self).__name__, state, rows)
+        progress.end_fit(state)
+        # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
+        self.__dict__ = {**self._unfitted_dict(), **names, **state}
+        return self
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        return open_rows(
+            probe,
+            X,
+            device=resolve_device(self.device, X, self._prefers_cuda),
+            reset=reset,
+            accept_sparse=self._accepts_sparse,
+            min_rows=min_rows,
+        )
+
+    def _unfitted_dict(self) -> dict[str, Any]:
+        """Attributes that are no fitted state: parameters and scikit-learn's private ones."""
+        return {k: v for k, v in vars(self).items() if k.startswith("_") or not k.endswith("_")}
+
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "n_features_in_")
+
+    # ------------------------------------------------------------------ row-wise methods
+
+    @property
+    @abstractmethod
+    def _n_features_out(self) -> int:
+        """Number of columns that ``transform`` returns."""
+
+    @abstractmethod
+    def _energy(self, device: torch.device) -> Any:
+        """Return the torch energy with the fitted parameters on ``device``.
+
+        Built anew from the NumPy state at every call, without copying it on the CPU: nothing is
+        cached, so nothing can go stale, be pickled by mistake or tie the estimator to a device.
+        """
+
+    @abstractmethod
+    def score_samples(self, X: Any) -> Any:
+        """Return how typical each row of X is; higher is more typical."""
+
+    def _floats_per_row(self) -> int:
+        """Temporary numbers per row in the row-wise methods."""
+        return 4 * int(self.n_features_in_)
+
+    def _map_rows(
+        self,
+        X: Any,
+        function: Callable[[Any, torch.Tensor], torch.Tensor],
+        what: str,
+        *,
+        latents: bool = False,
+    ) -> Any:
+        """Stream ``function(energy, rows)`` over X; the result follows the kind of X.
+
+        ``latents`` says that X holds what ``transform`` returned instead of observations.
+        """
+        check_is_fitted(self)
+        rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
+        energy = self._energy(rows.device)
+        double = self._computes_in_double
+
+        def apply(chunk: torch.Tensor) -> torch.Tensor:
+            return function(energy, chunk.double() if double else chunk)
+
+        return rows.map(
+            apply,
+            floats_per_row=self._floats_per_row(),
+            what=f"{type(self).__name__}.{what}",
+            as_numpy=self._wants_frames(),
+        )
+
+    def _open_latents(self, Z: Any) -> Rows:
+        """Validate latents with the same door as X."""
+        width = self._n_features_out
+        probe = copy.copy(self)
+        probe.__dict__ = self._unfitted_dict()
+        rows = self._open(Z, probe, reset=True)
+        if rows.shape[1] != width:
+            raise ValueError(
+                f"Z has {rows.shape[1]} columns, but {type(self).__name__} has latents of {width} "
+                "columns: pass what transform returned."
+            )
+        return rows
+
+    def _wants_frames(self) -> bool:
+        """True if set_output asks for data frames, which are built from NumPy arrays."""
+        from sklearn import get_config
+
+        config = getattr(self, "_sklearn_output_config", {}).get("transform")
+        return (config or get_config()["transform_output"]) != "default"
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of ``score_samples(X)``; higher is better.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean over the rows, in the units of ``score_samples``.
+        """
+        return float(self.score_samples(X).mean())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = self._accepts_sparse
+        return tags
+
+
+def _check_state(name: str, state: Mapping[str, Any], rows: Rows) -> None:
+    """Refuse fitted state with NaN or infinity in it: it would poison every later answer."""
+    for key, value in state.items():
+        array = np.asarray(value) if isinstance(value, (float, np.ndarray, np.floating)) else None
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
+            raise FloatingPointError(
+                f"{name}.fit got {key} with values that are not finite (largest |X|: "
+                f"{largest:.3g}). Scale X, for example with StandardScaler, and check for "
+                "outliers. The estimator was left as it was."
+            )

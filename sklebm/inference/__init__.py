@@ -1,0 +1,1 @@
+"""HOW latents and negatives are found, in pure torch."""

@@ -1,0 +1,176 @@
+"""What the whiteners share: streamed moments, eigenvectors, and the Gaussian they define."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from sklebm._private import Interval
+from sklebm._progress import Progress
+from sklebm._rows import Rows
+from sklebm.base import EnergyEstimator
+from sklebm.energies import QuadraticEnergy
+from sklebm.linear._moments import Moments, empty_moments, update_moments
+
+# Directions without variance get this fraction of the mean variance when rows are scored, so that
+# movement along them is very atypical yet finite. The absolute floor serves constant data.
+_RELATIVE_FLOOR = 1e-6
+_ABSOLUTE_FLOOR = 1e-12
+
+
+class Whitener(EnergyEstimator):
+    """Base of the whiteners; a subclass says how coordinates are rotated."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **EnergyEstimator._parameter_constraints,
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+            None,
+        ],
+        "ridge": [Interval(Real, 0, None, closed="left")],
+    }
+    _min_rows_fit = 2  # a covariance needs two rows
+    _computes_in_double = True
+
+    def __init__(
+        self,
+        n_components: int | float | None = None,
+        *,
+        ridge: float = 0.0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.ridge = ridge
+        self.device = device
+
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        return self._stream(rows, empty_moments(rows.shape[1], rows.device))
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        if not self._is_fitted():
+            return self._fit(rows, progress)
+        seen = self.n_samples_seen_
+        scatter = torch.from_numpy(self.covariance_ * max(seen - 1, 1)).to(rows.device)
+        mean = torch.from_numpy(self.mean_).to(rows.device)
+        return self._stream(rows, Moments(seen, mean, scatter))
+
+    def _stream(self, rows: Rows, moments: Moments) -> dict[str, Any]:
+        for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
+            moments = update_moments(moments, rows[part])
+        covariance = moments.scatter / max(moments.n_rows - 1, 1)
+        if not torch.isfinite(covariance).all():
+            # eigh would answer with an obscure failure of its own; the shell names the cause
+            return {"covariance_": covariance.cpu().numpy()}
+        variances, vectors = torch.linalg.eigh(covariance)
+        variances, vectors = variances.flip(0), vectors.flip(1).T
+        tolerance = 10 * rows.shape[1] * _resolution(rows) * float(variances[0])
+        variances = torch.where(variances > tolerance, variances, 0.0)
+        return {
+            "n_samples_seen_": moments.n_rows,
+            "mean_": moments.mean.cpu().numpy(),
+            "covariance_": covariance.cpu().numpy(),
+            **self._spectrum(variances.cpu().numpy(), vectors.cpu().numpy()),
+        }
+
+    def _spectrum(self, variances: Any, vectors: Any) -> dict[str, Any]:
+        """Fitted attributes from all variances (descending) and directions (rows)."""
+        mean_variance = float(variances.mean())
+        ridge = float(self.ridge) * mean_variance
+        n_kept = self._count_components(variances)
+        # The sign of an eigenvector is arbitrary: make its largest entry positive.
+        largest = np.abs(vectors).argmax(axis=1)
+        vectors = vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]
+        kept = variances[:n_kept]
+        n_modelled = n_kept if ridge > 0 else int(np.count_nonzero(kept))
+        residual = variances[n_modelled:]
+        floor = max(_RELATIVE_FLOOR * mean_variance, _ABSOLUTE_FLOOR)
+        noise = max(float(residual.mean()) + ridge, floor) if len(residual) else 0.0
+        total = max(float(variances.sum()), _ABSOLUTE_FLOOR)
+        components = np.ascontiguousarray(vectors[:n_kept])
+        scale = np.zeros(n_kept)
+        scale[:n_modelled] = 1.0 / np.sqrt(kept[:n_modelled] + ridge)
+        return {
+            "components_": components,
+            "explained_variance_": kept.copy(),
+            "explained_variance_ratio_": kept / total,
+            "n_components_": n_kept,
+            "noise_variance_": noise,
+            "ridge_": ridge,
+            "filters_": self._filters(components, scale),
+        }
+
+    def _count_components(self, variances: Any) -> int:
+        wanted, n_features = self.n_components, len(variances)
+        if wanted is None:
+            return n_features
+        if isinstance(wanted, Integral):
+            if wanted > n_features:
+                raise ValueError(
+                    f"n_components={wanted} is larger than the number of features, {n_features}: "
+                    f"choose n_components between 1 and {n_features}, a fraction of the variance, "
+                    "or None for all."
+                )
+            return int(wanted)
+        shares = np.cumsum(variances) / max(float(variances.sum()), _ABSOLUTE_FLOOR)
+        return min(int(np.searchsorted(shares, wanted)) + 1, n_features)
+
+    @abstractmethod
+    def _filters(self, components: Any, scale: Any) -> Any:
+        """The rows that X minus its mean is multiplied with by ``transform``."""
+
+    def _energy(self, device: torch.device) -> QuadraticEnergy:
+        variances = self.explained_variance_ + self.ridge_
+        n_modelled = int(np.count_nonzero(variances))
+        arrays = (self.mean_, self.components_[:n_modelled], variances[:n_modelled])
+        tensors = [torch.from_numpy(np.asarray(array)).to(device) for array in arrays]
+        return QuadraticEnergy(*tensors, residual_variance=self.noise_variance_)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return half the squared Mahalanobis distance to the mean.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            ``-log p(x) - log Z`` in nats under the Gaussian with the modelled covariance.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return the Gaussian log density of each row; the normaliser is exact.
+
+        The covariance has variance ``explained_variance_ + ridge_`` along each component and
+        ``noise_variance_`` in every other direction, as in probabilistic PCA (Tipping & Bishop,
+        1999). Directions in which the training rows never moved get a small positive variance, so
+        that movement along them scores low.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        log_density : array or tensor of shape (n_samples,)
+            log p(x) in nats; higher is more typical.
+        """
+
+        def log_density(energy: QuadraticEnergy, x: torch.Tensor) -> torch.Tensor:
+            return -energy.free_energy(x) - energy.log_partition()
+
+        return self._map_rows(X, log_density, "score_samples")
+
+
+def _resolution(rows: Rows) -> float:
+    """Smallest relative variance that is not rounding, given the precision of the input."""
+    single = rows.dtype is torch.float32
+    return float(np.finfo(np.float32).eps ** 2 if single else np.finfo(np.float64).eps)

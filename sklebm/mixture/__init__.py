@@ -1,0 +1,5 @@
+"""Energies with a discrete latent: clusters and mixtures."""
+
+from sklebm.mixture.energy_kmeans import EnergyKMeans
+
+__all__ = ["EnergyKMeans"]

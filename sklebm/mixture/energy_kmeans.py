@@ -1,0 +1,431 @@
+r"""E(x, z) = \|x - z W\|^2, z one-hot; F_beta(x) = -1/beta log sum_k exp(-beta \|x - w_k\|^2)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClusterMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array
+from sklearn.utils.metaestimators import available_if
+
+from sklebm._private import Interval, StrOptions, check_sample_weight, fit_context
+from sklebm._progress import Progress
+from sklebm._random import RandomState, draw_seed, make_generator
+from sklebm._rows import Rows
+from sklebm.base import EnergyEstimator
+from sklebm.energies import PrototypeEnergy
+from sklebm.inference.lloyd import inertia, lloyd_step, online_pass, seed_centers
+
+Output = Literal["distance", "onehot", "responsibility", "triangle"]
+
+# The variance of a model that fits its rows exactly, as a fraction of the rows' mean variance.
+_RELATIVE_FLOOR = 1e-6
+_ABSOLUTE_FLOOR = 1e-12
+
+
+def _decodes(estimator: Any) -> bool:
+    if estimator.output in ("onehot", "responsibility"):
+        return True
+    raise AttributeError(
+        f'inverse_transform needs codes that sum to one: output="onehot" or "responsibility", not '
+        f'"{estimator.output}".'
+    )
+
+
+class EnergyKMeans(ClusterMixin, EnergyEstimator):
+    r"""K-means as an energy with a one-hot latent, and the density it defines.
+
+    .. math:: E(x, z) = \|x - z W\|^2, \qquad
+              F_\beta(x) = -\tfrac1\beta \log \sum_{k=1}^K \exp(-\beta \|x - w_k\|^2), \qquad
+              F_\infty(x) = \min_k \|x - w_k\|^2.
+
+    Lloyd's algorithm lowers the sum of :math:`F_\infty` over the training rows. At the inverse
+    temperature :math:`\beta = 1 / (2 \sigma^2)` of the fitted within-cluster variance the energy
+    is a spherical mixture with equal weights, whose log density ``score_samples`` gives exactly.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number K of prototypes.
+    init : {"k-means++"} or array-like of shape (n_clusters, n_features), default="k-means++"
+        Greedy k-means++ seeding, or the initial centres.
+    n_init : int, default=1
+        Number of seedings; the run with the least inertia is kept.
+    max_iter : int, default=300
+        Most Lloyd iterations of one run.
+    tol : float, default=1e-4
+        A run ends when the squared shift of all centres falls to ``tol`` times the mean variance
+        of the features, or when no assignment changes.
+    output : {"distance", "onehot", "responsibility", "triangle"}, default="distance"
+        What ``transform`` returns for each prototype: the distance; the one-hot code; the
+        posterior p(z | x) at ``beta_``; or max(0, mean distance - distance), a sparse code that
+        linear classifiers use well.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the seeding.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of shape (n_clusters, n_features_in_)
+        The prototypes W.
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of each row given last to ``fit`` or ``partial_fit``.
+    inertia_ : float
+        Weighted sum of squared distances of the training rows to their prototype.
+    cluster_counts_ : ndarray of shape (n_clusters,)
+        Training weight in each cluster.
+    noise_variance_ : float
+        Variance per feature within clusters, inertia / (d (n - K)): the unbiased estimate.
+    beta_ : float
+        Inverse temperature 1 / (2 noise_variance_).
+    log_partition_ : float
+        Exact log Z = log K + d/2 log(pi / beta_), in nats.
+    n_iter_ : int
+        Iterations of the best run.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    sklearn.cluster.KMeans : The same centres, without energies or a density.
+
+    Notes
+    -----
+    An iteration costs O(n d K) time; memory beside X stays within scikit-learn's
+    ``working_memory``, there is no n x K matrix. ``partial_fit`` seeds on its first chunk, which
+    must have at least K rows, and then follows MacQueen's rule row by row on the CPU, so later
+    rows may come in chunks of any size with the same result. Energies are computed in float64.
+
+    References
+    ----------
+    D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
+    D. Pelleg and A. Moore, "X-means", ICML 2000 (the variance and the likelihood).
+    A. Coates, H. Lee and A. Y. Ng, "An analysis of single-layer networks in unsupervised feature
+    learning", AISTATS 2011 (the triangle code).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklebm import EnergyKMeans
+    >>> X, _ = make_blobs(300, centers=4, cluster_std=0.5, random_state=0)
+    >>> search = GridSearchCV(EnergyKMeans(random_state=0), {"n_clusters": [2, 4, 8]}).fit(X)
+    >>> search.best_params_
+    {'n_clusters': 4}
+    >>> model = search.best_estimator_
+    >>> bool(model.score_samples([[50.0, 50.0]]) < model.score_samples(X).min())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **EnergyEstimator._parameter_constraints,
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"k-means++"}), "array-like"],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "output": [StrOptions({"distance", "onehot", "responsibility", "triangle"})],
+        "random_state": ["random_state"],
+    }
+    _computes_in_double = True
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "k-means++",
+        n_init: int = 1,
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        output: Output = "distance",
+        random_state: RandomState = None,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.output = output
+        self.random_state = random_state
+        self.device = device
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Find the prototypes of least total energy.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training rows, at least ``n_clusters`` of them.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a weight of m is the same as m copies of the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._fit, sample_weight=sample_weight)
+
+    def _max_steps(self) -> int:
+        return self._n_runs() * self.max_iter
+
+    def _n_runs(self) -> int:
+        return self.n_init if isinstance(self.init, str) else 1
+
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        x = rows.all()
+        weights = check_sample_weight(
+            data.get("sample_weight"), np.empty(x.shape), dtype=np.float64, ensure_non_negative=True
+        )
+        weights = torch.from_numpy(weights.copy()).to(x.device)
+        self._check_row_count(int((weights > 0).sum()))
+        seed = draw_seed(self.random_state)
+        best: dict[str, Any] = {}
+        for run in range(self._n_runs()):
+            generator = make_generator(seed, "seeding", index=run)
+            state = self._run_lloyd(x, weights, rows, generator, progress)
+            if not best or state["inertia_"] < best["inertia_"]:
+                best = state
+        distinct = int(np.count_nonzero(best["cluster_counts_"]))
+        if distinct < self.n_clusters:
+            warnings.warn(
+                f"Only {distinct} of n_clusters={self.n_clusters} prototypes own a row: X has "
+                "fewer distinct rows than n_clusters. Lower n_clusters.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return best
+
+    def _check_row_count(self, n_rows: int) -> None:
+        if n_rows < self.n_clusters:
+            raise ValueError(
+                f"n_samples={n_rows} should be >= n_clusters={self.n_clusters}: the first rows "
+                "seed the prototypes. Lower n_clusters or pass more rows (of positive weight)."
+            )
+
+    def _run_lloyd(
+        self,
+        x: torch.Tensor,
+        weights: torch.Tensor,
+        rows: Rows,
+        generator: torch.Generator,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
+        centers = self._initial_centers(x, weights, parts, generator)
+        spread = _mean_variance(x, weights, parts)
+        previous = torch.full((len(x),), -1, device=x.device)
+        for _iteration in range(self.max_iter):
+            progress.begin()
+            labels, moved, _ = lloyd_step(x, weights, centers, parts)
+            shift = float((moved - centers).double().square().sum())
+            settled = torch.equal(labels, previous) or shift <= self.tol * spread
+            centers, previous = moved, labels
+            if progress.end(lambda c=centers: self._state(x, weights, c, parts, spread)) or settled:
+                break
+        return {
+            **self._state(x, weights, centers, parts, spread),
+            "n_iter_": _iteration + 1,
+        }
+
+    def _initial_centers(
+        self, x: torch.Tensor, weights: torch.Tensor, parts: Any, generator: torch.Generator
+    ) -> torch.Tensor:
+        if isinstance(self.init, str):
+            return seed_centers(x, weights, self.n_clusters, parts, generator)
+        init = check_array(self.init, dtype=np.float64, input_name="init")
+        if init.shape != (self.n_clusters, x.shape[1]):
+            raise ValueError(
+                f"init has shape {init.shape}, but n_clusters={self.n_clusters} prototypes of "
+                f"{x.shape[1]} features need shape {(self.n_clusters, x.shape[1])}."
+            )
+        return torch.from_numpy(init.copy()).to(x)
+
+    def _state(
+        self, x: torch.Tensor, weights: torch.Tensor, centers: torch.Tensor, parts: Any, spread: float
+    ) -> dict[str, Any]:
+        """Every fitted attribute for the given centres; labels agree with ``predict``."""
+        energy = PrototypeEnergy(centers.double())
+        labels = torch.cat([energy.assign(x[part].double()) for part in parts])
+        counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
+        counts.index_add_(0, labels, weights)
+        error = inertia(x, weights, labels, centers, parts)
+        return {
+            "cluster_centers_": centers.cpu().numpy(),
+            "labels_": labels.to(torch.int32).cpu().numpy(),
+            "cluster_counts_": counts.cpu().numpy(),
+            **self._density(error, float(weights.sum()), x.shape[1], spread),
+        }
+
+    def _density(self, error: float, n_rows: float, n_features: int, spread: float) -> dict[str, Any]:
+        """The spherical mixture at the fitted temperature."""
+        k = self.n_clusters
+        freedom = n_rows - k if n_rows >= k + 1 else n_rows
+        floor = max(_RELATIVE_FLOOR * spread, _ABSOLUTE_FLOOR)
+        variance = max(error / (n_features * freedom), floor)
+        beta = 0.5 / variance
+        return {
+            "inertia_": error,
+            "noise_variance_": variance,
+            "beta_": beta,
+            "log_partition_": math.log(k) + 0.5 * n_features * math.log(math.pi / beta),
+        }
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        x = rows.to_numpy().astype(np.float64, copy=False)
+        if self._is_fitted():
+            centers, counts = self.cluster_centers_.astype(np.float64), self.cluster_counts_
+            error, n_iter = self.inertia_, self.n_iter_
+        else:
+            self._check_row_count(len(x))
+            generator = make_generator(draw_seed(self.random_state), "seeding")
+            first = torch.from_numpy(np.require(x, requirements=["C", "W"]))
+            weights = torch.ones(len(x), dtype=torch.float64)
+            parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
+            centers = self._initial_centers(first, weights, parts, generator).numpy()
+            counts, error, n_iter = np.zeros(len(centers)), 0.0, 0
+        centers, counts, labels, added = online_pass(x, centers, counts)
+        n_rows = float(counts.sum())
+        # The spread of the prototypes stands in for that of rows that are no longer at hand.
+        spread = float(centers.var(axis=0).mean()) + error / n_rows
+        return {
+            "cluster_centers_": centers,
+            "labels_": labels,
+            "cluster_counts_": counts,
+            "n_iter_": n_iter + 1,
+            **self._density(error + added, n_rows, x.shape[1], spread),
+        }
+
+    def _energy(self, device: torch.device) -> PrototypeEnergy:
+        return PrototypeEnergy(torch.from_numpy(self.cluster_centers_).to(device).double())
+
+    def _floats_per_row(self) -> int:
+        return 3 * int(self.n_features_in_) + 3 * len(self.cluster_centers_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def predict(self, X: Any) -> Any:
+        """Return the index of the prototype of least energy.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to assign.
+
+        Returns
+        -------
+        labels : array or tensor of shape (n_samples,)
+            Index into ``cluster_centers_``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.assign(x).to(torch.int32), "predict")
+
+    def transform(self, X: Any) -> Any:
+        """Return the latent code of each row, in the form that ``output`` chooses.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_clusters)
+            Distances (Euclidean), one-hot codes, responsibilities, or triangle codes.
+        """
+
+        def encode(energy: PrototypeEnergy, x: torch.Tensor) -> torch.Tensor:
+            if self.output == "onehot":
+                codes = torch.nn.functional.one_hot(energy.assign(x), len(energy.centers))
+                return codes.to(x.dtype)
+            if self.output == "responsibility":
+                return energy.responsibilities(x, self.beta_)
+            distances = energy.squared_distances(x).sqrt_()
+            if self.output == "distance":
+                return distances
+            return (distances.mean(dim=1, keepdim=True) - distances).clamp_(min=0.0)
+
+        return self._map_rows(X, encode, "transform")
+
+    @available_if(_decodes)
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the mixtures of prototypes Z W; needs ``output="onehot"`` or "responsibility".
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_clusters)
+            One-hot codes or responsibilities.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        decode = lambda energy, z: z @ energy.centers  # noqa: E731
+        return self._map_rows(Z, decode, "inverse_transform", latents=True)
+
+    def free_energy(self, X: Any, beta: float | None = None) -> Any:
+        r"""Return :math:`F_\beta(x)`, the energy with the latent summed out.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+        beta : float or None, default=None
+            Inverse temperature; ``math.inf`` gives the squared distance to the closest
+            prototype; None uses the fitted ``beta_``.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        if beta is not None and not beta > 0:
+            raise ValueError(f"beta={beta!r} must be positive; math.inf gives the hard minimum.")
+
+        def free_energy(energy: PrototypeEnergy, x: torch.Tensor) -> torch.Tensor:
+            return energy.free_energy(x, self.beta_ if beta is None else float(beta))
+
+        return self._map_rows(X, free_energy, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        r"""Return :math:`\log p(x) = -\beta F_\beta(x) - \log Z` at the fitted temperature.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        log_density : array or tensor of shape (n_samples,)
+            Log density in nats of the mixture of K equally weighted spherical Gaussians with
+            variance ``noise_variance_``; exactly normalised. Higher is more typical.
+        """
+
+        def log_density(energy: PrototypeEnergy, x: torch.Tensor) -> torch.Tensor:
+            return -self.beta_ * energy.free_energy(x, self.beta_) - self.log_partition_
+
+        return self._map_rows(X, log_density, "score_samples")
+
+
+def _mean_variance(x: torch.Tensor, weights: torch.Tensor, parts: Any) -> float:
+    """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
+    total = weights.sum()
+    mean = sum((weights[part] @ x[part].double()) for part in parts) / total
+    squares = sum((weights[part] @ (x[part].double() - mean).square()).sum() for part in parts)
+    return float(squares / total) / x.shape[1]
