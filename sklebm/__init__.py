@@ -14,21 +14,40 @@ __version__ = "0.1.0"
 
 # Estimator -> the family (a subpackage) that defines it.
 ESTIMATORS: dict[str, str] = {
+    "BernoulliRBM": "sklebm.boltzmann",
     "EnergyKMeans": "sklebm.mixture",
     "PCAWhitener": "sklebm.linear",
     "ZCAWhitener": "sklebm.linear",
 }
 
-# Other public names of the top level.
-FUNCTIONS: dict[str, str] = {}
+# Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
+PARTS: dict[str, str] = {
+    "ConstantRate": "sklebm.training.schedules",
+    "ContrastiveDivergence": "sklebm.objectives",
+    "CosineDecay": "sklebm.training.schedules",
+    "LinearDecay": "sklebm.training.schedules",
+    "MaximumLikelihood": "sklebm.objectives",
+    "NonMonotoneDecay": "sklebm.training.schedules",
+    "PersistentContrastiveDivergence": "sklebm.objectives",
+}
 
-_SUBMODULES = ("energies", "linear", "mixture", "plotting")
+# Other public names of the top level.
+FUNCTIONS: dict[str, str] = {
+    "load": "sklebm.persistence",
+    "save": "sklebm.persistence",
+}
+
+_SUBMODULES = ("boltzmann", "energies", "linear", "mixture", "persistence", "plotting")
 
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
-    from sklebm.linear import PCAWhitener, ZCAWhitener
-    from sklebm.mixture import EnergyKMeans
+    from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.linear import PCAWhitener as PCAWhitener
+    from sklebm.linear import ZCAWhitener as ZCAWhitener
+    from sklebm.mixture import EnergyKMeans as EnergyKMeans
+    from sklebm.persistence import load as load
+    from sklebm.persistence import save as save
 
 
 def __getattr__(name: str) -> Any:

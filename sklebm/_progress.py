@@ -38,6 +38,8 @@ class Progress:
         self._step_name = step_name
         self._root = estimator._init_callback_context(max_subtasks=max_steps)
         self._step: Any = None
+        #: True once a callback has asked the fit to stop.
+        self.stopped = False
         self._listening = bool(getattr(estimator, "_skl_callbacks", ()))
 
     def begin_fit(self) -> None:
@@ -49,7 +51,7 @@ class Progress:
         self._root.call_on_fit_task_end(
             estimator=self._estimator,
             X=self._X,
-            reconstruction_attributes={**self._names, **state},
+            reconstruction_attributes=self._whole(state),
         )
 
     def begin(self) -> None:
@@ -66,11 +68,16 @@ class Progress:
         """
         if not self._listening:
             return False
-        return bool(
+        self.stopped |= bool(
             self._step.call_on_fit_task_end(
                 estimator=self._estimator,
                 X=self._X,
                 metadata=metadata,
-                reconstruction_attributes=lambda: {**self._names, **state()},
+                reconstruction_attributes=lambda: self._whole(state()),
             )
         )
+        return self.stopped
+
+    def _whole(self, state: State) -> State:
+        """What makes a fitted copy: all of its attributes, so that none of an earlier fit stay."""
+        return {"__dict__": {**self._estimator._unfitted_dict(), **self._names, **state}}

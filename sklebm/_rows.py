@@ -143,12 +143,18 @@ class Rows:
         double = source.dtype in (torch.float64, np.float64)
         self.dtype = torch.float64 if double else torch.float32
         self._output_device = source.device if is_tensor else None
+        #: Rows are clamped to these limits when they are handed out.
+        self.limits: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """Rows at ``index`` (a slice or an integer array) as a dense tensor on the device."""
+        part = self._tensor(index)
+        return part if self.limits is None else part.clamp(*self.limits)
+
+    def _tensor(self, index: Any) -> torch.Tensor:
         part = self.source[index]
         if isinstance(part, torch.Tensor):
             return part.to(self.device)

@@ -19,7 +19,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -28,9 +28,11 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._pickling import VersionedPickle
 from sklebm._private import fit_context
 from sklebm._progress import Progress
 from sklebm._rows import Rows, open_rows, resolve_device
+from sklebm._state import Spec, check_attributes, check_input_names
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
@@ -41,7 +43,12 @@ def _has_partial_fit(estimator: Any) -> bool:
 
 
 class EnergyEstimator(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    VersionedPickle,
+    BaseEstimator,
+    ABC,
 ):
     """Base class of all estimators: the contract around an energy.
 
@@ -49,7 +56,7 @@ class EnergyEstimator(
     ``_parameter_constraints``, and implement the hooks named in the module's docstring.
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {"device": [str, torch.device]}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"device": [str, torch.device]}
 
     _doc_link_module = "sklebm" if DOCUMENTATION_URL else "sklearn"
     _doc_link_template = (
@@ -159,6 +166,25 @@ class EnergyEstimator(
     def _is_fitted(self) -> bool:
         return hasattr(self, "n_features_in_")
 
+    # ------------------------------------------------------------------ persistence
+
+    def _state_spec(self) -> Spec | None:
+        """Kind and shape of every fitted attribute, given ``n_features_in_`` and the parameters.
+
+        ``sklebm.save`` and ``sklebm.load`` refuse state that does not fit. ``None``: not declared.
+        """
+        return None
+
+    def _check_state(self) -> None:
+        """Raise ValueError if a fitted estimator's attributes do not fit each other."""
+        if not self._is_fitted():
+            check_attributes(self, {})
+            return
+        check_input_names(self)
+        spec = self._state_spec()
+        if spec is not None:
+            check_attributes(self, spec)
+
     # ------------------------------------------------------------------ row-wise methods
 
     @property
@@ -196,8 +222,8 @@ class EnergyEstimator(
         """
         check_is_fitted(self)
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
-        energy = self._energy(rows.device)
         double = self._computes_in_double
+        energy = self._energy(rows.device).to(torch.float64 if double else rows.dtype)
 
         def apply(chunk: torch.Tensor) -> torch.Tensor:
             return function(energy, chunk.double() if double else chunk)
@@ -227,7 +253,7 @@ class EnergyEstimator(
         from sklearn import get_config
 
         config = getattr(self, "_sklearn_output_config", {}).get("transform")
-        return (config or get_config()["transform_output"]) != "default"
+        return bool((config or get_config()["transform_output"]) != "default")
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``; higher is better.
@@ -245,6 +271,10 @@ class EnergyEstimator(
             Mean over the rows, in the units of ``score_samples``.
         """
         return float(self.score_samples(X).mean())
+
+    def _monitor_score(self, X: Any) -> float:
+        """What EnergyMonitor records after a step: a score that compares between steps."""
+        return self.score(X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

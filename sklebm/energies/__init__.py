@@ -1,6 +1,8 @@
 """WHAT is low: energies as pure torch modules, without scikit-learn or skorch."""
 
+from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
+from sklebm.energies.units import Bernoulli
 
-__all__ = ["PrototypeEnergy", "QuadraticEnergy"]
+__all__ = ["Bernoulli", "BilinearEnergy", "PrototypeEnergy", "QuadraticEnergy"]

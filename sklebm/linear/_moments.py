@@ -22,9 +22,7 @@ class Moments(NamedTuple):
 
 
 def empty_moments(n_features: int, device: torch.device) -> Moments:
-    """Statistics of no rows, in double precision: a single-precision scatter is not accurate
-    enough to be whitened.
-    """
+    """Statistics of no rows, in the double precision that whitening needs."""
     return Moments(
         0,
         torch.zeros(n_features, dtype=torch.float64, device=device),

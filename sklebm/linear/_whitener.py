@@ -12,6 +12,7 @@ import torch
 from sklebm._private import Interval
 from sklebm._progress import Progress
 from sklebm._rows import Rows
+from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
 from sklebm.linear._moments import Moments, empty_moments, update_moments
@@ -123,12 +124,27 @@ class Whitener(EnergyEstimator):
     def _filters(self, components: Any, scale: Any) -> Any:
         """The rows that X minus its mean is multiplied with by ``transform``."""
 
+    def _state_spec(self) -> Spec:
+        width, kept = self.n_features_in_, self.n_components_
+        return {
+            "n_samples_seen_": Scalar(int, 1),
+            "n_components_": Scalar(int, 1),
+            "mean_": Array("f", (width,)),
+            "covariance_": Array("f", (width, width)),
+            "components_": Array("f", (kept, width)),
+            "explained_variance_": Array("f", (kept,)),
+            "explained_variance_ratio_": Array("f", (kept,)),
+            "filters_": Array("f", (self._n_features_out, width)),
+            "noise_variance_": Scalar(float, 0.0),
+            "ridge_": Scalar(float, 0.0),
+        }
+
     def _energy(self, device: torch.device) -> QuadraticEnergy:
         variances = self.explained_variance_ + self.ridge_
         n_modelled = int(np.count_nonzero(variances))
         arrays = (self.mean_, self.components_[:n_modelled], variances[:n_modelled])
-        tensors = [torch.from_numpy(np.asarray(array)).to(device) for array in arrays]
-        return QuadraticEnergy(*tensors, residual_variance=self.noise_variance_)
+        mean, directions, kept = (torch.from_numpy(array).to(device) for array in arrays)
+        return QuadraticEnergy(mean, directions, kept, residual_variance=self.noise_variance_)
 
     def free_energy(self, X: Any) -> Any:
         """Return half the squared Mahalanobis distance to the mean.

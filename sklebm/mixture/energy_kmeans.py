@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,6 +19,7 @@ from sklebm._private import Interval, StrOptions, check_sample_weight, fit_conte
 from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
 from sklebm._rows import Rows
+from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrototypeEnergy
 from sklebm.inference.lloyd import inertia, lloyd_step, online_pass, seed_centers
@@ -199,13 +201,15 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
             state = self._run_lloyd(x, weights, rows, generator, progress)
             if not best or state["inertia_"] < best["inertia_"]:
                 best = state
+            if progress.stopped:
+                break
         distinct = int(np.count_nonzero(best["cluster_counts_"]))
         if distinct < self.n_clusters:
             warnings.warn(
                 f"Only {distinct} of n_clusters={self.n_clusters} prototypes own a row: X has "
                 "fewer distinct rows than n_clusters. Lower n_clusters.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return best
 
@@ -228,18 +232,16 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
         centers = self._initial_centers(x, weights, parts, generator)
         spread = _mean_variance(x, weights, parts)
         previous = torch.full((len(x),), -1, device=x.device)
-        for _iteration in range(self.max_iter):
+        for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             labels, moved, _ = lloyd_step(x, weights, centers, parts)
             shift = float((moved - centers).double().square().sum())
             settled = torch.equal(labels, previous) or shift <= self.tol * spread
             centers, previous = moved, labels
-            if progress.end(lambda c=centers: self._state(x, weights, c, parts, spread)) or settled:
+            state = partial(self._state, x, weights, centers, parts, spread, n_iter)
+            if progress.end(state) or settled:
                 break
-        return {
-            **self._state(x, weights, centers, parts, spread),
-            "n_iter_": _iteration + 1,
-        }
+        return state()
 
     def _initial_centers(
         self, x: torch.Tensor, weights: torch.Tensor, parts: Any, generator: torch.Generator
@@ -255,7 +257,13 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
         return torch.from_numpy(init.copy()).to(x)
 
     def _state(
-        self, x: torch.Tensor, weights: torch.Tensor, centers: torch.Tensor, parts: Any, spread: float
+        self,
+        x: torch.Tensor,
+        weights: torch.Tensor,
+        centers: torch.Tensor,
+        parts: Any,
+        spread: float,
+        n_iter: int,
     ) -> dict[str, Any]:
         """Every fitted attribute for the given centres; labels agree with ``predict``."""
         energy = PrototypeEnergy(centers.double())
@@ -267,10 +275,13 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
             "cluster_centers_": centers.cpu().numpy(),
             "labels_": labels.to(torch.int32).cpu().numpy(),
             "cluster_counts_": counts.cpu().numpy(),
+            "n_iter_": n_iter,
             **self._density(error, float(weights.sum()), x.shape[1], spread),
         }
 
-    def _density(self, error: float, n_rows: float, n_features: int, spread: float) -> dict[str, Any]:
+    def _density(
+        self, error: float, n_rows: float, n_features: int, spread: float
+    ) -> dict[str, Any]:
         """The spherical mixture at the fitted temperature."""
         k = self.n_clusters
         freedom = n_rows - k if n_rows >= k + 1 else n_rows
@@ -307,6 +318,18 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
             "cluster_counts_": counts,
             "n_iter_": n_iter + 1,
             **self._density(error + added, n_rows, x.shape[1], spread),
+        }
+
+    def _state_spec(self) -> Spec:
+        return {
+            "cluster_centers_": Array("f", (self.n_clusters, self.n_features_in_)),
+            "labels_": Array("i", (None,)),
+            "cluster_counts_": Array("f", (self.n_clusters,)),
+            "n_iter_": Scalar(int, 1),
+            "inertia_": Scalar(float, 0.0),
+            "noise_variance_": Scalar(float, 0.0),
+            "beta_": Scalar(float, 0.0),
+            "log_partition_": Scalar(float),
         }
 
     def _energy(self, device: torch.device) -> PrototypeEnergy:
@@ -418,7 +441,7 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
         """
 
         def log_density(energy: PrototypeEnergy, x: torch.Tensor) -> torch.Tensor:
-            return -self.beta_ * energy.free_energy(x, self.beta_) - self.log_partition_
+            return energy.free_energy(x, self.beta_).mul_(-self.beta_).sub_(self.log_partition_)
 
         return self._map_rows(X, log_density, "score_samples")
 

@@ -1,0 +1,5 @@
+"""Boltzmann machines: bilinear energies with stochastic hidden units."""
+
+from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
+
+__all__ = ["BernoulliRBM"]

@@ -1,0 +1,109 @@
+"""Monitors for scikit-learn's callback API that need no labels.
+
+``estimator.set_callbacks(EnergyMonitor(X_val))`` records a held-out score after every epoch;
+``sklearn.callback.ProgressBar`` works beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.callback import ScoringMonitor
+
+
+def _recorded(estimator: Any, value: float, y: Any) -> float:
+    """Scorer in ScoringMonitor's form for a score that was computed before."""
+    return float(value)
+
+
+class EnergyMonitor(ScoringMonitor):
+    """Score of held-out rows after every epoch or iteration, with early stopping.
+
+    scikit-learn's own ScoringMonitor scores the training data and records nothing when there
+    is no y. This one scores rows of its own and needs none.
+
+    Parameters
+    ----------
+    X_val : array-like of shape (n_samples, n_features)
+        Held-out rows.
+    scoring : callable or None, default=None
+        ``scoring(fitted_estimator, X_val)`` returns a float, higher is better. None takes the
+        score that the estimator itself can compare between epochs: ``score``, or for models
+        without a normaliser during training their held-out objective (for BernoulliRBM the log
+        pseudo-likelihood in nats).
+    patience : int or None, default=None
+        Stop the fit when the score has not risen for so many steps; None never stops it.
+    tol : float, default=0.0
+        Least absolute rise that counts, in the units of the score.
+
+    See Also
+    --------
+    sklearn.callback.ScoringMonitor : The same for supervised scores on the training data.
+
+    Notes
+    -----
+    Each step costs a snapshot of the fitted parameters and one evaluation of ``scoring``.
+    ``get_logs()`` returns the scores by step, also from the worker processes of a search.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import BernoulliRBM
+    >>> from sklebm.callbacks import EnergyMonitor
+    >>> X = (load_digits().data > 8).astype("float32")
+    >>> monitor = EnergyMonitor(X[1500:], patience=2)
+    >>> rbm = BernoulliRBM(16, max_epochs=3, random_state=0).set_callbacks(monitor)
+    >>> rbm = rbm.fit(X[:1500])
+    >>> scores = [row["score"] for row in monitor.get_logs().data]
+    >>> len(scores), scores[-1] > scores[0]
+    (3, True)
+    """
+
+    def __init__(
+        self,
+        X_val: Any,
+        *,
+        scoring: Callable[[Any, Any], float] | None = None,
+        patience: int | None = None,
+        tol: float = 0.0,
+    ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience={patience} must be at least 1, or None.")
+        super().__init__(scoring={"score": _recorded})
+        self.X_val = X_val
+        self.patience = patience
+        self.tol = tol
+        self._score = scoring
+        self._courses: dict[int, tuple[float, int]] = {}
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Begin a new run: forget the best score of an earlier fit."""
+        super().setup(estimator, context)
+        self._courses[id(estimator)] = (float("-inf"), 0)
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """End the run."""
+        super().teardown(estimator, context)
+        self._courses.pop(id(estimator), None)
+
+    def on_fit_task_end(
+        self,
+        estimator: Any,
+        context: Any,
+        *,
+        fitted_estimator: Any = None,
+    ) -> bool:
+        """Score the model as it is after this step; True asks the fit to stop."""
+        is_whole_fit = context.task_name in ("fit", "partial_fit")
+        if fitted_estimator is None or is_whole_fit:
+            return False
+        score = self._score or (lambda model, X: model._monitor_score(X))
+        value = float(score(fitted_estimator, self.X_val))
+        super().on_fit_task_end(
+            estimator, context, X=value, y=value, fitted_estimator=fitted_estimator
+        )
+        best, waited = self._courses[id(estimator)]
+        best, waited = (value, 0) if value > best + self.tol else (best, waited + 1)
+        self._courses[id(estimator)] = (best, waited)
+        return self.patience is not None and waited >= self.patience

@@ -1,0 +1,98 @@
+r"""E(v, h) = U(v) + V(h) - h' W v: the energy of every restricted Boltzmann machine.
+
+F(v) = U(v) - sum_k Gamma_k(c_k + w_k' v) with the cumulants Gamma of the hidden units; for
+Bernoulli units U(v) = -b' v and F(v) = -b' v - sum_k log(1 + exp(c_k + w_k' v)).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklebm.energies.units import Bernoulli
+
+
+class BilinearEnergy(nn.Module):
+    """Two layers of units and the weights between them.
+
+    Parameters
+    ----------
+    visible, hidden : Bernoulli
+        The layers' units.
+    weights : Tensor of shape (n_hidden, n_visible)
+        The couplings W.
+    """
+
+    def __init__(self, visible: Bernoulli, hidden: Bernoulli, weights: Tensor) -> None:
+        super().__init__()
+        self.visible = visible
+        self.hidden = hidden
+        self.weights = nn.Parameter(weights)
+
+    def hidden_field(self, v: Tensor) -> Tensor:
+        """What the hidden units receive, (n_rows, n_hidden). O(n d k)."""
+        return torch.addmm(self.hidden.bias, v, self.weights.T)
+
+    def visible_field(self, h: Tensor) -> Tensor:
+        """What the visible units receive, (n_rows, n_visible). O(n d k)."""
+        return torch.addmm(self.visible.bias, h, self.weights)
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h), shape (n_rows,)."""
+        return self.visible.energy(v) + self.hidden.energy(h) - ((h @ self.weights) * v).sum(dim=1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F(v) = -log sum_h exp(-E(v, h)), shape (n_rows,)."""
+        return self.visible.energy(v) - self.hidden.cumulant(self.hidden_field(v)).sum(dim=1)
+
+    def hidden_mean(self, v: Tensor) -> Tensor:
+        """Mean of p(h | v), shape (n_rows, n_hidden)."""
+        return self.hidden.mean(self.hidden_field(v))
+
+    def draw_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw of p(h | v) for each row."""
+        return self.hidden.draw(self.hidden_mean(v), generator)
+
+    def draw_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw of p(v | h) for each row."""
+        return self.visible.draw(self.visible.mean(self.visible_field(h)), generator)
+
+    def weighted_free_energy(self, v: Tensor, signs: Tensor, field: Tensor, mean: Tensor) -> Tensor:
+        """A scalar with the gradient of ``signs @ free_energy(v)``, from products already made.
+
+        ``field`` and ``mean`` are ``hidden_field(v)`` and the hidden means, without a graph. The
+        value is the sum of the energies E(v, mean) without the hidden entropy, which costs no
+        logarithms; the gradient with respect to every parameter is exact, because
+        dF/dW = dE(v, h)/dW at h = mean. Autograd through ``free_energy`` would repeat the
+        matrix product.
+        """
+        coupling: Tensor = _HiddenCoupling.apply(  # type: ignore[no-untyped-call]
+            self.weights, self.hidden.bias, v, signs, field, mean
+        )
+        return self.visible.energy(v) @ signs - coupling
+
+
+class _HiddenCoupling(torch.autograd.Function):
+    """sum_i s_i m_i' f_i with the gradient it has when the means m_i are held fixed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: Tensor,
+        bias: Tensor,
+        v: Tensor,
+        signs: Tensor,
+        field: Tensor,
+        mean: Tensor,
+    ) -> Tensor:
+        signed = mean * signs[:, None]
+        ctx.save_for_backward(v, signed)
+        return torch.dot(signed.flatten(), field.flatten())
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        v, signed = ctx.saved_tensors
+        signed = signed * grad_outputs[0]
+        return signed.T @ v, signed.sum(dim=0), None, None, None, None

@@ -1,0 +1,17 @@
+"""How the energy surface is SHAPED: training objectives, in pure torch."""
+
+from sklebm.objectives.base import Objective, check_needs, resolve_objective
+from sklebm.objectives.contrastive_divergence import (
+    ContrastiveDivergence,
+    PersistentContrastiveDivergence,
+)
+from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+
+__all__ = [
+    "ContrastiveDivergence",
+    "MaximumLikelihood",
+    "Objective",
+    "PersistentContrastiveDivergence",
+    "check_needs",
+    "resolve_objective",
+]

@@ -1,0 +1,82 @@
+"""What an objective is, what it may need of an energy, and how a name becomes one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+#: Tensors that an objective carries from one step to the next, such as persistent chains.
+ObjectiveState = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """A way to shape an energy: a frozen record of scalars with two pure functions.
+
+    Subclasses list in ``needs`` the methods an energy must have.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    #: False if the loss is the same at every call, as line searches require.
+    is_stochastic: ClassVar[bool] = True
+    #: True if the loss of one epoch can be compared with that of another.
+    loss_is_comparable: ClassVar[bool] = False
+
+    def init_state(
+        self, energy: Any, batch_size: int, generator: torch.Generator
+    ) -> ObjectiveState:
+        """Return the state before the first step; most objectives have none."""
+        return {}
+
+    @abstractmethod
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Return the mean loss of the rows, whose gradient is followed downhill, and new state."""
+
+
+def check_needs(objective: Objective, energy: Any, choices: Iterable[Objective]) -> None:
+    """Refuse an objective that needs what the energy lacks; name the ones that would work."""
+    missing = [name for name in objective.needs if not hasattr(energy, name)]
+    if not missing:
+        return
+    able = [
+        type(choice).__name__
+        for choice in choices
+        if all(hasattr(energy, name) for name in choice.needs)
+    ]
+    raise ValueError(
+        f"{type(objective).__name__} needs {', '.join(missing)} of the energy, which "
+        f"{type(energy).__name__} does not have. Objectives that work with it: "
+        f"{', '.join(able) or 'none'}."
+    )
+
+
+def resolve_objective(
+    objective: str | Objective, choices: Mapping[str, type[Objective]], options: Mapping[str, Any]
+) -> Objective:
+    """Turn a name and the estimator's flat parameters into an objective; pass objects through.
+
+    ``options`` holds the flat parameters that differ from their defaults; they belong to names
+    only, so that no setting is silently ignored.
+    """
+    if isinstance(objective, str):
+        chosen = choices[objective]
+        fields = chosen.__dataclass_fields__
+        unused = sorted(name for name in options if name not in fields)
+        if unused:
+            raise ValueError(
+                f"{', '.join(unused)} has no meaning for objective={objective!r}: leave it out."
+            )
+        return chosen(**options)
+    if options:
+        raise ValueError(
+            f"objective={objective!r} brings its own settings, so {', '.join(sorted(options))} "
+            "must be set on it instead of on the estimator."
+        )
+    return objective

@@ -1,0 +1,117 @@
+r"""Push the energy down at the data and up where a few sampling steps lead.
+
+The gradient of -log p(v) is dF(v) - E_model[dF]. Contrastive divergence replaces the model
+expectation by k Gibbs steps from the data, its persistent form by chains that are never reset.
+
+G. E. Hinton, "Training products of experts by minimizing contrastive divergence", Neural
+Computation 14(8), 2002; T. Tieleman, "Training restricted Boltzmann machines using approximations
+to the likelihood gradient", ICML 2008.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sklebm.objectives.base import Objective, ObjectiveState
+
+_NEEDS = (
+    "draw_visible",
+    "draw_hidden",
+    "hidden_field",
+    "hidden",
+    "weighted_free_energy",
+)
+
+
+@dataclass(frozen=True)
+class ContrastiveDivergence(Objective):
+    """CD-k: negatives are k block Gibbs steps away from the batch itself.
+
+    Biased: cheap and stable, but it can leave low energy far from the data, where no
+    chain ever goes.
+
+    Parameters
+    ----------
+    n_gibbs_steps : int, default=1
+        Number k of Gibbs steps.
+    """
+
+    n_gibbs_steps: int = 1
+
+    needs: ClassVar[tuple[str, ...]] = _NEEDS
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean of F over the batch minus its mean over the reconstructions."""
+        with torch.no_grad():
+            field_data = energy.hidden_field(x)
+            mean_data = energy.hidden.mean(field_data)
+            h = energy.hidden.draw(mean_data, generator)
+            v = energy.draw_visible(h, generator)
+            for _ in range(self.n_gibbs_steps - 1):
+                v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
+            field_model = energy.hidden_field(v)
+            field = torch.cat([field_data, field_model])
+            mean = torch.cat([mean_data, energy.hidden.mean(field_model)])
+            visible = torch.cat([x, v])
+        signs = _signs(len(x), len(v), x)
+        return energy.weighted_free_energy(visible, signs, field, mean), state
+
+
+@dataclass(frozen=True)
+class PersistentContrastiveDivergence(Objective):
+    """Stochastic maximum likelihood: negatives come from chains that go on between steps.
+
+    Asymptotically unbiased if the learning rate falls to zero; the chains must mix faster than
+    the parameters move.
+
+    Parameters
+    ----------
+    n_gibbs_steps : int, default=1
+        Gibbs steps of every chain per update.
+    n_chains : int or None, default=None
+        Number of chains; None takes the batch size.
+    """
+
+    n_gibbs_steps: int = 1
+    n_chains: int | None = None
+
+    needs: ClassVar[tuple[str, ...]] = _NEEDS
+
+    def init_state(
+        self, energy: Any, batch_size: int, generator: torch.Generator
+    ) -> ObjectiveState:
+        """Start the chains from the visible units' base rate, so that they hold no row of X."""
+        n_chains = self.n_chains or batch_size
+        mean = energy.visible.mean(energy.visible.bias.detach()).expand(n_chains, -1).contiguous()
+        with torch.no_grad():
+            v = energy.visible.draw(mean, generator)
+            return {"hidden": energy.draw_hidden(v, generator)}
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean of F over the batch minus its mean over the chains."""
+        with torch.no_grad():
+            v = energy.draw_visible(state["hidden"], generator)
+            for _ in range(self.n_gibbs_steps - 1):
+                v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
+            # Data and chains share one product with the weights, the costly part of a step.
+            visible = torch.cat([x, v])
+            field = energy.hidden_field(visible)
+            mean = energy.hidden.mean(field)
+            hidden = energy.hidden.draw(mean[len(x) :], generator)
+        signs = _signs(len(x), len(v), x)
+        return energy.weighted_free_energy(visible, signs, field, mean), {"hidden": hidden}
+
+
+def _signs(n_data: int, n_model: int, like: Tensor) -> Tensor:
+    """1/n for each data row, then -1/m for each model row."""
+    signs = like.new_full((n_data + n_model,), 1.0 / n_data)
+    signs[n_data:] = -1.0 / n_model
+    return signs

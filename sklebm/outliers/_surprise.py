@@ -1,0 +1,50 @@
+r"""log u(s), u(s) the share of training rows that score s or less: one scale for any scores.
+
+Inside the range of the training scores u is interpolated between stored quantiles. Beyond it, u
+below and 1 - u above fall exponentially with the mean excess over the last decile ("peaks over
+threshold", Pickands, 1975), so that rows far outside keep their order. In nats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_QUANTILES = 1000
+_TAIL = 0.1  # share of the training scores that the slope of a tail is estimated from
+
+Floats = NDArray[np.float64]
+
+
+def training_quantiles(scores: Floats) -> Floats:
+    """At most 1,000 quantiles of the scores, ascending; all of them if there are fewer rows."""
+    count = min(len(scores), _MAX_QUANTILES)
+    levels = (np.arange(count) + 0.5) / count
+    return np.quantile(scores, levels, method="hazen")
+
+
+def log_rank(scores: Floats, quantiles: Floats) -> Floats:
+    """log u(scores): 0 for the most typical, falling without bound; strictly increasing.
+
+    O(n log q) for n scores and q quantiles.
+    """
+    levels = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
+    # Equal quantiles share the mean of their levels, so that the curve has one value there.
+    knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
+    heights = (levels[first] + levels[first + counts - 1]) / 2
+    lowest, highest = knots[0], knots[-1]
+    ranks = np.log(np.interp(scores, knots, heights))
+    below, above = scores < lowest, scores > highest
+    ranks[below] -= (lowest - scores[below]) / _mean_excess(-quantiles[::-1])
+    gap = (scores[above] - highest) / _mean_excess(quantiles)
+    ranks[above] = np.log1p(-(1 - heights[-1]) * np.exp(-gap))
+    return ranks
+
+
+def _mean_excess(ascending: Floats) -> float:
+    """Mean excess of the largest tenth over the score that begins it; positive."""
+    size = max(1, int(_TAIL * len(ascending)))
+    begin = ascending[-size - 1] if size < len(ascending) else ascending[0]
+    excess = float((ascending[-size:] - begin).mean())
+    # A tail without spread takes that of all scores; without any there is no scale: take 1.
+    return excess or float(ascending.std()) or 1.0

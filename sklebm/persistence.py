@@ -1,0 +1,197 @@
+"""Models in files without pickle: ``save`` writes one safetensors file, ``load`` reads it back.
+
+A file holds numbers, strings and names of this library's classes. Reading one runs no code from
+it, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+
+import sklebm
+from sklebm._encoding import Decoder, Encoder, registered
+from sklebm._tensor_file import SUFFIX, digest, read_file, replace_file, to_bytes
+
+__all__ = ["load", "save"]
+
+FORMAT_VERSION = 1
+_KEYS = {"format_version", "versions", "estimator", "sha256"}
+_RECORDED = {"numpy": np, "scikit-learn": sklearn, "sklebm": sklebm, "torch": torch}
+
+
+def save(estimator: Any, path: str | os.PathLike[str]) -> None:
+    """Save an estimator of this library to one file.
+
+    The file holds the parameters, the fitted attributes (arrays as tensors, floats to the last
+    bit) and the names of the classes. Estimators inside it, and parts such as objectives, are
+    stored with it if they are this library's own. What belongs to a session rather than to the
+    model is not stored: callbacks and metadata requests.
+
+    The file is written beside ``path`` and then put in its place in one step: if saving fails, or
+    the process is killed, what was at ``path`` is still there, whole.
+
+    Parameters
+    ----------
+    estimator : estimator of sklebm
+        Fitted or not. It is checked as ``load`` will check it.
+    path : str or path-like
+        Where to; must end in ``.safetensors``.
+
+    Raises
+    ------
+    TypeError
+        If the estimator, or something inside it, is not of this library, or is a callable, a torch
+        module, a ``RandomState``, or of another type that files do not hold. Use skops for those.
+    ValueError
+        If ``path`` has another ending, a value is NaN or infinite, or a parameter is invalid or
+        was changed after ``fit`` so that the fitted attributes no longer belong to it.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    load : Read the file.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklebm import PCAWhitener, load, save
+    >>> X = load_iris().data
+    >>> whitener = PCAWhitener().fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "whitener.safetensors")
+    ...     save(whitener, path)
+    ...     copy = load(path)
+    >>> bool((copy.transform(X) == whitener.transform(X)).all())
+    True
+    """
+    path = _checked_path(path)
+    if registered(type(estimator).__name__, sklebm.ESTIMATORS) is not type(estimator):
+        kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+        raise TypeError(
+            f"sklebm.save stores estimators of sklebm ({', '.join(sorted(sklebm.ESTIMATORS))}), "
+            f"not {kind}. Use skops.io.dump for estimators of other libraries and for pipelines."
+        )
+    encoder = Encoder()
+    document = {
+        "format_version": FORMAT_VERSION,
+        "versions": {name: str(module.__version__) for name, module in _RECORDED.items()},
+        "estimator": encoder.estimator(estimator),
+    }
+    replace_file(path, to_bytes(document, encoder.tensors))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load an estimator that ``save`` wrote.
+
+    Safe for files from strangers: the file is checked for size, structure, checksum, names,
+    types, shapes and finite values, classes come from this library's own table, and nothing in
+    the file is executed. The checksum finds damage, not malice: whoever can write a file can
+    write a model that gives wrong answers. The estimator's arrays are on the host, so a model
+    fitted on a GPU loads anywhere; if its ``device`` parameter names a device that is missing, set
+    another one with ``set_params``.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that ends in ``.safetensors``.
+
+    Returns
+    -------
+    estimator : object
+        Equal to the one saved: its methods return the same numbers to the last bit under the same
+        versions, device and number of threads.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, of another kind, of a newer format, or does not describe a valid
+        estimator.
+    OSError
+        If there is no such file (``FileNotFoundError``) or it cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If the file was written by a newer minor version of sklebm.
+
+    See Also
+    --------
+    save : Write the file, with an example.
+    """
+    path = _checked_path(path)
+    try:
+        document, tensors = read_file(path)
+        _check_document(document)
+        if (
+            digest({k: v for k, v in document.items() if k != "sha256"}, tensors)
+            != (document["sha256"])
+        ):
+            raise ValueError("its checksum does not match: it was changed or damaged")
+        _warn_if_newer(document["versions"])
+        decoder = Decoder(tensors)
+        estimator = decoder.estimator(document["estimator"])
+        if decoder.unused:
+            raise ValueError(f"nothing refers to its tensor {min(decoder.unused)!r}")
+    except (OSError, MemoryError, Warning):  # Warning: the caller may have made it an error
+        raise
+    except Exception as error:
+        # Whatever a file makes go wrong, in our code or below it, is a fault of the file.
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {reason}.") from error
+    return estimator
+
+
+def _checked_path(path: str | os.PathLike[str]) -> Path:
+    checked = Path(path)
+    if checked.suffix != SUFFIX:
+        raise ValueError(
+            f"{os.fspath(path)!r} does not end in {SUFFIX!r}. sklebm saves and loads safetensors "
+            "files only; it never opens pickles."
+        )
+    return checked
+
+
+def _check_document(document: dict[str, Any]) -> None:
+    """Check the outermost keys; the format's version first, since others may differ with it."""
+    written = document.get("format_version")
+    if type(written) is not int or written < 1:
+        raise ValueError(f"its format_version is {written!r}")
+    if written > FORMAT_VERSION:
+        raise ValueError(
+            f"its format_version is {written}, but sklebm {sklebm.__version__} reads up to "
+            f"{FORMAT_VERSION}: install a newer sklebm"
+        )
+    if set(document) != _KEYS:
+        raise ValueError(f"its document has the keys {sorted(document)}, not {sorted(_KEYS)}")
+    versions = document["versions"]
+    names = isinstance(versions, dict) and set(versions) == set(_RECORDED)
+    if not names or not all(isinstance(item, str) for item in versions.values()):
+        raise ValueError(f"its versions are {versions!r}")
+
+
+def _warn_if_newer(versions: dict[str, str]) -> None:
+    written, ours = (_minor_version(text) for text in (versions["sklebm"], sklebm.__version__))
+    if written > ours:
+        warnings.warn(
+            f"The file was written by sklebm {versions['sklebm']}, newer than this "
+            f"{sklebm.__version__}: its model may mean something else here.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _minor_version(text: str) -> tuple[int, int]:
+    match = re.match(r"(\d{1,9})\.(\d{1,9})", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no version")
+    return int(match[1]), int(match[2])

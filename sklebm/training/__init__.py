@@ -1,0 +1,1 @@
+"""The engine: gradient-trained estimators through skorch, without its cost per batch."""

@@ -1,0 +1,164 @@
+"""One run of training: epochs through skorch, rates, validation, stopping, progress."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sklebm._progress import Progress
+from sklebm._random import make_generator
+from sklebm.objectives import Objective
+from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches
+from sklebm.training.state import import_optimizer
+
+if TYPE_CHECKING:
+    from sklebm.training.gradient_estimator import GradientEstimator
+
+
+class Course:
+    """One run of training: epochs through skorch, rates, validation, stopping, progress."""
+
+    def __init__(
+        self,
+        estimator: GradientEstimator,
+        training: EnergyTraining,
+        held_out: torch.Tensor | None,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.estimator = estimator
+        self.training = training
+        self.held_out = held_out
+        self.seed = seed
+        self.progress = progress
+        self.losses: list[float] = []
+        self.scores: list[float] = []
+        self.waited = 0
+        self.best_score = -math.inf
+        self.best: dict[str, torch.Tensor] | None = None
+        self.rate = estimator.learning_rate
+        self.schedule = estimator._schedule()
+        comparable = held_out is not None or training.objective.loss_is_comparable
+        if estimator.n_iter_no_change is not None and not comparable:
+            raise ValueError(
+                f"n_iter_no_change={estimator.n_iter_no_change} needs validation_fraction: the "
+                f"loss of {type(training.objective).__name__} cannot be compared between epochs."
+            )
+
+    def run(self, x: Any, device: torch.device) -> torch.optim.Optimizer:
+        """Train for at most ``max_epochs``; return the optimiser."""
+        from skorch.callbacks import EpochTimer, PrintLog
+
+        from sklebm.training.net import (
+            EnergyNet,
+            EpochBridge,
+            NoCriterion,
+            StopTraining,
+            StopWhenAsked,
+        )
+
+        estimator, choice = self.estimator, self.estimator._optimizer_choice()
+        options = dict(estimator.net_params or {})
+        bridge = EpochBridge(self._begin, self._end)
+        printing = [EpochTimer(), PrintLog()] if estimator.verbose else []
+        callbacks = [bridge, *(options.pop("callbacks", None) or []), *printing]
+        settings = {
+            **{f"optimizer__{name}": value for name, value in choice.settings.items()},
+            "iterator_train": TensorBatches,
+            "iterator_train__generator": make_generator(self.seed, "batches"),
+            "iterator_train__device": device,
+            "batch_size": x.shape[0] if choice.full_batch else estimator.batch_size,
+            **options,
+        }
+        net = EnergyNet(
+            self.training,
+            criterion=NoCriterion,
+            optimizer=choice.factory,
+            lr=estimator.learning_rate,
+            max_epochs=estimator.max_epochs,
+            dataset=RowDataset,
+            train_split=None,
+            callbacks=[*callbacks, StopWhenAsked(bridge)],
+            device=str(device),
+            verbose=int(estimator.verbose),
+            **settings,
+        )
+        net.initialize()
+        if estimator.warm_start and estimator._is_fitted():
+            import_optimizer(net.optimizer_, estimator.training_state_)
+        net.notify("on_train_begin", X=x, y=None)
+        try:
+            net.fit_loop(x)
+        except StopTraining:
+            net.history.record("stopped", True)
+        net.notify("on_train_end", X=x, y=None)
+        if self.best is not None:
+            self.training.energy.load_state_dict(self.best)
+        optimizer: torch.optim.Optimizer = net.optimizer_
+        return optimizer
+
+    def _begin(self, net: Any) -> None:
+        losses = [-score for score in self.scores]
+        rate = self.estimator.learning_rate * self.schedule.factor(
+            len(self.losses), self.estimator.max_epochs, losses
+        )
+        if rate != self.rate:
+            # Only on a change, so that a skorch LRScheduler in net_params keeps its say.
+            for group in net.optimizer_.param_groups:
+                group["lr"] = rate
+            self.rate = rate
+        self.progress.begin()
+
+    def _end(self, net: Any) -> bool:
+        loss = net.history[-1, "train_loss"]
+        guard_loss(self.estimator, self.training.objective, len(self.losses) + 1, loss, self.losses)
+        self.losses.append(loss)
+        score = -loss
+        if self.held_out is not None:
+            with torch.no_grad():
+                score = self.estimator._validation_score(
+                    self.training.energy, self.held_out, self.seed
+                )
+            self.scores.append(score)
+            net.history.record("valid_score", score)
+        stop = self._has_settled(score)
+        return self.progress.end(self.snapshot) or stop
+
+    def _has_settled(self, score: float) -> bool:
+        """Early stopping on an absolute improvement, which is right for scores of any sign."""
+        patience = self.estimator.n_iter_no_change
+        if patience is None:
+            return False
+        if score > self.best_score + self.estimator.tol:
+            self.best_score, self.waited = score, 0
+            state = self.training.energy.state_dict()
+            self.best = {name: value.detach().clone() for name, value in state.items()}
+            return False
+        self.waited += 1
+        return self.waited >= int(patience)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Fitted attributes as of now."""
+        return {
+            **self.estimator._export(self.training.energy),
+            "loss_curve_": np.asarray(self.losses),
+            "validation_scores_": np.asarray(self.scores),
+            "n_iter_": len(self.losses),
+        }
+
+
+def guard_loss(
+    estimator: GradientEstimator, objective: Objective, epoch: int, loss: float, past: Any
+) -> None:
+    """Raise FloatingPointError when the loss is no number."""
+    if math.isfinite(loss):
+        return
+    last = f"{past[-1]:.6g}" if len(past) else "none"
+    raise FloatingPointError(
+        f"{type(estimator).__name__}: the loss of {type(objective).__name__} became {loss} in "
+        f"epoch {epoch} (last finite loss: {last}). Lower learning_rate="
+        f"{estimator.learning_rate}, or scale X. The estimator was left as it was."
+    )

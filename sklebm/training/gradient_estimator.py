@@ -1,0 +1,237 @@
+"""The shell for models trained by following the gradient of an objective.
+
+A model supplies ``_initial_energy``, ``_export``, ``_energy``, ``_objective`` and
+``_validation_score``; batches, optimiser, schedule, validation, stopping, callbacks and the
+state that ``partial_fit`` continues from are dealt with here.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from sklebm._private import Interval, StrOptions
+from sklebm._progress import Progress
+from sklebm._random import draw_seed, make_generator
+from sklebm._rows import Rows
+from sklebm.base import EnergyEstimator
+from sklebm.objectives import Objective
+from sklebm.training.course import Course, guard_loss
+from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_batches
+from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
+from sklebm.training.schedules import SCHEDULES, Schedule
+from sklebm.training.state import export_state, import_objective, import_optimizer
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_COUNT = Interval(Integral, 1, None, closed="left")
+
+
+class GradientEstimator(EnergyEstimator):
+    """Base of estimators trained by gradient steps; see the module's docstring."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **EnergyEstimator._parameter_constraints,
+        "learning_rate": [_POSITIVE],
+        "batch_size": [_COUNT],
+        "max_epochs": [_COUNT],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "learning_rate_schedule": [StrOptions(set(SCHEDULES)), Schedule],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "n_iter_no_change": [_COUNT, None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "net_params": [dict, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+    _prefers_cuda = True
+    _step_name = "epoch"
+
+    training_state_: dict[str, Any]
+
+    # ------------------------------------------------------------------ what a model supplies
+
+    @abstractmethod
+    def _initial_energy(self, mean: torch.Tensor, generator: torch.Generator) -> Any:
+        """Return the energy before training, on the CPU, given the mean of the rows."""
+
+    @abstractmethod
+    def _export(self, energy: Any) -> dict[str, Any]:
+        """Return the energy's parameters as fitted NumPy attributes (copies)."""
+
+    @abstractmethod
+    def _objective(self, energy: Any) -> Objective:
+        """Return the objective, checked against the energy."""
+
+    @abstractmethod
+    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+        """Return a score of held-out rows that can be compared between epochs; higher is better."""
+
+    def _monitor_score(self, X: Any) -> float:
+        rows = self._open(X, self, reset=False)
+        with torch.no_grad():
+            return self._validation_score(self._energy(rows.device), rows.all().float(), seed=0)
+
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Add what is computed once after training, such as a normaliser."""
+        return state
+
+    # ------------------------------------------------------------------ fit
+
+    def _max_steps(self) -> int:
+        return int(self.max_epochs)
+
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        seed = draw_seed(self.random_state)
+        training = self._start(rows, seed, resume=self.warm_start and self._is_fitted())
+        x, held_out = self._split(self._training_rows(rows), seed)
+        course = Course(self, training, held_out, seed, progress)
+        optimizer = course.run(x, rows.device)
+        energy = training.energy
+        state = {
+            **course.snapshot(),
+            "training_state_": export_state(optimizer, training.objective_state, seed, 0),
+            "feature_means_": _feature_means(rows).numpy(),
+            "n_samples_seen_": len(rows),
+        }
+        return self._complete(energy, state, seed)
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        fitted = self._is_fitted()
+        previous = getattr(self, "training_state_", {}) if fitted else {}
+        seed = int(previous["seed"]) if previous else draw_seed(self.random_state)
+        n_calls = int(previous.get("n_calls", 0)) + 1
+        training = self._start(rows, seed, resume=fitted, n_calls=n_calls)
+        choice = self._optimizer_choice()
+        if choice.uses_closure:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} needs all rows at every step and cannot learn from "
+                'chunks: use fit, or another optimizer such as "sgd".'
+            )
+        settings = {"lr": self.learning_rate, **choice.settings, **self._net_options("optimizer__")}
+        optimizer = choice.factory(training.parameters(), **settings)
+        import_optimizer(optimizer, previous)
+        batches = TensorBatches(
+            RowDataset(self._training_rows(rows)), self.batch_size, device=rows.device
+        )
+        total, n_rows = run_batches(training, optimizer, batches, self.batch_size)
+        loss = float(total) / n_rows
+        curve = getattr(self, "loss_curve_", np.empty(0))
+        guard_loss(self, training.objective, len(curve) + 1, loss, curve)
+        seen = int(getattr(self, "n_samples_seen_", 0))
+        mean = _feature_means(rows).numpy()
+        if seen:
+            mean = self.feature_means_ + (mean - self.feature_means_) * (n_rows / (seen + n_rows))
+        return {
+            **self._export(training.energy),
+            "loss_curve_": np.append(curve, loss),
+            "validation_scores_": np.empty(0),
+            "n_iter_": int(getattr(self, "n_iter_", 0)) + 1,
+            "training_state_": export_state(optimizer, training.objective_state, seed, n_calls),
+            "feature_means_": mean,
+            "n_samples_seen_": seen + n_rows,
+        }
+
+    def drop_training_state(self) -> Any:
+        """Forget what only further training needs: optimiser statistics and sampling chains.
+
+        The estimator scores, transforms and samples as before; ``partial_fit`` and
+        ``warm_start`` begin with new chains and a new optimiser.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        self.training_state_ = {}
+        return self
+
+    # ------------------------------------------------------------------ pieces
+
+    def _start(self, rows: Rows, seed: int, *, resume: bool, n_calls: int = 0) -> EnergyTraining:
+        """The energy (fresh, or a copy of the fitted one) with its objective, on the device."""
+        device = rows.device
+        if resume:
+            self._check_resumable(rows)
+            # A copy: the optimiser writes in place, and the fitted arrays must stay as they are.
+            energy = self._energy(device).float()
+            for tensor in energy.parameters():
+                tensor.data = tensor.data.clone()
+        else:
+            generator = make_generator(seed, "parameters")
+            energy = self._initial_energy(_feature_means(rows).float(), generator).to(device)
+        objective = self._objective(energy)
+        if self._optimizer_choice().uses_closure and objective.is_stochastic:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} needs a loss that does not change between calls, "
+                f'but {type(objective).__name__} samples: use another optimizer, such as "sgd".'
+            )
+        negatives = make_generator(seed, "negatives", index=n_calls, device=device)
+        state = import_objective(self.training_state_, device) if resume else {}
+        if not state:
+            state = objective.init_state(energy, self.batch_size, negatives)
+        return EnergyTraining(energy, objective, state, negatives)
+
+    def _check_resumable(self, rows: Rows) -> None:
+        """Refuse to go on from parameters of another shape; models extend it."""
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but the fitted {type(self).__name__} that "
+                f"warm_start continues from has {self.n_features_in_}: set warm_start=False."
+            )
+
+    def _training_rows(self, rows: Rows) -> Any:
+        """All rows as float32 on the device; a csr matrix stays one."""
+        if scipy.sparse.issparse(rows.source):
+            return rows.source
+        return rows.all().float()
+
+    def _split(self, x: Any, seed: int) -> tuple[Any, torch.Tensor | None]:
+        """Hold ``validation_fraction`` of the rows out, drawn at random."""
+        if self.validation_fraction is None:
+            return x, None
+        n_rows = x.shape[0]
+        n_held_out = math.ceil(self.validation_fraction * n_rows)
+        if n_held_out >= n_rows:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} leaves no training row of "
+                f"n_samples={n_rows}: lower it or pass more rows."
+            )
+        order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
+        held, kept = order[:n_held_out], order[n_held_out:]
+        if scipy.sparse.issparse(x):
+            dense = torch.from_numpy(x[held.numpy()].toarray()).float()
+            return x[kept.numpy()], dense
+        return x[kept.to(x.device)], x[held.to(x.device)]
+
+    def _optimizer_choice(self) -> OptimizerChoice:
+        return OPTIMIZERS[self.optimizer]
+
+    def _schedule(self) -> Schedule:
+        schedule = self.learning_rate_schedule
+        if isinstance(schedule, str):
+            schedule = SCHEDULES[schedule]()
+        if schedule.needs_validation and self.validation_fraction is None:
+            raise ValueError(
+                f"learning_rate_schedule={self.learning_rate_schedule!r} follows the validation "
+                "loss: set validation_fraction, for example to 0.1."
+            )
+        return schedule  # type: ignore[no-any-return]
+
+    def _net_options(self, prefix: str) -> dict[str, Any]:
+        """Entries of ``net_params`` that start with ``prefix``, without it."""
+        options = self.net_params or {}
+        return {k.removeprefix(prefix): v for k, v in options.items() if k.startswith(prefix)}
+
+
+def _feature_means(rows: Rows) -> torch.Tensor:
+    """Mean of each feature in float64, on the host."""
+    parts = rows.chunks(floats_per_row=2 * rows.shape[1])
+    total = sum(rows[part].double().sum(dim=0).cpu() for part in parts)
+    return torch.as_tensor(total) / len(rows)

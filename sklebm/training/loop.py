@@ -1,0 +1,169 @@
+"""The inner loop: the objective inside ``forward``, batches on the device, no host sync."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from sklebm.objectives import Objective
+from sklebm.objectives.base import ObjectiveState
+
+
+class EnergyTraining(nn.Module):
+    """An energy with the objective that shapes it; ``forward(x)`` is the loss of a batch.
+
+    The objective runs inside ``forward`` so that distributed wrappers, which hook into the call
+    of the module, see every parameter being used.
+    """
+
+    def __init__(
+        self,
+        energy: nn.Module,
+        objective: Objective,
+        state: ObjectiveState,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.energy = energy
+        self.objective = objective
+        self.objective_state = state
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Loss of the batch ``x``; advances the objective's state (its chains, if any)."""
+        loss, self.objective_state = self.objective.loss(
+            self.energy, x, self.objective_state, self.generator
+        )
+        return loss
+
+
+class RowDataset(torch.utils.data.Dataset[Any]):
+    """Rows for skorch, which asks a dataset for no more than its length."""
+
+    def __init__(self, X: Any, y: Any = None) -> None:
+        self.X = X
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0])
+
+
+class TensorBatches:
+    """Batches as slices of a tensor that is already on the device, or of a csr matrix.
+
+    torch's DataLoader fetches row by row and collates, at several times the cost of a small
+    model's step; one gather per batch is all that is needed.
+
+    Parameters
+    ----------
+    dataset : RowDataset
+        ``dataset.X`` is a dense tensor or a csr matrix of shape (n_rows, n_features).
+    batch_size : int
+        Rows per batch; the last batch may have fewer.
+    generator : torch.Generator or None
+        Draws a new order for every pass; None keeps the order.
+    device : torch.device
+        Where batches of a csr matrix go.
+    """
+
+    def __init__(
+        self,
+        dataset: RowDataset,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows = dataset.X
+        self.batch_size = batch_size
+        self.generator = generator
+        self.device = device
+
+    def __len__(self) -> int:
+        return -(-int(self.rows.shape[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        n_rows = int(self.rows.shape[0])
+        if self.generator is None:
+            for start in range(0, n_rows, self.batch_size):
+                yield self._batch(slice(start, start + self.batch_size))
+            return
+        order = torch.randperm(n_rows, generator=self.generator)
+        if isinstance(self.rows, Tensor):
+            order = order.to(self.rows.device)
+        for part in torch.split(order, self.batch_size):
+            yield self._batch(part)
+
+    def _batch(self, index: slice | Tensor) -> Tensor:
+        if scipy.sparse.issparse(self.rows):
+            picked = self.rows[index if isinstance(index, slice) else index.numpy()]
+            return torch.from_numpy(picked.toarray()).to(self.device, torch.float32)
+        batch: Tensor = self.rows[index]
+        return batch
+
+
+Hook = Callable[..., None]
+
+
+def run_batches(
+    training: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Tensor],
+    batch_size: int,
+    notify: Hook | None = None,
+) -> tuple[Tensor, int]:
+    """Take one optimiser step per batch; return the summed loss (on the device) and the rows.
+
+    A batch of m < batch_size rows scales its step by m / batch_size, so that the same rows move
+    the parameters equally far however they are cut.
+    """
+    parameters = [p for p in training.parameters() if p.requires_grad]
+    total: Tensor | None = None
+    n_rows = 0
+    for x in batches:
+        size = len(x)
+        if notify is not None:
+            notify("on_batch_begin", batch=x, training=True)
+        loss = _step(training, optimizer, parameters, x, size / batch_size, notify)
+        if notify is not None:
+            notify("on_batch_end", batch=x, training=True, loss=loss)
+        total = loss * size if total is None else total.add_(loss, alpha=size)
+        n_rows += size
+    if total is None:
+        raise ValueError("There are no rows to train on.")
+    return total, n_rows
+
+
+def _step(
+    training: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    x: Tensor,
+    share: float,
+    notify: Hook | None,
+) -> Tensor:
+    def closure() -> Tensor:
+        for parameter in parameters:
+            parameter.grad = None
+        loss: Tensor = training(x)
+        torch.autograd.backward(loss)
+        if notify is not None:
+            notify("on_grad_computed", named_parameters=training.named_parameters(), batch=x)
+        return loss
+
+    if isinstance(optimizer, torch.optim.LBFGS):
+        total: Tensor = optimizer.step(closure)  # type: ignore[no-untyped-call]
+        return total.detach()
+    loss = closure().detach()
+    if share >= 1.0:
+        optimizer.step()
+        return loss
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * share
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    return loss

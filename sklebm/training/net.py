@@ -1,0 +1,98 @@
+"""The skorch bridge: a private net whose epoch costs no more than a bare torch loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer, PrintLog
+
+from sklebm.training.loop import run_batches
+
+
+class StopTraining(Exception):
+    """Raised inside the epoch loop to end it; never leaves the engine.
+
+    skorch itself stops by raising KeyboardInterrupt and swallows every one of them, so that a
+    user's Ctrl-C would end one fit and let the search around it go on.
+    """
+
+
+class NoCriterion:
+    """The module returns the loss itself. A plain class, so that nothing wraps or compiles it."""
+
+
+class EpochBridge(Callback):
+    """Tells the estimator about epochs; runs before the user's callbacks.
+
+    Parameters
+    ----------
+    begin : callable
+        Called before each epoch with the net.
+    end : callable
+        Called after each epoch with the net; returns True when training should stop.
+    """
+
+    def __init__(
+        self, begin: Callable[[NeuralNet], None], end: Callable[[NeuralNet], bool]
+    ) -> None:
+        self.begin = begin
+        self.end = end
+        self.should_stop = False
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Pass the epoch on."""
+        self.begin(net)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Pass the epoch on, and remember whether to stop."""
+        self.should_stop = self.end(net)
+
+
+class StopWhenAsked(Callback):
+    """Ends training after every other callback has seen the epoch."""
+
+    def __init__(self, bridge: EpochBridge) -> None:
+        self.bridge = bridge
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Raise StopTraining if the bridge was told to."""
+        if self.bridge.should_stop:
+            raise StopTraining
+
+
+# Callbacks that do nothing per batch, so that the loop need not tell them about batches.
+_EPOCH_ONLY = (EpochBridge, StopWhenAsked, EpochTimer, PrintLog)
+
+
+class EnergyNet(NeuralNet):
+    """skorch's NeuralNet with a lean epoch: one host sync, and batch hooks only if asked for."""
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        return []
+
+    def get_loss(
+        self, y_pred: torch.Tensor, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        """Return the module's output, which is the loss."""
+        return y_pred
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Train on every batch; record the mean loss with a single transfer from the device."""
+        if iterator is None:
+            return
+        self._set_training(training)
+        listening = any(not isinstance(callback, _EPOCH_ONLY) for _, callback in self.callbacks_)
+        total, n_rows = run_batches(
+            self.module_,
+            self.optimizer_,
+            iterator,
+            self.batch_size,
+            self.notify if listening else None,
+        )
+        self.history.record(prefix + "_loss", float(total) / n_rows)

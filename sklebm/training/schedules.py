@@ -1,0 +1,83 @@
+"""Learning-rate schedules: the factor on the learning rate in each epoch."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A pure function from the course of training to a factor on the learning rate."""
+
+    needs_validation = False
+
+    @abstractmethod
+    def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
+        """Return the factor for ``epoch`` (from 0), given the validation losses so far."""
+
+
+@dataclass(frozen=True)
+class ConstantRate(Schedule):
+    """The learning rate stays as it is."""
+
+    def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class LinearDecay(Schedule):
+    """The rate falls in equal steps, to 1 / max_epochs of itself in the last epoch."""
+
+    def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
+        """Return the share of epochs that are left."""
+        return max(max_epochs - epoch, 1) / max_epochs
+
+
+@dataclass(frozen=True)
+class CosineDecay(Schedule):
+    """The rate follows half a cosine (Loshchilov & Hutter, 2017), without restarts."""
+
+    def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
+        """Return (1 + cos(pi t)) / 2 at the middle of the epoch."""
+        return 0.5 * (1.0 + math.cos(math.pi * min((epoch + 0.5) / max_epochs, 1.0)))
+
+
+@dataclass(frozen=True)
+class NonMonotoneDecay(Schedule):
+    """Divide the rate whenever the validation loss exceeds the best of all but the last epochs.
+
+    A single bad epoch is forgiven; a loss that has stopped falling for ``patience`` epochs is
+    not. Needs ``validation_fraction``.
+
+    Parameters
+    ----------
+    divisor : float, default=2.0
+        What the rate is divided by each time.
+    patience : int, default=5
+        Number of latest epochs that the best loss is not taken from.
+    """
+
+    divisor: float = 2.0
+    patience: int = 5
+
+    needs_validation = True
+
+    def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
+        """Return divisor to the power of minus the number of times the loss was too high."""
+        best, count = math.inf, 0
+        for index in range(self.patience, len(losses)):
+            best = min(best, losses[index - self.patience])
+            count += losses[index] > best
+        return float(self.divisor**-count)
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": ConstantRate,
+    "linear": LinearDecay,
+    "cosine": CosineDecay,
+    "non_monotone": NonMonotoneDecay,
+}
