@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -174,18 +175,9 @@ class Rows:
             return self.source
         return np.asarray(self.all().cpu().numpy())
 
-    def chunk_size(self, floats_per_row: int, itemsize: int = 8) -> int:
-        """Rows per chunk when one row needs ``floats_per_row`` temporary numbers."""
-        from sklearn import get_config
-
-        memory = min(get_config()["working_memory"], _CHUNK_MEBIBYTES)
-        row_bytes = max(1, floats_per_row) * itemsize
-        return int(get_chunk_n_rows(row_bytes, max_n_rows=len(self), working_memory=memory))
-
     def chunks(self, floats_per_row: int) -> list[slice]:
-        """Slices that cover all rows in order."""
-        step = self.chunk_size(floats_per_row)
-        return [slice(start, start + step) for start in range(0, len(self), step)]
+        """Slices that cover all rows in order, see ``row_slices``."""
+        return row_slices(len(self), floats_per_row)
 
     def map(
         self,
@@ -207,7 +199,7 @@ class Rows:
             If even one row does not fit.
         """
         out: Any = None
-        start, step = 0, self.chunk_size(floats_per_row)
+        start, step = 0, chunk_size(len(self), floats_per_row)
         n_rows = len(self)
         warned = False
         with torch.no_grad():
@@ -251,6 +243,19 @@ class Rows:
             "X is of ordinary size, the fitted parameters are not finite and the model must be "
             "fitted again."
         )
+
+
+def chunk_size(n_rows: int, floats_per_row: int) -> int:
+    """Rows per chunk when one row needs ``floats_per_row`` temporary double-precision numbers."""
+    memory = min(get_config()["working_memory"], _CHUNK_MEBIBYTES)
+    row_bytes = 8 * max(1, floats_per_row)
+    return int(get_chunk_n_rows(row_bytes, max_n_rows=n_rows, working_memory=memory))
+
+
+def row_slices(n_rows: int, floats_per_row: int) -> list[slice]:
+    """Slices that cover ``n_rows`` rows in order, each within scikit-learn's working memory."""
+    step = chunk_size(n_rows, floats_per_row)
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
 def _smaller_chunk(error: Exception, rows: int, what: str) -> int:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
@@ -232,7 +233,7 @@ class EnergyEstimator(
             apply,
             floats_per_row=self._floats_per_row(),
             what=f"{type(self).__name__}.{what}",
-            as_numpy=self._wants_frames(),
+            as_numpy=what == "transform" and self._wants_frames(),
         )
 
     def _open_latents(self, Z: Any) -> Rows:
@@ -240,7 +241,8 @@ class EnergyEstimator(
         width = self._n_features_out
         probe = copy.copy(self)
         probe.__dict__ = self._unfitted_dict()
-        rows = self._open(Z, probe, reset=True)
+        # What a model demands of observations (a range, say) does not hold for latents.
+        rows = EnergyEstimator._open(self, Z, probe, reset=True)
         if rows.shape[1] != width:
             raise ValueError(
                 f"Z has {rows.shape[1]} columns, but {type(self).__name__} has latents of {width} "
@@ -250,8 +252,6 @@ class EnergyEstimator(
 
     def _wants_frames(self) -> bool:
         """True if set_output asks for data frames, which are built from NumPy arrays."""
-        from sklearn import get_config
-
         config = getattr(self, "_sklearn_output_config", {}).get("transform")
         return bool((config or get_config()["transform_output"]) != "default")
 

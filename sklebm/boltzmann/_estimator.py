@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from inspect import signature
 from numbers import Integral
@@ -13,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._private import Interval, StrOptions
 from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import Rows
+from sklebm._rows import Rows, resolve_device, row_slices
 from sklebm._state import Array, Record, Scalar, Spec
 from sklebm.energies import BilinearEnergy
 from sklebm.inference import ais, enumeration, gibbs
@@ -57,17 +58,19 @@ class BoltzmannEstimator(GradientEstimator):
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        learning = reset or probe is not self
         if self.value_range == "clip":
             rows.limits = (0.0, 1.0)
-            return rows
+        elif self.value_range == "raise" or learning:
+            self._check_range(rows)
+        return rows
+
+    def _check_range(self, rows: Rows) -> None:
         parts = rows.chunks(rows.shape[1])
         low = min(float(rows[part].min()) for part in parts)
         high = max(float(rows[part].max()) for part in parts)
-        if low < 0.0 or high > 1.0:
-            self._report_range(low, high, learning=reset or probe is not self)
-        return rows
-
-    def _report_range(self, low: float, high: float, learning: bool) -> None:
+        if low >= 0.0 and high <= 1.0:
+            return
         message = (
             f"X contains values outside [0, 1] (min={low:.4g}, max={high:.4g}): the units of "
             f"{type(self).__name__} are probabilities. Scale with MinMaxScaler, or set "
@@ -75,8 +78,7 @@ class BoltzmannEstimator(GradientEstimator):
         )
         if self.value_range == "raise":
             raise ValueError(message)
-        if learning:
-            warnings.warn(message + " They are used as they are.", UserWarning, stacklevel=6)
+        warnings.warn(message + " They are used as they are.", UserWarning, stacklevel=6)
 
     # ------------------------------------------------------------------ training
 
@@ -241,20 +243,24 @@ class BoltzmannEstimator(GradientEstimator):
 
         return self._map_rows(Z, decode, "inverse_transform", latents=True)
 
-    def free_energy(self, X: Any) -> Any:
-        """Return F(x), the energy with the hidden units summed out.
+    def free_energy(self, X: Any, beta: float = 1.0) -> Any:
+        r"""Return :math:`F_\beta(x) = -\frac1\beta \log \sum_h e^{-\beta E(x, h)}`.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to measure.
+        beta : float, default=1.0
+            Inverse temperature of the hidden units; the model itself is at 1.
 
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            In nats; ``-log p(x) - log Z``.
+            In nats; at ``beta=1`` it is ``-log p(x) - log Z``.
         """
-        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+        if not 0.0 < beta < math.inf:
+            raise ValueError(f"beta={beta!r} must be a positive number.")
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
 
     def energy(self, X: Any, Z: Any) -> Any:
         """Return E(x, z) of each row with its own hidden state.
@@ -361,15 +367,22 @@ class BoltzmannEstimator(GradientEstimator):
             Visible states, 0 or 1, float32.
         """
         _check_count("n_samples", n_samples)
+        _check_count("n_steps", n_steps)
         check_is_fitted(self)
         seed = draw_seed(random_state)
-        rng = np.random.default_rng(seed)
-        mean = self.feature_means_.clip(0.0, 1.0)
-        # One row per chain, kept as bytes until a chunk of them is on its way to the device.
-        start = np.empty((n_samples, len(mean)), dtype=np.float32)
-        for row in start:
-            row[:] = rng.random(len(mean)) < mean
-        return self.gibbs(start, n_steps, random_state=seed)
+        device = resolve_device(self.device, None, self._prefers_cuda)
+        generator = make_generator(seed, "sampling", device=device)
+        energy = self._energy(device)
+        mean = torch.from_numpy(self.feature_means_.clip(0.0, 1.0)).to(device, torch.float32)
+        out = np.empty((n_samples, len(mean)), dtype=np.float32)
+        with torch.no_grad():
+            for part in row_slices(n_samples, self._floats_per_row()):
+                start = mean.expand(len(out[part]), -1).contiguous()
+                v = energy.visible.draw(start, generator)
+                for _ in range(n_steps):
+                    v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
+                out[part] = v.cpu().numpy()
+        return out
 
 
 def _check_count(name: str, value: Any) -> None:

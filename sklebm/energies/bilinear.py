@@ -43,9 +43,10 @@ class BilinearEnergy(nn.Module):
         """E(v, h), shape (n_rows,)."""
         return self.visible.energy(v) + self.hidden.energy(h) - ((h @ self.weights) * v).sum(dim=1)
 
-    def free_energy(self, v: Tensor) -> Tensor:
-        """F(v) = -log sum_h exp(-E(v, h)), shape (n_rows,)."""
-        return self.visible.energy(v) - self.hidden.cumulant(self.hidden_field(v)).sum(dim=1)
+    def free_energy(self, v: Tensor, beta: float = 1.0) -> Tensor:
+        """F_beta(v) = -1/beta log sum_h exp(-beta E(v, h)), shape (n_rows,)."""
+        cumulants = self.hidden.cumulant(beta * self.hidden_field(v)).sum(dim=1)
+        return self.visible.energy(v) - cumulants / beta
 
     def hidden_mean(self, v: Tensor) -> Tensor:
         """Mean of p(h | v), shape (n_rows, n_hidden)."""

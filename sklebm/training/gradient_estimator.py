@@ -189,7 +189,11 @@ class GradientEstimator(EnergyEstimator):
     def _training_rows(self, rows: Rows) -> Any:
         """All rows as float32 on the device; a csr matrix stays one."""
         if scipy.sparse.issparse(rows.source):
-            return rows.source
+            if rows.limits is None:
+                return rows.source
+            clipped = rows.source.copy()
+            clipped.data = clipped.data.clip(*rows.limits)
+            return clipped
         return rows.all().float()
 
     def _split(self, x: Any, seed: int) -> tuple[Any, torch.Tensor | None]:
