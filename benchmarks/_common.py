@@ -1,0 +1,226 @@
+"""What every benchmark shares: fair timing, peak memory, and one form of result file.
+
+Timings of one machine say little on another, so a benchmark reports ratios: the contestants
+take turns within one run, and each is compared with a named reference.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sklearn
+import torch
+from threadpoolctl import threadpool_limits
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contestant, and how they compare with the reference of its run.
+
+    Attributes
+    ----------
+    median, best : float
+        Seconds over the repeats.
+    spread : float
+        Interquartile range of the repeats divided by the median.
+    ratio : float
+        Median over the rounds of (own seconds / the reference's seconds in the same round), so that
+        a disturbance that lasts longer than a round cancels. Above 1: slower than the reference.
+    """
+
+    median: float
+    best: float
+    spread: float
+    ratio: float
+
+
+def set_threads(n_threads: int) -> None:
+    """Limit torch and the native thread pools (BLAS, OpenMP) for the rest of the process."""
+    torch.set_num_threads(n_threads)
+    threadpool_limits(limits=n_threads)
+
+
+def timed_ratio(
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    reference: str,
+    repeats: int = 7,
+    warmups: int = 1,
+) -> dict[str, Timing]:
+    """Time callables in turns, so that a slow spell of the machine meets all of them.
+
+    Parameters
+    ----------
+    contestants : mapping of str to callable
+        What to time; called without arguments, results discarded. Work on CUDA is waited for.
+    reference : str
+        The contestant that ratios are relative to.
+    repeats : int, default=7
+        Rounds; within each, every contestant runs once, in an order that rotates.
+    warmups : int, default=1
+        Untimed rounds before.
+
+    Returns
+    -------
+    timings : dict of str to Timing
+        In the order of ``contestants``.
+    """
+    if reference not in contestants:
+        raise ValueError(f"reference={reference!r} is not one of {sorted(contestants)}.")
+    if repeats < 2:
+        raise ValueError(f"repeats={repeats}: a spread needs at least 2.")
+    names = list(contestants)
+    for name in names * warmups:
+        contestants[name]()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for round_number in range(repeats):
+        shift = round_number % len(names)
+        for name in names[shift:] + names[:shift]:
+            seconds[name].append(_seconds(contestants[name]))
+    return {name: _summarise(seconds[name], seconds[reference]) for name in names}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    gc.collect()
+    _wait_for_device()
+    start = time.perf_counter()
+    call()
+    _wait_for_device()
+    return time.perf_counter() - start
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _summarise(own: Sequence[float], reference: Sequence[float]) -> Timing:
+    lower, median, upper = statistics.quantiles(own, n=4, method="inclusive")
+    ratios = [mine / theirs for mine, theirs in zip(own, reference, strict=True)]
+    return Timing(median, min(own), (upper - lower) / median, statistics.median(ratios))
+
+
+# The high-water mark is read from /proc and reset after the set-up: ru_maxrss of a child begins at
+# its parent's value, and could not tell the set-up's peak from the statement's.
+_MEASURE = """
+import re
+def _status(key):
+    with open("/proc/self/status") as status:
+        return int(re.search(key + r":\\s+(\\d+) kB", status.read()).group(1))
+{setup}
+with open("/proc/self/clear_refs", "w") as _references:
+    _references.write("5")
+_before = _status("VmRSS")
+{statement}
+print("peak-kib", max(_status("VmHWM") - _before, 0))
+"""
+
+
+def peak_memory(statement: str, *, setup: str = "") -> float:
+    """Peak resident memory of a statement in a fresh interpreter, in MiB above the set-up's.
+
+    Parameters
+    ----------
+    statement : str
+        Python source whose memory is measured.
+    setup : str, default=""
+        Python source that runs before and is not measured: imports, data.
+
+    Returns
+    -------
+    peak : float
+        MiB by which the process grew beyond its size after ``setup``.
+
+    Raises
+    ------
+    OSError
+        Where there is no ``/proc`` (the measurement is for Linux).
+    RuntimeError
+        If the statement or its set-up fails; the message ends with its traceback.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        raise OSError("peak_memory reads /proc/self/status, which this system does not have.")
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURE.format(setup=setup, statement=statement)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode != 0:
+        raise RuntimeError(f"the measured program failed:\n{run.stderr}")
+    return int(run.stdout.rsplit("peak-kib", 1)[1]) / 1024
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to know of the machine and versions behind a result."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "cores": os.cpu_count(),
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "sklearn": sklearn.__version__,
+    }
+
+
+def save_results(
+    name: str,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    command: str,
+    notes: str = "",
+) -> Path:
+    """Write ``results/<name>.json``, which the documentation shows as a table.
+
+    Parameters
+    ----------
+    name : str
+        File name without its ending.
+    title : str
+        Heading of the table.
+    columns : sequence of str
+        Column headings, with units.
+    rows : sequence of sequences
+        One list of strings and numbers a row, as long as ``columns``.
+    command : str
+        The shell command, from the repository's root, that repeats the measurement.
+    notes : str, default=""
+        Protocol and caveats: sizes, threads, versions of the peers.
+
+    Returns
+    -------
+    path : pathlib.Path
+        The file written.
+    """
+    for number, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns: {row}")
+    result = {
+        "title": title,
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "columns": list(columns),
+        "rows": [list(row) for row in rows],
+        "notes": notes,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
