@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "BernoulliRBM": "sklebm.boltzmann",
     "EnergyKMeans": "sklebm.mixture",
+    "EnergyOutlierDetector": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
     "ZCAWhitener": "sklebm.linear",
 }
@@ -37,7 +38,16 @@ FUNCTIONS: dict[str, str] = {
     "save": "sklebm.persistence",
 }
 
-_SUBMODULES = ("boltzmann", "energies", "linear", "mixture", "persistence", "plotting")
+_SUBMODULES = (
+    "boltzmann",
+    "energies",
+    "linear",
+    "metrics",
+    "mixture",
+    "outliers",
+    "persistence",
+    "plotting",
+)
 
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from sklebm.linear import PCAWhitener as PCAWhitener
     from sklebm.linear import ZCAWhitener as ZCAWhitener
     from sklebm.mixture import EnergyKMeans as EnergyKMeans
+    from sklebm.outliers import EnergyOutlierDetector as EnergyOutlierDetector
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
 

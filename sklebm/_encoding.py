@@ -18,7 +18,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch
 
 import sklebm
 from sklebm._state import fitted_attributes
@@ -90,7 +89,7 @@ class Encoder:
             return self._items(value, where, finite)
         if kind is tuple:
             return {"type": "tuple", "items": self._items(value, where, finite)}
-        if kind in (dict, Bunch):
+        if kind is dict:
             return self._mapping(value, where, finite)
         if isinstance(value, np.generic):
             return self._scalar(value, where, finite)
@@ -120,7 +119,7 @@ class Encoder:
         if not all(type(key) is str for key in values):
             raise TypeError(f"{where} is a dictionary with keys that are no strings.")
         items = [[key, self.value(item, f"{where}.{key}", finite)] for key, item in values.items()]
-        return {"type": "bunch" if isinstance(values, Bunch) else "dict", "items": items}
+        return {"type": "dict", "items": items}
 
     def _scalar(self, value: np.generic, where: str, finite: bool) -> Node:
         if isinstance(value, np.str_):
@@ -252,7 +251,7 @@ class Decoder:
         mapping = dict(pairs)
         if len(mapping) != len(pairs):
             raise ValueError("a dictionary holds the same key twice")
-        return Bunch(**mapping) if node["type"] == "bunch" else mapping
+        return mapping
 
     def _scalar(self, node: Node, depth: int) -> Any:
         name, plain = node["dtype"], self.value(node["value"], depth)
@@ -321,7 +320,6 @@ _DECODERS: dict[str, tuple[Callable[[Decoder, Node, int], Any], tuple[str, ...]]
     "float": (Decoder._float, ("value",)),
     "tuple": (Decoder._tuple, ("items",)),
     "dict": (Decoder._mapping, ("items",)),
-    "bunch": (Decoder._mapping, ("items",)),
     "scalar": (Decoder._scalar, ("dtype", "value")),
     "array": (Decoder._array, ("tensor", "order")),
     "strings": (Decoder._strings, ("dtype", "shape", "items")),

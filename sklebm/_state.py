@@ -38,7 +38,15 @@ class Record(NamedTuple):
     optional: bool = False
 
 
-Spec = Mapping[str, Array | Scalar | Record]
+class Estimators(NamedTuple):
+    """Fitted estimators by name, all for ``n_features`` features."""
+
+    n_features: int
+    optional: bool = False
+
+
+_Expected = Array | Scalar | Record | Estimators
+Spec = Mapping[str, _Expected]
 
 
 def fitted_attributes(estimator: Any) -> dict[str, Any]:
@@ -80,11 +88,18 @@ def check_attributes(estimator: Any, spec: Spec) -> None:
             raise ValueError(f"{name} lacks its fitted attribute {key}.")
 
 
-def _check_value(where: str, value: Any, expected: Array | Scalar | Record) -> None:
+def _check_value(where: str, value: Any, expected: _Expected) -> None:
     if isinstance(expected, Array):
         _check_array(where, value, expected)
     elif isinstance(expected, Scalar):
         _check_scalar(where, value, expected)
+    elif isinstance(expected, Estimators):
+        items = value.values() if isinstance(value, dict) else ()
+        widths = [getattr(item, "n_features_in_", None) for item in items]
+        if not widths or set(widths) != {expected.n_features}:
+            raise ValueError(
+                f"{where} must be estimators of {expected.n_features} features, not of {widths}."
+            )
     else:
         allowed = (np.ndarray, np.generic, int, float, str)
         plain = isinstance(value, dict) and all(

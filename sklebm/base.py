@@ -60,9 +60,7 @@ class EnergyEstimator(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"device": [str, torch.device]}
 
     _doc_link_module = "sklebm" if DOCUMENTATION_URL else "sklearn"
-    _doc_link_template = (
-        DOCUMENTATION_URL.rstrip("/") + "/generated/{estimator_module}.{estimator_name}.html"
-    )
+    _doc_link_template = DOCUMENTATION_URL.rstrip("/") + "/generated/sklebm.{estimator_name}.html"
 
     # What a model may declare about itself.
     _prefers_cuda = False  # device="auto" uses CUDA for array input (gradient training)

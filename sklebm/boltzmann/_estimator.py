@@ -159,10 +159,9 @@ class BoltzmannEstimator(GradientEstimator):
             raise ValueError(f'method={method!r} must be one of "auto", "exact" and "ais".')
         options = {"n_chains": n_chains, "n_temperatures": n_temperatures}
         for name, value in options.items():
-            if value < 2:
-                raise ValueError(f"{name}={value} must be at least 2.")
-        device = self._open(self.feature_means_[None].clip(0.0, 1.0), self, reset=False).device
-        energy = self._energy(device)
+            if not isinstance(value, Integral) or value < 2:
+                raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
+        energy = self._energy(resolve_device(self.device, None, self._prefers_cuda))
         seed = draw_seed(random_state)
         self.__dict__.update(_partition(energy, self.feature_means_, method, seed, options))
         return self

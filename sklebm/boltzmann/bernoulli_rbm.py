@@ -36,13 +36,13 @@ class BernoulliRBM(BoltzmannEstimator):
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
         Passes over the rows.
-    optimizer : {"sgd", "momentum", "rmsprop", "adam", "adamw", "gradient_descent", "lbfgs"}, \
-            default="sgd"
-        Update rule; "gradient_descent" and "lbfgs" use all rows at once, and "lbfgs" needs
+    optimizer : str, default="sgd"
+        Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
+        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
         ``objective="maximum_likelihood"``.
-    learning_rate_schedule : {"constant", "linear", "cosine", "non_monotone"} or Schedule, \
-            default="linear"
-        Course of the learning rate over ``max_epochs``.
+    learning_rate_schedule : str or Schedule, default="linear"
+        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Share of the rows held out; their log pseudo-likelihood (nats, on bits drawn once) is
         recorded after each epoch.
@@ -113,11 +113,14 @@ class BernoulliRBM(BoltzmannEstimator):
 
     References
     ----------
-    P. Smolensky, "Information processing in dynamical systems", 1986. G. E. Hinton, "Training
-    products of experts by minimizing contrastive divergence", Neural Computation 14(8), 2002.
-    T. Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood
-    gradient", ICML 2008. R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep
-    belief networks", ICML 2008.
+    .. [1] P. Smolensky, "Information processing in dynamical systems", in "Parallel Distributed
+       Processing", 1986.
+    .. [2] G. E. Hinton, "Training products of experts by minimizing contrastive divergence",
+       Neural Computation 14(8), 2002.
+    .. [3] T. Tieleman, "Training restricted Boltzmann machines using approximations to the
+       likelihood gradient", ICML 2008.
+    .. [4] R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief networks",
+       ICML 2008.
 
     Examples
     --------

@@ -43,9 +43,9 @@ def _decodes(estimator: Any) -> bool:
 class EnergyKMeans(ClusterMixin, EnergyEstimator):
     r"""K-means as an energy with a one-hot latent, and the density it defines.
 
-    .. math:: E(x, z) = \|x - z W\|^2, \qquad
-              F_\beta(x) = -\tfrac1\beta \log \sum_{k=1}^K \exp(-\beta \|x - w_k\|^2), \qquad
-              F_\infty(x) = \min_k \|x - w_k\|^2.
+    .. math:: E(x, z) = \|x - z W\|^2, \qquad F_\infty(x) = \min_k \|x - w_k\|^2,
+
+    .. math:: F_\beta(x) = -\tfrac1\beta \log \sum_{k=1}^K \exp(-\beta \|x - w_k\|^2).
 
     Lloyd's algorithm lowers the sum of :math:`F_\infty` over the training rows. At the inverse
     temperature :math:`\beta = 1 / (2 \sigma^2)` of the fitted within-cluster variance the energy
@@ -109,10 +109,11 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
 
     References
     ----------
-    D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
-    D. Pelleg and A. Moore, "X-means", ICML 2000 (the variance and the likelihood).
-    A. Coates, H. Lee and A. Y. Ng, "An analysis of single-layer networks in unsupervised feature
-    learning", AISTATS 2011 (the triangle code).
+    .. [1] D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding",
+       SODA 2007.
+    .. [2] D. Pelleg and A. Moore, "X-means", ICML 2000 (the variance and the likelihood).
+    .. [3] A. Coates, H. Lee and A. Y. Ng, "An analysis of single-layer networks in unsupervised
+       feature learning", AISTATS 2011 (the triangle code).
 
     Examples
     --------

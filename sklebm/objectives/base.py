@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,13 @@ class Objective(ABC):
         self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Return the mean loss of the rows, whose gradient is followed downhill, and new state."""
+
+
+def check_count(part: Objective, name: str) -> None:
+    """Refuse a setting that is no positive integer."""
+    value = getattr(part, name)
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{type(part).__name__}: {name}={value!r} must be a positive integer.")
 
 
 def check_needs(objective: Objective, energy: Any, choices: Iterable[Objective]) -> None:

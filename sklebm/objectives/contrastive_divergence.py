@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Objective, ObjectiveState, check_count
 
 _NEEDS = (
     "draw_visible",
@@ -43,6 +43,9 @@ class ContrastiveDivergence(Objective):
     n_gibbs_steps: int = 1
 
     needs: ClassVar[tuple[str, ...]] = _NEEDS
+
+    def __post_init__(self) -> None:
+        check_count(self, "n_gibbs_steps")
 
     def loss(
         self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
@@ -82,6 +85,11 @@ class PersistentContrastiveDivergence(Objective):
     n_chains: int | None = None
 
     needs: ClassVar[tuple[str, ...]] = _NEEDS
+
+    def __post_init__(self) -> None:
+        check_count(self, "n_gibbs_steps")
+        if self.n_chains is not None:
+            check_count(self, "n_chains")
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator

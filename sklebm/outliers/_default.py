@@ -17,7 +17,7 @@ from sklebm.mixture import EnergyKMeans
 
 _ROWS_PER_CLUSTER = 10
 _MAX_CLUSTERS = 128
-_QUANTILE_ROWS = 100_000  # quartiles of more rows differ by less than the noise of their scores
+_QUARTILE_ROWS = 100_000  # quartiles of more rows change by less than a hundredth of the range
 
 Floats = NDArray[np.floating[Any]]
 
@@ -36,12 +36,28 @@ def robust_scale(x: Floats) -> tuple[Floats, Floats]:
     """Median and interquartile range of each feature, which outliers move little.
 
     A feature whose quartiles coincide takes its standard deviation, a constant one 1.
+
+    Raises
+    ------
+    FloatingPointError
+        If a range overflows.
     """
-    part = x[:: max(1, -(-len(x) // _QUANTILE_ROWS))].astype(np.float64)
-    low, location, high = np.percentile(part, [25, 50, 75], axis=0)
-    scale = high - low
-    spread = np.where(scale > 0, scale, x.std(axis=0, dtype=np.float64))
-    return location, np.where(spread > 0, spread, 1.0)
+    if len(x) > _QUARTILE_ROWS:
+        chosen = np.random.default_rng(0).choice(len(x), _QUARTILE_ROWS, replace=False)
+    else:
+        chosen = np.arange(len(x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, location, high = np.percentile(x[chosen].astype(np.float64), [25, 50, 75], axis=0)
+        scale = high - low
+        for column in np.flatnonzero(scale == 0):
+            values = x[:, column].astype(np.float64)
+            scale[column] = 1.0 if values.min() == values.max() else values.std()
+    if not np.isfinite(scale).all():
+        raise FloatingPointError(
+            f"The range of feature {int(np.argmin(np.isfinite(scale)))} overflows (largest |X|: "
+            f"{float(np.abs(x).max()):.3g}). Scale X first."
+        )
+    return location, scale
 
 
 def apply_scale(x: torch.Tensor, location: Floats, scale: Floats) -> torch.Tensor:

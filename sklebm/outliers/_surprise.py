@@ -20,7 +20,7 @@ def training_quantiles(scores: Floats) -> Floats:
     """At most 1,000 quantiles of the scores, ascending; all of them if there are fewer rows."""
     count = min(len(scores), _MAX_QUANTILES)
     levels = (np.arange(count) + 0.5) / count
-    return np.quantile(scores, levels, method="hazen")
+    return np.asarray(np.quantile(scores, levels, method="hazen"), dtype=np.float64)
 
 
 def log_rank(scores: Floats, quantiles: Floats) -> Floats:
@@ -38,7 +38,7 @@ def log_rank(scores: Floats, quantiles: Floats) -> Floats:
     ranks[below] -= (lowest - scores[below]) / _mean_excess(-quantiles[::-1])
     gap = (scores[above] - highest) / _mean_excess(quantiles)
     ranks[above] = np.log1p(-(1 - heights[-1]) * np.exp(-gap))
-    return ranks
+    return np.asarray(ranks)
 
 
 def _mean_excess(ascending: Floats) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,27 @@ from sklebm._progress import Progress
 from sklebm._random import make_generator
 from sklebm.objectives import Objective
 from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches
-from sklebm.training.state import import_optimizer
+from sklebm.training.state import export_state, import_optimizer
 
 if TYPE_CHECKING:
     from sklebm.training.gradient_estimator import GradientEstimator
+
+
+#: What skorch calls it, and what to use instead.
+_SET_BY_THE_ESTIMATOR = {
+    "batch_size": "batch_size",
+    "criterion": "objective",
+    "dataset": "iterator_train",
+    "device": "device",
+    "lr": "learning_rate",
+    "max_epochs": "max_epochs",
+    "module": "the estimator's own parameters",
+    "optimizer": "optimizer",
+    "optimizer__lr": "learning_rate",
+    "train_split": "validation_fraction",
+    "verbose": "verbose",
+    "warm_start": "warm_start",
+}
 
 
 class Course:
@@ -28,12 +46,15 @@ class Course:
         held_out: torch.Tensor | None,
         seed: int,
         progress: Progress,
+        seen: dict[str, Any],
     ) -> None:
         self.estimator = estimator
         self.training = training
         self.held_out = held_out
         self.seed = seed
         self.progress = progress
+        self.seen = seen
+        self.optimizer: torch.optim.Optimizer
         self.losses: list[float] = []
         self.scores: list[float] = []
         self.waited = 0
@@ -48,57 +69,66 @@ class Course:
                 f"loss of {type(training.objective).__name__} cannot be compared between epochs."
             )
 
-    def run(self, x: Any, device: torch.device) -> torch.optim.Optimizer:
-        """Train for at most ``max_epochs``; return the optimiser."""
+    def run(self, x: Any, device: torch.device) -> None:
+        """Train for at most ``max_epochs``."""
+        from sklebm.training.net import StopTraining
+
+        net = self._make_net(x, device)
+        net.initialize()
+        self.optimizer = net.optimizer_
+        if self.estimator.warm_start and self.estimator._is_fitted():
+            import_optimizer(self.optimizer, self.estimator.training_state_)
+        net.notify("on_train_begin", X=x, y=None)
+        # fit_loop, not fit: that would swallow a KeyboardInterrupt.
+        with contextlib.suppress(StopTraining):
+            net.fit_loop(x)
+        net.notify("on_train_end", X=x, y=None)
+        if self.best is not None:
+            self.training.energy.load_state_dict(self.best)
+
+    def _make_net(self, x: Any, device: torch.device) -> Any:
         from skorch.callbacks import EpochTimer, PrintLog
 
-        from sklebm.training.net import (
-            EnergyNet,
-            EpochBridge,
-            NoCriterion,
-            StopTraining,
-            StopWhenAsked,
-        )
+        from sklebm.training.net import EnergyNet, EpochBridge, NoCriterion, StopWhenAsked
 
         estimator, choice = self.estimator, self.estimator._optimizer_choice()
-        options = dict(estimator.net_params or {})
+        options = self._checked_net_params()
         bridge = EpochBridge(self._begin, self._end)
         printing = [EpochTimer(), PrintLog()] if estimator.verbose else []
         callbacks = [bridge, *(options.pop("callbacks", None) or []), *printing]
-        settings = {
-            **{f"optimizer__{name}": value for name, value in choice.settings.items()},
-            "iterator_train": TensorBatches,
-            "iterator_train__generator": make_generator(self.seed, "batches"),
-            "iterator_train__device": device,
-            "batch_size": x.shape[0] if choice.full_batch else estimator.batch_size,
-            **options,
-        }
-        net = EnergyNet(
+        if "iterator_train" not in options:
+            options = {
+                "iterator_train": TensorBatches,
+                "iterator_train__generator": make_generator(self.seed, "batches"),
+                "iterator_train__device": device,
+                **options,
+            }
+        return EnergyNet(
             self.training,
             criterion=NoCriterion,
             optimizer=choice.factory,
             lr=estimator.learning_rate,
             max_epochs=estimator.max_epochs,
+            batch_size=x.shape[0] if choice.full_batch else estimator.batch_size,
             dataset=RowDataset,
             train_split=None,
             callbacks=[*callbacks, StopWhenAsked(bridge)],
             device=str(device),
             verbose=int(estimator.verbose),
-            **settings,
+            **{f"optimizer__{name}": value for name, value in choice.settings.items()} | options,
         )
-        net.initialize()
-        if estimator.warm_start and estimator._is_fitted():
-            import_optimizer(net.optimizer_, estimator.training_state_)
-        net.notify("on_train_begin", X=x, y=None)
-        try:
-            net.fit_loop(x)
-        except StopTraining:
-            net.history.record("stopped", True)
-        net.notify("on_train_end", X=x, y=None)
-        if self.best is not None:
-            self.training.energy.load_state_dict(self.best)
-        optimizer: torch.optim.Optimizer = net.optimizer_
-        return optimizer
+
+    def _checked_net_params(self) -> dict[str, Any]:
+        """A copy of ``net_params``; refuses what the estimator sets itself."""
+        options = dict(self.estimator.net_params or {})
+        taken = sorted(set(options) & _SET_BY_THE_ESTIMATOR.keys())
+        if taken:
+            instead = ", ".join(_SET_BY_THE_ESTIMATOR[name] for name in taken)
+            raise ValueError(
+                f"net_params sets {', '.join(taken)}, which {type(self.estimator).__name__} "
+                f"decides: use {instead} instead."
+            )
+        return options
 
     def _begin(self, net: Any) -> None:
         losses = [-score for score in self.scores]
@@ -107,7 +137,7 @@ class Course:
         )
         if rate != self.rate:
             # Only on a change, so that a skorch LRScheduler in net_params keeps its say.
-            for group in net.optimizer_.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.rate = rate
         self.progress.begin()
@@ -144,6 +174,14 @@ class Course:
         """Fitted attributes as of now."""
         return {
             **self.estimator._export(self.training.energy),
+            **self.seen,
+            "training_state_": export_state(
+                self.optimizer,
+                self.training.objective,
+                self.training.objective_state,
+                seed=self.seed,
+                n_calls=0,
+            ),
             "loss_curve_": np.asarray(self.losses),
             "validation_scores_": np.asarray(self.scores),
             "n_iter_": len(self.losses),

@@ -89,25 +89,21 @@ class GradientEstimator(EnergyEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         seed = draw_seed(self.random_state)
-        training = self._start(rows, seed, resume=self.warm_start and self._is_fitted())
-        x, held_out = self._split(self._training_rows(rows), seed)
-        course = Course(self, training, held_out, seed, progress)
-        optimizer = course.run(x, rows.device)
-        energy = training.energy
-        state = {
-            **course.snapshot(),
-            "training_state_": export_state(optimizer, training.objective_state, seed, 0),
-            "feature_means_": _feature_means(rows).numpy(),
-            "n_samples_seen_": len(rows),
-        }
-        return self._complete(energy, state, seed)
+        means = _feature_means(rows)
+        training = self._start(rows, means, seed, resume=self.warm_start and self._is_fitted())
+        x, held_out = self._split(self._training_rows(rows), seed, rows.device)
+        seen = {"feature_means_": means.numpy(), "n_samples_seen_": len(rows)}
+        course = Course(self, training, held_out, seed, progress, seen)
+        course.run(x, rows.device)
+        return self._complete(training.energy, course.snapshot(), seed)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         fitted = self._is_fitted()
         previous = getattr(self, "training_state_", {}) if fitted else {}
         seed = int(previous["seed"]) if previous else draw_seed(self.random_state)
         n_calls = int(previous.get("n_calls", 0)) + 1
-        training = self._start(rows, seed, resume=fitted, n_calls=n_calls)
+        means = _feature_means(rows)
+        training = self._start(rows, means, seed, resume=fitted, n_calls=n_calls)
         choice = self._optimizer_choice()
         if choice.uses_closure:
             raise ValueError(
@@ -125,7 +121,7 @@ class GradientEstimator(EnergyEstimator):
         curve = getattr(self, "loss_curve_", np.empty(0))
         guard_loss(self, training.objective, len(curve) + 1, loss, curve)
         seen = int(getattr(self, "n_samples_seen_", 0))
-        mean = _feature_means(rows).numpy()
+        mean = means.numpy()
         if seen:
             mean = self.feature_means_ + (mean - self.feature_means_) * (n_rows / (seen + n_rows))
         return {
@@ -133,7 +129,13 @@ class GradientEstimator(EnergyEstimator):
             "loss_curve_": np.append(curve, loss),
             "validation_scores_": np.empty(0),
             "n_iter_": int(getattr(self, "n_iter_", 0)) + 1,
-            "training_state_": export_state(optimizer, training.objective_state, seed, n_calls),
+            "training_state_": export_state(
+                optimizer,
+                training.objective,
+                training.objective_state,
+                seed=seed,
+                n_calls=n_calls,
+            ),
             "feature_means_": mean,
             "n_samples_seen_": seen + n_rows,
         }
@@ -154,7 +156,9 @@ class GradientEstimator(EnergyEstimator):
 
     # ------------------------------------------------------------------ pieces
 
-    def _start(self, rows: Rows, seed: int, *, resume: bool, n_calls: int = 0) -> EnergyTraining:
+    def _start(
+        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
+    ) -> EnergyTraining:
         """The energy (fresh, or a copy of the fitted one) with its objective, on the device."""
         device = rows.device
         if resume:
@@ -165,7 +169,7 @@ class GradientEstimator(EnergyEstimator):
                 tensor.data = tensor.data.clone()
         else:
             generator = make_generator(seed, "parameters")
-            energy = self._initial_energy(_feature_means(rows).float(), generator).to(device)
+            energy = self._initial_energy(means.float(), generator).to(device)
         objective = self._objective(energy)
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             raise ValueError(
@@ -173,7 +177,7 @@ class GradientEstimator(EnergyEstimator):
                 f'but {type(objective).__name__} samples: use another optimizer, such as "sgd".'
             )
         negatives = make_generator(seed, "negatives", index=n_calls, device=device)
-        state = import_objective(self.training_state_, device) if resume else {}
+        state = import_objective(objective, self.training_state_, device) if resume else {}
         if not state:
             state = objective.init_state(energy, self.batch_size, negatives)
         return EnergyTraining(energy, objective, state, negatives)
@@ -196,7 +200,7 @@ class GradientEstimator(EnergyEstimator):
             return clipped
         return rows.all().float()
 
-    def _split(self, x: Any, seed: int) -> tuple[Any, torch.Tensor | None]:
+    def _split(self, x: Any, seed: int, device: torch.device) -> tuple[Any, torch.Tensor | None]:
         """Hold ``validation_fraction`` of the rows out, drawn at random."""
         if self.validation_fraction is None:
             return x, None
@@ -210,8 +214,8 @@ class GradientEstimator(EnergyEstimator):
         order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
         held, kept = order[:n_held_out], order[n_held_out:]
         if scipy.sparse.issparse(x):
-            dense = torch.from_numpy(x[held.numpy()].toarray()).float()
-            return x[kept.numpy()], dense
+            dense = torch.from_numpy(x[held.numpy()].toarray())
+            return x[kept.numpy()], dense.to(device, torch.float32)
         return x[kept.to(x.device)], x[held.to(x.device)]
 
     def _optimizer_choice(self) -> OptimizerChoice:

@@ -42,13 +42,20 @@ class EnergyTraining(nn.Module):
 
 
 class RowDataset(torch.utils.data.Dataset[Any]):
-    """Rows for skorch, which asks a dataset for no more than its length."""
+    """Rows for skorch; ``TensorBatches`` takes ``X`` itself, torch's DataLoader single rows."""
 
     def __init__(self, X: Any, y: Any = None) -> None:
         self.X = X
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One row as a dense float32 tensor."""
+        row = self.X[index]
+        if scipy.sparse.issparse(row):
+            return torch.from_numpy(row.toarray()[0]).float()
+        return torch.as_tensor(row)
 
 
 class TensorBatches:

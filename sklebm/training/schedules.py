@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class NonMonotoneDecay(Schedule):
     patience: int = 5
 
     needs_validation = True
+
+    def __post_init__(self) -> None:
+        if not 1.0 < self.divisor < math.inf:
+            raise ValueError(f"NonMonotoneDecay: divisor={self.divisor!r} must be above 1.")
+        if not isinstance(self.patience, Integral) or self.patience < 1:
+            raise ValueError(
+                f"NonMonotoneDecay: patience={self.patience!r} must be a positive integer."
+            )
 
     def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
         """Return divisor to the power of minus the number of times the loss was too high."""

@@ -7,17 +7,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklebm.objectives.base import ObjectiveState
+from sklebm.objectives.base import Objective, ObjectiveState
 
 
 def export_state(
-    optimizer: torch.optim.Optimizer, objective_state: ObjectiveState, seed: int, n_calls: int
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    objective_state: ObjectiveState,
+    *,
+    seed: int,
+    n_calls: int,
 ) -> dict[str, Any]:
     """Copy the optimiser's statistics and the objective's chains to the host.
 
-    Keys are ``optimizer.<parameter index>.<name>`` and ``objective.<name>``.
+    Keys are ``optimizer.<parameter index>.<name>`` and ``objective.<name>``; beside them stand
+    the optimiser and the objective that they belong to.
     """
-    flat: dict[str, Any] = {"seed": seed, "n_calls": n_calls}
+    flat: dict[str, Any] = {
+        "seed": seed,
+        "n_calls": n_calls,
+        "optimizer_kind": type(optimizer).__name__,
+        "objective_kind": repr(objective),
+    }
     for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             if isinstance(value, torch.Tensor):
@@ -28,7 +39,9 @@ def export_state(
 
 
 def import_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> None:
-    """Give ``optimizer`` the statistics in ``flat``, if they fit its parameters."""
+    """Give ``optimizer`` the statistics in ``flat``, if they are those of its kind."""
+    if flat.get("optimizer_kind") != type(optimizer).__name__:
+        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in flat.items():
         kind, _, rest = key.partition(".")
@@ -42,8 +55,12 @@ def import_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> 
         optimizer.state[parameter][name] = tensor.to(device)
 
 
-def import_objective(flat: dict[str, Any], device: torch.device) -> ObjectiveState:
-    """The objective's tensors in ``flat``, copied to ``device``."""
+def import_objective(
+    objective: Objective, flat: dict[str, Any], device: torch.device
+) -> ObjectiveState:
+    """The objective's tensors in ``flat``, copied to ``device``; none if another objective's."""
+    if flat.get("objective_kind") != repr(objective):
+        return {}
     return {
         key.removeprefix("objective."): torch.from_numpy(np.array(value)).to(device)
         for key, value in flat.items()

@@ -1,0 +1,80 @@
+"""The estimators inside a detector: which they are, and what their scores must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from sklebm._private import InvalidParameterError
+
+_EXAMPLES = (
+    "EnergyKMeans, PCAWhitener, GaussianMixture, IsolationForest, or a Pipeline that ends so"
+)
+
+
+def given_members(estimator: Any) -> list[tuple[str, Any]]:
+    """Unfitted clones of one estimator, or of a list of (name, estimator), checked."""
+    if not isinstance(estimator, list):
+        named = [(type(estimator).__name__.lower(), estimator)]
+    elif estimator and all(_is_pair(item) for item in estimator):
+        named = [(name, member) for name, member in estimator]
+    else:
+        raise InvalidParameterError(
+            "estimator must be an estimator or a list, not empty, of pairs (name, estimator), but "
+            f"is {estimator!r}."
+        )
+    for name, member in named:
+        _require_methods(name, member)
+    return [(name, clone(member)) for name, member in named]
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _require_methods(name: str, member: Any) -> None:
+    if isinstance(member, type):
+        raise InvalidParameterError(
+            f"{name!r} is the class {member.__name__}: pass an instance, {member.__name__}()."
+        )
+    for method in ("fit", "score_samples"):
+        try:
+            getattr(member, method)
+        except AttributeError as error:
+            raise InvalidParameterError(
+                f"EnergyOutlierDetector ranks rows by score_samples, but {name!r} "
+                f"({type(member).__name__}) has no {method} ({error}). Estimators that do: "
+                f"{_EXAMPLES}."
+            ) from error
+
+
+def checked_scores(name: str, member: Any, X: Any, *, finite: bool = False) -> Any:
+    """``member.score_samples(X)``, refused if it is no vector of numbers.
+
+    Minus infinity says that a row cannot occur and may be an answer; with ``finite`` it may not.
+    """
+    scores = member.score_samples(X)
+    values = to_numpy(scores)
+    if values.ndim != 1:
+        raise ValueError(
+            f"score_samples of {name!r} ({type(member).__name__}) has shape {values.shape}, but "
+            "must give one number for each row."
+        )
+    bad = ~np.isfinite(values) if finite else np.isnan(values)
+    if bad.any():
+        raise FloatingPointError(
+            f"score_samples of {name!r} ({type(member).__name__}) is {values[bad.argmax()]} for "
+            f"row {int(bad.argmax())}. Scale X, or choose an estimator with finite scores."
+        )
+    return scores
+
+
+def to_numpy(scores: Any) -> NDArray[Any]:
+    """Scores on the host, whichever library holds them."""
+    if isinstance(scores, torch.Tensor):
+        scores = scores.detach().cpu()
+    return np.asarray(scores)
