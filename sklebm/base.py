@@ -33,7 +33,7 @@ from sklebm._pickling import VersionedPickle
 from sklebm._private import fit_context
 from sklebm._progress import Progress
 from sklebm._rows import Rows, open_rows, resolve_device
-from sklebm._state import Spec, check_attributes, check_input_names
+from sklebm._state import Spec, check_attributes, check_input_names, fitted_attributes
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
@@ -176,8 +176,7 @@ class EnergyEstimator(
 
     def _check_state(self) -> None:
         """Raise ValueError if a fitted estimator's attributes do not fit each other."""
-        if not self._is_fitted():
-            check_attributes(self, {})
+        if not fitted_attributes(self):
             return
         check_input_names(self)
         spec = self._state_spec()

@@ -23,6 +23,7 @@ from sklebm._tensor_file import SUFFIX, digest, read_file, replace_file, to_byte
 __all__ = ["load", "save"]
 
 FORMAT_VERSION = 1
+_MAX_REASON = 1000  # a file should not fill the terminal with its own text
 _KEYS = {"format_version", "versions", "estimator", "sha256"}
 _RECORDED = {"numpy": np, "scikit-learn": sklearn, "sklebm": sklebm, "torch": torch}
 
@@ -146,7 +147,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise
     except Exception as error:
         # Whatever a file makes go wrong, in our code or below it, is a fault of the file.
-        reason = str(error).rstrip(".") or type(error).__name__
+        reason = (str(error).rstrip(".") or type(error).__name__)[:_MAX_REASON]
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {reason}.") from error
     return estimator
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 
 class PartitionEstimate(NamedTuple):
@@ -50,7 +49,7 @@ def log_partition(
     bias, weights, hidden_bias = energy.visible.bias, energy.weights, energy.hidden.bias
     base = base_bias.to(bias)
     n_hidden = len(hidden_bias)
-    log_z0 = float(softplus(base).sum()) + n_hidden * math.log(2.0)
+    log_z0 = float(energy.visible.cumulant(base).sum()) + n_hidden * math.log(2.0)
     start = torch.sigmoid(base).expand(n_chains, -1)
     v = energy.visible.draw(start.contiguous(), generator)
     log_weights = torch.zeros(n_chains, dtype=bias.dtype, device=bias.device)
@@ -59,7 +58,7 @@ def log_partition(
     for index in range(1, n_temperatures + 1):
         t = index / n_temperatures
         field = torch.addmm(hidden_bias, v, weights.T)
-        gain = softplus(t * field) - softplus(previous * field)
+        gain = energy.hidden.cumulant(t * field) - energy.hidden.cumulant(previous * field)
         log_weights += (t - previous) * (v @ slope) + gain.sum(dim=1)
         h = energy.hidden.draw(torch.sigmoid(t * field), generator)
         v_field = torch.addmm(base + t * slope, h, weights, alpha=t)

@@ -1,13 +1,11 @@
-r"""Minimise sum_i w_i min_k \|x_i - c_k\|^2 over the centres: seeding, Lloyd steps, online steps.
+r"""Minimise sum_i w_i min_k \|x_i - c_k\|^2 over the centres: Lloyd steps and online steps.
 
-Weights and repetition are equivalent everywhere, in seeding too: draws go by inverse
-cumulative weight over the rows in an order that depends on their content alone.
+Weights and repetition are equivalent everywhere.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,55 +15,6 @@ from torch import Tensor
 from sklebm.energies import PrototypeEnergy
 
 Slices = Sequence[slice]
-
-
-def content_order(x: Tensor, parts: Slices, generator: torch.Generator) -> Tensor:
-    """A permutation of the rows that depends on their content alone, equal rows side by side.
-
-    Rows are sorted by their projection on a random direction: O(n d + n log n), where sorting
-    by one column after the other would cost O(n d log n).
-    """
-    direction = torch.randn(x.shape[1], generator=generator, dtype=torch.float64)
-    # Elementwise product and sum: a matrix product may round equal rows differently.
-    keys = torch.cat([(x[part] * direction.to(x.device)).sum(dim=1) for part in parts])
-    return torch.argsort(keys, stable=True)
-
-
-def seed_centers(
-    x: Tensor, weights: Tensor, n_clusters: int, parts: Slices, generator: torch.Generator
-) -> Tensor:
-    """Greedy k-means++ (Arthur & Vassilvitskii, 2007): k rows of x, far from each other.
-
-    Each centre is the best of 2 + log k rows drawn with probability proportional to weight times
-    squared distance to the centres so far. O(n d k log k).
-    """
-    order = content_order(x, parts, generator)
-    weights = weights[order]
-    n_trials = 2 + int(math.log(n_clusters))
-
-    def draw(mass: Tensor, count: int) -> Tensor:
-        cumulative = mass.cumsum(dim=0)
-        points = torch.rand(count, generator=generator, dtype=torch.float64).to(x.device)
-        picks = torch.searchsorted(cumulative, points * cumulative[-1], right=True)
-        return order[picks.clamp_(max=len(order) - 1)]
-
-    chosen = draw(weights, 1)
-    closest = _distances_to(x, x[chosen], parts)[order, 0]
-    for _ in range(1, n_clusters):
-        mass = weights * closest
-        candidates = draw(mass if mass.sum() > 0 else weights, n_trials)
-        distances = _distances_to(x, x[candidates], parts)[order]
-        closer = torch.minimum(distances, closest[:, None])
-        best = int((weights @ closer).argmin())
-        closest = closer[:, best]
-        chosen = torch.cat([chosen, candidates[best : best + 1]])
-    return x[chosen].clone()
-
-
-def _distances_to(x: Tensor, points: Tensor, parts: Slices) -> Tensor:
-    """Squared distances of all rows to a few points, in double precision for later sums."""
-    energy = PrototypeEnergy(points)
-    return torch.cat([energy.squared_distances(x[part]).double() for part in parts])
 
 
 def lloyd_step(
@@ -92,6 +41,31 @@ def lloyd_step(
     if len(empty):
         new = _relocate(x, weights, new, empty, parts)
     return labels, new, counts
+
+
+def lloyd_steps(
+    x: Tensor, weights: Tensor, centers: Tensor, parts: Slices, tol: float
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Lloyd's algorithm from ``centers``: yields labels, the centres they led to, and "settled".
+
+    It has settled when the squared shift of all centres falls to ``tol`` times the mean variance
+    of the features, or when no label changes.
+    """
+    limit = tol * mean_variance(x, weights, parts)
+    previous = torch.full((len(x),), -1, device=x.device)
+    while True:
+        labels, moved, _ = lloyd_step(x, weights, centers, parts)
+        shift = float((moved - centers).double().square().sum())
+        yield labels, moved, shift <= limit or torch.equal(labels, previous)
+        centers, previous = moved, labels
+
+
+def mean_variance(x: Tensor, weights: Tensor, parts: Slices) -> float:
+    """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
+    total = weights.sum()
+    mean = sum((weights[part] @ x[part].double()) for part in parts) / total
+    squares = sum((weights[part] @ (x[part].double() - mean).square()).sum() for part in parts)
+    return float(squares / total) / x.shape[1]
 
 
 def _grouped_sums(x: Tensor, labels: Tensor, weights: Tensor, n_groups: int) -> Tensor:
@@ -127,6 +101,36 @@ def inertia(x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: 
         (weights[part] * (x[part].double() - centers[labels[part]]).square().sum(dim=1)).sum()
         for part in parts
     )
+    return float(total)
+
+
+def leave_one_out_inertia(
+    x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: Slices
+) -> float:
+    r"""Inertia if no row had a part in its own centre.
+
+    Without the row, the mean of its cluster of weight m lies m / (m - 1) times as far away, and
+    the closest of the other centres may be closer still:
+
+        sum_i w_i min((m / (m - 1))^2 \|x_i - c_{z_i}\|^2, min_{k != z_i} \|x_i - c_k\|^2).
+
+    In closed form, O(n d k). The plain inertia is too small by far when clusters have few rows,
+    because a row both pulls its centre and chooses it.
+    """
+    energy = PrototypeEnergy(centers.double())
+    counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
+    counts.index_add_(0, labels, weights)
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for part in parts:
+        chunk, label = x[part].double(), labels[part, None]
+        distances = energy.squared_distances(chunk)
+        size = counts[labels[part]]
+        without = torch.where(size > 1, size / (size - 1), torch.inf).square()
+        # 0 * inf: a row alone in its cluster has no cluster left without itself.
+        own = distances.gather(1, label)[:, 0]
+        own = torch.where(size > 1, own * without, torch.inf)
+        others = distances.scatter(1, label, torch.inf).min(dim=1).values
+        total += weights[part] @ torch.minimum(own, others)
     return float(total)
 
 

@@ -22,7 +22,14 @@ from sklebm._rows import Rows
 from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrototypeEnergy
-from sklebm.inference.lloyd import inertia, lloyd_step, online_pass, seed_centers
+from sklebm.inference.lloyd import (
+    inertia,
+    leave_one_out_inertia,
+    lloyd_steps,
+    mean_variance,
+    online_pass,
+)
+from sklebm.inference.seeding import seed_centers
 
 Output = Literal["distance", "onehot", "responsibility", "triangle"]
 
@@ -84,7 +91,9 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
     cluster_counts_ : ndarray of shape (n_clusters,)
         Training weight in each cluster.
     noise_variance_ : float
-        Variance per feature within clusters, inertia / (d (n - K)): the unbiased estimate.
+        Variance per feature around the prototypes, as it is for rows outside the training set: each
+        row is left out of its own prototype in turn. After ``partial_fit``, which keeps no rows,
+        inertia / (d (n - K)).
     beta_ : float
         Inverse temperature 1 / (2 noise_variance_).
     log_partition_ : float
@@ -111,7 +120,8 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
     ----------
     .. [1] D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding",
        SODA 2007.
-    .. [2] D. Pelleg and A. Moore, "X-means", ICML 2000 (the variance and the likelihood).
+    .. [2] D. Pelleg and A. Moore, "X-means", ICML 2000 (the likelihood, and the variance after
+       ``partial_fit``).
     .. [3] A. Coates, H. Lee and A. Y. Ng, "An analysis of single-layer networks in unsupervised
        feature learning", AISTATS 2011 (the triangle code).
 
@@ -231,14 +241,11 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
     ) -> dict[str, Any]:
         parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
         centers = self._initial_centers(x, weights, parts, generator)
-        spread = _mean_variance(x, weights, parts)
-        previous = torch.full((len(x),), -1, device=x.device)
+        spread = mean_variance(x, weights, parts)
+        steps = lloyd_steps(x, weights, centers, parts, self.tol)
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
-            labels, moved, _ = lloyd_step(x, weights, centers, parts)
-            shift = float((moved - centers).double().square().sum())
-            settled = torch.equal(labels, previous) or shift <= self.tol * spread
-            centers, previous = moved, labels
+            _, centers, settled = next(steps)
             state = partial(self._state, x, weights, centers, parts, spread, n_iter)
             if progress.end(state) or settled:
                 break
@@ -271,30 +278,26 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
         labels = torch.cat([energy.assign(x[part].double()) for part in parts])
         counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
         counts.index_add_(0, labels, weights)
-        error = inertia(x, weights, labels, centers, parts)
+        # Weights count as copies of a row; weights that only sum to one count as one copy each.
+        copies = weights * max(1.0, float((weights > 0).sum() / weights.sum()))
+        expected = leave_one_out_inertia(x, copies, labels, centers, parts)
+        # A single row has nothing else to be compared with.
+        variance = expected / float(copies.sum()) / x.shape[1] if math.isfinite(expected) else 0.0
         return {
             "cluster_centers_": centers.cpu().numpy(),
             "labels_": labels.to(torch.int32).cpu().numpy(),
             "cluster_counts_": counts.cpu().numpy(),
+            "inertia_": inertia(x, weights, labels, centers, parts),
             "n_iter_": n_iter,
-            **self._density(error, float(weights.sum()), x.shape[1], spread),
+            **self._density(variance, x.shape[1], spread),
         }
 
-    def _density(
-        self, error: float, n_rows: float, n_features: int, spread: float
-    ) -> dict[str, Any]:
-        """The spherical mixture at the fitted temperature."""
-        k = self.n_clusters
-        freedom = n_rows - k if n_rows >= k + 1 else n_rows
-        floor = max(_RELATIVE_FLOOR * spread, _ABSOLUTE_FLOOR)
-        variance = max(error / (n_features * freedom), floor)
+    def _density(self, variance: float, n_features: int, spread: float) -> dict[str, Any]:
+        """The spherical mixture of this variance, unless it is degenerate."""
+        variance = max(variance, _RELATIVE_FLOOR * spread, _ABSOLUTE_FLOOR)
         beta = 0.5 / variance
-        return {
-            "inertia_": error,
-            "noise_variance_": variance,
-            "beta_": beta,
-            "log_partition_": math.log(k) + 0.5 * n_features * math.log(math.pi / beta),
-        }
+        log_z = math.log(self.n_clusters) + 0.5 * n_features * math.log(math.pi / beta)
+        return {"noise_variance_": variance, "beta_": beta, "log_partition_": log_z}
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         x = rows.to_numpy().astype(np.float64, copy=False)
@@ -313,12 +316,16 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
         n_rows = float(counts.sum())
         # The spread of the prototypes stands in for that of rows that are no longer at hand.
         spread = float(centers.var(axis=0).mean()) + error / n_rows
+        error += added
+        # Rows that are gone cannot be left out one by one: divide by the degrees of freedom.
+        freedom = max(n_rows - self.n_clusters, 1.0) * x.shape[1]
         return {
             "cluster_centers_": centers,
             "labels_": labels,
             "cluster_counts_": counts,
+            "inertia_": error,
             "n_iter_": n_iter + 1,
-            **self._density(error + added, n_rows, x.shape[1], spread),
+            **self._density(error / freedom, x.shape[1], spread),
         }
 
     def _state_spec(self) -> Spec:
@@ -445,11 +452,3 @@ class EnergyKMeans(ClusterMixin, EnergyEstimator):
             return energy.free_energy(x, self.beta_).mul_(-self.beta_).sub_(self.log_partition_)
 
         return self._map_rows(X, log_density, "score_samples")
-
-
-def _mean_variance(x: torch.Tensor, weights: torch.Tensor, parts: Any) -> float:
-    """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
-    total = weights.sum()
-    mean = sum((weights[part] @ x[part].double()) for part in parts) / total
-    squares = sum((weights[part] @ (x[part].double() - mean).square()).sum() for part in parts)
-    return float(squares / total) / x.shape[1]

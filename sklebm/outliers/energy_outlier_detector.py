@@ -16,7 +16,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._private import HasMethods, Interval, StrOptions, fit_context
 from sklebm._rows import Rows, open_rows, resolve_device
-from sklebm._state import Array, Estimators, Scalar, Spec, check_attributes, check_input_names
+from sklebm._state import (
+    Array,
+    Estimators,
+    Scalar,
+    Spec,
+    check_attributes,
+    check_input_names,
+    fitted_attributes,
+)
 from sklebm.outliers._composition import MemberComposition
 from sklebm.outliers._default import apply_scale, default_members, robust_scale
 from sklebm.outliers._members import checked_scores, given_members, to_numpy
@@ -292,16 +300,15 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
 
     def _check_state(self) -> None:
         """Raise ValueError if a fitted detector's attributes do not fit each other."""
-        if not hasattr(self, "offset_"):
-            check_attributes(self, {})
+        if not fitted_attributes(self):
             return
         check_input_names(self)
-        width = self.n_features_in_
+        width, members = self.n_features_in_, getattr(self, "named_estimators_", {})
         automatic = hasattr(self, "location_")
         per_feature = {name: Array("f", (width,)) for name in ("location_", "scale_")}
         spec: Spec = {
             "named_estimators_": Estimators(width),
-            "training_quantiles_": Array("f", (len(self.named_estimators_), None)),
+            "training_quantiles_": Array("f", (len(members), None)),
             "offset_": Scalar(float),
             **(per_feature if automatic else {}),
         }
