@@ -15,8 +15,10 @@ __version__ = "0.1.0"
 # Estimator -> the family (a subpackage) that defines it.
 ESTIMATORS: dict[str, str] = {
     "BernoulliRBM": "sklebm.boltzmann",
+    "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
+    "GaussianEnergy": "sklebm.linear",
     "PCAWhitener": "sklebm.linear",
     "ZCAWhitener": "sklebm.linear",
 }
@@ -40,6 +42,7 @@ FUNCTIONS: dict[str, str] = {
 
 _SUBMODULES = (
     "boltzmann",
+    "callbacks",
     "energies",
     "linear",
     "metrics",
@@ -53,8 +56,10 @@ __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
     from sklebm.linear import ZCAWhitener as ZCAWhitener
+    from sklebm.mixture import EnergyGaussianMixture as EnergyGaussianMixture
     from sklebm.mixture import EnergyKMeans as EnergyKMeans
     from sklebm.outliers import EnergyOutlierDetector as EnergyOutlierDetector
     from sklebm.persistence import load as load

@@ -8,7 +8,7 @@ streams a row-wise function over them in chunks bounded by scikit-learn's ``work
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ def open_rows(
         X = _check_tensor(X, type(estimator).__name__, min_rows)
         X = validate_data(estimator, X, reset=reset, skip_check_array=True)
         return Rows(X, device)
+    _check_table(X, type(estimator).__name__)
     if getattr(X, "dtype", None) == np.float16:
         X = X.astype(np.float32)  # half precision overflows in squares; double would be a waste
     checked = validate_data(
@@ -83,6 +84,23 @@ def open_rows(
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
         return Rows(checked, device)
     return Rows(np.asarray(checked), device)
+
+
+def _check_table(X: object, name: str) -> None:
+    """Refuse what NumPy would turn into a puzzling array."""
+    if scipy.sparse.issparse(X):  # one of them is a dictionary
+        return
+    if X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
+        raise TypeError(
+            f"X is of type {type(X).__name__}, but {name} needs a table of numbers: an array, a "
+            "data frame, a tensor or a list of rows."
+        )
+    shape = getattr(X, "shape", ())
+    if len(shape) > 2:
+        raise ValueError(
+            f"Found array with dim {len(shape)} (shape={tuple(shape)}), while dim <= 2 is required "
+            f"by {name}: flatten images to rows, X.reshape(len(X), -1)."
+        )
 
 
 def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
@@ -100,9 +118,12 @@ def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
             "feature, X.reshape(1, -1) if it is a single sample, or X.flatten(1) if it is images."
         )
     if X.is_complex():
-        raise ValueError(f"Complex data not supported: {name} got a tensor of dtype {X.dtype}.")
+        raise ValueError(
+            f"Complex data not supported: {name} got a tensor of dtype {X.dtype}. Pass real and "
+            "imaginary parts as columns of their own."
+        )
     if X.device.type == "meta":
-        raise ValueError(f"X is on the meta device and holds no values: {name} cannot use it.")
+        raise ValueError(f"X is on the meta device and holds no values: {name} needs numbers.")
     for axis, (size, least, what) in enumerate(
         zip(X.shape, (min_rows, 1), ("sample(s)", "feature(s)"), strict=True)
     ):
@@ -258,12 +279,16 @@ def row_slices(n_rows: int, floats_per_row: int) -> list[slice]:
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
-def _smaller_chunk(error: Exception, rows: int, what: str) -> int:
-    """Half of ``rows`` if ``error`` means that memory ran out; otherwise raise it again."""
-    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+def is_out_of_memory(error: Exception) -> bool:
+    """True if ``error`` says that memory ran out, on the host or on a GPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         "can't allocate memory" in str(error)  # torch's CPU allocator has no class of its own
     )
-    if not out_of_memory:
+
+
+def _smaller_chunk(error: Exception, rows: int, what: str) -> int:
+    """Half of ``rows`` if ``error`` means that memory ran out; otherwise raise it again."""
+    if not is_out_of_memory(error):
         raise error
     if rows <= 1:
         raise MemoryError(

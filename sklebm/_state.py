@@ -32,6 +32,12 @@ class Scalar(NamedTuple):
     optional: bool = False
 
 
+class Flag(NamedTuple):
+    """True or False."""
+
+    optional: bool = False
+
+
 class Record(NamedTuple):
     """A dictionary from strings to arrays and scalars, such as the state of an optimiser."""
 
@@ -45,7 +51,7 @@ class Estimators(NamedTuple):
     optional: bool = False
 
 
-_Expected = Array | Scalar | Record | Estimators
+_Expected = Array | Flag | Scalar | Record | Estimators
 Spec = Mapping[str, _Expected]
 
 
@@ -93,6 +99,9 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
         _check_array(where, value, expected)
     elif isinstance(expected, Scalar):
         _check_scalar(where, value, expected)
+    elif isinstance(expected, Flag):
+        if type(value) is not bool:
+            raise ValueError(f"{where} is {value!r}, but must be True or False.")
     elif isinstance(expected, Estimators):
         items = value.values() if isinstance(value, dict) else ()
         widths = [getattr(item, "n_features_in_", None) for item in items]

@@ -1,0 +1,110 @@
+"""
+======================
+Save and load a model
+======================
+
+:func:`sklebm.save` writes an estimator to one file and :func:`sklebm.load` reads it back, equal to
+the last bit. The file holds numbers and names, no code: loading one from a stranger is safe, which
+is not true of pickles.
+"""
+
+# %%
+# A round trip
+# ------------
+# A detector for digits: k-means codes as an energy, with a threshold.
+import json
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import safetensors.numpy
+from sklearn.datasets import load_digits
+
+import sklebm
+from sklebm import EnergyKMeans, EnergyOutlierDetector
+from sklebm.plotting import ComponentsDisplay
+
+images = load_digits().data / 16
+detector = EnergyOutlierDetector(EnergyKMeans(30, random_state=0)).fit(images)
+
+folder = Path(tempfile.mkdtemp())
+path = folder / "detector.safetensors"
+sklebm.save(detector, path)
+loaded = sklebm.load(path)
+
+print(loaded)
+print("equal scores:", np.array_equal(loaded.score_samples(images), detector.score_samples(images)))
+
+# %%
+# What is in the file
+# -------------------
+# Eight bytes of length, a JSON header, then the arrays: the `safetensors
+# <https://github.com/huggingface/safetensors>`__ format, which many tools read. The header carries
+# one document with parameters, small values, versions and a checksum. Nothing in it says how to
+# *make* an object, only what it is called; ``load`` looks that name up in its own short table.
+with open(path, "rb") as file:
+    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+document = json.loads(header["__metadata__"]["sklebm"])
+
+print("versions:", document["versions"])
+print("class:   ", document["estimator"]["class"])
+print("offset_: ", document["estimator"]["state"]["offset_"])
+
+# %%
+# Without sklebm the arrays can be read all the same.
+tensors = safetensors.numpy.load_file(path)
+for name, tensor in tensors.items():
+    print(f"{name:45} {tensor.dtype!s:8} {tensor.shape}")
+
+# %%
+# Damage is noticed
+# -----------------
+# The checksum covers the document and every array. Here one bit flips at 300 random places.
+original = path.read_bytes()
+generator = np.random.default_rng(0)
+refused = 0
+for place in generator.integers(len(original), size=300):
+    damaged = bytearray(original)
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+    try:
+        sklebm.load(path)
+    except ValueError:
+        refused += 1
+path.write_bytes(original)
+print(f"{refused} of 300 damaged files were refused")
+
+# %%
+# A save that fails, because the disk is full or the process is killed, leaves the file that was
+# there before: the new one is written beside it and put in its place in one step.
+#
+# Other files are not opened
+# --------------------------
+# A pickle is a program, and opening it runs it. ``load`` never does, whatever the file is called.
+(folder / "model.pkl").write_bytes(b"\x80\x04.")
+(folder / "renamed.safetensors").write_bytes(b"\x80\x04\x95" + bytes(20))
+for name in ("model.pkl", "renamed.safetensors"):
+    try:
+        sklebm.load(folder / name)
+    except ValueError as error:
+        print(str(error).replace(str(folder), "..."))
+
+# %%
+# The prototypes, drawn from the file, and what it is made of.
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+centers = tensors["named_estimators_.energykmeans.cluster_centers_"]
+ComponentsDisplay(centers, (8, 8)).plot(ax=left, n_columns=6, title="cluster_centers_ in the file")
+sizes = {"header": len(original) - sum(tensor.nbytes for tensor in tensors.values())}
+sizes |= {name.split(".")[-1]: tensor.nbytes for name, tensor in tensors.items()}
+sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
+right.barh(list(sizes), [size / 1000 for size in sizes.values()], color="#0072B2")
+right.set(xlabel="kilobytes", title=f"{path.name}: {len(original) / 1000:.0f} kB")
+plt.show()
+
+# %%
+# Custom estimators, scikit-learn's own, and pipelines
+# ----------------------------------------------------
+# ``save`` stores estimators of sklebm and refuses all others. For a pipeline use `skops
+# <https://skops.readthedocs.io>`__, which lists what a file asks you to trust; :doc:`/persistence`
+# says what each way guarantees.
