@@ -2,7 +2,17 @@
 
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
+from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.units import Bernoulli
 
-__all__ = ["Bernoulli", "BilinearEnergy", "PrototypeEnergy", "QuadraticEnergy"]
+__all__ = [
+    "Bernoulli",
+    "BilinearEnergy",
+    "GaussianMixture",
+    "GaussianMixtureEnergy",
+    "PrecisionEnergy",
+    "PrototypeEnergy",
+    "QuadraticEnergy",
+]

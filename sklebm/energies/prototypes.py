@@ -43,10 +43,23 @@ class PrototypeEnergy(nn.Module):
         return products.add_(x.square().sum(dim=1, keepdim=True)).clamp_(min=0.0)
 
     def assign(self, x: Tensor) -> Tensor:
-        """Index of the prototype of least energy, shape (n_rows,). O(n d k)."""
+        """Index of the prototype of least energy, shape (n_rows,). O(n d k).
+
+        Raises
+        ------
+        FloatingPointError
+            If an energy overflows: any index would be wrong.
+        """
         # |x|^2 is the same for every prototype, so the minimum does not need it.
         x = x - self._origin
-        return torch.addmm(self._squared_norms, x, self._shifted.T, alpha=-2.0).argmin(dim=1)
+        products = torch.addmm(self._squared_norms, x, self._shifted.T, alpha=-2.0)
+        least, labels = products.min(dim=1)
+        if not torch.isfinite(least).all():
+            raise FloatingPointError(
+                f"Squared distances overflow (largest |X|: {float(x.abs().max()):.3g}). Scale X, "
+                "for example with StandardScaler."
+            )
+        return labels
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
         """E(x, z) for given latents z of shape (n_rows, n_clusters)."""

@@ -26,8 +26,12 @@ class PartitionEstimate(NamedTuple):
     log_weights: Tensor
 
 
-def base_rate_bias(mean: Tensor, rows: float = 1000.0) -> Tensor:
-    """Log odds of each visible unit, drawn towards 1/2 by one row in ``rows``."""
+def base_rate_bias(mean: Tensor, n_rows: int = 1000) -> Tensor:
+    """Log odds of each visible unit over ``n_rows`` rows, drawn towards 1/2 by one row more.
+
+    More than 1000 rows count as 1000: a unit that never changed is then at odds of 2001 to 1.
+    """
+    rows = min(n_rows, 1000)
     mean = mean.clamp(0.0, 1.0)
     return torch.logit((mean * rows + 0.5) / (rows + 1.0))
 

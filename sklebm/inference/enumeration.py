@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 #: Most units that ``log_partition`` sums over: 2^25 states.
 MAX_UNITS = 25
@@ -19,11 +20,16 @@ _CHUNK_BITS = 14
 
 def binary_states(n_units: int, like: Tensor) -> Iterator[Tensor]:
     """All 2^n_units states as rows of 0 and 1, in chunks of at most 2^14."""
-    bits = min(n_units, _CHUNK_BITS)
+    for start in range(0, 2**n_units, 2**_CHUNK_BITS):
+        yield _chunk_of_states(start, n_units, like)
+
+
+def _chunk_of_states(start: int, n_units: int, like: Tensor) -> Tensor:
+    """The states of ``n_units`` units with the numbers from ``start`` on, at most 2^14."""
+    stop = min(start + 2**_CHUNK_BITS, 2**n_units)
+    numbers = torch.arange(start, stop, device=like.device)
     shifts = torch.arange(n_units, device=like.device)
-    for start in range(0, 2**n_units, 2**bits):
-        numbers = torch.arange(start, start + 2**bits, device=like.device)
-        yield ((numbers[:, None] >> shifts) & 1).to(like.dtype)
+    return ((numbers[:, None] >> shifts) & 1).to(like.dtype)
 
 
 def log_partition(energy: Any) -> Tensor:
@@ -42,12 +48,26 @@ def log_partition(energy: Any) -> Tensor:
             f"{n_visible} visible and {n_hidden} hidden units), more than 2^{MAX_UNITS}: use "
             'annealed importance sampling, method="ais".'
         )
-    if n_visible <= n_hidden:
-        chunks = (-energy.free_energy(v) for v in binary_states(n_visible, energy.weights))
-    else:
-        chunks = (_minus_hidden_energy(energy, h) for h in binary_states(n_hidden, energy.weights))
-    parts = [torch.logsumexp(part, dim=0) for part in chunks]
+    minus_energy = _minus_free_energy if n_visible <= n_hidden else _minus_hidden_energy
+
+    def part(start: int) -> Tensor:
+        states = _chunk_of_states(start, n_units, energy.weights)
+        return torch.logsumexp(minus_energy(energy, states), dim=0)
+
+    starts = range(0, 2**n_units, 2**_CHUNK_BITS)
+    if len(starts) == 1:
+        return part(0)
+    # The graph of all chunks would need gigabytes: the backward pass computes each one again.
+    parts = [
+        checkpoint(part, start, use_reentrant=False, preserve_rng_state=False) for start in starts
+    ]
     total: Tensor = torch.logsumexp(torch.stack(parts), dim=0)
+    return total
+
+
+def _minus_free_energy(energy: Any, v: Tensor) -> Tensor:
+    """log sum_h exp(-E(v, h)), shape (n_rows,)."""
+    total: Tensor = -energy.free_energy(v)
     return total
 
 

@@ -27,6 +27,8 @@ def lloyd_step(
     """
     energy = PrototypeEnergy(centers)
     n_clusters = len(centers)
+    # Single-precision sums of rows that lie far from zero would lose their differences.
+    origin = centers.mean(dim=0)
     labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
     sums = torch.zeros(centers.shape, dtype=torch.float64, device=x.device)
     counts = torch.zeros(n_clusters, dtype=torch.float64, device=x.device)
@@ -35,8 +37,9 @@ def lloyd_step(
         label = energy.assign(chunk)
         labels[part] = label
         counts.index_add_(0, label, weights[part])
-        sums += _grouped_sums(chunk, label, weights[part], n_clusters)
-    new = (sums / counts.clamp(min=torch.finfo(torch.float64).tiny)[:, None]).to(centers.dtype)
+        sums += _grouped_sums(chunk - origin, label, weights[part], n_clusters)
+    means = sums / counts.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
+    new = (means + origin).to(centers.dtype)
     empty = (counts <= 0).nonzero().flatten()
     if len(empty):
         new = _relocate(x, weights, new, empty, parts)
