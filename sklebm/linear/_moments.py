@@ -12,6 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sklebm._rows import Rows, chunk_size
+
+# A chunk of this size is still in the caches when its product is formed, and long enough for it.
+_CHUNK_FLOATS = 800_000
+
 
 class Moments(NamedTuple):
     """Sufficient statistics of a Gaussian: number of rows, mean (d,), scatter (d, d)."""
@@ -30,14 +35,31 @@ def empty_moments(n_features: int, device: torch.device) -> Moments:
     )
 
 
+def stream_moments(rows: Rows, moments: Moments) -> Moments:
+    """Add all rows, chunk by chunk."""
+    n_features = rows.shape[1]
+    step = chunk_size(len(rows), floats_per_row=3 * n_features)
+    if rows.device.type == "cpu":
+        step = min(step, max(256, _CHUNK_FLOATS // n_features))
+    for start in range(0, len(rows), step):
+        moments = update_moments(moments, rows[start : start + step])
+    return moments
+
+
 def update_moments(moments: Moments, x: Tensor) -> Moments:
     """Add the rows of ``x``; returns new statistics and leaves the old ones as they were."""
-    x = x.double()
     n_new = len(x)
     n_rows = moments.n_rows + n_new
-    mean_new = x.mean(dim=0)
-    centred = x - mean_new
+    mean_new = x.mean(dim=0, dtype=torch.float64)
     gap = mean_new - moments.mean
-    scatter = torch.addmm(moments.scatter, centred.T, centred)
+    scatter = _gram(x - mean_new).add_(moments.scatter)  # the difference is in double precision
     scatter.addr_(gap, gap, alpha=moments.n_rows * n_new / n_rows)
     return Moments(n_rows, moments.mean + gap * (n_new / n_rows), scatter)
+
+
+def _gram(x: Tensor) -> Tensor:
+    """X'X. NumPy computes one triangle only, half of the work, where torch computes both."""
+    if x.device.type != "cpu":
+        return x.T @ x
+    array = x.numpy()
+    return torch.from_numpy(array.T @ array)

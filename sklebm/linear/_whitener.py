@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.utils.metaestimators import available_if
 
-from sklebm._private import Interval
+from sklebm._private import Interval, StrOptions, fit_context
 from sklebm._progress import Progress
 from sklebm._rows import Rows
 from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
-from sklebm.linear._moments import Moments, empty_moments, update_moments
+from sklebm.linear._moments import Moments, empty_moments, stream_moments
+from sklebm.linear._spectrum import principal_axes
 
 # Directions without variance get this fraction of the mean variance when rows are scored, so that
 # movement along them is very atypical yet finite. The absolute floor serves constant data.
 _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
+
+
+def _streams(estimator: Any) -> bool:
+    if estimator.shrinkage != "ledoit_wolf":
+        return True
+    raise AttributeError(
+        'shrinkage="ledoit_wolf" needs all rows at once, so there is no partial_fit: call fit, or '
+        "pass a number, such as the shrinkage_ of a fit to a part of the rows."
+    )
 
 
 class Whitener(EnergyEstimator):
@@ -34,6 +46,11 @@ class Whitener(EnergyEstimator):
             None,
         ],
         "ridge": [Interval(Real, 0, None, closed="left")],
+        "shrinkage": [
+            Interval(Real, 0, 1, closed="both"),
+            StrOptions({"ledoit_wolf"}),
+            None,
+        ],
     }
     _min_rows_fit = 2  # a covariance needs two rows
     _computes_in_double = True
@@ -43,14 +60,40 @@ class Whitener(EnergyEstimator):
         n_components: int | float | None = None,
         *,
         ridge: float = 0.0,
+        shrinkage: float | Literal["ledoit_wolf"] | None = None,
         device: str | torch.device = "auto",
     ) -> None:
         self.n_components = n_components
         self.ridge = ridge
+        self.shrinkage = shrinkage
         self.device = device
 
+    @available_if(_streams)
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Add a chunk of rows to the statistics; any chunks give what one ``fit`` gives.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The next chunk of training rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        self : object
+            The updated estimator. An exception or an interrupt leaves it as it was before.
+
+        Raises
+        ------
+        AttributeError
+            With ``shrinkage="ledoit_wolf"``, which needs all rows at once.
+        """
+        return self._learn(X, self._partial_fit, first=not self._is_fitted())
+
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return self._stream(rows, empty_moments(rows.shape[1], rows.device))
+        return self._solve(rows, empty_moments(rows.shape[1], rows.device))
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if not self._is_fitted():
@@ -58,30 +101,32 @@ class Whitener(EnergyEstimator):
         seen = self.n_samples_seen_
         scatter = torch.from_numpy(self.covariance_ * max(seen - 1, 1)).to(rows.device)
         mean = torch.from_numpy(self.mean_).to(rows.device)
-        return self._stream(rows, Moments(seen, mean, scatter))
+        return self._solve(rows, Moments(seen, mean, scatter))
 
-    def _stream(self, rows: Rows, moments: Moments) -> dict[str, Any]:
-        for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
-            moments = update_moments(moments, rows[part])
+    def _solve(self, rows: Rows, moments: Moments) -> dict[str, Any]:
+        moments = stream_moments(rows, moments)
         covariance = moments.scatter / max(moments.n_rows - 1, 1)
         if not torch.isfinite(covariance).all():
             # eigh would answer with an obscure failure of its own; the shell names the cause
             return {"covariance_": covariance.cpu().numpy()}
-        variances, vectors = torch.linalg.eigh(covariance)
-        variances, vectors = variances.flip(0), vectors.flip(1).T
-        tolerance = 10 * rows.shape[1] * _resolution(rows) * float(variances[0])
-        variances = torch.where(variances > tolerance, variances, 0.0)
+        variances, vectors = principal_axes(covariance, 10 * rows.shape[1] * _resolution(rows))
         return {
             "n_samples_seen_": moments.n_rows,
             "mean_": moments.mean.cpu().numpy(),
             "covariance_": covariance.cpu().numpy(),
-            **self._spectrum(variances.cpu().numpy(), vectors.cpu().numpy()),
+            **self._spectrum(variances.cpu().numpy(), vectors.cpu().numpy(), self._shrink(rows)),
         }
 
-    def _spectrum(self, variances: Any, vectors: Any) -> dict[str, Any]:
+    def _shrink(self, rows: Rows) -> float:
+        """Weight of the multiple of the identity that the covariance is mixed with."""
+        if self.shrinkage == "ledoit_wolf":
+            return float(ledoit_wolf_shrinkage(rows.to_numpy().astype(np.float64, copy=False)))
+        return float(self.shrinkage or 0.0)
+
+    def _spectrum(self, variances: Any, vectors: Any, shrinkage: float) -> dict[str, Any]:
         """Fitted attributes from all variances (descending) and directions (rows)."""
         mean_variance = float(variances.mean())
-        ridge = float(self.ridge) * mean_variance
+        ridge = (float(self.ridge) + shrinkage) * mean_variance
         n_kept = self._count_components(variances)
         # The sign of an eigenvector is arbitrary: make its largest entry positive.
         largest = np.abs(vectors).argmax(axis=1)
@@ -90,18 +135,19 @@ class Whitener(EnergyEstimator):
         n_modelled = n_kept if ridge > 0 else int(np.count_nonzero(kept))
         residual = variances[n_modelled:]
         floor = max(_RELATIVE_FLOOR * mean_variance, _ABSOLUTE_FLOOR)
-        noise = max(float(residual.mean()) + ridge, floor) if len(residual) else 0.0
+        noise = (1 - shrinkage) * float(residual.mean()) + ridge if len(residual) else 0.0
         total = max(float(variances.sum()), _ABSOLUTE_FLOOR)
         components = np.ascontiguousarray(vectors[:n_kept])
         scale = np.zeros(n_kept)
-        scale[:n_modelled] = 1.0 / np.sqrt(kept[:n_modelled] + ridge)
+        scale[:n_modelled] = 1.0 / np.sqrt((1 - shrinkage) * kept[:n_modelled] + ridge)
         return {
             "components_": components,
             "explained_variance_": kept.copy(),
             "explained_variance_ratio_": kept / total,
             "n_components_": n_kept,
-            "noise_variance_": noise,
+            "noise_variance_": max(noise, floor) if len(residual) else 0.0,
             "ridge_": ridge,
+            "shrinkage_": shrinkage,
             "filters_": self._filters(components, scale),
         }
 
@@ -137,10 +183,11 @@ class Whitener(EnergyEstimator):
             "filters_": Array("f", (self._n_features_out, width)),
             "noise_variance_": Scalar(float, 0.0),
             "ridge_": Scalar(float, 0.0),
+            "shrinkage_": Scalar(float, 0.0),
         }
 
     def _energy(self, device: torch.device) -> QuadraticEnergy:
-        variances = self.explained_variance_ + self.ridge_
+        variances = (1 - self.shrinkage_) * self.explained_variance_ + self.ridge_
         n_modelled = int(np.count_nonzero(variances))
         arrays = (self.mean_, self.components_[:n_modelled], variances[:n_modelled])
         mean, directions, kept = (torch.from_numpy(array).to(device) for array in arrays)
@@ -164,10 +211,10 @@ class Whitener(EnergyEstimator):
     def score_samples(self, X: Any) -> Any:
         """Return the Gaussian log density of each row; the normaliser is exact.
 
-        The covariance has variance ``explained_variance_ + ridge_`` along each component and
-        ``noise_variance_`` in every other direction, as in probabilistic PCA (Tipping & Bishop,
-        1999). Directions in which the training rows never moved get a small positive variance, so
-        that movement along them scores low.
+        The covariance has variance ``(1 - shrinkage_) * explained_variance_ + ridge_`` along each
+        component and ``noise_variance_`` in every other direction, as in probabilistic PCA
+        (Tipping & Bishop, 1999). Directions in which the training rows never moved get a small
+        positive variance, so that movement along them scores low.
 
         Parameters
         ----------

@@ -29,6 +29,10 @@ class PCAWhitener(Whitener):
     ridge : float, default=0.0
         Added to every variance, as a fraction of the mean variance. It limits how much
         directions of little variance are amplified. The codes then have variance l / (l + r).
+    shrinkage : float, "ledoit_wolf" or None, default=None
+        Weight s in [0, 1] with which the covariance is mixed with the mean variance times the
+        identity, (1 - s) C + s (tr C / d) I, before the ridge; "ledoit_wolf" estimates the weight
+        of least expected squared error, needs all rows at once and leaves out ``partial_fit``.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
 
@@ -45,12 +49,16 @@ class PCAWhitener(Whitener):
     mean_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     covariance_ : ndarray of shape (n_features_in_, n_features_in_)
-        Covariance of the training rows (divisor n - 1), without ridge.
+        Covariance of the training rows (divisor n - 1), before shrinkage and ridge.
     noise_variance_ : float
         Variance that ``score_samples`` gives to each direction outside ``components_``: the mean
-        of the variances left out plus the ridge, at least a millionth of the mean variance.
+        of the variances left out, shrunk, plus ``ridge_``, and at least a millionth of the mean
+        variance.
     ridge_ : float
-        The ridge in the units of the variances.
+        What is added to every variance, from ridge and shrinkage, in the units of the variances.
+    shrinkage_ : float
+        The weight s: directions of sample variance l are whitened as if it were
+        ``(1 - shrinkage_) * l + ridge_``.
     n_components_ : int
         Number of components kept.
     n_samples_seen_ : int
@@ -69,12 +77,14 @@ class PCAWhitener(Whitener):
     -----
     ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory beside X. All statistics are accumulated in
     float64 in one pass, so ``partial_fit`` gives the same result for every way to cut the rows into
-    chunks. Directions without variance are mapped to 0 when ``ridge=0``.
+    chunks. Directions without variance are mapped to 0.
 
     References
     ----------
     M. E. Tipping and C. M. Bishop, "Probabilistic principal component analysis", Journal of the
     Royal Statistical Society B 61(3), 1999.
+    O. Ledoit and M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
+    Journal of Multivariate Analysis 88(2), 2004.
 
     Examples
     --------

@@ -1,0 +1,166 @@
+"""From rows or their sums to the fitted attributes of a Gaussian energy."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.covariance import ledoit_wolf
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from sklebm._rows import Rows
+from sklebm.energies import PrecisionEnergy
+from sklebm.linear._contrastive import noise_contrastive
+from sklebm.linear._moments import Moments
+from sklebm.linear._precision import Solution, inverse, maximum_likelihood, score_matching
+from sklebm.linear._structure import Entries
+
+# What a singular covariance gets on its diagonal, as a fraction of the mean variance; the absolute
+# floor serves constant data.
+_RELATIVE_FLOOR = 1e-6
+_ABSOLUTE_FLOOR = 1e-12
+
+
+class Settings(NamedTuple):
+    """Parameters of the fit."""
+
+    objective: str
+    ridge: float
+    tol: float
+    max_iter: int
+
+
+def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str, Any]:
+    """Fitted attributes by maximum likelihood or score matching."""
+    covariance = moments.scatter / moments.n_rows
+    ridge = settings.ridge * float(covariance.diagonal().mean())
+    covariance, ridge, whole = _positive_definite(covariance, ridge)
+    n_free = len(entries)
+    if n_free == entries.n_features * (entries.n_features + 1) // 2:
+        solution = Solution(whole, 1, True)
+    elif n_free == entries.n_features:  # the variances alone, whatever the objective
+        solution = Solution(covariance.diagonal().reciprocal().diag(), 1, True)
+    elif settings.objective == "maximum_likelihood":
+        solution = maximum_likelihood(
+            covariance, entries, tol=settings.tol, max_iter=settings.max_iter
+        )
+    else:
+        solution = score_matching(covariance, entries, tol=settings.tol)
+    _check_convergence(solution.converged, solution.n_iter, settings)
+    return _state(solution.precision, moments.mean, solution.n_iter, ridge, settings)
+
+
+def _positive_definite(covariance: Tensor, ridge: float) -> tuple[Tensor, float, Tensor]:
+    """S plus the ridge, or plus the floor if it is singular without; and the inverse."""
+    identity = torch.eye(len(covariance)).to(covariance)
+    regular = covariance + ridge * identity
+    found = inverse(regular)
+    if found is None:
+        floor = _RELATIVE_FLOOR * float(covariance.diagonal().mean())
+        ridge = max(ridge, floor, _ABSOLUTE_FLOOR)
+        regular = covariance + ridge * identity
+        found = inverse(regular)
+    if found is None:
+        raise ValueError(
+            "The covariance of X is singular to working precision even with a ridge of "
+            f"{ridge:.3g}: the scales of the features differ too much. Use StandardScaler first, "
+            "or raise ridge."
+        )
+    return regular, ridge, found
+
+
+def fit_rows(
+    rows: Rows,
+    moments: Moments,
+    entries: Entries,
+    settings: Settings,
+    n_noise: int,
+    noise_scale: float | None,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """Fitted attributes by (conditional, if ``noise_scale`` is given) noise-contrastive estimation.
+
+    Rows are standardised first, so that the optimiser meets features of one scale.
+    """
+    if settings.ridge:
+        raise ValueError(
+            f"ridge={settings.ridge} has no meaning for objective={settings.objective!r}: leave it "
+            "out."
+        )
+    variances = moments.scatter.diagonal() / moments.n_rows
+    floor = max(_RELATIVE_FLOOR * float(variances.mean()), _ABSOLUTE_FLOOR)
+    scale = variances.clamp(min=floor).sqrt()
+    data = (rows.all().double() - moments.mean) / scale
+    noise_covariance = torch.from_numpy(ledoit_wolf(data.cpu().numpy())[0]).to(data)
+    noise_covariance.diagonal().add_(_RELATIVE_FLOOR)
+    learnt = noise_contrastive(
+        data,
+        entries,
+        torch.linalg.cholesky(noise_covariance),
+        generator,
+        n_noise=n_noise,
+        noise_scale=noise_scale,
+        tol=settings.tol,
+        max_iter=settings.max_iter,
+    )
+    _check_convergence(learnt.converged, learnt.n_iter, settings)
+    factor = _factor(learnt.precision, settings)
+    shift = torch.cholesky_solve(learnt.linear[:, None], factor)[:, 0]
+    location = moments.mean + scale * shift
+    precision = learnt.precision / scale[:, None] / scale
+    state = _state(precision, location, learnt.n_iter, 0.0, settings)
+    if learnt.constant is not None:
+        # f(u) = -F(x) + constant + 1/2 h'Q^-1 h is the log density of u = (x - mean) / scale
+        peak = learnt.constant + 0.5 * float(learnt.linear @ shift)
+        state["estimated_log_partition_"] = float(scale.log().sum()) - peak
+    return state
+
+
+def _check_convergence(converged: bool, n_iter: int, settings: Settings) -> None:
+    if not converged:
+        warnings.warn(
+            f"objective={settings.objective!r} did not reach tol={settings.tol} in {n_iter} "
+            "iterations: raise max_iter or tol, or scale X.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+
+
+def _factor(precision: Tensor, settings: Settings) -> Tensor:
+    factor: Tensor
+    factor, failure = torch.linalg.cholesky_ex(precision)
+    if int(failure):
+        least = float(torch.linalg.eigvalsh(precision)[0])
+        raise ValueError(
+            f"objective={settings.objective!r} found a precision that is not positive definite "
+            f"(least eigenvalue {least:.3g}), so there is no density. "
+            'Raise ridge, pass more rows, or use objective="maximum_likelihood": its precision is '
+            "always positive definite."
+        )
+    return factor
+
+
+def _state(
+    precision: Tensor, location: Tensor, n_iter: int, ridge: float, settings: Settings
+) -> dict[str, Any]:
+    scale = precision.diagonal().clamp(min=0.0).sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    factor = scale[:, None] * _factor(precision / scale[:, None] / scale, settings)
+    log_partition = PrecisionEnergy(location, factor).log_partition()
+    if not math.isfinite(log_partition):
+        raise ValueError(
+            f"The precision overflows (log Z is {log_partition}). Scale X, for example with "
+            "StandardScaler."
+        )
+    return {
+        "precision_": precision.cpu().numpy(),
+        "covariance_": torch.cholesky_inverse(factor).cpu().numpy(),
+        "location_": location.cpu().numpy(),
+        "log_partition_": log_partition,
+        "estimated_log_partition_": None,
+        "ridge_": ridge,
+        "n_iter_": n_iter,
+    }

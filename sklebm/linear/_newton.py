@@ -1,0 +1,101 @@
+r"""min f(t), f convex and smooth: Newton steps by conjugate gradients, with backtracking.
+
+The step s solves H s = -g and is halved until f falls by a share of what g promises, which also
+keeps it inside the domain of f (Boyd & Vandenberghe, 2004, "Convex optimization", section 9.5).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_HALVINGS = 40
+_ARMIJO = 1e-4  # the share of the promised fall that is enough
+_ROUNDING = 1e-12  # a rise of f by less than this fraction is no rise
+
+
+class Convex(ABC):
+    """A smooth convex function of a vector; ``value`` is infinite outside its domain."""
+
+    @abstractmethod
+    def value(self, point: Tensor) -> float:
+        """f at ``point``."""
+
+    @abstractmethod
+    def gradient(self, point: Tensor) -> Tensor:
+        """Gradient at ``point``; prepares ``curvature`` there."""
+
+    @abstractmethod
+    def curvature(self, direction: Tensor) -> Tensor:
+        """Hessian at the last point of ``gradient`` times ``direction``."""
+
+    @abstractmethod
+    def scale(self) -> Tensor:
+        """Positive approximation of the Hessian's diagonal, for preconditioning."""
+
+
+class Minimum(NamedTuple):
+    """Where the search ended."""
+
+    point: Tensor
+    n_iter: int
+    converged: bool
+
+
+def minimize(function: Convex, start: Tensor, *, tol: float, max_iter: int) -> Minimum:
+    """Minimise until the largest entry of the gradient is at most ``tol``."""
+    point, value = start, function.value(start)
+    scale = function.scale()
+    for n_iter in range(max_iter + 1):
+        gradient = function.gradient(point)
+        largest = float(gradient.abs().max())
+        if largest <= tol or n_iter == max_iter or not math.isfinite(largest):
+            return Minimum(point, n_iter, largest <= tol)
+        # Loose far away, tight near the end: the convergence stays superlinear.
+        step = solve(function.curvature, -gradient, scale, min(0.1, math.sqrt(largest)), 0.1 * tol)
+        promise, length = _ARMIJO * float(gradient @ step), 1.0
+        slack = _ROUNDING * (1.0 + abs(value))
+        for _ in range(_HALVINGS):
+            candidate = function.value(point + length * step)
+            if candidate <= value + length * promise + slack:
+                break
+            length /= 2
+        else:
+            return Minimum(point, n_iter, converged=False)
+        point, value = point + length * step, candidate
+    raise AssertionError("unreachable")
+
+
+def solve(
+    operator: Callable[[Tensor], Tensor],
+    target: Tensor,
+    scale: Tensor,
+    relative: float,
+    absolute: float = 0.0,
+) -> Tensor:
+    """Preconditioned conjugate gradients for a positive definite ``operator``."""
+    solution = torch.zeros_like(target)
+    residual = target.clone()
+    preconditioned = residual / scale
+    direction = preconditioned.clone()
+    product = float(residual @ preconditioned)
+    goal = max(relative * float(target.norm()), absolute)
+    for _ in range(10 * len(target) + 100):
+        if float(residual.norm()) <= goal:
+            break
+        curved = operator(direction)
+        bend = float(direction @ curved)
+        if not bend > 0:
+            break
+        length = product / bend
+        solution += length * direction
+        residual -= length * curved
+        preconditioned = residual / scale
+        product, previous = float(residual @ preconditioned), product
+        direction = preconditioned + (product / previous) * direction
+    return solution
