@@ -45,10 +45,11 @@ def _require_methods(name: str, member: Any) -> None:
         try:
             getattr(member, method)
         except AttributeError as error:
+            reason = error.__cause__ or error  # scikit-learn's conditional methods say why
             raise InvalidParameterError(
                 f"EnergyOutlierDetector ranks rows by score_samples, but {name!r} "
-                f"({type(member).__name__}) has no {method} ({error}). Estimators that do: "
-                f"{_EXAMPLES}."
+                f"({type(member).__name__}) has no {method}: {str(reason).rstrip('.')}. Estimators "
+                f"that have it: {_EXAMPLES}."
             ) from error
 
 

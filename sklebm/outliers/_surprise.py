@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_QUANTILES = 1000
+# Rounding of scores in units of their eps. Most are summed in double precision, so that in single
+# precision only the last rounding shows.
+_ROUNDING = {np.float64: 100.0, np.float32: 8.0}
 _TAIL = 0.1  # share of the training scores that the slope of a tail is estimated from
 
 Floats = NDArray[np.float64]
@@ -19,8 +22,9 @@ Floats = NDArray[np.float64]
 def training_quantiles(scores: Floats) -> Floats:
     """At most 1,000 quantiles of the scores, ascending; all of them if there are fewer rows."""
     count = min(len(scores), _MAX_QUANTILES)
-    levels = (np.arange(count) + 0.5) / count
-    return np.asarray(np.quantile(scores, levels, method="hazen"), dtype=np.float64)
+    # Values that occur, not interpolated ones: tied scores stay tied.
+    chosen = ((np.arange(count) + 0.5) * len(scores) / count).astype(np.int64)
+    return np.sort(scores).astype(np.float64)[chosen]
 
 
 def log_rank(scores: Floats, quantiles: Floats) -> Floats:
@@ -28,6 +32,7 @@ def log_rank(scores: Floats, quantiles: Floats) -> Floats:
 
     O(n log q) for n scores and q quantiles.
     """
+    quantiles = _merge_ties(quantiles)
     levels = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
     # Equal quantiles share the mean of their levels, so that the curve has one value there.
     knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
@@ -39,6 +44,26 @@ def log_rank(scores: Floats, quantiles: Floats) -> Floats:
     gap = (scores[above] - highest) / _mean_excess(quantiles)
     ranks[above] = np.log1p(-(1 - heights[-1]) * np.exp(-gap))
     return np.asarray(ranks)
+
+
+def _merge_ties(quantiles: Floats) -> Floats:
+    """Make quantiles equal that differ by rounding only, else ranks would magnify the rounding.
+
+    Rounding is relative to the size of a score; differences that mean something are wider.
+    """
+    with np.errstate(over="ignore"):
+        single = np.array_equal(quantiles, quantiles.astype(np.float32))
+    dtype = np.float32 if single else np.float64
+    step = _ROUNDING[dtype] * float(np.finfo(dtype).eps)
+    typical = float(np.median(np.abs(quantiles)))
+    merged = quantiles.copy()
+    start = 0
+    while start < len(merged):
+        width = step * (typical + abs(merged[start]))
+        stop = max(start + 1, int(np.searchsorted(merged, merged[start] + width, side="right")))
+        merged[start:stop] = merged[start:stop].mean()
+        start = stop
+    return merged
 
 
 def _mean_excess(ascending: Floats) -> float:

@@ -1,4 +1,4 @@
-r"""An inlier has s(x) >= t, t a quantile of the training scores; s = mean_m log u_m(s_m(x))."""
+r"""An inlier has s(x) >= t, a quantile of training scores; s = (mean_m + min_m) log u_m / 2."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import OutlierMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklebm._private import HasMethods, Interval, StrOptions, fit_context
-from sklebm._rows import Rows, open_rows, resolve_device
 from sklebm._state import (
     Array,
     Estimators,
@@ -25,43 +22,55 @@ from sklebm._state import (
     check_input_names,
     fitted_attributes,
 )
-from sklebm.outliers._composition import MemberComposition
-from sklebm.outliers._default import apply_scale, default_members, robust_scale
-from sklebm.outliers._members import checked_scores, given_members, to_numpy
-from sklebm.outliers._surprise import log_rank, training_quantiles
+from sklebm.outliers._calibration import CalibratedDetector, take_rows
+from sklebm.outliers._ensemble import EnergyEnsemble
+from sklebm.outliers._members import checked_scores
 
 _AUTO_CONTAMINATION = 0.005
 
 
-class EnergyOutlierDetector(OutlierMixin, MemberComposition):
+class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     r"""Outlier detection with any energy, or with several on one scale.
 
     A row is an inlier if its score reaches ``offset_``, a quantile of the scores of the training
     rows. One estimator keeps its own scores. Several are combined by how surprising a row is to
     each of them,
 
-    .. math:: s(x) = \frac1M \sum_{m=1}^M \log u_m(s_m(x)), \qquad
-              u_m(s) = \text{share of the training rows that member } m \text{ scores } s
-              \text{ or less},
+    .. math:: s(x) = \tfrac12 \left( \frac1M \sum_{m=1}^M \log u_m(s_m(x)) +
+              \min_m \log u_m(s_m(x)) \right), \qquad
+              u_m(s) = \frac1n \sum_{i=1}^n [s_m(x_i) \le s],
 
-    in nats: 0 for the most typical row, -4.6 if one training row in a hundred is as atypical.
-    Below the training scores, u falls exponentially with their mean excess over the last decile,
-    and 1 - u does so above them, so that the order of rows never saturates.
+    where u is the share of the n training rows that member m scores as low. In nats: 0 for the most
+    typical row, -4.6 if one training row in a hundred is as atypical. The mean listens to all
+    members, the minimum to the one that is most surprised. Below the training scores, u falls
+    exponentially with their mean excess over the last decile, and 1 - u does so above them, so
+    that the order of rows never saturates.
 
     Parameters
     ----------
     estimator : "auto", estimator or list of (str, estimator), default="auto"
         Any estimator with ``score_samples``, of this library or scikit-learn's, pipelines
-        included; or a list of named ones to combine. "auto" combines three energies of the
-        features, scaled by median and interquartile range: a Gaussian with correlations
-        (:class:`~sklebm.PCAWhitener`), one without, and clusters (:class:`~sklebm.EnergyKMeans`).
+        included; or a list of named ones to combine. "auto" combines four energies: one of each
+        feature alone, the sum of their absolute normal scores (:class:`~sklebm.EnergyKMeans` of
+        their signed roots), and, of features scaled by median and interquartile range, a Gaussian
+        (:class:`~sklebm.PCAWhitener`), a mixture of at most 8
+        (:class:`~sklebm.EnergyGaussianMixture`), and at most 64 clusters.
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.005.
+    trim : float in [0, 0.5], default=0
+        Share of the rows, the least typical in a first fit, that a second fit leaves out. For
+        training rows that hold many outliers; it costs a second fit.
+    calibration : float in (0, 1) or None, default=None
+        Share of the rows that is held out, for ``p_values``, ``predict(X, alpha=...)`` and
+        ``predict_fdr``. It should hold no outliers. None fits all rows.
+    random_state : int, RandomState instance or None, default=None
+        Draws the rows that are held out.
 
     Attributes
     ----------
     offset_ : float
-        The threshold: the ``100 * contamination`` percentile of the training rows' scores.
+        The threshold: the ``100 * contamination`` percentile of the scores of all rows given to
+        ``fit``.
     named_estimators_ : dict
         The fitted estimators by name. Under "auto" they know the scaled features.
     estimators_ : list of estimators
@@ -73,6 +82,10 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
         row of X is kept.
     location_, scale_ : ndarray of shape (n_features_in_,)
         Median and interquartile range of the features; only under "auto".
+    feature_quantiles_ : ndarray of shape (n_features_in_, n_quantiles)
+        At most 1,000 ascending training values of each feature; only under "auto".
+    calibration_scores_ : ndarray of shape (n_calibration,)
+        Ascending scores of the rows held out; only with ``calibration``.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -87,13 +100,20 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
     -----
     The threshold is a share of the training rows, no guaranteed error rate: when the estimator
     fits its training rows more closely than new ones, more new rows fall below it. Every score
-    depends on its row alone, and ``fit`` is deterministic if the estimators are. Under "auto" it
-    costs O(n d k) per iteration of k-means with k = min(128, n / 10) clusters, at most 50, and
-    O(n d^2 + d^3) for the Gaussian.
+    depends on its row alone, and ``fit`` is deterministic if the estimators and ``random_state``
+    are. Calibrated, the error rate is guaranteed; the price is the rows held out, and that no
+    p-value is below 1 / (n_calibration + 1).
+
+    Under "auto" a fit costs O(n d^2 + d^3) for the Gaussian, O(k d^2) for each of the at most 50
+    EM steps on k = min(n, 20,000) rows per component, and O(n d log q) for q quantiles, which come
+    from at most 100,000 rows. The mixture has a component for each 2 d rows, at most 8, and fewer
+    in tables so wide that an EM step would take 2e9 products; there is a cluster for each 20 rows.
+    The mixture and the clusters are fitted to at most 20,000 rows.
 
     References
     ----------
     R. A. Fisher, "Statistical methods for research workers", 1932 (the mean of log p-values).
+
     J. Pickands, "Statistical inference using extreme order statistics", Annals of Statistics 3,
     1975 (the tail).
 
@@ -110,11 +130,25 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [StrOptions({"auto"}), HasMethods("fit"), list],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "trim": [Interval(Real, 0, 0.5, closed="both")],
+        "calibration": [Interval(Real, 0, 1, closed="neither"), None],
+        "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator: Any = "auto", *, contamination: str | float = "auto") -> None:
+    def __init__(
+        self,
+        estimator: Any = "auto",
+        *,
+        contamination: str | float = "auto",
+        trim: float = 0,
+        calibration: float | None = None,
+        random_state: Any = None,
+    ) -> None:
         self.estimator = estimator
         self.contamination = contamination
+        self.trim = trim
+        self.calibration = calibration
+        self.random_state = random_state
 
     # ------------------------------------------------------------------ learning
 
@@ -143,39 +177,41 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
         probe = copy.copy(self)
         probe.__dict__ = self._unfitted_dict()
         if isinstance(self.estimator, str):
-            rows = probe._open_rows(X, reset=True)
-            probe.location_, probe.scale_ = robust_scale(rows.to_numpy())
-            members, training, labels = default_members(len(rows)), probe._scaled(rows), None
-        else:
-            members, training, labels = given_members(self.estimator), X, y
-            self._validate_names([name for name, _ in members])
-        context = self._init_callback_context(max_subtasks=len(members))
+            probe._open_rows(X, reset=True)
+        fitted, held_out = self._hold_out(X)
+        rows, labels = take_rows(X, fitted), take_rows(y, fitted)
+        n_passes = 2 if self.trim else 1
+        context = self._init_callback_context(max_subtasks=n_passes * self._n_members())
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        with warnings.catch_warnings():
-            if isinstance(self.estimator, str):
-                # "Lower n_clusters" is no advice to somebody who did not choose it.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-            self._fit_members(members, training, labels, context)
-        probe.named_estimators_ = dict(members)
+        probe._fit_energies(rows, labels, context)
+        if self.trim:
+            kept = probe._most_typical(rows)
+            probe._fit_energies(take_rows(rows, kept), take_rows(labels, kept), context)
+        if held_out is not None:
+            scores = probe._member_scores(take_rows(X, held_out), finite=True)
+            probe.calibration_scores_ = np.sort(probe._combine(scores).astype(np.float64))
         probe._set_threshold(X)
         state = {k: v for k, v in vars(probe).items() if k not in self._unfitted_dict()}
-        context.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes=state)
+        # All attributes of the copy that callbacks get, so that none of an earlier fit stay on it.
+        whole = {"__dict__": {**self._unfitted_dict(), **state}}
+        context.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes=whole)
         return state
 
+    def _most_typical(self, X: Any) -> NDArray[np.int64]:
+        """Indices of the rows that a trimmed fit keeps, ascending; at least two."""
+        scores = self._combine(self._member_scores(X, finite=True))
+        n_left_out = min(int(self.trim * len(scores)), len(scores) - 2)
+        return np.sort(np.argsort(scores, kind="stable")[max(n_left_out, 0) :])
+
     def _set_threshold(self, X: Any) -> None:
-        """Set what follows from the scores of the training rows."""
-        first = self.estimators_[0]
-        for name in ("n_features_in_", "feature_names_in_"):
-            if not hasattr(self, name) and hasattr(first, name):
-                setattr(self, name, getattr(first, name))
+        """Set the threshold from the scores of all rows."""
         scores = self._member_scores(X, finite=True)
-        self.training_quantiles_ = np.stack([training_quantiles(column) for column in scores.T])
-        for name, quantiles in zip(self.named_estimators_, self.training_quantiles_, strict=True):
-            if len(scores) > 1 and quantiles[0] == quantiles[-1]:
+        for name, column in zip(self.named_estimators_, scores.T, strict=True):
+            if len(column) > 1 and column.min() == column.max():
                 warnings.warn(
                     f"{name!r} gives all training rows the same score: it tells nothing apart.",
                     UserWarning,
-                    stacklevel=6,
+                    stacklevel=5,
                 )
         share = _AUTO_CONTAMINATION if isinstance(self.contamination, str) else self.contamination
         self.offset_ = float(np.percentile(self._combine(scores).astype(np.float64), 100 * share))
@@ -197,6 +233,7 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
             share of training rows that are as atypical, in nats.
         """
         check_is_fitted(self)
+        self._check_names(X)
         if len(self.named_estimators_) == 1:
             ((name, member),) = self.named_estimators_.items()
             return checked_scores(name, member, X)
@@ -218,26 +255,6 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
         """
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: Any) -> Any:
-        """Return 1 for inliers and -1 for outliers.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Rows to judge.
-
-        Returns
-        -------
-        labels : array or tensor of shape (n_samples,)
-            1 where ``decision_function`` is at least 0, else -1.
-        """
-        inlier = self.decision_function(X) >= 0
-        return (
-            torch.where(inlier, 1, -1)
-            if isinstance(inlier, torch.Tensor)
-            else (np.where(inlier, 1, -1))
-        )
-
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``.
 
@@ -258,45 +275,12 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
         """
         return float(self.score_samples(X).mean())
 
-    def _open_rows(self, X: Any, *, reset: bool) -> Rows:
-        device = resolve_device("auto", X, prefers_cuda=False)
-        return open_rows(self, X, device=device, reset=reset, min_rows=2 if reset else 1)
-
-    def _scaled(self, rows: Rows) -> Any:
-        return rows.map(
-            lambda x: apply_scale(x, self.location_, self.scale_),
-            floats_per_row=2 * rows.shape[1],
-            what="EnergyOutlierDetector.fit",
-        )
-
-    def _member_scores(self, X: Any, *, finite: bool = False) -> NDArray[Any]:
-        """Scores of all members, one column each."""
-        members = self.named_estimators_.items()
-        if not hasattr(self, "location_"):
-            columns = [to_numpy(checked_scores(k, m, X, finite=finite)) for k, m in members]
-            return np.stack(columns, axis=1)
-
-        def score(x: torch.Tensor) -> torch.Tensor:
-            scaled = apply_scale(x, self.location_, self.scale_)
-            return torch.stack([member.score_samples(scaled) for _, member in members], dim=1)
-
-        rows = self._open_rows(X, reset=False)
-        scores: NDArray[Any] = rows.map(
-            score,
-            floats_per_row=4 * rows.shape[1],
-            what="EnergyOutlierDetector.score_samples",
-            as_numpy=True,
-        )
-        return scores
-
-    def _combine(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """One score a row, in the dtype of the members' scores."""
-        if scores.shape[1] == 1:
-            return scores[:, 0]
-        columns = zip(scores.T.astype(np.float64), self.training_quantiles_, strict=True)
-        ranks = [log_rank(column, quantiles) for column, quantiles in columns]
-        combined: NDArray[Any] = np.mean(ranks, axis=0).astype(scores.dtype, copy=False)
-        return combined
+    def _check_names(self, X: Any) -> None:
+        """Refuse other features than those of ``fit``, which not every estimator checks."""
+        if len(getattr(X, "shape", ())) == 2:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the estimators warn themselves
+                validate_data(self, X, reset=False, skip_check_array=True)
 
     def _check_state(self) -> None:
         """Raise ValueError if a fitted detector's attributes do not fit each other."""
@@ -306,15 +290,19 @@ class EnergyOutlierDetector(OutlierMixin, MemberComposition):
         width, members = self.n_features_in_, getattr(self, "named_estimators_", {})
         automatic = hasattr(self, "location_")
         per_feature = {name: Array("f", (width,)) for name in ("location_", "scale_")}
+        per_feature["feature_quantiles_"] = Array("f", (width, None))
+        calibrated = {"calibration_scores_": Array("f", (None,))}
         spec: Spec = {
             "named_estimators_": Estimators(width),
             "training_quantiles_": Array("f", (len(members), None)),
             "offset_": Scalar(float),
             **(per_feature if automatic else {}),
+            **(calibrated if hasattr(self, "calibration_scores_") else {}),
         }
         check_attributes(self, spec)
-        quantiles = self.training_quantiles_
-        if not quantiles.size or (np.diff(quantiles) < 0).any():
-            raise ValueError("training_quantiles_ must ascend.")
+        for name in ("training_quantiles_", "calibration_scores_", "feature_quantiles_"):
+            values = getattr(self, name, None)
+            if values is not None and (not values.size or (np.diff(values) < 0).any()):
+                raise ValueError(f"{name} must ascend.")
         if automatic and not (self.scale_ > 0).all():
             raise ValueError("scale_ must be positive.")
