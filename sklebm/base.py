@@ -32,7 +32,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._pickling import VersionedPickle
 from sklebm._private import fit_context
 from sklebm._progress import Progress
-from sklebm._rows import Rows, open_rows, resolve_device
+from sklebm._rows import Rows, is_out_of_memory, open_rows, resolve_device
 from sklebm._state import Spec, check_attributes, check_input_names, fitted_attributes
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
@@ -141,7 +141,16 @@ class EnergyEstimator(
         }
         progress = Progress(self, X, self._max_steps() if whole else 0, names, self._step_name)
         progress.begin_fit()
-        state = step(rows, progress, **data)
+        try:
+            state = step(rows, progress, **data)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"{type(self).__name__}.fit ran out of memory on {len(rows)} rows of "
+                f"{rows.shape[1]} features: choose a smaller model or batch, or pass fewer rows. "
+                f"The estimator was left as it was. ({str(error).splitlines()[0]})"
+            ) from error
         _check_state(type(self).__name__, state, rows)
         progress.end_fit(state)
         # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
@@ -204,7 +213,7 @@ class EnergyEstimator(
 
     def _floats_per_row(self) -> int:
         """Temporary numbers per row in the row-wise methods."""
-        return 4 * int(self.n_features_in_)
+        return 6 * int(self.n_features_in_)
 
     def _map_rows(
         self,

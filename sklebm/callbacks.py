@@ -11,6 +11,8 @@ from typing import Any
 
 from sklearn.callback import ScoringMonitor
 
+__all__ = ["EnergyMonitor"]
+
 
 def _recorded(estimator: Any, value: float, y: Any) -> float:
     """Scorer in ScoringMonitor's form for a score that was computed before."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from inspect import signature
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -257,7 +257,7 @@ class BoltzmannEstimator(GradientEstimator):
         free_energy : array or tensor of shape (n_samples,)
             In nats; at ``beta=1`` it is ``-log p(x) - log Z``.
         """
-        if not 0.0 < beta < math.inf:
+        if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
             raise ValueError(f"beta={beta!r} must be a positive number.")
         return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
 

@@ -175,12 +175,14 @@ class BernoulliRBM(BoltzmannEstimator):
         self.verbose = verbose
         self.device = device
 
-    def _initial_energy(self, mean: torch.Tensor, generator: torch.Generator) -> BilinearEnergy:
+    def _initial_energy(
+        self, mean: torch.Tensor, n_rows: int, generator: torch.Generator
+    ) -> BilinearEnergy:
         # Small random weights break the symmetry between hidden units; the visible biases start
         # at the base rate, so that the weights need not learn it (Hinton, 2010, section 8).
         weights = 0.01 * torch.randn(self.n_components, len(mean), generator=generator)
         hidden = Bernoulli(torch.zeros(self.n_components))
-        return BilinearEnergy(Bernoulli(base_rate_bias(mean)), hidden, weights)
+        return BilinearEnergy(Bernoulli(base_rate_bias(mean, n_rows)), hidden, weights)
 
     def _energy(self, device: torch.device) -> BilinearEnergy:
         visible, hidden, weights = (

@@ -58,8 +58,8 @@ class GradientEstimator(EnergyEstimator):
     # ------------------------------------------------------------------ what a model supplies
 
     @abstractmethod
-    def _initial_energy(self, mean: torch.Tensor, generator: torch.Generator) -> Any:
-        """Return the energy before training, on the CPU, given the mean of the rows."""
+    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
+        """Return the energy before training, on the CPU, given the mean of the first rows."""
 
     @abstractmethod
     def _export(self, energy: Any) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class GradientEstimator(EnergyEstimator):
                 tensor.data = tensor.data.clone()
         else:
             generator = make_generator(seed, "parameters")
-            energy = self._initial_energy(means.float(), generator).to(device)
+            energy = self._initial_energy(means.float(), len(rows), generator).to(device)
         objective = self._objective(energy)
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             raise ValueError(

@@ -1,0 +1,73 @@
+r"""
+Watching a machine learn, and stopping in time
+==============================================
+
+There are no labels, so there is no accuracy to watch. ``EnergyMonitor`` scores held-out rows after
+every epoch instead, and ends the fit when the score has stopped rising.
+"""
+
+import copy
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from sklebm import BernoulliRBM
+from sklebm.callbacks import EnergyMonitor
+
+# %%
+# Few digits and many epochs: the machine learns the training rows by heart. Twelve hidden units can
+# be summed over, so that the exact likelihood serves as the objective and curves are smooth.
+X = (load_digits().data > 8).astype(np.float32)
+X_train, X_rest = train_test_split(X, train_size=80, random_state=0)
+X_val, X_test = train_test_split(X_rest, test_size=0.5, random_state=0)
+settings = {
+    "n_components": 12,
+    "objective": "maximum_likelihood",
+    "optimizer": "adam",
+    "batch_size": 20,
+    "learning_rate_schedule": "constant",
+    "max_epochs": 80,
+    "random_state": 0,
+}
+
+
+# %%
+# Without ``scoring`` the monitor takes what the model itself can compare between epochs: for a
+# Boltzmann machine the log pseudo-likelihood, which needs no partition function. A scoring function
+# of one's own may take the exact likelihood of so small a machine.
+def exact_log_likelihood(model, rows):
+    """Mean log-likelihood in nats."""
+    return copy.deepcopy(model).estimate_log_partition("exact").score(rows)
+
+
+monitors = {
+    "training rows": EnergyMonitor(X_train, scoring=exact_log_likelihood),
+    "held-out rows": EnergyMonitor(X_val, scoring=exact_log_likelihood),
+    "held-out rows, pseudo-likelihood": EnergyMonitor(X_val),
+}
+overfitted = BernoulliRBM(**settings).set_callbacks(*monitors.values()).fit(X_train)
+curves = {
+    name: [row["score"] for row in monitor.get_logs().data] for name, monitor in monitors.items()
+}
+
+# %%
+# With ``patience`` the same monitor ends the fit.
+stopper = EnergyMonitor(X_val, scoring=exact_log_likelihood, patience=10)
+stopped = BernoulliRBM(**settings).set_callbacks(stopper).fit(X_train)
+print(f"all {overfitted.n_iter_} epochs: {overfitted.score(X_test):.2f} nats a test digit")
+print(f"stopped after {stopped.n_iter_}: {stopped.score(X_test):.2f} nats a test digit")
+assert stopped.score(X_test) > overfitted.score(X_test)
+
+# %%
+# The likelihood of the training rows goes on rising after that of held-out rows has turned. The
+# pseudo-likelihood is on another scale but moves with it.
+figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+epochs = np.arange(1, settings["max_epochs"] + 1)
+for name, curve in curves.items():
+    axis.plot(epochs, curve, label=name, linestyle="--" if "pseudo" in name else "-")
+axis.axvline(stopped.n_iter_, color="black", linewidth=0.8, label="stopped by patience")
+axis.set(xlabel="epoch", ylabel="mean score (nats)", title="Twelve hidden units on 80 digits")
+axis.legend()
+plt.show()

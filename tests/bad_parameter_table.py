@@ -1,0 +1,68 @@
+"""Bad values of parameters, by name: every estimator that has the parameter refuses them.
+
+The names are the same everywhere, so one line here covers every estimator, present and future.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+NAN = math.nan
+COUNT = (0, -1, 2.5, "8", NAN)
+RATE = (0.0, -1.0, math.inf, NAN, "fast")
+CHOICE = ("no such choice", 3)
+
+BAD_VALUES: dict[str, tuple[Any, ...]] = {
+    "alpha": (-1.0, NAN, "much"),
+    "batch_size": (*COUNT, None),
+    "beta": (0.0, -1.0, NAN, "cold"),
+    "calibration": (0.0, 1.0, -0.5, NAN, "much"),
+    "contamination": (0.0, -0.1, 0.6, NAN, "much"),
+    "covariance_type": CHOICE,
+    "estimator": ("no such choice", 3, [], None),
+    "image_shape": ("square", 3),
+    "init": ("no such choice", [[0.0]], [[NAN] * 6] * 4),
+    "learning_rate": RATE,
+    "learning_rate_schedule": CHOICE,
+    "log_partition": CHOICE,
+    "means_init": ("random", [[0.0]], [[NAN] * 6] * 4),
+    "max_epochs": (*COUNT, None),
+    "max_iter": (*COUNT, None),
+    "n_clusters": (*COUNT, None, 2**31),
+    "n_components": (0, -1, "8", NAN, 1.5),
+    "n_gibbs_steps": COUNT,
+    "n_init": (*COUNT, None),
+    "n_iter_no_change": (0, -1, 2.5, "8"),
+    "n_noise": COUNT,
+    "net_params": (3, "fast"),
+    "noise_scale": RATE,
+    "objective": CHOICE,
+    "optimizer": CHOICE,
+    "output": CHOICE,
+    "precisions_init": ("random", [[0.0]], [[-1.0] * 6] * 4, [[NAN] * 6] * 4),
+    "radius": (-1, 2.5, "8", NAN),
+    "random_state": ("seed", -1, 0.5, np.random.default_rng(0)),
+    "reg_covar": (-1.0, NAN, "much"),
+    "ridge": (-1.0, math.inf, NAN, "much"),
+    "shrinkage": (-0.1, 1.1, NAN, "no such choice"),
+    "structure": CHOICE,
+    "tol": (-1.0, NAN, "much"),
+    "trim": (-0.1, 0.6, NAN, "much"),
+    "validation_fraction": (0.0, 1.0, -0.1, NAN, "much"),
+    "value_range": CHOICE,
+    "verbose": (-1, "much"),
+    "warm_start": ("much", 0.5),
+    "weights_init": ("random", [0.5], [0.5, 0.5, 0.5, -0.5], [NAN] * 4),
+}
+
+# Parameters that are tested on their own, with what holds for them.
+ELSEWHERE = {"device": "test_containers.py"}
+
+# Read when learning begins, not when it goes on.
+STARTS = ("init", "means_init", "precisions_init", "weights_init")
+
+# Values too large for any machine: refused by a check or by the allocator, never half done.
+TOO_LARGE = {"n_components": 2**44, "n_clusters": 2**44}

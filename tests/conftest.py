@@ -1,0 +1,91 @@
+"""Options, fixtures and profiles for the whole suite.
+
+``--device`` and ``--dtype`` choose where and in what precision the device tests run.
+``SKLEBM_TEST_FULL=1`` runs every case of the large tables, which are sampled otherwise.
+"""
+
+import os
+import sys
+
+# SciPy reads this once, when it is imported: without it scikit-learn skips its array API checks.
+if "scipy" in sys.modules and not os.environ.get("SCIPY_ARRAY_API"):
+    raise RuntimeError(
+        "SCIPY_ARRAY_API=1 must be set before SciPy is imported: run `make test`, or "
+        "`SCIPY_ARRAY_API=1 python -m pytest`."
+    )
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+from tests.sampling import FULL
+
+# Rounding depends on the number of threads: with one, a failure here is a failure there. The rows
+# of the tests are few, and more threads would only wait for each other.
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile(
+    "ci", max_examples=25, derandomize=True, deadline=None, database=None
+)
+hypothesis.settings.register_profile(
+    "full",
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("full" if FULL else "ci")
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("sklebm")
+    group.addoption("--device", default="cpu", help="torch device of the device tests")
+    group.addoption(
+        "--dtype", default="float64", choices=["float64", "float32"], help="precision of their data"
+    )
+
+
+def pytest_collection_modifyitems(items):
+    """Whatever asks for a device is a device test, which `make test-gpu` selects."""
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture
+def device(request):
+    """The torch device chosen on the command line; skips where it does not exist."""
+    chosen = torch.device(request.config.getoption("--device"))
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device: torch.cuda.is_available() is False")
+    return chosen
+
+
+@pytest.fixture
+def dtype(request):
+    """The floating-point dtype chosen on the command line."""
+    return np.dtype(request.config.getoption("--dtype"))
+
+
+@pytest.fixture
+def set_threads():
+    """``torch.set_num_threads``, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data_dir():
+    """The folder of external data sets; skips where it is not configured."""
+    folder = os.environ.get("SKLEBM_DATA")
+    if not folder:
+        pytest.skip("needs external data: SKLEBM_DATA is not set")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"SKLEBM_DATA={folder!r} is not a folder")
+    return path

@@ -1,0 +1,266 @@
+"""What the tests add to the one registry, ``sklebm.ESTIMATORS``: one entry per estimator.
+
+An entry holds constructor arguments and ground truths only. Which tests an estimator has to pass
+follows from what it can do (``has(estimator, "transform")``), never from its name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.base import BaseEstimator
+
+import sklebm
+
+N_FEATURES = 6
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Constructor arguments and ground truth of one estimator.
+
+    Parameters
+    ----------
+    quick : mapping
+        Arguments for a fit of some milliseconds that still learns the rows of ``make_rows``.
+    untrained : mapping
+        On top of ``quick``: arguments that stop at, or right after, the initialisation. Empty for
+        a closed form.
+    variants : tuple of mappings
+        Other settings that take different paths through the code.
+    seeded : mapping
+        On top of ``quick``: arguments under which the fit draws random numbers, if ``quick`` alone
+        does not.
+    free_energy : callable
+        ``free_energy(fitted, X) -> ndarray``: the equation in plain float64 NumPy.
+    """
+
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    untrained: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
+    seeded: Mapping[str, Any] = field(default_factory=dict)
+    free_energy: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
+
+
+def gaussian_free_energy(model: Any, X: Any) -> Any:
+    """Half the squared Mahalanobis distance, by a solve with the whole covariance."""
+    centred = np.asarray(X, np.float64) - model.mean_
+    covariance = (1 - model.shrinkage_) * model.covariance_ + model.ridge_ * np.eye(
+        len(model.mean_)
+    )
+    return 0.5 * np.einsum("nd,dn->n", centred, np.linalg.solve(covariance, centred.T))
+
+
+def precision_free_energy(model: Any, X: Any) -> Any:
+    """Half the squared Mahalanobis distance, by the covariance instead of the precision."""
+    centred = np.asarray(X, np.float64) - model.location_
+    return 0.5 * np.einsum("nd,dn->n", centred, np.linalg.solve(model.covariance_, centred.T))
+
+
+def prototype_free_energy(model: Any, X: Any) -> Any:
+    """-1/beta log sum_k exp(-beta |x - w_k|^2), from the differences."""
+    gaps = np.asarray(X, np.float64)[:, None] - model.cluster_centers_.astype(np.float64)
+    return -logsumexp(-model.beta_ * (gaps**2).sum(axis=2), axis=1) / model.beta_
+
+
+def mixture_free_energy(model: Any, X: Any) -> Any:
+    """-log sum_k w_k N(x; m_k, diag v_k), from scipy's densities."""
+    components = zip(model.weights_, model.means_, model.covariances_, strict=True)
+    terms = [
+        np.log(weight) + multivariate_normal(mean, np.diag(variances)).logpdf(X)
+        for weight, mean, variances in components
+    ]
+    return -logsumexp(terms, axis=0)
+
+
+def bernoulli_free_energy(model: Any, X: Any) -> Any:
+    """-b'v - sum_j log(1 + exp(c_j + w_j'v))."""
+    v = np.asarray(X, np.float64)
+    inputs = model.intercept_hidden_ + v @ model.components_.T.astype(np.float64)
+    return -(v @ model.intercept_visible_) - np.logaddexp(0.0, inputs).sum(axis=1)
+
+
+ENTRIES: dict[str, Entry] = {
+    "BernoulliRBM": Entry(
+        quick={
+            "n_components": 8,
+            "learning_rate": 0.5,
+            "batch_size": 10,
+            "max_epochs": 40,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        free_energy=bernoulli_free_energy,
+    ),
+    "EnergyGaussianMixture": Entry(
+        quick={"n_components": 4, "covariance_type": "diag", "random_state": 0},
+        untrained={"max_iter": 1, "init": "random"},
+        variants=(
+            {"n_components": 3, "covariance_type": "full", "n_init": 2},
+            {"n_components": 3, "covariance_type": "tied", "batch_size": 16},
+            {"n_components": 3, "covariance_type": "spherical", "init": "random"},
+        ),
+        free_energy=mixture_free_energy,
+    ),
+    "EnergyKMeans": Entry(
+        quick={"n_clusters": 4, "random_state": 0},
+        untrained={"max_iter": 1},
+        variants=(
+            {"output": "onehot"},
+            {"output": "responsibility"},
+            {"output": "triangle"},
+            {"n_init": 3, "tol": 0.0},
+        ),
+        free_energy=prototype_free_energy,
+    ),
+    "EnergyOutlierDetector": Entry(
+        seeded={"calibration": 0.25},
+        variants=(
+            {"calibration": 0.25, "trim": 0.1, "random_state": 0},
+            {"contamination": 0.1},
+            {"estimator": sklebm.EnergyKMeans(4, random_state=0)},
+            {"estimator": [("a", sklebm.PCAWhitener()), ("b", sklebm.ZCAWhitener(1))]},
+        ),
+    ),
+    "GaussianEnergy": Entry(
+        variants=(
+            {"structure": "diagonal"},
+            {"structure": "banded"},
+            {"structure": "banded", "objective": "score_matching", "ridge": 0.1},
+            {"structure": "diagonal", "objective": "noise_contrastive", "random_state": 0},
+        ),
+        seeded={"objective": "conditional_noise_contrastive"},
+        free_energy=precision_free_energy,
+    ),
+    "PCAWhitener": Entry(
+        variants=(
+            {"n_components": 1},
+            {"n_components": 0.8, "ridge": 0.1},
+            {"shrinkage": "ledoit_wolf"},
+        ),
+        free_energy=gaussian_free_energy,
+    ),
+    "ZCAWhitener": Entry(
+        variants=(
+            {"n_components": 1},
+            {"n_components": 0.8, "ridge": 0.1},
+            {"shrinkage": "ledoit_wolf"},
+        ),
+        free_energy=gaussian_free_energy,
+    ),
+}
+
+NAMES = sorted(sklebm.ESTIMATORS)
+
+
+def make(name: str, **changes: Any) -> Any:
+    """A quick estimator; ``changes`` override its arguments."""
+    return getattr(sklebm, name)(**{**entry(name).quick, **changes})
+
+
+def make_seeded(name: str, random_state: Any) -> Any:
+    """A quick estimator whose fit draws random numbers."""
+    return make(name, **{**entry(name).seeded, "random_state": random_state})
+
+
+def make_brief(name: str, **changes: Any) -> Any:
+    """An estimator that fits at once, for tests in which it need not have learnt much."""
+    model = make(name)
+    brief = {"max_epochs": 2} if is_gradient_trained(model) else {}
+    return model.set_params(**{**brief, **changes})
+
+
+def entry(name: str) -> Entry:
+    """The entry of an estimator; an empty one until it has its own."""
+    return ENTRIES.get(name, Entry())
+
+
+def make_variants(name: str) -> list[Any]:
+    """The quick estimator and its variants."""
+    return [make(name), *(make(name, **variant) for variant in entry(name).variants)]
+
+
+def names_with(*methods: str) -> list[str]:
+    """Names of the estimators that have all of these methods."""
+    return [name for name in NAMES if all(hasattr(make(name), method) for method in methods)]
+
+
+def make_rows(
+    n_rows: int = 120, seed: int = 0, dtype: Any = np.float64, noise: float = 0.08
+) -> Any:
+    """Rows that every model can learn: four prototypes in [0, 1] with Gaussian noise.
+
+    The prototypes span all pairs of signs of two hidden factors, so that every feature alone
+    says nothing and their dependence says everything.
+    """
+    generator = np.random.default_rng(seed)
+    signs = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [0] * 6])
+    prototypes = 0.1 + 0.8 * signs
+    rows = prototypes[generator.integers(4, size=n_rows)]
+    rows = rows + noise * generator.standard_normal(rows.shape)
+    return np.clip(rows, 0.0, 1.0).astype(dtype)
+
+
+def shuffle_columns(X: Any, seed: int = 0) -> Any:
+    """Rows with the same marginals and no dependence between the features."""
+    return np.random.default_rng(seed).permuted(X, axis=0)
+
+
+ROW_METHODS = ("transform", "score_samples", "free_energy", "predict", "decision_function")
+
+
+def row_methods(estimator: Any) -> list[str]:
+    """Names of the methods that answer row by row."""
+    return [name for name in ROW_METHODS if hasattr(estimator, name)]
+
+
+def draw_rows(model: Any, n_rows: int, seed: int) -> Any:
+    """Rows from ``sample``; mixtures return the component of each row beside them."""
+    drawn = model.sample(n_rows, random_state=seed)
+    return drawn[0] if isinstance(drawn, tuple) else drawn
+
+
+def is_gradient_trained(estimator: Any) -> bool:
+    """True for models that follow stochastic gradients."""
+    return "max_epochs" in estimator.get_params(deep=False)
+
+
+def takes(estimator: Any, parameter: str) -> bool:
+    """True if the constructor has this parameter."""
+    return parameter in estimator.get_params(deep=False)
+
+
+def fit_takes(estimator: Any, argument: str) -> bool:
+    """True if ``fit`` has this argument."""
+    return argument in inspect.signature(estimator.fit).parameters
+
+
+def fitted_state(estimator: Any) -> dict[str, Any]:
+    """The public fitted attributes."""
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if name.endswith("_") and not name.startswith("_")
+    }
+
+
+def freeze(value: Any) -> Any:
+    """A comparable image of a value, exact to the last bit."""
+    if isinstance(value, np.ndarray):
+        content = repr(value.tolist()) if value.dtype == object else value.tobytes()
+        return (value.dtype.str, value.shape, content)
+    if isinstance(value, BaseEstimator):
+        return (type(value).__name__, freeze(vars(value)))
+    if isinstance(value, Mapping):
+        return {key: freeze(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [freeze(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value).hex()
+    return repr(value)

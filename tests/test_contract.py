@@ -1,0 +1,389 @@
+"""The contract of every estimator: what fit promises, and what scores mean."""
+
+import copy
+import io
+import json
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils import estimator_html_repr
+
+from tests.registry import (
+    NAMES,
+    draw_rows,
+    entry,
+    fitted_state,
+    freeze,
+    is_gradient_trained,
+    make,
+    make_rows,
+    make_variants,
+    names_with,
+    row_methods,
+    shuffle_columns,
+)
+from tests.subprocesses import run_python
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def every_with(*methods):
+    """Every estimator that has these methods."""
+    return pytest.mark.parametrize("name", names_with(*methods))
+
+
+# ---------------------------------------------------------------- fit
+
+
+@every
+def test_fit_twice_is_fit_once_to_the_last_bit(name):
+    model = make(name)
+    once = freeze(fitted_state(model.fit(make_rows())))
+    assert freeze(fitted_state(model.fit(make_rows()))) == once
+    assert freeze(fitted_state(clone(model).fit(make_rows()))) == once
+
+
+@every
+def test_fit_after_fit_on_another_width_starts_again(name):
+    model = make(name).fit(make_rows()[:, :4])
+    assert freeze(model.fit(make_rows())) == freeze(make(name).fit(make_rows()))
+
+
+@every
+def test_fit_ignores_class_labels(name):
+    X = make_rows()
+    y = np.arange(len(X)) % 3
+    assert freeze(fitted_state(make(name).fit(X, y))) == freeze(fitted_state(make(name).fit(X)))
+
+
+@every
+@pytest.mark.parametrize("was_fitted", [False, True])
+@pytest.mark.parametrize("fault", [RuntimeError("fault"), KeyboardInterrupt(), MemoryError()])
+def test_a_fault_in_fit_leaves_the_estimator_as_it_was(name, was_fitted, fault, monkeypatch):
+    model = make(name)
+    if was_fitted:
+        model.fit(make_rows())
+    before = freeze(vars(model))
+    learn = type(model)._fit
+
+    def learn_and_fail(*args, **kwargs):
+        learn(*args, **kwargs)
+        raise fault
+
+    monkeypatch.setattr(type(model), "_fit", learn_and_fail)
+    with pytest.raises(type(fault)):
+        model.fit(make_rows(seed=1)[:, :3])
+    assert freeze(vars(model)) == before
+
+
+@every
+@pytest.mark.parametrize("was_fitted", [False, True])
+def test_failed_validation_leaves_the_estimator_as_it_was(name, was_fitted):
+    model = make(name)
+    if was_fitted:
+        model.fit(make_rows())
+    before = freeze(vars(model))
+    for method in ("fit", "partial_fit"):
+        if hasattr(model, method):
+            with pytest.raises(ValueError, match="NaN"):
+                getattr(model, method)(np.full((40, 6), np.nan))
+            assert freeze(vars(model)) == before
+
+
+@every
+def test_methods_before_fit_say_so(name):
+    model = make(name)
+    for method in [*row_methods(model), *(["score"] if hasattr(model, "score") else [])]:
+        with pytest.raises(NotFittedError, match=f"{name} instance is not fitted yet"):
+            getattr(model, method)(make_rows())
+
+
+@every
+def test_fitted_state_is_numpy_and_plain_scalars_only(name):
+    """State that pickles anywhere, goes through skops and loads without a GPU."""
+    allowed = (np.ndarray, np.generic, int, float, str, bool, type(None))
+
+    def check(value, path):
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                check(item, path)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                check(item, f"{path}[{key!r}]")
+        elif hasattr(value, "get_params"):  # an estimator inside: its state obeys the same rule
+            for key, item in fitted_state(value).items():
+                check(item, f"{path}.{key}")
+        else:
+            assert isinstance(value, allowed), f"{path} is a {type(value)}"
+
+    for model in make_variants(name):
+        for key, value in fitted_state(model.fit(make_rows())).items():
+            check(value, key)
+    assert "n_features_in_" in vars(model)
+
+
+# ---------------------------------------------------------------- partial_fit
+
+
+def chunkings(rows):
+    """Ways to cut rows, among them one row at a time and a last chunk of one row."""
+    yield [rows]
+    yield np.array_split(rows, 10)
+    yield [rows[:7], *np.array_split(rows[7:-1], 3), rows[-1:]]
+    yield [rows[i : i + 1] for i in range(len(rows))]
+
+
+@every_with("partial_fit")
+def test_partial_fit_does_not_depend_on_chunks(name):
+    first, rest = make_rows(40), make_rows(143, seed=1)
+    X_test = make_rows(200, seed=2)
+    models = []
+    for chunks in chunkings(rest):
+        model = make(name).partial_fit(first)
+        for chunk in chunks:
+            assert model.partial_fit(chunk) is model
+        models.append(model)
+    scores = [model.score_samples(X_test) for model in models]
+    if is_gradient_trained(models[0]):
+        # Steps of other sizes walk another path: they agree as two seeds do.
+        others = [make(name, random_state=seed).partial_fit(first) for seed in range(1, 7)]
+        means = [model.partial_fit(rest).score_samples(X_test).mean() for model in others]
+        assert max(abs(s.mean() - scores[0].mean()) for s in scores) <= max(means) - min(means)
+    else:
+        for other in scores[1:]:
+            np.testing.assert_allclose(other, scores[0], rtol=1e-10, atol=1e-10)
+
+
+@every_with("partial_fit")
+def test_partial_fit_goes_on_from_fit(name):
+    model = make(name).fit(make_rows())
+    before = model.score_samples(make_rows(seed=1))
+    model.partial_fit(make_rows(seed=1))
+    after = model.score_samples(make_rows(seed=1))
+    assert not np.array_equal(before, after)
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit(make_rows()[:, :3])
+
+
+# ---------------------------------------------------------------- learning
+
+
+def detection(model, seed):
+    """AUROC between held-out rows and rows of the same marginals without dependence."""
+    inliers = make_rows(300, seed=100 + seed)
+    outliers = shuffle_columns(inliers, seed)
+    labels = np.repeat([1, 0], 300)
+    return roc_auc_score(labels, model.score_samples(np.vstack([inliers, outliers])))
+
+
+@every
+def test_learns_the_dependence_between_features(name):
+    """Beats the same model fitted to rows whose features are independent."""
+    trained, blind = [], []
+    for seed in range(5):
+        X = make_rows(300, seed=seed)
+        trained.append(detection(make(name).fit(X), seed))
+        blind.append(detection(make(name).fit(shuffle_columns(X, seed)), seed))
+    assert np.median(trained) >= np.median(blind) + 0.1
+    assert np.median(trained) >= 0.75
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if entry(name).untrained])
+def test_training_beats_the_initialisation_on_held_out_rows(name):
+    gains = []
+    for seed in range(5):
+        # So much noise that a good seeding alone is not yet a good model.
+        X, X_test = make_rows(300, seed, noise=0.4), make_rows(300, 100 + seed, noise=0.4)
+        learner = make(name, random_state=seed).fit(X)
+        start = make(name, random_state=seed, **entry(name).untrained).fit(X)
+        gains.append(learner.score(X_test) - start.score(X_test))
+    assert np.median(gains) > 0
+
+
+# ---------------------------------------------------------------- scores
+
+
+@every_with("free_energy")
+def test_free_energy_is_the_equation(name):
+    model = make(name).fit(make_rows())
+    X = make_rows(60, seed=1)
+    truth = entry(name).free_energy(model, X)
+    np.testing.assert_allclose(model.free_energy(X), truth, rtol=1e-9, atol=1e-9)
+
+
+@every_with("free_energy")
+def test_scores_follow_the_free_energy(name):
+    """log p(x) = -beta F(x) - log Z: one slope, one constant."""
+    model = make(name).fit(make_rows())
+    X = make_rows(50, seed=1)
+    rest = model.score_samples(X) + getattr(model, "beta_", 1.0) * model.free_energy(X)
+    np.testing.assert_allclose(rest, rest[0], rtol=0, atol=1e-9 * (1 + abs(rest[0])))
+
+
+@every_with("score")
+def test_score_is_the_mean_of_score_samples(name):
+    X = make_rows(77, seed=1)
+    model = make(name).fit(make_rows())
+    score = model.score(X)
+    assert isinstance(score, float)
+    assert score == pytest.approx(float(np.mean(model.score_samples(X))), rel=1e-12)
+
+
+@every
+def test_scores_vary(name):
+    X = make_rows(seed=1)
+    scores = make(name).fit(make_rows()).score_samples(X)
+    assert scores.shape == (len(X),)
+    assert scores.std() > 1e-3 * (1 + abs(scores.mean()))
+
+
+@every
+def test_rows_are_independent_of_their_company(name):
+    """Any order and any subset of rows gets the same answers, 1, 7 or many at a time."""
+    X = make_rows(2000, seed=1)
+    order = np.random.default_rng(0).permutation(len(X))
+    for model in make_variants(name):
+        model.fit(make_rows())
+        for method in row_methods(model):
+            function = getattr(model, method)
+            whole = function(X)
+            same = {"rtol": 1e-10, "atol": 1e-10, "err_msg": f"{model}.{method}"}
+            np.testing.assert_allclose(function(X[order]), whole[order], **same)
+            for size in (1, 7):
+                parts = [function(X[i : i + size]) for i in range(0, 70, size)]
+                np.testing.assert_allclose(np.concatenate(parts), whole[:70], **same)
+
+
+@every
+def test_row_methods_change_nothing(name):
+    model = make(name).fit(make_rows())
+    before, X = freeze(vars(model)), make_rows(seed=1)
+    copy_of_X = X.copy()
+    for method in row_methods(model):
+        first = getattr(model, method)(X)
+        np.testing.assert_array_equal(getattr(model, method)(X), first)
+    assert freeze(vars(model)) == before
+    np.testing.assert_array_equal(X, copy_of_X)
+
+
+@every
+def test_inverse_transform_has_the_shape_of_the_input(name):
+    for model in make_variants(name):
+        model.fit(make_rows())
+        if not hasattr(model, "inverse_transform"):
+            continue
+        codes = model.transform(make_rows(9))
+        assert model.inverse_transform(codes).shape == (9, model.n_features_in_)
+        with pytest.raises(ValueError, match="columns"):
+            model.inverse_transform(np.ones((2, codes.shape[1] + 1)))
+
+
+@every_with("sample")
+def test_samples_are_reproducible_draws(name):
+    model = make(name).fit(make_rows())
+    with pytest.raises(ValueError, match="n_samples"):
+        model.sample(0)
+    first = draw_rows(model, 50, 0)
+    assert first.shape == (50, model.n_features_in_)
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(draw_rows(model, 50, 0), first)
+    assert not np.array_equal(draw_rows(model, 50, 1), first)
+
+
+# ---------------------------------------------------------------- copies
+
+
+@every
+def test_copies_answer_alike(name):
+    X = make_rows(seed=1)
+    for model in make_variants(name):
+        model.fit(make_rows())
+        buffer = io.BytesIO()
+        joblib.dump(model, buffer)
+        buffer.seek(0)
+        for twin in (pickle.loads(pickle.dumps(model)), joblib.load(buffer), copy.deepcopy(model)):
+            assert freeze(vars(twin)) == freeze(vars(model))
+            for method in row_methods(model):
+                expected = getattr(model, method)(X)
+                np.testing.assert_array_equal(getattr(twin, method)(X), expected)
+
+
+@every
+def test_pickles_in_every_place(name):
+    X = make_rows()
+    models = [make(name), make_pipeline(MinMaxScaler(), make(name)), make(name).fit(X)]
+    models.append(GridSearchCV(make(name), {}, cv=2).fit(X))
+    for model in models:
+        pickle.loads(pickle.dumps(model)).fit(X)
+
+
+def test_pickles_open_in_another_process(tmp_path):
+    models = {name: make(name).fit(make_rows()) for name in NAMES}
+    (tmp_path / "models.pkl").write_bytes(pickle.dumps((models, make_rows(5))))
+    code = (
+        "import json, pickle, sys; models, X = pickle.load(open(sys.argv[1], 'rb'));"
+        "print(json.dumps({name: m.score_samples(X).tolist() for name, m in models.items()}))"
+    )
+    answer = json.loads(run_python(code, tmp_path / "models.pkl"))
+    for name, model in models.items():
+        # Another process may have another number of threads, hence another rounding.
+        np.testing.assert_allclose(answer[name], model.score_samples(make_rows(5)), rtol=1e-12)
+
+
+@every
+def test_skops_needs_to_trust_our_classes_only(name):
+    model = make(name).fit(make_rows())
+    stored = skops.io.dumps(model)
+    untrusted = skops.io.get_untrusted_types(data=stored)
+    assert all(kind.startswith("sklebm.") for kind in untrusted)
+    twin = skops.io.loads(stored, trusted=untrusted)
+    np.testing.assert_array_equal(
+        twin.score_samples(make_rows(9)), model.score_samples(make_rows(9))
+    )
+
+
+@every
+def test_clone_keeps_parameters_and_forgets_the_fit(name):
+    for model in make_variants(name):
+        twin = clone(model.fit(make_rows()))
+        assert freeze(twin.get_params()) == freeze(model.get_params())
+        assert not fitted_state(twin)
+
+
+@every
+def test_html_names_the_estimator_and_links_nowhere_else(name):
+    for model in (make(name), make(name).fit(make_rows())):
+        html = estimator_html_repr(model)
+        assert name in html
+        assert "None/" not in html
+        assert f"/generated/sklearn.{name}" not in html
+
+
+# ---------------------------------------------------------------- searches
+
+
+@every_with("score")
+def test_two_jobs_find_what_one_finds(name):
+    X = make_rows()
+    alone = cross_val_score(make(name), X, cv=4)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        together = cross_val_score(make(name), X, cv=4, n_jobs=2)
+    np.testing.assert_array_equal(alone, together)
+
+
+@every_with("score")
+def test_works_in_a_cached_pipeline(name, tmp_path):
+    cached = make_pipeline(MinMaxScaler(), make(name), memory=joblib.Memory(tmp_path, verbose=0))
+    plain = make_pipeline(MinMaxScaler(), make(name))
+    X = make_rows()
+    for _ in range(2):
+        assert cached.fit(X).score(X) == plain.fit(X).score(X)

@@ -1,0 +1,60 @@
+"""Row-wise methods stream: a million rows need no more memory than the answer and the chunks."""
+
+import json
+import sys
+
+import pytest
+
+from tests.registry import NAMES
+from tests.sampling import sample_cases
+from tests.subprocesses import run_python
+
+WORKING_MEMORY = 64  # MiB
+# What one chunk may take beyond its budget: its own float32 rows, and the previous chunk's answer.
+OVERHEAD = 24  # MiB
+# The C library gives freed blocks back at once, so that the peak is what was in use at one time.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+
+MEASURE = """
+import json, re, sys, warnings
+import numpy as np, sklearn, torch
+from tests.registry import N_FEATURES, make_brief, make_rows, row_methods
+
+sklearn.set_config(working_memory=int(sys.argv[2]))
+torch.set_num_threads(1)
+names = sys.argv[3:]
+
+def status(field):
+    return int(re.search(rf"{field}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+
+def peak_of(function, X):
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts again at what is in use now
+    before = status("VmRSS")
+    answer = function(X)
+    return status("VmHWM") - before, answer.nbytes / 2**20
+
+X = np.empty((int(sys.argv[1]), 64), dtype=np.float32)
+generator = np.random.default_rng(0)
+for part in np.array_split(X, 50):
+    generator.random(out=part, dtype=np.float32)
+
+report = {}
+for name in names:
+    model = make_brief(name).fit(X[:2000])
+    for method in row_methods(model):
+        function = getattr(model, method)
+        function(X[:2000])  # lazy imports, and buffers that libraries keep
+        report[f"{name}.{method}"] = peak_of(function, X)
+print(json.dumps(report))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
+def test_a_million_rows_stay_within_working_memory():
+    names = sample_cases(NAMES, limit=4, key=lambda name: "")
+    n_rows = 1_000_000
+    report = json.loads(run_python(MEASURE, n_rows, WORKING_MEMORY, *names, **ALLOCATOR))
+    assert report
+    for what, (grown, answer) in report.items():
+        # X itself, 244 MiB, was there before: a copy of it would show.
+        assert grown <= answer + WORKING_MEMORY + OVERHEAD, f"{what}: {grown:.0f} MiB"

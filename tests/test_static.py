@@ -1,0 +1,231 @@
+"""What the source may not contain, how large it may grow, and who may import whom."""
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+import sklebm
+from tests.registry import NAMES
+from tests.subprocesses import ROOT, run_python
+
+PACKAGE = ROOT / "sklebm"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+each_module = pytest.mark.parametrize(
+    "path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES]
+)
+
+# Code execution from data, other people's random numbers, and obscure failures on a GPU.
+FORBIDDEN = {
+    "torch.load": "unpickles",
+    "torch.jit": "parses and runs code",
+    "torch.package": "unpickles",
+    "torch.hub": "downloads and runs code",
+    "joblib.load": "unpickles",
+    "pickle": "runs code on loading",
+    "cPickle": "runs code on loading",
+    "cloudpickle": "runs code on loading",
+    "dill": "runs code on loading",
+    "shelve": "unpickles",
+    "marshal": "loads code",
+    "eval": "runs code",
+    "exec": "runs code",
+    "compile": "builds code",
+    "__import__": "imports by a name that may come from a file",
+    "torch.bernoulli": "asserts on the GPU when a probability is NaN: compare uniforms instead",
+    "torch.manual_seed": "is global: use sklebm._random.make_generator",
+    "torch.cuda.manual_seed": "is global",
+    "torch.cuda.manual_seed_all": "is global",
+    "torch.seed": "is global",
+    "torch.random.manual_seed": "is global",
+    "torch.set_default_dtype": "is global",
+    "torch.set_default_device": "is global",
+    "torch.set_num_threads": "is global",
+    "torch.use_deterministic_algorithms": "is global",
+    "torch.cuda.empty_cache": "stalls every user of the device",
+    "numpy.random.seed": "is global",
+    "numpy.random.set_state": "is global",
+    "random.seed": "is global",
+    "numpy.load": "may unpickle: use safetensors",
+    "os.system": "runs a shell",
+    "subprocess": "runs programs",
+}
+
+# Functions of torch and NumPy that draw: they need a generator of their own.
+DRAWS = {f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "normal")} | {
+    f"torch.{name}"
+    for name in ("multinomial", "poisson", "rand_like", "randn_like", "randint_like")
+}
+
+
+def imported_names(tree):
+    """What each local name stands for: ``np`` -> ``numpy``."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                names[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return names
+
+
+def full_name(node, names):
+    """The dotted name of an expression, with import aliases resolved."""
+    if isinstance(node, ast.Attribute):
+        owner = full_name(node.value, names)
+        return f"{owner}.{node.attr}" if owner else ""
+    return names.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+
+def used_names(tree):
+    """Every dotted name that a module uses or imports, with its line."""
+    names = imported_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            yield full_name(node, names), node.lineno
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+@each_module
+def test_nothing_forbidden(path):
+    tree = ast.parse(path.read_text())
+    for name, line in used_names(tree):
+        for forbidden, reason in FORBIDDEN.items():
+            found = name == forbidden or name.startswith(f"{forbidden}.")
+            assert not found, f"{path}:{line}: {name} {reason}"
+
+
+@each_module
+def test_every_draw_names_its_generator(path):
+    tree = ast.parse(path.read_text())
+    names = imported_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and full_name(node.func, names) in DRAWS:
+            given = {keyword.arg for keyword in node.keywords}
+            assert "generator" in given, f"{path}:{node.lineno}: draws from the global generator"
+
+
+def test_the_search_sees_through_aliases():
+    tree = ast.parse("import torch as t, numpy as np\nfrom torch import load as l\nl('x')\nt.jit.x")
+    names = {name for name, _ in used_names(tree)}
+    assert {"torch.load", "torch.jit.x"} <= names
+
+
+@each_module
+def test_modules_can_be_read_in_one_sitting(path):
+    tree = ast.parse(path.read_text())
+    is_estimator = any(isinstance(node, ast.ClassDef) and node.name in NAMES for node in tree.body)
+    n_lines, limit = len(path.read_text().splitlines()), 320 if is_estimator else 400
+    assert n_lines <= limit, (
+        f"{path} has {n_lines} lines, more than {limit}: it has two ideas in it"
+    )
+
+
+@each_module
+def test_modules_say_what_they_are(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+# ---------------------------------------------------------------- layers
+
+# From the bottom: a layer imports from those above it in this list, never from those below.
+LAYERS = (
+    ("energies",),
+    ("inference",),
+    ("objectives",),
+    ("_private", "_random", "_rows", "_progress", "_state", "_pickling", "_encoding"),
+    ("base",),
+    ("training",),
+)
+PURE = ("energies", "inference", "objectives")
+PURE_IMPORTS = {"torch", "numpy", "numba", "scipy", "sklebm"}
+
+
+def imported_modules(path):
+    """Every module that a file imports, wherever in the file, with its line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.lineno
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+
+
+@each_module
+def test_nothing_imports_upwards(path):
+    rank = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module, line in imported_modules(path):
+        if module.startswith("sklebm."):
+            part = module.split(".")[1]
+            allowed = rank.get(part, len(LAYERS)) <= rank.get(own, len(LAYERS))
+            assert allowed, f"{path}:{line}: {module}"
+
+
+@pytest.mark.parametrize("part", [part for part in PURE if (PACKAGE / part).is_dir()])
+def test_mathematics_imports_torch_only(part):
+    for path in sorted((PACKAGE / part).rglob("*.py")):
+        for module, line in imported_modules(path):
+            top = module.split(".")[0]
+            assert top in PURE_IMPORTS or top in sys.stdlib_module_names, f"{path}:{line}: {module}"
+
+
+@each_module
+def test_private_parts_stay_private(path):
+    """A part of the package uses the underscored modules of another part never."""
+    own = path.relative_to(PACKAGE).parts[0]
+    for module, line in imported_modules(path):
+        package, part, *inner = [*module.split("."), "", ""][:3]
+        if package == "sklebm" and part != own:
+            assert not any(name.startswith("_") for name in inner), f"{path}:{line}: {module}"
+
+
+# ---------------------------------------------------------------- import
+
+
+def test_importing_sklebm_is_lazy():
+    """Neither skorch nor matplotlib nor any estimator is imported before it is used."""
+    loaded = run_python("import sys, sklebm; print(*sys.modules, sep='\\n')").split()
+    for name in ("skorch", "matplotlib", "accelerate", "rich", "numba", "pandas", "polars"):
+        assert name not in loaded
+    assert [name for name in loaded if name.startswith("sklebm.")] == []
+
+
+def test_everything_public_is_importable_flat():
+    names = run_python(
+        "import sklebm\nfor name in sklebm.__all__: print(getattr(sklebm, name) is not None)\n"
+        "from sklebm import *"
+    ).split()
+    assert names == ["True"] * len(sklebm.__all__)
+
+
+def test_one_estimator_does_not_load_the_others():
+    loaded = run_python("import sys; from sklebm import PCAWhitener; print(*sys.modules)").split()
+    assert "sklebm.linear" in loaded
+    assert "sklebm.mixture" not in loaded
+    assert "skorch" not in loaded
+    assert "matplotlib" not in loaded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_estimators_live_in_the_family_that_the_table_says(name):
+    family = sklebm.ESTIMATORS[name]
+    module = importlib.import_module(family)
+    assert name in module.__all__
+    assert getattr(module, name) is getattr(sklebm, name)
+    home = Path(importlib.import_module(getattr(sklebm, name).__module__).__file__)
+    assert home.is_relative_to(PACKAGE / family.removeprefix("sklebm.").replace(".", "/"))
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchModel'"):
+        _ = sklebm.NoSuchModel
+    assert set(NAMES) <= set(dir(sklebm))

@@ -1,0 +1,94 @@
+"""Rows stream through in chunks: the same answers whatever the memory, and no more than allowed."""
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+
+import sklebm._rows
+from tests.registry import NAMES, make, make_rows, make_variants, row_methods
+
+every = pytest.mark.parametrize("name", NAMES)
+TINY = 0.001  # MiB: a few rows at a time
+
+
+@every
+def test_answers_do_not_depend_on_working_memory(name):
+    X = make_rows(400, seed=1)
+    for model in make_variants(name):
+        model.fit(make_rows())
+        for method in row_methods(model):
+            whole = getattr(model, method)(X)
+            with sklearn.config_context(working_memory=TINY):
+                pieces = getattr(model, method)(X)
+            np.testing.assert_allclose(pieces, whole, rtol=1e-10, atol=1e-10)
+
+
+@every
+def test_fits_do_not_depend_on_working_memory(name):
+    X = make_rows(400)
+    whole = make(name).fit(X).score_samples(X)
+    with sklearn.config_context(working_memory=TINY):
+        model = make(name).fit(X)
+    np.testing.assert_allclose(model.score_samples(X), whole, rtol=1e-8, atol=1e-8)
+
+
+class FailsOnce:
+    """Stands in for ``Rows.__getitem__``: runs out of memory at one chunk, or at all large ones."""
+
+    def __init__(self, monkeypatch, error, *, at_chunk=None, larger_than=None):
+        self.error, self.at_chunk, self.larger_than = error, at_chunk, larger_than
+        self.n_calls = 0
+        original = sklebm._rows.Rows.__getitem__
+        monkeypatch.setattr(
+            sklebm._rows.Rows, "__getitem__", lambda rows, index: self(original, rows, index)
+        )
+
+    def __call__(self, original, rows, index):
+        part = original(rows, index)
+        self.n_calls += 1
+        if self.n_calls == self.at_chunk or (self.larger_than and len(part) > self.larger_than):
+            raise self.error
+        return part
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"),
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+]
+
+
+@every
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "torch cpu"])
+@pytest.mark.parametrize("fault", [{"at_chunk": 1}, {"at_chunk": 3}, {"larger_than": 1}])
+def test_out_of_memory_means_smaller_chunks(name, error, fault, monkeypatch):
+    X = make_rows(150, seed=1)
+    model = make(name).fit(make_rows())
+    for method in row_methods(model):
+        expected = getattr(model, method)(X)
+        with monkeypatch.context() as patch, sklearn.config_context(working_memory=TINY):
+            FailsOnce(patch, error, **fault)
+            with pytest.warns(
+                ResourceWarning, match=r"ran out of memory.*working_memory"
+            ) as caught:
+                result = getattr(model, method)(X)
+        assert len(caught) == 1
+        np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-10)
+
+
+@every
+@pytest.mark.filterwarnings("ignore:.*ran out of memory:ResourceWarning")
+def test_not_even_one_row_fits(name, monkeypatch):
+    model = make(name).fit(make_rows())
+    FailsOnce(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), larger_than=0.5)
+    with pytest.raises(MemoryError, match="even for one row"):
+        model.score_samples(make_rows())
+
+
+@every
+def test_other_faults_are_not_taken_for_memory(name, monkeypatch):
+    model = make(name).fit(make_rows())
+    FailsOnce(monkeypatch, RuntimeError("a bug"), at_chunk=1)
+    with pytest.raises(RuntimeError, match="a bug"):
+        model.score_samples(make_rows())
