@@ -134,6 +134,10 @@ def leave_digits_out(images: np.ndarray, labels: np.ndarray) -> list[Split]:
 # ---- the three steps --------------------------------------------------------
 
 
+def describe(candidate: dict[str, Any]) -> str:
+    return ", ".join(f"{key.split('__')[-1]}={value}" for key, value in candidate.items())
+
+
 def select(method: Method, images: np.ndarray, splits: list[Split]) -> list[dict[str, Any]]:
     """The one candidate with the best held-out score, or all for the test to choose from."""
     if not method.has_score:
@@ -141,7 +145,11 @@ def select(method: Method, images: np.ndarray, splits: list[Split]) -> list[dict
     cv = [(split.train, split.validation) for split in splits]
     search = GridSearchCV(method.pipeline, method.grid, cv=cv, refit=False, n_jobs=2)
     search.set_callbacks(ProgressBar(max_propagation_depth=0))
-    return [search.fit(images).best_params_]
+    results = search.fit(images).cv_results_
+    for candidate, score in zip(results["params"], results["mean_test_score"], strict=True):
+        print(f"  {describe(candidate):40}{score:9.2f}")
+    print(f"{method.name}: {describe(search.best_params_)}")
+    return [search.best_params_]
 
 
 class Detection(NamedTuple):
@@ -217,10 +225,10 @@ def print_detections(detections: dict[str, Detection]) -> None:
             cells = "".join(f"{show(values[:, i, which]):>16}" for i in range(len(GROUPS)))
             print(f"{name:20}{cells}{seconds:9.2f}")
     print("Mean ± standard error over the ten splits; seconds to fit and score one split.")
-    print("* the best of its candidates on the test itself\n")
+    print("* the best of its candidates on the test itself")
+    print("A tie below: a difference of at most the larger standard error, or of 0.0005.\n")
     for name, (candidate, _, _) in detections.items():
-        chosen = (f"{key.split('__')[-1]}={value}" for key, value in candidate.items())
-        print(f"  {name:20}{', '.join(chosen)}")
+        print(f"  {name:20}{describe(candidate)}")
     for which, rate in enumerate(rates):
         print(f"\n{rate}:")
         for i, group in enumerate(GROUPS):
@@ -300,7 +308,6 @@ def main() -> None:
     print("1. Select: the log density of held-out images chooses among 12 candidates\n", flush=True)
     candidates = {method.name: select(method, images, splits) for method in METHODS}
     chosen = candidates[OURS.name][0]
-    print(f"EnergyKMeans: n_clusters={chosen['model__n_clusters']}")
 
     print("\n2. Detect: each digit left out in turn\n", flush=True)
     detections = {m.name: detect(m, candidates[m.name], images, splits) for m in METHODS}

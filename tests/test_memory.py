@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from tests.registry import NAMES
-from tests.sampling import sample_cases
+from tests.sampling import FULL, sample_cases
 from tests.subprocesses import run_python
 
-WORKING_MEMORY = 64  # MiB
+# A million rows take a while: a quarter of them, in less memory, show a copy of X as well.
+N_ROWS, WORKING_MEMORY = (1_000_000, 64) if FULL else (250_000, 16)  # MiB
 # What one chunk may take beyond its budget: its own float32 rows, and the previous chunk's answer.
 OVERHEAD = 24  # MiB
 # The C library gives freed blocks back at once, so that the peak is what was in use at one time.
@@ -50,11 +51,10 @@ print(json.dumps(report))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
-def test_a_million_rows_stay_within_working_memory():
-    names = sample_cases(NAMES, limit=4, key=lambda name: "")
-    n_rows = 1_000_000
-    report = json.loads(run_python(MEASURE, n_rows, WORKING_MEMORY, *names, **ALLOCATOR))
+def test_many_rows_stay_within_working_memory():
+    names = sample_cases(NAMES, limit=5, key=lambda name: "")
+    report = json.loads(run_python(MEASURE, N_ROWS, WORKING_MEMORY, *names, **ALLOCATOR))
     assert report
     for what, (grown, answer) in report.items():
-        # X itself, 244 MiB, was there before: a copy of it would show.
+        # X itself, 61 or 244 MiB, was there before: a copy of it would show.
         assert grown <= answer + WORKING_MEMORY + OVERHEAD, f"{what}: {grown:.0f} MiB"

@@ -6,7 +6,7 @@ import math
 import warnings
 from inspect import signature
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from sklebm._private import Interval, StrOptions
 from sklebm._random import RandomState, draw_seed, make_generator
 from sklebm._rows import Rows, resolve_device, row_slices
 from sklebm._state import Array, Record, Scalar, Spec
+from sklebm.boltzmann._partition import PartitionMethod, compute_partition, no_partition
 from sklebm.energies import BilinearEnergy
-from sklebm.inference import ais, enumeration, gibbs
+from sklebm.inference import gibbs
 from sklebm.objectives import (
     ContrastiveDivergence,
     MaximumLikelihood,
@@ -34,11 +35,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "pcd": PersistentContrastiveDivergence,
     "maximum_likelihood": MaximumLikelihood,
 }
-
-#: Up to this many units in the smaller layer, ``log_partition="auto"`` sums over all states.
-AUTO_EXACT_UNITS = 20
-
-PartitionMethod = Literal["auto", "exact", "ais"]
 
 
 class BoltzmannEstimator(GradientEstimator):
@@ -123,9 +119,9 @@ class BoltzmannEstimator(GradientEstimator):
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         if self.log_partition is None:
-            return {**state, **_no_partition()}
+            return {**state, **no_partition()}
         mean = state["feature_means_"]
-        return {**state, **_partition(energy, mean, self.log_partition, seed, {})}
+        return {**state, **compute_partition(energy, mean, self.log_partition, seed, {})}
 
     def estimate_log_partition(
         self,
@@ -163,7 +159,7 @@ class BoltzmannEstimator(GradientEstimator):
                 raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
         energy = self._energy(resolve_device(self.device, None, self._prefers_cuda))
         seed = draw_seed(random_state)
-        self.__dict__.update(_partition(energy, self.feature_means_, method, seed, options))
+        self.__dict__.update(compute_partition(energy, self.feature_means_, method, seed, options))
         return self
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -387,34 +383,3 @@ class BoltzmannEstimator(GradientEstimator):
 def _check_count(name: str, value: Any) -> None:
     if not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name}={value!r} must be a positive integer.")
-
-
-def _no_partition() -> dict[str, Any]:
-    return {"log_partition_": None, "log_partition_interval_": None}
-
-
-def _partition(
-    energy: BilinearEnergy, mean: Any, method: str, seed: int, options: dict[str, int]
-) -> dict[str, Any]:
-    """log Z and its interval in float64, as fitted attributes."""
-    with torch.no_grad():
-        double = _double_copy(energy)
-        smaller = min(double.weights.shape)
-        if method == "exact" or (method == "auto" and smaller <= AUTO_EXACT_UNITS):
-            value = float(enumeration.log_partition(double))
-            return {"log_partition_": value, "log_partition_interval_": np.array([value, value])}
-        device = double.weights.device
-        base = ais.base_rate_bias(torch.from_numpy(mean).to(device))
-        generator = make_generator(seed, "annealing", device=device)
-        estimate = ais.log_partition(double, base, generator, **options)
-    interval = np.array([estimate.low, estimate.high])
-    return {"log_partition_": estimate.value, "log_partition_interval_": interval}
-
-
-def _double_copy(energy: BilinearEnergy) -> BilinearEnergy:
-    kinds = type(energy.visible), type(energy.hidden)
-    return BilinearEnergy(
-        kinds[0](energy.visible.bias.detach().double()),
-        kinds[1](energy.hidden.bias.detach().double()),
-        energy.weights.detach().double(),
-    )

@@ -74,7 +74,9 @@ class GaussianEnergy(EnergyEstimator):
     n_noise : int, default=10
         Noise points for each row, for the contrastive objectives.
     noise_scale : float, default=1.0
-        Size of the noise relative to the data, for "conditional_noise_contrastive".
+        Size of the noise relative to the data, for "conditional_noise_contrastive". The default
+        suits few features; with d of them, values near 2 / sqrt(d) keep the comparison hard enough
+        to teach something.
     max_iter : int, default=100
         Most Newton steps, where there is no closed form.
     tol : float, default=1e-8

@@ -15,6 +15,7 @@ from sklebm._rows import Rows, resolve_device
 from sklebm._state import Array, Flag, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.inference.conditional_gaussian import conditional_mean
 from sklebm.mixture._mixture_start import covariance_shape
 from sklebm.mixture._range import check_range
@@ -35,15 +36,27 @@ class MixtureEstimator(EnergyEstimator):
     def _n_parameters(self) -> int:
         k, d = self.means_.shape
         per_type = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d}
-        return int(per_type.get(self.covariance_type, k) + k * d + k - 1)
+        return int(per_type.get(self._fitted_type(), k) + k * d + k - 1)
 
     @property
     def precisions_(self) -> Any:
         """Inverse covariances, of the shape of ``covariances_``."""
         factors = self.precisions_cholesky_
-        if self.covariance_type in ("full", "tied"):
+        if self._fitted_type() in ("full", "tied"):
             return factors @ np.swapaxes(factors, -1, -2)
         return factors**2
+
+    def _check_unchanged(self) -> None:
+        """Refuse to go on from a mixture of another size or type than the parameters ask for."""
+        fitted: dict[str, Any] = {"n_components": len(self.weights_)}
+        if self.precisions_cholesky_.shape != (1, 1) or self.covariance_type != "tied":
+            fitted["covariance_type"] = self._fitted_type()
+        for name, value in fitted.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} differs from that of the fitted mixture, "
+                    f"{value!r}: set it back, or call fit to start again."
+                )
 
     def _state_spec(self) -> Spec:
         k, d = self.n_components, self.n_features_in_
@@ -64,7 +77,16 @@ class MixtureEstimator(EnergyEstimator):
     def _mixture(self, device: torch.device) -> GaussianMixture:
         arrays = (self.weights_, self.means_, self.covariances_, self.precisions_cholesky_)
         weights, means, covariances, factors = (torch.from_numpy(a).to(device) for a in arrays)
-        return GaussianMixture(weights, means, covariances, factors, self.covariance_type)
+        return GaussianMixture(weights, means, covariances, factors, self._fitted_type())
+
+    def _fitted_type(self) -> CovarianceType:
+        """The type of the fitted covariances, which stays if the parameter is changed later."""
+        factors, (k, d) = self.precisions_cholesky_, self.means_.shape
+        if factors.ndim != 2:
+            return "full" if factors.ndim == 3 else "spherical"
+        # A triangular factor has a zero in this corner, unless it is a single number: then "tied"
+        # and "diag" are the same model, and "diag" it is.
+        return "diag" if factors.shape == (k, d) and factors[-1, 0] != 0 else "tied"
 
     def _energy(self, device: torch.device) -> GaussianMixtureEnergy:
         return self._mixture(device).energy()

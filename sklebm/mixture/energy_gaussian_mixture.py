@@ -301,6 +301,7 @@ class EnergyGaussianMixture(MixtureEstimator):
             if len(rows) < 2:
                 raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")
             return self._fit(rows, None)
+        self._check_unchanged()
         start = import_block(
             self.training_state_, self._mixture(rows.device), float(self.n_samples_seen_)
         )

@@ -401,6 +401,23 @@ def test_partial_fit_refuses_a_foreign_training_state():
         model.partial_fit(X)
 
 
+@every_type
+@pytest.mark.parametrize("n_components", [1, 4])
+@pytest.mark.parametrize("n_features", [1, 4])
+def test_the_fitted_type_outlives_the_parameter(kind, n_components, n_features):
+    X = make_clusters(n_features=n_features)
+    model = EnergyGaussianMixture(n_components, covariance_type=kind, random_state=0, max_iter=900)
+    expected = model.fit(X).score_samples(X), model.bic(X)
+    for other in TYPES:
+        model.set_params(covariance_type=other)
+        np.testing.assert_array_equal(model.score_samples(X), expected[0])
+    if n_components * n_features > 1:
+        model.set_params(covariance_type="tied" if kind == "diag" else "diag")
+        assert model.bic(X) == expected[1]
+        with pytest.raises(ValueError, match=r"covariance_type=.* differs"):
+            model.partial_fit(X)
+
+
 # ---------------------------------------------------------------- errors
 
 
