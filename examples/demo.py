@@ -1,4 +1,7 @@
-"""The main job on real data: select a model, detect what does not belong, transform.
+"""
+======================================================
+The main job on real data: select, detect, transform
+======================================================
 
 ``make demo`` runs it, in under three minutes on two cores. Nothing is downloaded: the data are
 scikit-learn's 8 x 8 images of digits and its two photographs.
@@ -102,7 +105,7 @@ MACHINE = Method(
     {
         "model__n_components": [32, 64, 128],
         "model__learning_rate": [0.1, 0.3],
-        "model__max_epochs": [10, 40],
+        "model__max_epochs": [5, 20],
         "model__batch_size": [25],
     },
     has_score=True,

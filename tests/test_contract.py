@@ -1,6 +1,7 @@
 """The contract of every estimator: what fit promises, and what scores mean."""
 
 import copy
+import functools
 import io
 import json
 import pickle
@@ -25,6 +26,7 @@ from tests.registry import (
     freeze,
     is_gradient_trained,
     make,
+    make_brief,
     make_rows,
     make_variants,
     names_with,
@@ -68,21 +70,29 @@ def test_fit_ignores_class_labels(name):
 @every
 @pytest.mark.parametrize("was_fitted", [False, True])
 @pytest.mark.parametrize("fault", [RuntimeError("fault"), KeyboardInterrupt(), MemoryError()])
-def test_a_fault_in_fit_leaves_the_estimator_as_it_was(name, was_fitted, fault, monkeypatch):
-    model = make(name)
-    if was_fitted:
-        model.fit(make_rows())
-    before = freeze(vars(model))
-    learn = type(model)._fit
+def test_a_fault_while_learning_leaves_the_estimator_as_it_was(
+    name, was_fitted, fault, monkeypatch
+):
+    """Whatever goes wrong after the learning itself, and before its result is kept."""
+    for method in ("fit", "partial_fit"):
+        model = make_brief(name)
+        if not hasattr(model, method):
+            continue
+        if was_fitted:
+            model.fit(make_rows())
+        before = freeze(vars(model))
+        learn = getattr(type(model), f"_{method}")
 
-    def learn_and_fail(*args, **kwargs):
-        learn(*args, **kwargs)
-        raise fault
+        @functools.wraps(learn)
+        def learn_and_fail(*args, learn=learn, **kwargs):
+            learn(*args, **kwargs)
+            raise fault
 
-    monkeypatch.setattr(type(model), "_fit", learn_and_fail)
-    with pytest.raises(type(fault)):
-        model.fit(make_rows(seed=1)[:, :3])
-    assert freeze(vars(model)) == before
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model), f"_{method}", learn_and_fail)
+            with pytest.raises(type(fault)):
+                getattr(model, method)(make_rows(seed=1))
+        assert freeze(vars(model)) == before
 
 
 @every
