@@ -1,5 +1,6 @@
 """Bad parameters and odd sequences of calls over every estimator."""
 
+import inspect
 import math
 import re
 
@@ -193,7 +194,11 @@ def test_numbers_of_samples_that_are_none(name, n_samples):
 @pytest.mark.skipif(not FULL, reason="large: runs with SKLEBM_TEST_FULL=1")
 @pytest.mark.parametrize("name", names_with("sample"))
 def test_a_million_samples(name):
-    assert make_brief(name).fit(make_rows()).sample(10**6, random_state=0).shape == (10**6, 6)
+    model = make_brief(name).fit(make_rows())
+    short = {"n_steps": 5} if "n_steps" in inspect.signature(model.sample).parameters else {}
+    drawn = model.sample(10**6, random_state=0, **short)
+    # scikit-learn's mixtures return the labels as well
+    assert (drawn[0] if isinstance(drawn, tuple) else drawn).shape == (10**6, 6)
 
 
 @pytest.mark.parametrize("name", names_with("free_energy"))

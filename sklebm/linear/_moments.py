@@ -57,6 +57,14 @@ def update_moments(moments: Moments, x: Tensor) -> Moments:
     return Moments(n_rows, moments.mean + gap * (n_new / n_rows), scatter)
 
 
+def covariance_of(moments: Moments) -> Tensor:
+    """Covariance (divisor n - 1). Features that moved by no more than rounding did not move."""
+    covariance = moments.scatter / max(moments.n_rows - 1, 1)
+    rounding = 4 * torch.finfo(torch.float64).eps * moments.mean.abs()
+    still = covariance.diagonal() <= rounding.square()
+    return covariance.masked_fill(still | still[:, None], 0.0)
+
+
 def _gram(x: Tensor) -> Tensor:
     """X'X. NumPy computes one triangle only, half of the work, where torch computes both."""
     if x.device.type != "cpu":

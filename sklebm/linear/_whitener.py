@@ -17,7 +17,7 @@ from sklebm._rows import Rows
 from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
-from sklebm.linear._moments import Moments, empty_moments, stream_moments
+from sklebm.linear._moments import Moments, covariance_of, empty_moments, stream_moments
 from sklebm.linear._spectrum import principal_axes
 
 # Directions without variance get this fraction of the mean variance when rows are scored, so that
@@ -105,7 +105,7 @@ class Whitener(EnergyEstimator):
 
     def _solve(self, rows: Rows, moments: Moments) -> dict[str, Any]:
         moments = stream_moments(rows, moments)
-        covariance = moments.scatter / max(moments.n_rows - 1, 1)
+        covariance = covariance_of(moments)
         if not torch.isfinite(covariance).all():
             # eigh would answer with an obscure failure of its own; the shell names the cause
             return {"covariance_": covariance.cpu().numpy()}

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from sklebm._rows import Rows, open_rows, resolve_device
+from sklebm._rows import Rows, open_rows, resolve_device, row_slices
 from sklebm.outliers._composition import MemberComposition
 from sklebm.outliers._default import (
     apply_scale,
@@ -23,7 +23,8 @@ from sklebm.outliers._default import (
 from sklebm.outliers._members import checked_scores, given_members, to_numpy
 from sklebm.outliers._surprise import log_rank, training_quantiles
 
-_FLOATS_PER_VALUE = 8  # temporary numbers of the normal scores, for each value of a row
+_FLOATS_PER_VALUE = 16  # temporary numbers of the normal scores and the members, per value
+_FLOATS_PER_SCORE = 8  # temporary numbers of the ranks, for each score of a row
 
 
 class EnergyEnsemble(MemberComposition):
@@ -105,7 +106,9 @@ class EnergyEnsemble(MemberComposition):
         """One score a row, in the dtype of the members' scores."""
         if scores.shape[1] == 1:
             return scores[:, 0]
-        columns = zip(scores.T.astype(np.float64), self.training_quantiles_, strict=True)
-        ranks = np.stack([log_rank(column, quantiles) for column, quantiles in columns])
-        combined = (ranks.mean(axis=0) + ranks.min(axis=0)) / 2
-        return np.asarray(combined.astype(scores.dtype, copy=False))
+        combined = np.empty(len(scores), scores.dtype)
+        for part in row_slices(len(scores), _FLOATS_PER_SCORE * scores.shape[1]):
+            columns = zip(scores[part].T.astype(np.float64), self.training_quantiles_, strict=True)
+            ranks = np.stack([log_rank(column, quantiles) for column, quantiles in columns])
+            combined[part] = (ranks.mean(axis=0) + ranks.min(axis=0)) / 2
+        return combined
