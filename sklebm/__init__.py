@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 # Estimator -> the family (a subpackage) that defines it.
 ESTIMATORS: dict[str, str] = {
+    "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
@@ -41,6 +42,7 @@ FUNCTIONS: dict[str, str] = {
 }
 
 _SUBMODULES = (
+    "autoencoders",
     "boltzmann",
     "callbacks",
     "energies",
@@ -55,6 +57,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.autoencoders import Autoencoder as Autoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener

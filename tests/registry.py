@@ -90,7 +90,46 @@ def bernoulli_free_energy(model: Any, X: Any) -> Any:
     return -(v @ model.intercept_visible_) - np.logaddexp(0.0, inputs).sum(axis=1)
 
 
+def run_network(model: Any, network: str, X: Any) -> Any:
+    """An encoder or decoder of affine maps with ReLUs between them."""
+    layers = sorted(
+        (name.rpartition(".")[0] for name in model.weights_ if name.endswith(".bias")),
+        key=lambda name: int(name.rpartition(".")[2]),
+    )
+    layers = [name for name in layers if name.startswith(f"{network}.")]
+    h = np.asarray(X, np.float64)
+    for name in layers:
+        h = np.maximum(h, 0.0) if name != layers[0] else h
+        h = h @ model.weights_[f"{name}.weight"].T.astype(np.float64)
+        h = h + model.weights_[f"{name}.bias"]
+    return h
+
+
+def reconstruction_free_energy(model: Any, X: Any) -> Any:
+    """|x - g(f(x))|^2."""
+    decoded = run_network(model, "decoder", run_network(model, "encoder", X))
+    return ((np.asarray(X, np.float64) - decoded) ** 2).sum(axis=1)
+
+
+AUTOENCODER = {
+    "n_components": 2,
+    "hidden_sizes": (8,),
+    "learning_rate": 0.02,
+    "batch_size": 20,
+    "max_epochs": 25,
+    "random_state": 0,
+}
+
 ENTRIES: dict[str, Entry] = {
+    "Autoencoder": Entry(
+        quick=AUTOENCODER,
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"tied": True, "hidden_sizes": (), "code_activation": "sigmoid"},
+            {"hidden_sizes": (8, 4), "activation": "tanh"},
+        ),
+        free_energy=reconstruction_free_energy,
+    ),
     "BernoulliRBM": Entry(
         quick={
             "n_components": 8,

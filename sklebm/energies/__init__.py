@@ -5,6 +5,7 @@ from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
+from sklebm.energies.reconstruction import ReconstructionEnergy
 from sklebm.energies.units import Bernoulli
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "PrecisionEnergy",
     "PrototypeEnergy",
     "QuadraticEnergy",
+    "ReconstructionEnergy",
 ]

@@ -6,12 +6,14 @@ from sklebm.objectives.contrastive_divergence import (
     PersistentContrastiveDivergence,
 )
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.reconstruction import ReconstructionError
 
 __all__ = [
     "ContrastiveDivergence",
     "MaximumLikelihood",
     "Objective",
     "PersistentContrastiveDivergence",
+    "ReconstructionError",
     "check_needs",
     "resolve_objective",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,3 +201,17 @@ def guard_loss(
         f"epoch {epoch} (last finite loss: {last}). Lower learning_rate="
         f"{estimator.learning_rate}, or scale X. The estimator was left as it was."
     )
+
+
+@contextlib.contextmanager
+def overflow_is_divergence(estimator: GradientEstimator) -> Iterator[None]:
+    """Turn torch's complaint about a step too large for its type into FloatingPointError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise FloatingPointError(
+            f"{type(estimator).__name__}: a step of {estimator.optimizer!r} overflowed. Lower "
+            f"learning_rate={estimator.learning_rate}. The estimator was left as it was."
+        ) from error

@@ -22,7 +22,7 @@ from sklebm._random import draw_seed, make_generator
 from sklebm._rows import Rows
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Objective
-from sklebm.training.course import Course, guard_loss
+from sklebm.training.course import Course, guard_loss, overflow_is_divergence
 from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_batches
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.schedules import SCHEDULES, Schedule
@@ -94,7 +94,8 @@ class GradientEstimator(EnergyEstimator):
         x, held_out = self._split(self._training_rows(rows), seed, rows.device)
         seen = {"feature_means_": means.numpy(), "n_samples_seen_": len(rows)}
         course = Course(self, training, held_out, seed, progress, seen)
-        course.run(x, rows.device)
+        with overflow_is_divergence(self):
+            course.run(x, rows.device)
         return self._complete(training.energy, course.snapshot(), seed)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
@@ -116,7 +117,9 @@ class GradientEstimator(EnergyEstimator):
         batches = TensorBatches(
             RowDataset(self._training_rows(rows)), self.batch_size, device=rows.device
         )
-        total, n_rows = run_batches(training, optimizer, batches, self.batch_size)
+        training.train()
+        with overflow_is_divergence(self):
+            total, n_rows = run_batches(training, optimizer, batches, self.batch_size)
         loss = float(total) / n_rows
         curve = getattr(self, "loss_curve_", np.empty(0))
         guard_loss(self, training.objective, len(curve) + 1, loss, curve)
@@ -165,7 +168,7 @@ class GradientEstimator(EnergyEstimator):
             self._check_resumable(rows)
             # A copy: the optimiser writes in place, and the fitted arrays must stay as they are.
             energy = self._energy(device).float()
-            for tensor in energy.parameters():
+            for tensor in (*energy.parameters(), *energy.buffers()):
                 tensor.data = tensor.data.clone()
         else:
             generator = make_generator(seed, "parameters")

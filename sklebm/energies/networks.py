@@ -1,0 +1,196 @@
+"""Encoders and decoders: affine maps and activations, for rows and for images.
+
+Built on torch's meta device, where they cost neither memory nor random numbers; ``initialize``
+or ``load_state_dict(..., assign=True)`` gives them numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+Shape = tuple[int, ...]
+
+
+class TransposedLinear(nn.Module):
+    """z -> z W + b, with the weights W of another linear map x -> x W' + c."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        # In a tuple, so that the weights are registered once, where they belong.
+        self._tied = (layer,)
+        self.bias = nn.Parameter(torch.empty(layer.in_features, device="meta"))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply the transposed map."""
+        return functional.linear(z, self._tied[0].weight.T, self.bias)
+
+
+class TransposedConvolution(nn.Module):
+    """The transpose of another convolution, with a bias of its own."""
+
+    def __init__(self, layer: nn.Conv2d, output_padding: tuple[int, int]) -> None:
+        super().__init__()
+        self._tied = (layer,)
+        self.output_padding = output_padding
+        self.bias = nn.Parameter(torch.empty(layer.in_channels, device="meta"))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply the transposed map."""
+        return functional.conv_transpose2d(
+            z,
+            self._tied[0].weight,
+            self.bias,
+            stride=2,
+            padding=1,
+            output_padding=self.output_padding,
+        )
+
+
+def layer_shapes(shape: Shape, hidden_sizes: Sequence[int]) -> list[Shape]:
+    """Shapes of the input and of every hidden layer of an encoder.
+
+    A row of d features is the shape (d,), an image (channels, height, width); convolutions halve
+    the sides, rounding up.
+    """
+    shapes = [shape]
+    for size in hidden_sizes:
+        sides = tuple(-(-side // 2) for side in shapes[-1][1:])
+        shapes.append((int(size), *sides))
+    return shapes
+
+
+def n_activations(shape: Shape, hidden_sizes: Sequence[int]) -> int:
+    """Numbers per row in the input and all hidden layers of an encoder."""
+    return sum(math.prod(part) for part in layer_shapes(shape, hidden_sizes))
+
+
+def make_encoder(
+    shape: Shape, hidden_sizes: Sequence[int], n_outputs: int, activation: str, last: str
+) -> nn.Sequential:
+    """Rows to ``n_outputs`` numbers: affine maps (for images convolutions of stride 2)."""
+    shapes = layer_shapes(shape, hidden_sizes)
+    images = len(shape) == 3
+    steps: list[nn.Module] = [nn.Unflatten(1, shape)] if images else []
+    for before, after in itertools.pairwise(shapes):
+        if images:
+            steps.append(nn.Conv2d(before[0], after[0], 3, 2, 1, device="meta"))
+        else:
+            steps.append(nn.Linear(before[0], after[0], device="meta"))
+        steps.append(ACTIVATIONS[activation]())
+    if images:
+        steps.append(nn.Flatten())
+    steps.append(nn.Linear(math.prod(shapes[-1]), n_outputs, device="meta"))
+    return _finish(steps, last)
+
+
+def make_decoder(
+    n_inputs: int,
+    hidden_sizes: Sequence[int],
+    shape: Shape,
+    activation: str,
+    last: str,
+    *,
+    n_per_feature: int = 1,
+    tied_to: nn.Sequential | None = None,
+) -> nn.Sequential:
+    """The mirror image of ``make_encoder``; ``tied_to`` lends the weights of that encoder.
+
+    With ``n_per_feature`` of m the outputs are m blocks of as many numbers as a row has.
+    """
+    shapes = layer_shapes(shape, hidden_sizes)
+    images = len(shape) == 3
+    tied = _affine(tied_to)[::-1] if tied_to is not None else [None] * len(shapes)
+    width = math.prod(shapes[-1])
+    m = n_per_feature if len(shapes) == 1 else 1
+    first = tied[0]
+    steps: list[nn.Module] = [
+        TransposedLinear(first)
+        if isinstance(first, nn.Linear)
+        else nn.Linear(n_inputs, m * width, device="meta")
+    ]
+    if images and len(shapes) > 1:
+        steps += [ACTIVATIONS[activation](), nn.Unflatten(1, shapes[-1])]
+    elif len(shapes) > 1:
+        steps.append(ACTIVATIONS[activation]())
+    backwards = shapes[::-1]
+    for index, (before, after) in enumerate(itertools.pairwise(backwards)):
+        is_last = index == len(shapes) - 2
+        m = n_per_feature if is_last else 1
+        steps.append(_upward(before, after, m, tied[index + 1]))
+        if not is_last:
+            steps.append(ACTIVATIONS[activation]())
+    if images and len(shapes) > 1:
+        steps.append(nn.Flatten())
+    return _finish(steps, last)
+
+
+def _upward(before: Shape, after: Shape, m: int, tied: nn.Module | None) -> nn.Module:
+    """The map from one layer of a decoder to the next, larger one."""
+    if len(after) == 1:
+        if isinstance(tied, nn.Linear):
+            return TransposedLinear(tied)
+        return nn.Linear(before[0], m * after[0], device="meta")
+    # A side of 2 s pixels was halved to s without loss, one of 2 s - 1 with one pixel's padding.
+    padding = (after[1] + 1 - 2 * before[1], after[2] + 1 - 2 * before[2])
+    if isinstance(tied, nn.Conv2d):
+        return TransposedConvolution(tied, padding)
+    return nn.ConvTranspose2d(
+        before[0], m * after[0], 3, 2, 1, output_padding=padding, device="meta"
+    )
+
+
+def _finish(steps: list[nn.Module], last: str) -> nn.Sequential:
+    if last != "identity":
+        steps.append(ACTIVATIONS[last]())
+    return nn.Sequential(*steps)
+
+
+def _affine(network: nn.Module) -> list[nn.Module]:
+    """The maps with parameters, in order."""
+    return [module for module in network.modules() if hasattr(module, "bias")]
+
+
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
+    """Give every affine map its first numbers: Glorot-uniform weights, no bias.
+
+    X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010.
+    """
+    network.to_empty(device="cpu")
+    with torch.no_grad():
+        for module in _affine(network):
+            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+            if isinstance(weight, Tensor):
+                nn.init.xavier_uniform_(weight, generator=generator)
+            if isinstance(bias, Tensor):
+                bias.zero_()
+
+
+def set_output_bias(decoder: nn.Module, values: Tensor, n_channels: int) -> None:
+    """Let the decoder begin at ``values``, one for each feature.
+
+    The last map's bias takes them; if that is a convolution, the mean of each channel. Further
+    outputs per feature begin at 0.
+    """
+    bias = getattr(_affine(decoder)[-1], "bias", None)
+    if not isinstance(bias, Tensor):
+        return
+    n_blocks = len(values) if len(bias) >= len(values) else n_channels
+    with torch.no_grad():
+        bias[:n_blocks] = values.reshape(n_blocks, -1).mean(dim=1)

@@ -1,0 +1,37 @@
+r"""Push the energy of reconstruction down at the data: mean over rows of |x - g(f(x))|^2.
+
+Nothing pushes it up elsewhere. That is left to a narrow code, or to the additions below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sklebm.objectives.base import Objective, ObjectiveState
+
+_NEEDS = ("encode", "decode")
+
+
+def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """Mean over rows of the squared distance, one fused kernel."""
+    return functional.mse_loss(reconstruction, x, reduction="sum") / len(x)
+
+
+@dataclass(frozen=True)
+class ReconstructionError(Objective):
+    """The mean squared distance between rows and their reconstructions."""
+
+    needs: ClassVar[tuple[str, ...]] = _NEEDS
+    is_stochastic: ClassVar[bool] = False
+    loss_is_comparable: ClassVar[bool] = True
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean of |x - g(f(x))|^2."""
+        return squared_error(x, energy.decode(energy.encode(x))), state
