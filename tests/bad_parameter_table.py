@@ -20,6 +20,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "alpha": (-1.0, NAN, "much"),
     "batch_size": (*COUNT, None),
     "beta": (0.0, -1.0, NAN, "cold"),
+    "centering": ("much", 0.5),
     "calibration": (0.0, 1.0, -0.5, NAN, "much"),
     "code_activation": CHOICE,
     "contamination": (0.0, -0.1, 0.6, NAN, "much"),

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from sklebm._random import RandomState
-from sklebm.boltzmann._estimator import BoltzmannEstimator
+from sklebm.boltzmann._binary import BinaryVisible
 from sklebm.energies import Bernoulli, BilinearEnergy
 from sklebm.inference.ais import base_rate_bias
 from sklebm.objectives import Objective
 from sklebm.training.schedules import Schedule
 
 
-class BernoulliRBM(BoltzmannEstimator):
+class BernoulliRBM(BinaryVisible):
     r"""Restricted Boltzmann machine with binary visible and hidden units.
 
     .. math:: E(x, h) = -b^\top x - c^\top h - h^\top W x, \qquad
@@ -30,6 +30,9 @@ class BernoulliRBM(BoltzmannEstimator):
         summing over all states (small machines only).
     n_gibbs_steps : int, default=1
         Gibbs steps per update of "pcd" and "cd".
+    centering : bool, default=True
+        Whether gradients are centred at the means of the units, which makes learning the same
+        whichever state is called 1, and better conditioned. "lbfgs" follows the plain gradient.
     learning_rate : float, default=0.05
         Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=100
@@ -91,6 +94,8 @@ class BernoulliRBM(BoltzmannEstimator):
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
         Mean of the training rows, the base rate that annealing and sampling start from.
+    hidden_means_ : ndarray of shape (n_components,) or None
+        Sliding mean of the hidden units, at which gradients are centred.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -119,7 +124,9 @@ class BernoulliRBM(BoltzmannEstimator):
        Neural Computation 14(8), 2002.
     .. [3] T. Tieleman, "Training restricted Boltzmann machines using approximations to the
        likelihood gradient", ICML 2008.
-    .. [4] R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief networks",
+    .. [4] J. Melchior, A. Fischer and L. Wiskott, "How to center deep Boltzmann machines", Journal
+       of Machine Learning Research 17(99), 2016.
+    .. [5] R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief networks",
        ICML 2008.
 
     Examples
@@ -140,6 +147,7 @@ class BernoulliRBM(BoltzmannEstimator):
         *,
         objective: str | Objective = "pcd",
         n_gibbs_steps: int = 1,
+        centering: bool = True,
         learning_rate: float = 0.05,
         batch_size: int = 100,
         max_epochs: int = 20,
@@ -159,6 +167,7 @@ class BernoulliRBM(BoltzmannEstimator):
         self.n_components = n_components
         self.objective = objective
         self.n_gibbs_steps = n_gibbs_steps
+        self.centering = centering
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.max_epochs = max_epochs
@@ -195,10 +204,12 @@ class BernoulliRBM(BoltzmannEstimator):
         def copy(tensor: torch.Tensor) -> Any:
             return tensor.detach().cpu().numpy().copy()
 
+        centring = getattr(energy, "centring", None)
         return {
             "components_": copy(energy.weights),
             "intercept_hidden_": copy(energy.hidden.bias),
             "intercept_visible_": copy(energy.visible.bias),
+            "hidden_means_": copy(centring.hidden_mean) if centring is not None else None,
             # Any change of the parameters makes an earlier normaliser wrong.
             "log_partition_": None,
             "log_partition_interval_": None,

@@ -29,6 +29,10 @@ class Bernoulli(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(bias)
 
+    def statistic(self, u: Tensor) -> Tensor:
+        """What the other layer receives of states u, before the weights."""
+        return u
+
     def energy(self, u: Tensor) -> Tensor:
         """Energy of states u without input, shape (n_rows,)."""
         return -(u @ self.bias)

@@ -151,11 +151,19 @@ def _step(
     share: float,
     notify: Hook | None,
 ) -> Tensor:
+    energy = getattr(training, "module", training).energy  # a distributed wrapper holds it
+    # A line search compares the loss with its own gradient, which must be the plain one.
+    plain = isinstance(optimizer, torch.optim.LBFGS)
+    centring = None if plain else getattr(energy, "centring", None)
+
     def closure() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
         loss: Tensor = training(x)
         torch.autograd.backward(loss)
+        if centring is not None:
+            centring.apply_to_gradients(energy)
+            centring.follow(energy, x, share)
         if notify is not None:
             notify("on_grad_computed", named_parameters=training.named_parameters(), batch=x)
         return loss

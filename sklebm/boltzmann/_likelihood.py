@@ -1,0 +1,113 @@
+"""log Z as fitted state, and the likelihoods that follow from it."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, Self
+
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._random import RandomState, draw_seed
+from sklebm._rows import resolve_device
+from sklebm.boltzmann._partition import PartitionMethod, compute_partition, no_partition
+from sklebm.training.gradient_estimator import GradientEstimator
+
+
+class LikelihoodEstimator(GradientEstimator):
+    """A machine whose normaliser is summed or estimated at the end of ``fit``."""
+
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        if self.log_partition is None:
+            return {**state, **no_partition()}
+        mean = state["feature_means_"]
+        return {**state, **compute_partition(energy, mean, self.log_partition, seed, {})}
+
+    def estimate_log_partition(
+        self,
+        method: PartitionMethod = "auto",
+        *,
+        n_chains: int = 100,
+        n_temperatures: int = 1000,
+        random_state: RandomState = None,
+    ) -> Self:
+        """Compute log Z, which turns ``score_samples`` into a log-likelihood.
+
+        Parameters
+        ----------
+        method : {"auto", "exact", "ais"}, default="auto"
+            "exact" sums over all states of the smaller layer (at most 25 units); "ais" is
+            annealed importance sampling; "auto" is exact up to 20 units and "ais" beyond.
+        n_chains : int, default=100
+            Number of annealed chains.
+        n_temperatures : int, default=1000
+            Number of annealing steps.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the annealed chains.
+
+        Returns
+        -------
+        self : object
+            The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
+        """
+        check_is_fitted(self)
+        if method not in ("auto", "exact", "ais"):
+            raise ValueError(f'method={method!r} must be one of "auto", "exact" and "ais".')
+        options = {"n_chains": n_chains, "n_temperatures": n_temperatures}
+        for name, value in options.items():
+            if not isinstance(value, Integral) or value < 2:
+                raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
+        energy = self._energy(resolve_device(self.device, None, self._prefers_cuda))
+        seed = draw_seed(random_state)
+        self.__dict__.update(compute_partition(energy, self.feature_means_, method, seed, options))
+        return self
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
+
+        Comparable between machines of any size and training on the same binary X. Annealed
+        importance sampling flatters machines that mix badly; the upper end of
+        ``log_partition_interval_`` keeps a search from choosing them for it.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean log-likelihood in nats.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown, as after ``partial_fit``.
+        """
+        check_is_fitted(self)
+        if self.log_partition_ is None:
+            raise ValueError(
+                "score is a log-likelihood and needs the partition function, which is not known "
+                "(log_partition=None, or partial_fit changed the parameters): call "
+                "estimate_log_partition() first, or compare free energies with score_samples."
+            )
+        return -float(self.free_energy(X).mean()) - float(self.log_partition_interval_[1])
+
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
+            Higher is more typical. Deterministic.
+        """
+        check_is_fitted(self)
+        log_z = self.log_partition_ or 0.0
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x) - log_z, "score_samples")
