@@ -6,11 +6,10 @@ Bernoulli units U(v) = -b' v and F(v) = -b' v - sum_k log(1 + exp(c_k + w_k' v))
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.units import Bernoulli
 
 
@@ -60,40 +59,21 @@ class BilinearEnergy(nn.Module):
         """One draw of p(v | h) for each row."""
         return self.visible.draw(self.visible.mean(self.visible_field(h)), generator)
 
-    def weighted_free_energy(self, v: Tensor, signs: Tensor, field: Tensor, mean: Tensor) -> Tensor:
-        """A scalar with the gradient of ``signs @ free_energy(v)``, from products already made.
+    def free_energy_gradients(
+        self, v: Tensor, signs: Tensor, field: Tensor, mean: Tensor
+    ) -> tuple[Tensor, Gradients]:
+        """A scalar and the gradients of ``signs @ free_energy(v)``, from products already made.
 
-        ``field`` and ``mean`` are ``hidden_field(v)`` and the hidden means, without a graph. The
-        value is the sum of the energies E(v, mean) without the hidden entropy, which costs no
-        logarithms; the gradient with respect to every parameter is exact, because
-        dF/dW = dE(v, h)/dW at h = mean. Autograd through ``free_energy`` would repeat the
-        matrix product.
+        ``field`` and ``mean`` are ``hidden_field(v)`` and the hidden means. The scalar is the sum
+        of the energies E(v, mean) without the hidden entropy, which costs no logarithms; the
+        gradient with respect to every parameter is exact, because dF/dW = dE(v, h)/dW at
+        h = mean. Autograd through ``free_energy`` would repeat the matrix product.
         """
-        coupling: Tensor = _HiddenCoupling.apply(  # type: ignore[no-untyped-call]
-            self.weights, self.hidden.bias, v, signs, field, mean
-        )
-        return self.visible.energy(v) @ signs - coupling
-
-
-class _HiddenCoupling(torch.autograd.Function):
-    """sum_i s_i m_i' f_i with the gradient it has when the means m_i are held fixed."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weights: Tensor,
-        bias: Tensor,
-        v: Tensor,
-        signs: Tensor,
-        field: Tensor,
-        mean: Tensor,
-    ) -> Tensor:
-        signed = mean * signs[:, None]
-        ctx.save_for_backward(v, signed)
-        return torch.dot(signed.flatten(), field.flatten())
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        v, signed = ctx.saved_tensors
-        signed = signed * grad_outputs[0]
-        return signed.T @ v, signed.sum(dim=0), None, None, None, None
+        pushed = mean * -signs[:, None]
+        pulled = -(signs @ v)
+        value = torch.dot(pushed.flatten(), field.flatten()) + pulled @ self.visible.bias
+        return value, [
+            (self.weights, Product(pushed, v)),
+            (self.visible.bias, pulled),
+            (self.hidden.bias, pushed.sum(dim=0)),
+        ]

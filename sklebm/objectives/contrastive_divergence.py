@@ -16,19 +16,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.energies.gradients import Gradients
+from sklebm.objectives.base import ObjectiveState, check_count
+from sklebm.objectives.closed_form import ClosedFormObjective
 
 _NEEDS = (
     "draw_visible",
     "draw_hidden",
     "hidden_field",
     "hidden",
-    "weighted_free_energy",
+    "free_energy_gradients",
 )
 
 
 @dataclass(frozen=True)
-class ContrastiveDivergence(Objective):
+class ContrastiveDivergence(ClosedFormObjective):
     """CD-k: negatives are k block Gibbs steps away from the batch itself.
 
     Biased: cheap and stable, but it can leave low energy far from the data, where no
@@ -47,27 +49,25 @@ class ContrastiveDivergence(Objective):
     def __post_init__(self) -> None:
         check_count(self, "n_gibbs_steps")
 
-    def loss(
+    def gradients(
         self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
-    ) -> tuple[Tensor, ObjectiveState]:
+    ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the reconstructions."""
-        with torch.no_grad():
-            field_data = energy.hidden_field(x)
-            mean_data = energy.hidden.mean(field_data)
-            h = energy.hidden.draw(mean_data, generator)
-            v = energy.draw_visible(h, generator)
-            for _ in range(self.n_gibbs_steps - 1):
-                v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
-            field_model = energy.hidden_field(v)
-            field = torch.cat([field_data, field_model])
-            mean = torch.cat([mean_data, energy.hidden.mean(field_model)])
-            visible = torch.cat([x, v])
+        field_data = energy.hidden_field(x)
+        mean_data = energy.hidden.mean(field_data)
+        h = energy.hidden.draw(mean_data, generator)
+        v = energy.draw_visible(h, generator)
+        for _ in range(self.n_gibbs_steps - 1):
+            v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
+        field_model = energy.hidden_field(v)
+        field = torch.cat([field_data, field_model])
+        mean = torch.cat([mean_data, energy.hidden.mean(field_model)])
         signs = _signs(len(x), len(v), x)
-        return energy.weighted_free_energy(visible, signs, field, mean), state
+        return *energy.free_energy_gradients(torch.cat([x, v]), signs, field, mean), state
 
 
 @dataclass(frozen=True)
-class PersistentContrastiveDivergence(Objective):
+class PersistentContrastiveDivergence(ClosedFormObjective):
     """Stochastic maximum likelihood: negatives come from chains that go on between steps.
 
     Asymptotically unbiased if the learning rate falls to zero; the chains must mix faster than
@@ -101,21 +101,20 @@ class PersistentContrastiveDivergence(Objective):
             v = energy.visible.draw(mean, generator)
             return {"hidden": energy.draw_hidden(v, generator)}
 
-    def loss(
+    def gradients(
         self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
-    ) -> tuple[Tensor, ObjectiveState]:
+    ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains."""
-        with torch.no_grad():
-            v = energy.draw_visible(state["hidden"], generator)
-            for _ in range(self.n_gibbs_steps - 1):
-                v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
-            # Data and chains share one product with the weights, the costly part of a step.
-            visible = torch.cat([x, v])
-            field = energy.hidden_field(visible)
-            mean = energy.hidden.mean(field)
-            hidden = energy.hidden.draw(mean[len(x) :], generator)
+        v = energy.draw_visible(state["hidden"], generator)
+        for _ in range(self.n_gibbs_steps - 1):
+            v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
+        # Data and chains share one product with the weights, the costly part of a step.
+        visible = torch.cat([x, v])
+        field = energy.hidden_field(visible)
+        mean = energy.hidden.mean(field)
+        state = {"hidden": energy.hidden.draw(mean[len(x) :], generator)}
         signs = _signs(len(x), len(v), x)
-        return energy.weighted_free_energy(visible, signs, field, mean), {"hidden": hidden}
+        return *energy.free_energy_gradients(visible, signs, field, mean), state
 
 
 def _signs(n_data: int, n_model: int, like: Tensor) -> Tensor:

@@ -243,6 +243,10 @@ class GradientEstimator(EnergyEstimator):
 
 def _feature_means(rows: Rows) -> torch.Tensor:
     """Mean of each feature in float64, on the host."""
-    parts = rows.chunks(floats_per_row=2 * rows.shape[1])
-    total = sum(rows[part].double().sum(dim=0).cpu() for part in parts)
-    return torch.as_tensor(total) / len(rows)
+    # Blocks that stay in the cache: turned into float64 as a whole, rows take ten times as long.
+    block = max(1, 2**18 // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for part in rows.chunks(floats_per_row=2 * rows.shape[1]):
+        for x in torch.split(rows[part], block):
+            total += x.double().sum(dim=0)
+    return total.cpu() / len(rows)

@@ -9,8 +9,10 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.gradients import descend
 from sklebm.objectives import Objective
 from sklebm.objectives.base import ObjectiveState
+from sklebm.objectives.closed_form import ClosedFormObjective
 
 
 class EnergyTraining(nn.Module):
@@ -39,6 +41,20 @@ class EnergyTraining(nn.Module):
             self.energy, x, self.objective_state, self.generator
         )
         return loss
+
+    @torch.no_grad()
+    def descend(self, x: Tensor, rates: dict[Tensor, float]) -> Tensor:
+        """Move the parameters downhill in place, each at its rate; return the loss.
+
+        For objectives that know their gradients. Nothing is stored for autograd, and a gradient
+        that is a product of matrices is never written out.
+        """
+        loss, gradients, self.objective_state = self.objective.gradients(  # type: ignore[attr-defined]
+            self.energy, x, self.objective_state, self.generator
+        )
+        for parameter, gradient in gradients:
+            descend(parameter, gradient, rates[parameter])
+        return loss  # type: ignore[no-any-return]
 
 
 class RowDataset(torch.utils.data.Dataset[Any]):
@@ -120,20 +136,22 @@ def run_batches(
     batches: Iterable[Tensor],
     batch_size: int,
     notify: Hook | None = None,
+    gradients_are_read: bool = False,
 ) -> tuple[Tensor, int]:
     """Take one optimiser step per batch; return the summed loss (on the device) and the rows.
 
     A batch of m < batch_size rows scales its step by m / batch_size, so that the same rows move
-    the parameters equally far however they are cut.
+    the parameters equally far however they are cut. Plain descent on gradients in closed form
+    happens in place, unless ``gradients_are_read`` by somebody who is notified of them.
     """
-    parameters = [p for p in training.parameters() if p.requires_grad]
+    step = _choose_step(training, optimizer, notify, gradients_are_read)
     total: Tensor | None = None
     n_rows = 0
     for x in batches:
         size = len(x)
         if notify is not None:
             notify("on_batch_begin", batch=x, training=True)
-        loss = _step(training, optimizer, parameters, x, size / batch_size, notify)
+        loss = step(x, min(size / batch_size, 1.0))
         if notify is not None:
             notify("on_batch_end", batch=x, training=True, loss=loss)
         total = loss * size if total is None else total.add_(loss, alpha=size)
@@ -141,6 +159,53 @@ def run_batches(
     if total is None:
         raise ValueError("There are no rows to train on.")
     return total, n_rows
+
+
+def _choose_step(
+    training: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    notify: Hook | None,
+    gradients_are_read: bool,
+) -> Callable[[Tensor, float], Tensor]:
+    """The function that takes a batch and the share of a step that it makes."""
+    if not gradients_are_read and _knows_gradients(training) and _is_plain_descent(optimizer):
+
+        def descend_in_place(x: Tensor, share: float) -> Tensor:
+            groups = optimizer.param_groups
+            rates = {p: share * group["lr"] for group in groups for p in group["params"]}
+            return training.descend(x, rates)  # type: ignore[operator, no-any-return]
+
+        return descend_in_place
+    parameters = [p for p in training.parameters() if p.requires_grad]
+
+    def follow_autograd(x: Tensor, share: float) -> Tensor:
+        return _step(training, optimizer, parameters, x, share, notify)
+
+    return follow_autograd
+
+
+def _knows_gradients(training: nn.Module) -> bool:
+    """Whether the module may be passed by: no wrapper or hook waits for it to be called."""
+    return (
+        type(training) is EnergyTraining
+        and isinstance(training.objective, ClosedFormObjective)
+        and "forward" not in vars(training)
+        and not training._forward_hooks
+        and not training._forward_pre_hooks
+    )
+
+
+def _is_plain_descent(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step is p - rate * gradient, and nobody (a scheduler) watches the call of it."""
+    return (
+        type(optimizer) is torch.optim.SGD
+        and "step" not in vars(optimizer)
+        and not any(
+            group[name]
+            for group in optimizer.param_groups
+            for name in ("momentum", "weight_decay", "maximize")
+        )
+    )
 
 
 def _step(

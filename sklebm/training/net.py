@@ -67,6 +67,10 @@ class StopWhenAsked(Callback):
 _EPOCH_ONLY = (EpochBridge, StopWhenAsked, EpochTimer, PrintLog)
 
 
+def _reads_gradients(callback: Callback) -> bool:
+    return getattr(type(callback), "on_grad_computed", None) is not Callback.on_grad_computed
+
+
 class EnergyNet(NeuralNet):
     """skorch's NeuralNet with a lean epoch: one host sync, and batch hooks only if asked for."""
 
@@ -94,5 +98,6 @@ class EnergyNet(NeuralNet):
             iterator,
             self.batch_size,
             self.notify if listening else None,
+            any(_reads_gradients(callback) for _, callback in self.callbacks_),
         )
         self.history.record(prefix + "_loss", float(total) / n_rows)

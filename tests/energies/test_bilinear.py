@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
+from sklebm.energies.gradients import dense, descend
 from tests.machines import all_states, make_machine, minus_joint_energy, parameters
 
 
@@ -73,35 +74,37 @@ def test_draws_have_the_conditional_means():
             assert ((draws.mean(dim=0) - mean).abs() < 4 * error + 1e-12).all()
 
 
-def test_weighted_free_energy_has_the_gradient_of_the_free_energy():
-    """For any signs, rows in [0, 1], and any scale of the loss."""
+def products_of(machine, v):
+    with torch.no_grad():
+        field = machine.hidden_field(v)
+        return field, machine.hidden.mean(field)
+
+
+def test_gradients_in_closed_form_are_those_of_the_free_energy():
+    """For any signs and rows in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     for seed in range(5):
         machine = make_machine(7, 5, seed=seed)
         v = torch.rand(9, 7, generator=generator, dtype=torch.float64)
         signs = torch.randn(9, generator=generator, dtype=torch.float64)
-        with torch.no_grad():
-            field = machine.hidden_field(v)
-            mean = machine.hidden.mean(field)
-        fast = 3.0 * machine.weighted_free_energy(v, signs, field, mean)
-        truth = 3.0 * (signs @ machine.free_energy(v))
-        names = [name for name, _ in machine.named_parameters()]
-        for name, ours, theirs in zip(
-            names,
-            torch.autograd.grad(fast, machine.parameters()),
-            torch.autograd.grad(truth, machine.parameters()),
-            strict=True,
-        ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, msg=name)
+        _, gradients = machine.free_energy_gradients(v, signs, *products_of(machine, v))
+        truth = signs @ machine.free_energy(v)
+        assert {id(p) for p, _ in gradients} == {id(p) for p in machine.parameters()}
+        for parameter, gradient in gradients:
+            (expected,) = torch.autograd.grad(truth, parameter, retain_graph=True)
+            torch.testing.assert_close(dense(gradient), expected, rtol=1e-12, atol=1e-12)
+            moved = parameter.detach().clone()
+            descend(moved, gradient, 0.3)
+            step = parameter.detach() - 0.3 * expected
+            torch.testing.assert_close(moved, step, rtol=1e-12, atol=1e-12)
 
 
-def test_weighted_free_energy_is_the_energy_at_the_mean():
+def test_the_value_beside_the_gradients_is_the_energy_at_the_mean():
     machine = make_machine(7, 5)
     v = torch.rand(9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     signs = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    field, mean = products_of(machine, v)
     with torch.no_grad():
-        field = machine.hidden_field(v)
-        mean = machine.hidden.mean(field)
-        value = machine.weighted_free_energy(v, signs, field, mean)
+        value, _ = machine.free_energy_gradients(v, signs, field, mean)
         truth = signs @ machine.energy(v, mean)
     torch.testing.assert_close(value, truth, rtol=1e-12, atol=1e-12)

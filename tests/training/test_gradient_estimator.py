@@ -214,9 +214,29 @@ def test_callbacks_of_skorch_get_every_hook():
     }
 
 
+class WatchBatches(Callback):
+    """Hears of batches, not of gradients."""
+
+    n_batches = 0
+
+    def on_batch_end(self, net, **kwargs):
+        self.n_batches += 1
+
+
 def test_callbacks_that_watch_change_no_number():
-    plain, watched = make(max_epochs=3), make(max_epochs=3, net_params={"callbacks": [Watch()]})
+    watch = WatchBatches()
+    plain, watched = make(max_epochs=3), make(max_epochs=3, net_params={"callbacks": [watch]})
     assert freeze(fitted_state(plain.fit(ROWS))) == freeze(fitted_state(watched.fit(ROWS)))
+    assert watch.n_batches == 60
+
+
+def test_callbacks_that_read_gradients_change_rounding_alone():
+    """For them the gradients are written out before they are subtracted."""
+    plain, watched = make(max_epochs=3), make(max_epochs=3, net_params={"callbacks": [Watch()]})
+    plain.fit(ROWS)
+    watched.fit(ROWS)
+    np.testing.assert_allclose(plain.components_, watched.components_, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(plain.loss_curve_, watched.loss_curve_, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_can_be_clipped():
