@@ -20,7 +20,11 @@ ESTIMATORS: dict[str, str] = {
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
     "GaussianEnergy": "sklebm.linear",
+    "InputComplexityScorer": "sklebm.outliers",
+    "LikelihoodRatioScorer": "sklebm.outliers",
+    "LogitEnergyScorer": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
+    "TypicalityScorer": "sklebm.outliers",
     "ZCAWhitener": "sklebm.linear",
 }
 
@@ -65,6 +69,10 @@ if TYPE_CHECKING:
     from sklebm.mixture import EnergyGaussianMixture as EnergyGaussianMixture
     from sklebm.mixture import EnergyKMeans as EnergyKMeans
     from sklebm.outliers import EnergyOutlierDetector as EnergyOutlierDetector
+    from sklebm.outliers import InputComplexityScorer as InputComplexityScorer
+    from sklebm.outliers import LikelihoodRatioScorer as LikelihoodRatioScorer
+    from sklebm.outliers import LogitEnergyScorer as LogitEnergyScorer
+    from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
 

@@ -120,6 +120,15 @@ AUTOENCODER = {
     "random_state": 0,
 }
 
+
+def logit_free_energy(model: Any, X: Any) -> Any:
+    """-log(1 + exp(f)) of a binary decision f."""
+    return -np.logaddexp(0.0, model.estimator_.decision_function(X))
+
+
+# What meta-estimators are tested with.
+MIXTURE = sklebm.EnergyGaussianMixture(4, covariance_type="diag", random_state=0)
+
 ENTRIES: dict[str, Entry] = {
     "Autoencoder": Entry(
         quick=AUTOENCODER,
@@ -184,6 +193,29 @@ ENTRIES: dict[str, Entry] = {
         seeded={"objective": "conditional_noise_contrastive"},
         free_energy=precision_free_energy,
     ),
+    "InputComplexityScorer": Entry(
+        quick={"estimator": MIXTURE},
+        rounding=1e-4,  # that of the mixture
+        variants=(
+            {"compressor": "bz2", "n_levels": 16},
+            {"compressor": "lzma", "estimator": sklebm.PCAWhitener()},
+        ),
+    ),
+    "LikelihoodRatioScorer": Entry(
+        quick={"estimator": MIXTURE, "random_state": 0},
+        rounding=1e-4,
+        variants=({"background": sklebm.PCAWhitener()}, {"mutation_rate": 1.0}),
+    ),
+    "LogitEnergyScorer": Entry(
+        # Whatever has a decision_function has binary logits, and a detector needs no labels.
+        quick={"estimator": sklebm.EnergyOutlierDetector(MIXTURE, contamination=0.5)},
+        variants=(
+            {"temperature": 0.5},
+            {"estimator": sklebm.EnergyOutlierDetector(sklebm.PCAWhitener())},
+        ),
+        free_energy=logit_free_energy,
+        rounding=1e-4,
+    ),
     "PCAWhitener": Entry(
         variants=(
             {"n_components": 1},
@@ -191,6 +223,12 @@ ENTRIES: dict[str, Entry] = {
             {"shrinkage": "ledoit_wolf"},
         ),
         free_energy=gaussian_free_energy,
+    ),
+    "TypicalityScorer": Entry(
+        quick={"estimator": MIXTURE},
+        seeded={"calibration": 0.25},
+        variants=({"calibration": 0.25, "random_state": 0}, {"estimator": sklebm.PCAWhitener()}),
+        rounding=1e-4,
     ),
     "ZCAWhitener": Entry(
         variants=(

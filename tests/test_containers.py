@@ -126,10 +126,9 @@ def test_strided_tensors_and_arrays(name):
     expected = model.score_samples(np.ascontiguousarray(wide[:, ::2]))
     views = [wide[:, ::2], np.asfortranarray(wide[:, ::2]), torch.from_numpy(wide)[:, ::2]]
     views.append(np.ascontiguousarray(wide[::-1, ::2])[::-1])
-    for view in views:
-        np.testing.assert_allclose(model.score_samples(view), expected, rtol=1e-12)
-    transposed = torch.from_numpy(np.ascontiguousarray(wide[:, ::2].T)).T
-    np.testing.assert_allclose(model.score_samples(transposed), expected, rtol=1e-12)
+    views.append(torch.from_numpy(np.ascontiguousarray(wide[:, ::2].T)).T)
+    for view in views:  # scores may cross zero, where terms of order 1 cancel
+        np.testing.assert_allclose(model.score_samples(view), expected, rtol=1e-12, atol=1e-12)
 
 
 @every

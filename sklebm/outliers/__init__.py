@@ -1,5 +1,15 @@
-"""Outlier detection: energies with a threshold, alone or several on one scale."""
+"""Outlier detection: energies with a threshold, and scores beyond raw likelihood."""
 
 from sklebm.outliers.energy_outlier_detector import EnergyOutlierDetector
+from sklebm.outliers.input_complexity_scorer import InputComplexityScorer
+from sklebm.outliers.likelihood_ratio_scorer import LikelihoodRatioScorer
+from sklebm.outliers.logit_energy_scorer import LogitEnergyScorer
+from sklebm.outliers.typicality_scorer import TypicalityScorer
 
-__all__ = ["EnergyOutlierDetector"]
+__all__ = [
+    "EnergyOutlierDetector",
+    "InputComplexityScorer",
+    "LikelihoodRatioScorer",
+    "LogitEnergyScorer",
+    "TypicalityScorer",
+]

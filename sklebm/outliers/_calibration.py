@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from sklearn.base import OutlierMixin
@@ -27,8 +28,6 @@ Indices = NDArray[np.int64]
 class CalibratedDetector(OutlierMixin):
     """Base of detectors with ``decision_function``, ``score_samples`` and calibration scores."""
 
-    calibration: float | None
-    random_state: Any
     calibration_scores_: NDArray[np.float64]
 
     @abstractmethod
@@ -144,15 +143,6 @@ class CalibratedDetector(OutlierMixin):
             )
         return self.calibration_scores_
 
-    def _hold_out(self, X: Any) -> tuple[Indices | None, Indices | None]:
-        """Indices of the rows to fit and of those to calibrate on, ascending; None: all, none."""
-        if self.calibration is None:
-            return None, None
-        n_rows = _num_samples(X)
-        size = calibration_size(n_rows, self.calibration)
-        order = np.random.default_rng(draw_seed(self.random_state)).permutation(n_rows)
-        return np.sort(order[size:]), np.sort(order[:size])
-
 
 def _labels(inlier: Any) -> Any:
     if isinstance(inlier, torch.Tensor):
@@ -160,10 +150,27 @@ def _labels(inlier: Any) -> Any:
     return np.where(inlier, 1, -1)
 
 
+def split_rows(
+    X: Any, calibration: float | None, random_state: Any
+) -> tuple[Indices | None, Indices | None]:
+    """Indices of the rows to fit and of those held out, ascending; None, None: all, and no others.
+
+    What is held out is drawn from ``random_state``.
+    """
+    if calibration is None:
+        return None, None
+    n_rows = _num_samples(X)
+    size = calibration_size(n_rows, calibration)
+    order = np.random.default_rng(draw_seed(random_state)).permutation(n_rows)
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
 def take_rows(X: Any, chosen: Indices | None) -> Any:
     """Rows of an array, frame, tensor, sparse matrix or list; all of them, the same, for None."""
     if X is None or chosen is None:
         return X
+    if scipy.sparse.issparse(X):
+        return X.tocsr()[chosen]
     if isinstance(X, torch.Tensor):
         return X[torch.from_numpy(chosen).to(X.device)]
     if not (isinstance(X, list) or hasattr(X, "__getitem__")):

@@ -51,7 +51,7 @@ def calibration_size(n_rows: int, fraction: float) -> int:
     size = max(1, round(fraction * n_rows))
     if n_rows - size < 2:
         raise ValueError(
-            f"calibration={fraction} of {n_rows} rows leaves {n_rows - size} to fit: pass more "
-            "rows or a smaller fraction."
+            f"calibration={fraction} of n_samples={n_rows} leaves {n_rows - size} to fit: pass "
+            "more rows or a smaller fraction."
         )
     return size

@@ -45,14 +45,11 @@ class EnergyEnsemble(MemberComposition):
         if isinstance(self.estimator, str):
             members = self._fit_default(self._open_rows(X, reset=False), context)
         else:
-            members = given_members(self.estimator)
+            members = given_members(self.estimator, type(self).__name__)
             self._validate_names([name for name, _ in members])
             self._fit_members(members, X, y, context)
         self.named_estimators_ = dict(members)
-        for name in ("n_features_in_", "feature_names_in_"):
-            known = [getattr(member, name) for _, member in members if hasattr(member, name)]
-            if known and not hasattr(self, name):
-                setattr(self, name, known[0])
+        self._adopt_names()
         scores = self._member_scores(X, finite=True)
         self.training_quantiles_ = np.stack([training_quantiles(column) for column in scores.T])
 

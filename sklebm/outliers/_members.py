@@ -16,7 +16,7 @@ _EXAMPLES = (
 )
 
 
-def given_members(estimator: Any) -> list[tuple[str, Any]]:
+def given_members(estimator: Any, owner: str) -> list[tuple[str, Any]]:
     """Unfitted clones of one estimator, or of a list of (name, estimator), checked."""
     if not isinstance(estimator, list):
         named = [(type(estimator).__name__.lower(), estimator)]
@@ -28,7 +28,7 @@ def given_members(estimator: Any) -> list[tuple[str, Any]]:
             f"is {estimator!r}."
         )
     for name, member in named:
-        _require_methods(name, member)
+        require_scores(name, member, owner)
     return [(name, clone(member)) for name, member in named]
 
 
@@ -36,18 +36,24 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
 
 
-def _require_methods(name: str, member: Any) -> None:
+def require_instance(name: str, member: Any) -> None:
+    """Refuse a class where an estimator is wanted."""
     if isinstance(member, type):
         raise InvalidParameterError(
             f"{name!r} is the class {member.__name__}: pass an instance, {member.__name__}()."
         )
+
+
+def require_scores(name: str, member: Any, owner: str) -> None:
+    """Refuse what has no ``score_samples``, with the reason that the estimator gives."""
+    require_instance(name, member)
     for method in ("fit", "score_samples"):
         try:
             getattr(member, method)
         except AttributeError as error:
             reason = error.__cause__ or error  # scikit-learn's conditional methods say why
             raise InvalidParameterError(
-                f"EnergyOutlierDetector ranks rows by score_samples, but {name!r} "
+                f"{owner} ranks rows by score_samples, but {name!r} "
                 f"({type(member).__name__}) has no {method}: {str(reason).rstrip('.')}. Estimators "
                 f"that have it: {_EXAMPLES}."
             ) from error
@@ -58,7 +64,11 @@ def checked_scores(name: str, member: Any, X: Any, *, finite: bool = False) -> A
 
     Minus infinity says that a row cannot occur and may be an answer; with ``finite`` it may not.
     """
-    scores = member.score_samples(X)
+    return checked_vector(name, member, member.score_samples(X), finite=finite)
+
+
+def checked_vector(name: str, member: Any, scores: Any, *, finite: bool = False) -> Any:
+    """The scores, refused if they are no vector of numbers."""
     values = to_numpy(scores)
     if values.ndim != 1:
         raise ValueError(

@@ -2,7 +2,6 @@ r"""An inlier has s(x) >= t, a quantile of training scores; s = (mean_m + min_m)
 
 from __future__ import annotations
 
-import copy
 import warnings
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from sklebm._private import HasMethods, Interval, StrOptions, fit_context
 from sklebm._state import (
@@ -22,7 +21,7 @@ from sklebm._state import (
     check_input_names,
     fitted_attributes,
 )
-from sklebm.outliers._calibration import CalibratedDetector, take_rows
+from sklebm.outliers._calibration import CalibratedDetector, split_rows, take_rows
 from sklebm.outliers._ensemble import EnergyEnsemble
 from sklebm.outliers._members import checked_scores
 
@@ -168,34 +167,24 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         self : object
             The fitted detector. An exception or an interrupt leaves it as it was before.
         """
-        state = self._fit(X, y)
-        self.__dict__ = {**self._unfitted_dict(), **state}
-        return self
+        return self._commit(self._fit(X, y))
 
-    def _fit(self, X: Any, y: Any) -> dict[str, Any]:
-        """Return every fitted attribute; change nothing on ``self``."""
-        probe = copy.copy(self)
-        probe.__dict__ = self._unfitted_dict()
+    def _n_fits(self) -> int:
+        return (2 if self.trim else 1) * self._n_members()
+
+    def _learn(self, X: Any, y: Any, context: Any) -> None:
         if isinstance(self.estimator, str):
-            probe._open_rows(X, reset=True)
-        fitted, held_out = self._hold_out(X)
+            self._open_rows(X, reset=True)
+        fitted, held_out = split_rows(X, self.calibration, self.random_state)
         rows, labels = take_rows(X, fitted), take_rows(y, fitted)
-        n_passes = 2 if self.trim else 1
-        context = self._init_callback_context(max_subtasks=n_passes * self._n_members())
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        probe._fit_energies(rows, labels, context)
+        self._fit_energies(rows, labels, context)
         if self.trim:
-            kept = probe._most_typical(rows)
-            probe._fit_energies(take_rows(rows, kept), take_rows(labels, kept), context)
+            kept = self._most_typical(rows)
+            self._fit_energies(take_rows(rows, kept), take_rows(labels, kept), context)
         if held_out is not None:
-            scores = probe._member_scores(take_rows(X, held_out), finite=True)
-            probe.calibration_scores_ = np.sort(probe._combine(scores).astype(np.float64))
-        probe._set_threshold(X)
-        state = {k: v for k, v in vars(probe).items() if k not in self._unfitted_dict()}
-        # All attributes of the copy that callbacks get, so that none of an earlier fit stay on it.
-        whole = {"__dict__": {**self._unfitted_dict(), **state}}
-        context.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes=whole)
-        return state
+            scores = self._member_scores(take_rows(X, held_out), finite=True)
+            self.calibration_scores_ = np.sort(self._combine(scores).astype(np.float64))
+        self._set_threshold(X)
 
     def _most_typical(self, X: Any) -> NDArray[np.int64]:
         """Indices of the rows that a trimmed fit keeps, ascending; at least two."""
@@ -211,7 +200,7 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
                 warnings.warn(
                     f"{name!r} gives all training rows the same score: it tells nothing apart.",
                     UserWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
         share = _AUTO_CONTAMINATION if isinstance(self.contamination, str) else self.contamination
         self.offset_ = float(np.percentile(self._combine(scores).astype(np.float64), 100 * share))
@@ -274,13 +263,6 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
             Mean over the rows.
         """
         return float(self.score_samples(X).mean())
-
-    def _check_names(self, X: Any) -> None:
-        """Refuse other features than those of ``fit``, which not every estimator checks."""
-        if len(getattr(X, "shape", ())) == 2:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # the estimators warn themselves
-                validate_data(self, X, reset=False, skip_check_array=True)
 
     def _check_state(self) -> None:
         """Raise ValueError if a fitted detector's attributes do not fit each other."""

@@ -1,0 +1,158 @@
+r"""F(x) = -T log sum_k exp(f_k(x) / T): the free energy of a classifier with logits f."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._private import Interval
+from sklebm._state import Scalar, Spec
+from sklebm.outliers._logits import logits, require_logits
+from sklebm.outliers._members import checked_vector, require_instance
+from sklebm.outliers._scorer import EnergyScorer
+
+
+class LogitEnergyScorer(EnergyScorer):
+    r"""Score rows by the free energy of a classifier: no model of the rows is needed.
+
+    .. math:: F(x) = -T \log \sum_{k=1}^K e^{f_k(x) / T}, \qquad s(x) = -F(x),
+
+    with the K logits f of the classifier. Probabilities depend on differences of logits only; their
+    common level, which the softmax cancels, is high where the classifier saw training rows, and is
+    the score [1]_. A binary decision f counts as the logits (0, f).
+
+    Parameters
+    ----------
+    estimator : "auto" or classifier, default="auto"
+        Where its logits come from, the first that there is: its method ``logits``; its
+        ``decision_function``; its ``predict_joint_log_proba``, log p(x, class), whose score is
+        log p(x); the output of a skorch net that is trained with ``CrossEntropyLoss`` or
+        ``BCEWithLogitsLoss``. Pipelines and searches that end in one are included. A classifier
+        that is in service already is passed as ``FrozenEstimator(classifier)``: nothing is
+        fitted again. "auto" is a :class:`~sklearn.linear_model.LogisticRegression`.
+    temperature : float, default=1.0
+        T, in units of the logits. Towards 0 the score becomes the largest logit.
+
+    Attributes
+    ----------
+    temperature_ : float
+        The temperature at the time of ``fit``.
+    estimator_ : estimator
+        The fitted classifier.
+    named_estimators_ : dict
+        The same under the name "estimator".
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    EnergyOutlierDetector : Puts a threshold, or p-values, on this score.
+    sklearn.frozen.FrozenEstimator : Keeps a fitted classifier as it is.
+
+    Notes
+    -----
+    A classifier that gives only probabilities is refused: they sum to one, so that the score would
+    be log 1 for every row. Logits are what training makes of them; where they grow with the
+    distance from the origin, as those of linear models do in the directions of their weights, a
+    far row can score high. Measure it on rows that you know to be outliers.
+
+    Cost: that of the classifier, and O(n K).
+
+    References
+    ----------
+    .. [1] W. Liu, X. Wang, J. D. Owens and Y. Li, "Energy-based out-of-distribution detection",
+       NeurIPS 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.svm import SVC
+    >>> from sklebm import EnergyOutlierDetector, LogitEnergyScorer
+    >>> images, digits = load_digits(return_X_y=True)
+    >>> known = digits < 5
+    >>> scorer = LogitEnergyScorer(SVC()).fit(images[known][:600], digits[known][:600])
+    >>> new, other = scorer.score_samples(images[known][600:]), scorer.score_samples(images[~known])
+    >>> bool(new.mean() > other.mean())
+    True
+    >>> detector = EnergyOutlierDetector(scorer, calibration=0.3, random_state=0)  # with p-values
+    >>> detector.fit(images[known], digits[known]).p_values(images[:5]).shape
+    (5,)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **EnergyScorer._parameter_constraints,
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    temperature_: float
+
+    def __init__(self, estimator: Any = "auto", *, temperature: float = 1.0) -> None:
+        self.estimator = estimator
+        self.temperature = temperature
+
+    def _learn(self, X: Any, y: Any, context: Any) -> None:
+        if isinstance(self.estimator, str):
+            member = _default_classifier()
+        else:
+            require_instance("estimator", self.estimator)
+            require_logits(self.estimator)
+            member = clone(self.estimator)
+        self._fit_named({"estimator": member}, X, y, context)
+        if not hasattr(self, "n_features_in_"):  # not every classifier counts its features
+            self.n_features_in_ = int(np.shape(X)[1])
+        require_logits(member)
+        self.temperature_ = float(self.temperature)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return the free energy of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In units of the logits; lower is more typical.
+        """
+        return -self.score_samples(X)
+
+    def score_samples(self, X: Any) -> Any:
+        """Return minus the free energy of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            In units of the logits; higher is more typical.
+        """
+        check_is_fitted(self)
+        self._check_names(X)
+        values = logits(self.estimator_, X)
+        scores = self.temperature_ * torch.logsumexp(values / self.temperature_, dim=1)
+        checked_vector("estimator", self.estimator_, scores)
+        return scores if isinstance(X, torch.Tensor) else scores.cpu().numpy()
+
+    def _state_spec(self) -> Spec:
+        return {"temperature_": Scalar(float, minimum=0.0)}
+
+    def _tagged_members(self) -> list[Any]:
+        return [_default_classifier()] if isinstance(self.estimator, str) else [self.estimator]
+
+
+def _default_classifier() -> LogisticRegression:
+    return LogisticRegression(max_iter=1000)
