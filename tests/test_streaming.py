@@ -9,7 +9,8 @@ import sklebm._rows
 from tests.registry import NAMES, make, make_rows, make_variants, row_methods
 
 every = pytest.mark.parametrize("name", NAMES)
-TINY = 0.001  # MiB: a few rows at a time
+TINY = 0.001  # MiB: a row or a few at a time
+SMALL = 0.004  # MiB: at least two rows at a time, so that a chunk can be halved
 
 
 @every
@@ -67,7 +68,7 @@ def test_out_of_memory_means_smaller_chunks(name, error, fault, monkeypatch):
     model = make(name).fit(make_rows())
     for method in row_methods(model):
         expected = getattr(model, method)(X)
-        with monkeypatch.context() as patch, sklearn.config_context(working_memory=TINY):
+        with monkeypatch.context() as patch, sklearn.config_context(working_memory=SMALL):
             FailsOnce(patch, error, **fault)
             with pytest.warns(
                 ResourceWarning, match=r"ran out of memory.*working_memory"

@@ -64,8 +64,8 @@ for name, rows in streams.items():
 # ----------------------
 # The classifier's own logits are an energy, which costs nothing beyond its answer. Frozen, the
 # classifier is not fitted again; known digits that it has not seen calibrate the threshold. It
-# notices as many unknown digits as the monitor does, and fewer turned images: upside down they still
-# have strokes that the classifier counts for one digit or another.
+# notices as many unknown digits as the monitor does, and fewer turned images: upside down they
+# still have strokes that the classifier counts for one digit or another.
 calibration, fresh = train_test_split(X_test, test_size=0.5, random_state=0)
 logits = LogitEnergyScorer(FrozenEstimator(classifier))
 free_monitor = EnergyOutlierDetector(logits, calibration=0.99, random_state=0).fit(calibration)

@@ -92,7 +92,7 @@ class InputComplexityScorer(NumericScorer):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NumericScorer._parameter_constraints,
-        "image_shape": [tuple, None],
+        "image_shape": ["array-like", None],
         "compressor": [StrOptions(set(COMPRESSORS))],
         "n_levels": [Interval(Integral, 2, 256, closed="both")],
     }
