@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.gradients import Gradients, Product, dense
+
 # The hidden means are followed by a sliding average over about 100 steps, as in the paper. A look
 # at every eighth batch costs a fortieth of the step.
 _EVERY, _RATE = 8, 0.08
@@ -56,6 +58,26 @@ class Centring(nn.Module):
         weights.addmm_(left, torch.stack([mean, visible]), alpha=-1.0)
         visible.addmv_(weights.T, self.hidden_mean, alpha=-1.0)
         hidden.addmv_(weights, mean, alpha=-1.0)
+
+    @torch.no_grad()
+    def centred(self, energy: Any, gradients: Gradients) -> Gradients:
+        """Return centred gradients for plain ones in closed form. O(n (d + k)) for n rows.
+
+        That of the weights stays a product: the two terms it gains are two rows of its factors.
+        """
+        known = {id(parameter): gradient for parameter, gradient in gradients}
+        plain, hidden = known[id(energy.weights)], dense(known[id(energy.hidden.bias)])
+        visible = dense(known[id(energy.visible.bias)])
+        if not isinstance(plain, Product):
+            raise TypeError("The gradient of the weights must be a product of two factors.")
+        mean = energy.visible.statistic(self.visible_mean)
+        left = torch.cat([plain.left, -hidden[None], -self.hidden_mean[None]])
+        right = torch.cat([plain.right, mean[None], visible[None]])
+        return [
+            (energy.weights, Product(left, right)),
+            (energy.visible.bias, visible - (left @ self.hidden_mean) @ right),
+            (energy.hidden.bias, hidden - (right @ mean) @ left),
+        ]
 
     @torch.no_grad()
     def follow(self, energy: Any, x: Tensor, share: float) -> None:

@@ -43,17 +43,22 @@ class EnergyTraining(nn.Module):
         return loss
 
     @torch.no_grad()
-    def descend(self, x: Tensor, rates: dict[Tensor, float]) -> Tensor:
-        """Move the parameters downhill in place, each at its rate; return the loss.
+    def descend(self, x: Tensor, rates: dict[Tensor, float], share: float) -> Tensor:
+        """Move the parameters downhill in place by ``share`` of their rates; return the loss.
 
         For objectives that know their gradients. Nothing is stored for autograd, and a gradient
         that is a product of matrices is never written out.
         """
+        energy: Any = self.energy
         loss, gradients, self.objective_state = self.objective.gradients(  # type: ignore[attr-defined]
-            self.energy, x, self.objective_state, self.generator
+            energy, x, self.objective_state, self.generator
         )
+        centring = getattr(energy, "centring", None)
+        if centring is not None:
+            gradients = centring.centred(energy, gradients)
+            centring.follow(energy, x, share)
         for parameter, gradient in gradients:
-            descend(parameter, gradient, rates[parameter])
+            descend(parameter, gradient, share * rates[parameter])
         return loss  # type: ignore[no-any-return]
 
 
@@ -172,8 +177,8 @@ def _choose_step(
 
         def descend_in_place(x: Tensor, share: float) -> Tensor:
             groups = optimizer.param_groups
-            rates = {p: share * group["lr"] for group in groups for p in group["params"]}
-            return training.descend(x, rates)  # type: ignore[operator, no-any-return]
+            rates = {p: group["lr"] for group in groups for p in group["params"]}
+            return training.descend(x, rates, share)  # type: ignore[operator, no-any-return]
 
         return descend_in_place
     parameters = [p for p in training.parameters() if p.requires_grad]

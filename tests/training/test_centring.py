@@ -6,6 +6,7 @@ import torch
 
 from sklebm import BernoulliRBM
 from sklebm.energies import Bernoulli, BilinearEnergy
+from sklebm.energies.gradients import dense
 from sklebm.objectives import MaximumLikelihood
 from sklebm.training.centring import Centring
 from sklebm.training.loop import EnergyTraining, run_batches
@@ -60,6 +61,22 @@ def test_a_step_is_one_of_the_centred_parameters():
         machine.parameters(), (new_weights, new_visible, new_hidden), strict=True
     ):
         torch.testing.assert_close(ours.detach(), truth.detach(), rtol=0, atol=1e-12)
+
+
+def test_factors_of_gradients_are_centred_alike():
+    """In closed form or written out, with signs that need not sum to zero."""
+    machine, v, signs = make_machine(5, 4), draw(7, 5), draw(7, seed=1) - 0.3
+    with torch.no_grad():
+        field = machine.hidden_field(v)
+        _, plain = machine.free_energy_gradients(v, signs, field, torch.sigmoid(field))
+    centring = Centring(draw(5), draw(4, seed=1))
+    for parameter, gradient in plain:
+        parameter.grad = dense(gradient).clone()
+    centring.apply_to_gradients(machine)
+    ours = centring.centred(machine, plain)
+    assert len(ours) == 3
+    for parameter, gradient in ours:
+        torch.testing.assert_close(dense(gradient), parameter.grad, rtol=0, atol=1e-13)
 
 
 def test_centred_gradients_point_downhill():
