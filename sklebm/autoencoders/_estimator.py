@@ -18,15 +18,6 @@ from sklebm._progress import Progress
 from sklebm._random import purpose_seed
 from sklebm._rows import Rows, row_slices
 from sklebm._state import Array, Record, Scalar, Spec
-from sklebm.autoencoders._architecture import (
-    build_user_module,
-    check_arrays,
-    check_image_shape,
-    check_sizes,
-    check_user_module,
-    same_record,
-    seeded,
-)
 from sklebm.energies.networks import (
     ACTIVATIONS,
     initialize,
@@ -34,6 +25,15 @@ from sklebm.energies.networks import (
     make_encoder,
     n_activations,
     set_output_bias,
+)
+from sklebm.training.architecture import (
+    build_user_module,
+    check_arrays,
+    check_image_shape,
+    check_sizes,
+    check_user_module,
+    same_record,
+    seeded,
 )
 from sklebm.training.gradient_estimator import GradientEstimator
 

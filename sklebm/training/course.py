@@ -146,6 +146,7 @@ class Course:
     def _end(self, net: Any) -> bool:
         loss = net.history[-1, "train_loss"]
         guard_loss(self.estimator, self.training.objective, len(self.losses) + 1, loss, self.losses)
+        self.estimator._check_epoch(self.training.energy)
         self.losses.append(loss)
         score = -loss
         if self.held_out is not None:

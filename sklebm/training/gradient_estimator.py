@@ -61,6 +61,10 @@ class GradientEstimator(EnergyEstimator):
     def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
         """Return the energy before training, on the CPU, given the mean of the first rows."""
 
+    def _energy_for(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        """``_initial_energy``; for models that begin with more of the rows than their mean."""
+        return self._initial_energy(means.float(), len(rows), generator)
+
     @abstractmethod
     def _export(self, energy: Any) -> dict[str, Any]:
         """Return the energy's parameters as fitted NumPy attributes (copies)."""
@@ -77,6 +81,9 @@ class GradientEstimator(EnergyEstimator):
         rows = self._open(X, self, reset=False)
         with torch.no_grad():
             return self._validation_score(self._energy(rows.device), rows.all().float(), seed=0)
+
+    def _check_epoch(self, energy: Any) -> None:
+        """Raise FloatingPointError if the energy has gone astray; called after every epoch."""
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         """Add what is computed once after training, such as a normaliser."""
@@ -123,6 +130,7 @@ class GradientEstimator(EnergyEstimator):
         loss = float(total) / n_rows
         curve = getattr(self, "loss_curve_", np.empty(0))
         guard_loss(self, training.objective, len(curve) + 1, loss, curve)
+        self._check_epoch(training.energy)
         seen = int(getattr(self, "n_samples_seen_", 0))
         mean = means.numpy()
         if seen:
@@ -172,7 +180,7 @@ class GradientEstimator(EnergyEstimator):
                 tensor.data = tensor.data.clone()
         else:
             generator = make_generator(seed, "parameters")
-            energy = self._initial_energy(means.float(), len(rows), generator).to(device)
+            energy = self._energy_for(rows, means, generator).to(device)
         objective = self._objective(energy)
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             raise ValueError(
