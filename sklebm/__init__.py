@@ -25,6 +25,7 @@ ESTIMATORS: dict[str, str] = {
     "LogitEnergyScorer": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
     "TypicalityScorer": "sklebm.outliers",
+    "VAE": "sklebm.autoencoders",
     "ZCAWhitener": "sklebm.linear",
 }
 
@@ -33,6 +34,10 @@ PARTS: dict[str, str] = {
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
     "CosineDecay": "sklebm.training.schedules",
+    "DiscreteEvidenceLowerBound": "sklebm.objectives",
+    "DoublyReparametrizedBound": "sklebm.objectives",
+    "EvidenceLowerBound": "sklebm.objectives",
+    "ImportanceWeightedBound": "sklebm.objectives",
     "LinearDecay": "sklebm.training.schedules",
     "MaximumLikelihood": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
@@ -61,6 +66,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.linear import GaussianEnergy as GaussianEnergy

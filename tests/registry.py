@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator
 
 import sklebm
+from sklebm.inference.quasi_monte_carlo import uniform_points
 
 N_FEATURES = 6
 
@@ -111,12 +112,29 @@ def reconstruction_free_energy(model: Any, X: Any) -> Any:
     return ((np.asarray(X, np.float64) - decoded) ** 2).sum(axis=1)
 
 
+def weighted_free_energy(model: Any, X: Any) -> Any:
+    """-log mean_k p(x|z_k) p(z_k) / q(z_k|x) with bits as rows and the fixed draws of z."""
+    X = np.asarray(X, np.float64)
+    mean, log_scale = np.split(run_network(model, "encoder", X), 2, axis=1)
+    draws = norm.ppf(uniform_points(8, mean.shape[1]).numpy())
+    terms = []
+    for draw in draws:
+        z = mean + np.exp(log_scale) * draw
+        logits = run_network(model, "decoder", z)
+        log_likelihood = (X * logits - np.logaddexp(0.0, logits)).sum(axis=1)
+        log_prior = norm.logpdf(z).sum(axis=1)
+        terms.append(
+            log_likelihood + log_prior - norm.logpdf(z, mean, np.exp(log_scale)).sum(axis=1)
+        )
+    return np.log(len(draws)) - logsumexp(terms, axis=0)
+
+
 AUTOENCODER = {
     "n_components": 2,
     "hidden_sizes": (8,),
-    "learning_rate": 0.02,
-    "batch_size": 20,
-    "max_epochs": 25,
+    "learning_rate": 0.05,
+    "batch_size": 60,
+    "max_epochs": 15,
     "random_state": 0,
 }
 
@@ -229,6 +247,22 @@ ENTRIES: dict[str, Entry] = {
         seeded={"calibration": 0.25},
         variants=({"calibration": 0.25, "random_state": 0}, {"estimator": sklebm.PCAWhitener()}),
         rounding=1e-4,
+    ),
+    "VAE": Entry(
+        quick={
+            **AUTOENCODER,
+            "learning_rate": 0.03,
+            "batch_size": 40,
+            "max_epochs": 20,
+            "likelihood": "bernoulli",
+            "n_importance_samples": 8,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"likelihood": "gaussian", "posterior": "full", "objective": "dreg"},
+            {"likelihood": "gaussian", "noise_scale": "learned", "posterior": "bernoulli"},
+        ),
+        free_energy=weighted_free_energy,
     ),
     "ZCAWhitener": Entry(
         variants=(

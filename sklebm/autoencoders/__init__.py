@@ -1,5 +1,6 @@
 """Auto-encoders: energies of reconstruction, with and without a density."""
 
 from sklebm.autoencoders.autoencoder import Autoencoder
+from sklebm.autoencoders.vae import VAE
 
-__all__ = ["Autoencoder"]
+__all__ = ["VAE", "Autoencoder"]

@@ -24,6 +24,7 @@ from sklebm.energies.networks import (
     make_decoder,
     make_encoder,
     n_activations,
+    set_input_bias,
     set_output_bias,
 )
 from sklebm.training.architecture import (
@@ -117,13 +118,19 @@ class AutoencoderEstimator(GradientEstimator):
         for network in (energy.encoder, energy.decoder):
             if any(parameter.is_meta for parameter in network.parameters()):
                 initialize(network, generator)
+        # The networks need not learn what is the same in all rows.
+        n_channels = _shape(architecture)[0] if len(architecture["image_shape"]) else 1
+        if self.encoder is None:
+            set_input_bias(energy.encoder, mean, n_channels)
+            self._prepare_encoder(energy)
         if self.decoder is None:
-            # The networks need not learn what is the same in all rows.
-            n_channels = _shape(architecture)[0] if len(architecture["image_shape"]) else 1
             set_output_bias(energy.decoder, self._output_bias(mean), n_channels)
         self._check_user_modules(energy, architecture)
         energy.architecture = architecture
         return energy
+
+    def _prepare_encoder(self, energy: Any) -> None:
+        """Change the first weights of a built-in encoder; most models leave them as they are."""
 
     def _output_bias(self, mean: torch.Tensor) -> torch.Tensor:
         """What the decoder adds last, given the mean row."""

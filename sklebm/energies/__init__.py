@@ -3,14 +3,24 @@
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, FullGaussian
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.reconstruction import ReconstructionEnergy
 from sklebm.energies.units import Bernoulli
+from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
     "Bernoulli",
+    "BernoulliLatentEnergy",
+    "BernoulliLikelihood",
+    "BernoulliPosterior",
     "BilinearEnergy",
+    "DiagonalGaussian",
+    "FullGaussian",
+    "GaussianLatentEnergy",
+    "GaussianLikelihood",
     "GaussianMixture",
     "GaussianMixtureEnergy",
     "PrecisionEnergy",

@@ -182,6 +182,23 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
                 bias.zero_()
 
 
+def set_input_bias(encoder: nn.Module, values: Tensor, n_channels: int) -> None:
+    """Let the encoder begin with ``values``, one for each feature, as its zero.
+
+    The first map's bias is set so that it takes them to 0, or, if it is a convolution, the mean
+    of each channel.
+    """
+    first = _affine(encoder)[0]
+    weight, bias = getattr(first, "weight", None), getattr(first, "bias", None)
+    if isinstance(weight, Tensor) and isinstance(bias, Tensor):
+        with torch.no_grad():
+            if weight.ndim == 2:
+                bias.copy_(-(weight @ values))
+            else:
+                means = values.reshape(n_channels, -1).mean(dim=1)
+                bias.copy_(-(weight.sum(dim=(2, 3)) @ means))
+
+
 def set_output_bias(decoder: nn.Module, values: Tensor, n_channels: int) -> None:
     """Let the decoder begin at ``values``, one for each feature.
 

@@ -5,11 +5,21 @@ from sklebm.objectives.contrastive_divergence import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
 )
+from sklebm.objectives.discrete_evidence import DiscreteEvidenceLowerBound
+from sklebm.objectives.evidence import (
+    DoublyReparametrizedBound,
+    EvidenceLowerBound,
+    ImportanceWeightedBound,
+)
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.reconstruction import ReconstructionError
 
 __all__ = [
     "ContrastiveDivergence",
+    "DiscreteEvidenceLowerBound",
+    "DoublyReparametrizedBound",
+    "EvidenceLowerBound",
+    "ImportanceWeightedBound",
     "MaximumLikelihood",
     "Objective",
     "PersistentContrastiveDivergence",

@@ -293,3 +293,16 @@ def test_energy_is_lowest_near_the_code_of_the_row():
     assert model.energy(X, other).mean() > 10 * model.free_energy(X).mean()
     with pytest.raises(ValueError, match="X has 120 rows and Z has 3"):
         model.energy(X, Z[:3])
+
+
+def test_the_encoder_starts_with_the_mean_row_as_its_zero():
+    """So that rows far from the origin do not saturate the first layer."""
+    X = np.random.default_rng(0).random((50, 24))
+    start = {"max_epochs": 1, "learning_rate": 1e-12, "random_state": 0}
+    near = Autoencoder(2, **start).fit(X)
+    far = Autoencoder(2, **start).fit(X + 1000.0)
+    np.testing.assert_allclose(far.transform(X + 1000.0), near.transform(X), atol=1e-2)
+    channels = X.reshape(50, 2, 12).mean(axis=(0, 2))
+    convolution = Autoencoder(2, image_shape=(2, 3, 4), hidden_sizes=(3,), **start).fit(X)
+    weight, bias = (convolution.weights_[f"encoder.1.{name}"] for name in ("weight", "bias"))
+    np.testing.assert_allclose(weight.sum(axis=(2, 3)) @ channels + bias, 0.0, atol=1e-6)

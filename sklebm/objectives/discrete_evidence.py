@@ -1,0 +1,115 @@
+r"""The evidence lower bound with latents in {0, 1}, through which no gradient passes.
+
+    sum_z q(z | x) log p(x | z) - beta KL(q(z | x) || p(z)),     q(z_j = 1 | x) = s(l_j)
+
+The sum is enumerated where there are few latents. Otherwise its gradient in l is estimated: by the
+score function of an antithetic pair of draws z, z' (DisARM),
+
+    dl_j:  1/2 (f(z) - f(z')) (-1)^z'_j [z_j != z'_j] s(|l_j|),       f(z) = log p(x | z),
+
+which is unbiased, or by relaxed draws s((l + logistic noise) / T), which is not.
+
+Z. Dong, A. Mnih and G. Tucker, "DisARM: an antithetic gradient estimator for binary latent
+variables", NeurIPS 2020; C. J. Maddison, A. Mnih and Y. W. Teh, "The concrete distribution", ICLR
+2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sklebm.objectives.base import ObjectiveState
+from sklebm.objectives.evidence import WeightedBound, check_number, draw_binary
+
+DiscreteGradient = Literal["auto", "enumeration", "score_function", "relaxed"]
+#: Most latents whose states "auto" enumerates, and most that can be enumerated at all.
+AUTO_LATENTS, MAX_LATENTS = 8, 12
+
+
+@dataclass(frozen=True)
+class DiscreteEvidenceLowerBound(WeightedBound):
+    """ELBO of Bernoulli latents, with the divergence in closed form.
+
+    Parameters
+    ----------
+    n_samples : int, default=1
+        Draws of z, or antithetic pairs of them, per row.
+    beta : float, default=1.0
+        Weight of the divergence.
+    beta_warmup : int, default=0
+        Number of updates over which the weight rises from 0 to ``beta``.
+    free_bits : float, default=0.0
+        Nats per latent, averaged over the batch, below which the divergence is not pushed.
+    binarize : bool, default=False
+        Whether rows are probabilities of which binary rows are drawn at every update.
+    discrete_gradient : {"auto", "enumeration", "score_function", "relaxed"}, default="auto"
+        How the encoder learns. "auto" enumerates up to 8 latents and uses the score function
+        beyond; "enumeration" takes up to 12.
+    temperature : float, default=0.5
+        Of the relaxed draws; the smaller, the less biased and the noisier.
+    """
+
+    discrete_gradient: DiscreteGradient = "auto"
+    temperature: float = 0.5
+
+    needs: ClassVar[tuple[str, ...]] = ("posterior", "states", "log_likelihood")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "temperature", positive=True)
+        if self.discrete_gradient not in get_args(DiscreteGradient):
+            raise ValueError(
+                f"{type(self).__name__}: discrete_gradient={self.discrete_gradient!r} must be one "
+                f"of {', '.join(map(repr, get_args(DiscreteGradient)))}."
+            )
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean over rows of beta KL - E_q log p(x | z)."""
+        if self.binarize:
+            x = draw_binary(x, generator)
+        q = energy.posterior(x)
+        divergence, state = self.weighted(q.divergence(), state)
+        how = self.discrete_gradient
+        if how == "auto":
+            how = "enumeration" if energy.n_components <= AUTO_LATENTS else "score_function"
+        if how == "enumeration":
+            return divergence - _enumerated(energy, x, q), state
+        noise = energy.draw_noise(self.n_samples, len(x), generator=generator, like=x)
+        if how == "relaxed":
+            z = torch.sigmoid((q.logits + torch.logit(noise, eps=1e-6)) / self.temperature)
+            return divergence - energy.log_likelihood(x, z).mean(), state
+        return divergence - _antithetic(energy, x, q, noise), state
+
+
+def _enumerated(energy: Any, x: Tensor, q: Any) -> Tensor:
+    """Mean over rows of sum_z q(z | x) log p(x | z)."""
+    if energy.n_components > MAX_LATENTS:
+        raise ValueError(
+            f"n_components={energy.n_components} latents have 2^{energy.n_components} states, too "
+            f'many to enumerate: use discrete_gradient="score_function" beyond {MAX_LATENTS}.'
+        )
+    states = energy.states(x)
+    shares = q.log_density(states[:, None]).exp()
+    table: Tensor = energy.likelihood.log_density_table(x, energy.decoder(states))
+    expected: Tensor = (shares * table).sum() / len(x)
+    return expected
+
+
+def _antithetic(energy: Any, x: Tensor, q: Any, noise: Tensor) -> Tensor:
+    """A scalar with the value of the pair's mean and DisARM's gradient."""
+    logits = q.logits.detach()
+    probabilities = torch.sigmoid(logits)
+    z, mirrored = ((u < probabilities).to(x.dtype) for u in (noise, 1.0 - noise))
+    pair: Tensor = energy.log_likelihood(x, torch.stack([z, mirrored]))
+    gap = 0.5 * (pair[0] - pair[1]).detach()[..., None]
+    # +1 where only z is on, -1 where only its mirror image is.
+    gradient = (gap * (z - mirrored) * torch.sigmoid(logits.abs())).mean(dim=0)
+    surrogate = (gradient * q.logits).sum() / len(x)
+    value: Tensor = pair.mean() + surrogate - surrogate.detach()
+    return value
