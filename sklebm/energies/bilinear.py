@@ -69,11 +69,12 @@ class BilinearEnergy(nn.Module):
         gradient with respect to every parameter is exact, because dF/dW = dE(v, h)/dW at
         h = mean. Autograd through ``free_energy`` would repeat the matrix product.
         """
-        pushed = mean * -signs[:, None]
-        pulled = -(signs @ v)
-        value = torch.dot(pushed.flatten(), field.flatten()) + pulled @ self.visible.bias
+        weights = -signs
+        pulled = weights @ v
+        pushed = (mean * weights[:, None]).flatten()
+        value = torch.dot(pushed, field.flatten()) + pulled @ self.visible.bias
         return value, [
-            (self.weights, Product(pushed, v)),
+            (self.weights, Product(mean, v, weights)),
             (self.visible.bias, pulled),
-            (self.hidden.bias, pushed.sum(dim=0)),
+            (self.hidden.bias, weights @ mean),
         ]

@@ -14,10 +14,19 @@ from torch import Tensor
 
 
 class Product(NamedTuple):
-    """The gradient ``left.T @ right``, for factors of shapes (n_rows, a) and (n_rows, b)."""
+    """The gradient sum_i w_i left_i right_i', of shape (a, b).
+
+    Attributes
+    ----------
+    left, right : Tensor of shape (n_rows, a) and (n_rows, b)
+        The factors.
+    weights : Tensor of shape (n_rows,)
+        The weights w of the rows.
+    """
 
     left: Tensor
     right: Tensor
+    weights: Tensor
 
 
 #: Parameters with their gradients.
@@ -26,12 +35,15 @@ Gradients = list[tuple[Tensor, Tensor | Product]]
 
 def dense(gradient: Tensor | Product) -> Tensor:
     """The gradient as one tensor of its parameter's shape."""
-    return gradient.left.T @ gradient.right if isinstance(gradient, Product) else gradient
+    if isinstance(gradient, Product):
+        return (gradient.left * gradient.weights[:, None]).T @ gradient.right
+    return gradient
 
 
 def descend(parameter: Tensor, gradient: Tensor | Product, rate: float) -> None:
     """Subtract ``rate`` times the gradient from the parameter, in place."""
     if isinstance(gradient, Product):
-        parameter.addmm_(gradient.left.T, gradient.right, alpha=-rate)
+        weighted = gradient.left * gradient.weights[:, None]
+        parameter.addmm_(weighted.T, gradient.right, alpha=-rate)
     else:
         parameter.add_(gradient, alpha=-rate)

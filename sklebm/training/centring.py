@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklebm.energies.gradients import Gradients, Product, dense
+from sklebm.energies.gradients import Gradients, Product
 
 # The hidden means are followed by a sliding average over about 100 steps, as in the paper. A look
 # at every eighth batch costs a fortieth of the step.
@@ -63,30 +63,32 @@ class Centring(nn.Module):
     def centred(self, energy: Any, gradients: Gradients) -> Gradients:
         """Return centred gradients for plain ones in closed form. O(n (d + k)) for n rows.
 
-        That of the weights stays a product: the two terms it gains are two rows of its factors.
+        That of the weights stays a product, sum_i w_i (h_i - l)(v_i - m)', for weights that sum
+        to zero, as they do in every contrast of data with the model.
         """
-        known = {id(parameter): gradient for parameter, gradient in gradients}
-        plain, hidden = known[id(energy.weights)], dense(known[id(energy.hidden.bias)])
-        visible = dense(known[id(energy.visible.bias)])
-        if not isinstance(plain, Product):
-            raise TypeError("The gradient of the weights must be a product of two factors.")
+        known: dict[int, Any] = {id(parameter): gradient for parameter, gradient in gradients}
+        plain: Product = known[id(energy.weights)]
         mean = energy.visible.statistic(self.visible_mean)
-        left = torch.cat([plain.left, -hidden[None], -self.hidden_mean[None]])
-        right = torch.cat([plain.right, mean[None], visible[None]])
+        weights = plain.weights
+        left, right = plain.left - self.hidden_mean, plain.right - mean
+        visible, hidden = energy.visible.bias, energy.hidden.bias
         return [
-            (energy.weights, Product(left, right)),
-            (energy.visible.bias, visible - (left @ self.hidden_mean) @ right),
-            (energy.hidden.bias, hidden - (right @ mean) @ left),
+            (energy.weights, Product(left, right, weights)),
+            (visible, known[id(visible)] - (weights * (left @ self.hidden_mean)) @ right),
+            (hidden, known[id(hidden)] - (weights * (right @ mean)) @ left),
         ]
 
     @torch.no_grad()
-    def follow(self, energy: Any, x: Tensor, share: float) -> None:
+    def follow(self, energy: Any, x: Tensor, share: float, hidden: Tensor | None = None) -> None:
         """Let the hidden offsets follow their mean over the batch ``x``.
 
-        ``share`` is the size of the batch in full ones, by which the average moves less.
+        ``share`` is the size of the batch in full ones, by which the average moves less;
+        ``hidden`` are the hidden means of the batch, where they are known.
         """
         if self.n_steps % _EVERY == 0:
-            mean = energy.hidden_mean(x).mean(dim=0)
+            hidden = energy.hidden_mean(x) if hidden is None else hidden
             # A new tensor: the old one may share its memory with a fitted attribute.
-            self.hidden_mean = torch.lerp(self.hidden_mean, mean, _RATE * min(share, 1.0))
+            self.hidden_mean = torch.lerp(
+                self.hidden_mean, hidden.mean(dim=0), _RATE * min(share, 1.0)
+            )
         self.n_steps += 1

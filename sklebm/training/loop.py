@@ -55,8 +55,10 @@ class EnergyTraining(nn.Module):
         )
         centring = getattr(energy, "centring", None)
         if centring is not None:
+            # The rows of the batch come first among those of the contrast.
+            hidden = next(g.left for p, g in gradients if p is energy.weights)[: len(x)]
             gradients = centring.centred(energy, gradients)
-            centring.follow(energy, x, share)
+            centring.follow(energy, x, share, hidden)
         for parameter, gradient in gradients:
             descend(parameter, gradient, share * rates[parameter])
         return loss  # type: ignore[no-any-return]
