@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ContractiveAutoencoder": "sklebm.autoencoders",
+    "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
@@ -23,7 +25,10 @@ ESTIMATORS: dict[str, str] = {
     "InputComplexityScorer": "sklebm.outliers",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
+    "MaskedAutoencoder": "sklebm.autoencoders",
     "PCAWhitener": "sklebm.linear",
+    "SaturatingAutoencoder": "sklebm.autoencoders",
+    "SparseAutoencoder": "sklebm.autoencoders",
     "TypicalityScorer": "sklebm.outliers",
     "VAE": "sklebm.autoencoders",
     "ZCAWhitener": "sklebm.linear",
@@ -68,6 +73,11 @@ __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 if TYPE_CHECKING:
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
+    from sklebm.autoencoders import ContractiveAutoencoder as ContractiveAutoencoder
+    from sklebm.autoencoders import DenoisingAutoencoder as DenoisingAutoencoder
+    from sklebm.autoencoders import MaskedAutoencoder as MaskedAutoencoder
+    from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
+    from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener

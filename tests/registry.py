@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator
@@ -129,6 +130,29 @@ def weighted_free_energy(model: Any, X: Any) -> Any:
     return np.log(len(draws)) - logsumexp(terms, axis=0)
 
 
+def masked_free_energy(model: Any, X: Any) -> Any:
+    """Squared errors of hidden entries, each averaged over the masks that hide it."""
+    X = np.asarray(X, np.float64)
+    order = torch.randperm(X.shape[1], generator=torch.Generator().manual_seed(0)).numpy()
+    n_visible = X.shape[1] - round(0.75 * X.shape[1])
+    groups = [order[i : i + n_visible] for i in range(0, len(order), n_visible)]
+    total, times = np.zeros_like(X), np.zeros(X.shape[1])
+    for visible in groups:
+        hidden = np.setdiff1d(order, visible)
+        seen = X.copy()
+        seen[:, hidden] = model.weights_["filling"][hidden]
+        decoded = run_network(model, "decoder", run_network(model, "encoder", seen))
+        total[:, hidden] += (X - decoded)[:, hidden] ** 2
+        times[hidden] += 1
+    return (total / times).sum(axis=1)
+
+
+def saturated_free_energy(model: Any, X: Any) -> Any:
+    """|x - g(h(a))|^2 with h(a) = min(max(a, 0), 1)."""
+    code = np.clip(run_network(model, "encoder", X), 0.0, 1.0)
+    return ((np.asarray(X, np.float64) - run_network(model, "decoder", code)) ** 2).sum(axis=1)
+
+
 AUTOENCODER = {
     "n_components": 2,
     "hidden_sizes": (8,),
@@ -167,6 +191,18 @@ ENTRIES: dict[str, Entry] = {
         },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         free_energy=bernoulli_free_energy,
+    ),
+    "ContractiveAutoencoder": Entry(
+        quick={**AUTOENCODER, "code_activation": "identity", "tied": False, "alpha": 0.01},
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=({"hidden_sizes": (), "code_activation": "sigmoid", "tied": True},),
+        free_energy=reconstruction_free_energy,
+    ),
+    "DenoisingAutoencoder": Entry(
+        quick={**AUTOENCODER, "corruption_level": 0.1},
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=({"corruption": "salt_pepper"},),
+        free_energy=reconstruction_free_energy,
     ),
     "EnergyGaussianMixture": Entry(
         quick={"n_components": 4, "covariance_type": "diag", "random_state": 0},
@@ -234,6 +270,12 @@ ENTRIES: dict[str, Entry] = {
         free_energy=logit_free_energy,
         rounding=1e-4,
     ),
+    "MaskedAutoencoder": Entry(
+        quick=AUTOENCODER,
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=({"masked_fraction": 0.5, "patch_size": 2},),
+        free_energy=masked_free_energy,
+    ),
     "PCAWhitener": Entry(
         variants=(
             {"n_components": 1},
@@ -241,6 +283,18 @@ ENTRIES: dict[str, Entry] = {
             {"shrinkage": "ledoit_wolf"},
         ),
         free_energy=gaussian_free_energy,
+    ),
+    "SaturatingAutoencoder": Entry(
+        quick={**AUTOENCODER, "hidden_sizes": (), "n_components": 8, "alpha": 0.01},
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=({"code_activation": "shrink"},),
+        free_energy=saturated_free_energy,
+    ),
+    "SparseAutoencoder": Entry(
+        quick={**AUTOENCODER, "code_activation": "identity", "tied": False, "alpha": 0.01},
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=({"penalty": "kl", "code_activation": "sigmoid", "hidden_sizes": ()},),
+        free_energy=reconstruction_free_energy,
     ),
     "TypicalityScorer": Entry(
         quick={"estimator": MIXTURE},

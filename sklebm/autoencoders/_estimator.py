@@ -87,7 +87,7 @@ class AutoencoderEstimator(GradientEstimator):
     def _make_encoder(self, architecture: dict[str, Any], n_outputs: int, last: str) -> nn.Module:
         if self.encoder is not None:
             return build_user_module(self.encoder, "encoder", architecture["n_features"], n_outputs)
-        shape, sizes = _shape(architecture), architecture["hidden_sizes"].tolist()
+        shape, sizes = row_shape(architecture), architecture["hidden_sizes"].tolist()
         return make_encoder(shape, sizes, n_outputs, architecture["activation"], last)
 
     def _make_decoder(
@@ -104,7 +104,7 @@ class AutoencoderEstimator(GradientEstimator):
         return make_decoder(
             n_inputs,
             architecture["hidden_sizes"].tolist(),
-            _shape(architecture),
+            row_shape(architecture),
             architecture["activation"],
             last,
             n_per_feature=n_per_feature,
@@ -119,7 +119,7 @@ class AutoencoderEstimator(GradientEstimator):
             if any(parameter.is_meta for parameter in network.parameters()):
                 initialize(network, generator)
         # The networks need not learn what is the same in all rows.
-        n_channels = _shape(architecture)[0] if len(architecture["image_shape"]) else 1
+        n_channels = row_shape(architecture)[0] if len(architecture["image_shape"]) else 1
         if self.encoder is None:
             set_input_bias(energy.encoder, mean, n_channels)
             self._prepare_encoder(energy)
@@ -159,7 +159,7 @@ class AutoencoderEstimator(GradientEstimator):
         }
         energy.load_state_dict(tensors, assign=True)
         energy.architecture = self.architecture_
-        return energy.eval()
+        return energy.to(device).eval()
 
     def _export(self, energy: Any) -> dict[str, Any]:
         weights = {
@@ -263,7 +263,7 @@ class AutoencoderEstimator(GradientEstimator):
     # ------------------------------------------------------------------ row-wise methods
 
     def _floats_of(self, architecture: dict[str, Any]) -> int:
-        hidden = n_activations(_shape(architecture), architecture["hidden_sizes"].tolist())
+        hidden = n_activations(row_shape(architecture), architecture["hidden_sizes"].tolist())
         return 2 * int(hidden + architecture["n_components"] + architecture["n_features"])
 
     def _floats_per_row(self) -> int:
@@ -338,7 +338,7 @@ class AutoencoderEstimator(GradientEstimator):
         return values.to(X.device) if isinstance(X, torch.Tensor) else values.numpy()
 
 
-def _shape(architecture: dict[str, Any]) -> tuple[int, ...]:
+def row_shape(architecture: dict[str, Any]) -> tuple[int, ...]:
     """(n_features,), or (channels, height, width) of a row."""
     sides = architecture["image_shape"].tolist()
     return check_image_shape(sides or None, int(architecture["n_features"]))

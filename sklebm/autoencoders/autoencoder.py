@@ -30,8 +30,8 @@ class Autoencoder(DeterministicAutoencoder):
         Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
         channels of its convolutions, each of which halves the sides. Empty: one affine map.
     activation : str, default="relu"
-        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh" or
-        "identity".
+        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
     code_activation : str, default="identity"
         Function of the code, one of the same.
     output_activation : {"identity", "sigmoid"}, default="identity"

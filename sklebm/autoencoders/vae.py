@@ -31,8 +31,8 @@ class VAE(VariationalAutoencoder):
         Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
         channels of its convolutions, each of which halves the sides. Empty: affine maps.
     activation : str, default="relu"
-        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh" or
-        "identity".
+        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         p(x | z): normal, or independent bits for X in [0, 1].
     noise_scale : {"shared", "learned"} or float, default="shared"

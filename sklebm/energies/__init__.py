@@ -4,6 +4,7 @@ from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, FullGaussian
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
@@ -23,6 +24,7 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianMixture",
     "GaussianMixtureEnergy",
+    "MaskedReconstructionEnergy",
     "PrecisionEnergy",
     "PrototypeEnergy",
     "QuadraticEnergy",

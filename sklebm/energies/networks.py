@@ -14,12 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+
+class SaturatedLinear(nn.Hardtanh):
+    """min(max(x, 0), 1): flat outside (0, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 1.0)
+
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
     "relu": nn.ReLU,
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
+    "shrink": nn.Softshrink,
+    "saturated_linear": SaturatedLinear,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
 }

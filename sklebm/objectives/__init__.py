@@ -5,6 +5,7 @@ from sklebm.objectives.contrastive_divergence import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
 )
+from sklebm.objectives.denoising import DenoisingError, MaskedError
 from sklebm.objectives.discrete_evidence import DiscreteEvidenceLowerBound
 from sklebm.objectives.evidence import (
     DoublyReparametrizedBound,
@@ -12,18 +13,28 @@ from sklebm.objectives.evidence import (
     ImportanceWeightedBound,
 )
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.penalties import (
+    ContractiveReconstruction,
+    SaturatingReconstruction,
+    SparseReconstruction,
+)
 from sklebm.objectives.reconstruction import ReconstructionError
 
 __all__ = [
+    "ContractiveReconstruction",
     "ContrastiveDivergence",
+    "DenoisingError",
     "DiscreteEvidenceLowerBound",
     "DoublyReparametrizedBound",
     "EvidenceLowerBound",
     "ImportanceWeightedBound",
+    "MaskedError",
     "MaximumLikelihood",
     "Objective",
     "PersistentContrastiveDivergence",
     "ReconstructionError",
+    "SaturatingReconstruction",
+    "SparseReconstruction",
     "check_needs",
     "resolve_objective",
 ]

@@ -1,0 +1,217 @@
+r"""F(x) = mean over masks m of |m * (x - g(f(x with m hidden)))|^2: what patches tell of others."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+
+from sklebm._private import Interval
+from sklebm._random import RandomState
+from sklebm.autoencoders._deterministic import DeterministicAutoencoder
+from sklebm.autoencoders._estimator import row_shape
+from sklebm.energies.masked import MaskedReconstructionEnergy, patch_numbers
+from sklebm.objectives import Objective
+from sklebm.objectives.denoising import MaskedError
+from sklebm.training.schedules import Schedule
+
+
+class MaskedAutoencoder(DeterministicAutoencoder):
+    r"""Auto-encoder that predicts hidden patches from the visible ones.
+
+    .. math:: F(x) = \sum_i \frac{1}{|M_i|} \sum_{m \in M_i} (x_i - g_i(f(x_{\setminus m})))^2 ,
+
+    where :math:`M_i` are the masks, of a fixed set, that hide entry i, and hidden entries are
+    replaced by the mean of the training rows. Every update hides other patches of every row; only
+    hidden entries count. A code that predicts what it did not see must know how the parts of a
+    row belong together.
+
+    Parameters
+    ----------
+    n_components : int, default=64
+        Number of latents.
+    hidden_sizes : tuple of int, default=(256,)
+        Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
+        channels of its convolutions, each of which halves the sides. Empty: one affine map.
+    activation : str, default="relu"
+        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
+    code_activation : str, default="identity"
+        Function of the code, one of the same.
+    output_activation : {"identity", "sigmoid"}, default="identity"
+        Function of the output; "sigmoid" keeps reconstructions in (0, 1).
+    tied : bool, default=False
+        Whether the decoder uses the transposed weights of the encoder.
+    masked_fraction : float, default=0.75
+        Share of the patches that are hidden; at least one patch is hidden and one visible.
+    patch_size : int, default=1
+        Side of the square patches of images, or number of neighbouring features in a patch.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (channels, height, width) of a row, for convolutional networks.
+    encoder, decoder : callable or None, default=None
+        Classes of torch modules to use instead, called as ``encoder(n_features, n_components)``
+        and ``decoder(n_components, n_features)``.
+    learning_rate : float, default=0.001
+        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+    batch_size : int, default=128
+        Rows per update.
+    max_epochs : int, default=50
+        Passes over the rows.
+    optimizer : str, default="adam"
+        Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
+        at once, "gradient_descent" and "lbfgs".
+    learning_rate_schedule : str or Schedule, default="cosine"
+        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Share of the rows held out; minus their mean squared error is recorded after each epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
+        parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Least absolute rise that counts.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial weights, batches and masks.
+    verbose : int, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
+        one, else the CPU.
+
+    Attributes
+    ----------
+    weights_ : dict of str to ndarray
+        Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
+    architecture_ : dict
+        What the networks are made of, as plain values.
+    latent_variances_ : ndarray of shape (n_components,)
+        Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean squared error of hidden entries, scaled to whole rows, by epoch.
+    validation_scores_ : ndarray
+        Minus the held-out mean squared error by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows, where the decoder starts.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    DenoisingAutoencoder : Corrupts all entries, and reconstructs all.
+
+    Notes
+    -----
+    A step costs O(batch_size P) for P weights, ``score_samples`` 1 / (1 - masked_fraction) times
+    as much per row. ``transform`` sees whole rows. Training runs in float32, row-wise methods in
+    the dtype of X. Latents that are the same for all rows are named in a warning.
+
+    References
+    ----------
+    .. [1] K. He et al., "Masked autoencoders are scalable vision learners", CVPR 2022.
+    .. [2] D. Pathak et al., "Context encoders: feature learning by inpainting", CVPR 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import MaskedAutoencoder
+    >>> X = load_digits().data / 16
+    >>> model = MaskedAutoencoder(
+    ...     32, masked_fraction=0.5, learning_rate=0.003, max_epochs=30, random_state=0
+    ... ).fit(X)
+    >>> bool(model.free_energy(X).mean() < 0.7 * X.var(axis=0).sum())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeterministicAutoencoder._parameter_constraints,
+        "masked_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "patch_size": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 64,
+        *,
+        hidden_sizes: tuple[int, ...] = (256,),
+        activation: str = "relu",
+        code_activation: str = "identity",
+        output_activation: str = "identity",
+        tied: bool = False,
+        masked_fraction: float = 0.75,
+        patch_size: int = 1,
+        image_shape: tuple[int, ...] | None = None,
+        encoder: Any = None,
+        decoder: Any = None,
+        learning_rate: float = 0.001,
+        batch_size: int = 128,
+        max_epochs: int = 50,
+        optimizer: str = "adam",
+        learning_rate_schedule: str | Schedule = "cosine",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.code_activation = code_activation
+        self.output_activation = output_activation
+        self.tied = tied
+        self.masked_fraction = masked_fraction
+        self.patch_size = patch_size
+        self.image_shape = image_shape
+        self.encoder = encoder
+        self.decoder = decoder
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _architecture(self, n_features: int) -> dict[str, Any]:
+        return {
+            **super()._architecture(n_features),
+            "masked_fraction": float(self.masked_fraction),
+            "patch_size": int(self.patch_size),
+        }
+
+    def _assemble(self, architecture: dict[str, Any]) -> MaskedReconstructionEnergy:
+        networks = super()._assemble(architecture)
+        patches = patch_numbers(row_shape(architecture), architecture["patch_size"])
+        return MaskedReconstructionEnergy(
+            networks.encoder, networks.decoder, patches, architecture["masked_fraction"]
+        )
+
+    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
+        energy = super()._initial_energy(mean, n_rows, generator)
+        energy.filling.copy_(mean)
+        return energy
+
+    def _objective(self, energy: Any) -> Objective:
+        return MaskedError()

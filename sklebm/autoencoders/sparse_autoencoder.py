@@ -1,0 +1,210 @@
+r"""F(x) = |x - g(f(x))|^2, with codes f(x) of which training keeps most units off."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+
+from sklebm._private import Interval, StrOptions
+from sklebm._random import RandomState
+from sklebm.autoencoders._deterministic import DeterministicAutoencoder
+from sklebm.objectives import Objective
+from sklebm.objectives.penalties import SparseReconstruction
+from sklebm.training.schedules import Schedule
+
+
+class SparseAutoencoder(DeterministicAutoencoder):
+    r"""Auto-encoder whose code is wide but sparse.
+
+    .. math:: \min \mathbb{E}\, \lVert x - g(z) \rVert^2 + \alpha R(z), \qquad z = f(x), \qquad
+              F(x) = \lVert x - g(f(x)) \rVert^2 .
+
+    R is :math:`\lVert z \rVert_1`, or :math:`\sum_j \mathrm{KL}(\rho \,\|\, \bar z_j)` with the
+    mean :math:`\bar z_j` of unit j over the batch. Few active units cannot describe everything.
+    Tied weights keep the network from making small codes large again in the decoder.
+
+    Parameters
+    ----------
+    n_components : int, default=128
+        Number of latents.
+    hidden_sizes : tuple of int, default=()
+        Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
+        channels of its convolutions, each of which halves the sides. Empty: one affine map.
+    activation : str, default="relu"
+        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
+    code_activation : str, default="relu"
+        Function of the code, one of the same.
+    output_activation : {"identity", "sigmoid"}, default="identity"
+        Function of the output; "sigmoid" keeps reconstructions in (0, 1).
+    tied : bool, default=True
+        Whether the decoder uses the transposed weights of the encoder.
+    penalty : {"l1", "kl"}, default="l1"
+        The sum of magnitudes; or the divergence from a mean activity, for codes in (0, 1):
+        ``code_activation="sigmoid"``.
+    alpha : float, default=0.1
+        Weight of the penalty.
+    target_activity : float, default=0.05
+        The mean :math:`\rho` that "kl" pulls each unit to.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (channels, height, width) of a row, for convolutional networks.
+    encoder, decoder : callable or None, default=None
+        Classes of torch modules to use instead, called as ``encoder(n_features, n_components)``
+        and ``decoder(n_components, n_features)``.
+    learning_rate : float, default=0.001
+        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+    batch_size : int, default=128
+        Rows per update.
+    max_epochs : int, default=50
+        Passes over the rows.
+    optimizer : str, default="adam"
+        Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
+        at once, "gradient_descent" and "lbfgs".
+    learning_rate_schedule : str or Schedule, default="cosine"
+        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Share of the rows held out; minus their mean squared error is recorded after each epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
+        parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Least absolute rise that counts.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial weights and batches.
+    verbose : int, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
+        one, else the CPU.
+
+    Attributes
+    ----------
+    weights_ : dict of str to ndarray
+        Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
+    architecture_ : dict
+        What the networks are made of, as plain values.
+    latent_variances_ : ndarray of shape (n_components,)
+        Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean squared error of the batches plus the penalty by epoch.
+    validation_scores_ : ndarray
+        Minus the held-out mean squared error by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows, where the decoder starts.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    Autoencoder : Limits the code by its width instead.
+
+    Notes
+    -----
+    A step costs O(batch_size P) for P weights. Training runs in float32, row-wise
+    methods in the dtype of X. Latents that are the same for all rows are named in a warning.
+
+    References
+    ----------
+    .. [1] M. Ranzato, C. Poultney, S. Chopra and Y. LeCun, "Efficient learning of sparse
+       representations with an energy-based model", NIPS 2006.
+    .. [2] H. Lee, C. Ekanadham and A. Y. Ng, "Sparse deep belief net model for visual area V2",
+       NIPS 2007.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import SparseAutoencoder
+    >>> X = load_digits().data / 16
+    >>> dense, sparse = (
+    ...     SparseAutoencoder(alpha=alpha, max_epochs=20, random_state=0).fit(X).transform(X)
+    ...     for alpha in (0.0, 0.1)
+    ... )
+    >>> bool((sparse > 0).mean() < 0.7 * (dense > 0).mean())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeterministicAutoencoder._parameter_constraints,
+        "penalty": [StrOptions({"l1", "kl"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "target_activity": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 128,
+        *,
+        hidden_sizes: tuple[int, ...] = (),
+        activation: str = "relu",
+        code_activation: str = "relu",
+        output_activation: str = "identity",
+        tied: bool = True,
+        penalty: str = "l1",
+        alpha: float = 0.1,
+        target_activity: float = 0.05,
+        image_shape: tuple[int, ...] | None = None,
+        encoder: Any = None,
+        decoder: Any = None,
+        learning_rate: float = 0.001,
+        batch_size: int = 128,
+        max_epochs: int = 50,
+        optimizer: str = "adam",
+        learning_rate_schedule: str | Schedule = "cosine",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.code_activation = code_activation
+        self.output_activation = output_activation
+        self.tied = tied
+        self.penalty = penalty
+        self.alpha = alpha
+        self.target_activity = target_activity
+        self.image_shape = image_shape
+        self.encoder = encoder
+        self.decoder = decoder
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _objective(self, energy: Any) -> Objective:
+        if self.penalty == "kl" and self.code_activation != "sigmoid":
+            raise ValueError(
+                f'penalty="kl" needs units in (0, 1): set code_activation="sigmoid" instead of '
+                f"{self.code_activation!r}."
+            )
+        kind: Any = self.penalty
+        return SparseReconstruction(kind, float(self.alpha), float(self.target_activity))
