@@ -24,7 +24,7 @@ ALLOWED = (ValueError, TypeError, FloatingPointError, MemoryError)
 
 def normalise(text):
     """The text without what differs between estimators, processes and machines."""
-    for name in NAMES:
+    for name in sorted(NAMES, key=len, reverse=True):  # some names end in another
         text = text.replace(name, "<estimator>")
     # contents of arrays, what was passed, and the device types that this torch knows
     text = re.sub(r"array=.*?(?=Reshape)|(?<=not supported)\s*\[\[.*", " [...] ", text, flags=re.S)
