@@ -14,6 +14,7 @@ from sklebm._private import Interval, StrOptions
 from sklebm._random import make_generator
 from sklebm._rows import Rows
 from sklebm._state import Array, Record, Scalar, Spec
+from sklebm.boltzmann._partition import METHODS
 from sklebm.boltzmann._sampling import SamplingEstimator
 from sklebm.energies import BilinearEnergy
 from sklebm.objectives import (
@@ -44,7 +45,7 @@ class BoltzmannEstimator(SamplingEstimator):
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "centering": ["boolean"],
-        "log_partition": [StrOptions({"auto", "exact", "ais"}), None],
+        "log_partition": [StrOptions(set(METHODS)), None],
     }
     _accepts_sparse = True
 

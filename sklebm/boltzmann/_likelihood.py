@@ -9,7 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._random import RandomState, draw_seed
 from sklebm._rows import resolve_device
-from sklebm.boltzmann._partition import PartitionMethod, compute_partition, no_partition
+from sklebm.boltzmann._partition import (
+    METHODS,
+    Effort,
+    PartitionMethod,
+    compute_partition,
+    no_partition,
+)
 from sklebm.training.gradient_estimator import GradientEstimator
 
 
@@ -20,29 +26,35 @@ class LikelihoodEstimator(GradientEstimator):
         if self.log_partition is None:
             return {**state, **no_partition()}
         mean = state["feature_means_"]
-        return {**state, **compute_partition(energy, mean, self.log_partition, seed, {})}
+        return {**state, **compute_partition(energy, mean, self.log_partition, seed, Effort())}
 
     def estimate_log_partition(
         self,
         method: PartitionMethod = "auto",
         *,
         n_chains: int = 100,
-        n_temperatures: int = 1000,
+        n_temperatures: int | None = None,
+        n_steps: int = 100,
         random_state: RandomState = None,
     ) -> Self:
         """Compute log Z, which turns ``score_samples`` into a log-likelihood.
 
         Parameters
         ----------
-        method : {"auto", "exact", "ais"}, default="auto"
+        method : {"auto", "exact", "ais", "bridge"}, default="auto"
             "exact" sums over all states of the smaller layer (at most 25 units); "ais" is
-            annealed importance sampling; "auto" is exact up to 20 units and "ais" beyond.
+            annealed importance sampling, forwards from the base rate and backwards from
+            tempered chains; "bridge" runs a ladder of tempered chains and bridges from each
+            temperature to the next (Bennett, 1976). "auto" is exact up to 20 units and "ais"
+            beyond.
         n_chains : int, default=100
-            Number of annealed chains.
-        n_temperatures : int, default=1000
-            Number of annealing steps.
+            Number of annealed chains, or of ladders.
+        n_temperatures : int or None, default=None
+            Number of annealing steps, 1000 if None; or of rungs of each ladder, 20 if None.
+        n_steps : int, default=100
+            Steps of the ladders of "bridge", after half as many to forget their start.
         random_state : int, RandomState instance or None, default=None
-            Seed of the annealed chains.
+            Seed of the chains.
 
         Returns
         -------
@@ -50,23 +62,26 @@ class LikelihoodEstimator(GradientEstimator):
             The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
         """
         check_is_fitted(self)
-        if method not in ("auto", "exact", "ais"):
-            raise ValueError(f'method={method!r} must be one of "auto", "exact" and "ais".')
-        options = {"n_chains": n_chains, "n_temperatures": n_temperatures}
-        for name, value in options.items():
-            if not isinstance(value, Integral) or value < 2:
+        if method not in METHODS:
+            names = ", ".join(f'"{name}"' for name in METHODS[:-1])
+            raise ValueError(f'method={method!r} must be one of {names} and "{METHODS[-1]}".')
+        counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "n_steps": n_steps}
+        for name, value in counts.items():
+            given = value is not None or name != "n_temperatures"
+            if given and (not isinstance(value, Integral) or value < 2):
                 raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
         energy = self._energy(resolve_device(self.device, None, self._prefers_cuda))
+        effort = Effort(n_chains, n_temperatures, n_steps)
         seed = draw_seed(random_state)
-        self.__dict__.update(compute_partition(energy, self.feature_means_, method, seed, options))
+        self.__dict__.update(compute_partition(energy, self.feature_means_, method, seed, effort))
         return self
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
 
-        Comparable between machines of any size and training on the same binary X. Annealed
-        importance sampling flatters machines that mix badly; the upper end of
-        ``log_partition_interval_`` keeps a search from choosing them for it.
+        Comparable between machines of any size and training on the same X. Annealed importance
+        sampling flatters machines that mix badly; the upper end of ``log_partition_interval_``
+        keeps a search from choosing them for it.
 
         Parameters
         ----------

@@ -54,10 +54,10 @@ class BernoulliRBM(BinaryVisible):
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Least absolute rise that counts.
-    log_partition : {"auto", "exact", "ais"} or None, default="auto"
+    log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` ends: with log Z summed exactly (at most 25 units in the smaller layer),
-        estimated by annealed importance sampling, exactly up to 20 units and estimated beyond
-        ("auto"), or not at all (None).
+        annealed forwards and backwards, bridged over a ladder of tempered chains, exact up to 20
+        units and annealed beyond ("auto"), or not known at all (None).
     value_range : {"warn", "raise", "clip"}, default="warn"
         What to do with values outside [0, 1]; "warn" uses them as they are.
     warm_start : bool, default=False
@@ -83,8 +83,8 @@ class BernoulliRBM(BinaryVisible):
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        Three standard errors of the annealed estimate of Z on either side; both ends are log Z
-        where it is exact.
+        Three standard errors on either side of both the forward and the reverse annealed estimate,
+        or of the bridged one; both ends are log Z where it is exact.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean energy of the batches minus that of the negatives, by epoch (nats); the mean
         negative log-likelihood for "maximum_likelihood".
@@ -112,7 +112,7 @@ class BernoulliRBM(BinaryVisible):
     Notes
     -----
     A step costs O(batch_size d k); ``fit`` ends with annealed importance sampling at
-    O(1000 x 100 d k), or with O(2^min(d, k) d k) where the sum is exact. Training runs in
+    about O(3000 x 100 d k), or with O(2^min(d, k) d k) where the sum is exact. Training runs in
     float32, log Z in float64, row-wise methods in the dtype of X. csr rows are made dense batch
     by batch.
 

@@ -2,6 +2,7 @@
 
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
+from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
@@ -9,7 +10,7 @@ from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, Ful
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.reconstruction import ReconstructionEnergy
-from sklebm.energies.units import Bernoulli
+from sklebm.energies.units import Bernoulli, Gaussian
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "BilinearEnergy",
     "DiagonalGaussian",
     "FullGaussian",
+    "Gaussian",
+    "GaussianBilinearEnergy",
     "GaussianLatentEnergy",
     "GaussianLikelihood",
     "GaussianMixture",

@@ -6,11 +6,13 @@ Bernoulli units U(v) = -b' v and F(v) = -b' v - sum_k log(1 + exp(c_k + w_k' v))
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from sklebm.energies.gradients import Gradients, Product
-from sklebm.energies.units import Bernoulli
+from sklebm.energies.units import Bernoulli, Gaussian
 
 
 class BilinearEnergy(nn.Module):
@@ -19,16 +21,37 @@ class BilinearEnergy(nn.Module):
     Parameters
     ----------
     visible, hidden : Bernoulli
-        The layers' units.
+        The layers' units. ``GaussianBilinearEnergy`` has Gaussian visible units.
     weights : Tensor of shape (n_hidden, n_visible)
         The couplings W.
     """
 
-    def __init__(self, visible: Bernoulli, hidden: Bernoulli, weights: Tensor) -> None:
+    #: What the rows are made of; objectives that need other rows are refused.
+    domain = "binary"
+
+    def __init__(self, visible: Bernoulli | Gaussian, hidden: Bernoulli, weights: Tensor) -> None:
         super().__init__()
         self.visible = visible
         self.hidden = hidden
         self.weights = nn.Parameter(weights)
+
+    def with_parameters(self, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Self:
+        """An energy of this kind with other weights and biases."""
+        visible, hidden = self.visible.with_bias(visible_bias), self.hidden.with_bias(hidden_bias)
+        return type(self)(visible, hidden, weights)
+
+    def flip_differences(self, v: Tensor) -> Tensor:
+        """F(v with unit i flipped) - F(v) for every i, shape (n_rows, n_visible). O(n d k).
+
+        Takes n d k numbers of memory, for rows of 0 and 1.
+        """
+        change = 1.0 - 2.0 * v
+        field = self.hidden_field(v)
+        # Gamma(f + w) - Gamma(f) for all pairs of units, (n_rows, n_hidden, n_visible).
+        flipped = field[:, :, None] + self.weights * change[:, None, :]
+        gain = self.hidden.cumulant(flipped).sum(dim=1)
+        gain = gain - self.hidden.cumulant(field).sum(dim=1, keepdim=True)
+        return -(change * self.visible.bias) - gain
 
     def hidden_field(self, v: Tensor) -> Tensor:
         """What the hidden units receive, (n_rows, n_hidden). O(n d k)."""

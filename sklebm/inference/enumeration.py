@@ -1,7 +1,8 @@
 r"""Exact sums over all states of a layer of Bernoulli units.
 
 log Z = log sum_v exp(-F(v)) = log sum_h exp(c' h + sum_i Gamma_i(b_i + (W' h)_i)),
-summed over whichever layer is smaller. O(2^min(d, k) d k).
+summed over whichever layer is smaller, or over the hidden one if the visible units are real-valued.
+O(2^min(d, k) d k).
 """
 
 from __future__ import annotations
@@ -32,23 +33,34 @@ def _chunk_of_states(start: int, n_units: int, like: Tensor) -> Tensor:
     return ((numbers[:, None] >> shifts) & 1).to(like.dtype)
 
 
+def n_summed_units(energy: Any) -> int:
+    """Number of units that the sum runs over: the smaller layer, or the only binary one."""
+    n_hidden, n_visible = energy.weights.shape
+    return int(n_hidden if energy.domain == "real" else min(n_hidden, n_visible))
+
+
 def log_partition(energy: Any) -> Tensor:
-    """Exact log Z of a bilinear energy with Bernoulli units, as a scalar with a graph.
+    """Exact log Z of a bilinear energy with Bernoulli hidden units, as a scalar with a graph.
 
     Raises
     ------
     ValueError
-        If both layers have more than ``MAX_UNITS`` units.
+        If the sum would run over more than ``MAX_UNITS`` units.
     """
     n_hidden, n_visible = energy.weights.shape
-    n_units = min(n_hidden, n_visible)
+    n_units = n_summed_units(energy)
     if n_units > MAX_UNITS:
-        raise ValueError(
-            f"The exact log partition function sums over 2^{n_units} states (the smaller of "
-            f"{n_visible} visible and {n_hidden} hidden units), more than 2^{MAX_UNITS}: use "
-            'annealed importance sampling, method="ais".'
+        which = (
+            f"all {n_hidden} hidden units"
+            if energy.domain == "real"
+            else f"the smaller of {n_visible} visible and {n_hidden} hidden units"
         )
-    minus_energy = _minus_free_energy if n_visible <= n_hidden else _minus_hidden_energy
+        raise ValueError(
+            f"The exact log partition function sums over 2^{n_units} states ({which}), more than "
+            f'2^{MAX_UNITS}: use annealed importance sampling, method="ais".'
+        )
+    sums_visible = energy.domain == "binary" and n_visible <= n_hidden
+    minus_energy = _minus_free_energy if sums_visible else _minus_hidden_energy
 
     def part(start: int) -> Tensor:
         states = _chunk_of_states(start, n_units, energy.weights)

@@ -72,7 +72,10 @@ class Centring(nn.Module):
         weights = plain.weights
         left, right = plain.left - self.hidden_mean, plain.right - mean
         visible, hidden = energy.visible.bias, energy.hidden.bias
+        moved = (energy.weights, visible, hidden)
+        rest = [(p, g) for p, g in gradients if not any(p is parameter for parameter in moved)]
         return [
+            *rest,
             (energy.weights, Product(left, right, weights)),
             (visible, known[id(visible)] - (weights * (left @ self.hidden_mean)) @ right),
             (hidden, known[id(hidden)] - (weights * (right @ mean)) @ left),

@@ -273,7 +273,7 @@ def test_estimates_repeat_with_their_seed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "bridge"}, 'method=.bridge. must be one of "auto"'),
+        ({"method": "guess"}, 'method=.guess. must be one of "auto"'),
         ({"n_chains": 1}, "n_chains=1 must be an integer of at least 2"),
         ({"n_temperatures": 2.5}, "n_temperatures=2.5 must be an integer"),
     ],

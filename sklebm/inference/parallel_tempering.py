@@ -1,0 +1,89 @@
+r"""Parallel tempering: chains at several temperatures that exchange their states.
+
+Every ladder holds one state at each of t_1 = 1 > t_2 > ... > t_m = 0 of a tempered path. A step is
+one of block Gibbs at every temperature, then an exchange of neighbours, accepted with probability
+
+    min(1, exp(log p*_a(y) + log p*_b(x) - log p*_a(x) - log p*_b(y)))
+
+for the states x at t_a and y at t_b; even and odd pairs take turns. The joint distribution of the
+ladder stays invariant. At t = 0 a state is drawn anew at every step, so that the chains at t = 1
+visit modes that Gibbs steps alone would not reach.
+
+G. Desjardins et al., "Tempered Markov chain Monte Carlo for training of restricted Boltzmann
+machines", AISTATS 2010; K. Cho, T. Raiko and A. Ilin, "Parallel tempering is efficient for
+learning restricted Boltzmann machines", IJCNN 2010.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklebm.inference.tempered_path import TemperedPath
+
+
+class TemperingState(NamedTuple):
+    """Visible states (n_temperatures, n_ladders, d), the first at t = 1; and whose turn it is."""
+
+    visible: Tensor
+    parity: int
+
+
+class TemperingInfo(NamedTuple):
+    """Share of accepted exchanges between neighbours, NaN for pairs that had no turn."""
+
+    acceptance: Tensor
+
+
+def temperatures(n_temperatures: int, like: Tensor) -> Tensor:
+    """Equally spaced t from 1 down to 0."""
+    return torch.linspace(1.0, 0.0, n_temperatures, dtype=like.dtype, device=like.device)
+
+
+def init(
+    generator: torch.Generator, path: TemperedPath, n_temperatures: int, n_ladders: int
+) -> TemperingState:
+    """Start every chain at the base of the path."""
+    v = path.draw_base(n_temperatures * n_ladders, generator)
+    return TemperingState(v.view(n_temperatures, n_ladders, -1), 0)
+
+
+def step(
+    generator: torch.Generator, state: TemperingState, path: TemperedPath
+) -> tuple[TemperingState, TemperingInfo]:
+    """One Gibbs step at every temperature, then exchanges. O(n_temperatures n_ladders d k)."""
+    n_temperatures, n_ladders, n_visible = state.visible.shape
+    each = temperatures(n_temperatures, state.visible).repeat_interleave(n_ladders).unsqueeze(1)
+    v = state.visible.reshape(-1, n_visible)
+    h = path.draw_hidden(path.energy.hidden_field(v), each, generator)
+    v = path.draw_visible(h, each, generator).view(n_temperatures, n_ladders, n_visible)
+    v, info = _exchange(generator, v, path, state.parity)
+    return TemperingState(v, 1 - state.parity), info
+
+
+def _exchange(
+    generator: torch.Generator, v: Tensor, path: TemperedPath, parity: int
+) -> tuple[Tensor, TemperingInfo]:
+    n_temperatures, n_ladders, n_visible = v.shape
+    t = temperatures(n_temperatures, v)
+    acceptance = torch.full_like(t[1:], torch.nan)
+    hot = torch.arange(parity + 1, n_temperatures, 2, device=v.device)
+    if len(hot) == 0:
+        return v, TemperingInfo(acceptance)
+    cold = hot - 1
+    pairs = torch.cat([cold, hot])
+    rows = v[pairs].reshape(-1, n_visible)
+    to_hot = t[hot].repeat(2).repeat_interleave(n_ladders).unsqueeze(1)
+    to_cold = t[cold].repeat(2).repeat_interleave(n_ladders).unsqueeze(1)
+    # log p*_cold - log p*_hot of the cold states, then of the hot ones
+    gain = path.log_weight(rows, path.energy.hidden_field(rows), to_hot, to_cold)
+    of_cold, of_hot = gain.view(2, len(hot), n_ladders)
+    uniform = torch.empty_like(of_cold).uniform_(generator=generator)
+    accept = uniform.log() < of_hot - of_cold
+    acceptance[cold] = accept.to(v.dtype).mean(dim=1)
+    swapped = v.clone()
+    swapped[cold] = torch.where(accept.unsqueeze(2), v[hot], v[cold])
+    swapped[hot] = torch.where(accept.unsqueeze(2), v[cold], v[hot])
+    return swapped, TemperingInfo(acceptance)
