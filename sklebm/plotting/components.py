@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm.plotting._tiles import check_image_shape
+
 Scale = Literal["own", "shared"]
 
 
@@ -95,7 +97,7 @@ class ComponentsDisplay:
             )
         components = np.asarray(components)
         if image_shape is None:
-            image_shape = _square_shape(components.shape[1])
+            image_shape = check_image_shape(components.shape[1], None)
         display = cls(components, image_shape)
         kwargs.setdefault("title", f"{name} of {type(estimator).__name__}")
         return display.plot(ax=ax, **kwargs)
@@ -180,15 +182,6 @@ def _find_attribute(estimator: Any) -> str:
         f"{type(estimator).__name__} has none of cluster_centers_, filters_ and components_: name "
         "a fitted attribute with attribute=."
     )
-
-
-def _square_shape(n_pixels: int) -> tuple[int, int]:
-    side = math.isqrt(n_pixels)
-    if side * side != n_pixels:
-        raise ValueError(
-            f"{n_pixels} pixels do not make a square image: pass image_shape=(height, width)."
-        )
-    return side, side
 
 
 def _normalise(tiles: Any, scale: Scale, signed: bool) -> Any:

@@ -1,0 +1,137 @@
+"""Objective and held-out score by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm.plotting._canvas import COLOURS, new_axes
+
+
+class LearningCurveDisplay:
+    """What a fit recorded, epoch by epoch.
+
+    Not scikit-learn's display of this name, which shows scores by the size of the training set.
+
+    Parameters
+    ----------
+    loss : array-like of shape (n_epochs,)
+        The objective's mean loss in each epoch. It can be compared between epochs only for
+        objectives that say so: that of contrastive divergence cannot.
+    scores : mapping of str to array-like of shape (n_epochs,), default=None
+        Scores by name, higher is better, such as a held-out score.
+    loss_name : str, default="loss"
+        Label of the left axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes of the loss.
+    score_ax_ : matplotlib Axes or None
+        The axes of the scores, on the right; None without scores.
+    figure_ : matplotlib Figure
+        The figure of the last plot.
+
+    Raises
+    ------
+    ValueError
+        If nothing was recorded.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import BernoulliRBM
+    >>> from sklebm.plotting import LearningCurveDisplay
+    >>> X = (load_digits().data > 8).astype("float32")
+    >>> model = BernoulliRBM(8, max_epochs=5, validation_fraction=0.2, random_state=0).fit(X)
+    >>> display = LearningCurveDisplay.from_estimator(model)
+    >>> len(display.loss)
+    5
+    """
+
+    def __init__(
+        self, loss: Any, scores: Mapping[str, Any] | None = None, loss_name: str = "loss"
+    ) -> None:
+        self.loss = loss
+        self.scores = scores
+        self.loss_name = loss_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        scores: Mapping[str, Any] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw what the last fit recorded.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted estimator with ``loss_curve_``, and ``validation_scores_`` if it held rows out.
+        scores : mapping of str to array-like of shape (n_epochs,), default=None
+            Further scores, such as those of an EnergyMonitor.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed on to ``plot``.
+
+        Returns
+        -------
+        display : LearningCurveDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "loss_curve_"):
+            raise ValueError(
+                f"{type(estimator).__name__} has no loss_curve_: it is not trained by epochs."
+            )
+        curves = dict(scores or {})
+        held_out = np.asarray(getattr(estimator, "validation_scores_", ()))
+        if len(held_out):
+            curves = {"validation_scores_": held_out, **curves}
+        name = f"loss_curve_ of {type(estimator).__name__}"
+        return cls(estimator.loss_curve_, curves, name).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the loss on the left axis and the scores on the right one.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        self : LearningCurveDisplay
+            The display.
+        """
+        loss = np.asarray(self.loss, dtype=float)
+        if not loss.size:
+            raise ValueError("There is no epoch to draw: the loss curve is empty.")
+        ax = new_axes(ax, 6.4, 3.4)
+        style = {"marker": "o", "markersize": 3} if len(loss) <= 30 else {}
+        lines = ax.plot(_epochs(loss), loss, color="black", label=self.loss_name, **style)
+        ax.set(xlabel="epoch", ylabel=self.loss_name)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        self.score_ax_ = None
+        if self.scores:
+            self.score_ax_ = ax.twinx()
+            for index, (name, values) in enumerate(self.scores.items()):
+                colour, curve = COLOURS[index % 7], np.asarray(values, dtype=float)
+                lines += self.score_ax_.plot(
+                    _epochs(curve), curve, color=colour, label=name, **style
+                )
+            self.score_ax_.set_ylabel("score (higher is better)")
+            ax.legend(handles=lines, frameon=False, fontsize="small", loc="center right")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _epochs(curve: Any) -> Any:
+    return np.arange(1, len(curve) + 1)
