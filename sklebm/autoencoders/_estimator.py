@@ -39,7 +39,7 @@ from sklebm.training.architecture import (
 from sklebm.training.gradient_estimator import GradientEstimator
 
 #: Rows that the diagnosis after training looks at, at most.
-_MAX_DIAGNOSED = 10_000
+_MAX_DIAGNOSED = 2_000
 
 
 class AutoencoderEstimator(GradientEstimator):

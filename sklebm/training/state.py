@@ -43,6 +43,7 @@ def import_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> 
     if flat.get("optimizer_kind") != type(optimizer).__name__:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    fused = any(group.get("fused") for group in optimizer.param_groups)
     for key, value in flat.items():
         kind, _, rest = key.partition(".")
         if kind != "optimizer":
@@ -50,8 +51,8 @@ def import_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> 
         index, _, name = rest.partition(".")
         parameter = parameters[int(index)]
         tensor = torch.from_numpy(np.array(value))
-        # Step counters are scalars that torch keeps on the host.
-        device = parameter.device if tensor.ndim else "cpu"
+        # Step counters are scalars that torch keeps on the host, unless one kernel does it all.
+        device = parameter.device if tensor.ndim or fused else "cpu"
         optimizer.state[parameter][name] = tensor.to(device)
 
 
