@@ -3,10 +3,10 @@ A high density is not typicality
 ================================
 
 A variational auto-encoder trained on *textured* patches of photographs gives smooth patches, which
-it never saw, a higher log density than its own kind: a smooth patch is easy to predict for any model
-of images. Ranking rows by raw log p(x) then calls the strangers the most typical of all. Typicality
-looks at the distance from ordinary densities instead, and a model of another complexity is told
-apart by how well a compressor does on the same row.
+it never saw, a higher log density than its own kind: a smooth patch is easy to predict for any
+model of images. Ranking rows by raw log p(x) then calls the strangers the most typical of all.
+Typicality asks how far a density is from the usual one, in either direction; input complexity
+subtracts what a general compressor would pay for the row.
 """
 
 import matplotlib.pyplot as plt
