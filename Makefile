@@ -6,12 +6,15 @@ VENV := .venv
 CONSTRAINTS := constraints.txt
 CONSTRAINTS_LOWEST ?= constraints-lowest.txt
 PYTEST_ARGS ?=
+# One process for each core, each on one thread.
+WORKERS ?= auto
 BENCHMARKS ?= $(sort $(wildcard benchmarks/bench_*.py))
 
 run := $(VENV)/bin/python
 # scikit-learn's common tests check array namespaces only under this variable,
 # which SciPy reads when it is imported.
-test-environment := SCIPY_ARRAY_API=1
+test-environment := SCIPY_ARRAY_API=1 OMP_NUM_THREADS=1
+parallel := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,16 +27,16 @@ demo: $(VENV)/.installed-demo ## run the main job on digits and photographs (wri
 	$(run) examples/demo.py
 
 test: lint ## check style and types, then run the tests and every doctest
-	$(test-environment) $(run) -m pytest $(PYTEST_ARGS)
+	$(test-environment) $(run) -m pytest $(parallel) $(PYTEST_ARGS)
 
 test-full: lint ## run all of the large test tables, which make test samples
-	$(test-environment) SKLEBM_TEST_FULL=1 $(run) -m pytest $(PYTEST_ARGS)
+	$(test-environment) SKLEBM_TEST_FULL=1 $(run) -m pytest $(parallel) $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed-test ## run the device tests (each skips, saying why, without CUDA)
 	$(test-environment) $(run) -m pytest --device cuda -m gpu $(PYTEST_ARGS)
 
 test-lowest: $(VENV)-lowest/.installed-test ## run the tests on the lowest supported versions
-	$(test-environment) $(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
+	$(test-environment) $(VENV)-lowest/bin/python -m pytest $(parallel) $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(run) -m sphinx -b html -W --keep-going -E -a -d docs/_build/doctrees docs docs/_build/html
