@@ -330,22 +330,21 @@ def masked(options: argparse.Namespace) -> None:
     n_rows, n_epochs = (1000, 1) if options.quick else (options.rows, options.epochs or 20)
     train, y_train = train[:n_rows], y_train[:n_rows]
     rows: Rows = []
-    for name, rate, epochs in (("untrained", 1e-12, 1), ("trained", 0.001, n_epochs)):
+    for name, rate, epochs in (("untrained", 1e-12, 1), ("trained", 0.003, n_epochs)):
         model = MaskedAutoencoder(
-            1000,
+            options.units,
             hidden_sizes=(),
-            code_activation="relu",
-            image_shape=None,
+            code_activation="sigmoid",
             masked_fraction=0.75,
-            patch_size=1,
             learning_rate=rate,
+            batch_size=64,
             max_epochs=epochs,
             random_state=0,
             device="cpu",
         ).fit(train)
         codes, codes_test = model.transform(train), model.transform(test)
         scale = codes.std(axis=0) + 1e-3
-        probe = LogisticRegression(C=0.01, max_iter=100, tol=1e-3)
+        probe = LogisticRegression(C=0.1, max_iter=100, tol=1e-3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             probe.fit(codes / scale, y_train)
@@ -359,7 +358,7 @@ def masked(options: argparse.Namespace) -> None:
         ["encoder", "test accuracy (%)", "squared error of hidden pixels"],
         rows,
         "masked",
-        f"{n_rows} images, one layer of 1000 ReLU units, 75 % of the pixels hidden, "
+        f"{n_rows} images, one layer of {options.units} sigmoid units, 75 % of the pixels hidden, "
         f"{n_epochs} epochs.",
     )
 

@@ -139,8 +139,9 @@ def masked_free_energy(model: Any, X: Any) -> Any:
     total, times = np.zeros_like(X), np.zeros(X.shape[1])
     for visible in groups:
         hidden = np.setdiff1d(order, visible)
-        seen = X.copy()
-        seen[:, hidden] = model.weights_["filling"][hidden]
+        filling = model.weights_["filling"].astype(np.float64)
+        seen = filling + (X - filling) * X.shape[1] / n_visible
+        seen[:, hidden] = filling[hidden]
         decoded = run_network(model, "decoder", run_network(model, "encoder", seen))
         total[:, hidden] += (X - decoded)[:, hidden] ** 2
         times[hidden] += 1
@@ -271,7 +272,7 @@ ENTRIES: dict[str, Entry] = {
         rounding=1e-4,
     ),
     "MaskedAutoencoder": Entry(
-        quick=AUTOENCODER,
+        quick={**AUTOENCODER, "activation": "relu"},
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=({"masked_fraction": 0.5, "patch_size": 2},),
         free_energy=masked_free_energy,

@@ -23,7 +23,8 @@ class MaskedAutoencoder(DeterministicAutoencoder):
     .. math:: F(x) = \sum_i \frac{1}{|M_i|} \sum_{m \in M_i} (x_i - g_i(f(x_{\setminus m})))^2 ,
 
     where :math:`M_i` are the masks, of a fixed set, that hide entry i, and hidden entries are
-    replaced by the mean of the training rows. Every update hides other patches of every row; only
+    replaced by the mean of the training rows, from which visible ones are moved away in
+    proportion. Every update hides other patches of every row; only
     hidden entries count. A code that predicts what it did not see must know how the parts of a
     row belong together.
 
@@ -34,7 +35,7 @@ class MaskedAutoencoder(DeterministicAutoencoder):
     hidden_sizes : tuple of int, default=(256,)
         Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
         channels of its convolutions, each of which halves the sides. Empty: one affine map.
-    activation : str, default="relu"
+    activation : str, default="silu"
         Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
         "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
     code_activation : str, default="identity"
@@ -146,7 +147,7 @@ class MaskedAutoencoder(DeterministicAutoencoder):
         n_components: int = 64,
         *,
         hidden_sizes: tuple[int, ...] = (256,),
-        activation: str = "relu",
+        activation: str = "silu",
         code_activation: str = "identity",
         output_activation: str = "identity",
         tied: bool = False,

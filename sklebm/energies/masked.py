@@ -62,8 +62,14 @@ class MaskedReconstructionEnergy(ReconstructionEnergy):
         return hidden[:, patches]
 
     def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Rows with the filling where ``hidden`` is True."""
-        return torch.where(hidden, self.get_buffer("filling").to(x.dtype), x)
+        """Rows with the filling where ``hidden`` is True.
+
+        Visible entries are moved away from it by as much as there are fewer of them, so that the
+        sums in the first layer are on average those of a whole row.
+        """
+        filling = self.get_buffer("filling").to(x.dtype)
+        scale = self.n_patches / max(self.n_patches - self.n_hidden, 1)
+        return torch.where(hidden, filling, torch.lerp(filling.expand_as(x), x, scale))
 
     def fixed_masks(self) -> Tensor:
         """The masks of ``free_energy``, True where hidden, (n_masks, n_features)."""
