@@ -12,8 +12,24 @@ from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.reconstruction import ReconstructionEnergy
 from sklebm.energies.units import Bernoulli, Gaussian
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
+from sklebm.energies.penalties import (
+    L1,
+    ElasticNet,
+    GroupL2,
+    LateralInhibition,
+    Lq,
+    NonNegativeL1,
+    Penalty,
+    TopK,
+    Topographic,
+)
+from sklebm.energies.precision import PrecisionEnergy
+from sklebm.energies.prototypes import PrototypeEnergy
+from sklebm.energies.sparse_coding import SparseCodingEnergy
+from sklebm.energies.units import Bernoulli
 
 __all__ = [
+    "L1",
     "Bernoulli",
     "BernoulliLatentEnergy",
     "BernoulliLikelihood",
@@ -32,4 +48,18 @@ __all__ = [
     "PrototypeEnergy",
     "QuadraticEnergy",
     "ReconstructionEnergy",
+    "ElasticNet",
+    "GaussianMixture",
+    "GaussianMixtureEnergy",
+    "GroupL2",
+    "LateralInhibition",
+    "Lq",
+    "NonNegativeL1",
+    "Penalty",
+    "PrecisionEnergy",
+    "PrototypeEnergy",
+    "QuadraticEnergy",
+    "SparseCodingEnergy",
+    "TopK",
+    "Topographic",
 ]

@@ -1,0 +1,49 @@
+r"""E(x, z) = 1/2 |x - b - z D|^2 + alpha R(z): a linear decoder and a price on its code."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sklebm.energies.penalties import Penalty
+
+
+class SparseCodingEnergy(nn.Module):
+    """Squared error of a linear decoder plus a penalty on the code.
+
+    Parameters
+    ----------
+    dictionary : Tensor of shape (n_components, n_features)
+        The atoms, rows of D.
+    penalty : Penalty
+        What a code costs, R.
+    alpha : float
+        Weight of the penalty.
+    intercept : Tensor of shape (n_features,), optional
+        Added to every reconstruction.
+    """
+
+    dictionary: Tensor
+    intercept: Tensor | None
+
+    def __init__(
+        self, dictionary: Tensor, penalty: Penalty, alpha: float, intercept: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("dictionary", dictionary)
+        self.register_buffer("intercept", intercept)
+        self.penalty = penalty
+        self.alpha = alpha
+
+    def centre(self, x: Tensor) -> Tensor:
+        """Rows without the intercept."""
+        return x if self.intercept is None else x - self.intercept
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The reconstruction z D + b, shape (n_rows, n_features)."""
+        decoded = z @ self.dictionary
+        return decoded if self.intercept is None else decoded + self.intercept
+
+    def energy(self, x: Tensor, z: Tensor) -> Tensor:
+        """E(x, z) of each row with its own code, shape (n_rows,)."""
+        error = (x - self.decode(z)).square().sum(dim=1)
+        return 0.5 * error + self.alpha * self.penalty.value(z)
