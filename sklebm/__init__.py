@@ -31,6 +31,7 @@ ESTIMATORS: dict[str, str] = {
     "SparseAutoencoder": "sklebm.autoencoders",
     "TypicalityScorer": "sklebm.outliers",
     "VAE": "sklebm.autoencoders",
+    "SparseCoder": "sklebm.coding",
     "ZCAWhitener": "sklebm.linear",
 }
 
@@ -43,10 +44,18 @@ PARTS: dict[str, str] = {
     "DoublyReparametrizedBound": "sklebm.objectives",
     "EvidenceLowerBound": "sklebm.objectives",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "ElasticNet": "sklebm.energies",
+    "GroupL2": "sklebm.energies",
+    "L1": "sklebm.energies",
+    "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
+    "Lq": "sklebm.energies",
     "MaximumLikelihood": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
+    "NonNegativeL1": "sklebm.energies",
     "PersistentContrastiveDivergence": "sklebm.objectives",
+    "TopK": "sklebm.energies",
+    "Topographic": "sklebm.energies",
 }
 
 # Other public names of the top level.
@@ -59,6 +68,7 @@ _SUBMODULES = (
     "autoencoders",
     "boltzmann",
     "callbacks",
+    "coding",
     "energies",
     "linear",
     "metrics",
@@ -79,6 +89,7 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
     from sklebm.linear import ZCAWhitener as ZCAWhitener

@@ -16,6 +16,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import LassoLars
 
 import sklebm
 from sklebm.inference.quasi_monte_carlo import uniform_points
@@ -172,6 +173,18 @@ def logit_free_energy(model: Any, X: Any) -> Any:
 # What meta-estimators are tested with.
 MIXTURE = sklebm.EnergyGaussianMixture(4, covariance_type="diag", random_state=0)
 
+def sparse_free_energy(model: Any, X: Any) -> Any:
+    """min_z 1/2 |x - b - z D|^2 + alpha |z|_1, by least-angle regression, row by row."""
+    atoms = model.components_.T.astype(np.float64)
+    peer = LassoLars(model.alpha_ / len(atoms), fit_intercept=False, eps=1e-16, max_iter=10_000)
+    energies = []
+    for row in np.asarray(X, np.float64) - model.intercept_:
+        code = peer.fit(atoms, row).coef_
+        residual = row - atoms @ code
+        energies.append(0.5 * residual @ residual + model.alpha_ * np.abs(code).sum())
+    return np.array(energies)
+
+
 ENTRIES: dict[str, Entry] = {
     "Autoencoder": Entry(
         quick=AUTOENCODER,
@@ -318,6 +331,16 @@ ENTRIES: dict[str, Entry] = {
             {"likelihood": "gaussian", "noise_scale": "learned", "posterior": "bernoulli"},
         ),
         free_energy=weighted_free_energy,
+    "SparseCoder": Entry(
+        quick={"n_components": 3, "alpha": 0.1, "batch_size": 32, "random_state": 0},
+        untrained={"dictionary": None, "max_iter": 1, "batch_size": 10**6},
+        variants=(
+            {"penalty": "nonnegative", "fit_intercept": True, "algorithm": "batch"},
+            {"penalty": "elastic_net", "unit_norm": True, "init": "random"},
+            {"penalty": "group", "n_components": 4},
+            {"penalty": "lq", "n_components": 8},
+        ),
+        free_energy=sparse_free_energy,
     ),
     "ZCAWhitener": Entry(
         variants=(

@@ -53,7 +53,7 @@ def run(
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
             value = certify(problem, state)
             # A row that is no number never will be one.
-            done = (value <= tol) | ~torch.isfinite(value)
+            done = ~(value > problem.rounding(state[0], state[1]).clamp(min=tol))
             if iteration == max_iter:
                 done = torch.ones_like(done)
             if bool(done.any()):
@@ -193,12 +193,13 @@ def run_and_finish(
         step = coordinate_step if descends else fista_step
         steps = min(budget, max_iter - total)
         z, value, count = run(some, step, state, tol=tol, max_iter=steps)
-        if bool((value > tol).any()):
+        certain = some.rounding(z, z @ some.gram).clamp(min=tol)
+        if bool((value > certain).any()):
             z = finish(some, z)
             value = some.certificate(z, z @ some.gram)
         codes[left], certificates[left] = z, value
         n_iter[left] += count
-        left = left[value > tol]
+        left = left[value > certain]
         total += budget
         budget *= 2
     return codes, certificates, n_iter

@@ -26,7 +26,7 @@ def _compiled(fastmath: set[str]) -> Callable[[_Function], _Function]:
     """Compile without the interpreter's lock, and keep the result on disk if it can be written."""
 
     def compile_function(function: _Function) -> _Function:
-        options = {"nogil": True, "fastmath": fastmath or False}
+        options: dict[str, Any] = {"nogil": True, "fastmath": fastmath or False}
         try:
             return cast(_Function, njit(cache=True, **options)(function))
         except RuntimeError:  # no folder for the cache: compile in every process
@@ -289,7 +289,8 @@ def solve_rows(  # type: ignore[no-untyped-def]
     for r in range(start, stop):
         c = correlations[r]
         if not np.isfinite(squared_norms[r]):
-            gaps[r] = squared_norms[r]
+            codes[r] = np.nan  # it overflows, and so would its energy
+            gaps[r] = np.nan
             continue
         top = _peak(c, non_negative)
         if not top > alpha:
@@ -340,3 +341,32 @@ def solve_rows(  # type: ignore[no-untyped-def]
         n_iter[r] = count
         for i in range(n):
             codes[r, atoms[i]] = z[i]
+
+
+@_compiled(_FAST)
+def sweep_atoms(dictionary, code_products, row_products, unit_norm, n_sweeps):  # type: ignore[no-untyped-def]
+    """Minimise over one atom after the other, in place: see ``atom_update``."""
+    n_atoms, n_features = dictionary.shape
+    atom = np.empty(n_features)
+    for _ in range(n_sweeps):
+        for k in range(n_atoms):
+            usage = code_products[k, k]
+            if not usage > 0:
+                continue
+            atom[:] = row_products[k]
+            for j in range(n_atoms):
+                weight = code_products[k, j]
+                if weight != 0:
+                    line = dictionary[j]
+                    for i in range(n_features):
+                        atom[i] -= weight * line[i]
+            total = 0.0
+            for i in range(n_features):
+                atom[i] = dictionary[k, i] + atom[i] / usage
+                total += atom[i] * atom[i]
+            length = np.sqrt(total)
+            if unit_norm and not length > 0:
+                continue
+            scale = 1 / length if unit_norm or length > 1 else 1.0
+            for i in range(n_features):
+                dictionary[k, i] = scale * atom[i]

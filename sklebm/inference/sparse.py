@@ -95,9 +95,8 @@ def solve_codes(
         with exact solves on the support; a choice of support and a re-fit for ``TopK``; primal-dual
         splitting for ``Topographic``. Penalties that are not convex start at the L1 code.
     tol : float, default=1e-10
-        A row ends when its certificate falls to ``tol``. 0 goes on to machine precision
-        ("compiled") or for ``max_iter`` iterations. float32 cannot certify less than about 1e-6 of
-        the squared length of a row.
+        A row ends when its certificate falls to ``tol``, or to what rounding may add to it: about
+        2e-6 of the squared length of a row in float32. 0 goes on to machine precision.
     max_iter : int, default=10000
         Most iterations of a row.
     gram : Tensor of shape (n_components, n_components), optional

@@ -82,6 +82,14 @@ class SparseProblem:
         gap = (objective - dual).clamp(min=0.0)
         return torch.where(objective > 0, gap / objective, gap)
 
+    def rounding(self, z: Tensor, product: Tensor) -> Tensor:
+        """What rounding alone may add to the certificate of each row."""
+        eps = 16.0 * torch.finfo(z.dtype).eps
+        if isinstance(self.penalty, (L1, NonNegativeL1, GroupL2)):
+            objective = self.objective(z, product)
+            return torch.where(objective > 0, eps * self.squared_norms / objective, eps)
+        return eps * (self.correlations.abs() + product.abs()).amax(dim=1) / self.alpha
+
     def stationarity(self, z: Tensor, product: Tensor) -> Tensor:
         """Largest change that a proximal (or coordinate) step would make, in units of alpha."""
         gradient = self.correlations - product

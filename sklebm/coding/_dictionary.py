@@ -1,0 +1,240 @@
+r"""Learning a dictionary from sums: A = sum z z', B = sum z x', and where an intercept goes.
+
+The expected energy over codes found so far is a quadratic function of D (the surrogate of Mairal
+et al., 2010): it needs the sums only, never the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklebm.energies import Penalty, SparseCodingEnergy
+from sklebm.inference.atom_update import update_atoms
+from sklebm.inference.sparse import solve_codes
+
+# Rows kept from each batch to replace dead atoms with.
+_N_SPARE = 8
+
+
+@dataclass
+class Sums:
+    """Sums over rows and their codes, float64."""
+
+    code_products: Tensor
+    row_products: Tensor
+    code_sum: Tensor
+    row_sum: Tensor
+    weight: Tensor
+
+    @classmethod
+    def zero(cls, atoms: Tensor) -> Sums:
+        """Of no rows."""
+        n_components, n_features = atoms.shape
+        shapes: tuple[tuple[int, ...], ...] = (
+            (n_components, n_components),
+            (n_components, n_features),
+            (n_components,),
+            (n_features,),
+            (),
+        )
+        return cls(
+            *(torch.zeros(shape, dtype=torch.float64, device=atoms.device) for shape in shapes)
+        )
+
+    def add(self, z: Tensor, x: Tensor) -> None:
+        """Add rows with their codes."""
+        z, x = z.double(), x.double()
+        self.code_products.addmm_(z.T, z)
+        self.row_products.addmm_(z.T, x)
+        self.code_sum += z.sum(dim=0)
+        self.row_sum += x.sum(dim=0)
+        self.weight += len(x)
+
+    def fade_and_add(self, share: float, other: Sums) -> None:
+        """Keep ``share`` of what there was, and add other sums."""
+        for field in fields(self):
+            getattr(self, field.name).mul_(share).add_(getattr(other, field.name))
+
+    def forget(self, atoms: Tensor) -> None:
+        """Remove what was summed for atoms that are replaced."""
+        self.code_products[atoms] = 0.0
+        self.code_products[:, atoms] = 0.0
+        self.row_products[atoms] = 0.0
+        self.code_sum[atoms] = 0.0
+
+    def export(self, prefix: str) -> dict[str, Any]:
+        """As a flat dictionary of arrays."""
+        return {
+            f"{prefix}.{field.name}": getattr(self, field.name).cpu().numpy().copy()
+            for field in fields(self)
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], prefix: str, device: torch.device) -> Sums:
+        """What ``export`` made, copied."""
+        return cls(
+            *(
+                torch.from_numpy(np.array(state[f"{prefix}.{field.name}"])).to(device)
+                for field in fields(cls)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a dictionary is learnt."""
+
+    penalty: Penalty
+    alpha: float
+    batch_size: int
+    unit_norm: bool
+    fit_intercept: bool
+    tol: float
+
+
+class DictionaryLearner:
+    """A dictionary that changes after every ``batch_size`` rows, however they are handed over.
+
+    Within a batch all codes are found with the same dictionary, and only sums are kept, so the
+    result does not depend on how the rows are cut into calls of ``absorb``.
+    """
+
+    def __init__(self, dictionary: Tensor, intercept: Tensor, settings: Settings) -> None:
+        self.atoms = dictionary.double()
+        self.intercept = intercept.double()
+        self.settings = settings
+        self.history, self.pending = Sums.zero(self.atoms), Sums.zero(self.atoms)
+        self.spare = self.atoms.new_zeros(0, dictionary.shape[1])
+        self.spare_errors = self.atoms.new_zeros(0)
+        self.n_steps = 0
+        self.energy, self.n_rows, self.n_nonzero = 0.0, 0, 0
+
+    def absorb(self, x: Tensor) -> None:
+        """Take rows in; a step follows every full batch."""
+        while len(x):
+            room = self.settings.batch_size - int(self.pending.weight)
+            part, x = x[:room], x[room:]
+            self.collect(part)
+            if len(part) == room:
+                self.step()
+
+    def collect(self, x: Tensor) -> None:
+        """Find the codes of rows and add them to the sums of the batch."""
+        chosen = self.settings
+        atoms, centred = self.atoms.to(x.dtype), x
+        if chosen.fit_intercept:
+            centred = x - self.intercept.to(x.dtype)
+        z = solve_codes(centred, atoms, chosen.penalty, chosen.alpha, tol=chosen.tol).codes
+        energies = SparseCodingEnergy(atoms, chosen.penalty, chosen.alpha).energy(centred, z)
+        if not bool(torch.isfinite(energies).all()):
+            raise FloatingPointError(
+                f"SparseCoder: the energies of the rows overflow (largest |X|: "
+                f"{float(x.abs().max()):.3g}). Scale X, for example with StandardScaler."
+            )
+        self.pending.add(z, x)
+        self.energy += float(energies.double().sum())
+        self.n_rows += len(x)
+        self.n_nonzero += int((z != 0).sum())
+        errors = torch.cat([self.spare_errors, energies.double()])
+        kept = errors.argsort(descending=True, stable=True)[:_N_SPARE]
+        self.spare = torch.cat([self.spare, centred.double()])[kept]
+        self.spare_errors = errors[kept]
+
+    def step(self, share: float | None = None, n_sweeps: int = 1) -> None:
+        """Fold the batch into the history and improve atoms and intercept.
+
+        Early codes were found with poor dictionaries: the weight of a batch falls with the number
+        of batches since, as s / t (Mairal et al., section 3.4.1). ``share`` overrides it.
+        """
+        self.n_steps += 1
+        share = 1.0 - 1.0 / self.n_steps if share is None else share
+        self.history.fade_and_add(share, self.pending)
+        self.pending = Sums.zero(self.atoms)
+        sums = self.history
+        for _ in range(n_sweeps):
+            products = sums.row_products - torch.outer(sums.code_sum, self.intercept)
+            if not self.settings.fit_intercept:
+                products = sums.row_products
+            update_atoms(
+                self.atoms, sums.code_products, products, unit_norm=self.settings.unit_norm
+            )
+            if self.settings.fit_intercept:
+                self.intercept = (sums.row_sum - sums.code_sum @ self.atoms) / sums.weight
+        self._replace_dead()
+
+    def _replace_dead(self) -> None:
+        """Point atoms that no recent row uses at the rows of highest energy in the batch."""
+        usage = self.history.code_products.diagonal()
+        dead = (usage <= 1e-9 * usage.mean()).nonzero()[:, 0]
+        lengths = self.spare.abs().amax(dim=1) if len(self.spare) else self.spare_errors
+        rows = self.spare[lengths > 0]
+        dead = dead[: len(rows)]
+        if len(dead):
+            self.atoms[dead] = normalise(rows[: len(dead)])
+            self.history.forget(dead)
+        self.spare, self.spare_errors = self.spare[:0], self.spare_errors[:0]
+
+    def take_means(self) -> tuple[float, float]:
+        """Mean energy and mean number of non-zeros of the rows since the last call."""
+        means = self.energy / max(self.n_rows, 1), self.n_nonzero / max(self.n_rows, 1)
+        self.energy, self.n_rows, self.n_nonzero = 0.0, 0, 0
+        return means
+
+    def export(self) -> dict[str, Any]:
+        """What ``restore`` needs to go on."""
+        return {
+            **self.history.export("history"),
+            **self.pending.export("pending"),
+            "spare": self.spare.cpu().numpy().copy(),
+            "spare_errors": self.spare_errors.cpu().numpy().copy(),
+            "atoms": self.atoms.cpu().numpy().copy(),
+            "intercept": self.intercept.cpu().numpy().copy(),
+            "n_steps": self.n_steps,
+        }
+
+    @classmethod
+    def restore(
+        cls, state: dict[str, Any], settings: Settings, device: torch.device
+    ) -> DictionaryLearner:
+        """A learner that goes on where ``export`` was called."""
+        array = {name: torch.from_numpy(np.array(state[name])).to(device) for name in _ARRAYS}
+        learner = cls(array["atoms"], array["intercept"], settings)
+        learner.history = Sums.restore(state, "history", device)
+        learner.pending = Sums.restore(state, "pending", device)
+        learner.spare, learner.spare_errors = array["spare"], array["spare_errors"]
+        learner.n_steps = int(state["n_steps"])
+        return learner
+
+
+_ARRAYS = ("atoms", "intercept", "spare", "spare_errors")
+
+
+def normalise(rows: Tensor) -> Tensor:
+    """Rows of length one, whatever their scale; none may be zero."""
+    scaled = rows / rows.abs().amax(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(scaled, dim=1)
+
+
+def initial_atoms(
+    x: Tensor, n_components: int, init: str, intercept: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Unit atoms: rows drawn without replacement ("data"), or random directions."""
+    atoms = torch.randn(n_components, x.shape[1], generator=generator, dtype=torch.float64)
+    atoms = normalise(atoms).to(x.device)
+    if init == "data":
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        count = 0
+        # More than needed, because rows without a direction are passed over.
+        for part in torch.split(order, 4 * n_components):
+            rows = x[part].double() - intercept
+            rows = rows[rows.abs().amax(dim=1) > 0][: n_components - count]
+            atoms[count : count + len(rows)] = normalise(rows)
+            count += len(rows)
+            if count == n_components:
+                break
+    return atoms
