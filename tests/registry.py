@@ -333,12 +333,11 @@ ENTRIES: dict[str, Entry] = {
         free_energy=weighted_free_energy,
     "SparseCoder": Entry(
         quick={"n_components": 3, "alpha": 0.1, "batch_size": 32, "random_state": 0},
-        untrained={"dictionary": None, "max_iter": 1, "batch_size": 10**6},
+        untrained={"max_iter": 1, "batch_size": 10**6},
         variants=(
             {"penalty": "nonnegative", "fit_intercept": True, "algorithm": "batch"},
             {"penalty": "elastic_net", "unit_norm": True, "init": "random"},
-            {"penalty": "group", "n_components": 4},
-            {"penalty": "lq", "n_components": 8},
+            {"penalty": "top_k", "n_components": 8},
         ),
         free_energy=sparse_free_energy,
     ),

@@ -167,7 +167,7 @@ def given_dictionary(dictionary: Any, n_components: int | None, n_features: int)
             places = ", ".join(str(place) for place in np.flatnonzero(bad)[:5])
             raise ValueError(
                 f"dictionary holds {what} in {int(bad.sum())} of {len(atoms)} atoms (first: "
-                f"{places}): remove them."
+                f"{places}): atoms must be finite and not zero, so drop these."
             )
     return atoms
 

@@ -6,6 +6,7 @@ et al., 2010): it needs the sums only, never the rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -145,14 +146,15 @@ class DictionaryLearner:
         self.spare = torch.cat([self.spare, centred.double()])[kept]
         self.spare_errors = errors[kept]
 
-    def step(self, share: float | None = None, n_sweeps: int = 1) -> None:
+    def step(self, memory: float = math.inf, n_sweeps: int = 1) -> None:
         """Fold the batch into the history and improve atoms and intercept.
 
-        Early codes were found with poor dictionaries: the weight of a batch falls with the number
-        of batches since, as s / t (Mairal et al., section 3.4.1). ``share`` overrides it.
+        Early codes were found with poor dictionaries. The weight of a batch falls with the number
+        of batches t since the beginning, as s^2 / t^2 (Mairal et al., section 3.4.1), and by a
+        factor of e in ``memory`` batches if that is sooner.
         """
         self.n_steps += 1
-        share = 1.0 - 1.0 / self.n_steps if share is None else share
+        share = max(0.0, 1.0 - max(2.0 / self.n_steps, 1.0 / memory))
         self.history.fade_and_add(share, self.pending)
         self.pending = Sums.zero(self.atoms)
         sums = self.history

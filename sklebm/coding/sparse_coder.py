@@ -24,6 +24,9 @@ from sklebm.coding._penalty import record_penalty, resolve_penalty
 from sklebm.energies import Penalty
 from sklebm.energies.penalties import PENALTIES
 
+# Passes over the rows that the sums of "online" remember.
+_MEMORY = 0.5
+
 
 class SparseCoder(CodingEstimator):
     r"""Sparse coding: rows as combinations of few atoms of a dictionary, learnt or given.
@@ -62,7 +65,8 @@ class SparseCoder(CodingEstimator):
     max_iter : int, default=20
         Most passes over the rows.
     tol : float, default=1e-3
-        ``fit`` ends when the mean energy falls by no more than this share of itself in a pass.
+        ``fit`` ends when the mean energy falls by no more than this share of itself in a pass; 0
+        takes all passes.
     code_tol : float, default=1e-10
         Relative duality gap (or stationarity, where R is not convex) at which a code is final.
     random_state : int, RandomState instance or None, default=None
@@ -196,7 +200,7 @@ class SparseCoder(CodingEstimator):
             progress.begin()
             shuffled = torch.randperm(len(x), generator=order).to(x.device)
             energy, n_nonzero = self._pass(learner, x, shuffled)
-            settled = bool(curve) and curve[-1] - energy <= self.tol * abs(curve[-1])
+            settled = bool(curve) and 0 < self.tol * abs(curve[-1]) >= curve[-1] - energy
             curve.append(energy)
             if progress.end(lambda: self._state(learner, rows, curve, len(x))) or settled:
                 break
@@ -210,12 +214,13 @@ class SparseCoder(CodingEstimator):
         self, learner: DictionaryLearner, x: torch.Tensor, order: torch.Tensor
     ) -> tuple[float, float]:
         """One pass over the rows; their mean energy and number of non-zeros."""
-        for part in torch.split(order, self.batch_size):
+        parts = torch.split(order, self.batch_size)
+        for part in parts:
             learner.collect(x[part])
             if self.algorithm == "online":
-                learner.step()
+                learner.step(memory=_MEMORY * len(parts))
         if self.algorithm == "batch":
-            learner.step(share=0.0, n_sweeps=10)
+            learner.step(memory=1.0, n_sweeps=10)
         return learner.take_means()
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:

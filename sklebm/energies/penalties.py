@@ -236,7 +236,7 @@ class Lq(ProximalPenalty):
         least = least.pow(1.0 / (2.0 - q))
         jump = least + q * step * least.pow(q - 1.0)
         z = size.clone().clamp(min=torch.finfo(v.dtype).tiny)
-        for _ in range(20):  # from above the convex function's root: monotone, quadratic
+        for _ in range(10):  # from above the convex function's root: monotone, quadratic
             slope = 1.0 - q * (1.0 - q) * step * z.pow(q - 2.0)
             z = torch.where(size > jump, z - (z - size + q * step * z.pow(q - 1.0)) / slope, z)
         return torch.where(size > jump, v.sign() * z, torch.zeros_like(v))

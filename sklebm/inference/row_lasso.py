@@ -230,6 +230,21 @@ def _gradient(q, c, z, atoms, n, dictionary, row, residual, gram, ridge):  # typ
 
 
 @_compiled(_FAST)
+def _correlate(row, dictionary, c):  # type: ignore[no-untyped-def]
+    """c = D x; returns the squared length of the row."""
+    squared_norm = row[0] * 0
+    for t in range(len(row)):
+        squared_norm += row[t] * row[t]
+    for j in range(len(dictionary)):
+        line = dictionary[j]
+        total = row[0] * 0
+        for t in range(len(row)):
+            total += line[t] * row[t]
+        c[j] = total
+    return squared_norm
+
+
+@_compiled(_FAST)
 def _grow(atoms, n, j, h, dictionary, gram, ridge):  # type: ignore[no-untyped-def]
     """Append atom j to the working set and its products to the local Gram matrix."""
     atoms[n] = j
@@ -267,17 +282,15 @@ def _gap(c, q, z, atoms, n, squared_norm, alpha, peak):  # type: ignore[no-untyp
 
 @_compiled(set())
 def solve_rows(  # type: ignore[no-untyped-def]
-    rows, correlations, squared_norms, dictionary, gram, alpha, ridge, non_negative,
-    tol, max_iter, codes, gaps, n_iter, start, stop
+    rows, dictionary, gram, alpha, ridge, non_negative, tol, max_iter, codes, gaps, n_iter
 ):  # fmt: skip
-    """Codes, relative duality gaps and iterations of rows ``start`` to ``stop``, written in place.
+    """Codes, relative duality gaps and iterations of all rows, written in place.
 
     ``gram`` of shape (0, 0) means that products of atoms are computed where they are needed, which
     pays for few rows. ``codes`` must be zero.
     """
     n_atoms = len(dictionary)
-    z, q_local, c_local, target = np.empty((4, n_atoms), codes.dtype)
-    q = np.empty(n_atoms, codes.dtype)
+    z, q, c, q_local, c_local, target = np.empty((6, n_atoms), codes.dtype)
     residual = np.empty(dictionary.shape[1], codes.dtype)
     atoms = np.empty(n_atoms, np.int64)
     support = np.empty(n_atoms, np.int64)
@@ -286,9 +299,9 @@ def solve_rows(  # type: ignore[no-untyped-def]
     room = min(n_atoms, 64)
     h, factor = np.empty((room, room), codes.dtype), np.empty((room, room), codes.dtype)
     rounding = 64 * np.finfo(codes.dtype).eps
-    for r in range(start, stop):
-        c = correlations[r]
-        if not np.isfinite(squared_norms[r]):
+    for r in range(len(rows)):
+        squared_norm = _correlate(rows[r], dictionary, c)
+        if not np.isfinite(squared_norm):
             codes[r] = np.nan  # it overflows, and so would its energy
             gaps[r] = np.nan
             continue
@@ -331,12 +344,12 @@ def solve_rows(  # type: ignore[no-untyped-def]
             peak = _peak(q, non_negative)
             worst = peak - alpha
             if precise:
-                objective, gap = _gap(c, q, z, atoms, n, squared_norms[r], alpha, peak)
+                objective, gap = _gap(c, q, z, atoms, n, squared_norm, alpha, peak)
                 stalled = stalled + 1 if objective >= least else 0
                 least = min(least, objective)
                 if worst <= rounding * top or gap <= tol * objective or stalled > 3:
                     break
-        objective, gap = _gap(c, q, z, atoms, n, squared_norms[r], alpha, alpha + worst)
+        objective, gap = _gap(c, q, z, atoms, n, squared_norm, alpha, alpha + worst)
         gaps[r] = gap / objective if objective > 0 else gap
         n_iter[r] = count
         for i in range(n):

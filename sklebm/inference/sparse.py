@@ -6,7 +6,6 @@ machine precision. Everywhere else, and for every other penalty, rows are solved
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -36,9 +35,8 @@ from sklebm.inference.sparse_problem import (
 Method = Literal["auto", "compiled", "fista", "ista", "coordinate_descent"]
 
 _COMPILED = (L1, NonNegativeL1, ElasticNet)
-# Rows of one call of the compiled solver: enough to hide the call, few enough to share evenly and
-# for their correlations to stay in the cache.
-_BLOCK = 512
+# Rows of one call of the compiled solver: enough to hide the call, few enough to share evenly.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -212,40 +210,23 @@ def _solve_compiled(
     gaps = x.new_zeros(n_rows)
     n_iter = torch.zeros(n_rows, dtype=torch.int64)
     kind = np.float64 if x.dtype == torch.float64 else np.float32
-    atoms, transposed = dictionary.numpy(), dictionary.T
+    atoms = dictionary.numpy()
     products = np.empty((0, 0), kind) if gram is None else gram.contiguous().numpy()
+    rows, out = x.numpy(), (codes.numpy(), gaps.numpy(), n_iter.numpy())
+    settings = kind(alpha), kind(ridge), penalty.non_negative, kind(tol), max_iter
 
-    def solve(part: slice) -> None:
-        rows = x[part]
-        solve_rows(
-            rows.numpy(),
-            (rows @ transposed).numpy(),
-            rows.square().sum(dim=1).numpy(),
-            atoms,
-            products,
-            kind(alpha),
-            kind(ridge),
-            penalty.non_negative,
-            kind(tol),
-            max_iter,
-            codes[part].numpy(),
-            gaps[part].numpy(),
-            n_iter[part].numpy(),
-            0,
-            len(rows),
-        )
+    def solve(start: int) -> None:
+        part = slice(start, start + _BLOCK)
+        answers = (array[part] for array in out)
+        solve_rows(rows[part], atoms, products, *settings, *answers)
 
-    n_workers = min(torch.get_num_threads(), -(-n_rows // _BLOCK))
+    starts = range(0, n_rows, _BLOCK)
+    n_workers = min(torch.get_num_threads(), len(starts))
     if n_workers > 1:
         # The solver releases the interpreter's lock; a pool of its own survives a fork.
         with ThreadPoolExecutor(n_workers) as workers:
-            list(workers.map(solve, _blocks(n_rows)))
+            list(workers.map(solve, starts))
     else:
-        for part in _blocks(n_rows):
-            solve(part)
+        for start in starts:
+            solve(start)
     return codes, gaps, n_iter
-
-
-def _blocks(n_rows: int) -> Iterator[slice]:
-    """Rows in blocks of ``_BLOCK``."""
-    return (slice(start, start + _BLOCK) for start in range(0, n_rows, _BLOCK))

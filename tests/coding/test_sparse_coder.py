@@ -1,0 +1,144 @@
+"""Dictionaries: what is learnt, against the truth that made the rows, and what is refused."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.decomposition import DictionaryLearning, sparse_encode
+
+from sklebm import SparseCoder
+from sklebm.energies import GroupL2, LateralInhibition, Lq, TopK, Topographic
+from tests.registry import make_rows
+
+
+def make_sparse_rows(n_rows=2000, n_components=15, n_features=10, seed=0):
+    """Rows of two or three atoms each, and the atoms."""
+    generator = np.random.default_rng(seed)
+    atoms = generator.standard_normal((n_components, n_features))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    codes = generator.standard_normal((n_rows, n_components))
+    codes *= generator.random(codes.shape) < 2.5 / n_components
+    return codes @ atoms + 0.01 * generator.standard_normal((n_rows, n_features)), atoms
+
+
+def recovered(coder, atoms, least=0.97):
+    """Share of the true atoms that a learnt one is parallel to."""
+    learnt = coder.components_ / np.linalg.norm(coder.components_, axis=1, keepdims=True)
+    return (np.abs(atoms @ learnt.T).max(axis=1) > least).mean()
+
+
+@pytest.mark.parametrize("algorithm", ["online", "batch"])
+def test_the_atoms_that_made_the_rows_are_found(algorithm):
+    X, atoms = make_sparse_rows()
+    options = {"alpha": 0.1, "algorithm": algorithm, "batch_size": 100, "random_state": 0}
+    coder = SparseCoder(15, max_iter=100, tol=0.0, **options).fit(X)
+    start = SparseCoder(15, max_iter=1, **{**options, "batch_size": 10**5}).fit(X)
+    assert recovered(coder, atoms) >= 0.8
+    assert recovered(coder, atoms) > recovered(start, atoms)
+
+
+def test_a_batch_pass_never_raises_the_energy():
+    X = load_digits().data[:400] / 16
+    coder = SparseCoder(30, alpha=0.3, algorithm="batch", max_iter=15, tol=0.0, random_state=0).fit(
+        X
+    )
+    assert (np.diff(coder.energy_curve_) <= 1e-9).all()
+    assert coder.energy_curve_[-1] < 0.9 * coder.energy_curve_[0]
+
+
+def test_no_worse_than_scikit_learn_on_the_same_objective():
+    X = load_digits().data[:500] / 16
+    peer = DictionaryLearning(
+        20, alpha=0.3, max_iter=30, transform_algorithm="lasso_lars", random_state=0
+    ).fit(X)
+    ours = SparseCoder(20, alpha=0.3, batch_size=50, max_iter=30, tol=0.0, random_state=0).fit(X)
+    given = SparseCoder(dictionary=peer.components_, alpha=0.3).fit(X)
+    assert ours.score(X) >= given.score(X) - 0.01 * abs(given.score(X))
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
+def test_lengths_of_atoms(unit_norm):
+    X = make_sparse_rows(500)[0]
+    coder = SparseCoder(15, unit_norm=unit_norm, batch_size=50, random_state=0).fit(X)
+    lengths = np.linalg.norm(coder.components_, axis=1)
+    assert lengths.max() <= 1 + 1e-12
+    if unit_norm:
+        np.testing.assert_allclose(lengths, 1.0, atol=1e-12)
+
+
+def test_the_intercept_is_the_best_one():
+    X = make_sparse_rows(500)[0] + 5.0
+    coder = SparseCoder(15, fit_intercept=True, algorithm="batch", tol=1e-6, random_state=0).fit(X)
+    residual = X - coder.inverse_transform(coder.transform(X))
+    np.testing.assert_allclose(residual.mean(axis=0), 0.0, atol=0.01)
+    assert coder.score(X) > SparseCoder(15, algorithm="batch", random_state=0).fit(X).score(X)
+
+
+def test_dead_atoms_are_pointed_at_rows_that_are_coded_badly():
+    """Atoms drawn from the first kind of rows: nothing but replacement finds the second."""
+    generator = np.random.default_rng(0)
+    one = generator.random((300, 1)) * np.eye(8)[0]
+    coder = SparseCoder(6, alpha=0.05, batch_size=50, random_state=0).partial_fit(one)
+    other = generator.random((300, 4)) @ np.eye(8)[4:]
+    before = coder.score(other)
+    for _ in range(3):
+        coder.partial_fit(other)
+    assert coder.score(other) > 0.3 * before
+    assert np.abs(coder.components_[:, 4:]).max() > 0.5
+
+
+def test_a_given_dictionary_is_used_as_it_is():
+    X, atoms = make_sparse_rows(50)
+    coder = SparseCoder(dictionary=3 * atoms, alpha=0.2).fit(X)
+    np.testing.assert_array_equal(coder.components_, 3 * atoms)
+    expected = sparse_encode(X, 3 * atoms, algorithm="lasso_lars", alpha=0.2)
+    np.testing.assert_allclose(coder.transform(X), expected, atol=1e-7)
+    assert coder.n_iter_ == 0
+    np.testing.assert_array_equal(coder.partial_fit(X).components_, 3 * atoms)
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "message"),
+    [
+        (np.ones((3, 5)), r"shape \(3, 5\), but X has 6 features"),
+        (np.ones(6), r"shape \(6,\)"),
+        (np.r_[np.ones((2, 6)), np.zeros((1, 6))], r"only zeros in 1 of 3 atoms \(first: 2\)"),
+        (np.full((2, 6), np.nan), "NaN or infinity in 2 of 2 atoms"),
+        (np.full((2, 6), "a"), "must hold numbers"),
+    ],
+)
+def test_dictionaries_that_are_none(dictionary, message):
+    with pytest.raises(ValueError, match=message):
+        SparseCoder(dictionary=dictionary).fit(make_rows())
+
+
+def test_codes_that_vanish_warn():
+    with pytest.warns(UserWarning, match=r"every code is zero. Lower alpha"):
+        coder = SparseCoder(3, alpha=50.0, random_state=0).fit(make_rows())
+    assert not coder.transform(make_rows()).any()
+    with pytest.warns(UserWarning, match=r"every code is zero. Lower alpha"):
+        SparseCoder(dictionary=np.eye(6), alpha=50.0).fit(make_rows())
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [GroupL2(3), Topographic((3, 5), 2), Lq(0.7), TopK(3), LateralInhibition(0.5, 3)],
+    ids=lambda penalty: type(penalty).__name__,
+)
+def test_every_penalty_learns(penalty):
+    X = make_sparse_rows(300)[0]
+    options = {"alpha": 0.05, "penalty": penalty, "batch_size": 50, "code_tol": 1e-4}
+    coder = SparseCoder(15, max_iter=4, tol=0.0, random_state=0, **options).fit(X)
+    start = SparseCoder(15, max_iter=1, random_state=0, **{**options, "batch_size": 10**4}).fit(X)
+    assert coder.score(X) > start.score(X)
+    energies = coder.energy(X, coder.transform(X))
+    np.testing.assert_allclose(energies, coder.free_energy(X), rtol=1e-12)
+
+
+def test_energy_is_least_at_the_code():
+    X = make_rows(50)
+    coder = SparseCoder(4, random_state=0).fit(X)
+    codes = coder.transform(X)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(codes.shape)
+    assert (coder.energy(X, codes + noise) > coder.energy(X, codes)).all()
+    with pytest.raises(ValueError, match="pass one z per x"):
+        coder.energy(X, codes[:3])
