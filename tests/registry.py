@@ -173,6 +173,7 @@ def logit_free_energy(model: Any, X: Any) -> Any:
 # What meta-estimators are tested with.
 MIXTURE = sklebm.EnergyGaussianMixture(4, covariance_type="diag", random_state=0)
 
+
 def sparse_free_energy(model: Any, X: Any) -> Any:
     """min_z 1/2 |x - b - z D|^2 + alpha |z|_1, by least-angle regression, row by row."""
     atoms = model.components_.T.astype(np.float64)
@@ -331,6 +332,7 @@ ENTRIES: dict[str, Entry] = {
             {"likelihood": "gaussian", "noise_scale": "learned", "posterior": "bernoulli"},
         ),
         free_energy=weighted_free_energy,
+    ),
     "SparseCoder": Entry(
         quick={"n_components": 3, "alpha": 0.1, "batch_size": 32, "random_state": 0},
         untrained={"max_iter": 1, "batch_size": 10**6},

@@ -6,12 +6,6 @@ from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
-from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, FullGaussian
-from sklebm.energies.precision import PrecisionEnergy
-from sklebm.energies.prototypes import PrototypeEnergy
-from sklebm.energies.reconstruction import ReconstructionEnergy
-from sklebm.energies.units import Bernoulli, Gaussian
-from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 from sklebm.energies.penalties import (
     L1,
     ElasticNet,
@@ -23,10 +17,13 @@ from sklebm.energies.penalties import (
     TopK,
     Topographic,
 )
+from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, FullGaussian
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
+from sklebm.energies.reconstruction import ReconstructionEnergy
 from sklebm.energies.sparse_coding import SparseCodingEnergy
-from sklebm.energies.units import Bernoulli
+from sklebm.energies.units import Bernoulli, Gaussian
+from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
     "L1",
@@ -36,6 +33,7 @@ __all__ = [
     "BernoulliPosterior",
     "BilinearEnergy",
     "DiagonalGaussian",
+    "ElasticNet",
     "FullGaussian",
     "Gaussian",
     "GaussianBilinearEnergy",
@@ -43,22 +41,16 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianMixture",
     "GaussianMixtureEnergy",
-    "MaskedReconstructionEnergy",
-    "PrecisionEnergy",
-    "PrototypeEnergy",
-    "QuadraticEnergy",
-    "ReconstructionEnergy",
-    "ElasticNet",
-    "GaussianMixture",
-    "GaussianMixtureEnergy",
     "GroupL2",
     "LateralInhibition",
     "Lq",
+    "MaskedReconstructionEnergy",
     "NonNegativeL1",
     "Penalty",
     "PrecisionEnergy",
     "PrototypeEnergy",
     "QuadraticEnergy",
+    "ReconstructionEnergy",
     "SparseCodingEnergy",
     "TopK",
     "Topographic",
