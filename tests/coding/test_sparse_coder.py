@@ -46,9 +46,9 @@ def test_a_batch_pass_never_raises_the_energy():
 
 
 def test_no_worse_than_scikit_learn_on_the_same_objective():
-    X = load_digits().data[:500] / 16
+    X = load_digits().data[:200] / 16
     peer = DictionaryLearning(
-        20, alpha=0.3, max_iter=30, transform_algorithm="lasso_lars", random_state=0
+        20, alpha=0.3, max_iter=15, transform_algorithm="lasso_lars", random_state=0
     ).fit(X)
     ours = SparseCoder(20, alpha=0.3, batch_size=50, max_iter=30, tol=0.0, random_state=0).fit(X)
     given = SparseCoder(dictionary=peer.components_, alpha=0.3).fit(X)
@@ -125,9 +125,9 @@ def test_codes_that_vanish_warn():
     ids=lambda penalty: type(penalty).__name__,
 )
 def test_every_penalty_learns(penalty):
-    X = make_sparse_rows(300)[0]
+    X = make_sparse_rows(150)[0]
     options = {"alpha": 0.05, "penalty": penalty, "batch_size": 50, "code_tol": 1e-4}
-    coder = SparseCoder(15, max_iter=4, tol=0.0, random_state=0, **options).fit(X)
+    coder = SparseCoder(15, max_iter=2, tol=0.0, random_state=0, **options).fit(X)
     start = SparseCoder(15, max_iter=1, random_state=0, **{**options, "batch_size": 10**4}).fit(X)
     assert coder.score(X) > start.score(X)
     energies = coder.energy(X, coder.transform(X))
