@@ -19,9 +19,17 @@ from sklebm.boltzmann._sampling import SamplingEstimator
 from sklebm.energies import BilinearEnergy
 from sklebm.objectives import (
     ContrastiveDivergence,
+    DenoisingScoreMatching,
+    FastPersistentContrastiveDivergence,
     MaximumLikelihood,
+    MinimumProbabilityFlow,
+    NoiseContrastive,
     Objective,
     PersistentContrastiveDivergence,
+    PseudoLikelihood,
+    RatioMatching,
+    ScoreMatching,
+    TemperedPersistentContrastiveDivergence,
     check_needs,
     resolve_objective,
 )
@@ -32,7 +40,15 @@ from sklebm.training.loop import EnergyTraining
 OBJECTIVES: dict[str, type[Objective]] = {
     "cd": ContrastiveDivergence,
     "pcd": PersistentContrastiveDivergence,
+    "fast_pcd": FastPersistentContrastiveDivergence,
+    "tempered_pcd": TemperedPersistentContrastiveDivergence,
     "maximum_likelihood": MaximumLikelihood,
+    "pseudo_likelihood": PseudoLikelihood,
+    "ratio_matching": RatioMatching,
+    "minimum_probability_flow": MinimumProbabilityFlow,
+    "noise_contrastive": NoiseContrastive,
+    "score_matching": ScoreMatching,
+    "denoising_score_matching": DenoisingScoreMatching,
 }
 
 

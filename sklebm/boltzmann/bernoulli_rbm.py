@@ -25,11 +25,13 @@ class BernoulliRBM(BinaryVisible):
     ----------
     n_components : int, default=256
         Number of hidden units.
-    objective : {"pcd", "cd", "maximum_likelihood"} or Objective, default="pcd"
-        How negatives are found: persistent chains, k Gibbs steps from the data, or exactly by
-        summing over all states (small machines only).
+    objective : str or Objective, default="pcd"
+        How the energy is shaped. With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
+        from the data), "fast_pcd" (with fast weights), "tempered_pcd" (parallel tempering),
+        "noise_contrastive"; exact: "maximum_likelihood" (small machines only); without
+        negatives: "pseudo_likelihood", "ratio_matching", "minimum_probability_flow".
     n_gibbs_steps : int, default=1
-        Gibbs steps per update of "pcd" and "cd".
+        Steps of the chains per update.
     centering : bool, default=True
         Whether gradients are centred at the means of the units, which makes learning the same
         whichever state is called 1, and better conditioned. "lbfgs" follows the plain gradient.

@@ -10,9 +10,13 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.units import Bernoulli, Gaussian
+
+# Pairs of units, over the rows of a block, that ``flip_differences`` takes at a time.
+_MAX_PAIRS = 2**22
 
 
 class BilinearEnergy(nn.Module):
@@ -43,12 +47,22 @@ class BilinearEnergy(nn.Module):
     def flip_differences(self, v: Tensor) -> Tensor:
         """F(v with unit i flipped) - F(v) for every i, shape (n_rows, n_visible). O(n d k).
 
-        Takes n d k numbers of memory, for rows of 0 and 1.
+        For rows of 0 and 1.
         """
+        n_pairs = self.weights.numel()
+        if len(v) * n_pairs <= _MAX_PAIRS:
+            return self._flip_differences(v)
+        # The graph of all rows would need gigabytes: the backward pass computes each block again.
+        blocks = torch.split(v, max(1, _MAX_PAIRS // n_pairs))  # type: ignore[no-untyped-call]
+        return torch.cat(
+            [checkpoint(self._flip_differences, block, use_reentrant=False) for block in blocks]
+        )
+
+    def _flip_differences(self, v: Tensor) -> Tensor:
         change = 1.0 - 2.0 * v
         field = self.hidden_field(v)
         # Gamma(f + w) - Gamma(f) for all pairs of units, (n_rows, n_hidden, n_visible).
-        flipped = field[:, :, None] + self.weights * change[:, None, :]
+        flipped = field.unsqueeze(2) + self.weights * change.unsqueeze(1)
         gain = self.hidden.cumulant(flipped).sum(dim=1)
         gain = gain - self.hidden.cumulant(field).sum(dim=1, keepdim=True)
         return -(change * self.visible.bias) - gain

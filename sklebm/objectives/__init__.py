@@ -12,29 +12,44 @@ from sklebm.objectives.evidence import (
     EvidenceLowerBound,
     ImportanceWeightedBound,
 )
+from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergence
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
+from sklebm.objectives.noise_contrastive import NoiseContrastive
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
     SparseReconstruction,
 )
+from sklebm.objectives.pseudo_likelihood import PseudoLikelihood
+from sklebm.objectives.ratio_matching import RatioMatching
 from sklebm.objectives.reconstruction import ReconstructionError
+from sklebm.objectives.score_matching import DenoisingScoreMatching, ScoreMatching
+from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
 
 __all__ = [
     "ContractiveReconstruction",
     "ContrastiveDivergence",
     "DenoisingError",
+    "DenoisingScoreMatching",
     "DiscreteEvidenceLowerBound",
     "DoublyReparametrizedBound",
     "EvidenceLowerBound",
+    "FastPersistentContrastiveDivergence",
     "ImportanceWeightedBound",
     "MaskedError",
     "MaximumLikelihood",
+    "MinimumProbabilityFlow",
+    "NoiseContrastive",
     "Objective",
     "PersistentContrastiveDivergence",
+    "PseudoLikelihood",
+    "RatioMatching",
     "ReconstructionError",
     "SaturatingReconstruction",
+    "ScoreMatching",
     "SparseReconstruction",
+    "TemperedPersistentContrastiveDivergence",
     "check_needs",
     "resolve_objective",
 ]

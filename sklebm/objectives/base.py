@@ -23,6 +23,9 @@ class Objective(ABC):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    #: "binary" or "real", if the loss only makes sense for such rows; and why.
+    domain: ClassVar[str | None] = None
+    domain_reason: ClassVar[str] = ""
     #: False if the loss is the same at every call, as line searches require.
     is_stochastic: ClassVar[bool] = True
     #: True if the loss of one epoch can be compared with that of another.
@@ -50,19 +53,30 @@ def check_count(part: Objective, name: str) -> None:
 
 def check_needs(objective: Objective, energy: Any, choices: Iterable[Objective]) -> None:
     """Refuse an objective that needs what the energy lacks; name the ones that would work."""
+    choices = list(choices)
+    able = ", ".join(type(choice).__name__ for choice in choices if _fits(choice, energy)) or "none"
+    rows = getattr(energy, "domain", None)
+    if not _has_domain(objective, energy):
+        raise ValueError(
+            f"{type(objective).__name__} needs {objective.domain} rows, because it "
+            f"{objective.domain_reason}; those of {type(energy).__name__} are {rows}. Objectives "
+            f"that work with it: {able}."
+        )
     missing = [name for name in objective.needs if not hasattr(energy, name)]
-    if not missing:
-        return
-    able = [
-        type(choice).__name__
-        for choice in choices
-        if all(hasattr(energy, name) for name in choice.needs)
-    ]
-    raise ValueError(
-        f"{type(objective).__name__} needs {', '.join(missing)} of the energy, which "
-        f"{type(energy).__name__} does not have. Objectives that work with it: "
-        f"{', '.join(able) or 'none'}."
-    )
+    if missing:
+        raise ValueError(
+            f"{type(objective).__name__} needs {', '.join(missing)} of the energy, which "
+            f"{type(energy).__name__} does not have. Objectives that work with it: {able}."
+        )
+
+
+def _has_domain(objective: Objective, energy: Any) -> bool:
+    return objective.domain in (None, getattr(energy, "domain", objective.domain))
+
+
+def _fits(objective: Objective, energy: Any) -> bool:
+    has_needs = all(hasattr(energy, name) for name in objective.needs)
+    return has_needs and _has_domain(objective, energy)
 
 
 def resolve_objective(

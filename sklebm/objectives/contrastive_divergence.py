@@ -20,7 +20,7 @@ from sklebm.energies.gradients import Gradients
 from sklebm.objectives.base import ObjectiveState, check_count
 from sklebm.objectives.closed_form import ClosedFormObjective
 
-_NEEDS = (
+NEEDS = (
     "draw_visible",
     "draw_hidden",
     "hidden_field",
@@ -44,7 +44,7 @@ class ContrastiveDivergence(ClosedFormObjective):
 
     n_gibbs_steps: int = 1
 
-    needs: ClassVar[tuple[str, ...]] = _NEEDS
+    needs: ClassVar[tuple[str, ...]] = NEEDS
 
     def __post_init__(self) -> None:
         check_count(self, "n_gibbs_steps")
@@ -62,8 +62,8 @@ class ContrastiveDivergence(ClosedFormObjective):
         field_model = energy.hidden_field(v)
         field = torch.cat([field_data, field_model])
         mean = torch.cat([mean_data, energy.hidden.mean(field_model)])
-        signs = _signs(len(x), len(v), x)
-        return *energy.free_energy_gradients(_stack(x, v), signs, field, mean), state
+        signs = signs_of(len(x), len(v), x)
+        return *energy.free_energy_gradients(stack(x, v), signs, field, mean), state
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PersistentContrastiveDivergence(ClosedFormObjective):
     n_gibbs_steps: int = 1
     n_chains: int | None = None
 
-    needs: ClassVar[tuple[str, ...]] = _NEEDS
+    needs: ClassVar[tuple[str, ...]] = NEEDS
 
     def __post_init__(self) -> None:
         check_count(self, "n_gibbs_steps")
@@ -109,15 +109,15 @@ class PersistentContrastiveDivergence(ClosedFormObjective):
         for _ in range(self.n_gibbs_steps - 1):
             v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
         # Data and chains share one product with the weights, the costly part of a step.
-        visible = _stack(x, v)
+        visible = stack(x, v)
         field = energy.hidden_field(visible)
         mean = energy.hidden.mean(field)
         state = {"hidden": energy.hidden.draw(mean[len(x) :], generator)}
-        signs = _signs(len(x), len(v), x)
+        signs = signs_of(len(x), len(v), x)
         return *energy.free_energy_gradients(visible, signs, field, mean), state
 
 
-def _stack(x: Tensor, v: Tensor) -> Tensor:
+def stack(x: Tensor, v: Tensor) -> Tensor:
     """The rows of x, then those of v; torch.cat would copy them on one thread."""
     both = x.new_empty(len(x) + len(v), x.shape[1])
     both[: len(x)] = x
@@ -125,7 +125,7 @@ def _stack(x: Tensor, v: Tensor) -> Tensor:
     return both
 
 
-def _signs(n_data: int, n_model: int, like: Tensor) -> Tensor:
+def signs_of(n_data: int, n_model: int, like: Tensor) -> Tensor:
     """1/n for each data row, then -1/m for each model row."""
     signs = like.new_full((n_data + n_model,), 1.0 / n_data)
     signs[n_data:] = -1.0 / n_model
