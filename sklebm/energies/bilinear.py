@@ -53,7 +53,7 @@ class BilinearEnergy(nn.Module):
         if len(v) * n_pairs <= _MAX_PAIRS:
             return self._flip_differences(v)
         # The graph of all rows would need gigabytes: the backward pass computes each block again.
-        blocks = torch.split(v, max(1, _MAX_PAIRS // n_pairs))  # type: ignore[no-untyped-call]
+        blocks = torch.split(v, max(1, _MAX_PAIRS // n_pairs))
         return torch.cat(
             [checkpoint(self._flip_differences, block, use_reentrant=False) for block in blocks]
         )
