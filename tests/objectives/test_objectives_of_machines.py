@@ -181,7 +181,7 @@ LEARNERS = [
     {"objective": "pseudo_likelihood", "optimizer": "lbfgs"},
     {"objective": "ratio_matching", "optimizer": "lbfgs"},
     {"objective": "minimum_probability_flow", "optimizer": "lbfgs"},
-    {"objective": "noise_contrastive", "optimizer": "adam", "learning_rate": 0.05},
+    {"objective": "noise_contrastive", "learning_rate": 0.5},
 ]
 
 
