@@ -4,7 +4,7 @@
 of ``$SKLEBM_DATA/adbench_dev`` (ADBench's "Classical" ones; npz files with ``X`` and ``y``, 1 for
 anomalies). Each is split 70/30, stratified, and standardised by its training rows. The training
 rows are all of the 70 % ("contaminated") or the normal ones among them ("normals only"); the AUROC
-is that of the 30 %. ``pip install pyod`` brings the peers; ``--deep`` adds its three neural ones.
+is that of the 30 %. ``pip install pyod`` brings the peers; ``--deep`` takes its three neural ones instead.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def pyod_class(module: str, name: str) -> Any:
         sys.exit(f"The peers are PyOD's detectors: pip install pyod ({error}).")
 
 
-def peers(deep: bool) -> dict[str, Callable[[int, int], Any]]:
-    """Makers of detectors from a seed and a number of features."""
+def peers() -> dict[str, Callable[[int, int], Any]]:
+    """Makers of PyOD's classical detectors from a seed and a number of features."""
     makers: dict[str, Callable[[int, int], Any]] = {}
     for name in sorted(SEEDED + UNSEEDED):
         cls = pyod_class(name.lower(), name)
@@ -54,14 +54,19 @@ def peers(deep: bool) -> dict[str, Callable[[int, int], Any]]:
         makers[name] = lambda seed, _, cls=cls, seeded=seeded: (
             cls(random_state=seed) if seeded else cls()
         )
-    if deep:
-        auto_encoder = pyod_class("auto_encoder", "AutoEncoder")
-        deep_svdd = pyod_class("deep_svdd", "DeepSVDD")
-        vae = pyod_class("vae", "VAE")
-        makers["AutoEncoder"] = lambda seed, _: auto_encoder(random_state=seed, verbose=0)
-        makers["DeepSVDD"] = lambda seed, d: deep_svdd(n_features=d, random_state=seed, verbose=0)
-        makers["VAE"] = lambda seed, _: vae(random_state=seed, verbose=0)
     return makers
+
+
+def neural_peers() -> dict[str, Callable[[int, int], Any]]:
+    """Makers of PyOD's neural detectors."""
+    auto_encoder = pyod_class("auto_encoder", "AutoEncoder")
+    deep_svdd = pyod_class("deep_svdd", "DeepSVDD")
+    vae = pyod_class("vae", "VAE")
+    return {
+        "AutoEncoder": lambda seed, _: auto_encoder(random_state=seed, verbose=0),
+        "DeepSVDD": lambda seed, d: deep_svdd(n_features=d, random_state=seed, verbose=0),
+        "VAE": lambda seed, _: vae(random_state=seed, verbose=0),
+    }
 
 
 def score(name: str, maker: Callable[[int, int], Any], seed: int, train: Any, test: Any) -> Any:
@@ -137,35 +142,38 @@ def main() -> None:
     """Measure, and write the two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--deep", action="store_true", help="add AutoEncoder, DeepSVDD and VAE")
+    parser.add_argument("--deep", action="store_true", help="beside AutoEncoder, DeepSVDD and VAE")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", default="ood", help="of the result files")
+    parser.add_argument("--name", help="of the result files; ood, or ood_neural with --deep")
     arguments = parser.parse_args()
     if "SKLEBM_DATA" not in os.environ:
         sys.exit("Set SKLEBM_DATA to the folder that holds adbench_dev/: the tables come from it.")
     set_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    makers = {OURS: None, **peers(arguments.deep)}
+    makers = {OURS: None, **(neural_peers() if arguments.deep else peers())}
+    results = arguments.name or ("ood_neural" if arguments.deep else "ood")
     folder = Path(os.environ["SKLEBM_DATA"]) / "adbench_dev"
     auroc, seconds = measure(folder, arguments.seeds, makers)
     tables = list(dict.fromkeys(table for _, table, _ in auroc))
     about = {
         "command": "python benchmarks/bench_ood.py " + " ".join(sys.argv[1:]),
-        "notes": f"{len(tables)} tables, {arguments.seeds} stratified 70/30 splits, standardised, "
+        "notes": f"{len(tables)} tables, {arguments.seeds} stratified 70/30 split(s), standardised, "
         f"{arguments.threads} thread(s); PyOD {version('pyod')}, default settings; where a peer "
         "raised, its AUROC counts as 0.5. The default was chosen on these tables.",
     }
     headings = [f"{what}, {mode}" for mode in MODES for what in ("AUROC", "mean rank", "lowest")]
     save_results(
-        arguments.name,
-        "Outlier detection without tuning",
+        results,
+        "Outlier detection without tuning" + (", neural peers" if arguments.deep else ""),
         ["detector", *headings, "total time (s)"],
         summary(auroc, seconds, tables),
         **about,
     )
+    if arguments.deep:
+        return
     headings = [f"{what}, {mode}" for mode in MODES for what in ("default", "best peer", "which")]
     save_results(
-        f"{arguments.name}_by_table",
+        f"{results}_by_table",
         "Outlier detection without tuning: AUROC of the default and of each table's best peer",
         ["table", *headings],
         by_table(auroc, list(makers), tables),

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from _common import save_results, set_threads
-from bench_ood import peers
+from bench_ood import neural_peers, peers
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -127,7 +127,7 @@ def measure(folder: Path, n_seeds: int, deep: bool) -> tuple[dict[str, Any], dic
     for seed in range(n_seeds):
         for name, train, classes, test, others, shape in tasks(folder, seed):
             models = ours(seed, shape)
-            makers = peers(deep)
+            makers = {**peers(), **(neural_peers() if deep else {})}
             for peer in PEERS:
                 if peer in makers:
                     models[f"PyOD {peer}"] = makers[peer](seed, train.shape[1])

@@ -1,4 +1,4 @@
-r"""Several energies on one scale: s = (mean_m + min_m) log u_m(s_m(x)) / 2."""
+r"""Several energies on one scale: s = mean of the two lowest of log u_m(s_m(x))."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ class EnergyEnsemble(MemberComposition):
         for part in row_slices(len(scores), _FLOATS_PER_SCORE * scores.shape[1]):
             columns = zip(scores[part].T.astype(np.float64), self.training_quantiles_, strict=True)
             ranks = np.stack([log_rank(column, quantiles) for column, quantiles in columns])
-            combined[part] = (ranks.mean(axis=0) + ranks.min(axis=0)) / 2
+            combined[part] = np.sort(ranks, axis=0)[:2].mean(axis=0)
         return combined

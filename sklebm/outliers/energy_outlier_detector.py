@@ -1,4 +1,4 @@
-r"""An inlier has s(x) >= t, a quantile of training scores; s = (mean_m + min_m) log u_m / 2."""
+r"""An inlier has s(x) >= t, a quantile of training scores; s = (log u_(1) + log u_(2)) / 2."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     rows. One estimator keeps its own scores. Several are combined by how surprising a row is to
     each of them,
 
-    .. math:: s(x) = \tfrac12 \left( \frac1M \sum_{m=1}^M \log u_m(s_m(x)) +
-              \min_m \log u_m(s_m(x)) \right), \qquad
-              u_m(s) = \frac1n \sum_{i=1}^n [s_m(x_i) \le s],
+    .. math:: s(x) = \tfrac12 \left( \log u_{(1)} + \log u_{(2)} \right), \qquad
+              u_m = \frac1n \sum_{i=1}^n [s_m(x_i) \le s_m(x)],
 
-    where u is the share of the n training rows that member m scores as low. In nats: 0 for the most
-    typical row, -4.6 if one training row in a hundred is as atypical. The mean listens to all
-    members, the minimum to the one that is most surprised. Below the training scores, u falls
+    where :math:`u_m` is the share of the n training rows that member m scores as low, and
+    :math:`u_{(1)} \le u_{(2)}` are the two lowest. In nats: 0 for the most typical row, -4.6 if one
+    training row in a hundred is as atypical. Members that see nothing odd in a row cannot outvote
+    two that do, and one that errs alone is halved. Below the training scores, u falls
     exponentially with their mean excess over the last decile, and 1 - u does so above them, so
     that the order of rows never saturates.
 
@@ -49,11 +49,12 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     ----------
     estimator : "auto", estimator or list of (str, estimator), default="auto"
         Any estimator with ``score_samples``, of this library or scikit-learn's, pipelines
-        included; or a list of named ones to combine. "auto" combines four energies: one of each
+        included; or a list of named ones to combine. "auto" combines five energies: one of each
         feature alone, the sum of their absolute normal scores (:class:`~sklebm.EnergyKMeans` of
         their signed roots), and, of features scaled by median and interquartile range, a Gaussian
-        (:class:`~sklebm.PCAWhitener`), a mixture of at most 8
-        (:class:`~sklebm.EnergyGaussianMixture`), and at most 64 clusters.
+        (:class:`~sklebm.PCAWhitener`), a Gaussian of the three quarters of the rows on which it is
+        narrow, a mixture of at most 8 (:class:`~sklebm.EnergyGaussianMixture`), and at most 64
+        clusters.
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.005.
     trim : float in [0, 0.5], default=0
@@ -103,15 +104,17 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     are. Calibrated, the error rate is guaranteed; the price is the rows held out, and that no
     p-value is below 1 / (n_calibration + 1).
 
-    Under "auto" a fit costs O(n d^2 + d^3) for the Gaussian, O(k d^2) for each of the at most 50
+    Under "auto" a fit costs O(n d^2 + d^3) for the Gaussian, six
+    times O(k d^2 + d^3) for that of the core, O(k d^2) for each of the at most 50
     EM steps on k = min(n, 20,000) rows per component, and O(n d log q) for q quantiles, which come
     from at most 100,000 rows. The mixture has a component for each 2 d rows, at most 8, and fewer
     in tables so wide that an EM step would take 2e9 products; there is a cluster for each 20 rows.
-    The mixture and the clusters are fitted to at most 20,000 rows.
+    The core, the mixture and the clusters are fitted to at most 20,000 rows.
 
     References
     ----------
-    R. A. Fisher, "Statistical methods for research workers", 1932 (the mean of log p-values).
+    P. J. Rousseeuw and K. Van Driessen, "A fast algorithm for the minimum covariance determinant
+    estimator", Technometrics 41, 1999 (the core).
 
     J. Pickands, "Statistical inference using extreme order statistics", Annals of Statistics 3,
     1975 (the tail).
@@ -218,8 +221,8 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Higher is more typical: the estimator's own scores if there is one, else the mean log
-            share of training rows that are as atypical, in nats.
+            Higher is more typical: the estimator's own scores if there is one, else the mean of
+            the two lowest log shares of training rows that are as atypical, in nats.
         """
         check_is_fitted(self)
         self._check_names(X)
