@@ -4,7 +4,8 @@
 of ``$SKLEBM_DATA/adbench_dev`` (ADBench's "Classical" ones; npz files with ``X`` and ``y``, 1 for
 anomalies). Each is split 70/30, stratified, and standardised by its training rows. The training
 rows are all of the 70 % ("contaminated") or the normal ones among them ("normals only"); the AUROC
-is that of the 30 %. ``pip install pyod`` brings the peers; ``--deep`` takes its three neural ones instead.
+is that of the 30 %. ``pip install pyod`` brings the peers; ``--deep`` takes its three neural ones
+instead.
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ def main() -> None:
     tables = list(dict.fromkeys(table for _, table, _ in auroc))
     about = {
         "command": "python benchmarks/bench_ood.py " + " ".join(sys.argv[1:]),
-        "notes": f"{len(tables)} tables, {arguments.seeds} stratified 70/30 split(s), standardised, "
-        f"{arguments.threads} thread(s); PyOD {version('pyod')}, default settings; where a peer "
+        "notes": f"{len(tables)} tables, {arguments.seeds} stratified 70/30 split(s), "
+        f"standardised, {arguments.threads} thread(s); PyOD {version('pyod')}, default settings; where a peer "
         "raised, its AUROC counts as 0.5. The default was chosen on these tables.",
     }
     headings = [f"{what}, {mode}" for mode in MODES for what in ("AUROC", "mean rank", "lowest")]
