@@ -159,8 +159,8 @@ def main() -> None:
     about = {
         "command": "python benchmarks/bench_ood.py " + " ".join(sys.argv[1:]),
         "notes": f"{len(tables)} tables, {arguments.seeds} stratified 70/30 split(s), "
-        f"standardised, {arguments.threads} thread(s); PyOD {version('pyod')}, default settings; where a peer "
-        "raised, its AUROC counts as 0.5. The default was chosen on these tables.",
+        f"standardised, {arguments.threads} thread(s); PyOD {version('pyod')}, default settings; "
+        "where a peer raised, its AUROC counts as 0.5. The default was chosen on these tables.",
     }
     headings = [f"{what}, {mode}" for mode in MODES for what in ("AUROC", "mean rank", "lowest")]
     save_results(
