@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
     "GaussianEnergy": "sklebm.linear",
     "InputComplexityScorer": "sklebm.outliers",
     "LikelihoodRatioScorer": "sklebm.outliers",
+    "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "PCAWhitener": "sklebm.linear",
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from sklebm.outliers import EnergyOutlierDetector as EnergyOutlierDetector
     from sklebm.outliers import InputComplexityScorer as InputComplexityScorer
     from sklebm.outliers import LikelihoodRatioScorer as LikelihoodRatioScorer
+    from sklebm.outliers import LikelihoodRegretScorer as LikelihoodRegretScorer
     from sklebm.outliers import LogitEnergyScorer as LogitEnergyScorer
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load

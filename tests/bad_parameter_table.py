@@ -61,6 +61,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "n_levels": (1, 257, 2.5, "8", NAN),
     "n_noise": COUNT,
     "n_samples": (0, -1, 2.5, "8", NAN),
+    "n_steps": COUNT,
     "net_params": (3, "fast"),
     "noise_scale": RATE,
     "objective": CHOICE,

@@ -275,6 +275,23 @@ ENTRIES: dict[str, Entry] = {
         rounding=1e-4,
         variants=({"background": sklebm.PCAWhitener()}, {"mutation_rate": 1.0}),
     ),
+    "LikelihoodRegretScorer": Entry(
+        quick={
+            "estimator": sklebm.VAE(
+                2,
+                hidden_sizes=(8,),
+                likelihood="bernoulli",
+                learning_rate=0.03,
+                batch_size=40,
+                max_epochs=10,
+                n_importance_samples=2,
+                random_state=0,
+            ),
+            "n_steps": 20,
+        },
+        rounding=1e-4,
+        variants=({"learning_rate": 0.01, "n_steps": 3},),
+    ),
     "LogitEnergyScorer": Entry(
         # Whatever has a decision_function has binary logits, and a detector needs no labels.
         quick={"estimator": sklebm.EnergyOutlierDetector(MIXTURE, contamination=0.5)},

@@ -10,7 +10,7 @@ import scipy.sparse
 import skorch
 import torch
 from scipy.special import logsumexp
-from scipy.stats import chi2, ncx2, norm
+from scipy.stats import chi2, multivariate_normal, ncx2, norm
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
@@ -29,10 +29,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from sklebm import (
+    VAE,
     EnergyKMeans,
     EnergyOutlierDetector,
     InputComplexityScorer,
     LikelihoodRatioScorer,
+    LikelihoodRegretScorer,
     LogitEnergyScorer,
     PCAWhitener,
     TypicalityScorer,
@@ -42,6 +44,7 @@ from sklebm import (
 from sklebm.outliers._complexity import code_lengths, filtered, quantise
 from sklebm.outliers._logits import logits
 from sklebm.outliers.likelihood_ratio_scorer import perturb
+from sklebm.outliers.likelihood_regret_scorer import cubature_points
 from tests.registry import fitted_state, freeze, make_rows
 
 
@@ -495,3 +498,53 @@ def test_each_model_is_named_in_errors():
             cls(SVC()).fit(make_rows())
         with pytest.raises(ValueError, match="class PCAWhitener: pass an instance"):
             cls(PCAWhitener).fit(make_rows())
+
+
+# ---------------------------------------------------------------- likelihood regret
+
+
+def make_vae(**changes):
+    quick = {"hidden_sizes": (8,), "max_epochs": 10, "batch_size": 40, "learning_rate": 0.03}
+    return VAE(2, **{**quick, "random_state": 0, **changes})
+
+
+def test_the_best_posterior_of_an_affine_model_is_exact():
+    """The best bound is log p(x), a Gaussian, and the regret the gap of the encoder's bound."""
+    X = make_rows(60)
+    model = make_vae(hidden_sizes=(), noise_scale=0.5, posterior="full", max_epochs=2)
+    scorer = LikelihoodRegretScorer(model, n_steps=500, learning_rate=0.05).fit(X)
+    fitted = scorer.estimator_.set_params(n_importance_samples=2**13)
+    offset = fitted.inverse_transform(np.zeros((1, 2)))[0]
+    loadings = fitted.inverse_transform(np.eye(2)) - offset
+    covariance = loadings.T @ loadings + 0.25 * np.eye(6)
+    gap = fitted.lower_bound(X) - multivariate_normal(offset, covariance).logpdf(X)
+    assert gap.max() < -0.05
+    np.testing.assert_allclose(scorer.score_samples(X), gap, rtol=0.01, atol=1e-3)
+
+
+def test_cubature_integrates_cubic_polynomials():
+    points = cubature_points(3).numpy()
+    assert points.shape == (6, 3)
+    np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-15)
+    np.testing.assert_allclose(points.T @ points / 6, np.eye(3), atol=1e-15)
+    third = np.einsum("ni,nj,nk->ijk", points, points, points)
+    np.testing.assert_allclose(third, 0, atol=1e-15)
+
+
+def test_regret_is_positive_and_grows_with_the_search():
+    X = make_rows(50)
+    short, long = (
+        LikelihoodRegretScorer(make_vae(), n_steps=n_steps).fit(X).score_samples(X)
+        for n_steps in (2, 50)
+    )
+    assert (long <= short).all()
+    assert (short <= 0).all()
+    assert long.mean() < short.mean() - 1e-3
+
+
+def test_regret_needs_a_vae_with_gaussian_latents():
+    for estimator in (PCAWhitener(), make_vae(posterior="bernoulli")):
+        with pytest.raises(
+            ValueError, match=r"(?s)a VAE with Gaussian latents.*LikelihoodRatioScorer"
+        ):
+            LikelihoodRegretScorer(estimator).fit(make_rows())

@@ -20,10 +20,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
 from sklebm import (
+    VAE,
     EnergyGaussianMixture,
     EnergyKMeans,
     InputComplexityScorer,
     LikelihoodRatioScorer,
+    LikelihoodRegretScorer,
     PCAWhitener,
     TypicalityScorer,
 )
@@ -42,10 +44,11 @@ outliers = {
 }
 
 # %%
-# Four scores
+# Five scores
 # -----------
 # Typicality asks whether the density is as high as that of rows held out. Input complexity adds the
-# bits that PNG's code takes. The last is the ratio of a mixture of Gaussians to a single spherical
+# bits that PNG's code takes. Regret asks a variational auto-encoder how much better than its own
+# posterior another would be. The last is the ratio of a mixture of Gaussians to a single spherical
 # one, which knows how bright pixels are, and no digit.
 density = PCAWhitener(ridge=1.0)
 mixture = EnergyGaussianMixture(5, reg_covar=0.01, random_state=0)
@@ -53,6 +56,7 @@ scorers = {
     "density": density,
     "typicality": TypicalityScorer(density, calibration=0.2, random_state=0),
     "complexity": InputComplexityScorer(density, image_shape=(8, 8), n_levels=17),
+    "regret": LikelihoodRegretScorer(VAE(max_epochs=30, random_state=0), n_steps=30),
     "ratio": LikelihoodRatioScorer(mixture, background=EnergyKMeans(1)),
 }
 auroc = np.empty((len(scorers), len(outliers)))
@@ -77,7 +81,7 @@ for axis, (name, rows) in zip(axes[0], outliers.items(), strict=True):
     axis.imshow(rows[0].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
     axis.set(title=name, xticks=[], yticks=[])
 for j, axis in enumerate(axes[1]):
-    axis.barh(list(scorers), auroc[:, j], color=["0.6", "#0072B2", "#009E73", "#D55E00"])
+    axis.barh(list(scorers), auroc[:, j], color=["0.6", "#0072B2", "#009E73", "#CC79A7", "#D55E00"])
     axis.axvline(0.5, color="k", linewidth=0.8)
     axis.set(xlim=(0, 1), xlabel="AUROC")
     axis.invert_yaxis()

@@ -3,6 +3,7 @@
 from sklebm.outliers.energy_outlier_detector import EnergyOutlierDetector
 from sklebm.outliers.input_complexity_scorer import InputComplexityScorer
 from sklebm.outliers.likelihood_ratio_scorer import LikelihoodRatioScorer
+from sklebm.outliers.likelihood_regret_scorer import LikelihoodRegretScorer
 from sklebm.outliers.logit_energy_scorer import LogitEnergyScorer
 from sklebm.outliers.typicality_scorer import TypicalityScorer
 
@@ -10,6 +11,7 @@ __all__ = [
     "EnergyOutlierDetector",
     "InputComplexityScorer",
     "LikelihoodRatioScorer",
+    "LikelihoodRegretScorer",
     "LogitEnergyScorer",
     "TypicalityScorer",
 ]
