@@ -171,6 +171,16 @@ def logit_free_energy(model: Any, X: Any) -> Any:
 
 
 # What meta-estimators are tested with.
+SMALL_VAE = sklebm.VAE(
+    2,
+    hidden_sizes=(8,),
+    likelihood="bernoulli",
+    learning_rate=0.03,
+    batch_size=40,
+    max_epochs=10,
+    n_importance_samples=2,
+    random_state=0,
+)
 MIXTURE = sklebm.EnergyGaussianMixture(4, covariance_type="diag", random_state=0)
 
 
@@ -277,20 +287,11 @@ ENTRIES: dict[str, Entry] = {
     ),
     "LikelihoodRegretScorer": Entry(
         quick={
-            "estimator": sklebm.VAE(
-                2,
-                hidden_sizes=(8,),
-                likelihood="bernoulli",
-                learning_rate=0.03,
-                batch_size=40,
-                max_epochs=10,
-                n_importance_samples=2,
-                random_state=0,
-            ),
+            "estimator": SMALL_VAE,
             "n_steps": 20,
         },
         rounding=1e-4,
-        variants=({"learning_rate": 0.01, "n_steps": 3},),
+        variants=({"estimator": SMALL_VAE, "learning_rate": 0.01, "n_steps": 3},),
     ),
     "LogitEnergyScorer": Entry(
         # Whatever has a decision_function has binary logits, and a detector needs no labels.

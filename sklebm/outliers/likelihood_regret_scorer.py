@@ -32,7 +32,7 @@ class LikelihoodRegretScorer(EnergyScorer):
     estimator : "auto" or VAE, default="auto"
         A :class:`~sklebm.VAE` with Gaussian latents (``posterior`` "diagonal" or "full"). "auto" is
         one in its default settings.
-    n_steps : int, default=100
+    n_steps : int, default=50
         Steps of Adam on the parameters of each row's posterior.
     learning_rate : float, default=0.1
         Their size, in units of the encoder's outputs: posterior means, and logarithms of scales.
@@ -92,7 +92,7 @@ class LikelihoodRegretScorer(EnergyScorer):
     learning_rate_: float
 
     def __init__(
-        self, estimator: Any = "auto", *, n_steps: int = 100, learning_rate: float = 0.1
+        self, estimator: Any = "auto", *, n_steps: int = 50, learning_rate: float = 0.1
     ) -> None:
         self.estimator = estimator
         self.n_steps = n_steps
