@@ -3,6 +3,7 @@ r"""Several energies on one scale: s = mean of the two lowest of log u_m(s_m(x))
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,24 +81,28 @@ class EnergyEnsemble(MemberComposition):
 
     def _member_scores(self, X: Any, *, finite: bool = False) -> NDArray[Any]:
         """Scores of all members, one column each."""
+        if hasattr(self, "location_"):
+            return to_numpy(self._map_default(X, lambda scores: scores))
         members = self.named_estimators_.items()
-        if not hasattr(self, "location_"):
-            columns = [to_numpy(checked_scores(k, m, X, finite=finite)) for k, m in members]
-            return np.stack(columns, axis=1)
+        columns = [to_numpy(checked_scores(k, m, X, finite=finite)) for k, m in members]
+        return np.stack(columns, axis=1)
+
+    def _map_default(self, X: Any, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+        """``function`` of the scores of the default's members, chunk by chunk, in the kind of X."""
+        members = self.named_estimators_.items()
 
         def score(x: torch.Tensor) -> torch.Tensor:
             x = x.contiguous()  # so that strided rows are summed in the same order
             scores = [member.score_samples(self._view(name, x)) for name, member in members]
-            return torch.stack(scores, dim=1)
+            result = function(torch.stack(scores, dim=1).cpu().numpy())
+            return torch.from_numpy(result).to(x.device)
 
         rows = self._open_rows(X, reset=False)
-        scores: NDArray[Any] = rows.map(
+        return rows.map(
             score,
             floats_per_row=_FLOATS_PER_VALUE * rows.shape[1],
             what="EnergyOutlierDetector.score_samples",
-            as_numpy=True,
         )
-        return scores
 
     def _combine(self, scores: NDArray[Any]) -> NDArray[Any]:
         """One score a row, in the dtype of the members' scores."""

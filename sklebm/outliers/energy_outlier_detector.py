@@ -229,6 +229,8 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         if len(self.named_estimators_) == 1:
             ((name, member),) = self.named_estimators_.items()
             return checked_scores(name, member, X)
+        if hasattr(self, "location_"):
+            return self._map_default(X, self._combine)  # no matrix of all members' scores
         scores = self._combine(self._member_scores(X))
         return torch.from_numpy(scores).to(X.device) if isinstance(X, torch.Tensor) else scores
 
