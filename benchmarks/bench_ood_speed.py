@@ -1,10 +1,10 @@
 """How long do a million rows take, and how much memory: the default detector, IForest and KNN.
 
 Every detector is fitted to 10,000 rows of 30 features and scores 1,000,000 others (KNN a tenth of
-them); PyOD's IForest and KNN in their default settings, in the same run. The default is also fitted to the tables that
-are large for it: 1,000,000 x 30, 10,000 x 1,500, and 50 x 10. Memory is the growth of a fresh
-process while the million rows are scored under scikit-learn's ``working_memory`` of 64 MiB; the
-scores themselves are 8 of them.
+them); PyOD's IForest and KNN in their default settings, in the same run. The default is also fitted
+to the tables that are large for it: 1,000,000 x 30, 10,000 x 1,500, and 50 x 10. Memory is the
+growth of a fresh process while the million rows are scored under scikit-learn's ``working_memory``
+of 64 MiB; the scores themselves are 8 of them.
 """
 
 from __future__ import annotations
