@@ -55,10 +55,7 @@ class PrototypeEnergy(nn.Module):
         products = torch.addmm(self._squared_norms, x, self._shifted.T, alpha=-2.0)
         least, labels = products.min(dim=1)
         if not torch.isfinite(least).all():
-            raise FloatingPointError(
-                f"Squared distances overflow (largest |X|: {float(x.abs().max()):.3g}). Scale X, "
-                "for example with StandardScaler."
-            )
+            raise overflow(x)
         return labels
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
@@ -74,3 +71,11 @@ class PrototypeEnergy(nn.Module):
     def responsibilities(self, x: Tensor, beta: float) -> Tensor:
         """p(z | x) at inverse temperature ``beta``, shape (n_rows, n_clusters)."""
         return torch.softmax(-beta * self.squared_distances(x), dim=1)
+
+
+def overflow(x: Tensor) -> FloatingPointError:
+    """The error for rows whose squared distances are not finite."""
+    return FloatingPointError(
+        f"Squared distances overflow (largest |X|: {float(x.abs().max()):.3g}). Scale X, "
+        "for example with StandardScaler."
+    )

@@ -6,6 +6,7 @@ Weights and repetition are equivalent everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -42,24 +43,76 @@ def lloyd_step(
     new = (means + origin).to(centers.dtype)
     empty = (counts <= 0).nonzero().flatten()
     if len(empty):
-        new = _relocate(x, weights, new, empty, parts)
+        new, _ = relocate(x, weights, new, empty, parts)
     return labels, new, counts
 
 
+class Fit(NamedTuple):
+    """Rows under given centres: labels, weight of each cluster, and two sums of squares."""
+
+    labels: Tensor
+    counts: Tensor
+    inertia: float
+    leave_one_out: float
+
+
+class Search(Protocol):
+    """Lloyd's algorithm on rows that it holds."""
+
+    def mean_variance(self) -> float:
+        """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
+
+    def step(self, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels under ``centers``, and the centres that they lead to."""
+
+    def measure(self, centers: Tensor, copies: Tensor) -> Fit:
+        """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
+
+
+class Lloyd:
+    """Lloyd's algorithm with all distances of every step, on any device. O(n d k) a step."""
+
+    def __init__(self, x: Tensor, weights: Tensor, parts: Slices) -> None:
+        self._x, self._weights, self._parts = x, weights, parts
+
+    def mean_variance(self) -> float:
+        """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
+        return mean_variance(self._x, self._weights, self._parts)
+
+    def step(self, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels under ``centers``, and the centres that they lead to."""
+        labels, moved, _ = lloyd_step(self._x, self._weights, centers, self._parts)
+        return labels, moved
+
+    def measure(self, centers: Tensor, copies: Tensor) -> Fit:
+        """What ``centers`` mean for the rows; labels are those of the energy in float64."""
+        x, parts = self._x, self._parts
+        energy = PrototypeEnergy(centers.double())
+        labels = torch.cat([energy.assign(x[part].double()) for part in parts])
+        counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
+        counts.index_add_(0, labels, self._weights)
+        return Fit(
+            labels,
+            counts,
+            inertia(x, self._weights, labels, centers, parts),
+            leave_one_out_inertia(x, copies, labels, centers, parts),
+        )
+
+
 def lloyd_steps(
-    x: Tensor, weights: Tensor, centers: Tensor, parts: Slices, tol: float
+    search: Search, centers: Tensor, limit: float
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """Lloyd's algorithm from ``centers``: yields labels, the centres they led to, and "settled".
 
-    It has settled when the squared shift of all centres falls to ``tol`` times the mean variance
-    of the features, or when no label changes.
+    It has settled when the squared shift of all centres falls to ``limit``, or when no label
+    changes.
     """
-    limit = tol * mean_variance(x, weights, parts)
-    previous = torch.full((len(x),), -1, device=x.device)
+    previous: Tensor | None = None
     while True:
-        labels, moved, _ = lloyd_step(x, weights, centers, parts)
+        labels, moved = search.step(centers)
         shift = float((moved - centers).double().square().sum())
-        yield labels, moved, shift <= limit or torch.equal(labels, previous)
+        same = previous is not None and torch.equal(labels, previous)
+        yield labels, moved, shift <= limit or same
         centers, previous = moved, labels
 
 
@@ -81,20 +134,27 @@ def _grouped_sums(x: Tensor, labels: Tensor, weights: Tensor, n_groups: int) -> 
     return (codes.T @ weighted).double()
 
 
-def _relocate(x: Tensor, weights: Tensor, centers: Tensor, empty: Tensor, parts: Slices) -> Tensor:
-    """Move each empty centre onto the row farthest from all centres; the inertia never rises."""
+def relocate(
+    x: Tensor, weights: Tensor, centers: Tensor, empty: Tensor, parts: Slices
+) -> tuple[Tensor, float]:
+    """Move each empty centre onto the row farthest from all centres; the inertia never rises.
+
+    Returns the centres, and the squared distance that the last of these rows had.
+    """
     centers = centers.clone()
     occupied = torch.ones(len(centers), dtype=torch.bool, device=x.device)
     occupied[empty] = False
     energy = PrototypeEnergy(centers[occupied])
     distance = torch.cat([energy.free_energy(x[part]) for part in parts])
     distance = torch.where(weights > 0, distance, -1.0)
+    last = 0.0
     for index in empty.tolist():
-        row = x[int(distance.argmax())]
+        farthest = int(distance.argmax())
+        row, last = x[farthest], float(distance[farthest])
         centers[index] = row
         for part in parts:
             distance[part] = torch.minimum(distance[part], (x[part] - row).square().sum(dim=1))
-    return centers
+    return centers, last
 
 
 def inertia(x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: Slices) -> float:

@@ -16,6 +16,7 @@ from sklebm.inference.expectation_maximization import (
     precision_factors,
 )
 from sklebm.inference.lloyd import lloyd_steps
+from sklebm.inference.pruned_lloyd import start_lloyd
 from sklebm.inference.seeding import random_rows, seed_centers
 
 _KMEANS_STEPS, _KMEANS_TOL = 300, 1e-4
@@ -96,7 +97,8 @@ def start_mixture(
         mixture = mixture_from_labels(labels, own.means, x, weights, parts, kind, reg)
     elif estimator.init == "kmeans":
         centers = seed_centers(x, weights, k, parts, generator)
-        steps = lloyd_steps(x, weights, centers, parts, _KMEANS_TOL)
+        search = start_lloyd(x, weights, centers, parts)
+        steps = lloyd_steps(search, centers, _KMEANS_TOL * search.mean_variance())
         for _ in range(_KMEANS_STEPS):
             labels, centers, settled = next(steps)
             if settled:

@@ -19,14 +19,8 @@ from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
 from sklebm._rows import Rows
 from sklebm.base import EnergyEstimator
-from sklebm.energies import PrototypeEnergy
-from sklebm.inference.lloyd import (
-    inertia,
-    leave_one_out_inertia,
-    lloyd_steps,
-    mean_variance,
-    online_pass,
-)
+from sklebm.inference.lloyd import Search, lloyd_steps, online_pass
+from sklebm.inference.pruned_lloyd import start_lloyd
 from sklebm.inference.seeding import seed_centers
 from sklebm.mixture._prototype_estimator import PrototypeEstimator
 
@@ -226,12 +220,13 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
     ) -> dict[str, Any]:
         parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
         centers = self._initial_centers(x, weights, parts, generator)
-        spread = mean_variance(x, weights, parts)
-        steps = lloyd_steps(x, weights, centers, parts, self.tol)
+        search = start_lloyd(x, weights, centers, parts)
+        spread = search.mean_variance()
+        steps = lloyd_steps(search, centers, self.tol * spread)
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             _, centers, settled = next(steps)
-            state = partial(self._state, x, weights, centers, parts, spread, n_iter)
+            state = partial(self._state, search, centers, weights, spread, n_iter)
             if progress.end(state) or settled:
                 break
         return state()
@@ -251,30 +246,26 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
 
     def _state(
         self,
-        x: torch.Tensor,
-        weights: torch.Tensor,
+        search: Search,
         centers: torch.Tensor,
-        parts: Any,
+        weights: torch.Tensor,
         spread: float,
         n_iter: int,
     ) -> dict[str, Any]:
         """Every fitted attribute for the given centres; labels agree with ``predict``."""
-        energy = PrototypeEnergy(centers.double())
-        labels = torch.cat([energy.assign(x[part].double()) for part in parts])
-        counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
-        counts.index_add_(0, labels, weights)
         # Weights count as copies of a row; weights that only sum to one count as one copy each.
         copies = weights * max(1.0, float((weights > 0).sum() / weights.sum()))
-        expected = leave_one_out_inertia(x, copies, labels, centers, parts)
+        fit = search.measure(centers, copies)
+        expected, n_features = fit.leave_one_out, centers.shape[1]
         # A single row has nothing else to be compared with.
-        variance = expected / float(copies.sum()) / x.shape[1] if math.isfinite(expected) else 0.0
+        variance = expected / float(copies.sum()) / n_features if math.isfinite(expected) else 0.0
         return {
             "cluster_centers_": centers.cpu().numpy(),
-            "labels_": labels.to(torch.int32).cpu().numpy(),
-            "cluster_counts_": counts.cpu().numpy(),
-            "inertia_": inertia(x, weights, labels, centers, parts),
+            "labels_": fit.labels.to(torch.int32).cpu().numpy(),
+            "cluster_counts_": fit.counts.cpu().numpy(),
+            "inertia_": fit.inertia,
             "n_iter_": n_iter,
-            **self._density(variance, x.shape[1], spread),
+            **self._density(variance, n_features, spread),
         }
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:

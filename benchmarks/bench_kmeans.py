@@ -1,0 +1,131 @@
+"""Time of k-means to convergence, against scikit-learn (Lloyd, Elkan) and faiss.
+
+MNIST (60,000 x 784, K = 256) and blobs (100,000 x 64, K = 1000), single precision, the same initial
+centres and tolerance; faiss, which knows no tolerance, is given Lloyd's number of iterations. The
+quality is the inertia of the final centres, recomputed in double precision. Needs the folder of
+``SKLEBM_DATA`` with ``mnist.npz``, and faiss (``pip install faiss-cpu``).
+
+    python benchmarks/bench_kmeans.py [--threads 2] [--repeats 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _common import save_results, set_threads, timed_ratio
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
+from sklearn.exceptions import ConvergenceWarning
+
+from sklebm import EnergyKMeans
+
+COMMAND = "SKLEBM_DATA=... python benchmarks/bench_kmeans.py"
+
+
+def load_digits():
+    """MNIST's training images, pixels in [0, 1]."""
+    folder = os.environ.get("SKLEBM_DATA")
+    if not folder:
+        sys.exit("SKLEBM_DATA is not set: this benchmark needs the folder that holds mnist.npz.")
+    images = np.load(Path(folder) / "mnist.npz")["x_train"]
+    return (images.reshape(len(images), -1) / 255.0).astype(np.float32)
+
+
+def blobs(cluster_std):
+    """Balls around 1000 centres drawn uniformly from a cube of side 20."""
+    X, _ = make_blobs(100_000, n_features=64, centers=1000, cluster_std=cluster_std, random_state=0)
+    return X.astype(np.float32)
+
+
+def inertia(X, centers):
+    """Sum of squared distances to the closest centre, in double precision."""
+    centers = np.asarray(centers, np.float64)
+    norms = np.square(centers).sum(axis=1)
+    total = 0.0
+    for start in range(0, len(X), 5000):
+        rows = X[start : start + 5000].astype(np.float64)
+        closest = (norms - 2.0 * rows @ centers.T).argmin(axis=1)
+        total += np.square(rows - centers[closest]).sum()
+    return total
+
+
+def contestants(X, init, n_threads):
+    """Callables that fit; each leaves its centres and iterations in ``found``."""
+    import faiss
+
+    faiss.omp_set_num_threads(n_threads)
+    found = {}
+    k = len(init)
+
+    def of_sklearn(algorithm):
+        model = KMeans(k, init=init, n_init=1, algorithm=algorithm).fit(X)
+        found[f"scikit-learn {algorithm}"] = model.cluster_centers_, model.n_iter_
+
+    def of_faiss():
+        n_iter = found["scikit-learn lloyd"][1]
+        model = faiss.Kmeans(X.shape[1], k, niter=n_iter, max_points_per_centroid=len(X))
+        model.train(X, init_centroids=init)
+        found["faiss"] = model.centroids, n_iter
+
+    def of_sklebm():
+        model = EnergyKMeans(k, init=init).fit(X)
+        found["sklebm"] = model.cluster_centers_, model.n_iter_
+
+    calls = {
+        "scikit-learn lloyd": lambda: of_sklearn("lloyd"),
+        "scikit-learn elkan": lambda: of_sklearn("elkan"),
+        "faiss": of_faiss,
+        "sklebm": of_sklebm,
+    }
+    return calls, found
+
+
+def compare(title, X, k, options):
+    """The rows of the table of one problem."""
+    init = X[np.random.default_rng(0).choice(len(X), k, replace=False)]
+    calls, found = contestants(X, init, options.threads)
+    EnergyKMeans(k, init=init, max_iter=2).fit(X)  # compiles
+    timings = timed_ratio(calls, reference="sklebm", repeats=options.repeats, warmups=0)
+    reference = inertia(X, found["scikit-learn lloyd"][0])
+    fastest = min(t.median for name, t in timings.items() if name != "sklebm")
+    rows = []
+    for name, timing in timings.items():
+        centers, n_iter = found[name]
+        excess = inertia(X, centers) / reference - 1.0
+        share = round(timing.median / fastest, 3)
+        rows.append([title, name, int(n_iter), round(timing.median, 2), share, f"{excess:+.1e}"])
+        print(*rows[-1], sep="\t", flush=True)
+    return rows
+
+
+def main():
+    """Time all, compare what they reach, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2)
+    options = parser.parse_args()
+    set_threads(options.threads)
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    rows = compare("blobs, std 1", blobs(1.0), 1000, options)
+    rows += compare("blobs, std 5", blobs(5.0), 1000, options)
+    rows += compare("MNIST", load_digits(), 256, options)
+    save_results(
+        "kmeans",
+        "K-means to convergence",
+        ["data", "library", "iterations", "seconds", "ratio to the fastest peer", "inertia"],
+        rows,
+        command=COMMAND,
+        notes="Blobs: 100,000 x 64, K = 1000, centres uniform in a cube of side 20. MNIST: 60,000 "
+        f"x 784, K = 256. float32, tol 1e-4, initial centres are rows, {options.threads} threads, "
+        f"median of {options.repeats} rounds. Inertia: relative to scikit-learn's Lloyd, both "
+        "recomputed in float64. The time of sklebm includes the variance that its density needs.",
+    )
+
+
+if __name__ == "__main__":
+    main()
