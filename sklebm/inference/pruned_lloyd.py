@@ -22,8 +22,7 @@ Floats = NDArray[np.float64]
 
 _BLOCK = 2048  # rows of one task of a thread
 _GROUP_SIZE = 10  # centres that share a bound
-_PRODUCTS = 1 << 21  # entries of one block of matrix products: they stay in the cache
-_SUMS = 1 << 15  # entries of one block of cluster sums, likewise
+_SUMS = 1 << 15  # entries of one block of cluster sums: they stay in the cache
 # Below, all distances of a step take less time than compiling or loading the kernels.
 _LEAST_CLUSTERS, _LEAST_WORK = 16, 1 << 30
 
@@ -58,6 +57,8 @@ class PrunedLloyd:
         self._x, self._weights, self._parts = x, weights, parts
         self._rows: NDArray[Any] = x.contiguous().numpy()
         n_rows, n_features = self._rows.shape
+        # Threads of our own: those of torch and BLAS spin for a while after every call, and would
+        # take the processor from the kernels.
         self._pool = ThreadPoolExecutor(torch.get_num_threads())
         # Rounding: of sums of n_features squares of differences, all of one sign.
         self._margin = (n_features + 4) * float(np.finfo(self._rows.dtype).eps)
@@ -116,7 +117,7 @@ class PrunedLloyd:
             self._bounds.pending[:] = False
             self._run_rows(
                 self._kernels.prune,
-                # Many distances of one row are cheaper as a matrix product.
+                # Many distances of one row are cheaper all together.
                 len(points) // 3,
                 self._margin,
                 self._rows,
@@ -131,13 +132,14 @@ class PrunedLloyd:
         drift = drift * (1 + 1e-12)
         moved = np.maximum.reduceat(drift, self._starts[:-1]) * (1 + 1e-9)
         self._paths = np.vstack([self._paths, self._paths[-1:] + moved])
-        shifted = points.astype(np.float64) - self._origin
-        norms = np.square(shifted).sum(axis=1)
-        squares = norms[:, None] + norms - 2.0 * (shifted @ shifted.T)
-        squares -= 4e-16 * (points.shape[1] + 10) * norms.max()
-        np.fill_diagonal(squares, np.inf)
-        between = np.minimum.reduceat(squares, self._starts[:-1], axis=1).clip(min=0.0)
-        between = np.sqrt(between) * (1 - 1e-9)
+        between = np.empty((len(points), len(moved)))
+        self._run(
+            self._kernels.measure_centers,
+            (
+                (start, min(start + 64, len(points)), self._margin, points, self._starts, between)
+                for start in range(0, len(points), 64)
+            ),
+        )
         return self._kernels.Centers(
             points=points,
             starts=self._starts,
@@ -149,41 +151,18 @@ class PrunedLloyd:
             paths=self._paths,
         )
 
-    @np.errstate(over="ignore", invalid="ignore")  # an error of our own says what to do
     def _compare_with_all(self, rows: NDArray[np.int64]) -> None:
-        """Label the given rows by their products with all centres, block by block."""
-        dtype = self._rows.dtype
-        origin = self._origin.astype(dtype)
-        points = self._centers.points - origin
-        norms = np.square(points).sum(axis=1)
-        largest = np.sqrt(np.square(points.astype(np.float64)).sum(axis=1).max())
-        factors = np.ascontiguousarray(-2.0 * points.T)
-        rounding = self._margin * 2.0
-        step = max(_PRODUCTS // len(points), 256)
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            chunk = torch.index_select(self._x, 0, torch.from_numpy(part))
-            chunk -= torch.from_numpy(origin)
-            squares = chunk.square().sum(dim=1).double().numpy()
-            products = chunk.numpy() @ factors
-            products += norms
-            if not (np.isfinite(squares).all() and np.isfinite(products.min())):
-                raise overflow(torch.from_numpy(self._rows[part]))
-            errors = rounding * (np.sqrt(squares) + largest) ** 2 + np.finfo(dtype).tiny
-            known = (part, products, squares, errors)
-            size = _BLOCK // 4
-            self._run(
-                self._kernels.scan_products,
-                (
-                    (
-                        *(values[first : first + size] for values in known),
-                        self._rows,
-                        self._centers,
-                        self._bounds,
-                    )
-                    for first in range(0, len(part), size)
-                ),
-            )
+        """Label the given rows by their distances to all centres. O(n d k)."""
+        arguments = (self._margin, self._rows, self._centers, self._bounds)
+        self._run(
+            self._kernels.compare_with_all,
+            (
+                (rows[start : start + _BLOCK // 8], *arguments)
+                for start in range(0, len(rows), _BLOCK // 8)
+            ),
+        )
+        if not np.isfinite(self._bounds.nearest[rows]).all() and len(self._order) > 1:
+            raise overflow(self._x)
 
     # ------------------------------------------------------------ steps
 
