@@ -12,14 +12,19 @@ ties go to the lowest index.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-# Sums may be reordered, so that they vectorise; infinities and NaN keep their meaning.
-_REORDER = {"reassoc", "contract", "nsz", "arcp"}
+from sklebm.inference._distances import (
+    REORDER,
+    compiled,
+    down,
+    exact_distance,
+    fast_distance,
+    four_distances,
+    sixteen_distances,
+)
 
 
 class Centers(NamedTuple):
@@ -57,170 +62,90 @@ class Bounds(NamedTuple):
     pending: Any
 
 
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use, and keep the machine code where some folder can be written."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # a read-only installation without a cache folder
-            return njit(nogil=True, **options)(function)
-
-    return decorate
-
-
-@_compiled(fastmath=_REORDER)
-def _exact_distance(x: Any, c: Any) -> Any:
-    """|x - c|^2 in double precision."""
-    total = 0.0
-    for j in range(len(x)):
-        step = np.float64(x[j]) - np.float64(c[j])
-        total += step * step
-    return total
+@compiled(fastmath=REORDER | {"nnan"})
+def _group_minima(values: Any, starts: Any, least: Any) -> None:
+    """Smallest of the values of every group, for four rows side by side."""
+    for g in range(len(starts) - 1):
+        p = starts[g]
+        a, b, c, d = values[p, 0], values[p, 1], values[p, 2], values[p, 3]
+        for p in range(starts[g] + 1, starts[g + 1]):
+            a, b = min(a, values[p, 0]), min(b, values[p, 1])
+            c, d = min(c, values[p, 2]), min(d, values[p, 3])
+        least[g, 0], least[g, 1], least[g, 2], least[g, 3] = a, b, c, d
 
 
-@_compiled(fastmath=_REORDER)
-def _fast_distance(x: Any, c: Any) -> Any:
-    """|x - c|^2 in the precision of x."""
-    total = x.dtype.type(0)
-    for j in range(len(x)):
-        step = x[j] - c[j]
-        total += step * step
-    return total
-
-
-@_compiled(fastmath=_REORDER)
-def _four_distances(x: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Squared distances of x to four centres in its own precision: one load of x serves all."""
-    e = f = g = h = x.dtype.type(0)
-    for j in range(len(x)):
-        value = x[j]
-        p, q, r, s = value - a[j], value - b[j], value - c[j], value - d[j]
-        e += p * p
-        f += q * q
-        g += r * r
-        h += s * s
-    return e, f, g, h
-
-
-@_compiled()
-def _down(value: float) -> Any:
-    """The value in single precision, not above it."""
-    return np.float32(value * (1.0 - 1.2e-7))
-
-
-@_compiled(fastmath=_REORDER)
-def _sixteen_distances(x: Any, rows: Any, points: Any, c: int, values: Any) -> None:
-    """Squared distances of four rows to the centres c..c+3: as fast as a matrix product.
-
-    Sixteen sums stay in registers, and nothing cancels as it does in |x|^2 - 2 x'c + |c|^2.
-    """
-    last = len(points) - 1
-    x0, x1, x2, x3 = x[rows[0]], x[rows[1]], x[rows[2]], x[rows[3]]
-    d, e, f = min(c + 1, last), min(c + 2, last), min(c + 3, last)
-    p0, p1, p2, p3 = points[c], points[d], points[e], points[f]
-    s00 = s10 = s20 = s30 = x.dtype.type(0)
-    s01 = s11 = s21 = s31 = x.dtype.type(0)
-    s02 = s12 = s22 = s32 = x.dtype.type(0)
-    s03 = s13 = s23 = s33 = x.dtype.type(0)
-    for j in range(x.shape[1]):
-        u0, u1, u2, u3 = x0[j], x1[j], x2[j], x3[j]
-        v = p0[j]
-        s00 += (u0 - v) * (u0 - v)
-        s10 += (u1 - v) * (u1 - v)
-        s20 += (u2 - v) * (u2 - v)
-        s30 += (u3 - v) * (u3 - v)
-        v = p1[j]
-        s01 += (u0 - v) * (u0 - v)
-        s11 += (u1 - v) * (u1 - v)
-        s21 += (u2 - v) * (u2 - v)
-        s31 += (u3 - v) * (u3 - v)
-        v = p2[j]
-        s02 += (u0 - v) * (u0 - v)
-        s12 += (u1 - v) * (u1 - v)
-        s22 += (u2 - v) * (u2 - v)
-        s32 += (u3 - v) * (u3 - v)
-        v = p3[j]
-        s03 += (u0 - v) * (u0 - v)
-        s13 += (u1 - v) * (u1 - v)
-        s23 += (u2 - v) * (u2 - v)
-        s33 += (u3 - v) * (u3 - v)
-    values[0, c] = s00
-    values[1, c] = s10
-    values[2, c] = s20
-    values[3, c] = s30
-    values[0, d] = s01
-    values[1, d] = s11
-    values[2, d] = s21
-    values[3, d] = s31
-    values[0, e] = s02
-    values[1, e] = s12
-    values[2, e] = s22
-    values[3, e] = s32
-    values[0, f] = s03
-    values[1, f] = s13
-    values[2, f] = s23
-    values[3, f] = s33
-
-
-@_compiled()
+@compiled()
 def compare_with_all(rows: Any, margin: float, x: Any, centers: Any, bounds: Any) -> None:
     """Label the given rows by their distances to all centres."""
     n_centers = len(centers.points)
-    values = np.empty((4, n_centers), dtype=x.dtype)
+    values = np.empty((n_centers, 4), dtype=x.dtype)
+    least = np.empty((len(centers.starts) - 1, 4), dtype=x.dtype)
     four = np.empty(4, dtype=np.int64)
     for first in range(0, len(rows), 4):
         for r in range(4):
             four[r] = rows[min(first + r, len(rows) - 1)]
         for c in range(0, n_centers, 4):
-            _sixteen_distances(x, four, centers.points, c, values)
+            sixteen_distances(x, four, centers.points, c, values)
+        _group_minima(values, centers.starts, least)
         for r in range(min(4, len(rows) - first)):
-            _scan(four[r], values[r], margin, x, centers, bounds)
+            _scan(four[r], values[:, r], least[:, r], margin, x, centers, bounds)
 
 
-@_compiled()
-def _scan(i: int, values: Any, margin: float, x: Any, centers: Any, bounds: Any) -> None:
+@compiled()
+def _scan(
+    i: int, values: Any, minima: Any, margin: float, x: Any, centers: Any, bounds: Any
+) -> None:
     """Label row i, whose squared distances to all centres are known up to rounding."""
-    least = np.float64(values.min()) * (1.0 + 4.0 * margin) + np.finfo(x.dtype).tiny
+    limit = np.float64(minima.min()) * (1.0 + 4.0 * margin) + np.finfo(x.dtype).tiny
+    starts = centers.starts
     best, best_square = -1, np.inf
-    for c in range(len(values)):
-        if values[c] <= least:
-            square = _exact_distance(x[i], centers.points[c])
-            tie = square == best_square and centers.rank[c] < centers.rank[best]
-            if square < best_square or tie:
-                best, best_square = c, square
-    bounds.labels[i], bounds.upper[i] = best, math.sqrt(best_square)
-    bounds.nearest[i] = np.inf
+    nearest = np.inf
+    for g in range(len(minima)):
+        bounds.lower[i, g] = down(math.sqrt(minima[g] * (1.0 - margin)))
+        if minima[g] > limit:
+            nearest = min(nearest, bounds.lower[i, g])
+            continue
+        for c in range(starts[g], starts[g + 1]):
+            if values[c] <= limit:
+                square = exact_distance(x[i], centers.points[c])
+                tie = square == best_square and centers.rank[c] < centers.rank[best]
+                if square < best_square or tie:
+                    best, best_square = c, square
+    for g in range(len(minima)):
+        if minima[g] <= limit:
+            least = np.inf
+            for c in range(starts[g], starts[g + 1]):
+                if c != best:
+                    least = min(least, values[c])
+            bounds.lower[i, g] = down(math.sqrt(least * (1.0 - margin)))
+            nearest = min(nearest, bounds.lower[i, g])
+    bounds.labels[i], bounds.upper[i], bounds.nearest[i] = best, math.sqrt(best_square), nearest
     bounds.touched[i] = len(centers.paths) - 1
-    for g in range(len(centers.starts) - 1):
-        least = np.inf
-        for c in range(centers.starts[g], centers.starts[g + 1]):
-            if c != best:
-                least = min(least, values[c])
-        bounds.lower[i, g] = _down(math.sqrt(least * (1.0 - margin)))
-        bounds.nearest[i] = min(bounds.nearest[i], bounds.lower[i, g])
 
 
-@_compiled()
+@compiled()
 def measure_centers(
     first: int, last: int, margin: float, points: Any, starts: Any, between: Any
 ) -> None:
     """Distance of centres first..last to the closest other one of every group, from below."""
-    values = np.empty((4, len(points)), dtype=points.dtype)
+    values = np.empty((len(points), 4), dtype=points.dtype)
+    least = np.empty((len(starts) - 1, 4), dtype=points.dtype)
     four = np.empty(4, dtype=np.int64)
     for start in range(first, last, 4):
         for r in range(4):
             four[r] = min(start + r, last - 1)
         for c in range(0, len(points), 4):
-            _sixteen_distances(points, four, points, c, values)
+            sixteen_distances(points, four, points, c, values)
         for r in range(4):
-            values[r, four[r]] = np.inf
+            values[four[r], r] = np.inf
+        _group_minima(values, starts, least)
+        for r in range(4):
             for g in range(len(starts) - 1):
-                least = np.float64(values[r, starts[g] : starts[g + 1]].min())
-                between[four[r], g] = math.sqrt(least * (1.0 - margin)) * (1.0 - 1e-9)
+                bound = math.sqrt(np.float64(least[g, r]) * (1.0 - margin))
+                between[four[r], g] = bound * (1.0 - 1e-9)
 
 
-@_compiled()
+@compiled()
 def prune(
     first: int, last: int, most_failing: int, margin: float, x: Any, centers: Any, bounds: Any
 ) -> None:
@@ -235,7 +160,7 @@ def prune(
         bounds.nearest[i] = floor
         floor = max(floor, centers.half[own])
         if reach >= floor:
-            square = np.float64(_fast_distance(x[i], centers.points[own]))
+            square = np.float64(fast_distance(x[i], centers.points[own]))
             reach = math.sqrt(square * (1.0 + 2.0 * margin) + tiny)
         bounds.upper[i] = reach
         if reach < floor:
@@ -247,14 +172,14 @@ def prune(
             _search(i, own, margin, x, centers, bounds, values)
 
 
-@_compiled()
+@compiled()
 def _update_bounds(i: int, own: int, reach: float, centers: Any, bounds: Any) -> Any:
     """Lower the bounds of row i by what the groups moved; how many centres may be closer."""
     starts, now, since = centers.starts, len(centers.paths) - 1, bounds.touched[i]
     floor, failing = np.inf, 0
     for g in range(len(starts) - 1):
         bound = bounds.lower[i, g] - (centers.paths[now, g] - centers.paths[since, g])
-        bound = _down(max(bound, centers.between[own, g] - reach, 0.0))
+        bound = down(max(bound, centers.between[own, g] - reach, 0.0))
         bounds.lower[i, g] = bound
         floor = min(floor, bound)
         if bound <= reach:
@@ -264,12 +189,12 @@ def _update_bounds(i: int, own: int, reach: float, centers: Any, bounds: Any) ->
     return failing
 
 
-@_compiled()
+@compiled()
 def _search(
     i: int, own: int, margin: float, x: Any, centers: Any, bounds: Any, values: Any
 ) -> None:
     """Find the closest centre of row i among the groups whose bounds fail."""
-    best, best_square = own, _exact_distance(x[i], centers.points[own])
+    best, best_square = own, exact_distance(x[i], centers.points[own])
     # The own group first: the closest centre is most likely there.
     home = centers.group_of[own]
     for turn in range(-1, len(centers.starts) - 1):
@@ -282,7 +207,7 @@ def _search(
     bounds.nearest[i] = bounds.lower[i].min()
 
 
-@_compiled()
+@compiled()
 def _measure_group(
     i: int,
     g: int,
@@ -300,7 +225,7 @@ def _measure_group(
     for c in range(first, last, 4):
         p = c - first
         q, r, s = min(c + 1, last - 1), min(c + 2, last - 1), min(c + 3, last - 1)
-        values[p], values[p + 1], values[p + 2], values[p + 3] = _four_distances(
+        values[p], values[p + 1], values[p + 2], values[p + 3] = four_distances(
             row, points[c], points[q], points[r], points[s]
         )
     held, least = best, np.inf
@@ -309,28 +234,28 @@ def _measure_group(
         if c == held:
             continue
         if square <= best_square:
-            square = _exact_distance(row, points[c])
+            square = exact_distance(row, points[c])
             tie = square == best_square and centers.rank[c] < centers.rank[best]
             if square < best_square or tie:
                 h = centers.group_of[best]
-                bounds.lower[i, h] = min(bounds.lower[i, h], _down(math.sqrt(best_square)))
+                bounds.lower[i, h] = min(bounds.lower[i, h], down(math.sqrt(best_square)))
                 # The bound of this group is set below, from what is beaten or too far.
                 least = min(least, best_square) if h == g else least
                 best, best_square = c, square
                 continue
         least = min(least, square)
-    bounds.lower[i, g] = _down(math.sqrt(least))
+    bounds.lower[i, g] = down(math.sqrt(least))
     return best, best_square
 
 
-@_compiled()
+@compiled()
 def own_distances(first: int, last: int, x: Any, points: Any, labels: Any, own: Any) -> None:
     """Squared distances of rows first..last to the own centre."""
     for i in range(first, last):
-        own[i] = _exact_distance(x[i], points[labels[i]])
+        own[i] = exact_distance(x[i], points[labels[i]])
 
 
-@_compiled()
+@compiled()
 def other_distances(
     first: int,
     last: int,
@@ -356,52 +281,8 @@ def other_distances(
             if bound > 0.0 and bound * bound > nearest:
                 continue
             for c in range(starts[g], starts[g + 1]):
-                square = np.float64(_fast_distance(x[i], centers.points[c]))
+                square = np.float64(fast_distance(x[i], centers.points[c]))
                 if c != home and square * (1.0 - margin) < nearest:
-                    square = _exact_distance(x[i], centers.points[c])
+                    square = exact_distance(x[i], centers.points[c])
                     if square < nearest:
                         nearest = others[i] = square
-
-
-@_compiled()
-def add_moved(
-    rows: Any,
-    start: int,
-    stop: int,
-    x: Any,
-    weights: Any,
-    origin: Any,
-    before: Any,
-    after: Any,
-    sums: Any,
-    residues: Any,
-) -> None:
-    """Move weighted rows from the sum of one cluster to that of another, features start..stop.
-
-    ``residues`` keep what rounding took from the sums (Neumaier), so that rows which come and go
-    leave nothing behind.
-    """
-    for i in rows:
-        for sign in range(2):
-            c = after[i] if sign else before[i]
-            if c < 0 or weights[i] == 0.0:
-                continue
-            factor = weights[i] if sign else -weights[i]
-            total, residue = sums[c], residues[c]
-            for j in range(start, stop):
-                old, term = total[j], factor * (np.float64(x[i, j]) - origin[j])
-                new = old + term
-                part = new - old
-                residue[j] += (old - (new - part)) + (term - part)
-                total[j] = new
-
-
-@_compiled()
-def add_moments(first: int, last: int, x: Any, weights: Any, origin: Any, sums: Any) -> None:
-    """Add the weighted sums of x - origin and of its squares over rows first..last."""
-    for i in range(first, last):
-        weight = weights[i]
-        for j in range(x.shape[1]):
-            value = np.float64(x[i, j]) - origin[j]
-            sums[0, j] += weight * value
-            sums[1, j] += weight * value * value

@@ -51,9 +51,9 @@ class PrunedLloyd:
     """
 
     def __init__(self, x: Tensor, weights: Tensor, centers: Tensor, parts: Slices) -> None:
-        from sklebm.inference import _yinyang
+        from sklebm.inference import _distances, _yinyang
 
-        self._kernels = _yinyang
+        self._kernels, self._adders = _yinyang, _distances
         self._x, self._weights, self._parts = x, weights, parts
         self._rows: NDArray[Any] = x.contiguous().numpy()
         n_rows, n_features = self._rows.shape
@@ -205,7 +205,7 @@ class PrunedLloyd:
         rows = np.flatnonzero(labels != self._summed)
         width = max(_SUMS // len(self._sums), 16)
         self._run(
-            self._kernels.add_moved,
+            self._adders.add_moved,
             (
                 (
                     rows,
@@ -266,7 +266,7 @@ class PrunedLloyd:
         starts = range(0, n_rows, _BLOCK)
         sums = np.zeros((len(starts), 2, n_features))
         self._run(
-            self._kernels.add_moments,
+            self._adders.add_moments,
             (
                 (start, min(start + _BLOCK, n_rows), self._rows, weights, origin, sums[block])
                 for block, start in enumerate(starts)
