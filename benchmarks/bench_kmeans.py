@@ -125,7 +125,8 @@ def main():
         f"median of {options.repeats} rounds. Inertia: relative to scikit-learn's Elkan, both "
         "recomputed in float64. scikit-learn's Lloyd and faiss compare rounded single-precision "
         "products and may end in another local minimum; Elkan and sklebm take the steps of exact "
-        "distances. Empty clusters are moved in different ways (blobs, std 1). The time of sklebm includes the variance that its density needs.",
+        "distances. Empty clusters are moved in different ways (blobs, std 1). "
+        "The time of sklebm includes the variance that its density needs.",
     )
 
 

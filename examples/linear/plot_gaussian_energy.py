@@ -57,7 +57,7 @@ figure.tight_layout()
 # On rows from the model itself all four recover it; they differ in how much noise their estimates
 # carry. Maximum likelihood is the most exact, and the only one that needs the normaliser.
 # In many dimensions noise of the size of the data is told from it too easily to teach anything, so
-# the conditional objective gets ``noise_scale=0.25``.
+# the conditional objective takes less of it, the more features there are (``noise_scale``).
 
 truth = GaussianEnergy("banded", image_shape=(8, 8)).fit(digits)
 rows = truth.sample(4000, random_state=0)
@@ -78,7 +78,6 @@ for axis, objective in zip(
         image_shape=(8, 8),
         objective=objective,
         n_noise=2,
-        noise_scale=0.25,
         tol=1e-5,
         random_state=0,
     ).fit(rows)

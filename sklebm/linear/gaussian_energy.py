@@ -71,10 +71,10 @@ class GaussianEnergy(PrecisionEstimator):
         Added to the variances of S, as a fraction of their mean; for the first two objectives.
     n_noise : int, default=10
         Noise points for each row, for the contrastive objectives.
-    noise_scale : float, default=1.0
-        Size of the noise relative to the data, for "conditional_noise_contrastive". The default
-        suits few features; with d of them, values near 2 / sqrt(d) keep the comparison hard enough
-        to teach something.
+    noise_scale : float or "auto", default="auto"
+        Size of the noise relative to the data, for "conditional_noise_contrastive". "auto" is
+        min(1, 2 / sqrt(d)): the same noise in every direction adds up over d features, and noise
+        that is told from the data too easily teaches nothing.
     max_iter : int, default=100
         Most Newton steps, where there is no closed form.
     tol : float, default=1e-8
@@ -162,7 +162,7 @@ class GaussianEnergy(PrecisionEstimator):
         "radius": [Interval(Integral, 0, None, closed="left")],
         "ridge": [Interval(Real, 0, None, closed="left")],
         "n_noise": [Interval(Integral, 1, None, closed="left")],
-        "noise_scale": [Interval(Real, 0, None, closed="neither")],
+        "noise_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
@@ -184,7 +184,7 @@ class GaussianEnergy(PrecisionEstimator):
         radius: int = 1,
         ridge: float = 0.0,
         n_noise: int = 10,
-        noise_scale: float = 1.0,
+        noise_scale: float | Literal["auto"] = "auto",
         max_iter: int = 100,
         tol: float = 1e-8,
         random_state: RandomState = None,
@@ -260,6 +260,10 @@ class GaussianEnergy(PrecisionEstimator):
         seed = draw_seed(self.random_state)
         generator = make_generator(seed, "noise", device=rows.device)
         conditional = self.objective == "conditional_noise_contrastive"
-        scale = float(self.noise_scale) if conditional else None
+        scale = self._noise_scale(rows.shape[1]) if conditional else None
         learnt = fit_rows(rows, moments, entries, settings, self.n_noise, scale, generator)
         return {**state, **learnt}
+
+    def _noise_scale(self, n_features: int) -> float:
+        automatic = self.noise_scale == "auto"
+        return min(1.0, 2.0 / n_features**0.5) if automatic else float(self.noise_scale)

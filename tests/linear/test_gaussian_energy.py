@@ -330,6 +330,23 @@ def test_mean_squared_error_is_the_asymptotic_variance(objective):
     assert 0.8 < ratio < 1.2
 
 
+def test_noise_that_shrinks_with_the_features_teaches_more():
+    """The default is fixed noise up to 4 features, and much better than it at 64."""
+    P = grid_precision(8, 8)
+    X = draw(P, 2000)
+    settings = {"objective": "conditional_noise_contrastive", "n_noise": 2, "tol": 1e-4}
+    model = GaussianEnergy("banded", image_shape=(8, 8), random_state=0, **settings)
+    error = {}
+    for scale in ("auto", 1.0, 0.25):
+        found = model.set_params(noise_scale=scale).fit(X).precision_
+        error[scale] = np.square(found - P).sum()
+    assert error["auto"] == error[0.25]
+    assert error["auto"] < 0.5 * error[1.0]
+    few = GaussianEnergy(random_state=0, **settings).fit(X[:, :4]).precision_
+    fixed = GaussianEnergy(random_state=0, noise_scale=1.0, **settings).fit(X[:, :4]).precision_
+    np.testing.assert_array_equal(few, fixed)
+
+
 # ---------------------------------------------------------------- as a density
 
 
