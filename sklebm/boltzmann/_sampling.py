@@ -57,12 +57,15 @@ class SamplingEstimator(LikelihoodEstimator):
         n_samples: int = 1,
         *,
         n_steps: int = 1000,
+        init: Any = None,
+        clamped: Any = None,
         random_state: RandomState = None,
     ) -> Any:
         """Draw rows from the model, by a block Gibbs chain for each.
 
-        The chains start from the units' base rate. Draws are exact only in the limit of many
-        steps; a machine with separated modes can need very many.
+        Draws are exact only in the limit of many steps; a machine with separated modes can need
+        very many. With ``clamped``, the chains keep the known features of each row and draw the
+        others given them: completion.
 
         Parameters
         ----------
@@ -70,31 +73,77 @@ class SamplingEstimator(LikelihoodEstimator):
             Number of rows.
         n_steps : int, default=1000
             Gibbs steps of every chain.
+        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            States that the chains start from; None starts from the units' base rate.
+        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Values of known features, NaN for those that are drawn. One row holds for all chains.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Visible states, 0 or 1, float32.
+            Visible states, 0 or 1 where they are drawn, float32.
         """
         _check_count("n_samples", n_samples)
         _check_count("n_steps", n_steps)
         check_is_fitted(self)
+        shape = (int(n_samples), int(self.n_features_in_))
+        start = None if init is None else _chain_rows("init", init, shape)
+        known = None if clamped is None else _chain_rows("clamped", clamped, shape, missing=True)
         seed = draw_seed(random_state)
         device = resolve_device(self.device, None, self._prefers_cuda)
         generator = make_generator(seed, "sampling", device=device)
         energy = self._energy(device)
         mean = torch.from_numpy(self.feature_means_.clip(0.0, 1.0)).to(device, torch.float32)
-        out = np.empty((n_samples, len(mean)), dtype=np.float32)
+        out = np.empty(shape, dtype=np.float32)
         with torch.no_grad():
             for part in row_slices(n_samples, self._floats_per_row()):
-                start = mean.expand(len(out[part]), -1).contiguous()
-                v = energy.visible.draw(start, generator)
-                for _ in range(n_steps):
-                    v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
-                out[part] = v.cpu().numpy()
+                if start is None:
+                    base = mean.expand(len(out[part]), -1).contiguous()
+                    v = energy.visible.draw(base, generator)
+                else:
+                    v = start[part].to(device)
+                keep = None if known is None else known[part].to(device)
+                out[part] = _run_chains(energy, v, keep, n_steps, generator).cpu().numpy()
         return out
+
+
+def _run_chains(
+    energy: BilinearEnergy,
+    v: torch.Tensor,
+    known: torch.Tensor | None,
+    n_steps: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The visible states after ``n_steps`` that leave known features as they are."""
+
+    def keep(states: torch.Tensor) -> torch.Tensor:
+        return states if known is None else torch.where(known.isnan(), states, known)
+
+    v = keep(v)
+    for _ in range(n_steps):
+        v = keep(energy.draw_visible(energy.draw_hidden(v, generator), generator))
+    return v
+
+
+def _chain_rows(
+    name: str, values: Any, shape: tuple[int, int], *, missing: bool = False
+) -> torch.Tensor:
+    """One float32 row for each chain; refuses other shapes and values outside [0, 1]."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+    array = np.asarray(values, dtype=np.float32)
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"{name} has shape {array.shape}, but must be one row of {shape[1]} features or "
+            f"{shape[0]} of them (n_samples)."
+        )
+    given = array[~np.isnan(array)] if missing else array
+    if not ((given >= 0.0) & (given <= 1.0)).all():
+        what = " or NaN, for features to draw" if missing else ""
+        raise ValueError(f"{name} must hold values in [0, 1]{what}.")
+    return torch.from_numpy(np.array(np.broadcast_to(array, shape)))
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -58,6 +58,49 @@ def test_samples_have_the_moments_of_the_model(model):
     assert np.abs(base - second)[~np.eye(9, dtype=bool)].max() > 0.05
 
 
+def test_clamped_features_stay_and_the_others_follow_them(model):
+    """Means of the free features given the known ones, against enumeration."""
+    n, known = 20_000, {0: 1.0, 3: 0.0, 4: 1.0}
+    clamped = np.full(9, np.nan)
+    clamped[list(known)] = list(known.values())
+    draws = model.sample(n, n_steps=60, clamped=clamped, random_state=0).astype(float)
+    states, p = all_states(9), naive_visible_probabilities(machine_of(model))
+    fits = (states[:, list(known)] == list(known.values())).all(axis=1)
+    truth = p[fits] @ states[fits] / p[fits].sum()
+    error = np.sqrt((truth * (1 - truth)).clip(0) / n)
+    assert (np.abs(draws.mean(axis=0) - truth) <= 4.5 * error + 1e-9).all()
+    # The known features matter: without them the means are others.
+    assert np.abs(truth - p @ states)[np.isnan(clamped)].max() > 0.1
+
+
+def test_every_chain_has_its_own_known_features_and_start(model):
+    clamped = np.where(np.random.default_rng(0).random((30, 9)) < 0.5, np.nan, TEST_ROWS[:30])
+    draws = model.sample(30, n_steps=2, clamped=clamped, random_state=0)
+    known = ~np.isnan(clamped)
+    np.testing.assert_array_equal(draws[known], clamped[known])
+    same = model.sample(30, n_steps=1, clamped=TEST_ROWS[:30], random_state=0)
+    np.testing.assert_array_equal(same, TEST_ROWS[:30])
+    starts = [
+        model.sample(5000, n_steps=1, init=row, random_state=0).mean(axis=0)
+        for row in (TEST_ROWS[0], 1 - TEST_ROWS[0])
+    ]
+    assert np.abs(starts[0] - starts[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clamped": np.zeros(8)}, r"clamped has shape \(8,\), but must be one row of 9 features"),
+        ({"clamped": np.zeros((2, 9))}, r"clamped has shape \(2, 9\).* or 3 of them"),
+        ({"clamped": np.full(9, 2.0)}, "clamped must hold values in .* or NaN"),
+        ({"init": np.full(9, np.nan)}, "init must hold values in"),
+    ],
+)
+def test_unusable_chains_are_refused(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        model.sample(3, **settings)
+
+
 @pytest.mark.parametrize("n_steps", [1, 5])
 def test_gibbs_leaves_the_model_invariant(model, n_steps):
     p, n = naive_visible_probabilities(machine_of(model)), 20_000
