@@ -205,7 +205,7 @@ def speed(options: argparse.Namespace) -> None:
     timings = timed_ratio(
         {name: lambda f=f: f(x, 1) for name, f in peers.items()},
         reference="bare loop, fused Adam",
-        repeats=2 if options.quick else 5,
+        repeats=2 if options.quick else 3,
     )
     n_epochs = 1 if options.quick else 5
     bounds = {
@@ -274,7 +274,9 @@ def features(options: argparse.Namespace) -> None:
     """Test errors of codes under two classifiers."""
     train, test, y_train, y_test = load("mnist.npz")
     n_rows, n_units, n_epochs, seeds = (
-        (1000, 100, 2, (0,)) if options.quick else (options.rows, options.units, 8, range(3))
+        (1000, 100, 2, (0,))
+        if options.quick
+        else (options.rows, options.units, options.epochs or 5, range(3))
     )
     train, y_train = train[:n_rows], y_train[:n_rows]
     shared = {
@@ -327,7 +329,7 @@ def features(options: argparse.Namespace) -> None:
 def masked(options: argparse.Namespace) -> None:
     """Linear probes on trained and untrained encoders."""
     train, test, y_train, y_test = load("mnist.npz")
-    n_rows, n_epochs = (1000, 1) if options.quick else (options.rows, options.epochs or 20)
+    n_rows, n_epochs = (1000, 1) if options.quick else (options.rows, options.epochs or 15)
     train, y_train = train[:n_rows], y_train[:n_rows]
     rows: Rows = []
     for name, rate, epochs in (("untrained", 1e-12, 1), ("trained", 0.003, n_epochs)):
@@ -370,7 +372,7 @@ def ood(options: argparse.Namespace) -> None:
     """AUROC of several scores of one VAE."""
     digits, digits_test, labels, labels_test = load("mnist.npz")
     fashion, fashion_test, _, _ = load("fashion_mnist_test.npz")
-    n_rows, n_test, n_epochs = (500, 200, 1) if options.quick else (10_000, 2000, 15)
+    n_rows, n_test, n_epochs = (500, 200, 1) if options.quick else (5_000, 1000, 15)
     seven = labels[:n_rows] == 7
     cases = {
         "FashionMNIST, against MNIST": (fashion[:n_rows], fashion_test, digits_test),
@@ -413,7 +415,7 @@ def ood(options: argparse.Namespace) -> None:
         rows,
         "ood",
         f"{n_rows} training images, 784-400-20 Bernoulli VAE on grey levels, {n_epochs} epochs; "
-        "2000 test images of each kind. 0.5 is chance; below it, the others look more typical.",
+        "1000 test images of each kind. 0.5 is chance; below it, the others look more typical.",
     )
 
 
