@@ -80,6 +80,13 @@ class AutoencoderEstimator(GradientEstimator):
             "own_decoder": "built in" if self.decoder is None else "given",
         }
 
+    def _build(self, architecture: dict[str, Any], seed: int | None) -> Any:
+        """``_assemble``, around which torch's generator stays as it was."""
+        if self.encoder is None and self.decoder is None:
+            return self._assemble(architecture)  # draws nothing, and needs no lock
+        with seeded(seed):
+            return self._assemble(architecture)
+
     def _assemble(self, architecture: dict[str, Any]) -> Any:
         """The energy; built-in networks are on the meta device."""
         raise NotImplementedError
@@ -113,8 +120,8 @@ class AutoencoderEstimator(GradientEstimator):
 
     def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
         architecture = self._architecture(len(mean))
-        with seeded(purpose_seed(generator.initial_seed(), "modules")):
-            energy = self._assemble(architecture)
+        seed = purpose_seed(generator.initial_seed(), "modules")
+        energy = self._build(architecture, seed)
         for network in (energy.encoder, energy.decoder):
             if any(parameter.is_meta for parameter in network.parameters()):
                 initialize(network, generator)
@@ -152,8 +159,7 @@ class AutoencoderEstimator(GradientEstimator):
         return 1
 
     def _energy(self, device: torch.device) -> Any:
-        with seeded(None):
-            energy = self._assemble(self.architecture_)
+        energy = self._build(self.architecture_, None)
         tensors = {
             name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
         }
@@ -210,8 +216,7 @@ class AutoencoderEstimator(GradientEstimator):
                 f"{type(self).__name__}.architecture_ differs from the parameters in "
                 f"{', '.join(different)}: if they were changed after fit, fit again."
             )
-        with seeded(None):
-            energy = self._assemble(self.architecture_)
+        energy = self._build(self.architecture_, None)
         check_arrays(energy, self.weights_, type(self).__name__)
 
     def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
