@@ -17,6 +17,7 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
@@ -30,14 +31,15 @@ ESTIMATORS: dict[str, str] = {
     "PCAWhitener": "sklebm.linear",
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SparseAutoencoder": "sklebm.autoencoders",
+    "SparseCoder": "sklebm.coding",
     "TypicalityScorer": "sklebm.outliers",
     "VAE": "sklebm.autoencoders",
-    "SparseCoder": "sklebm.coding",
     "ZCAWhitener": "sklebm.linear",
 }
 
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
+    "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
     "CosineDecay": "sklebm.training.schedules",
@@ -48,11 +50,14 @@ PARTS: dict[str, str] = {
     "EvidenceLowerBound": "sklebm.objectives",
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
     "GroupL2": "sklebm.energies",
+    "HMC": "sklebm.inference.hamiltonian",
     "ImportanceWeightedBound": "sklebm.objectives",
     "L1": "sklebm.energies",
+    "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
+    "MALA": "sklebm.inference.langevin",
     "MaximumLikelihood": "sklebm.objectives",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "NoiseContrastive": "sklebm.objectives",
@@ -61,7 +66,11 @@ PARTS: dict[str, str] = {
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
+    "ReferenceNoiseContrastive": "sklebm.objectives",
+    "SampledContrastiveDivergence": "sklebm.objectives",
+    "SampledPersistentContrastiveDivergence": "sklebm.objectives",
     "ScoreMatching": "sklebm.objectives",
+    "SlicedScoreMatching": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
@@ -78,6 +87,8 @@ _SUBMODULES = (
     "boltzmann",
     "callbacks",
     "coding",
+    "datasets",
+    "deep",
     "energies",
     "linear",
     "metrics",
@@ -99,6 +110,7 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
     from sklebm.linear import ZCAWhitener as ZCAWhitener

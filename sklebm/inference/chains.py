@@ -18,7 +18,10 @@ from torch import Tensor
 
 
 class ChainState(NamedTuple):
-    """All chains: positions (n, d), F there (n,), its gradient (n, d), log of the step size."""
+    """All chains: positions (n, d), F there (n,), its gradient (n, d), log of the step size.
+
+    There is one step size for all chains, or one for each, (n,).
+    """
 
     position: Tensor
     energy: Tensor
@@ -76,12 +79,14 @@ class Sampler(ABC):
     def adapt(self, state: ChainState, info: StepInfo, rate: float) -> ChainState:
         """Change the step size towards ``target_acceptance``.
 
-        A stochastic approximation over all chains: log step += rate (mean acceptance - target).
-        Draws are exact only once the step size is held.
+        A stochastic approximation: log step += rate (acceptance - target), with the mean acceptance
+        where all chains share one step size. Draws are exact only once it is held.
         """
         if self.target_acceptance is None:
             return state
-        gap = info.acceptance.mean() - self.target_acceptance
+        shared = state.log_step.dim() == 0
+        acceptance = info.acceptance.mean() if shared else info.acceptance
+        gap = acceptance - self.target_acceptance
         return state._replace(log_step=state.log_step + rate * gap)
 
 

@@ -28,7 +28,7 @@ def _propose(
     sampler: Sampler, generator: torch.Generator, state: ChainState, energy: Any
 ) -> tuple[ChainState, Tensor, Tensor]:
     """The next positions, with the noise and the step size that led there."""
-    step = state.log_step.exp()
+    step = state.log_step.exp().unsqueeze(-1)
     noise = standard_normal(generator, state.position)
     position = state.position - 0.5 * step.square() * state.gradient + step * noise
     return sampler.resume(position, state.log_step, energy), noise, step

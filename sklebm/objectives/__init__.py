@@ -24,10 +24,23 @@ from sklebm.objectives.penalties import (
 from sklebm.objectives.pseudo_likelihood import PseudoLikelihood
 from sklebm.objectives.ratio_matching import RatioMatching
 from sklebm.objectives.reconstruction import ReconstructionError
-from sklebm.objectives.score_matching import DenoisingScoreMatching, ScoreMatching
+from sklebm.objectives.reference_contrastive import (
+    ConditionalNoiseContrastive,
+    ReferenceNoiseContrastive,
+)
+from sklebm.objectives.sampled_divergence import (
+    SampledContrastiveDivergence,
+    SampledPersistentContrastiveDivergence,
+)
+from sklebm.objectives.score_matching import (
+    DenoisingScoreMatching,
+    ScoreMatching,
+    SlicedScoreMatching,
+)
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
 
 __all__ = [
+    "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",
     "DenoisingError",
@@ -46,8 +59,12 @@ __all__ = [
     "PseudoLikelihood",
     "RatioMatching",
     "ReconstructionError",
+    "ReferenceNoiseContrastive",
+    "SampledContrastiveDivergence",
+    "SampledPersistentContrastiveDivergence",
     "SaturatingReconstruction",
     "ScoreMatching",
+    "SlicedScoreMatching",
     "SparseReconstruction",
     "TemperedPersistentContrastiveDivergence",
     "check_needs",

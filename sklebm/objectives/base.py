@@ -30,6 +30,8 @@ class Objective(ABC):
     is_stochastic: ClassVar[bool] = True
     #: True if the loss of one epoch can be compared with that of another.
     loss_is_comparable: ClassVar[bool] = False
+    #: True if log Z is one of the parameters that the objective fits.
+    learns_log_partition: ClassVar[bool] = False
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator

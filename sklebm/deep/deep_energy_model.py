@@ -1,0 +1,201 @@
+r"""F(x) = |x|^2 / 2 s^2 - b'x - sum_k log(1 + exp(w_k' g(x) + c_k)), log p(x) = -F(x) - log Z."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sklebm._random import RandomState
+from sklebm.deep._density import DeepDensity
+from sklebm.objectives import Objective
+from sklebm.training.schedules import Schedule
+
+
+class DeepEnergyModel(DeepDensity):
+    r"""Deep energy model: experts on the features of a network, times a Gaussian.
+
+    .. math:: F(x) = \frac{\lVert x \rVert^2}{2 \sigma^2} - b^\top x -
+              \sum_k \log\left(1 + e^{w_k^\top g(x) + c_k}\right), \qquad
+              \log p(x) = -F(x) - \log Z.
+
+    Hidden units with :math:`p(z_k = 1 \mid x) = 1 / (1 + e^{-w_k^\top g(x) - c_k})` are summed out.
+    With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine.
+
+    Parameters
+    ----------
+    n_components : int, default=64
+        Number of experts, which are the hidden units.
+    hidden_sizes : tuple of int, default=(64, 64)
+        Widths of the layers of g; with ``image_shape`` the channels of its convolutions, each of
+        which halves the sides. Empty: g(x) = x.
+    activation : {"tanh", "sigmoid", "softplus", "silu"}, default="tanh"
+        Function of the layers of g. A "sigmoid" net is a "tanh" net with other numbers.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (channels, height, width) of a row, for a convolutional g.
+    network : callable or None, default=None
+        Class of torch modules that computes all of w_k' g(x) + c_k, called as
+        ``network(n_features, n_components)``. It must be smooth, and must not grow faster than
+        ``|x|^2 / 2 sigma^2``.
+    sigma : float or "auto", default="auto"
+        Width of the Gaussian factor; "auto" is the root mean variance of the features.
+    learn_sigma : bool, default=False
+        Whether sigma is learnt from there.
+    objective : str or Objective, default="noise_contrastive"
+        How the energy is shaped: "noise_contrastive" (which learns log Z), "pcd" or "cd" with
+        Hamiltonian Monte Carlo, "score_matching", "sliced_score_matching",
+        "denoising_score_matching", "conditional_noise_contrastive", or an object with settings of
+        its own, such as a sampler.
+    learning_rate : float, default=0.005
+        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+    batch_size : int, default=128
+        Rows per update, and number of persistent chains.
+    max_epochs : int, default=50
+        Passes over the rows.
+    optimizer : str, default="rmsprop"
+        Update rule: "rmsprop", "sgd", "adam", "adamw", "momentum" (heavy ball), or, with all rows
+        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs ``objective="score_matching"``. Rules
+        with momentum overshoot what the chains of "pcd" can follow.
+    learning_rate_schedule : str or Schedule, default="cosine"
+        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Share of the rows held out; minus their objective is recorded after each epoch, for "cd"
+        and "pcd" minus sliced score matching.
+    n_iter_no_change : int or None, default=None
+        Stop when that score has not risen by ``tol`` for so many epochs, and keep the best
+        parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Least absolute rise that counts.
+    log_partition : {"auto", "ais"} or None, default="auto"
+        How ``fit`` ends: "auto" keeps the log Z that the objective learnt, or else estimates it as
+        "ais" does, by annealed importance sampling; None leaves it unknown.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial weights, batches, negatives and annealing.
+    verbose : int, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
+        one, else the CPU.
+
+    Attributes
+    ----------
+    weights_ : dict of str to ndarray
+        Parameters by torch's names: "visible_bias" (b), "log_sigma", "network.0.weight" and so on,
+        the last of which are W and c; "reference.mean" and "reference.factor" of the Gaussian that
+        noise and chains start from; "log_partition".
+    architecture_ : dict
+        What the network is made of, as plain values.
+    sigma_ : float
+        Width of the Gaussian factor.
+    log_partition_ : float or None
+        log Z in nats; None if unknown. ``partial_fit`` clears it unless the objective learns it.
+    log_partition_interval_ : ndarray of shape (2,) or None
+        After annealing: three standard errors below the estimate on the way there, and above the
+        higher of those there and back. None if log Z was learnt, or is unknown.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean objective of the batches by epoch; for "cd" and "pcd" the mean energy of the batches
+        minus that of the negatives.
+    validation_scores_ : ndarray
+        Held-out score by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics and chains; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    GaussianEnergy : One Gaussian with a structured precision, by some of the same objectives.
+
+    Notes
+    -----
+    For P weights a step costs O(batch_size P) times 1 + ``n_noise`` ("noise_contrastive"), times
+    the leapfrog steps ("cd", "pcd") or times d ("score_matching"). The reference Gaussian adds
+    O(d^3) once. Training runs in float32, annealing in float64, row-wise methods in the dtype of X.
+    Features should have similar scales. A fit whose energy falls without end far from the data
+    raises FloatingPointError after the epoch in which it began.
+
+    References
+    ----------
+    .. [1] J. Ngiam, Z. Chen, P. W. Koh and A. Y. Ng, "Learning deep energy models", ICML 2011.
+    .. [2] M. U. Gutmann and A. Hyvarinen, "Noise-contrastive estimation of unnormalized statistical
+       models, with applications to natural image statistics", Journal of Machine Learning
+       Research 13, 2012.
+    .. [3] A. Hyvarinen, "Estimation of non-normalized statistical models by score matching",
+       Journal of Machine Learning Research 6, 2005.
+    .. [4] Y. Du and I. Mordatch, "Implicit generation and modeling with energy-based models",
+       NeurIPS 2019.
+
+    Examples
+    --------
+    >>> from sklebm import DeepEnergyModel
+    >>> from sklebm.datasets import Rings
+    >>> ring = Rings(noise=0.2)
+    >>> X = ring.sample(2000, random_state=0)
+    >>> model = DeepEnergyModel(32, hidden_sizes=(32,), max_epochs=40, random_state=0).fit(X)
+    >>> bool(model.score(X) > -2.0)  # nats a row; a Gaussian has -2.2
+    True
+    >>> model.sample(3, random_state=0).shape
+    (3, 2)
+    """
+
+    def __init__(
+        self,
+        n_components: int = 64,
+        *,
+        hidden_sizes: tuple[int, ...] = (64, 64),
+        activation: str = "tanh",
+        image_shape: tuple[int, ...] | None = None,
+        network: Any = None,
+        sigma: float | str = "auto",
+        learn_sigma: bool = False,
+        objective: str | Objective = "noise_contrastive",
+        learning_rate: float = 0.005,
+        batch_size: int = 128,
+        max_epochs: int = 50,
+        optimizer: str = "rmsprop",
+        learning_rate_schedule: str | Schedule = "cosine",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        log_partition: str | None = "auto",
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.image_shape = image_shape
+        self.network = network
+        self.sigma = sigma
+        self.learn_sigma = learn_sigma
+        self.objective = objective
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.log_partition = log_partition
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device

@@ -1,0 +1,55 @@
+r"""A known density beside a model: q(x) = N(x; m, L L'), easy to draw from and to evaluate.
+
+It serves as the noise that a model learns to tell from data, as the start of chains, and as the
+density that annealing begins with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ReferenceGaussian(nn.Module):
+    """A Gaussian by its mean and a lower triangular factor of its covariance.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_features,)
+        The mean m.
+    factor : Tensor of shape (n_features, n_features)
+        Lower triangular L with a positive diagonal.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, mean: Tensor, factor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("factor", factor)
+
+    def draw(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, (n_rows, d). O(n d^2)."""
+        white = torch.empty(
+            (n_rows, len(self.mean)), dtype=self.mean.dtype, device=self.mean.device
+        )
+        return torch.addmm(self.mean, white.normal_(generator=generator), self.factor.T)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log q(x) in nats, (n_rows,). O(n d^2)."""
+        white = torch.linalg.solve_triangular(self.factor, (x - self.mean).T, upper=False)
+        log_determinant = self.factor.diagonal().log().sum()
+        constant = 0.5 * len(self.mean) * math.log(2 * math.pi) + log_determinant
+        log_density: Tensor = -0.5 * white.square().sum(dim=0) - constant
+        return log_density
+
+    def free_energy(self, x: Tensor) -> Tensor:
+        """-log q(x), so that the density is an energy whose normaliser is 1."""
+        return -self.log_density(x)
+
+    def scale(self) -> Tensor:
+        """Root of the mean variance of a feature, a scalar."""
+        return self.factor.square().sum(dim=1).mean().sqrt()

@@ -1,0 +1,36 @@
+"""Climbing log p: each row goes down the gradient of F with a step size of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklebm.inference.chains import energy_and_gradient
+
+# A step that succeeds may be longer next time; one that fails is halved.
+_GROWTH, _SHRINKAGE = 1.3, 0.5
+_LOOK_EVERY = 25
+
+
+def descend(energy: Any, x: Tensor, *, step_size: float, max_iter: int, tol: float) -> Tensor:
+    """Where each row comes to rest, (n, d). O(max_iter) gradients.
+
+    F falls at every step that is taken. A row rests once its gradient is at most ``tol``; rows do
+    not depend on each other.
+    """
+    value, gradient = energy_and_gradient(energy, x)
+    step = torch.full_like(value, step_size)
+    for index in range(max_iter):
+        moving = gradient.square().sum(dim=1) > tol**2
+        if index % _LOOK_EVERY == 0 and not bool(moving.any()):
+            break
+        proposal = x - step[:, None] * gradient
+        new_value, new_gradient = energy_and_gradient(energy, proposal)
+        lower = moving & (new_value <= value)
+        x = torch.where(lower[:, None], proposal, x)
+        gradient = torch.where(lower[:, None], new_gradient, gradient)
+        value = torch.where(lower, new_value, value)
+        step = step * torch.where(lower, _GROWTH, _SHRINKAGE)
+    return x

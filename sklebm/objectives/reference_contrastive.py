@@ -1,0 +1,104 @@
+r"""Learn to tell data from noise: a logistic regression whose log odds are the log density ratio.
+
+Against nu points y of a known density q for each row,
+
+    J = E_x S(-G(x)) + nu E_y S(G(y)),     G(u) = -F(u) - log Z - log q(u) - log nu,
+
+with S(u) = log(1 + e^u) and log Z as one more parameter: at the optimum -F - log Z is the log
+density of the data. Conditional noise y = x + s e is a noisy copy of the row itself; with symmetric
+noise both q and log Z cancel,
+
+    J = E_x E_y S(F(x) - F(y)) = log 2 + s^2 / 4 (score matching) + O(s^4).
+
+M. U. Gutmann and A. Hyvarinen, "Noise-contrastive estimation of unnormalized statistical models,
+with applications to natural image statistics", Journal of Machine Learning Research 13, 2012;
+C. Ceylan and M. U. Gutmann, "Conditional noise-contrastive estimation of unnormalised models", ICML
+2018.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.score_matching import check_scale
+
+
+@dataclass(frozen=True)
+class ReferenceNoiseContrastive(Objective):
+    """Noise-contrastive estimation: rows against a Gaussian with their mean and covariance.
+
+    Learns log Z beside the energy. The noise must reach wherever the data are; in many dimensions
+    it is told apart too easily, and little is learnt.
+
+    Parameters
+    ----------
+    n_noise : int, default=4
+        Number nu of noise points for each row.
+    """
+
+    n_noise: int = 4
+
+    needs: ClassVar[tuple[str, ...]] = ("free_energy", "reference", "log_partition")
+    learns_log_partition: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_count(self, "n_noise")
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean loss of telling a row and its noise points apart, in nats."""
+        with torch.no_grad():
+            noise = energy.reference.draw(self.n_noise * len(x), generator)
+            points = torch.cat([x, noise])
+            offset = energy.reference.log_density(points) + math.log(self.n_noise)
+        odds = -energy.free_energy(points) - energy.log_partition - offset
+        data, other = odds[: len(x)], odds[len(x) :]
+        return softplus(-data).mean() + self.n_noise * softplus(other).mean(), state
+
+
+@dataclass(frozen=True)
+class ConditionalNoiseContrastive(Objective):
+    """Rows against noisy copies of themselves: neither a noise density nor log Z is needed.
+
+    Blind, like score matching, to the relative weights of modes that the noise does not bridge.
+
+    Parameters
+    ----------
+    n_noise : int, default=4
+        Noisy copies of each row.
+    noise_scale : float, default=0.3
+        Standard deviation s of the noise, in units of the root mean variance of the features.
+    """
+
+    n_noise: int = 4
+    noise_scale: float = 0.3
+
+    needs: ClassVar[tuple[str, ...]] = ("free_energy", "reference")
+
+    def __post_init__(self) -> None:
+        check_count(self, "n_noise")
+        check_scale(self, "noise_scale")
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean loss of telling rows from noisy copies, in nats."""
+        copies = x.repeat(self.n_noise, 1)
+        noise = torch.empty_like(copies).normal_(generator=generator)
+        moved = copies + self.noise_scale * energy.reference.scale() * noise
+        return conditional_loss(energy, x, moved), state
+
+
+def conditional_loss(energy: Any, x: Tensor, moved: Tensor) -> Tensor:
+    """Mean of S(F(x) - F(y)) over rows x and their copies y, which come in blocks of len(x)."""
+    energies = energy.free_energy(torch.cat([x, moved]))
+    gaps = energies[: len(x)].repeat(len(moved) // len(x)) - energies[len(x) :]
+    return softplus(gaps).mean()
