@@ -246,6 +246,8 @@ ENTRIES: dict[str, Entry] = {
         quick={
             "n_components": 8,
             "hidden_sizes": (16,),
+            "optimizer": "adam",
+            "learning_rate": 0.01,
             "batch_size": 20,
             "max_epochs": 20,
             "random_state": 0,
