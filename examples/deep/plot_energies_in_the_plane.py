@@ -24,7 +24,14 @@ objectives = {
     "score_matching": "score matching",
     "denoising_score_matching": "denoising",
 }
-settings = {"hidden_sizes": (32, 32), "n_components": 32, "max_epochs": 25, "random_state": 0}
+settings = {
+    "hidden_sizes": (32, 32),
+    "n_components": 32,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "max_epochs": 25,
+    "random_state": 0,
+}
 
 # %%
 # Noise-contrastive estimation learns the normaliser as well, so that its ``score`` is a
