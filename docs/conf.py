@@ -18,6 +18,7 @@ extensions = [
     "markdown_page",
     "mathml",
     "numpydoc",
+    "plain_bars",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
