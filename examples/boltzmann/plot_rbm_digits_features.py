@@ -32,7 +32,8 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2, random_
 # Features
 # --------
 # The hidden probabilities of 200 units, learnt without labels, against raw pixels.
-rbm = BernoulliRBM(200, batch_size=20, max_epochs=20, log_partition=None, random_state=0)
+settings = {"learning_rate": 0.2, "batch_size": 20, "max_epochs": 20}
+rbm = BernoulliRBM(200, **settings, log_partition=None, random_state=0)
 on_features = make_pipeline(rbm, LogisticRegression(C=10, max_iter=3000)).fit(X_train, y_train)
 on_pixels = LogisticRegression(C=10, max_iter=3000).fit(X_train, y_train)
 accuracy = {
