@@ -5,26 +5,11 @@ All of them release the interpreter lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-# Sums may be reordered, so that they vectorise; infinities and NaN keep their meaning.
-REORDER = {"reassoc", "contract", "nsz", "arcp"}
-
-
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use, and keep the machine code where some folder can be written."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # a read-only installation without a cache folder
-            return njit(nogil=True, **options)(function)
-
-    return decorate
+from sklebm.inference._compiled import REORDER, compiled
 
 
 @compiled(fastmath=REORDER)

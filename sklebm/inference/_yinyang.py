@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sklebm.inference._compiled import REORDER, compiled
 from sklebm.inference._distances import (
-    REORDER,
-    compiled,
     down,
     exact_distance,
     fast_distance,

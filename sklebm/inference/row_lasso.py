@@ -10,32 +10,12 @@ This module imports numba, so it is imported where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
 import numpy as np
-from numba import njit
 
-# Sums may be reordered (for vector instructions), but infinities and NaN keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
-
-_Function = Callable[..., Any]
+from sklebm.inference._compiled import REORDER, compiled
 
 
-def _compiled(fastmath: set[str]) -> Callable[[_Function], _Function]:
-    """Compile without the interpreter's lock, and keep the result on disk if it can be written."""
-
-    def compile_function(function: _Function) -> _Function:
-        options: dict[str, Any] = {"nogil": True, "fastmath": fastmath or False}
-        try:
-            return cast(_Function, njit(cache=True, **options)(function))
-        except RuntimeError:  # no folder for the cache: compile in every process
-            return cast(_Function, njit(**options)(function))
-
-    return compile_function
-
-
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def _descend(z, q, h, n, alpha, non_negative, n_sweeps, tol):  # type: ignore[no-untyped-def]
     """Cyclic coordinate descent on the working set; ends when no gradient moves by ``tol``."""
     for _ in range(n_sweeps):
@@ -62,7 +42,7 @@ def _descend(z, q, h, n, alpha, non_negative, n_sweeps, tol):  # type: ignore[no
             break
 
 
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def _solve_on_support(h, support, k, target, factor, factored):  # type: ignore[no-untyped-def]
     """Solve H_SS y = target in place by Cholesky; returns k, or the first dependent position.
 
@@ -108,7 +88,7 @@ def _solve_on_support(h, support, k, target, factor, factored):  # type: ignore[
     return k
 
 
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def _solve_upper(factor, k, target):  # type: ignore[no-untyped-def]
     """Solve L' y = target in place."""
     for a in range(k - 1, -1, -1):
@@ -118,7 +98,7 @@ def _solve_upper(factor, k, target):  # type: ignore[no-untyped-def]
             target[t] -= factor[a, t] * value
 
 
-@_compiled(set())
+@compiled()
 def _move(z, support, k, direction, limit):  # type: ignore[no-untyped-def]
     """Go along ``direction`` until an atom reaches zero; returns how many are left in support."""
     step = limit
@@ -142,7 +122,7 @@ def _move(z, support, k, direction, limit):  # type: ignore[no-untyped-def]
     return kept
 
 
-@_compiled(set())
+@compiled()
 def _finish(z, c, h, n, alpha, dust, support, target, factor, factored):  # type: ignore[no-untyped-def]
     """Minimise exactly over the orthant of z, dropping atoms as they reach zero.
 
@@ -188,7 +168,7 @@ def _finish(z, c, h, n, alpha, dust, support, target, factor, factored):  # type
         k = kept
 
 
-@_compiled(_FAST | {"nnan", "ninf"})
+@compiled(fastmath=REORDER | {"nnan", "ninf"})
 def _peak(q, non_negative):  # type: ignore[no-untyped-def]
     """The largest gradient in the directions that z may take."""
     top = q[0] * 0
@@ -201,7 +181,7 @@ def _peak(q, non_negative):  # type: ignore[no-untyped-def]
     return top
 
 
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def _gradient(q, c, z, atoms, n, dictionary, row, residual, gram, ridge):  # type: ignore[no-untyped-def]
     """q = c - H z over all atoms, by the Gram matrix or, if there is none, by the residual."""
     n_atoms = len(c)
@@ -229,7 +209,7 @@ def _gradient(q, c, z, atoms, n, dictionary, row, residual, gram, ridge):  # typ
             q[atoms[i]] -= ridge * z[i]
 
 
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def _correlate(row, dictionary, c):  # type: ignore[no-untyped-def]
     """c = D x; returns the squared length of the row."""
     squared_norm = row[0] * 0
@@ -244,7 +224,7 @@ def _correlate(row, dictionary, c):  # type: ignore[no-untyped-def]
     return squared_norm
 
 
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def _grow(atoms, n, j, h, dictionary, gram, ridge):  # type: ignore[no-untyped-def]
     """Append atom j to the working set and its products to the local Gram matrix."""
     atoms[n] = j
@@ -261,7 +241,7 @@ def _grow(atoms, n, j, h, dictionary, gram, ridge):  # type: ignore[no-untyped-d
     h[n, n] += ridge
 
 
-@_compiled(set())
+@compiled()
 def _gap(c, q, z, atoms, n, squared_norm, alpha, peak):  # type: ignore[no-untyped-def]
     """Objective and duality gap; the dual point is the residual, shrunk until feasible.
 
@@ -280,7 +260,7 @@ def _gap(c, q, z, atoms, n, squared_norm, alpha, peak):  # type: ignore[no-untyp
     return objective, max(objective - dual, alpha * 0)
 
 
-@_compiled(set())
+@compiled()
 def solve_rows(  # type: ignore[no-untyped-def]
     rows, dictionary, gram, alpha, ridge, non_negative, tol, max_iter, codes, gaps, n_iter
 ):  # fmt: skip
@@ -356,7 +336,7 @@ def solve_rows(  # type: ignore[no-untyped-def]
             codes[r, atoms[i]] = z[i]
 
 
-@_compiled(_FAST)
+@compiled(fastmath=REORDER)
 def sweep_atoms(dictionary, code_products, row_products, unit_norm, n_sweeps):  # type: ignore[no-untyped-def]
     """Minimise over one atom after the other, in place: see ``atom_update``."""
     n_atoms, n_features = dictionary.shape
