@@ -26,7 +26,7 @@ class Objective(ABC):
     #: "binary" or "real", if the loss only makes sense for such rows; and why.
     domain: ClassVar[str | None] = None
     domain_reason: ClassVar[str] = ""
-    #: False if the loss is the same at every call, as line searches require.
+    #: False if the loss of a row is the same at every call; see ``varies_on``.
     is_stochastic: ClassVar[bool] = True
     #: True if the loss of one epoch can be compared with that of another.
     loss_is_comparable: ClassVar[bool] = False
@@ -38,6 +38,10 @@ class Objective(ABC):
     ) -> ObjectiveState:
         """Return the state before the first step; most objectives have none."""
         return {}
+
+    def varies_on(self, x: Tensor) -> bool:
+        """True if the loss of the rows x changes between calls, which no line search can bear."""
+        return self.is_stochastic
 
     @abstractmethod
     def loss(

@@ -10,16 +10,15 @@ J. Sohl-Dickstein, P. Battaglino and M. R. DeWeese, "Minimum probability flow le
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.single_flips import SingleFlips
 
 
 @dataclass(frozen=True)
-class MinimumProbabilityFlow(Objective):
+class MinimumProbabilityFlow(SingleFlips):
     """Keep probability from flowing from the data to states with one bit flipped.
 
     Flows between two rows of the data count too: they cancel at the truth, and no table of
@@ -28,15 +27,6 @@ class MinimumProbabilityFlow(Objective):
     searches ("lbfgs") need rows of 0 and 1.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("flip_differences",)
-    domain: ClassVar[str | None] = "binary"
-    domain_reason: ClassVar[str] = "compares each unit with its flipped state"
-    is_stochastic: ClassVar[bool] = False
-    loss_is_comparable: ClassVar[bool] = True
-
-    def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
-    ) -> tuple[Tensor, ObjectiveState]:
-        """Mean over the rows of the flow to all neighbours."""
-        differences = energy.flip_differences(energy.visible.draw(x, generator))
-        return torch.exp(-0.5 * differences).sum(dim=1).mean(), state
+    def cost(self, differences: Tensor) -> Tensor:
+        """Rate at which probability flows to each neighbour."""
+        return torch.exp(-0.5 * differences)

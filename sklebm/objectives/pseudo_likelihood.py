@@ -6,17 +6,17 @@ J. Besag, "Statistical analysis of non-lattice data", The Statistician 24(3), 19
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.single_flips import SingleFlips
 
 
 @dataclass(frozen=True)
-class PseudoLikelihood(Objective):
+class PseudoLikelihood(SingleFlips):
     """The conditional log-likelihood of every unit given the others, without a normaliser.
 
     The loss is -sum_i log p(v_i | the others) in nats. Its minimum is the truth if the data come
@@ -25,18 +25,9 @@ class PseudoLikelihood(Objective):
     drawn as bits at every step; line searches ("lbfgs") need rows of 0 and 1.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("flip_differences",)
-    domain: ClassVar[str | None] = "binary"
-    domain_reason: ClassVar[str] = "compares each unit with its flipped state"
-    is_stochastic: ClassVar[bool] = False
-    loss_is_comparable: ClassVar[bool] = True
-
-    def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
-    ) -> tuple[Tensor, ObjectiveState]:
-        """Mean over the rows of minus the log pseudo-likelihood."""
-        differences = energy.flip_differences(energy.visible.draw(x, generator))
-        return -logsigmoid(differences).sum(dim=1).mean(), state
+    def cost(self, differences: Tensor) -> Tensor:
+        """-log p(v_i | the others), in nats."""
+        return -logsigmoid(differences)
 
 
 def pseudo_log_likelihood(

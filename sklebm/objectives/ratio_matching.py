@@ -9,16 +9,15 @@ A. Hyvarinen, "Some extensions of score matching", Computational Statistics & Da
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.single_flips import SingleFlips
 
 
 @dataclass(frozen=True)
-class RatioMatching(Objective):
+class RatioMatching(SingleFlips):
     """Match the ratios p(v) / p(v with one bit flipped) to those of the data.
 
     Consistent like the pseudo-likelihood, but bounded in every unit, hence less moved by bits that
@@ -26,15 +25,6 @@ class RatioMatching(Objective):
     and 1 are drawn as bits at every step; line searches ("lbfgs") need rows of 0 and 1.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("flip_differences",)
-    domain: ClassVar[str | None] = "binary"
-    domain_reason: ClassVar[str] = "compares each unit with its flipped state"
-    is_stochastic: ClassVar[bool] = False
-    loss_is_comparable: ClassVar[bool] = True
-
-    def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
-    ) -> tuple[Tensor, ObjectiveState]:
-        """Mean over the rows of sum_i p(flipped v_i | the others)^2."""
-        differences = energy.flip_differences(energy.visible.draw(x, generator))
-        return torch.sigmoid(-differences).square().sum(dim=1).mean(), state
+    def cost(self, differences: Tensor) -> Tensor:
+        """p(flipped v_i | the others)^2."""
+        return torch.sigmoid(-differences).square()

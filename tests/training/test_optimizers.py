@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from skorch.callbacks import Callback
 
@@ -70,6 +71,19 @@ def test_lbfgs_refuses_a_loss_that_samples():
     for objective in ("pcd", "cd"):
         with pytest.raises(ValueError, match=r"does not change between calls, but .*Divergence"):
             make(optimizer="lbfgs", objective=objective).fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    "objective", ["pseudo_likelihood", "ratio_matching", "minimum_probability_flow"]
+)
+@pytest.mark.parametrize("as_matrix", [np.asarray, scipy.sparse.csr_matrix])
+def test_lbfgs_refuses_values_that_are_drawn_as_bits(objective, as_matrix):
+    model = make(optimizer="lbfgs", objective=objective, max_epochs=1)
+    model.fit(as_matrix(ROWS))
+    grey = ROWS.copy()
+    grey[0, 0] = 0.5
+    with pytest.raises(ValueError, match="draws bits for values between 0 and 1"):
+        model.fit(as_matrix(grey))
 
 
 def test_lbfgs_refuses_chunks():
