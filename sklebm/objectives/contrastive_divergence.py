@@ -63,7 +63,7 @@ class ContrastiveDivergence(ClosedFormObjective):
         field = torch.cat([field_data, field_model])
         mean = torch.cat([mean_data, energy.hidden.mean(field_model)])
         signs = signs_of(len(x), len(v), x)
-        return *energy.free_energy_gradients(stack(x, v), signs, field, mean), state
+        return *energy.free_energy_gradients(torch.cat([x, v]), signs, field, mean), state
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,12 @@ class PersistentContrastiveDivergence(ClosedFormObjective):
         for _ in range(self.n_gibbs_steps - 1):
             v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
         # Data and chains share one product with the weights, the costly part of a step.
-        visible = stack(x, v)
+        visible = torch.cat([x, v])
         field = energy.hidden_field(visible)
         mean = energy.hidden.mean(field)
         state = {"hidden": energy.hidden.draw(mean[len(x) :], generator)}
         signs = signs_of(len(x), len(v), x)
         return *energy.free_energy_gradients(visible, signs, field, mean), state
-
-
-def stack(x: Tensor, v: Tensor) -> Tensor:
-    """The rows of x, then those of v; torch.cat would copy them on one thread."""
-    both = x.new_empty(len(x) + len(v), x.shape[1])
-    both[: len(x)] = x
-    both[len(x) :] = v
-    return both
 
 
 def signs_of(n_data: int, n_model: int, like: Tensor) -> Tensor:

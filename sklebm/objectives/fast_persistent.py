@@ -25,7 +25,6 @@ from sklebm.objectives.contrastive_divergence import (
     NEEDS,
     PersistentContrastiveDivergence,
     signs_of,
-    stack,
 )
 
 _KEPT = 19 / 20
@@ -83,7 +82,7 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
         v = fast.draw_visible(state["hidden"], generator)
         for _ in range(self.n_gibbs_steps - 1):
             v = fast.draw_visible(fast.draw_hidden(v, generator), generator)
-        visible = stack(x, v)
+        visible = torch.cat([x, v])
         field = energy.hidden_field(visible)
         mean = energy.hidden.mean(field)
         signs = signs_of(len(x), len(v), x)

@@ -13,7 +13,7 @@ from sklebm.inference import parallel_tempering
 from sklebm.inference.tempered_path import TemperedPath
 from sklebm.objectives.base import ObjectiveState, check_count
 from sklebm.objectives.closed_form import ClosedFormObjective
-from sklebm.objectives.contrastive_divergence import NEEDS, signs_of, stack
+from sklebm.objectives.contrastive_divergence import NEEDS, signs_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
         for _ in range(self.n_gibbs_steps):
             ladders, _info = parallel_tempering.step(generator, ladders, path)
         v = ladders.visible[0]
-        visible = stack(x, v)
+        visible = torch.cat([x, v])
         field = energy.hidden_field(visible)
         signs = signs_of(len(x), len(v), x)
         value, gradients = energy.free_energy_gradients(
