@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from sklebm.training.architecture import (
     build_user_module,
     check_arrays,
     check_image_shape,
+    check_record,
     check_sizes,
     check_user_module,
     same_record,
@@ -87,9 +89,9 @@ class AutoencoderEstimator(GradientEstimator):
         with seeded(seed):
             return self._assemble(architecture)
 
+    @abstractmethod
     def _assemble(self, architecture: dict[str, Any]) -> Any:
-        """The energy; built-in networks are on the meta device."""
-        raise NotImplementedError
+        """Return the energy; built-in networks are on the meta device."""
 
     def _make_encoder(self, architecture: dict[str, Any], n_outputs: int, last: str) -> nn.Module:
         if self.encoder is not None:
@@ -118,7 +120,8 @@ class AutoencoderEstimator(GradientEstimator):
             tied_to=tied_to,
         )
 
-    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        mean = means.float()
         architecture = self._architecture(len(mean))
         seed = purpose_seed(generator.initial_seed(), "modules")
         energy = self._build(architecture, seed)
@@ -210,14 +213,10 @@ class AutoencoderEstimator(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
-        different = same_record(self._architecture(self.n_features_in_), self.architecture_)
-        if different:
-            raise ValueError(
-                f"{type(self).__name__}.architecture_ differs from the parameters in "
-                f"{', '.join(different)}: if they were changed after fit, fit again."
-            )
+        name = type(self).__name__
+        check_record(self._architecture(self.n_features_in_), self.architecture_, name)
         energy = self._build(self.architecture_, None)
-        check_arrays(energy, self.weights_, type(self).__name__)
+        check_arrays(energy, self.weights_, name)
 
     def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
         energy.eval()

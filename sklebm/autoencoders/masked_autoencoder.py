@@ -9,6 +9,7 @@ import torch
 
 from sklebm._private import Interval
 from sklebm._random import RandomState
+from sklebm._rows import Rows
 from sklebm.autoencoders._deterministic import DeterministicAutoencoder
 from sklebm.autoencoders._estimator import row_shape
 from sklebm.energies.masked import MaskedReconstructionEnergy, patch_numbers
@@ -209,9 +210,9 @@ class MaskedAutoencoder(DeterministicAutoencoder):
             networks.encoder, networks.decoder, patches, architecture["masked_fraction"]
         )
 
-    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
-        energy = super()._initial_energy(mean, n_rows, generator)
-        energy.filling.copy_(mean)
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        energy = super()._initial_energy(rows, means, generator)
+        energy.filling.copy_(means)
         return energy
 
     def _objective(self, energy: Any) -> Objective:

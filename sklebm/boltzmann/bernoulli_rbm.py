@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sklebm._random import RandomState
+from sklebm._rows import Rows
 from sklebm.boltzmann._binary import BinaryVisible
 from sklebm.energies import Bernoulli, BilinearEnergy
 from sklebm.inference.ais import base_rate_bias
@@ -187,13 +188,14 @@ class BernoulliRBM(BinaryVisible):
         self.device = device
 
     def _initial_energy(
-        self, mean: torch.Tensor, n_rows: int, generator: torch.Generator
+        self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> BilinearEnergy:
         # Small random weights break the symmetry between hidden units; the visible biases start
         # at the base rate, so that the weights need not learn it (Hinton, 2010, section 8).
-        weights = 0.01 * torch.randn(self.n_components, len(mean), generator=generator)
+        weights = 0.01 * torch.randn(self.n_components, len(means), generator=generator)
         hidden = Bernoulli(torch.zeros(self.n_components))
-        return BilinearEnergy(Bernoulli(base_rate_bias(mean, n_rows)), hidden, weights)
+        visible = Bernoulli(base_rate_bias(means.float(), len(rows)))
+        return BilinearEnergy(visible, hidden, weights)
 
     def _energy(self, device: torch.device) -> BilinearEnergy:
         visible, hidden, weights = (

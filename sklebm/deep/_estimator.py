@@ -33,6 +33,7 @@ from sklebm.training.architecture import (
     build_user_module,
     check_arrays,
     check_image_shape,
+    check_record,
     check_sizes,
     check_user_module,
     same_record,
@@ -104,7 +105,7 @@ class DeepEnergyEstimator(GradientEstimator):
         shape, activation = _shape(architecture), architecture["activation"]
         return make_encoder(shape, sizes, n_components, activation, "identity")
 
-    def _energy_for(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         covariance = _covariance(rows, means)
         if not bool(torch.isfinite(covariance.float()).all()):
             raise FloatingPointError(
@@ -132,11 +133,8 @@ class DeepEnergyEstimator(GradientEstimator):
             draws = energy.reference.draw(1000, generator)
             log_weights = -energy.free_energy(draws) - energy.reference.log_density(draws)
             energy.log_partition.fill_(float(torch.logsumexp(log_weights, 0)) - math.log(1000))
-        energy.architecture = architecture  # type: ignore[assignment]
+        energy.architecture = architecture
         return energy
-
-    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
-        raise NotImplementedError("a deep energy begins with more than the mean: _energy_for")
 
     def _energy(self, device: torch.device) -> Any:
         with seeded(None):
@@ -145,7 +143,7 @@ class DeepEnergyEstimator(GradientEstimator):
             name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
         }
         energy.load_state_dict(tensors, assign=True)
-        energy.architecture = self.architecture_  # type: ignore[assignment]
+        energy.architecture = self.architecture_
         return energy.eval()
 
     def _assemble(self, architecture: dict[str, Any]) -> DeepEnergy:
@@ -253,15 +251,11 @@ class DeepEnergyEstimator(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
-        different = same_record(self._architecture(self.n_features_in_), self.architecture_)
-        if different:
-            raise ValueError(
-                f"{type(self).__name__}.architecture_ differs from the parameters in "
-                f"{', '.join(different)}: if they were changed after fit, fit again."
-            )
+        name = type(self).__name__
+        check_record(self._architecture(self.n_features_in_), self.architecture_, name)
         with seeded(None):
             energy = self._assemble(self.architecture_)
-        check_arrays(energy, self.weights_, type(self).__name__)
+        check_arrays(energy, self.weights_, name)
 
     def _floats_of(self, architecture: dict[str, Any]) -> int:
         hidden = n_activations(_shape(architecture), architecture["hidden_sizes"].tolist())

@@ -7,7 +7,7 @@ g(x) = x it is a Gaussian restricted Boltzmann machine.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class DeepEnergy(nn.Module):
 
     #: What the rows are, for objectives that ask.
     domain = "real"
+    #: What the network follows from, set by the estimator that built it.
+    architecture: dict[str, Any]
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sklebm.energies.units import softplus
+from sklebm.energies.units import draw_bits, softplus
 
 _LOG_2PI = math.log(2.0 * math.pi)
 #: The least standard deviation, relative to that of the data: a density on a line has none.
@@ -42,8 +42,7 @@ class BernoulliLikelihood(nn.Module):
 
     def draw(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         """A row of 0 and 1 for each decoded row."""
-        mean = self.mean(decoded)
-        return torch.empty_like(mean).uniform_(generator=generator).lt_(mean)
+        return draw_bits(self.mean(decoded), generator)
 
 
 class GaussianLikelihood(nn.Module):

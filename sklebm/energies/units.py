@@ -19,6 +19,13 @@ def softplus(x: Tensor) -> Tensor:
     return nn.functional.softplus(x, threshold=40.0)
 
 
+def draw_bits(probability: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent bits that are 1 with the given probabilities, as floating-point 0 and 1."""
+    # Comparing uniform numbers in place is one kernel, and unlike torch's own Bernoulli sampler it
+    # neither raises nor poisons a CUDA context when a probability is NaN.
+    return torch.empty_like(probability).uniform_(generator=generator).lt_(probability)
+
+
 class Bernoulli(nn.Module):
     r"""Units in {0, 1}: Gamma(f) = log(1 + e^f), mean Gamma'(f) = 1 / (1 + e^-f).
 
@@ -58,10 +65,7 @@ class Bernoulli(nn.Module):
 
     def draw(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """States with the given means, as floating-point 0 and 1."""
-        # Comparing uniform numbers in place is one kernel, and unlike torch's own Bernoulli
-        # sampler it neither raises nor poisons a CUDA context when a mean is NaN.
-        uniform = torch.empty_like(mean).uniform_(generator=generator)
-        return uniform.lt_(mean)
+        return draw_bits(mean, generator)
 
 
 class Gaussian(nn.Module):

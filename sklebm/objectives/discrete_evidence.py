@@ -22,8 +22,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from sklebm.energies.units import draw_bits
 from sklebm.objectives.base import ObjectiveState
-from sklebm.objectives.evidence import WeightedBound, check_number, draw_binary
+from sklebm.objectives.evidence import WeightedBound, check_number
 
 DiscreteGradient = Literal["auto", "enumeration", "score_function", "relaxed"]
 #: Most latents whose states "auto" enumerates, and most that can be enumerated at all.
@@ -72,7 +73,7 @@ class DiscreteEvidenceLowerBound(WeightedBound):
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of beta KL - E_q log p(x | z)."""
         if self.binarize:
-            x = draw_binary(x, generator)
+            x = draw_bits(x, generator)
         q = energy.posterior(x)
         divergence, state = self.weighted(q.divergence(), state)
         how = self.discrete_gradient

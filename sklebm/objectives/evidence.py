@@ -20,14 +20,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sklebm.energies.units import draw_bits
 from sklebm.objectives.base import Objective, ObjectiveState, check_count
 
 _NEEDS = ("posterior", "reparametrize", "log_likelihood")
-
-
-def draw_binary(x: Tensor, generator: torch.Generator) -> Tensor:
-    """0 and 1 with the probabilities x, drawn anew at every call."""
-    return torch.empty_like(x).uniform_(generator=generator).lt_(x)
 
 
 def check_number(part: Objective, name: str, *, positive: bool) -> None:
@@ -120,7 +116,7 @@ class EvidenceLowerBound(WeightedBound):
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of beta KL - E_q log p(x | z)."""
         if self.binarize:
-            x = draw_binary(x, generator)
+            x = draw_bits(x, generator)
         q = energy.posterior(x)
         shape = (len(x),) if self.n_samples == 1 else (self.n_samples, len(x))
         z = energy.reparametrize(q, energy.draw_noise(*shape, generator=generator, like=x))
@@ -157,7 +153,7 @@ class ImportanceWeightedBound(Objective):
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of -log (1/K) sum_k w_k."""
         if self.binarize:
-            x = draw_binary(x, generator)
+            x = draw_bits(x, generator)
         q = energy.posterior(x)
         noise = energy.draw_noise(self.n_samples, len(x), generator=generator, like=x)
         z = energy.reparametrize(q, noise)

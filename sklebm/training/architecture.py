@@ -61,6 +61,16 @@ def same_record(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def check_record(expected: Mapping[str, Any], fitted: Mapping[str, Any], owner: str) -> None:
+    """Raise ValueError if the parameters no longer describe the fitted network."""
+    different = same_record(expected, fitted)
+    if different:
+        raise ValueError(
+            f"{owner}.architecture_ differs from the parameters in {', '.join(different)}: if they "
+            "were changed after fit, fit again."
+        )
+
+
 def check_arrays(network: nn.Module, arrays: Mapping[str, Any], owner: str) -> None:
     """Raise ValueError unless ``arrays`` are the parameters and buffers of ``network``."""
     expected = network.state_dict()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import scipy.sparse
@@ -58,12 +58,8 @@ class GradientEstimator(EnergyEstimator):
     # ------------------------------------------------------------------ what a model supplies
 
     @abstractmethod
-    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
-        """Return the energy before training, on the CPU, given the mean of the first rows."""
-
-    def _energy_for(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
-        """``_initial_energy``; for models that begin with more of the rows than their mean."""
-        return self._initial_energy(means.float(), len(rows), generator)
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        """Return the energy before training, on the CPU; ``means`` are those of the rows."""
 
     @abstractmethod
     def _export(self, energy: Any) -> dict[str, Any]:
@@ -99,6 +95,11 @@ class GradientEstimator(EnergyEstimator):
         means = _feature_means(rows)
         training = self._start(rows, means, seed, resume=self.warm_start and self._is_fitted())
         x, held_out = self._split(self._training_rows(rows), seed, rows.device)
+        if self._optimizer_choice().uses_closure:
+            values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
+            if training.objective.varies_on(values):
+                name = type(training.objective).__name__
+                self._refuse_line_search(f"{name} draws bits for values between 0 and 1")
         seen = {"feature_means_": means.numpy(), "n_samples_seen_": len(rows)}
         course = Course(self, training, held_out, seed, progress, seen)
         with overflow_is_divergence(self):
@@ -180,18 +181,21 @@ class GradientEstimator(EnergyEstimator):
                 tensor.data = tensor.data.clone()
         else:
             generator = make_generator(seed, "parameters")
-            energy = self._energy_for(rows, means, generator).to(device)
+            energy = self._initial_energy(rows, means, generator).to(device)
         objective = self._objective(energy)
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
-            raise ValueError(
-                f"optimizer={self.optimizer!r} needs a loss that does not change between calls, "
-                f'but {type(objective).__name__} samples: use another optimizer, such as "sgd".'
-            )
+            self._refuse_line_search(f"{type(objective).__name__} samples")
         negatives = make_generator(seed, "negatives", index=n_calls, device=device)
         state = import_objective(objective, self.training_state_, device) if resume else {}
         if not state:
             state = objective.init_state(energy, self.batch_size, negatives)
         return EnergyTraining(energy, objective, state, negatives)
+
+    def _refuse_line_search(self, reason: str) -> NoReturn:
+        raise ValueError(
+            f"optimizer={self.optimizer!r} needs a loss that does not change between calls, but "
+            f'{reason}: use another optimizer, such as "sgd".'
+        )
 
     def _check_resumable(self, rows: Rows) -> None:
         """Refuse to go on from parameters of another shape; models extend it."""
