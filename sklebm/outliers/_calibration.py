@@ -13,6 +13,7 @@ from sklearn.base import OutlierMixin
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from sklebm._arrays import to_numpy
 from sklebm._random import draw_seed
 from sklebm.outliers._conformal import (
     benjamini_hochberg,
@@ -20,7 +21,6 @@ from sklebm.outliers._conformal import (
     check_level,
     conformal_p_values,
 )
-from sklebm.outliers._members import to_numpy
 
 Indices = NDArray[np.int64]
 

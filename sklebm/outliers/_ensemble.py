@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from sklebm._arrays import to_numpy
 from sklebm._rows import Rows, open_rows, resolve_device, row_slices
 from sklebm.outliers._composition import MemberComposition
 from sklebm.outliers._default import (
@@ -21,7 +22,7 @@ from sklebm.outliers._default import (
     robust_scale,
     signed_root_scores,
 )
-from sklebm.outliers._members import checked_scores, given_members, to_numpy
+from sklebm.outliers._members import checked_scores, given_members
 from sklebm.outliers._surprise import log_rank, training_quantiles
 
 _FLOATS_PER_VALUE = 16  # temporary numbers of the normal scores and the members, per value

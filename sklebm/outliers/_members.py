@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from sklearn.base import clone
 
+from sklebm._arrays import to_numpy
 from sklebm._private import InvalidParameterError
 
 _EXAMPLES = (
@@ -82,10 +81,3 @@ def checked_vector(name: str, member: Any, scores: Any, *, finite: bool = False)
             f"row {int(bad.argmax())}. Scale X, or choose an estimator with finite scores."
         )
     return scores
-
-
-def to_numpy(scores: Any) -> NDArray[Any]:
-    """Scores on the host, whichever library holds them."""
-    if isinstance(scores, torch.Tensor):
-        scores = scores.detach().cpu()
-    return np.asarray(scores)

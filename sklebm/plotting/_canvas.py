@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 # M. Okabe and K. Ito, "Color universal design", 2008; black comes last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
@@ -19,8 +16,3 @@ def new_axes(ax: Any, width: float, height: float) -> Any:
 
     _, ax = plt.subplots(figsize=(width, height), layout="constrained")
     return ax
-
-
-def to_numpy(values: Any) -> NDArray[Any]:
-    """An array on the host, also of a tensor."""
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)

@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm.plotting._canvas import new_axes, to_numpy
+from sklebm._arrays import to_numpy
+from sklebm.plotting._canvas import new_axes
 
 
 class EnergyLandscapeDisplay:

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm.plotting._canvas import new_axes, to_numpy
+from sklebm._arrays import to_numpy
+from sklebm.plotting._canvas import new_axes
 
 
 class LatentDisplay:
@@ -148,8 +149,8 @@ def _draw_labels(ax: Any, points: Any, y: Any, style: dict[str, Any]) -> None:
     from matplotlib import colormaps
 
     labels = np.unique(y)
-    # Lightness rises through cividis and viridis, so labels differ without colour as well; a marker
-    # for every third helps where neighbours are close.
+    # Lightness rises through viridis, so labels differ without colour as well; three markers in
+    # turn tell neighbours apart.
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(labels)))
     for index, (label, colour) in enumerate(zip(labels, colours, strict=True)):
         kept, marker = y == label, "osD"[index % 3]

@@ -1,0 +1,15 @@
+"""Arrays of any library as NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_numpy(values: Any) -> NDArray[Any]:
+    """An array on the host, also of a tensor on a GPU or one with a gradient."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values)
