@@ -8,6 +8,7 @@ directions A, to first order in it: B <- B - A L_A^-1 (A' C B).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def principal_axes(covariance: Tensor, resolution: float) -> tuple[Tensor, Tenso
 
     Variances below ``resolution`` times the largest are rounding and returned as exactly 0.
     """
-    variances, vectors = torch.linalg.eigh(covariance)
+    variances, vectors = _eigh(covariance)
     largest = float(variances[-1])
     tolerance = resolution * largest
     for level in _LEVELS:
@@ -34,6 +35,15 @@ def principal_axes(covariance: Tensor, resolution: float) -> tuple[Tensor, Tenso
     return variances.flip(0), vectors.flip(1).T
 
 
+def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors. NumPy's LAPACK takes half the time of torch's."""
+    if symmetric.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(symmetric)
+        return values, vectors
+    arrays = np.linalg.eigh(symmetric.numpy())
+    return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
+
+
 def _refine(
     covariance: Tensor, variances: Tensor, vectors: Tensor, n_small: int
 ) -> tuple[Tensor, Tensor]:
@@ -42,5 +52,5 @@ def _refine(
     leak = (large.T @ (covariance @ small)) / variances[n_small:, None]
     small, _ = torch.linalg.qr(small - large @ leak)
     projected = small.T @ (covariance @ small)
-    exact, rotation = torch.linalg.eigh((projected + projected.T) / 2)
+    exact, rotation = _eigh((projected + projected.T) / 2)
     return torch.cat([exact, variances[n_small:]]), torch.cat([small @ rotation, large], dim=1)
