@@ -5,7 +5,7 @@ centres and tolerance; faiss, which knows no tolerance, is given Lloyd's number 
 quality is the inertia of the final centres, recomputed in double precision. Needs the folder of
 ``SKLEBM_DATA`` with ``mnist.npz``, and faiss (``pip install faiss-cpu``).
 
-    python benchmarks/bench_kmeans.py [--threads 2] [--repeats 2]
+    python benchmarks/bench_kmeans.py [--threads 2] [--repeats 2] [--batches]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from _common import save_results, set_threads, timed_ratio
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 
@@ -103,14 +103,50 @@ def compare(title, X, k, options):
     return rows
 
 
+def compare_batches(options):
+    """Mini-batches of both libraries, from seeds of their own, beside all rows at once."""
+    X = load_digits()
+    settings = {"n_clusters": 256, "random_state": 0}
+    models = {"sklebm, all rows": EnergyKMeans(**settings)}
+    for size in (1024, 4096):
+        models[f"scikit-learn, {size}"] = MiniBatchKMeans(batch_size=size, n_init=1, **settings)
+        models[f"sklebm, {size}"] = EnergyKMeans(batch_size=size, **settings)
+        models[f"sklebm, {size}, tol 1e-3"] = EnergyKMeans(batch_size=size, tol=1e-3, **settings)
+    EnergyKMeans(256, max_iter=2).fit(X)  # compiles
+    calls = {name: (lambda model=model: model.fit(X)) for name, model in models.items()}
+    timings = timed_ratio(calls, reference="sklebm, all rows", repeats=options.repeats, warmups=0)
+    least = inertia(X, models["sklebm, all rows"].cluster_centers_)
+    rows = []
+    for name, timing in timings.items():
+        excess = inertia(X, models[name].cluster_centers_) / least - 1.0
+        passes = int(models[name].n_iter_)
+        row = [name, passes, round(timing.median, 2), round(timing.ratio, 2), f"{excess:+.1e}"]
+        print(*row, sep="\t", flush=True)
+        rows.append(row)
+    save_results(
+        "kmeans_mini_batch",
+        "Mini-batch k-means on MNIST",
+        ["library, batch", "passes", "seconds", "ratio to all rows", "inertia"],
+        rows,
+        command=COMMAND + " --batches",
+        notes="60,000 x 784 float32, K = 256, seeding included, each with its own k-means++. "
+        "Inertia: relative to all rows at once, recomputed in float64. Both libraries with their "
+        f"own stopping rules. {options.threads} threads, median of {options.repeats} rounds.",
+    )
+
+
 def main():
     """Time all, compare what they reach, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--batches", action="store_true", help="mini-batches only")
     options = parser.parse_args()
     set_threads(options.threads)
     warnings.simplefilter("ignore", ConvergenceWarning)
+    if options.batches:
+        compare_batches(options)
+        return
     rows = compare("blobs, std 1", blobs(1.0), 1000, options)
     rows += compare("blobs, std 5", blobs(5.0), 1000, options)
     rows += compare("MNIST", load_digits(), 256, options)

@@ -281,6 +281,7 @@ ENTRIES: dict[str, Entry] = {
             {"output": "responsibility"},
             {"output": "triangle"},
             {"n_init": 3, "tol": 0.0},
+            {"batch_size": 40},
         ),
         free_energy=prototype_free_energy,
     ),

@@ -6,6 +6,7 @@ Weights and repetition are equivalent everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,25 +27,32 @@ def lloyd_step(
     Returns the labels under ``centers``, the new centres and the clusters' weights. A cluster
     without rows moves onto the row that is farthest from its centre.
     """
-    energy = PrototypeEnergy(centers)
-    n_clusters = len(centers)
     # Single-precision sums of rows that lie far from zero would lose their differences.
     origin = centers.mean(dim=0)
-    labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    sums = torch.zeros(centers.shape, dtype=torch.float64, device=x.device)
-    counts = torch.zeros(n_clusters, dtype=torch.float64, device=x.device)
-    for part in parts:
-        chunk = x[part]
-        label = energy.assign(chunk)
-        labels[part] = label
-        counts.index_add_(0, label, weights[part])
-        sums += _grouped_sums(chunk - origin, label, weights[part], n_clusters)
+    labels, sums, counts = assign_and_add(x, weights, centers, origin, parts)
     means = sums / counts.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
     new = (means + origin).to(centers.dtype)
     empty = (counts <= 0).nonzero().flatten()
     if len(empty):
         new, _ = relocate(x, weights, new, empty, parts)
     return labels, new, counts
+
+
+def assign_and_add(
+    x: Tensor, weights: Tensor, centers: Tensor, origin: Tensor, parts: Slices
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels of the rows, their weighted sums around ``origin``, and the weights, by centre."""
+    energy = PrototypeEnergy(centers)
+    labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
+    sums = torch.zeros(centers.shape, dtype=torch.float64, device=x.device)
+    counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
+    for part in parts:
+        chunk = x[part]
+        label = energy.assign(chunk)
+        labels[part] = label
+        counts.index_add_(0, label, weights[part])
+        sums += _grouped_sums(chunk - origin, label, weights[part], len(centers))
+    return labels, sums, counts
 
 
 class Fit(NamedTuple):
@@ -59,6 +67,7 @@ class Fit(NamedTuple):
 class Search(Protocol):
     """Lloyd's algorithm on rows that it holds."""
 
+    @property
     def mean_variance(self) -> float:
         """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
 
@@ -75,6 +84,7 @@ class Lloyd:
     def __init__(self, x: Tensor, weights: Tensor, parts: Slices) -> None:
         self._x, self._weights, self._parts = x, weights, parts
 
+    @cached_property
     def mean_variance(self) -> float:
         """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
         return mean_variance(self._x, self._weights, self._parts)
@@ -100,13 +110,14 @@ class Lloyd:
 
 
 def lloyd_steps(
-    search: Search, centers: Tensor, limit: float
+    search: Search, centers: Tensor, tol: float
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """Lloyd's algorithm from ``centers``: yields labels, the centres they led to, and "settled".
 
-    It has settled when the squared shift of all centres falls to ``limit``, or when no label
-    changes.
+    It has settled when the squared shift of all centres falls to ``tol`` times the mean variance of
+    the features, or when no label changes.
     """
+    limit = tol * search.mean_variance
     previous: Tensor | None = None
     while True:
         labels, moved = search.step(centers)

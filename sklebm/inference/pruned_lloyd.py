@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -258,6 +259,7 @@ class PrunedLloyd:
             float((copies.numpy() * left_out).sum()),
         )
 
+    @cached_property
     def mean_variance(self) -> float:
         """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
         n_rows, n_features = self._rows.shape

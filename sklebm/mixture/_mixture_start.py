@@ -98,7 +98,7 @@ def start_mixture(
     elif estimator.init == "kmeans":
         centers = seed_centers(x, weights, k, parts, generator)
         search = start_lloyd(x, weights, centers, parts)
-        steps = lloyd_steps(search, centers, _KMEANS_TOL * search.mean_variance())
+        steps = lloyd_steps(search, centers, _KMEANS_TOL)
         for _ in range(_KMEANS_STEPS):
             labels, centers, settled = next(steps)
             if settled:

@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrototypeEnergy
+from sklebm.inference.lloyd import Search
 
 # The variance of a model that fits its rows exactly, as a fraction of the rows' mean variance.
 _RELATIVE_FLOOR = 1e-6
@@ -44,6 +45,29 @@ class PrototypeEstimator(EnergyEstimator):
         beta = 0.5 / variance
         log_z = math.log(self.n_clusters) + 0.5 * n_features * math.log(2 * math.pi * variance)
         return {"noise_variance_": variance, "beta_": beta, "log_partition_": log_z}
+
+    def _state(
+        self,
+        search: Search,
+        centers: torch.Tensor,
+        weights: torch.Tensor,
+        n_iter: int,
+    ) -> dict[str, Any]:
+        """Every fitted attribute for the given centres; labels agree with ``predict``."""
+        # Weights count as copies of a row; weights that only sum to one count as one copy each.
+        copies = weights * max(1.0, float((weights > 0).sum() / weights.sum()))
+        fit = search.measure(centers, copies)
+        expected, n_features = fit.leave_one_out, centers.shape[1]
+        # A single row has nothing else to be compared with.
+        variance = expected / float(copies.sum()) / n_features if math.isfinite(expected) else 0.0
+        return {
+            "cluster_centers_": centers.cpu().numpy(),
+            "labels_": fit.labels.to(torch.int32).cpu().numpy(),
+            "cluster_counts_": fit.counts.cpu().numpy(),
+            "inertia_": fit.inertia,
+            "n_iter_": n_iter,
+            **self._density(variance, n_features, search.mean_variance),
+        }
 
     def _state_spec(self) -> Spec:
         return {

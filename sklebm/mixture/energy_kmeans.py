@@ -2,7 +2,6 @@ r"""E(x, z) = \|x - z W\|^2, z one-hot; F_beta(x) = -1/beta log sum_k exp(-beta 
 
 from __future__ import annotations
 
-import math
 import warnings
 from functools import partial
 from numbers import Integral, Real
@@ -17,9 +16,10 @@ from sklearn.utils import check_array
 from sklebm._private import Interval, StrOptions, check_sample_weight, fit_context
 from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import Rows
+from sklebm._rows import Rows, row_slices
 from sklebm.base import EnergyEstimator
-from sklebm.inference.lloyd import Search, lloyd_steps, online_pass
+from sklebm.inference.lloyd import Lloyd, lloyd_steps, online_pass
+from sklebm.inference.mini_batch_lloyd import RandomBatches, mini_batch_steps
 from sklebm.inference.pruned_lloyd import start_lloyd
 from sklebm.inference.seeding import seed_centers
 from sklebm.mixture._prototype_estimator import PrototypeEstimator
@@ -50,7 +50,11 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         Most Lloyd iterations of one run.
     tol : float, default=1e-4
         A run ends when the squared shift of all centres falls to ``tol`` times the mean variance
-        of the features, or when no assignment changes.
+        of the features, or when no assignment changes; with ``batch_size``, when a pass lowers the
+        inertia by less than the fraction ``tol``.
+    batch_size : int or None, default=None
+        None follows Lloyd's algorithm on all rows. A number takes random batches of as many rows
+        [6]_, and an iteration is one pass: fewer passes to a slightly larger inertia.
     output : {"distance", "onehot", "responsibility", "triangle"}, default="distance"
         What ``transform`` returns for each prototype: the distance; the one-hot code; the
         posterior p(z | x) at ``beta_``; or max(0, mean distance - distance), a sparse code that
@@ -111,6 +115,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
        feature learning", AISTATS 2011 (the triangle code).
     .. [4] Y. Ding et al., "Yinyang k-means", ICML 2015.
     .. [5] G. Hamerly, "Making k-means even faster", SDM 2010.
+    .. [6] D. Sculley, "Web-scale k-means clustering", WWW 2010.
 
     Examples
     --------
@@ -133,6 +138,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "output": [StrOptions({"distance", "onehot", "responsibility", "triangle"})],
         "random_state": ["random_state"],
     }
@@ -145,6 +151,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         n_init: int = 1,
         max_iter: int = 300,
         tol: float = 1e-4,
+        batch_size: int | None = None,
         output: Output = "distance",
         random_state: RandomState = None,
         device: str | torch.device = "auto",
@@ -154,6 +161,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.batch_size = batch_size
         self.output = output
         self.random_state = random_state
         self.device = device
@@ -226,14 +234,22 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         progress: Progress,
     ) -> dict[str, Any]:
         parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
-        centers = self._initial_centers(x, weights, parts, generator)
-        search = start_lloyd(x, weights, centers, parts)
-        spread = search.mean_variance()
-        steps = lloyd_steps(search, centers, self.tol * spread)
+        if self.batch_size is None:
+            centers = self._initial_centers(x, weights, parts, generator)
+            search = start_lloyd(x, weights, centers, parts)
+            steps = lloyd_steps(search, centers, self.tol)
+        else:
+            batches = RandomBatches(x, weights, parts, generator)
+            # Seeding on all rows would take longer than the passes.
+            some = batches.draw(max(3 * self.batch_size, 10 * self.n_clusters))[0]
+            few = row_slices(len(some), 3 * x.shape[1] + 2 * self.n_clusters)
+            centers = self._initial_centers(x[some], weights[some], few, generator)
+            search = Lloyd(x, weights, parts)
+            steps = mini_batch_steps(x, weights, centers, batches, self.batch_size, self.tol)
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             _, centers, settled = next(steps)
-            state = partial(self._state, search, centers, weights, spread, n_iter)
+            state = partial(self._state, search, centers, weights, n_iter)
             if progress.end(state) or settled:
                 break
         return state()
@@ -250,30 +266,6 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
                 f"{x.shape[1]} features need shape {(self.n_clusters, x.shape[1])}."
             )
         return torch.from_numpy(init.copy()).to(x)
-
-    def _state(
-        self,
-        search: Search,
-        centers: torch.Tensor,
-        weights: torch.Tensor,
-        spread: float,
-        n_iter: int,
-    ) -> dict[str, Any]:
-        """Every fitted attribute for the given centres; labels agree with ``predict``."""
-        # Weights count as copies of a row; weights that only sum to one count as one copy each.
-        copies = weights * max(1.0, float((weights > 0).sum() / weights.sum()))
-        fit = search.measure(centers, copies)
-        expected, n_features = fit.leave_one_out, centers.shape[1]
-        # A single row has nothing else to be compared with.
-        variance = expected / float(copies.sum()) / n_features if math.isfinite(expected) else 0.0
-        return {
-            "cluster_centers_": centers.cpu().numpy(),
-            "labels_": fit.labels.to(torch.int32).cpu().numpy(),
-            "cluster_counts_": fit.counts.cpu().numpy(),
-            "inertia_": fit.inertia,
-            "n_iter_": n_iter,
-            **self._density(variance, n_features, spread),
-        }
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         x = rows.to_numpy().astype(np.float64, copy=False)

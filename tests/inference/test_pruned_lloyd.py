@@ -114,7 +114,7 @@ def test_the_scale_of_the_tolerance():
     weights = np.random.default_rng(3).uniform(size=len(DIGITS))
     plain, pruned, _ = both(DIGITS + 1e3, 20, weights=weights)
     expected = mean_variance(plain._x, plain._weights, plain._parts)
-    assert pruned.mean_variance() == pytest.approx(expected, rel=1e-10)
+    assert pruned.mean_variance == pytest.approx(expected, rel=1e-10)
 
 
 def test_overflow_is_an_error():
