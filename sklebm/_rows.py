@@ -7,6 +7,7 @@ streams a row-wise function over them in chunks bounded by scikit-learn's ``work
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
@@ -284,6 +285,22 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         "can't allocate memory" in str(error)  # torch's CPU allocator has no class of its own
     )
+
+
+@contextlib.contextmanager
+def advice_on_memory(name: str, X: Any) -> Iterator[None]:
+    """Turn a lack of memory, wherever it showed, into a MemoryError that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        shape = tuple(getattr(X, "shape", ())) or f"({len(X)}, ...)"
+        raise MemoryError(
+            f"{name}.fit ran out of memory on X of shape {shape}: choose a smaller model or batch, "
+            f"or pass fewer rows. The estimator was left as it was. ({reason})"
+        ) from error
 
 
 def _smaller_chunk(error: Exception, rows: int, what: str) -> int:

@@ -64,6 +64,21 @@ def fitted_attributes(estimator: Any) -> dict[str, Any]:
     }
 
 
+def first_broken(values: Mapping[str, Any], prefix: str = "") -> str | None:
+    """Name of the first number or array with NaN or infinity in it, also in dictionaries."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found: str | None = None
+        if isinstance(value, Mapping):
+            found = first_broken(value, f"{name}.")
+        elif isinstance(value, (float, np.ndarray, np.floating)):
+            array = np.asarray(value)
+            found = name if array.dtype.kind == "f" and not np.isfinite(array).all() else None
+        if found is not None:
+            return found
+    return None
+
+
 def check_input_names(estimator: Any) -> None:
     """Raise ValueError unless ``n_features_in_`` and ``feature_names_in_`` are well formed."""
     name, attributes = type(estimator).__name__, vars(estimator)

@@ -32,8 +32,14 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._pickling import VersionedPickle
 from sklebm._private import fit_context
 from sklebm._progress import Progress
-from sklebm._rows import Rows, is_out_of_memory, open_rows, resolve_device
-from sklebm._state import Spec, check_attributes, check_input_names, fitted_attributes
+from sklebm._rows import Rows, advice_on_memory, open_rows, resolve_device
+from sklebm._state import (
+    Spec,
+    check_attributes,
+    check_input_names,
+    first_broken,
+    fitted_attributes,
+)
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
@@ -41,6 +47,10 @@ DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
 
 def _has_partial_fit(estimator: Any) -> bool:
     return hasattr(estimator, "_partial_fit")
+
+
+def _keeps_training_state(estimator: Any) -> bool:
+    return bool(estimator._continues_from)
 
 
 class EnergyEstimator(
@@ -68,6 +78,7 @@ class EnergyEstimator(
     _min_rows_fit = 1
     _computes_in_double = False  # row-wise methods upcast each chunk to float64
     _step_name = "iteration"
+    _continues_from = ""  # the fitted attribute that only further training needs, if there is one
 
     device: str | torch.device
 
@@ -111,6 +122,22 @@ class EnergyEstimator(
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted())
 
+    @available_if(_keeps_training_state)
+    def drop_training_state(self) -> Self:
+        """Forget what only further training needs, such as optimiser statistics and chains.
+
+        The estimator scores, transforms and samples as before, and its files get smaller.
+        ``partial_fit`` and ``warm_start`` go on from the fitted parameters with new statistics.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        check_is_fitted(self)
+        setattr(self, self._continues_from, {})
+        return self
+
     @abstractmethod
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         """Return every fitted attribute, learnt from ``rows``; change nothing on ``self``."""
@@ -133,24 +160,16 @@ class EnergyEstimator(
         probe = copy.copy(self)
         if first:
             probe.__dict__ = self._unfitted_dict()
-        rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
-        names = {
-            name: value
-            for name, value in vars(probe).items()
-            if name in ("n_features_in_", "feature_names_in_")
-        }
-        progress = Progress(self, X, self._max_steps() if whole else 0, names, self._step_name)
-        progress.begin_fit()
-        try:
+        with advice_on_memory(type(self).__name__, X):
+            rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
+            names = {
+                name: value
+                for name, value in vars(probe).items()
+                if name in ("n_features_in_", "feature_names_in_")
+            }
+            progress = Progress(self, X, self._max_steps() if whole else 0, names, self._step_name)
+            progress.begin_fit()
             state = step(rows, progress, **data)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryError(
-                f"{type(self).__name__}.fit ran out of memory on {len(rows)} rows of "
-                f"{rows.shape[1]} features: choose a smaller model or batch, or pass fewer rows. "
-                f"The estimator was left as it was. ({str(error).splitlines()[0]})"
-            ) from error
         _check_state(type(self).__name__, state, rows)
         progress.end_fit(state)
         # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
@@ -230,17 +249,29 @@ class EnergyEstimator(
         check_is_fitted(self)
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         double = self._computes_in_double
-        energy = self._energy(rows.device).to(torch.float64 if double else rows.dtype)
+        try:
+            energy = self._energy(rows.device).to(torch.float64 if double else rows.dtype)
+            answer = rows.map(
+                lambda chunk: function(energy, chunk.double() if double else chunk),
+                floats_per_row=self._floats_per_row(),
+                what=f"{type(self).__name__}.{what}",
+                as_numpy=what == "transform" and self._wants_frames(),
+            )
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            self._refuse_broken_state(what, error)
+            raise
+        if answer.dtype not in (torch.float32, torch.float64, np.float32, np.float64):
+            self._refuse_broken_state(what)  # an index is finite whatever it was computed from
+        return answer
 
-        def apply(chunk: torch.Tensor) -> torch.Tensor:
-            return function(energy, chunk.double() if double else chunk)
-
-        return rows.map(
-            apply,
-            floats_per_row=self._floats_per_row(),
-            what=f"{type(self).__name__}.{what}",
-            as_numpy=what == "transform" and self._wants_frames(),
-        )
+    def _refuse_broken_state(self, what: str, cause: Exception | None = None) -> None:
+        """Raise FloatingPointError if an answer cannot be had because of the fitted attributes."""
+        name = first_broken(fitted_attributes(self))
+        if name is not None:
+            raise FloatingPointError(
+                f"{type(self).__name__}.{what} has no answer: the fitted attribute {name} holds "
+                "NaN or infinity, which fit never leaves there. Fit again, or load an intact file."
+            ) from cause
 
     def _open_latents(self, Z: Any) -> Rows:
         """Validate latents with the same door as X."""
@@ -291,12 +322,11 @@ class EnergyEstimator(
 
 def _check_state(name: str, state: Mapping[str, Any], rows: Rows) -> None:
     """Refuse fitted state with NaN or infinity in it: it would poison every later answer."""
-    for key, value in state.items():
-        array = np.asarray(value) if isinstance(value, (float, np.ndarray, np.floating)) else None
-        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
-            largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
-            raise FloatingPointError(
-                f"{name}.fit got {key} with values that are not finite (largest |X|: "
-                f"{largest:.3g}). Scale X, for example with StandardScaler, and check for "
-                "outliers. The estimator was left as it was."
-            )
+    broken = first_broken(state)
+    if broken is not None:
+        largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
+        raise FloatingPointError(
+            f"{name}.fit got {broken} with values that are not finite (largest |X|: "
+            f"{largest:.3g}). Scale X, for example with StandardScaler, and check for outliers. "
+            "The estimator was left as it was."
+        )

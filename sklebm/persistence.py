@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from sklebm._tensor_file import SUFFIX, digest, read_file, replace_file, to_byte
 __all__ = ["load", "save"]
 
 FORMAT_VERSION = 1
+# From a format to the next: what turns a document of the one into a document of the other. An
+# entry, once released, stays, so that every file ever written can be read.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 _MAX_REASON = 1000  # a file should not fill the terminal with its own text
 _KEYS = {"format_version", "versions", "estimator", "sha256"}
 _RECORDED = {"numpy": np, "scikit-learn": sklearn, "sklebm": sklebm, "torch": torch}
@@ -139,6 +143,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         ):
             raise ValueError("its checksum does not match: it was changed or damaged")
         _warn_if_newer(document["versions"])
+        document = _upgraded(document)
         decoder = Decoder(tensors)
         estimator = decoder.estimator(document["estimator"])
         if decoder.unused:
@@ -178,6 +183,13 @@ def _check_document(document: dict[str, Any]) -> None:
     names = isinstance(versions, dict) and set(versions) == set(_RECORDED)
     if not names or not all(isinstance(item, str) for item in versions.values()):
         raise ValueError(f"its versions are {versions!r}")
+
+
+def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """The document in the present format, step by step."""
+    for version in range(document["format_version"], FORMAT_VERSION):
+        document = UPGRADES[version](document)
+    return document
 
 
 def _warn_if_newer(versions: dict[str, str]) -> None:

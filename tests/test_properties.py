@@ -12,7 +12,8 @@ import torch
 from hypothesis import strategies as st
 
 import sklebm
-from sklebm.energies import PrototypeEnergy, QuadraticEnergy
+from sklebm.energies import PrototypeEnergy, QuadraticEnergy, networks
+from sklebm.objectives import penalties
 from tests.registry import (
     NAMES,
     entry,
@@ -137,6 +138,28 @@ def test_energy_gradients_are_those_of_finite_differences(seed, beta):
     gaussian = QuadraticEnergy(torch.randn(3, **double), directions, variances, 0.3)
     assert torch.autograd.gradcheck(lambda v: prototypes.free_energy(v, beta), x, rtol=1e-5)
     assert torch.autograd.gradcheck(gaussian.free_energy, x, rtol=1e-5)
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**31 - 1),
+    last=st.sampled_from(["sigmoid", "tanh", "relu", "identity"]),
+    scale=st.floats(1e-3, 1e3),
+    target=st.floats(0.01, 0.99),
+)
+def test_penalties_are_never_negative(seed, last, scale, target):
+    """P14, up to rounding, for codes and weights of any size."""
+    generator = torch.Generator().manual_seed(seed)
+    encoder = networks.make_encoder((4,), [5], 3, "tanh", last)
+    encoder.to_empty(device="cpu").double()
+    for parameter in encoder.parameters():
+        parameter.data.normal_(0.0, scale, generator=generator)
+    x = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    z = encoder(x)
+    assert (penalties.jacobian_norm(encoder, x, None)[1] >= 0).all()
+    assert (penalties.l1_penalty(z) >= 0).all()
+    assert (penalties.kl_penalty(torch.sigmoid(z), target) >= -1e-12).all()
+    for function in penalties.COMPLEMENTS:
+        assert (penalties.saturation_penalty(z, function) >= 0).all()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any, Self
 
+import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._random import RandomState, draw_seed
@@ -16,6 +17,7 @@ from sklebm.boltzmann._partition import (
     compute_partition,
     no_partition,
 )
+from sklebm.training.diagnosis import warn_of_collapsed_chains
 from sklebm.training.gradient_estimator import GradientEstimator
 
 
@@ -23,10 +25,25 @@ class LikelihoodEstimator(GradientEstimator):
     """A machine whose normaliser is summed or estimated at the end of ``fit``."""
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        hidden = state["training_state_"].get("objective.hidden")
+        if hidden is not None:
+            self._look_at_chains(energy, hidden, state["feature_means_"])
         if self.log_partition is None:
             return {**state, **no_partition()}
         mean = state["feature_means_"]
         return {**state, **compute_partition(energy, mean, self.log_partition, seed, Effort())}
+
+    def _look_at_chains(self, energy: Any, hidden: Any, mean: Any) -> None:
+        """Compare the spread of the visible units over the chains with that over the rows."""
+        with torch.no_grad():
+            states = torch.from_numpy(hidden).to(energy.weights)
+            of_chains = energy.visible.mean(energy.visible_field(states)).mean(dim=0)
+        warn_of_collapsed_chains(
+            type(self).__name__,
+            float((of_chains * (1.0 - of_chains)).sum()),
+            float((mean * (1.0 - mean)).clip(0.0).sum()),
+            len(hidden),
+        )
 
     def estimate_log_partition(
         self,

@@ -87,7 +87,9 @@ class SparseCoder(CodingEstimator):
     energy_curve_ : ndarray of shape (n_iter_,)
         Mean energy of the rows in each pass, each with the dictionary at its turn.
     online_state_ : dict
-        Sums over codes and rows, from which ``partial_fit`` goes on.
+        Sums over codes and rows, from which ``partial_fit`` goes on. After a ``partial_fit`` that
+        ends within a batch it holds up to eight of the batch's rows, for atoms that may die;
+        ``drop_training_state`` removes them.
     n_iter_ : int
         Passes over the rows, or calls of ``partial_fit``; 0 for a given dictionary.
     n_samples_seen_ : int
@@ -227,7 +229,7 @@ class SparseCoder(CodingEstimator):
         if self.dictionary is not None:
             return self._keep(rows)
         x, fitted = rows.all(), self._is_fitted()
-        if fitted and self.online_state_:
+        if fitted and self.n_iter_:  # none: a dictionary that was given, not learnt
             learner = self._resume(rows.device)
         else:
             learner = self._start(x, draw_seed(self.random_state))
@@ -264,7 +266,13 @@ class SparseCoder(CodingEstimator):
                 "atoms: set it back, or call fit to start again."
             )
         settings = self._settings(self.n_features_in_)
-        return DictionaryLearner.restore(self.online_state_, settings, device)
+        if self.online_state_:
+            return DictionaryLearner.restore(self.online_state_, settings, device)
+        atoms, intercept = (
+            torch.from_numpy(np.array(array)).to(device)
+            for array in (self.components_, self.intercept_)
+        )
+        return DictionaryLearner(atoms, intercept, settings)
 
     def _keep(self, rows: Rows) -> dict[str, Any]:
         """The state around a given dictionary."""

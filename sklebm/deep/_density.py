@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -17,20 +18,41 @@ from sklebm.inference import annealing
 from sklebm.inference.chains import run
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.modes import descend
+from sklebm.training.diagnosis import warn_of_collapsed_chains, warn_of_constant_network
 
 _ADAPTATION = 0.1
+# Rows near the data at which a network is looked at.
+_N_PROBES = 256
+# Proposals that are all refused only if something is wrong.
+_ENOUGH_PROPOSALS = 30
 
 
 class DeepDensity(DeepEnergyEstimator):
     """Row-wise methods, the normaliser, samples and modes."""
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        self._look_at_fit(energy, state, seed)
         wanted = self.log_partition == "ais" or (
             self.log_partition == "auto" and state["log_partition_"] is None
         )
         if self.log_partition is None:
             return {**state, "log_partition_": None}
         return {**state, **_anneal(energy, seed, {})} if wanted else state
+
+    def _look_at_fit(self, energy: Any, state: dict[str, Any], seed: int) -> None:
+        """Warn of a network without influence, and of chains that sit together."""
+        name = type(self).__name__
+        generator = make_generator(seed, "diagnosis", device=energy.visible_bias.device)
+        with torch.no_grad():
+            fields = energy.eval().network(energy.reference.draw(_N_PROBES, generator))
+        if bool((fields == fields[0]).all()):
+            warn_of_constant_network(name, fields.shape[1])
+        chains = state["training_state_"].get("objective.position")
+        if chains is not None:
+            data_variance = float(energy.reference.factor.square().sum())
+            warn_of_collapsed_chains(
+                name, float(chains.var(axis=0).sum()), data_variance, len(chains)
+            )
 
     def transform(self, X: Any) -> Any:
         """Return the probability that each hidden unit is on.
@@ -197,12 +219,25 @@ class DeepDensity(DeepEnergyEstimator):
         out = np.empty((n_samples, self.n_features_in_), dtype=np.float32)
         sampler, warm_up = HMC(), n_steps // 2
         log_step = (sampler.step_size * energy.reference.scale()).log()
+        moved = 0
         for part in row_slices(n_samples, 4 * self._floats_per_row()):
             start = energy.reference.draw(len(out[part]), generator)
             chains = sampler.resume(start, log_step, energy)
             chains = run(sampler, generator, chains, energy, warm_up, _ADAPTATION)
+            before = chains.position
             chains = run(sampler, generator, chains, energy, n_steps - warm_up)
+            moved += int((chains.position != before).any(dim=1).sum())
             out[part] = chains.position.cpu().numpy()
+        if not moved and n_samples * (n_steps - warm_up) >= _ENOUGH_PROPOSALS:
+            warnings.warn(
+                f"{type(self).__name__}.sample: no proposal of {n_samples} chain(s) was accepted "
+                f"in {n_steps - warm_up} steps, so that the rows are where the chains were "
+                f"before and no draws of the model. Raise n_steps={n_steps}, which adapts the "
+                "step size for longer; if that does not help, the energy is too steep: fit with "
+                "a lower learning_rate, or scale X.",
+                UserWarning,
+                stacklevel=2,
+            )
         return out
 
     def modes(self, X: Any, *, max_iter: int = 1000, tol: float = 1e-3) -> Any:

@@ -25,6 +25,7 @@ class MixtureEstimator(EnergyEstimator):
     """Base of mixtures of Gaussians; a subclass says how they are fitted."""
 
     _computes_in_double = True
+    _continues_from = "training_state_"
 
     n_components: int
     covariance_type: Any

@@ -87,7 +87,7 @@ class EnergyGaussianMixture(MixtureEstimator):
     n_samples_seen_ : float
         Total weight of the training rows.
     training_state_ : dict
-        What ``partial_fit`` goes on from: sums within an unfinished block.
+        Sums within an unfinished block of ``partial_fit``; see ``drop_training_state``.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)

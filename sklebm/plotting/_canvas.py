@@ -8,11 +8,20 @@ from typing import Any
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 
+def import_pyplot() -> Any:
+    """matplotlib's pyplot, or an ImportError that says how to get it."""
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            "Displays need matplotlib, which is not installed here: pip install sklebm[plot]"
+        ) from error
+    return pyplot
+
+
 def new_axes(ax: Any, width: float, height: float) -> Any:
     """The axes given, or those of a new figure of this size in inches."""
     if ax is not None:
         return ax
-    from matplotlib import pyplot as plt
-
-    _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    _, ax = import_pyplot().subplots(figsize=(width, height), layout="constrained")
     return ax

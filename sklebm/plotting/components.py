@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm.plotting._canvas import import_pyplot
 from sklebm.plotting._tiles import check_image_shape
 
 Scale = Literal["own", "shared"]
@@ -138,8 +139,7 @@ class ComponentsDisplay:
         self : ComponentsDisplay
             The display.
         """
-        from matplotlib import pyplot as plt
-
+        plt = import_pyplot()
         tiles = self._tiles(order, max_components)
         signed = bool(tiles.min() < 0 < tiles.max())
         columns = n_columns or math.ceil(math.sqrt(len(tiles)))

@@ -52,6 +52,7 @@ class GradientEstimator(EnergyEstimator):
     }
     _prefers_cuda = True
     _step_name = "epoch"
+    _continues_from = "training_state_"
 
     training_state_: dict[str, Any]
 
@@ -151,20 +152,6 @@ class GradientEstimator(EnergyEstimator):
             "feature_means_": mean,
             "n_samples_seen_": seen + n_rows,
         }
-
-    def drop_training_state(self) -> Any:
-        """Forget what only further training needs: optimiser statistics and sampling chains.
-
-        The estimator scores, transforms and samples as before; ``partial_fit`` and
-        ``warm_start`` begin with new chains and a new optimiser.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        self.training_state_ = {}
-        return self
 
     # ------------------------------------------------------------------ pieces
 
