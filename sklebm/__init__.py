@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyOutlierDetector": "sklebm.outliers",
     "GaussianEnergy": "sklebm.linear",
     "InputComplexityScorer": "sklebm.outliers",
+    "LISTAEncoder": "sklebm.coding",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import GaussianEnergy as GaussianEnergy

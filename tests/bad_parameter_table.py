@@ -43,14 +43,17 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "fit_intercept": ("much", 0.5),
     "image_shape": ("square", 3),
     "init": ("no such choice", [[0.0]], [[NAN] * 6] * 4),
+    "inhibition_mask": (0.0, 1.5, NAN, "much", [[1.0]], [[2.0] * 3] * 3),
     "learning_rate": RATE,
     "learning_rate_schedule": CHOICE,
     "likelihood": CHOICE,
     "learn_sigma": ("much", 0.5),
+    "learn_weights": ("much", 0.5),
     "log_partition": CHOICE,
     "masked_fraction": (0.0, 1.0, NAN, "much"),
     "max_epochs": (*COUNT, None),
     "max_iter": (*COUNT, None),
+    "max_selection": (-0.1, 1.1, NAN, "much"),
     "means_init": ("random", [[0.0]], [[NAN] * 6] * 4),
     "mutation_rate": (0.0, 1.5, NAN, "much"),
     "n_clusters": (*COUNT, None, 2**31),
@@ -59,6 +62,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "n_importance_samples": (*COUNT, None),
     "n_init": (*COUNT, None),
     "n_iter_no_change": (0, -1, 2.5, "8"),
+    "n_layers": (-1, 2.5, "8", NAN),
     "n_levels": (1, 257, 2.5, "8", NAN),
     "n_noise": COUNT,
     "n_samples": (0, -1, 2.5, "8", NAN),
@@ -78,9 +82,12 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "random_state": ("seed", -1, 0.5, np.random.default_rng(0)),
     "reg_covar": (-1.0, NAN, "much"),
     "ridge": (-1.0, math.inf, NAN, "much"),
+    "selection_rate": (-0.1, 1.1, NAN, "much"),
+    "shared_weights": ("much", 0.5),
     "sigma": (0.0, -1.0, NAN, "wide"),
     "shrinkage": (-0.1, 1.1, NAN, "no such choice"),
     "structure": CHOICE,
+    "supervised_layers": CHOICE,
     "target_activity": (0.0, 1.0, NAN, "much"),
     "temperature": (0.0, -1.0, NAN, "cold"),
     "tied": ("much", 0.5),
@@ -89,6 +96,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "unit_norm": ("much", 0.5),
     "validation_fraction": (0.0, 1.0, -0.1, NAN, "much"),
     "value_range": CHOICE,
+    "variant": CHOICE,
     "verbose": (-1, "much"),
     "warm_start": ("much", 0.5),
     "weights_init": ("random", [0.5], [0.5, 0.5, 0.5, -0.5], [NAN] * 4),
@@ -98,7 +106,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
 ELSEWHERE = {"device": "test_containers.py"}
 
 # Read when learning begins, not when it goes on.
-STARTS = ("init", "means_init", "precisions_init", "weights_init")
+STARTS = ("init", "inhibition_mask", "means_init", "precisions_init", "weights_init")
 
 # Values too large for any machine: refused by a check or by the allocator, never half done.
 TOO_LARGE = {"n_components": 2**44, "n_clusters": 2**44}

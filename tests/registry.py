@@ -196,6 +196,19 @@ def sparse_free_energy(model: Any, X: Any) -> Any:
     return np.array(energies)
 
 
+def unfolded_free_energy(model: Any, X: Any) -> Any:
+    """1/2 |x - z D|^2 + alpha |z|_1 with z of unfolded ISTA, from its fitted weights."""
+    X = np.asarray(X, np.float64)
+    weights = {name: np.float64(array) for name, array in model.weights_.items()}
+    drive = X @ weights["weights"][0].T
+    z = np.zeros_like(drive)
+    for threshold in weights["thresholds"]:
+        v = drive + z @ weights["lateral"][0].T
+        z = np.sign(v) * np.maximum(np.abs(v) - np.abs(threshold), 0.0)
+    residual = X - z @ np.float64(model.components_)
+    return 0.5 * (residual**2).sum(axis=1) + model.alpha_ * np.abs(z).sum(axis=1)
+
+
 def deep_free_energy(model: Any, X: Any) -> Any:
     """|x|^2 / 2 s^2 - b'x - sum_k log(1 + exp(f_k(x))), f by affine maps and tanh between them."""
     h = x = np.asarray(X, np.float64)
@@ -335,6 +348,23 @@ ENTRIES: dict[str, Entry] = {
         ),
         free_energy=logit_free_energy,
         rounding=1e-4,
+    ),
+    "LISTAEncoder": Entry(
+        quick={
+            "n_components": 4,
+            "n_layers": 2,
+            "learning_rate": 0.01,
+            "batch_size": 20,
+            "max_epochs": 30,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"variant": "lcod", "shared_weights": False, "inhibition_mask": 0.5},
+            {"variant": "coupled", "init": "analytic", "selection_rate": 0.2, "max_selection": 0.5},
+            {"n_layers": 0, "supervised_layers": "all", "learn_weights": False},
+        ),
+        free_energy=unfolded_free_energy,
     ),
     "MaskedAutoencoder": Entry(
         quick={**AUTOENCODER, "activation": "relu"},

@@ -23,7 +23,12 @@ from tests.registry import (
 
 SEEDS = range(5)
 UNTRAINED = {"learning_rate": 1e-12, "max_epochs": 1}
-GRADIENT_TRAINED = [name for name in NAMES if is_gradient_trained(make(name))]
+# What an encoder starts from has been learnt already: the dictionary.
+GRADIENT_TRAINED = [
+    name
+    for name in NAMES
+    if is_gradient_trained(make(name)) and not takes(make(name), "dictionary")
+]
 
 
 def auroc(name, seed, **changes):

@@ -1,5 +1,6 @@
 """Sparse codes: inference, learnt encoders and dictionaries."""
 
+from sklebm.coding.lista_encoder import LISTAEncoder
 from sklebm.coding.sparse_coder import SparseCoder
 
-__all__ = ["SparseCoder"]
+__all__ = ["LISTAEncoder", "SparseCoder"]

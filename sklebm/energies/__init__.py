@@ -21,7 +21,7 @@ from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, Ful
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.reconstruction import ReconstructionEnergy
-from sklebm.energies.sparse_coding import SparseCodingEnergy
+from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
 from sklebm.energies.units import Bernoulli, Gaussian
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
@@ -34,6 +34,7 @@ __all__ = [
     "BilinearEnergy",
     "DiagonalGaussian",
     "ElasticNet",
+    "EncodedSparseCodingEnergy",
     "FullGaussian",
     "Gaussian",
     "GaussianBilinearEnergy",

@@ -47,3 +47,30 @@ class SparseCodingEnergy(nn.Module):
         """E(x, z) of each row with its own code, shape (n_rows,)."""
         error = (x - self.decode(z)).square().sum(dim=1)
         return 0.5 * error + self.alpha * self.penalty.value(z)
+
+
+class EncodedSparseCodingEnergy(SparseCodingEnergy):
+    """Sparse coding whose codes are predicted: F(x) = E(x, f(x)), never below the minimum over z.
+
+    Parameters
+    ----------
+    encoder : Module
+        The map f from rows, (n_rows, n_features), to codes, (n_rows, n_components).
+    dictionary : Tensor of shape (n_components, n_features)
+        The atoms, rows of D.
+    penalty : Penalty
+        What a code costs, R.
+    alpha : float
+        Weight of the penalty.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, dictionary: Tensor, penalty: Penalty, alpha: float
+    ) -> None:
+        super().__init__(dictionary, penalty, alpha)
+        self.encoder = encoder
+
+    def encode(self, x: Tensor) -> Tensor:
+        """f(x), the predicted code of each row, shape (n_rows, n_components)."""
+        code: Tensor = self.encoder(x)
+        return code

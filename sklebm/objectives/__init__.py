@@ -1,6 +1,7 @@
 """How the energy surface is SHAPED: training objectives, in pure torch."""
 
 from sklebm.objectives.base import Objective, check_needs, resolve_objective
+from sklebm.objectives.code_prediction import CodePrediction
 from sklebm.objectives.contrastive_divergence import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
@@ -40,6 +41,7 @@ from sklebm.objectives.score_matching import (
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
 
 __all__ = [
+    "CodePrediction",
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",

@@ -62,6 +62,10 @@ class GradientEstimator(EnergyEstimator):
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         """Return the energy before training, on the CPU; ``means`` are those of the rows."""
 
+    def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
+        """The rows to train on, given what ``fit`` was passed beside X; models extend it."""
+        return rows
+
     @abstractmethod
     def _export(self, energy: Any) -> dict[str, Any]:
         """Return the energy's parameters as fitted NumPy attributes (copies)."""
@@ -92,9 +96,10 @@ class GradientEstimator(EnergyEstimator):
         return int(self.max_epochs)
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        seed = draw_seed(self.random_state)
+        seed, resume = draw_seed(self.random_state), self.warm_start and self._is_fitted()
+        rows = self._prepare(rows, seed, resume=resume, **data)
         means = _feature_means(rows)
-        training = self._start(rows, means, seed, resume=self.warm_start and self._is_fitted())
+        training = self._start(rows, means, seed, resume=resume)
         x, held_out = self._split(self._training_rows(rows), seed, rows.device)
         if self._optimizer_choice().uses_closure:
             values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
@@ -112,6 +117,7 @@ class GradientEstimator(EnergyEstimator):
         previous = getattr(self, "training_state_", {}) if fitted else {}
         seed = int(previous["seed"]) if previous else draw_seed(self.random_state)
         n_calls = int(previous.get("n_calls", 0)) + 1
+        rows = self._prepare(rows, seed, resume=fitted, **data)
         means = _feature_means(rows)
         training = self._start(rows, means, seed, resume=fitted, n_calls=n_calls)
         choice = self._optimizer_choice()

@@ -1,0 +1,153 @@
+"""What models with a dictionary and a learnt encoder share: fitted state, and answers by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sklebm._rows import Rows
+from sklebm._state import Array, Record, Scalar, Spec
+from sklebm.coding._coding_estimator import CodingEstimator
+from sklebm.coding._penalty import recall_penalty, record_penalty
+from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
+from sklebm.training.architecture import check_arrays, same_record
+from sklebm.training.gradient_estimator import GradientEstimator
+
+
+class EncoderEstimator(CodingEstimator, GradientEstimator):
+    """Base of models with an encoder: codes are predicted, not searched for.
+
+    A model supplies ``_architecture`` (the record that its encoder follows from) and
+    ``_blank_encoder`` (the module, with numbers yet to come).
+    """
+
+    architecture_: dict[str, Any]
+    weights_: dict[str, Any]
+
+    def _architecture(self, n_features: int, n_components: int) -> dict[str, Any]:
+        """The encoder as plain values, from checked parameters."""
+        raise NotImplementedError
+
+    def _blank_encoder(self, architecture: dict[str, Any], dictionary: torch.Tensor) -> nn.Module:
+        """The encoder with parameters on the meta device."""
+        raise NotImplementedError
+
+    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
+        raise NotImplementedError("an encoder begins with more than the mean: _energy_for")
+
+    def _energy(self, device: torch.device) -> Any:
+        dictionary = torch.from_numpy(self.components_).to(device)
+        encoder = self._blank_encoder(self.architecture_, dictionary)
+        tensors = {
+            name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
+        }
+        encoder.load_state_dict(tensors, assign=True)
+        energy: Any = EncodedSparseCodingEnergy(
+            encoder, dictionary, recall_penalty(self.penalty_), self.alpha_
+        )
+        energy.architecture = self.architecture_
+        return energy
+
+    def _export(self, energy: Any) -> dict[str, Any]:
+        weights = {
+            name: tensor.detach().cpu().numpy().copy()
+            for name, tensor in energy.encoder.state_dict().items()
+        }
+        broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
+        if broken:
+            raise FloatingPointError(
+                f"{type(self).__name__}: {broken[0]} became infinite or NaN. Lower learning_rate="
+                f"{self.learning_rate}, or scale X. The estimator was left as it was."
+            )
+        return {
+            "components_": energy.dictionary.detach().cpu().numpy().copy(),
+            "alpha_": energy.alpha,
+            "penalty_": record_penalty(energy.penalty),
+            "architecture_": dict(energy.architecture),
+            "weights_": weights,
+        }
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        asked = self._architecture(rows.shape[1], self.n_components or len(self.components_))
+        asked["alpha"] = float(self.alpha)
+        for name in same_record(asked, {**self.architecture_, "alpha": self.alpha_}):
+            fitted = self.alpha_ if name == "alpha" else self.architecture_[name]
+            raise ValueError(
+                f"{name}={getattr(self, name)!r} differs from the fitted {fitted!r} that training "
+                "would continue from: set it back, or fit with warm_start=False."
+            )
+
+    # ------------------------------------------------------------------ state
+
+    def _state_spec(self) -> Spec:
+        return {
+            "components_": Array("f", (self.n_components, self.n_features_in_)),
+            "alpha_": Scalar(float, 0.0),
+            "penalty_": Record(),
+            "architecture_": Record(),
+            "weights_": Record(),
+            "feature_means_": Array("f", (self.n_features_in_,)),
+            "loss_curve_": Array("f", (None,)),
+            "validation_scores_": Array("f", (None,)),
+            "n_iter_": Scalar(int, 1),
+            "n_samples_seen_": Scalar(int, 1),
+            "training_state_": Record(),
+        }
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        if not self._is_fitted():
+            return
+        asked = self._architecture(self.n_features_in_, len(self.components_))
+        different = same_record(asked, self.architecture_)
+        if different:
+            raise ValueError(
+                f"{type(self).__name__}.architecture_ differs from the parameters in "
+                f"{', '.join(different)}: if they were changed after fit, fit again."
+            )
+        blank = self._blank_encoder(self.architecture_, torch.from_numpy(self.components_))
+        check_arrays(blank, self.weights_, type(self).__name__)
+
+    def _monitor_score(self, X: Any) -> float:
+        return self.score(X)  # rows without target codes
+
+    # ------------------------------------------------------------------ row-wise methods
+
+    def _codes(self, energy: SparseCodingEnergy, x: torch.Tensor) -> torch.Tensor:
+        """The encoder's codes."""
+        assert isinstance(energy, EncodedSparseCodingEnergy)  # noqa: S101
+        return energy.encode(x)
+
+    def transform(self, X: Any) -> Any:
+        """Return the predicted code of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            f(x), the encoder's output.
+        """
+        return super().transform(X)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = E(x, f(x)), an upper bound of the least energy over all codes.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        return super().free_energy(X)

@@ -1,0 +1,258 @@
+r"""z = f(x): z_0 = h(W x), z_t = h(W x + S z_{t-1}) for t = 1..T; F(x) = E(x, f(x))."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+
+from sklebm._private import Interval, StrOptions, fit_context
+from sklebm._random import RandomState
+from sklebm.coding._unfolded_estimator import UnfoldedEstimator
+from sklebm.training.gradient_estimator import GradientEstimator
+from sklebm.training.schedules import Schedule
+
+
+class LISTAEncoder(UnfoldedEstimator):
+    r"""Learnt ISTA: a network of few layers that predicts sparse codes.
+
+    .. math:: z_0 = h_{\theta_0}(W x), \qquad z_t = h_{\theta_t}(W x + S z_{t-1}), \quad
+              t = 1, \dots, T, \qquad F(x) = \tfrac12 \|x - z_T D\|^2 + \alpha \|z_T\|_1,
+
+    with the soft threshold h. W, S and the thresholds begin as those of a solver, so that the
+    untrained network is T + 1 of its steps, and are then learnt by backpropagation through the
+    layers, until :math:`z_T` is close to the optimal codes of the training rows, or to given ones.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Number of atoms; None is as many as features, or as the dictionary or the codes have.
+    n_layers : int, default=3
+        T, the layers after the first shrink.
+    alpha : float, default=0.1
+        Weight of the L1 penalty; see ``SparseCoder``.
+    dictionary : array-like of shape (n_components, n_features) or None, default=None
+        Atoms. None: learnt from X by ``SparseCoder``, or by least squares where codes are given.
+    variant : {"lista", "lcod", "coupled"}, default="lista"
+        The solver that is unfolded: ISTA; coordinate descent, of which a layer moves one entry, and
+        all are shrunk at last; or ISTA with W and S tied, :math:`z_t = h(z_{t-1} + g_t W (x -
+        z_{t-1} D))`, which has fewer weights and learns more from few rows.
+    shared_weights : bool, default=True
+        Whether all layers have the same W and S. Thresholds (and g) are each layer's own.
+    learn_weights : bool, default=True
+        Whether to learn W and S; otherwise thresholds (and g) only.
+    init : {"solver", "analytic"}, default="solver"
+        First W: the solver's; or the one of least coherence with the atoms, for "lista" and
+        "coupled". Coupled and not learnt, the latter is ALISTA.
+    selection_rate : float, default=0.0
+        For "coupled": share of the entries, the largest, that layer t passes unshrunk, times t + 1.
+    max_selection : float, default=0.08
+        Largest such share; best a little below the share of non-zeros.
+    inhibition_mask : float, array-like of shape (n_components, n_components) or None, default=None
+        Where S may differ from zero: everywhere, at a share of the pairs of atoms, those of the
+        largest products, or where an array is true.
+    supervised_layers : {"last", "all"}, default="last"
+        What is minimised: half the squared error of the last layer; or the mean logarithm of the
+        relative errors of all, which trains many layers faster.
+    learning_rate : float, default=0.001
+        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+    batch_size : int, default=128
+        Rows per update.
+    max_epochs : int, default=50
+        Passes over the rows.
+    optimizer : str, default="adam"
+        Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
+        at once, "gradient_descent" and "lbfgs".
+    learning_rate_schedule : str or Schedule, default="cosine"
+        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Share of the rows held out; minus half their squared code error is recorded by epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
+        parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Least absolute rise that counts.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the batches, and of the dictionary where one is learnt.
+    verbose : int, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
+        one, else the CPU.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features_in_)
+        The atoms D.
+    alpha_, penalty_ : float, dict
+        Weight and name of the penalty at the fit.
+    weights_ : dict of str to ndarray
+        "weights" (W), "lateral" (S) and its "mask", "thresholds", "steps" (g).
+    architecture_ : dict
+        What the network is made of, as plain values.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        What ``supervised_layers`` names, by epoch.
+    validation_scores_ : ndarray
+        Minus half the held-out squared code error by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    SparseCoder : The optimal codes that this network predicts.
+
+    Notes
+    -----
+    With k atoms and d features a code costs O(k d + T k^2), for "coupled" O(T k d), for "lcod"
+    O(k d + T k); a training step three times that for each row. Training runs in float32; scale X
+    so that codes are of the order of one. ``partial_fit`` keeps the dictionary of its first call.
+    ``score`` compares networks for one dictionary and ``alpha``.
+
+    References
+    ----------
+    .. [1] K. Gregor and Y. LeCun, "Learning fast approximations of sparse coding", ICML 2010.
+    .. [2] X. Chen, J. Liu, Z. Wang and W. Yin, "Theoretical linear convergence of unfolded ISTA and
+       its practical weights and thresholds", NeurIPS 2018.
+    .. [3] J. Liu, X. Chen, Z. Wang and W. Yin, "ALISTA: analytic weights are as good as learned
+       weights in LISTA", ICLR 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import LISTAEncoder, SparseCoder
+    >>> X = load_digits().data / 16
+    >>> coder = SparseCoder(100, alpha=0.3, random_state=0).fit(X[:1500])
+    >>> encoder = LISTAEncoder(dictionary=coder.components_, alpha=0.3, random_state=0)
+    >>> Z, Z_test = encoder.fit(X[:1500]).transform(X[1500:]), coder.transform(X[1500:])
+    >>> bool(((Z - Z_test) ** 2).sum() < 0.4 * (Z_test**2).sum())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **GradientEstimator._parameter_constraints,
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_layers": [Interval(Integral, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "dictionary": ["array-like", None],
+        "variant": [StrOptions({"lista", "lcod", "coupled"})],
+        "shared_weights": ["boolean"],
+        "learn_weights": ["boolean"],
+        "init": [StrOptions({"solver", "analytic"})],
+        "selection_rate": [Interval(Real, 0, 1, closed="both")],
+        "max_selection": [Interval(Real, 0, 1, closed="both")],
+        "inhibition_mask": [Interval(Real, 0, 1, closed="right"), "array-like", None],
+        "supervised_layers": [StrOptions({"last", "all"})],
+    }
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        *,
+        n_layers: int = 3,
+        alpha: float = 0.1,
+        dictionary: Any = None,
+        variant: Literal["lista", "lcod", "coupled"] = "lista",
+        shared_weights: bool = True,
+        learn_weights: bool = True,
+        init: Literal["solver", "analytic"] = "solver",
+        selection_rate: float = 0.0,
+        max_selection: float = 0.08,
+        inhibition_mask: Any = None,
+        supervised_layers: Literal["last", "all"] = "last",
+        learning_rate: float = 0.001,
+        batch_size: int = 128,
+        max_epochs: int = 50,
+        optimizer: str = "adam",
+        learning_rate_schedule: str | Schedule = "cosine",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.n_layers = n_layers
+        self.alpha = alpha
+        self.dictionary = dictionary
+        self.variant = variant
+        self.shared_weights = shared_weights
+        self.learn_weights = learn_weights
+        self.init = init
+        self.selection_rate = selection_rate
+        self.max_selection = max_selection
+        self.inhibition_mask = inhibition_mask
+        self.supervised_layers = supervised_layers
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    # ------------------------------------------------------------------ learning
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, *, codes: Any = None) -> Self:
+        """Learn to predict codes of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        codes : array-like or tensor of shape (n_samples, n_components) or None, default=None
+            Target codes; None finds the optimal ones.
+
+        Returns
+        -------
+        self : object
+            The fitted encoder. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._fit, codes=codes)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, *, codes: Any = None) -> Self:
+        """Go on learning with one pass over a chunk of rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The next chunk of training rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        codes : array-like or tensor of shape (n_samples, n_components) or None, default=None
+            Target codes; None finds the optimal ones.
+
+        Returns
+        -------
+        self : object
+            The updated encoder. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._partial_fit, first=not self._is_fitted(), codes=codes)

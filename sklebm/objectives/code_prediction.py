@@ -1,0 +1,49 @@
+r"""L = 1/2 |z* - f(x)|^2: an encoder f learns to predict the codes that a solver would find.
+
+Over all layers instead: the mean of log(|z* - f_t(x)|^2 / |z*|^2), in which a layer counts by the
+share of the error that it removes, not by the error that is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sklebm.objectives.base import Objective, ObjectiveState
+
+_EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class CodePrediction(Objective):
+    """Squared error of predicted codes; rows carry their target codes behind x.
+
+    Parameters
+    ----------
+    n_features : int
+        How many of the columns are x.
+    supervised : {"last", "all"}, default="last"
+        Half the squared error of the last layer, or the mean over the layers of the logarithm of
+        their relative squared errors.
+    """
+
+    n_features: int
+    supervised: Literal["last", "all"] = "last"
+
+    needs: ClassVar[tuple[str, ...]] = ("encoder",)
+    is_stochastic: ClassVar[bool] = False
+    loss_is_comparable: ClassVar[bool] = True
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """The loss of rows (x, z*), the mean over them."""
+        rows, targets = x[:, : self.n_features], x[:, self.n_features :]
+        if self.supervised == "last":
+            return 0.5 * (energy.encoder(rows) - targets).square().sum(dim=1).mean(), state
+        scale = targets.square().sum() + _EPSILON
+        errors = [(z - targets).square().sum() / scale for z in energy.encoder.layers(rows)]
+        return (torch.stack(errors) + _EPSILON).log().mean(), state
