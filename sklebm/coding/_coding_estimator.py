@@ -161,7 +161,7 @@ def given_dictionary(dictionary: Any, n_components: int | None, n_features: int)
     if n_components is not None and len(atoms) != n_components:
         raise ValueError(
             f"n_components={n_components}, but dictionary holds {len(atoms)} atoms: leave "
-            "n_components out."
+            "n_components out, or pass as many atoms."
         )
     finite = np.isfinite(atoms).all(axis=1)
     for bad, what in ((~finite, "NaN or infinity"), (finite & ~atoms.any(axis=1), "only zeros")):

@@ -13,7 +13,7 @@ from sklebm._state import Array, Record, Scalar, Spec
 from sklebm.coding._coding_estimator import CodingEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty
 from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
-from sklebm.training.architecture import check_arrays, same_record
+from sklebm.training.architecture import check_arrays, check_record, same_record
 from sklebm.training.gradient_estimator import GradientEstimator
 
 
@@ -34,9 +34,6 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: torch.Tensor) -> nn.Module:
         """The encoder with parameters on the meta device."""
         raise NotImplementedError
-
-    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
-        raise NotImplementedError("an encoder begins with more than the mean: _energy_for")
 
     def _energy(self, device: torch.device) -> Any:
         dictionary = torch.from_numpy(self.components_).to(device)
@@ -103,12 +100,7 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
         if not self._is_fitted():
             return
         asked = self._architecture(self.n_features_in_, len(self.components_))
-        different = same_record(asked, self.architecture_)
-        if different:
-            raise ValueError(
-                f"{type(self).__name__}.architecture_ differs from the parameters in "
-                f"{', '.join(different)}: if they were changed after fit, fit again."
-            )
+        check_record(asked, self.architecture_, type(self).__name__)
         blank = self._blank_encoder(self.architecture_, torch.from_numpy(self.components_))
         check_arrays(blank, self.weights_, type(self).__name__)
 

@@ -72,12 +72,12 @@ class UnfoldedEstimator(EncoderEstimator):
             return strongest_pairs(dictionary, float(mask))
         if mask.shape != (k, k) or mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
             raise ValueError(
-                f"inhibition_mask has shape {mask.shape}, but must hold true or false for each of "
-                f"the ({k}, {k}) pairs of atoms, or be a share of them."
+                f"inhibition_mask has shape {mask.shape} and dtype {mask.dtype}: pass true or "
+                f"false for each of the ({k}, {k}) pairs of atoms, or a share of them."
             )
         return torch.from_numpy(mask.astype(np.float32))
 
-    def _energy_for(self, rows: Rows, means: Tensor, generator: torch.Generator) -> Any:
+    def _initial_energy(self, rows: Rows, means: Tensor, generator: torch.Generator) -> Any:
         assert isinstance(rows, CodedRows)  # noqa: S101
         atoms = rows.atoms.cpu().double()
         architecture = self._architecture(rows.shape[1], len(atoms))
