@@ -185,6 +185,7 @@ def save_results(
     *,
     command: str,
     notes: str = "",
+    figure: Sequence[str] = (),
 ) -> Path:
     """Write ``results/<name>.json``, which the documentation shows as a table.
 
@@ -202,6 +203,9 @@ def save_results(
         The shell command, from the repository's root, that repeats the measurement.
     notes : str, default=""
         Protocol and caveats: sizes, threads, versions of the peers.
+    figure : sequence of four str, default=()
+        The columns by which the documentation also draws the rows, on logarithmic axes: the panel,
+        the line within it, and what stands on the axes.
 
     Returns
     -------
@@ -220,6 +224,8 @@ def save_results(
         "rows": [list(row) for row in rows],
         "notes": notes,
     }
+    if figure:
+        result["figure"] = [list(columns).index(name) for name in figure]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 50,000 patches of natural photographs (``SKLEBM_DATA``), against ``PCA(whiten=True)`` of
 scikit-learn with its solvers "covariance_eigh" and "full". Each fits the same array; the quality is
 the largest entry of the covariance of the whitened training rows minus the identity, in double
-precision. Also: how the time grows with rows and features.
+precision.
 """
 
 from __future__ import annotations
@@ -87,24 +87,6 @@ def compare(dtype: Any) -> list[list[Any]]:
     return rows
 
 
-def growth() -> list[list[Any]]:
-    """Seconds of a fit as rows and features grow."""
-    rows = []
-    for n, d in ((5000, 256), (20_000, 256), (80_000, 256), (20_000, 512), (20_000, 1024)):
-        X = np.random.default_rng(0).standard_normal((n, d))
-        timings = timed_ratio(
-            {
-                "sklearn": lambda X=X: PCA(whiten=True, svd_solver="covariance_eigh").fit(X),
-                "sklebm": lambda X=X: PCAWhitener().fit(X),
-            },
-            reference="sklearn",
-            repeats=5,
-        )
-        ours = timings["sklebm"]
-        rows.append([n, d, round(ours.median, 4), round(ours.spread, 2), round(ours.ratio, 2)])
-    return rows
-
-
 def main() -> None:
     """Measure and record."""
     set_threads(2)
@@ -122,17 +104,6 @@ def main() -> None:
         "loses the directions of small variance; sklebm always accumulates in float64. Both "
         "compute one symmetric product X'X and one eigh, so float64 times can differ little. "
         "Distance to identity: largest entry of cov(whitened rows) - I. 2 threads.",
-    )
-    grown = growth()
-    for row in grown:
-        print(*row, sep="\t")
-    save_results(
-        "whitening_growth",
-        "How the time of whitening grows",
-        ["rows", "features", "fit, median (s)", "spread", "ratio to sklearn covariance_eigh"],
-        grown,
-        command=COMMAND,
-        notes="PCAWhitener on float64 noise: O(n d^2 + d^3). 2 threads.",
     )
 
 

@@ -1,18 +1,22 @@
 """The directive ``benchmark-results``: a section with a table for each recorded benchmark.
 
-Reads ``benchmarks/results/*.json`` (the form is described in ``benchmarks/README.md``) when the
-pages are built, so that a figure cannot differ from the run that gave it.
+Also a figure, for those that name the columns of one. Reads ``benchmarks/results/*.json`` (the form
+is described in ``benchmarks/README.md``) when the pages are built, so that a figure cannot differ
+from the run that gave it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from sklebm.plotting._canvas import COLOURS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 KEYS = {"title", "command", "date", "machine", "columns", "rows", "notes"}
@@ -43,6 +47,11 @@ class BenchmarkResults(SphinxDirective):
         """Heading, table, notes, and how to repeat it."""
         section = nodes.section(ids=[nodes.make_id(f"benchmark-{name}")])
         section += nodes.title(text=result["title"])
+        if "figure" in result:
+            path = Path(self.env.srcdir) / "generated" / f"benchmark_{name}.svg"
+            draw(result, path)
+            described = f"{result['title']}, on logarithmic axes; the table has the numbers."
+            section += nodes.image(uri=f"/generated/{path.name}", alt=described)
         section += table(result["columns"], result["rows"])
         if result["notes"]:
             section += self.parse_text_to_nodes(result["notes"])
@@ -59,6 +68,34 @@ class BenchmarkResults(SphinxDirective):
             ),
         )
         return section
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Draw rows as lines on logarithmic axes; the legend gives the slope at the right end."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    panel, line, x, y = result["figure"]
+    names = list(dict.fromkeys(row[panel] for row in result["rows"]))
+    figure = Figure(figsize=(3.6 * len(names), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, name in zip(axes, names, strict=True):
+        rows = [row for row in result["rows"] if row[panel] == name]
+        labels = list(dict.fromkeys(row[line] for row in rows))
+        for label, marker, colour in zip(labels, "osD^vP", COLOURS, strict=False):
+            points = sorted((row[x], row[y]) for row in rows if row[line] == label)
+            (x0, y0), (x1, y1) = points[-2:]
+            slope = math.log(y1 / y0) / math.log(x1 / x0)
+            label = f"{label}: {slope:.1f}"
+            ax.loglog(*zip(*points, strict=True), marker=marker, color=colour, label=label)
+        ax.set(xlabel=name, title="")
+        ax.legend(title="slope at the end", fontsize="x-small", title_fontsize="x-small")
+        ax.grid(visible=True, which="major", alpha=0.3)
+    axes[0].set_ylabel(result["columns"][y])
+    path.parent.mkdir(exist_ok=True)
+    # Without a date and with fixed names inside, equal numbers give equal files.
+    with mpl.rc_context({"svg.hashsalt": "sklebm"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def table(columns: list[str], rows: list[list[Any]]) -> nodes.table:
