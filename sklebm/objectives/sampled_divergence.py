@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sklebm.inference.chains import Sampler, run
 from sklebm.inference.hamiltonian import HMC
+from sklebm.inference.independence import jump
 from sklebm.objectives.base import Objective, ObjectiveState, check_count
 
 # How fast the step size follows the acceptance: the energy changes at every update, so that a
@@ -105,20 +106,26 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
         Share of the chains that begin anew at each update, from a Gaussian with mean and covariance
         of the data. Chains then reach modes that they could not, but those that have just begun are
         no draws of the model: learning pushes them up without end unless ``n_steps`` are many.
+    jump : float, default=0.25
+        Share of the chains that propose to jump to such a draw at each update, and do so with the
+        probability that leaves the model invariant (Metropolis and Hastings). In few dimensions
+        this carries chains between modes; in many, hardly any jump is accepted.
     """
 
     n_chains: int | None = None
     restart: float = 0.0
+    jump: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_chains is not None:
             check_count(self, "n_chains")
-        good = isinstance(self.restart, Real) and 0.0 <= self.restart <= 1.0
-        if not good:
-            raise ValueError(
-                f"{type(self).__name__}: restart={self.restart!r} must be a share from 0 to 1."
-            )
+        for name in ("restart", "jump"):
+            share = getattr(self, name)
+            if not isinstance(share, Real) or not 0.0 <= share <= 1.0:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}={share!r} must be a share from 0 to 1."
+                )
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
@@ -143,6 +150,8 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
             order = torch.randperm(len(buffer), generator=generator, device=buffer.device)
             active = order[: len(active)]
         start = self._restart(energy, buffer if whole else buffer[active], generator)
+        if self.jump:
+            start = jump(energy, start, self.jump, generator)
         chains = self.sampler.resume(start, log_step if whole else log_step[active], energy)
         chains = run(self.sampler, generator, chains, energy, self.n_steps, _OWN_ADAPTATION)
         position, steps = chains.position, chains.log_step

@@ -74,11 +74,21 @@ def test_modes_climb_to_the_ring(ring):
 
 @pytest.mark.skipif(not FULL, reason="several minutes: set SKLEBM_TEST_FULL=1")
 @pytest.mark.parametrize("density", [Rings(), Moons(), GaussianCircle()], ids=repr)
-@pytest.mark.parametrize("objective", ["noise_contrastive", "cd"])
+@pytest.mark.parametrize("objective", ["noise_contrastive", "cd", "pcd"])
 def test_stock_settings_learn_densities_in_the_plane(density, objective):
     X = density.sample(5000, random_state=0)
     model = DeepEnergyModel(objective=objective, log_partition=None, random_state=0).fit(X)
     assert density.kl_divergence(model.score_samples) <= 0.05
+
+
+@pytest.mark.parametrize(("jump", "finds"), [(0.25, True), (0.0, False)])
+def test_jumping_chains_learn_the_weights_of_separated_modes(jump, finds):
+    density = GaussianCircle(n_modes=2, radius=3.0, noise=0.3, weights=(0.8, 0.2))
+    X = density.sample(1500, random_state=0)
+    objective = SampledPersistentContrastiveDivergence(jump=jump)
+    settings = {**SMALL, "max_epochs": 40, "log_partition": None}
+    model = DeepEnergyModel(objective=objective, **settings).fit(X)
+    assert (density.kl_divergence(model.score_samples) < 0.1) == finds
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.8])

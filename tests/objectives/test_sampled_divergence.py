@@ -101,7 +101,8 @@ def test_chains_begin_anew_at_the_reference():
     far = torch.full((1000, 2), 50.0, dtype=torch.float64)
     shares = {}
     for restart in (0.0, 0.25, 1.0):
-        objective = SampledPersistentContrastiveDivergence(Langevin(1e-6), restart=restart)
+        settings = {"restart": restart, "jump": 0.0}
+        objective = SampledPersistentContrastiveDivergence(Langevin(1e-6), **settings)
         state = objective.init_state(energy, 1000, torch.Generator().manual_seed(0))
         state = {**state, "position": far, "log_step": torch.full((1000,), math.log(1e-6)).double()}
         _, state = objective.loss(energy, x, state, torch.Generator().manual_seed(0))
@@ -117,6 +118,7 @@ def test_settings_are_checked(kind):
         with pytest.raises(ValueError, match=name):
             kind(**settings)
     if kind is SampledPersistentContrastiveDivergence:
-        for settings, name in (({"n_chains": 0}, "n_chains"), ({"restart": 1.5}, "restart")):
+        wrong = ({"n_chains": 0}, {"restart": 1.5}, {"jump": -0.1}, {"jump": "all"})
+        for settings, name in ((w, next(iter(w))) for w in wrong):
             with pytest.raises(ValueError, match=name):
                 kind(**settings)
