@@ -18,7 +18,7 @@ parallel := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-gpu test-lowest docs bench lint format clean
+.PHONY: help demo test test-full test-gpu test-lowest docs check-docs bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-lowest: $(VENV)-lowest/.installed-test ## run the tests on the lowest suppo
 
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(run) -m sphinx -b html -W --keep-going -E -a -d docs/_build/doctrees docs docs/_build/html
+
+check-docs: ## open every built page in headless Chromium (after make docs)
+	$(run) docs/check_pages.py
 
 bench: $(VENV)/.installed-test ## run the benchmarks (or BENCHMARKS=FILE), one after the other
 	@set -e; for script in $(BENCHMARKS); do echo "$$script"; $(run) $$script; done

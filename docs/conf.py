@@ -64,7 +64,7 @@ sphinx_gallery_conf = {
     ]
     + ["*"],
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"(__init__|/demo)\.py$",
+    "ignore_pattern": r"(^|/)(__init__|demo)\.py$",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sklebm",),
     "reference_url": {"sklebm": None},

@@ -28,6 +28,7 @@ TEX = [
     (r"(\\[dt]?frac\{[^{}]*\})\s*(\d)", r"\1{\2}"),
     (r"([_^])(\d)(?=\d)", r"\1{\2}"),
     (r"\\operatorname\*", r"\\operatorname"),
+    (r"\\dots(?![a-z])", r"\\ldots"),
 ]
 
 # Where browsers set MathML otherwise than TeX: a thin space around the names of functions

@@ -23,9 +23,10 @@ from sklebm import SparseCoder
 from sklebm.plotting import ComponentsDisplay
 
 SIZE, NOISE = 8, 20 / 255
+CROP = 160
 clean = load_sample_images().images[0].mean(axis=2) / 255
 clean = clean[: len(clean) // 2 * 2].reshape(-1, 2, clean.shape[1] // 2, 2).mean(axis=(1, 3))
-clean = clean[-160:, :200]
+clean = clean[-CROP:, : CROP * 5 // 4]
 noisy = clean + NOISE * np.random.default_rng(0).standard_normal(clean.shape)
 
 

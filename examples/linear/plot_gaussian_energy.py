@@ -60,7 +60,7 @@ figure.tight_layout()
 # the conditional objective takes less of it, the more features there are (``noise_scale``).
 
 truth = GaussianEnergy("banded", image_shape=(8, 8)).fit(digits)
-rows = truth.sample(4000, random_state=0)
+rows = truth.sample(n_samples=4000, random_state=0)
 free = truth.precision_ != 0
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), sharex=True, sharey=True)
 for axis, objective in zip(
