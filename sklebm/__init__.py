@@ -30,6 +30,7 @@ ESTIMATORS: dict[str, str] = {
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "PCAWhitener": "sklebm.linear",
+    "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SparseAutoencoder": "sklebm.autoencoders",
     "SparseCoder": "sklebm.coding",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
+    from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import GaussianEnergy as GaussianEnergy

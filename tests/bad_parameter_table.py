@@ -77,6 +77,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "patch_size": COUNT,
     "penalty": CHOICE,
     "posterior": CHOICE,
+    "prediction_weight": RATE,
     "precisions_init": ("random", [[0.0]], [[-1.0] * 6] * 4, [[NAN] * 6] * 4),
     "radius": (-1, 2.5, "8", NAN),
     "random_state": ("seed", -1, 0.5, np.random.default_rng(0)),

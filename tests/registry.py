@@ -380,6 +380,23 @@ ENTRIES: dict[str, Entry] = {
         ),
         free_energy=gaussian_free_energy,
     ),
+    "PredictiveSparseDecomposition": Entry(
+        quick={
+            "n_components": 4,
+            "n_layers": 2,
+            "learning_rate": 0.01,
+            "batch_size": 20,
+            "max_epochs": 20,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"encoder": "linear_tanh", "penalty": "group"},
+            {"encoder": "shrink", "penalty": "elastic_net", "prediction_weight": 0.3},
+            {"n_components": 16, "penalty": "topographic", "max_epochs": 2},
+        ),
+        free_energy=unfolded_free_energy,
+    ),
     "SaturatingAutoencoder": Entry(
         quick={**AUTOENCODER, "hidden_sizes": (), "n_components": 8, "alpha": 0.01},
         untrained={"learning_rate": 1e-12, "max_epochs": 1},

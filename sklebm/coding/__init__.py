@@ -1,6 +1,7 @@
 """Sparse codes: inference, learnt encoders and dictionaries."""
 
 from sklebm.coding.lista_encoder import LISTAEncoder
+from sklebm.coding.predictive_sparse_decomposition import PredictiveSparseDecomposition
 from sklebm.coding.sparse_coder import SparseCoder
 
-__all__ = ["LISTAEncoder", "SparseCoder"]
+__all__ = ["LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"]

@@ -42,11 +42,14 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
             name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
         }
         encoder.load_state_dict(tensors, assign=True)
-        energy: Any = EncodedSparseCodingEnergy(
-            encoder, dictionary, recall_penalty(self.penalty_), self.alpha_
-        )
+        energy: Any = self._wrap(encoder, dictionary)
         energy.architecture = self.architecture_
         return energy
+
+    def _wrap(self, encoder: nn.Module, dictionary: torch.Tensor) -> EncodedSparseCodingEnergy:
+        """The energy around the fitted encoder and dictionary."""
+        penalty = recall_penalty(self.penalty_)
+        return EncodedSparseCodingEnergy(encoder, dictionary, penalty, self.alpha_)
 
     def _export(self, energy: Any) -> dict[str, Any]:
         weights = {

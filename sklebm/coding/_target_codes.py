@@ -68,7 +68,8 @@ def given_codes(codes: Any, rows: Rows, n_components: int | None) -> Tensor:
         )
     if not np.isfinite(array).all():
         raise ValueError("codes contains NaN or infinity: drop such rows from X and codes.")
-    return torch.from_numpy(array.astype(np.float64)).to(rows.device)
+    kind = np.float32 if array.dtype == np.float32 else np.float64
+    return torch.from_numpy(array.astype(kind)).to(rows.device)
 
 
 def fitted_dictionary(rows: Rows, codes: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ def fitted_dictionary(rows: Rows, codes: Tensor) -> Tensor:
             f"{int(unused.nonzero()[0, 0])}), and no atom can be found for them: pass dictionary."
         )
     # The driver of least norm: codes may have fewer rows than columns.
-    solved = torch.linalg.lstsq(codes.cpu(), rows.all().double().cpu(), driver="gelsd")
+    solved = torch.linalg.lstsq(codes.double().cpu(), rows.all().double().cpu(), driver="gelsd")
     atoms: Tensor = solved.solution.to(rows.device)
     if not bool(atoms.any(dim=1).all()):
         raise ValueError(

@@ -21,7 +21,11 @@ from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, Ful
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.reconstruction import ReconstructionEnergy
-from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
+from sklebm.energies.sparse_coding import (
+    EncodedSparseCodingEnergy,
+    PredictiveSparseCodingEnergy,
+    SparseCodingEnergy,
+)
 from sklebm.energies.units import Bernoulli, Gaussian
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
@@ -49,6 +53,7 @@ __all__ = [
     "NonNegativeL1",
     "Penalty",
     "PrecisionEnergy",
+    "PredictiveSparseCodingEnergy",
     "PrototypeEnergy",
     "QuadraticEnergy",
     "ReconstructionEnergy",

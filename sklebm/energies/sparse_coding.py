@@ -2,6 +2,7 @@ r"""E(x, z) = 1/2 |x - b - z D|^2 + alpha R(z): a linear decoder and a price on 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sklebm.energies.penalties import Penalty
@@ -12,7 +13,7 @@ class SparseCodingEnergy(nn.Module):
 
     Parameters
     ----------
-    dictionary : Tensor of shape (n_components, n_features)
+    dictionary : Tensor or Parameter of shape (n_components, n_features)
         The atoms, rows of D.
     penalty : Penalty
         What a code costs, R.
@@ -29,7 +30,10 @@ class SparseCodingEnergy(nn.Module):
         self, dictionary: Tensor, penalty: Penalty, alpha: float, intercept: Tensor | None = None
     ) -> None:
         super().__init__()
-        self.register_buffer("dictionary", dictionary)
+        if isinstance(dictionary, nn.Parameter):
+            self.dictionary = dictionary
+        else:
+            self.register_buffer("dictionary", dictionary)
         self.register_buffer("intercept", intercept)
         self.penalty = penalty
         self.alpha = alpha
@@ -74,3 +78,32 @@ class EncodedSparseCodingEnergy(SparseCodingEnergy):
         """f(x), the predicted code of each row, shape (n_rows, n_components)."""
         code: Tensor = self.encoder(x)
         return code
+
+
+class PredictiveSparseCodingEnergy(EncodedSparseCodingEnergy):
+    """E(x, z) = 1/2 |x - z D|^2 + alpha R(z) + weight/2 |z - f(x)|^2: codes that can be predicted.
+
+    Parameters
+    ----------
+    encoder : Module
+        The map f from rows to codes.
+    dictionary : Tensor of shape (n_components, n_features)
+        The first atoms; they are learnt.
+    penalty : Penalty
+        What a code costs, R.
+    alpha : float
+        Weight of the penalty.
+    weight : float
+        Weight of the distance between a code and its prediction.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, dictionary: Tensor, penalty: Penalty, alpha: float, weight: float
+    ) -> None:
+        super().__init__(encoder, nn.Parameter(dictionary), penalty, alpha)
+        self.weight = weight
+
+    def atoms(self) -> Tensor:
+        """The atoms, those longer than one scaled back to length one."""
+        lengths = torch.linalg.vector_norm(self.dictionary, dim=1, keepdim=True)
+        return self.dictionary / lengths.clamp(min=1.0)

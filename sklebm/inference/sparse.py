@@ -6,6 +6,7 @@ machine precision. Everywhere else, and for every other penalty, rows are solved
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -129,6 +130,47 @@ def solve_codes(
         state = proximal.start_at(problem, first.codes)
     codes, certificate, n_iter = _iterate(problem, choice, state, tol, max_iter)
     return SparseSolution(codes, certificate, kind, n_iter)
+
+
+def solve_near(
+    x: Tensor,
+    dictionary: Tensor,
+    prediction: Tensor,
+    weight: float,
+    penalty: Penalty,
+    alpha: float,
+    *,
+    tol: float = 1e-10,
+) -> SparseSolution:
+    """Find argmin_z 1/2 |x - z D|^2 + alpha R(z) + weight/2 |z - p|^2 of each row.
+
+    The same problem for rows and atoms with more columns: (x, sqrt(weight) p) and
+    (D, sqrt(weight) I).
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_rows, n_features)
+        Rows.
+    dictionary : Tensor of shape (n_components, n_features)
+        Atoms.
+    prediction : Tensor of shape (n_rows, n_components)
+        p, which codes are drawn to.
+    weight : float
+        Of the distance from p, positive.
+    penalty, alpha, tol
+        As in ``solve_codes``.
+
+    Returns
+    -------
+    solution : SparseSolution
+        Codes, certificates and iterations.
+    """
+    root = math.sqrt(weight)
+    identity = torch.eye(len(dictionary), dtype=x.dtype, device=x.device)
+    rows = torch.cat([x, root * prediction], dim=1)
+    atoms = torch.cat([dictionary, root * identity], dim=1)
+    gram = dictionary @ dictionary.T + weight * identity
+    return solve_codes(rows, atoms, penalty, alpha, tol=tol, gram=gram)
 
 
 def _resolve(method: Method, penalty: Penalty, device: torch.device) -> str:

@@ -22,6 +22,7 @@ from sklebm.objectives.penalties import (
     SaturatingReconstruction,
     SparseReconstruction,
 )
+from sklebm.objectives.predictive_decomposition import PredictiveDecomposition
 from sklebm.objectives.pseudo_likelihood import PseudoLikelihood
 from sklebm.objectives.ratio_matching import RatioMatching
 from sklebm.objectives.reconstruction import ReconstructionError
@@ -58,6 +59,7 @@ __all__ = [
     "NoiseContrastive",
     "Objective",
     "PersistentContrastiveDivergence",
+    "PredictiveDecomposition",
     "PseudoLikelihood",
     "RatioMatching",
     "ReconstructionError",

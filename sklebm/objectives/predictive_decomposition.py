@@ -1,0 +1,52 @@
+r"""L = min_z E(x, z), E = 1/2 |x - z D|^2 + alpha R(z) + weight/2 |z - f(x)|^2: joint inference.
+
+At the minimum over z, the derivative of L by atoms and encoder is that of E with z held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sklebm.inference.sparse import solve_near
+from sklebm.objectives.base import Objective, ObjectiveState
+
+
+@dataclass(frozen=True)
+class PredictiveDecomposition(Objective):
+    """The mean least energy of the rows over their codes.
+
+    Parameters
+    ----------
+    tol : float, default=1e-4
+        Certificate at which a code is final; see ``solve_codes``.
+    """
+
+    tol: float = 1e-4
+
+    needs: ClassVar[tuple[str, ...]] = ("atoms", "encode", "penalty", "alpha", "weight")
+    is_stochastic: ClassVar[bool] = False
+    loss_is_comparable: ClassVar[bool] = True
+
+    def loss(
+        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean of E(x, z) at the best codes."""
+        atoms, prediction = energy.atoms(), energy.encode(x)
+        with torch.no_grad():
+            z = solve_near(
+                x,
+                atoms.detach(),
+                prediction.detach(),
+                energy.weight,
+                energy.penalty,
+                energy.alpha,
+                tol=self.tol,
+            ).codes
+            price = energy.alpha * energy.penalty.value(z)
+        error = (x - z @ atoms).square().sum(dim=1)
+        distance = (z - prediction).square().sum(dim=1)
+        return (0.5 * error + price + 0.5 * energy.weight * distance).mean(), state
