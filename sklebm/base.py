@@ -325,8 +325,12 @@ def _check_state(name: str, state: Mapping[str, Any], rows: Rows) -> None:
     broken = first_broken(state)
     if broken is not None:
         largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
+        # Squares of gradients overflow before the parameters that they belong to.
+        remedy = (
+            "Lower learning_rate, or scale" if broken.startswith("training_state_") else "Scale"
+        )
         raise FloatingPointError(
             f"{name}.fit got {broken} with values that are not finite (largest |X|: "
-            f"{largest:.3g}). Scale X, for example with StandardScaler, and check for outliers. "
+            f"{largest:.3g}). {remedy} X, for example with StandardScaler, and check for outliers. "
             "The estimator was left as it was."
         )

@@ -52,7 +52,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     n_layers : int, default=3
         Layers of "lista".
     prediction_weight : float, default=1.0
-        w. Larger: codes that are easier to predict, and reconstruct less well.
+        Weight w. Larger: codes that are easier to predict, and reconstruct less well.
     learning_rate : float, default=0.002
         Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=128

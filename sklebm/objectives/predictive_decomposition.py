@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sklebm.inference.sparse import solve_near
+from sklebm.inference.sparse_problem import certificate_kind
 from sklebm.objectives.base import Objective, ObjectiveState
 
 
@@ -21,11 +22,12 @@ class PredictiveDecomposition(Objective):
 
     Parameters
     ----------
-    tol : float, default=1e-4
-        Certificate at which a code is final; see ``solve_codes``.
+    tol : float or None, default=None
+        Certificate at which a code is final; see ``solve_codes``. None is 1e-4 for a duality gap,
+        and 1e-2 for a KKT residual, of which the square goes into the energy.
     """
 
-    tol: float = 1e-4
+    tol: float | None = None
 
     needs: ClassVar[tuple[str, ...]] = ("atoms", "encode", "penalty", "alpha", "weight")
     is_stochastic: ClassVar[bool] = False
@@ -36,6 +38,9 @@ class PredictiveDecomposition(Objective):
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of E(x, z) at the best codes."""
         atoms, prediction = energy.atoms(), energy.encode(x)
+        tol = self.tol
+        if tol is None:
+            tol = 1e-4 if certificate_kind(energy.penalty) == "duality gap" else 1e-2
         with torch.no_grad():
             z = solve_near(
                 x,
@@ -44,7 +49,7 @@ class PredictiveDecomposition(Objective):
                 energy.weight,
                 energy.penalty,
                 energy.alpha,
-                tol=self.tol,
+                tol=tol,
             ).codes
             price = energy.alpha * energy.penalty.value(z)
         error = (x - z @ atoms).square().sum(dim=1)
