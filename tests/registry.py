@@ -353,9 +353,9 @@ ENTRIES: dict[str, Entry] = {
         quick={
             "n_components": 4,
             "n_layers": 2,
-            "learning_rate": 0.01,
-            "batch_size": 20,
-            "max_epochs": 30,
+            "learning_rate": 0.02,
+            "batch_size": 30,
+            "max_epochs": 10,
             "random_state": 0,
         },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
