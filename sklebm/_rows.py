@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from sklebm._private import get_chunk_n_rows
+from sklebm._tables import LazyTable, read_table
 
 # Temporaries larger than this no longer fit the caches, and a chunk already keeps every core busy.
 _CHUNK_MEBIBYTES = 64
@@ -71,7 +72,13 @@ def open_rows(
         X = _check_tensor(X, type(estimator).__name__, min_rows)
         X = validate_data(estimator, X, reset=reset, skip_check_array=True)
         return Rows(X, device)
-    _check_table(X, type(estimator).__name__)
+    name = type(estimator).__name__
+    _check_table(X, name)
+    X = read_table(X, name)
+    if isinstance(X, LazyTable):  # it checks the rows as it reads them
+        _check_size(X.shape, name, min_rows)
+        validate_data(estimator, X.array, reset=reset, skip_check_array=True)
+        return Rows(X, device)
     if getattr(X, "dtype", None) == np.float16:
         X = X.astype(np.float32)  # half precision overflows in squares; double would be a waste
     checked = validate_data(
@@ -125,14 +132,7 @@ def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
         )
     if X.device.type == "meta":
         raise ValueError(f"X is on the meta device and holds no values: {name} needs numbers.")
-    for axis, (size, least, what) in enumerate(
-        zip(X.shape, (min_rows, 1), ("sample(s)", "feature(s)"), strict=True)
-    ):
-        if size < least:
-            raise ValueError(
-                f"Found array with {X.shape[axis]} {what} (shape={tuple(X.shape)}) while a minimum "
-                f"of {least} is required by {name}."
-            )
+    _check_size(tuple(X.shape), name, min_rows)
     X = X.detach()
     if X.dtype in (torch.float16, torch.bfloat16):
         X = X.float()
@@ -147,12 +147,21 @@ def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
     return X
 
 
+def _check_size(shape: tuple[int, ...], name: str, min_rows: int) -> None:
+    for size, least, what in zip(shape, (min_rows, 1), ("sample(s)", "feature(s)"), strict=True):
+        if size < least:
+            raise ValueError(
+                f"Found array with {size} {what} (shape={shape}) while a minimum of {least} is "
+                f"required by {name}."
+            )
+
+
 class Rows:
     """Validated rows of X.
 
     Parameters
     ----------
-    source : ndarray, csr matrix or torch.Tensor of shape (n_rows, n_columns)
+    source : ndarray, csr matrix, torch.Tensor or LazyTable of shape (n_rows, n_columns)
         Finite values of dtype float32 or float64. Never written to.
     device : torch.device
         Where ``rows[...]`` puts the tensors.
@@ -171,6 +180,11 @@ class Rows:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def is_lazy(self) -> bool:
+        """True if the rows stay on disk, so that all of them must never be asked for at once."""
+        return isinstance(self.source, LazyTable)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """Rows at ``index`` (a slice or an integer array) as a dense tensor on the device."""

@@ -40,6 +40,7 @@ from sklebm._state import (
     first_broken,
     fitted_attributes,
 )
+from sklebm._tables import is_dask, map_blocks
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
@@ -247,6 +248,8 @@ class EnergyEstimator(
         ``latents`` says that X holds what ``transform`` returned instead of observations.
         """
         check_is_fitted(self)
+        if is_dask(X):
+            return map_blocks(X, lambda x: self._map_rows(x, function, what, latents=latents))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         double = self._computes_in_double
         try:

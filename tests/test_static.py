@@ -142,7 +142,7 @@ LAYERS = (
     ("energies",),
     ("inference",),
     ("objectives",),
-    ("_private", "_random", "_rows", "_progress", "_state", "_pickling", "_encoding"),
+    ("_private", "_random", "_tables", "_rows", "_progress", "_state", "_pickling", "_encoding"),
     ("base",),
     ("training",),
 )
@@ -194,7 +194,7 @@ def test_private_parts_stay_private(path):
 def test_importing_sklebm_is_lazy():
     """Neither skorch nor matplotlib nor any estimator is imported before it is used."""
     loaded = run_python("import sys, sklebm; print(*sys.modules, sep='\\n')").split()
-    for name in ("skorch", "matplotlib", "accelerate", "rich", "numba", "pandas", "polars"):
+    for name in ("skorch", "matplotlib", "dask", "rich", "numba", "pandas", "polars"):
         assert name not in loaded
     assert [name for name in loaded if name.startswith("sklebm.")] == []
 

@@ -27,6 +27,7 @@ from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.schedules import SCHEDULES, Schedule
 from sklebm.training.state import export_state, import_objective, import_optimizer
+from sklebm.training.streamed_rows import StreamedRows
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
@@ -100,6 +101,12 @@ class GradientEstimator(EnergyEstimator):
         rows = self._prepare(rows, seed, resume=resume, **data)
         means = _feature_means(rows)
         training = self._start(rows, means, seed, resume=resume)
+        if rows.is_lazy and self._optimizer_choice().full_batch:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} needs all rows at every step, and X of shape "
+                f"{rows.shape} is larger than scikit-learn's working_memory: use another "
+                'optimizer such as "sgd", or raise working_memory if X fits.'
+            )
         x, held_out = self._split(self._training_rows(rows), seed, rows.device)
         if self._optimizer_choice().uses_closure:
             values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
@@ -199,7 +206,9 @@ class GradientEstimator(EnergyEstimator):
             )
 
     def _training_rows(self, rows: Rows) -> Any:
-        """All rows as float32 on the device; a csr matrix stays one."""
+        """All rows as float32 on the device; a csr matrix stays one, and large files on disk."""
+        if rows.is_lazy:
+            return StreamedRows(rows)
         if scipy.sparse.issparse(rows.source):
             if rows.limits is None:
                 return rows.source
@@ -221,6 +230,8 @@ class GradientEstimator(EnergyEstimator):
             )
         order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
         held, kept = order[:n_held_out], order[n_held_out:]
+        if isinstance(x, StreamedRows):
+            return x.hold_out(held.numpy())
         if scipy.sparse.issparse(x):
             dense = torch.from_numpy(x[held.numpy()].toarray())
             return x[kept.numpy()], dense.to(device, torch.float32)

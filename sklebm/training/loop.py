@@ -13,6 +13,7 @@ from sklebm.energies.gradients import descend
 from sklebm.objectives import Objective
 from sklebm.objectives.base import ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
+from sklebm.training.streamed_rows import StreamedRows
 
 
 class EnergyTraining(nn.Module):
@@ -75,7 +76,7 @@ class RowDataset(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, index: int) -> Tensor:
         """One row as a dense float32 tensor."""
-        row = self.X[index]
+        row: Any = self.X[index]
         if scipy.sparse.issparse(row):
             return torch.from_numpy(row.toarray()[0]).float()
         return torch.as_tensor(row)
@@ -90,7 +91,8 @@ class TensorBatches:
     Parameters
     ----------
     dataset : RowDataset
-        ``dataset.X`` is a dense tensor or a csr matrix of shape (n_rows, n_features).
+        ``dataset.X`` is a dense tensor, a csr matrix or ``StreamedRows``, of shape (n_rows,
+        n_features).
     batch_size : int
         Rows per batch; the last batch may have fewer.
     generator : torch.Generator or None
@@ -115,6 +117,9 @@ class TensorBatches:
         return -(-int(self.rows.shape[0]) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        if isinstance(self.rows, StreamedRows):
+            yield from self.rows.batches(self.batch_size, self.generator)
+            return
         n_rows = int(self.rows.shape[0])
         if self.generator is None:
             for start in range(0, n_rows, self.batch_size):

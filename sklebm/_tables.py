@@ -1,0 +1,184 @@
+"""Tables larger than memory: memory-mapped files and dask arrays, read block by block.
+
+A table that fits into scikit-learn's ``working_memory`` is read at once and treated like any array.
+A larger one stays where it is: ``LazyTable`` hands out the rows that are asked for, checked and
+converted as they come.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import get_config
+
+Array = NDArray[Any]
+
+
+def is_dask(X: object) -> bool:
+    """True for a dask array, without importing dask."""
+    return type(X).__module__.startswith("dask.array")
+
+
+def read_table(X: Any, name: str) -> Any:
+    """X itself, or the array that a small dask array stands for, or a ``LazyTable``.
+
+    Raises
+    ------
+    TypeError
+        If X is a dask data frame.
+    ValueError
+        If the number of rows of a dask array is not known.
+    """
+    if type(X).__module__.startswith(("dask.dataframe", "dask_expr")):
+        raise TypeError(
+            f"A dask data frame was passed to {name}: pass X.to_dask_array(lengths=True) instead."
+        )
+    if is_dask(X):
+        if any(np.isnan(size) for size in X.shape):
+            raise ValueError(
+                f"The dask array passed to {name} does not know its shape, {X.shape}: call "
+                "X.compute_chunk_sizes() first."
+            )
+        return DaskTable(X, name) if _is_large(X) else X.compute()
+    return MappedTable(X, name) if _is_mapped(X) and _is_large(X) else X
+
+
+def _is_mapped(X: Any) -> bool:
+    """True for an array whose numbers stand in a memory-mapped file."""
+    while isinstance(X, np.ndarray):
+        if getattr(X, "_mmap", None) is not None:
+            return True
+        X = X.base
+    return False
+
+
+def _is_large(X: Any) -> bool:
+    """True for a table of numbers that does not fit into scikit-learn's working memory."""
+    if X.ndim != 2 or X.dtype.kind not in "fiub":
+        return False
+    n_bytes = X.shape[0] * X.shape[1] * _float_type(X.dtype).itemsize
+    return bool(n_bytes > 2**20 * get_config()["working_memory"])
+
+
+def _float_type(dtype: Any) -> np.dtype[Any]:
+    """What numbers of ``dtype`` are converted to: the rule for arrays in memory."""
+    single = dtype.kind == "f" and dtype.itemsize <= 4
+    return np.dtype(np.float32 if single else np.float64)
+
+
+class LazyTable(ABC):
+    """Rows that are read when they are asked for.
+
+    Parameters
+    ----------
+    array : memory-mapped array or dask array of shape (n_rows, n_columns)
+        Real numbers of any type.
+    name : str
+        Name of the estimator, for messages.
+    """
+
+    def __init__(self, array: Any, name: str) -> None:
+        self.array = array
+        self.name = name
+        self.shape: tuple[int, int] = (int(array.shape[0]), int(array.shape[1]))
+        self.dtype = _float_type(array.dtype)
+
+    def __getitem__(self, index: Any) -> Array:
+        """Rows at a slice or an integer array; refuses NaN and infinity like any other input."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.shape[0])
+            index = slice(start, max(start, stop)) if step == 1 else np.arange(start, stop, step)
+        part = np.asarray(self._read(index if isinstance(index, slice) else np.asarray(index)))
+        part = part.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(part.sum())) or bool(np.isfinite(part).all())
+        if not finite:
+            what = "NaN" if np.isnan(part).any() else "infinity"
+            raise ValueError(
+                f"Input X contains {what}. {self.name} needs finite values: impute or drop such "
+                "rows first."
+            )
+        return part
+
+    @abstractmethod
+    def _read(self, index: Any) -> Any:
+        """Rows at a slice of step 1, or at an integer array, as they are stored."""
+
+    @abstractmethod
+    def blocks(self, n_rows: int) -> list[slice]:
+        """Slices that cover all rows, of about ``n_rows`` each, cheap to read in any order."""
+
+
+class MappedTable(LazyTable):
+    """Rows of a memory-mapped file."""
+
+    def _read(self, index: Any) -> Any:
+        return self.array[index]
+
+    def blocks(self, n_rows: int) -> list[slice]:
+        """Runs of neighbouring rows."""
+        total = self.shape[0]
+        return [slice(start, min(start + n_rows, total)) for start in range(0, total, n_rows)]
+
+
+class DaskTable(LazyTable):
+    """Rows of a dask array; the block that was read last stays in memory."""
+
+    def __init__(self, array: Any, name: str) -> None:
+        super().__init__(array.rechunk({1: -1}), name)
+        self._ends = np.cumsum(self.array.chunks[0])
+        self._last: tuple[int, Array] | None = None
+
+    def _block(self, number: int) -> Array:
+        if self._last is None or self._last[0] != number:
+            self._last = None  # never two of them
+            self._last = (number, np.asarray(self.array.blocks[number].compute()))
+        return self._last[1]
+
+    def _read(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            if index.start == index.stop:
+                return np.empty((0, self.shape[1]))
+            first, last = np.searchsorted(self._ends, [index.start, index.stop - 1], side="right")
+            parts = []
+            for number in range(first, last + 1):
+                offset = self._ends[number] - self.array.chunks[0][number]
+                start, stop = max(index.start - offset, 0), index.stop - offset
+                parts.append(self._block(number)[start:stop])
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        rows = np.empty((len(index), self.shape[1]), self.array.dtype)
+        owners = np.searchsorted(self._ends, index, side="right")
+        for number in np.unique(owners):
+            chosen = owners == number
+            offset = self._ends[number] - self.array.chunks[0][number]
+            rows[chosen] = self._block(number)[index[chosen] - offset]
+        return rows
+
+    def blocks(self, n_rows: int) -> list[slice]:
+        """The blocks of the dask array, whatever their size: a part costs as much as the whole."""
+        sizes = self.array.chunks[0]
+        ends = self._ends.tolist()
+        return [slice(e - size, e) for e, size in zip(ends, sizes, strict=True) if size]
+
+
+def map_blocks(X: Any, function: Callable[[Any], Any]) -> Any:
+    """A dask array with ``function`` of each block of rows of X, computed when asked for.
+
+    ``function`` is called once, on a row of zeros, to learn the shape and type of its results.
+    """
+    probe = function(np.zeros((1, X.shape[1]), _float_type(X.dtype)))
+
+    def apply(block: Array) -> Array:
+        if not len(block):
+            return np.empty((0, *probe.shape[1:]), probe.dtype)
+        return np.asarray(function(block))
+
+    X = X.rechunk({1: -1})
+    if probe.ndim == 1:
+        return X.map_blocks(apply, dtype=probe.dtype, drop_axis=1, meta=probe[:0])
+    chunks = (X.chunks[0], (probe.shape[1],))
+    return X.map_blocks(apply, dtype=probe.dtype, chunks=chunks, meta=probe[:0])

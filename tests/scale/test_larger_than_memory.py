@@ -1,0 +1,315 @@
+"""Tables on disk: read in blocks, within bounded memory, with the answers of arrays in memory."""
+
+import sys
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+
+import sklebm
+from sklebm._rows import Rows
+from sklebm._tables import DaskTable, LazyTable, MappedTable, read_table
+from sklebm.training.streamed_rows import StreamedRows
+from tests.registry import (
+    NAMES,
+    fitted_state,
+    freeze,
+    is_gradient_trained,
+    make,
+    make_brief,
+    make_rows,
+    row_methods,
+)
+from tests.sampling import FULL
+from tests.subprocesses import run_python
+
+SMALL = 0.008  # MiB: less than half of the rows
+ROWS = make_rows(400)
+
+
+@pytest.fixture(autouse=True)
+def _little_memory():
+    with sklearn.config_context(working_memory=SMALL):
+        yield
+
+
+def mapped(folder, X):
+    """A read-only memory map of a new file that holds X."""
+    path = folder / "rows.bin"
+    np.ascontiguousarray(X).tofile(path)
+    return np.memmap(path, dtype=X.dtype, mode="r", shape=X.shape)
+
+
+def dask_array(X, chunks=(90, 4)):
+    array = pytest.importorskip("dask.array", reason="needs dask: pip install sklebm[dask]")
+    return array.from_array(X, chunks=chunks)
+
+
+KINDS = {"memory map": lambda folder, X: mapped(folder, X), "dask": lambda _, X: dask_array(X)}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+# ---------------------------------------------------------------- rows as they are stored
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.uint8, bool, ">f4"])
+def test_any_part_is_that_of_the_array(kind, dtype, tmp_path):
+    X = (ROWS * 9).astype(dtype)
+    table = read_table(KINDS[kind](tmp_path, X), "Model")
+    assert isinstance(table, LazyTable)
+    single = X.dtype.kind == "f" and X.dtype.itemsize <= 4
+    expected = X.astype(np.float32 if single else np.float64)
+    order = np.random.default_rng(0).permutation(len(X))[:50]
+    for index in (slice(None), slice(3, 200), slice(5, 5), slice(0, 400, 7), order, order[:0]):
+        part = table[index]
+        np.testing.assert_array_equal(part, expected[index])
+        assert part.dtype == expected.dtype
+    blocks = table.blocks(64)
+    np.testing.assert_array_equal(np.concatenate([table[b] for b in blocks]), expected)
+
+
+def test_what_fits_into_memory_is_an_ordinary_array(tmp_path):
+    """So that small memory maps, as joblib makes them, change nothing about a fit."""
+    X = mapped(tmp_path, ROWS)
+    with sklearn.config_context(working_memory=1):
+        assert read_table(X, "Model") is X
+    assert isinstance(read_table(X, "Model"), MappedTable)
+    assert isinstance(read_table(X[10:, ::2], "Model"), MappedTable)
+    assert not isinstance(read_table(X[np.arange(400)], "Model"), LazyTable)  # a copy
+    assert not isinstance(read_table(X + 1.0, "Model"), LazyTable)
+
+
+def test_small_dask_arrays_are_computed_and_large_ones_are_not():
+    X = dask_array(ROWS)
+    assert isinstance(read_table(X, "Model"), DaskTable)
+    with sklearn.config_context(working_memory=1):
+        np.testing.assert_array_equal(read_table(X, "Model"), ROWS)
+
+
+def test_a_block_of_dask_is_computed_once_in_a_scan():
+    import_dask = dask_array(ROWS)  # skips without dask
+    seen = []
+
+    def note(block):
+        seen.append(len(block))
+        return block
+
+    X = import_dask.rechunk((100, -1)).map_blocks(note, dtype=ROWS.dtype, meta=ROWS[:0])
+    table = read_table(X, "Model")
+    for start in range(0, 400, 10):
+        table[start : start + 10]
+    assert seen == [100] * 4
+
+
+# ---------------------------------------------------------------- epochs
+
+
+def stream(X, kept=None):
+    return StreamedRows(Rows(read_table(X, "Model"), torch.device("cpu")), kept)
+
+
+@kinds
+def test_an_epoch_holds_every_row_once_in_a_new_order(kind, tmp_path):
+    X = ROWS.astype(np.float32)
+    X[:, 0] = np.arange(400)
+    rows, generator = stream(KINDS[kind](tmp_path, X)), torch.Generator().manual_seed(0)
+    epochs = [torch.cat(list(rows.batches(16, generator))) for _ in range(2)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(epoch[epoch[:, 0].argsort()], X)
+    assert not torch.equal(*epochs)
+    again = torch.cat(list(rows.batches(16, torch.Generator().manual_seed(0))))
+    assert torch.equal(again, epochs[0])
+    assert [len(batch) for batch in rows.batches(16, generator)] == [16] * 25
+    assert [len(batch) for batch in rows.batches(150, generator)] == [150, 150, 100]
+    np.testing.assert_array_equal(torch.cat(list(rows.batches(16, None))), X)
+
+
+def test_batches_mix_rows_of_distant_places(tmp_path):
+    """A file that is sorted by class must not give batches of one class."""
+    X = np.zeros((4000, 6), np.float32)
+    X[:, 0] = np.arange(4000)
+    with sklearn.config_context(working_memory=0.02):  # a pool of 400 rows in 16 blocks
+        batches = list(stream(mapped(tmp_path, X)).batches(50, torch.Generator().manual_seed(0)))
+    spreads = [float(batch[:, 0].std()) for batch in batches]
+    assert np.mean(spreads) > 0.8 * X[:, 0].std()
+
+
+@kinds
+def test_rows_held_out_are_not_trained_on(kind, tmp_path):
+    X = ROWS.astype(np.float32)
+    X[:, 0] = np.arange(400)
+    indices = np.random.default_rng(0).permutation(400)[:60]
+    kept, held = stream(KINDS[kind](tmp_path, X)).hold_out(indices)
+    np.testing.assert_array_equal(held, X[np.sort(indices)])
+    assert kept.shape == (340, 6)
+    seen = torch.cat(list(kept.batches(16, torch.Generator().manual_seed(0))))[:, 0]
+    assert sorted(seen.tolist()) == sorted(set(range(400)) - set(indices.tolist()))
+
+
+# ---------------------------------------------------------------- estimators
+
+
+@kinds
+@pytest.mark.parametrize("name", NAMES)
+def test_every_estimator_learns_from_tables_on_disk(name, kind, tmp_path):
+    """Sums are those of the array; gradients see the rows in another order and learn as well."""
+    before = freeze(ROWS)
+    scores = make(name).fit(KINDS[kind](tmp_path, ROWS)).score_samples(ROWS)
+    assert np.isfinite(scores).all()
+    assert freeze(ROWS) == before
+    if is_gradient_trained(make(name)):
+        others = [make(name, random_state=seed).fit(ROWS).score_samples(ROWS) for seed in (0, 1)]
+        assert np.mean(scores) > min(map(np.mean, others)) - max(map(np.std, others))
+    elif name != "LikelihoodRegretScorer":  # whose member follows gradients
+        expected = make(name).fit(ROWS).score_samples(ROWS)
+        np.testing.assert_allclose(scores, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_to_a_memory_map_are_those_to_an_array(name, tmp_path):
+    model, X = make_brief(name).fit(ROWS), mapped(tmp_path, ROWS)
+    for method in row_methods(model):
+        answer = getattr(model, method)(X)
+        assert type(answer) is np.ndarray
+        np.testing.assert_allclose(answer, getattr(model, method)(ROWS), rtol=1e-10, atol=1e-10)
+
+
+MODELS = [name for name in NAMES if hasattr(getattr(sklebm, name), "_map_rows")]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_answers_to_a_dask_array_are_computed_when_asked_for(name):
+    model, X = make_brief(name).fit(ROWS), dask_array(ROWS)
+    for method in row_methods(model):
+        answer = getattr(model, method)(X)
+        expected = getattr(model, method)(ROWS)
+        assert type(answer).__module__.startswith("dask")
+        assert answer.shape == expected.shape
+        assert answer.dtype == expected.dtype
+        np.testing.assert_allclose(answer.compute(), expected, rtol=1e-10, atol=1e-10)
+    if hasattr(model, "score"):
+        assert model.score(X) == pytest.approx(model.score(ROWS), rel=1e-6)
+
+
+def test_a_dask_array_of_another_width_is_refused_at_once():
+    model = make("PCAWhitener").fit(ROWS)
+    with pytest.raises(ValueError, match="X has 5 features"):
+        model.transform(dask_array(ROWS[:, :5]))
+
+
+SUMS = ["PCAWhitener", "ZCAWhitener", "GaussianEnergy"]
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_blocks_one_by_one_are_one_fit(name):
+    X = dask_array(ROWS, chunks=(90, -1))
+    model, whole = make(name), make(name).fit(X)
+    for block in X.blocks:
+        model.partial_fit(block)
+    for key, value in fitted_state(whole).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_allclose(getattr(model, key), value, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(model.score_samples(ROWS), whole.score_samples(ROWS), rtol=1e-9)
+
+
+def test_validation_and_early_stopping_stream_as_well(tmp_path):
+    settings = {"validation_fraction": 0.2, "n_iter_no_change": 3, "max_epochs": 8}
+    model = make("BernoulliRBM", **settings).fit(mapped(tmp_path, ROWS))
+    assert np.isfinite(model.validation_scores_).all()
+    assert len(model.validation_scores_) == len(model.loss_curve_)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@kinds
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["PCAWhitener", "BernoulliRBM", "EnergyKMeans"])
+def test_a_bad_value_anywhere_is_found(name, value, kind, tmp_path):
+    bad = ROWS.copy()
+    bad[333, 4] = value
+    X = KINDS[kind](tmp_path, bad)
+    model = make(name).fit(ROWS)
+    before = freeze(vars(model))
+    what = "NaN" if np.isnan(value) else "infinity"
+    with pytest.raises(ValueError, match=f"Input X contains {what}"):
+        model.fit(X)
+    assert freeze(vars(model)) == before
+    with pytest.raises(ValueError, match=f"Input X contains {what}"):
+        np.asarray(model.score_samples(X))
+
+
+@pytest.mark.parametrize("optimizer", ["gradient_descent", "lbfgs"])
+def test_optimisers_that_need_all_rows_say_so(optimizer, tmp_path):
+    model = make("BernoulliRBM", optimizer=optimizer, objective="maximum_likelihood")
+    with pytest.raises(ValueError, match="needs all rows at every step"):
+        model.fit(mapped(tmp_path, ROWS))
+
+
+def test_tables_without_a_shape_are_refused():
+    X = dask_array(ROWS)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        make("PCAWhitener").fit(X[X[:, 0] > 0.5])
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        make("PCAWhitener").fit(X[:, 0])
+
+
+# ---------------------------------------------------------------- memory
+
+N_ROWS, BOUND = (4_000_000, 200) if FULL else (800_000, 60)  # 977 and 195 MiB of rows; MiB
+
+# The kernel refuses memory beyond the limit: a copy of the rows, even for a moment, is an error.
+BOUNDED = """
+import re, resource, sys
+import numpy as np, sklearn, torch
+import sklebm
+
+path, n_rows, bound = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+sklearn.set_config(working_memory=16)
+generator = np.random.default_rng(0)
+X = np.memmap(path, dtype=np.float32, mode="w+", shape=(n_rows, 64))
+for start in range(0, n_rows, 20_000):
+    part = X[start : start + 20_000]
+    part[:] = 0.25 + 0.5 * (generator.random((len(part), 1)) > 0.5)
+    part += 0.2 * generator.random(part.shape, dtype=np.float32)
+X.flush()
+X = np.memmap(path, dtype=np.float32, mode="r", shape=(n_rows, 64))
+print(X.nbytes // 2**20)
+
+settings = {"batch_size": 2000, "max_epochs": 1, "random_state": 0}
+models = [
+    sklebm.PCAWhitener(),
+    sklebm.BernoulliRBM(8, log_partition=None, validation_fraction=0.01, **settings),
+    sklebm.Autoencoder(4, hidden_sizes=(), learning_rate=0.01, optimizer="adam", **settings),
+    sklebm.EnergyKMeans(2, random_state=0),
+]
+small = np.array(X[:3000])
+for model in models:
+    model.fit(small).score_samples(small)  # what libraries keep for themselves
+status = open("/proc/self/status").read()
+used = int(re.search(r"VmData:\\s+(\\d+) kB", status)[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + bound * 2**20,) * 2)
+for model in models:
+    try:
+        model.fit(X)
+        scores = model.score_samples(X)
+        print(type(model).__name__, len(scores), bool(np.isfinite(scores).all()))
+    except MemoryError as error:
+        print(type(model).__name__, "MemoryError", "fewer rows" in str(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_fit_stays_within_its_memory(tmp_path):
+    """The last model keeps all rows in memory, and shows that the limit would be noticed."""
+    mebibytes, *lines = run_python(BOUNDED, tmp_path / "rows.bin", N_ROWS, BOUND).splitlines()
+    assert int(mebibytes) > 3 * BOUND
+    assert lines == [
+        f"PCAWhitener {N_ROWS} True",
+        f"BernoulliRBM {N_ROWS} True",
+        f"Autoencoder {N_ROWS} True",
+        "EnergyKMeans MemoryError True",
+    ]
