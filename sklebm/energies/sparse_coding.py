@@ -106,4 +106,5 @@ class PredictiveSparseCodingEnergy(EncodedSparseCodingEnergy):
     def atoms(self) -> Tensor:
         """The atoms, those longer than one scaled back to length one."""
         lengths = torch.linalg.vector_norm(self.dictionary, dim=1, keepdim=True)
-        return self.dictionary / lengths.clamp(min=1.0)
+        scaled: Tensor = self.dictionary / lengths.clamp(min=1.0)
+        return scaled

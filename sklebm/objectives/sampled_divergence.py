@@ -121,7 +121,7 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
         if self.n_chains is not None:
             check_count(self, "n_chains")
         for name in ("restart", "jump"):
-            share: Any = getattr(self, name)
+            share = getattr(self, name)
             if not isinstance(share, Real) or not 0.0 <= share <= 1.0:
                 raise ValueError(
                     f"{type(self).__name__}: {name}={share!r} must be a share from 0 to 1."
