@@ -15,6 +15,7 @@ version = release = sklebm.__version__
 extensions = [
     "api_reference",
     "benchmark_results",
+    "gallery_figure",
     "markdown_page",
     "mathml",
     "numpydoc",
@@ -101,6 +102,7 @@ html_sidebars = {
         "design",
         "changelog",
         "contributing",
+        "adding_a_model",
         "security",
     ]
 }
