@@ -183,7 +183,7 @@ class Rows:
 
     @property
     def is_lazy(self) -> bool:
-        """True if the rows stay on disk, so that all of them must never be asked for at once."""
+        """True if the rows stay on disk: asking for all of them at once may fill the memory."""
         return isinstance(self.source, LazyTable)
 
     def __getitem__(self, index: Any) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,12 @@ class StreamedRows:
 
     def __getitem__(self, index: int) -> Tensor:
         """A single row, for torch's DataLoader."""
-        if self.kept is not None:
-            index = int(np.flatnonzero(self.kept)[index])
-        return self.rows[slice(index, index + 1)][0].float()
+        place = index if self.kept is None else int(self._places[index])
+        return self.rows[slice(place, place + 1)][0].float()
+
+    @cached_property
+    def _places(self) -> Any:
+        return np.flatnonzero(self.kept)
 
     def hold_out(self, indices: Any) -> tuple[StreamedRows, Tensor]:
         """The rows without those at ``indices``, and the latter in memory."""

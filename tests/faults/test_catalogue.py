@@ -71,6 +71,9 @@ FAULTS = {
     "a callback that raises": [
         ("test_callback_contract.py", "test_a_fault_in_a_callback_leaves_the_estimator_as_it_was")
     ],
+    "NaN far inside a file that is larger than memory": [
+        ("scale/test_larger_than_memory.py", "test_a_bad_value_anywhere_is_found")
+    ],
     "a clock that runs backwards": [
         (TRAINING, "test_a_clock_that_runs_backwards_changes_nothing")
     ],

@@ -10,6 +10,7 @@ import torch
 import sklebm
 from sklebm._rows import Rows
 from sklebm._tables import DaskTable, LazyTable, MappedTable, read_table
+from sklebm.training.loop import RowDataset
 from sklebm.training.streamed_rows import StreamedRows
 from tests.registry import (
     NAMES,
@@ -146,6 +147,17 @@ def test_rows_held_out_are_not_trained_on(kind, tmp_path):
     assert kept.shape == (340, 6)
     seen = torch.cat(list(kept.batches(16, torch.Generator().manual_seed(0))))[:, 0]
     assert sorted(seen.tolist()) == sorted(set(range(400)) - set(indices.tolist()))
+
+
+def test_the_loader_of_torch_takes_single_rows(tmp_path):
+    X = mapped(tmp_path, ROWS)
+    kept, _ = stream(X).hold_out(np.arange(0, 400, 2))
+    rows = RowDataset(kept)
+    assert len(rows) == 200
+    np.testing.assert_array_equal(rows[7], ROWS[15].astype(np.float32))
+    options = {"iterator_train": torch.utils.data.DataLoader, "iterator_train__shuffle": False}
+    model = make("BernoulliRBM", max_epochs=1, net_params=options)
+    assert np.isfinite(model.fit(X).score_samples(ROWS)).all()
 
 
 # ---------------------------------------------------------------- estimators
