@@ -53,7 +53,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         Layers of "lista".
     prediction_weight : float, default=1.0
         Weight w. Larger: codes that are easier to predict, and reconstruct less well.
-    learning_rate : float, default=0.002
+    learning_rate : float, default=0.005
         Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=128
         Rows per update.
@@ -164,7 +164,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         encoder: Literal["lista", "shrink", "linear_tanh"] = "lista",
         n_layers: int = 3,
         prediction_weight: float = 1.0,
-        learning_rate: float = 0.002,
+        learning_rate: float = 0.005,
         batch_size: int = 128,
         max_epochs: int = 20,
         optimizer: str = "adam",
