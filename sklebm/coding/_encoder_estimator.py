@@ -112,6 +112,10 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
 
     # ------------------------------------------------------------------ row-wise methods
 
+    def _floats_per_row(self) -> int:
+        n_layers = int(self.architecture_["n_layers"])
+        return super()._floats_per_row() + 2 * n_layers * len(self.components_)
+
     def _codes(self, energy: SparseCodingEnergy, x: torch.Tensor) -> torch.Tensor:
         """The encoder's codes."""
         assert isinstance(energy, EncodedSparseCodingEnergy)  # noqa: S101

@@ -34,8 +34,14 @@ class UnfoldedEstimator(EncoderEstimator):
             "shared_weights": int(self.shared_weights),
             "selection_rate": float(self.selection_rate),
             "max_selection": float(self.max_selection),
-            "inhibition_mask": "none" if self.inhibition_mask is None else "given",
+            "inhibition_mask": self._mask_record(),
         }
+
+    def _mask_record(self) -> str | float:
+        """What ``inhibition_mask`` is: nothing, a share of the pairs, or an array."""
+        if self.inhibition_mask is None:
+            return "none"
+        return float(self.inhibition_mask) if np.ndim(self.inhibition_mask) == 0 else "given"
 
     def _check_choices(self) -> None:
         """Refuse parameters that mean nothing for the variant."""
@@ -53,7 +59,7 @@ class UnfoldedEstimator(EncoderEstimator):
 
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: Tensor) -> UnfoldedEncoder:
         k, d = dictionary.shape
-        masked = architecture["inhibition_mask"] == "given"
+        masked = architecture["inhibition_mask"] != "none"
         return _unfolding(architecture).assemble(
             dictionary,
             torch.empty(k, d, device="meta"),
@@ -66,8 +72,7 @@ class UnfoldedEstimator(EncoderEstimator):
         """The parameter ``inhibition_mask`` as zeros and ones."""
         if self.inhibition_mask is None:
             return None
-        mask = np.asarray(self.inhibition_mask)
-        k = len(dictionary)
+        mask, k = np.asarray(self.inhibition_mask), len(dictionary)
         if mask.ndim == 0:
             return strongest_pairs(dictionary, float(mask))
         if mask.shape != (k, k) or mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
@@ -87,6 +92,17 @@ class UnfoldedEstimator(EncoderEstimator):
         energy: Any = EncodedSparseCodingEnergy(encoder, atoms, L1(), float(self.alpha))
         energy.architecture = architecture
         return energy.float()
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        if self.architecture_["inhibition_mask"] != "given":
+            return
+        mask = self._mask(torch.from_numpy(self.components_))
+        if mask is None or not np.array_equal(mask.numpy(), self.weights_["mask"]):
+            raise ValueError(
+                "inhibition_mask differs from the fitted one that training would continue from: "
+                "set it back, or fit with warm_start=False."
+            )
 
     def _objective(self, energy: Any) -> CodePrediction:
         for matrix in energy.encoder.matrices():

@@ -227,6 +227,18 @@ def test_a_mask_of_your_own():
     np.testing.assert_array_equal(learnt[~mask], first[~mask])
 
 
+def test_a_mask_is_kept_when_training_goes_on():
+    mask = np.eye(4, dtype=bool)
+    model = make("LISTAEncoder", inhibition_mask=mask).fit(make_rows()).partial_fit(make_rows())
+    np.testing.assert_array_equal(model.weights_["mask"], mask)
+    model.set_params(inhibition_mask=np.ones((4, 4), dtype=bool))
+    with pytest.raises(ValueError, match="inhibition_mask differs from the fitted one"):
+        model.partial_fit(make_rows())
+    shared = make("LISTAEncoder", inhibition_mask=0.5).fit(make_rows())
+    with pytest.raises(ValueError, match=r"inhibition_mask=0.7 differs from the fitted 0.5"):
+        shared.set_params(inhibition_mask=0.7).partial_fit(make_rows())
+
+
 def test_fixed_weights_stay():
     options = {"variant": "coupled", "init": "analytic", "learn_weights": False}
     model = make("LISTAEncoder", **options).fit(make_rows())
