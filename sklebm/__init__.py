@@ -23,6 +23,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
     "GaussianEnergy": "sklebm.linear",
+    "GaussianRBM": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LikelihoodRatioScorer": "sklebm.outliers",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
+    from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import GaussianEnergy as GaussianEnergy

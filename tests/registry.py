@@ -93,6 +93,14 @@ def bernoulli_free_energy(model: Any, X: Any) -> Any:
     return -(v @ model.intercept_visible_) - np.logaddexp(0.0, inputs).sum(axis=1)
 
 
+def gaussian_rbm_free_energy(model: Any, X: Any) -> Any:
+    """|x - a|^2 / 2 s^2 - sum_k log(1 + exp(c_k + w_k'x / s^2))."""
+    x, variance = np.asarray(X, np.float64), np.exp(model.log_variance_.astype(np.float64))
+    inputs = model.intercept_hidden_ + (x / variance) @ model.components_.T.astype(np.float64)
+    quadratic = 0.5 * ((x - model.intercept_visible_) ** 2 / variance).sum(axis=1)
+    return quadratic - np.logaddexp(0.0, inputs).sum(axis=1)
+
+
 def run_network(model: Any, network: str, X: Any) -> Any:
     """An encoder or decoder of affine maps with ReLUs between them."""
     layers = sorted(
@@ -317,6 +325,17 @@ ENTRIES: dict[str, Entry] = {
         ),
         seeded={"objective": "conditional_noise_contrastive"},
         free_energy=precision_free_energy,
+    ),
+    "GaussianRBM": Entry(
+        quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"variance": "diagonal", "objective": "cd"},
+            {"variance": 0.05, "objective": "tempered_pcd", "centering": False},
+            {"objective": "score_matching", "learning_rate": 0.01},
+            {"objective": "maximum_likelihood", "n_components": 4},
+        ),
+        free_energy=gaussian_rbm_free_energy,
     ),
     "InputComplexityScorer": Entry(
         quick={"estimator": MIXTURE},

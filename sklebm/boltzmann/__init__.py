@@ -1,5 +1,6 @@
 """Boltzmann machines: bilinear energies with stochastic hidden units."""
 
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
+from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 
-__all__ = ["BernoulliRBM"]
+__all__ = ["BernoulliRBM", "GaussianRBM"]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
+
 from sklebm._private import StrOptions
+from sklebm._random import make_generator
 from sklebm._rows import Rows
 from sklebm._value_range import apply_value_range
 from sklebm.boltzmann._estimator import BoltzmannEstimator
+from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 
 
 class BinaryVisible(BoltzmannEstimator):
@@ -17,7 +21,13 @@ class BinaryVisible(BoltzmannEstimator):
         **BoltzmannEstimator._parameter_constraints,
         "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
+    _visible_range = (0.0, 1.0)
     value_range: str
+
+    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+        # The same bits in every epoch: what moves the score is the model alone.
+        generator = make_generator(seed, "pseudo-likelihood")
+        return float(pseudo_log_likelihood(energy, x, generator).double().mean())
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)

@@ -11,10 +11,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._private import Interval, StrOptions
-from sklebm._random import make_generator
 from sklebm._rows import Rows
 from sklebm._state import Array, Record, Scalar, Spec
-from sklebm.boltzmann._partition import METHODS
+from sklebm.boltzmann._partition import METHODS, no_partition
 from sklebm.boltzmann._sampling import SamplingEstimator
 from sklebm.energies import BilinearEnergy
 from sklebm.objectives import (
@@ -33,7 +32,6 @@ from sklebm.objectives import (
     check_needs,
     resolve_objective,
 )
-from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 from sklebm.training.centring import Centring
 from sklebm.training.loop import EnergyTraining
 
@@ -78,17 +76,21 @@ class BoltzmannEstimator(SamplingEstimator):
         self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
     ) -> EnergyTraining:
         training = super()._start(rows, means, seed, resume=resume, n_calls=n_calls)
-        if self.centering:
-            energy: Any = training.energy
-            bias = energy.hidden.bias.data
-            # Without input, the hidden units are on half of the time.
-            hidden = torch.full_like(bias, 0.5)
-            if resume:
-                means = torch.from_numpy(self.feature_means_)
-                if self.hidden_means_ is not None:
-                    hidden = torch.from_numpy(self.hidden_means_).to(bias)
-            energy.centring = Centring(means.to(bias), hidden)
+        energy: Any = training.energy
+        energy.centring = self._centring(energy, means, resume)
         return training
+
+    def _centring(self, energy: Any, means: torch.Tensor, resume: bool) -> Centring | None:
+        """The offsets of both layers that gradients are centred at; those of an earlier fit."""
+        if not self.centering:
+            return None
+        # Without input, the hidden units are on half of the time.
+        hidden = torch.full_like(energy.hidden.bias.data, 0.5)
+        if resume:
+            means = torch.from_numpy(self.feature_means_)
+            if self.hidden_means_ is not None:
+                hidden = torch.from_numpy(self.hidden_means_).to(hidden)
+        return Centring(means.to(hidden), hidden)
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
@@ -99,10 +101,15 @@ class BoltzmannEstimator(SamplingEstimator):
                 "that training would continue from: set it back, or fit with warm_start=False."
             )
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
-        # The same bits in every epoch: what moves the score is the model alone.
-        generator = make_generator(seed, "pseudo-likelihood")
-        return float(pseudo_log_likelihood(energy, x, generator).double().mean())
+    def _export(self, energy: Any) -> dict[str, Any]:
+        return {
+            "components_": copied(energy.weights),
+            "intercept_hidden_": copied(energy.hidden.bias),
+            "intercept_visible_": copied(energy.visible.bias),
+            "hidden_means_": copied(energy.centring.hidden_mean) if self.centering else None,
+            # Any change of the parameters makes an earlier normaliser wrong.
+            **no_partition(),
+        }
 
     def _state_spec(self) -> Spec:
         n_hidden, n_visible = self.n_components, self.n_features_in_
@@ -156,7 +163,7 @@ class BoltzmannEstimator(SamplingEstimator):
         Returns
         -------
         X : array or tensor of shape (n_samples, n_features)
-            p(x_i = 1 | h).
+            p(x_i = 1 | h), or the mean of p(x_i | h) where rows are real-valued.
         """
 
         def decode(energy: BilinearEnergy, h: torch.Tensor) -> torch.Tensor:
@@ -207,3 +214,8 @@ class BoltzmannEstimator(SamplingEstimator):
         with torch.no_grad():
             values = energies.energy(x.all().to(latents.dtype), latents.all())
         return values if isinstance(X, torch.Tensor) else values.cpu().numpy()
+
+
+def copied(tensor: torch.Tensor) -> Any:
+    """A NumPy copy of a parameter."""
+    return tensor.detach().cpu().numpy().copy()

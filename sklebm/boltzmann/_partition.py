@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,11 @@ def no_partition() -> dict[str, Any]:
     return {"log_partition_": None, "log_partition_interval_": None}
 
 
+def _known(value: float) -> dict[str, Any]:
+    """The attributes where there is nothing to estimate."""
+    return {"log_partition_": value, "log_partition_interval_": np.array([value, value])}
+
+
 def compute_partition(
     energy: Any, mean: Any, method: str, seed: int, effort: Effort
 ) -> dict[str, Any]:
@@ -45,12 +51,13 @@ def compute_partition(
     n_units = enumeration.n_summed_units(double)
     if method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS):
         with torch.no_grad():
-            value = float(enumeration.log_partition(double))
-        return {"log_partition_": value, "log_partition_interval_": np.array([value, value])}
+            return _known(float(enumeration.log_partition(double)))
     device = double.weights.device
     base = torch.from_numpy(mean).to(device)
     if double.domain == "binary":
         base = ais.base_rate_bias(base)
+    if not math.isfinite(TemperedPath(double, base).log_z0()):
+        return _known(math.inf)
     generator = make_generator(seed, "annealing", device=device)
     estimate = _bridge if method == "bridge" else _anneal
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +20,9 @@ from sklebm.inference import gibbs
 class SamplingEstimator(LikelihoodEstimator):
     """A machine that draws rows."""
 
+    # Least and largest state of a visible unit.
+    _visible_range = (-math.inf, math.inf)
+
     def gibbs(self, X: Any, n_steps: int = 1, *, random_state: RandomState = None) -> Any:
         """Move rows by block Gibbs steps, which leave the model's distribution invariant.
 
@@ -34,7 +38,7 @@ class SamplingEstimator(LikelihoodEstimator):
         Returns
         -------
         V : array or tensor of shape (n_samples, n_features)
-            Visible states, 0 or 1.
+            Visible states: 0 or 1, or real values.
         """
         _check_count("n_steps", n_steps)
         check_is_fitted(self)
@@ -83,19 +87,22 @@ class SamplingEstimator(LikelihoodEstimator):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Visible states, 0 or 1 where they are drawn, float32.
+            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
         """
         _check_count("n_samples", n_samples)
         _check_count("n_steps", n_steps)
         check_is_fitted(self)
         shape = (int(n_samples), int(self.n_features_in_))
-        start = None if init is None else _chain_rows("init", init, shape)
-        known = None if clamped is None else _chain_rows("clamped", clamped, shape, missing=True)
+        limits = self._visible_range
+        start = None if init is None else _chain_rows("init", init, shape, limits)
+        known = None
+        if clamped is not None:
+            known = _chain_rows("clamped", clamped, shape, limits, missing=True)
         seed = draw_seed(random_state)
         device = resolve_device(self.device, None, self._prefers_cuda)
         generator = make_generator(seed, "sampling", device=device)
         energy = self._energy(device)
-        mean = torch.from_numpy(self.feature_means_.clip(0.0, 1.0)).to(device, torch.float32)
+        mean = torch.from_numpy(self.feature_means_.clip(*limits)).to(device, torch.float32)
         out = np.empty(shape, dtype=np.float32)
         with torch.no_grad():
             for part in row_slices(n_samples, self._floats_per_row()):
@@ -128,9 +135,14 @@ def _run_chains(
 
 
 def _chain_rows(
-    name: str, values: Any, shape: tuple[int, int], *, missing: bool = False
+    name: str,
+    values: Any,
+    shape: tuple[int, int],
+    limits: tuple[float, float],
+    *,
+    missing: bool = False,
 ) -> torch.Tensor:
-    """One float32 row for each chain; refuses other shapes and values outside [0, 1]."""
+    """One float32 row for each chain; refuses other shapes and values outside the limits."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
     array = np.asarray(values, dtype=np.float32)
@@ -140,9 +152,11 @@ def _chain_rows(
             f"{shape[0]} of them (n_samples)."
         )
     given = array[~np.isnan(array)] if missing else array
-    if not ((given >= 0.0) & (given <= 1.0)).all():
+    low, high = limits
+    if not ((given >= low) & (given <= high) & np.isfinite(given)).all():
+        where = f"values in [{low:g}, {high:g}]" if math.isfinite(high) else "finite values"
         what = " or NaN, for features to draw" if missing else ""
-        raise ValueError(f"{name} must hold values in [0, 1]{what}.")
+        raise ValueError(f"{name} must hold {where}{what}.")
     return torch.from_numpy(np.array(np.broadcast_to(array, shape)))
 
 

@@ -203,18 +203,3 @@ class BernoulliRBM(BinaryVisible):
             for array in (self.intercept_visible_, self.intercept_hidden_, self.components_)
         )
         return BilinearEnergy(Bernoulli(visible), Bernoulli(hidden), weights)
-
-    def _export(self, energy: Any) -> dict[str, Any]:
-        def copy(tensor: torch.Tensor) -> Any:
-            return tensor.detach().cpu().numpy().copy()
-
-        centring = getattr(energy, "centring", None)
-        return {
-            "components_": copy(energy.weights),
-            "intercept_hidden_": copy(energy.hidden.bias),
-            "intercept_visible_": copy(energy.visible.bias),
-            "hidden_means_": copy(centring.hidden_mean) if centring is not None else None,
-            # Any change of the parameters makes an earlier normaliser wrong.
-            "log_partition_": None,
-            "log_partition_interval_": None,
-        }

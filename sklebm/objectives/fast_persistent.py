@@ -52,6 +52,8 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
     fast_learning_rate: float = 0.02
 
     needs: ClassVar[tuple[str, ...]] = (*NEEDS, "with_parameters")
+    domain: ClassVar[str | None] = "binary"
+    domain_reason: ClassVar[str] = "gives its fast weights a rate that knows of no units"
 
     def __post_init__(self) -> None:
         check_count(self, "n_gibbs_steps")

@@ -37,20 +37,26 @@ class Centring(nn.Module):
         Offsets m of the visible units: the mean of the rows.
     hidden_mean : Tensor of shape (n_hidden,)
         Offsets l of the hidden units to begin with; they follow the batches.
+    follows : bool, default=True
+        False holds the hidden offsets.
     """
 
     visible_mean: Tensor
     hidden_mean: Tensor
 
-    def __init__(self, visible_mean: Tensor, hidden_mean: Tensor) -> None:
+    def __init__(self, visible_mean: Tensor, hidden_mean: Tensor, follows: bool = True) -> None:
         super().__init__()
+        self.follows = follows
         self.register_buffer("visible_mean", visible_mean)
         self.register_buffer("hidden_mean", hidden_mean)
         self.n_steps = 0
 
     @torch.no_grad()
-    def apply_to_gradients(self, energy: Any) -> None:
-        """Turn the plain gradients of ``energy`` into centred ones, in place. O(d k)."""
+    def apply_to_gradients(self, energy: Any, x: Tensor) -> None:
+        """Turn the plain gradients of ``energy`` at the rows x into centred ones, in place. O(d k).
+
+        Bits need no look at the rows.
+        """
         weights, hidden = energy.weights.grad, energy.hidden.bias.grad
         visible = energy.visible.bias.grad
         mean = energy.visible.statistic(self.visible_mean)
@@ -60,8 +66,10 @@ class Centring(nn.Module):
         hidden.addmv_(weights, mean, alpha=-1.0)
 
     @torch.no_grad()
-    def centred(self, energy: Any, gradients: Gradients) -> Gradients:
+    def centred(self, energy: Any, gradients: Gradients, hidden: Tensor) -> Gradients:
         """Return centred gradients for plain ones in closed form. O(n (d + k)) for n rows.
+
+        ``hidden`` are the hidden means of the batch, which only other kinds of rows need.
 
         That of the weights stays a product, sum_i w_i (h_i - l)(v_i - m)', for weights that sum
         to zero, as they do in every contrast of data with the model.
@@ -88,7 +96,7 @@ class Centring(nn.Module):
         ``share`` is the size of the batch in full ones, by which the average moves less;
         ``hidden`` are the hidden means of the batch, where they are known.
         """
-        if self.n_steps % _EVERY == 0:
+        if self.follows and self.n_steps % _EVERY == 0:
             hidden = energy.hidden_mean(x) if hidden is None else hidden
             # A new tensor: the old one may share its memory with a fitted attribute.
             self.hidden_mean = torch.lerp(

@@ -58,7 +58,7 @@ class EnergyTraining(nn.Module):
         if centring is not None:
             # The rows of the batch come first among those of the contrast.
             hidden = next(g.left for p, g in gradients if p is energy.weights)[: len(x)]
-            gradients = centring.centred(energy, gradients)
+            gradients = centring.centred(energy, gradients, hidden)
             centring.follow(energy, x, share, hidden)
         for parameter, gradient in gradients:
             descend(parameter, gradient, share * rates[parameter])
@@ -239,7 +239,7 @@ def _step(
         loss: Tensor = training(x)
         torch.autograd.backward(loss)
         if centring is not None:
-            centring.apply_to_gradients(energy)
+            centring.apply_to_gradients(energy, x)
             centring.follow(energy, x, share)
         if notify is not None:
             notify("on_grad_computed", named_parameters=training.named_parameters(), batch=x)

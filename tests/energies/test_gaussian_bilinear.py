@@ -5,43 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp
-from scipy.stats import norm
 
-from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.energies.gradients import dense
 from sklebm.inference import enumeration
-from tests.machines import all_states
-
-
-def make_gaussian_machine(n_visible, n_hidden, seed=0, shared=False, scale=1.0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    visible = Gaussian(draw(n_visible), 0.5 * draw(1 if shared else n_visible), True)
-    return GaussianBilinearEnergy(visible, Bernoulli(draw(n_hidden)), draw(n_hidden, n_visible))
-
-
-def mixture(machine):
-    """log weights, means and standard deviations of the components, from the completed squares."""
-    weights, a, c = (
-        p.detach().numpy() for p in (machine.weights, machine.visible.bias, machine.hidden.bias)
-    )
-    d = len(a)
-    deviation = np.exp(0.5 * machine.visible.log_variance.detach().numpy()) * np.ones(d)
-    h = all_states(len(c))
-    means = a + h @ weights
-    log_mass = h @ c + ((means**2 - a**2) / (2 * deviation**2)).sum(axis=1)
-    log_mass += np.log(np.sqrt(2 * np.pi) * deviation).sum()
-    return log_mass, means, deviation
-
-
-def naive_log_density(machine, v):
-    log_mass, means, deviation = mixture(machine)
-    parts = norm.logpdf(v[:, None], means, deviation).sum(axis=2) + log_mass
-    return logsumexp(parts, axis=1) - logsumexp(log_mass)
+from tests.machines import make_gaussian_machine, naive_log_density
 
 
 @pytest.mark.parametrize(("d", "k"), [(1, 3), (3, 5), (6, 2), (2, 16)])

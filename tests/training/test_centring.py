@@ -73,8 +73,8 @@ def test_factors_of_gradients_are_centred_alike():
     centring = Centring(draw(5), draw(4, seed=1))
     for parameter, gradient in plain:
         parameter.grad = dense(gradient).clone()
-    centring.apply_to_gradients(machine)
-    ours = centring.centred(machine, plain)
+    centring.apply_to_gradients(machine, v)
+    ours = centring.centred(machine, plain, torch.sigmoid(field))
     assert len(ours) == 3
     for parameter, gradient in ours:
         torch.testing.assert_close(dense(gradient), parameter.grad, rtol=0, atol=1e-13)
@@ -86,7 +86,7 @@ def test_centred_gradients_point_downhill():
     tensors = (machine.weights, machine.hidden.bias, machine.visible.bias)
     for tensor, gradient in zip(tensors, gradients, strict=True):
         tensor.grad = gradient.clone()
-    Centring(draw(5), draw(4)).apply_to_gradients(machine)
+    Centring(draw(5), draw(4)).apply_to_gradients(machine, torch.tensor(rows))
     product = sum((t.grad * g).sum() for t, g in zip(tensors, gradients, strict=True))
     assert product > 0
 

@@ -1,0 +1,314 @@
+r"""F(x) = |x - a|^2 / 2 s^2 - sum_k log(1 + exp(c_k + w_k' x / s^2)): 2^k Gaussians in one."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import functional
+
+from sklebm._private import Interval, StrOptions
+from sklebm._random import RandomState
+from sklebm._rows import Rows
+from sklebm._state import Array, Spec
+from sklebm.boltzmann._estimator import BoltzmannEstimator, copied
+from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
+from sklebm.objectives import Objective, ScoreMatching
+from sklebm.training.centring import Centring
+from sklebm.training.gaussian_centring import GaussianCentring
+from sklebm.training.schedules import Schedule
+
+# A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
+# Small weights on units that are on half of the time would be a saddle where rows are white.
+_SHARE = 0.03
+# So few rows say little about a variance, and one that starts too small makes learning diverge.
+_FEW = 10
+# The least standard deviation of a feature relative to the largest, of whatever units they are.
+_RELATIVE_FLOOR = 1e-6
+
+
+class GaussianRBM(BoltzmannEstimator):
+    r"""Restricted Boltzmann machine with real-valued visible and binary hidden units.
+
+    .. math:: E(x, h) = \sum_i \frac{(x_i - a_i)^2}{2 s_i^2} - c^\top h
+              - \sum_i \frac{x_i (W^\top h)_i}{s_i^2}, \qquad
+              p(x \mid h) = N(a + W^\top h, s^2), \qquad
+              \log p(x) = -F(x) - \log Z.
+
+    The density is a mixture of 2^n_components Gaussians with equal variances, whose means are sums
+    of rows of W.
+
+    Parameters
+    ----------
+    n_components : int, default=64
+        Number of hidden units.
+    variance : float or {"shared", "diagonal"}, default="shared"
+        The variance s^2: given, or learnt in logarithmic form from that of the rows on, one for all
+        features or one for each. Features of different units need "diagonal" or a scaler; nearly
+        constant ones make "diagonal" diverge.
+    objective : str or Objective, default="pcd"
+        How the energy is shaped. With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
+        from the data), "tempered_pcd" (parallel tempering), "noise_contrastive"; without:
+        "score_matching",
+        "denoising_score_matching"; exact: "maximum_likelihood" (at most 25 hidden units). Those for
+        bits ("fast_pcd", "pseudo_likelihood", ...) are refused.
+    n_gibbs_steps : int, default=1
+        Steps of the chains per update.
+    centering : bool, default=True
+        Whether gradients are centred at the means of the units, which makes learning the same
+        wherever the rows have their zero. "lbfgs" follows the plain gradient.
+    learning_rate : float, default=0.2
+        Step size, in a scale of its own (see Notes), so that it need not follow the units of X, the
+        number of hidden units or their sharpness. A batch of m < ``batch_size`` rows takes
+        m / ``batch_size`` of it.
+    batch_size : int, default=100
+        Rows per update, and number of persistent chains.
+    max_epochs : int, default=20
+        Passes over the rows.
+    optimizer : str, default="sgd"
+        Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
+        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs "maximum_likelihood" or
+        "score_matching", and a rate of 1. "momentum" wants a tenth of the rate of "sgd", and
+        "adam" 0.01.
+    learning_rate_schedule : str or Schedule, default="linear"
+        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Share of the rows held out; minus their score-matching loss is recorded after each epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the validation score has not risen by ``tol`` for so many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Least absolute rise that counts.
+    log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
+        How ``fit`` ends: with log Z summed exactly over the hidden units (at most 25), annealed
+        forwards and backwards, bridged over a ladder of tempered chains, exact up to 20 units and
+        annealed beyond ("auto"), or not known at all (None).
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial weights, batches, chains and annealing.
+    verbose : int, default=0
+        Whether to print a line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
+        one, else the CPU.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features_in_)
+        Weights W, in the units of X: a hidden unit that is on moves the mean by its row.
+    intercept_hidden_ : ndarray of shape (n_components,)
+        Hidden biases c.
+    intercept_visible_ : ndarray of shape (n_features_in_,)
+        Visible biases a, the mean of x where all hidden units are off.
+    log_variance_ : ndarray of shape (1,) or (n_features_in_,)
+        Logarithm of s^2, for all features or for each.
+    log_partition_ : float or None
+        log Z in nats, infinite where a variance is; None if unknown. ``partial_fit`` clears it.
+    log_partition_interval_ : ndarray of shape (2,) or None
+        Three standard errors on either side of both the forward and the reverse annealed estimate,
+        or of the bridged one; both ends are log Z where it is exact.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean loss by epoch, as the objective defines it.
+    validation_scores_ : ndarray
+        Minus the held-out score-matching loss by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows, which annealing and sampling start from.
+    hidden_means_ : ndarray of shape (n_components,) or None
+        Sliding mean of the hidden units, at which gradients are centred.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics and persistent chains; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    BernoulliRBM : For binary rows.
+    DeepEnergyModel : The same energy on the output of a network.
+    EnergyGaussianMixture : Components with weights, means and variances of their own.
+
+    Notes
+    -----
+    Gradients are those with respect to W / s and a / s, divided by the variance of the rows over
+    s^2 and by one more than the mean number of hidden units that are on [2]_. A step costs
+    O(batch_size d k). Training runs in float32, log Z in float64, row-wise methods in
+    the dtype of X. Log densities depend on the units of X. No standard deviation falls below a
+    millionth of the largest.
+
+    References
+    ----------
+    .. [1] M. Welling, M. Rosen-Zvi and G. E. Hinton, "Exponential family harmoniums with an
+       application to information retrieval", NIPS 2004.
+    .. [2] K. Cho, A. Ilin and T. Raiko, "Improved learning of Gaussian-Bernoulli restricted
+       Boltzmann machines", ICANN 2011.
+    .. [3] J. Melchior, N. Wang and L. Wiskott, "Gaussian-binary restricted Boltzmann machines for
+       modeling natural image statistics", PLoS ONE 12(2), 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import GaussianRBM
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.laplace(size=(3000, 2)) / np.sqrt(2)
+    >>> rbm = GaussianRBM(16, random_state=0).fit(X)
+    >>> normal = -0.5 * (X**2).sum(axis=1).mean() - np.log(2 * np.pi)
+    >>> bool(rbm.score(X) > normal + 0.05)  # exact nats: 2^16 Gaussians can be summed over
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BoltzmannEstimator._parameter_constraints,
+        "variance": [
+            Interval(Real, 0, None, closed="neither"),
+            StrOptions({"shared", "diagonal"}),
+        ],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 64,
+        *,
+        variance: float | str = "shared",
+        objective: str | Objective = "pcd",
+        n_gibbs_steps: int = 1,
+        centering: bool = True,
+        learning_rate: float = 0.2,
+        batch_size: int = 100,
+        max_epochs: int = 20,
+        optimizer: str = "sgd",
+        learning_rate_schedule: str | Schedule = "linear",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        log_partition: str | None = "auto",
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.variance = variance
+        self.objective = objective
+        self.n_gibbs_steps = n_gibbs_steps
+        self.centering = centering
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.log_partition = log_partition
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _energy_for(
+        self, rows: Rows, means: torch.Tensor, generator: torch.Generator
+    ) -> GaussianBilinearEnergy:
+        if isinstance(self.variance, str):
+            variance = _independent_variance(rows, means, self.variance == "shared")
+            # Beyond, single precision has no room for a density; training says so if it matters.
+            variance = variance.clamp(1e-30, 1e30).float()
+        else:
+            variance = torch.tensor([float(self.variance)])
+        weights = variance.sqrt() * _directions(rows, means, variance, self.n_components, generator)
+        # A hidden unit that is on moves the mean by its weights, and is on in few rows: the share
+        # of its mass is exp(c_k + w_k'(a + w_k / 2) / s^2).
+        bias = math.log(_SHARE) - (weights * (means.float() + 0.5 * weights) / variance).sum(dim=1)
+        units = Gaussian(means.float(), variance.log(), isinstance(self.variance, str))
+        return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
+
+    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
+        raise NotImplementedError("a Gaussian machine begins with more than the mean: _energy_for")
+
+    def _centring(self, energy: Any, means: torch.Tensor, resume: bool) -> Centring:
+        offsets = super()._centring(energy, means, resume)
+        if offsets is None:
+            visible, hidden = energy.visible.bias.data, energy.hidden.bias.data
+            return GaussianCentring(
+                torch.zeros_like(visible), torch.zeros_like(hidden), follows=False
+            )
+        return GaussianCentring(offsets.visible_mean, offsets.hidden_mean)
+
+    def _energy(self, device: torch.device) -> GaussianBilinearEnergy:
+        visible, log_variance, hidden, weights = (
+            torch.from_numpy(array).to(device)
+            for array in (
+                self.intercept_visible_,
+                self.log_variance_,
+                self.intercept_hidden_,
+                self.components_,
+            )
+        )
+        units = Gaussian(visible, log_variance, isinstance(self.variance, str))
+        return GaussianBilinearEnergy(units, Bernoulli(hidden), weights)
+
+    def _export(self, energy: Any) -> dict[str, Any]:
+        return {**super()._export(energy), "log_variance_": copied(energy.visible.log_variance)}
+
+    def _state_spec(self) -> Spec:
+        size = self.n_features_in_ if self.variance == "diagonal" else 1
+        return {**super()._state_spec(), "log_variance_": Array("f", (size,))}
+
+    def _check_epoch(self, energy: Any) -> None:
+        # A feature that is constant has a density without bound: its variance would fall for ever.
+        log_variance = energy.visible.log_variance.data
+        log_variance.clamp_(min=float(log_variance.max()) + 2.0 * math.log(_RELATIVE_FLOOR))
+
+    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+        loss, _ = ScoreMatching().loss(energy, x, {}, torch.Generator())
+        return -float(loss)
+
+
+def _independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:
+    """The variance of each feature, or their mean; that of few rows is drawn to the mean."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    squares = 0.0
+    for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
+        x = rows[part].double().cpu()
+        total += (x - means).square().sum(dim=0)
+        squares += float(x.square().sum())
+    n_rows = len(rows)
+    mean, square = float(total.mean()) / n_rows, squares / total.numel() / n_rows
+    if mean <= _RELATIVE_FLOOR * square:
+        # Equal rows, up to rounding: their own squares, or one, stand for a variance.
+        mean, total = square or 1.0, torch.zeros_like(total)
+    if shared:
+        return torch.tensor([mean])
+    drawn = (total + mean) / (n_rows + 1)
+    return torch.where(total > 0.0, total / n_rows, drawn) if n_rows >= _FEW else drawn
+
+
+def _directions(
+    rows: Rows,
+    means: torch.Tensor,
+    variance: torch.Tensor,
+    n_units: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Vectors of length one towards rows far from the mean, in standard deviations."""
+    some = torch.randint(len(rows), (10 * n_units,), generator=generator)
+    gaps = (rows[some.numpy()].cpu().double() - means) / variance.sqrt()
+    # As in the seeding of k-means: the squared distance is the chance, lest all begin in the bulk.
+    chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
+    chosen = torch.multinomial(chances, n_units, generator=generator)
+    # Units that begin at the same row, or at the mean, need something to tell them apart.
+    noise = torch.randn(n_units, len(means), generator=generator)
+    directions = functional.normalize(gaps[chosen], dim=1).float()
+    return functional.normalize(directions + 0.1 / len(means) ** 0.5 * noise, dim=1)
