@@ -112,9 +112,9 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
-    from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import GaussianEnergy as GaussianEnergy

@@ -97,11 +97,8 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "unit_norm": ("much", 0.5),
     "validation_fraction": (0.0, 1.0, -0.1, NAN, "much"),
     "value_range": CHOICE,
-<<<<<<< HEAD
     "variant": CHOICE,
-=======
     "variance": (0.0, -1.0, math.inf, NAN, "wide"),
->>>>>>> f45405c (GaussianRBM: real-valued rows as a mixture of 2^k Gaussians, in steps without units)
     "verbose": (-1, "much"),
     "warm_start": ("much", 0.5),
     "weights_init": ("random", [0.5], [0.5, 0.5, 0.5, -0.5], [NAN] * 4),
