@@ -26,7 +26,8 @@ class LikelihoodEstimator(GradientEstimator):
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         hidden = state["training_state_"].get("objective.hidden")
-        if hidden is not None:
+        # The variance of bits follows from their mean; that of real-valued rows is not kept.
+        if hidden is not None and energy.domain == "binary":
             self._look_at_chains(energy, hidden, state["feature_means_"])
         if self.log_partition is None:
             return {**state, **no_partition()}

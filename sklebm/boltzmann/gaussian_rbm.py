@@ -218,7 +218,7 @@ class GaussianRBM(BoltzmannEstimator):
         self.verbose = verbose
         self.device = device
 
-    def _energy_for(
+    def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> GaussianBilinearEnergy:
         if isinstance(self.variance, str):
@@ -233,9 +233,6 @@ class GaussianRBM(BoltzmannEstimator):
         bias = math.log(_SHARE) - (weights * (means.float() + 0.5 * weights) / variance).sum(dim=1)
         units = Gaussian(means.float(), variance.log(), isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
-
-    def _initial_energy(self, mean: torch.Tensor, n_rows: int, generator: torch.Generator) -> Any:
-        raise NotImplementedError("a Gaussian machine begins with more than the mean: _energy_for")
 
     def _centring(self, energy: Any, means: torch.Tensor, resume: bool) -> Centring:
         offsets = super()._centring(energy, means, resume)
