@@ -28,6 +28,8 @@ from sklebm.objectives.base import Objective, ObjectiveState, check_count
 # burn-in after which it could be held never ends.
 _ADAPTATION = 0.05
 _OWN_ADAPTATION = 0.1
+# Share of the chains that propose a jump at each update, in few dimensions.
+_JUMPS = 0.25
 
 
 def difference(energy: Any, x: Tensor, negatives: Tensor) -> Tensor:
@@ -106,15 +108,16 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
         Share of the chains that begin anew at each update, from a Gaussian with mean and covariance
         of the data. Chains then reach modes that they could not, but those that have just begun are
         no draws of the model: learning pushes them up without end unless ``n_steps`` are many.
-    jump : float, default=0.25
+    jump : float or None, default=None
         Share of the chains that propose to jump to such a draw at each update, and do so with the
         probability that leaves the model invariant (Metropolis and Hastings). In few dimensions
-        this carries chains between modes; in many, hardly any jump is accepted.
+        this carries chains between modes; in many, hardly any jump is accepted. None takes a
+        quarter, or 4 / n_features if that is less.
     """
 
     n_chains: int | None = None
     restart: float = 0.0
-    jump: float = 0.25
+    jump: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +125,9 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
             check_count(self, "n_chains")
         for name in ("restart", "jump"):
             share = getattr(self, name)
-            if not isinstance(share, Real) or not 0.0 <= share <= 1.0:
+            if share is None and name == "jump":
+                continue
+            if not isinstance(share, Real) or not 0.0 <= float(share) <= 1.0:
                 raise ValueError(
                     f"{type(self).__name__}: {name}={share!r} must be a share from 0 to 1."
                 )
@@ -150,9 +155,12 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
             order = torch.randperm(len(buffer), generator=generator, device=buffer.device)
             active = order[: len(active)]
         start = self._restart(energy, buffer if whole else buffer[active], generator)
-        if self.jump:
-            start = jump(energy, start, self.jump, generator)
-        chains = self.sampler.resume(start, log_step if whole else log_step[active], energy)
+        step = log_step if whole else log_step[active]
+        share = min(_JUMPS, 4.0 / x.shape[1]) if self.jump is None else self.jump
+        if share:
+            chains = jump(generator, start, step, energy, share)
+        else:
+            chains = self.sampler.resume(start, step, energy)
         chains = run(self.sampler, generator, chains, energy, self.n_steps, _OWN_ADAPTATION)
         position, steps = chains.position, chains.log_step
         if not whole:

@@ -5,6 +5,7 @@ import math
 import torch
 
 from sklebm.energies.reference import ReferenceGaussian
+from sklebm.inference.chains import energy_and_gradient
 from sklebm.inference.independence import jump
 from tests.inference.test_samplers import DoubleWell, drift, exact_draws
 
@@ -19,10 +20,19 @@ class Wells(DoubleWell):
         self.reference = ReferenceGaussian(mean, factor)
 
 
+def leap(energy, position, share, generator):
+    """Positions after one attempt, and a check that energies and gradients belong to them."""
+    state = jump(generator, position, torch.tensor(0.0), energy, share)
+    value, gradient = energy_and_gradient(energy, state.position)
+    torch.testing.assert_close(state.energy, value)
+    torch.testing.assert_close(state.gradient, gradient)
+    return state.position
+
+
 def test_jumps_leave_the_model_invariant():
     energy, generator = Wells(), torch.Generator().manual_seed(0)
     start = exact_draws(energy, 1, 100_000)
-    end = jump(energy, start, 1.0, generator)
+    end = leap(energy, start, 1.0, generator)
     assert 0.2 < (end != start).double().mean() < 0.9
     assert drift(start, end) < 4.5
 
@@ -31,7 +41,7 @@ def test_jumps_carry_chains_from_one_mode_to_both():
     energy, generator = Wells(), torch.Generator().manual_seed(1)
     chains = torch.full((20_000, 1), -1.0, dtype=DOUBLE)
     for _ in range(200):
-        chains = jump(energy, chains, 0.25, generator)
+        chains = leap(energy, chains, 0.25, generator)
     truth = float((exact_draws(energy, 1, 400_000) > 0).double().mean())
     error = math.sqrt(truth * (1 - truth) / len(chains))
     assert abs(float((chains > 0).double().mean()) - truth) < 4.5 * error
@@ -40,7 +50,7 @@ def test_jumps_carry_chains_from_one_mode_to_both():
 def test_a_share_of_the_chains_proposes():
     energy, generator = Wells(), torch.Generator().manual_seed(2)
     chains = exact_draws(energy, 1, 1000)
-    moved = (jump(energy, chains, 0.1, generator) != chains).sum()
+    moved = (leap(energy, chains, 0.1, generator) != chains).sum()
     assert 0 < moved <= 100
 
 
@@ -50,6 +60,6 @@ def test_infinite_energies_are_refused():
             return torch.where(x[:, 0] > 0, math.nan, 0.5 * x[:, 0] ** 2)
 
     generator = torch.Generator().manual_seed(3)
-    chains = jump(Walled(), torch.full((500, 1), -1.0, dtype=DOUBLE), 1.0, generator)
+    chains = leap(Walled(), torch.full((500, 1), -1.0, dtype=DOUBLE), 1.0, generator)
     assert (chains <= 0).all()
     assert (chains != -1.0).any()
