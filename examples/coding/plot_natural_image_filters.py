@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 from sklearn.feature_extraction.image import extract_patches_2d
 
-from sklebm import PCAWhitener, SparseCoder, ZCAWhitener
+from sklebm import EnergyKMeans, PCAWhitener, SparseCoder, ZCAWhitener
 from sklebm.plotting import ComponentsDisplay
 
 SIZE = 12
@@ -41,14 +41,26 @@ coder = SparseCoder(144, alpha=0.15, max_iter=4, random_state=0).fit(white)
 codes = coder.transform(white[:2000])
 print(f"non-zeros per patch: {(codes != 0).sum(axis=1).mean():.1f} of {codes.shape[1]}")
 
+# %%
+# The same patches give other pictures to other models. Principal components are waves that fill the
+# patch. Each whitening filter subtracts its surround from one pixel. The codes of k-means have a
+# single non-zero, so that one centre has to stand for a whole patch.
+
 pca = PCAWhitener().fit(patches)
+zca = ZCAWhitener().fit(patches)
+clusters = EnergyKMeans(100, max_iter=15, random_state=0).fit(white)
 usage = np.abs(codes).sum(axis=0).argsort()[::-1]
-figure, axes = plt.subplots(1, 2, figsize=(9, 4.5))
-ComponentsDisplay(coder.components_[usage[:100]], (SIZE, SIZE)).plot(ax=axes[0])
-axes[0].set_title("atoms of the sparse code")
-ComponentsDisplay(pca.components_[:100], (SIZE, SIZE)).plot(ax=axes[1])
-axes[1].set_title("principal components")
-figure.tight_layout()
+pictures = {
+    "SparseCoder: atoms": coder.components_[usage[:100]],
+    "EnergyKMeans: centres": clusters.cluster_centers_,
+    "PCAWhitener: principal components": pca.components_[:100],
+    "ZCAWhitener: filters of the middle pixels": zca.filters_.reshape(SIZE, SIZE, -1)[
+        1:-1, 1:-1
+    ].reshape(100, -1),
+}
+figure, axes = plt.subplots(2, 2, figsize=(8.4, 8.8), layout="constrained")
+for axis, (title, filters) in zip(axes.flat, pictures.items(), strict=True):
+    ComponentsDisplay(filters, (SIZE, SIZE)).plot(axis, n_columns=10, title=title)
 
 # %%
 # Few large coefficients

@@ -72,11 +72,15 @@ for call in calls:
         call()
     except ImportError as error:
         print(str(error).replace(chr(10), " "))
+sklebm.BernoulliRBM(2, max_epochs=3, validation_fraction=0.5, verbose=1).fit(rows)
 """
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them():
-    components, histogram, progress = run_python(WITHOUT).splitlines()
+    components, histogram, progress, header, _, *epochs = run_python(WITHOUT).splitlines()
     for text in (components, histogram):
         assert "pip install sklebm[plot]" in text
     assert "rich" in progress
+    # Progress in plain text needs none of them: objective, held-out score, seconds.
+    assert header.split() == ["epoch", "train_loss", "valid_score", "dur"]
+    assert [line.split()[0] for line in epochs if line] == ["1", "2", "3"]
