@@ -38,7 +38,7 @@ windows = [x - x.mean(axis=1, keepdims=True) for x in windows]
 whitener = ZCAWhitener(ridge=0.01).fit(windows[0])
 windows = [whitener.transform(x).astype(np.float32) for x in windows]
 windows = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in windows]
-train, test = windows[0][:10_000], [x[10_000:] for x in windows]
+train, test = windows[0][:-2000], [x[-2000:] for x in windows]
 
 # %%
 # With and without a map
