@@ -20,8 +20,6 @@ from sklebm.inference.sparse import solve_codes
 class CodingEstimator(EnergyEstimator):
     """Base of models with a dictionary; subclasses say how it and the codes are found."""
 
-    _continues_from = "online_state_"
-
     components_: Any
     intercept_: Any
     alpha_: float

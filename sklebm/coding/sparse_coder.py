@@ -135,6 +135,7 @@ class SparseCoder(CodingEstimator):
     True
     """
 
+    _continues_from = "online_state_"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **EnergyEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
