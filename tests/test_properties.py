@@ -70,7 +70,7 @@ def fit_or_refuse(name, X):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis.given(data=st.data())
 def test_any_table_gives_finite_answers_or_a_clear_refusal(name, data):
-    """P1, P2, P3, P6."""
+    """Shapes, dtypes and finiteness of all answers; the fitted state is left alone."""
     X = data.draw(tables())
     model = fit_or_refuse(name, X)
     if model is None:
@@ -94,7 +94,7 @@ def test_any_table_gives_finite_answers_or_a_clear_refusal(name, data):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis.given(data=st.data())
 def test_rows_answer_for_themselves(name, data):
-    """P5: any order and any part of the rows, whatever they were fitted with."""
+    """Any order and any part of the rows, whatever they were fitted with."""
     X = data.draw(tables(min_rows=3, dtypes=["f8"]))
     model = fit_or_refuse(name, X)
     if model is None:
@@ -114,7 +114,7 @@ def test_rows_answer_for_themselves(name, data):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis.given(data=st.data())
 def test_saved_and_loaded_is_the_same(name, data, tmp_path_factory):
-    """P4."""
+    """Answers of the copy are those of the original, to the bit."""
     X = data.draw(tables(dtypes=["f4", "f8"]))
     model = fit_or_refuse(name, X)
     if model is None:
@@ -128,7 +128,7 @@ def test_saved_and_loaded_is_the_same(name, data, tmp_path_factory):
 
 @hypothesis.given(seed=st.integers(0, 2**31 - 1), beta=st.floats(0.1, 5.0))
 def test_energy_gradients_are_those_of_finite_differences(seed, beta):
-    """P7: the closed forms of the energies are differentiable, in float64 to 1e-5."""
+    """The closed forms of the energies are differentiable, in float64 to 1e-5."""
     generator = torch.Generator().manual_seed(seed)
     double = {"generator": generator, "dtype": torch.float64}
     x = torch.randn(5, 3, **double).requires_grad_()
@@ -147,7 +147,7 @@ def test_energy_gradients_are_those_of_finite_differences(seed, beta):
     target=st.floats(0.01, 0.99),
 )
 def test_penalties_are_never_negative(seed, last, scale, target):
-    """P14, up to rounding, for codes and weights of any size."""
+    """Up to rounding, for codes and weights of any size."""
     generator = torch.Generator().manual_seed(seed)
     encoder = networks.make_encoder((4,), [5], 3, "tanh", last)
     encoder.to_empty(device="cpu").double()
@@ -166,7 +166,7 @@ def test_penalties_are_never_negative(seed, last, scale, target):
 @hypothesis.given(X=tables(min_rows=2, dtypes=["f4", "f8"]))
 @pytest.mark.parametrize("name", ["PCAWhitener", "ZCAWhitener"])
 def test_whitened_rows_have_the_identity_as_covariance(name, X):
-    """P13: 1 along every direction in which the rows vary, 0 along the others."""
+    """1 along every direction in which the rows vary, 0 along the others."""
     model = make_brief(name).fit(X)
     n_directions = np.count_nonzero(model.explained_variance_)
     whitened = model.transform(X.astype(np.float64))
@@ -181,7 +181,7 @@ def test_whitened_rows_have_the_identity_as_covariance(name, X):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis.given(X=tables(min_rows=8, dtypes=["f4", "f8"]), n_clusters=st.integers(1, 6))
 def test_more_lloyd_iterations_never_raise_the_inertia(X, n_clusters):
-    """P12, up to the rounding of the sums."""
+    """Up to the rounding of the sums."""
     inertias = [
         sklebm.EnergyKMeans(n_clusters, max_iter=n, tol=0.0, random_state=0).fit(X).inertia_
         for n in (1, 2, 3, 5, 50)
