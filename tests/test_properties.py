@@ -70,7 +70,7 @@ def fit_or_refuse(name, X):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis.given(data=st.data())
 def test_any_table_gives_finite_answers_or_a_clear_refusal(name, data):
-    """Shapes, dtypes and finiteness of all answers; the fitted state is left alone."""
+    """Shape, dtype and finiteness of every answer; X is left alone, and score is the mean."""
     X = data.draw(tables())
     model = fit_or_refuse(name, X)
     if model is None:
