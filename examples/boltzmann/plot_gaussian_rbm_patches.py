@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_sample_images
 from sklearn.feature_extraction.image import extract_patches_2d
+from sklearn.model_selection import train_test_split
 
 from sklebm import GaussianRBM, PCAWhitener
 from sklebm.plotting import ComponentsDisplay
@@ -31,10 +32,9 @@ patches = np.concatenate(
     ]
 ).reshape(-1, SIZE * SIZE)
 patches -= patches.mean(axis=1, keepdims=True)
-patches = patches[np.random.default_rng(0).permutation(len(patches))]
-whitener = PCAWhitener(40).fit(patches[:25_000])
-white = whitener.transform(patches).astype(np.float32)
-train, test = white[:25_000], white[25_000:]
+patches = train_test_split(patches, test_size=1 / 6, random_state=0)
+whitener = PCAWhitener(40).fit(patches[0])
+train, test = (whitener.transform(part).astype(np.float32) for part in patches)
 
 # %%
 # Likelihood
