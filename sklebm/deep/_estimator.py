@@ -109,7 +109,7 @@ class DeepEnergyEstimator(GradientEstimator):
         covariance = _covariance(rows, means)
         if not bool(torch.isfinite(covariance.float()).all()):
             raise FloatingPointError(
-                f"{type(self).__name__}: the variances of X are too large for single precision. "
+                f"{type(self).__name__}: the variances of X overflow single precision. "
                 "Scale X, for example with StandardScaler."
             )
         scale = math.sqrt(float(covariance.diagonal().mean()))
