@@ -77,13 +77,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     panel, line, x, y = result["figure"]
     names = list(dict.fromkeys(row[panel] for row in result["rows"]))
+    labels = list(dict.fromkeys(row[line] for row in result["rows"]))
     figure = Figure(figsize=(3.6 * len(names), 4.8), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, name in zip(axes, names, strict=True):
         rows = [row for row in result["rows"] if row[panel] == name]
-        labels = list(dict.fromkeys(row[line] for row in rows))
         for label, marker, colour in zip(labels, "osD^vP", COLOURS, strict=False):
             points = sorted((row[x], row[y]) for row in rows if row[line] == label)
+            if not points:
+                continue
             if len(points) > 1:
                 (x0, y0), (x1, y1) = points[-2:]
                 label = f"{label}: {math.log(y1 / y0) / math.log(x1 / x0):.1f}"
