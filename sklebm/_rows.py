@@ -217,14 +217,17 @@ class Rows:
 
     def map(
         self,
-        function: Callable[[torch.Tensor], torch.Tensor],
+        function: Callable[..., torch.Tensor],
         *,
         floats_per_row: int,
         what: str,
         as_numpy: bool = False,
+        beside: Rows | None = None,
+        may_be_infinite: bool = False,
     ) -> Any:
         """Apply a row-wise function chunk by chunk; the result follows the kind and dtype of X.
 
+        With ``beside`` it is a function of a chunk and of the rows at the same places there.
         When memory runs out the chunk is halved, down to a single row, with one warning.
 
         Raises
@@ -242,7 +245,8 @@ class Rows:
             while start < n_rows:
                 rows = slice(start, min(start + step, n_rows))
                 try:
-                    part = function(self[rows])
+                    others = () if beside is None else (beside[rows],)
+                    part = function(self[rows], *others)
                     if out is None:
                         out = self._allocate(part, as_numpy)
                 except (RuntimeError, MemoryError) as error:
@@ -256,7 +260,8 @@ class Rows:
                         )
                         warned = True
                     continue
-                self._check_finite(part, rows.start, what)
+                if not (may_be_infinite and not bool(part.isnan().any())):
+                    self._check_finite(part, rows.start, what)
                 out[rows] = part
                 start = rows.stop
         return out if as_numpy is False and self._output_device is not None else out.numpy()

@@ -267,6 +267,26 @@ class EnergyEstimator(
             self._refuse_broken_state(what)  # an index is finite whatever it was computed from
         return answer
 
+    def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
+        """Stream E(x, z) over the rows of X with a latent each; the result follows X."""
+        check_is_fitted(self)
+        latents, rows = self._open_latents(Z), self._open(X, self, reset=False)
+        if len(rows) != len(latents):
+            raise ValueError(f"X has {len(rows)} rows and Z has {len(latents)}: pass one z per x.")
+        dtype = torch.float64 if self._computes_in_double else rows.dtype
+        try:
+            energy = self._energy(rows.device).to(dtype)
+            return rows.map(
+                lambda x, z: energy.energy(x.to(dtype), z.to(x.device, dtype)),
+                floats_per_row=self._floats_per_row() + latents.shape[1],
+                what=f"{type(self).__name__}.energy",
+                beside=latents,
+                may_be_infinite=may_be_infinite,
+            )
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            self._refuse_broken_state("energy", error)
+            raise
+
     def _refuse_broken_state(self, what: str, cause: Exception | None = None) -> None:
         """Raise FloatingPointError if an answer cannot be had because of the fitted attributes."""
         name = first_broken(fitted_attributes(self))

@@ -68,7 +68,7 @@ class DeterministicAutoencoder(AutoencoderEstimator):
         energy : array or tensor of shape (n_samples,)
             Squared errors, in squared units of X.
         """
-        return self._map_pairs(X, Z, lambda energy, x, z: energy.energy(x, z))
+        return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
         """Return F(x) = |x - g(f(x))|^2, the squared error of the reconstruction.

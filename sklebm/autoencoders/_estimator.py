@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklebm._private import Interval, StrOptions
 from sklebm._progress import Progress
 from sklebm._random import purpose_seed
 from sklebm._rows import Rows, row_slices
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._state import Array, Record, Spec
 from sklebm.energies.networks import (
     ACTIVATIONS,
     initialize,
@@ -33,9 +31,11 @@ from sklebm.training.architecture import (
     check_arrays,
     check_image_shape,
     check_record,
+    check_resumable,
     check_sizes,
     check_user_module,
-    same_record,
+    export_weights,
+    import_weights,
     seeded,
 )
 from sklebm.training.gradient_estimator import GradientEstimator
@@ -163,50 +163,26 @@ class AutoencoderEstimator(GradientEstimator):
 
     def _energy(self, device: torch.device) -> Any:
         energy = self._build(self.architecture_, None)
-        tensors = {
-            name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
-        }
-        energy.load_state_dict(tensors, assign=True)
+        import_weights(energy, self.weights_, device)
         energy.architecture = self.architecture_
         return energy.to(device).eval()
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        weights = {
-            name: tensor.detach().cpu().numpy().copy()
-            for name, tensor in energy.state_dict().items()
-        }
-        broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
-        if broken:
-            raise FloatingPointError(
-                f"{type(self).__name__}: {broken[0]} became infinite or NaN. Lower learning_rate="
-                f"{self.learning_rate}, or scale X. The estimator was left as it was."
-            )
+        weights = export_weights(energy, self)
         return {"architecture_": dict(energy.architecture), "weights_": weights}
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
-        asked = self._architecture(rows.shape[1])
-        for name in same_record(asked, self.architecture_):
-            parameter = name.removeprefix("own_")
-            raise ValueError(
-                f"{parameter}={getattr(self, parameter)!r} differs from the fitted "
-                f"{self.architecture_.get(name)!r} that training would continue from: set it "
-                "back, or fit with warm_start=False."
-            )
+        check_resumable(self, self._architecture(rows.shape[1]), self.architecture_)
 
     # ------------------------------------------------------------------ state
 
     def _state_spec(self) -> Spec:
         return {
+            **super()._state_spec(),
             "architecture_": Record(),
             "weights_": Record(),
             "latent_variances_": Array("f", (self.n_components,), optional=True),
-            "feature_means_": Array("f", (self.n_features_in_,)),
-            "loss_curve_": Array("f", (None,)),
-            "validation_scores_": Array("f", (None,)),
-            "n_iter_": Scalar(int, 1),
-            "n_samples_seen_": Scalar(int, 1),
-            "training_state_": Record(),
         }
 
     def _check_state(self) -> None:
@@ -323,23 +299,6 @@ class AutoencoderEstimator(GradientEstimator):
             ``inverse_transform(transform(X))``.
         """
         return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
-
-    def _map_pairs(
-        self, X: Any, Z: Any, function: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
-    ) -> Any:
-        """Stream ``function(energy, x, z)`` over rows with a code each."""
-        check_is_fitted(self)
-        codes = self._open_latents(Z)
-        x = self._open(X, self, reset=False)
-        if len(x) != len(codes):
-            raise ValueError(f"X has {len(x)} rows and Z has {len(codes)}: pass one z per x.")
-        energy = self._energy(x.device).to(x.dtype)
-        values = torch.empty(len(x), dtype=x.dtype)
-        with torch.no_grad():
-            for part in row_slices(len(x), self._floats_per_row()):
-                z = codes[part].to(x.device, x.dtype)
-                values[part] = function(energy, x[part], z).cpu()
-        return values.to(X.device) if isinstance(X, torch.Tensor) else values.numpy()
 
 
 def row_shape(architecture: dict[str, Any]) -> tuple[int, ...]:

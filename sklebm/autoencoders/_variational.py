@@ -269,7 +269,7 @@ class VariationalAutoencoder(AutoencoderEstimator):
         energy : array or tensor of shape (n_samples,)
             In nats.
         """
-        return self._map_pairs(X, Z, lambda energy, x, z: energy.energy(x, z))
+        return self._pair_energies(X, Z)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log p(x), importance-weighted.

@@ -8,11 +8,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from sklebm._private import Interval, StrOptions
 from sklebm._rows import Rows
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._state import Array, Scalar, Spec
 from sklebm.boltzmann._partition import METHODS, no_partition
 from sklebm.boltzmann._sampling import SamplingEstimator
 from sklebm.energies import BilinearEnergy
@@ -114,18 +113,13 @@ class BoltzmannEstimator(SamplingEstimator):
     def _state_spec(self) -> Spec:
         n_hidden, n_visible = self.n_components, self.n_features_in_
         return {
+            **super()._state_spec(),
             "components_": Array("f", (n_hidden, n_visible)),
             "intercept_hidden_": Array("f", (n_hidden,)),
             "intercept_visible_": Array("f", (n_visible,)),
-            "feature_means_": Array("f", (n_visible,)),
             "hidden_means_": Array("f", (n_hidden,), optional=True),
-            "loss_curve_": Array("f", (None,)),
-            "validation_scores_": Array("f", (None,)),
-            "n_iter_": Scalar(int, 1),
-            "n_samples_seen_": Scalar(int, 1),
             "log_partition_": Scalar(float, optional=True),
             "log_partition_interval_": Array("f", (2,), optional=True),
-            "training_state_": Record(),
         }
 
     # ------------------------------------------------------------------ row-wise methods
@@ -205,15 +199,7 @@ class BoltzmannEstimator(SamplingEstimator):
         energy : array or tensor of shape (n_samples,)
             In nats.
         """
-        check_is_fitted(self)
-        latents = self._open_latents(Z)
-        energies = self._energy(latents.device).to(latents.dtype)
-        x = self._open(X, self, reset=False)
-        if len(x) != len(latents):
-            raise ValueError(f"X has {len(x)} rows and Z has {len(latents)}: pass one z per x.")
-        with torch.no_grad():
-            values = energies.energy(x.all().to(latents.dtype), latents.all())
-        return values if isinstance(X, torch.Tensor) else values.cpu().numpy()
+        return self._pair_energies(X, Z)
 
 
 def copied(tensor: torch.Tensor) -> Any:

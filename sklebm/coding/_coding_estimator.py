@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 from sklebm._rows import Rows
 from sklebm.base import EnergyEstimator
@@ -47,6 +46,10 @@ class CodingEstimator(EnergyEstimator):
             energy.centre(x), energy.dictionary, energy.penalty, energy.alpha, tol=self.code_tol
         ).codes
 
+    def _free_energies(self, energy: SparseCodingEnergy, x: torch.Tensor) -> torch.Tensor:
+        """The energy at these codes."""
+        return energy.energy(x, self._codes(energy, x))
+
     def transform(self, X: Any) -> Any:
         """Return the code of least energy of each row.
 
@@ -75,9 +78,7 @@ class CodingEstimator(EnergyEstimator):
         free_energy : array or tensor of shape (n_samples,)
             In squared units of X.
         """
-        return self._map_rows(
-            X, lambda energy, x: energy.energy(x, self._codes(energy, x)), "free_energy"
-        )
+        return self._map_rows(X, self._free_energies, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
         """Return -F(x); the normaliser is not known.
@@ -92,9 +93,7 @@ class CodingEstimator(EnergyEstimator):
         scores : array or tensor of shape (n_samples,)
             Minus the free energy, in squared units of X. Higher is more typical.
         """
-        return self._map_rows(
-            X, lambda energy, x: -energy.energy(x, self._codes(energy, x)), "score_samples"
-        )
+        return self._map_rows(X, lambda energy, x: -self._free_energies(energy, x), "score_samples")
 
     def inverse_transform(self, Z: Any) -> Any:
         """Return the reconstructions z D + b.
@@ -128,15 +127,7 @@ class CodingEstimator(EnergyEstimator):
         energy : array or tensor of shape (n_samples,)
             In squared units of X. Infinite for codes that the penalty forbids.
         """
-        check_is_fitted(self)
-        codes = self._open_latents(Z)
-        energy = self._energy(codes.device).to(codes.dtype)
-        x = self._open(X, self, reset=False)
-        if len(x) != len(codes):
-            raise ValueError(f"X has {len(x)} rows and Z has {len(codes)}: pass one z per x.")
-        with torch.no_grad():
-            values = energy.energy(x.all().to(codes.dtype), codes.all())
-        return values if isinstance(X, torch.Tensor) else values.cpu().numpy()
+        return self._pair_energies(X, Z, may_be_infinite=True)
 
 
 def given_dictionary(dictionary: Any, n_components: int | None, n_features: int) -> Any:

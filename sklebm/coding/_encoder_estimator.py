@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -12,8 +12,14 @@ from sklebm._rows import Rows
 from sklebm._state import Array, Record, Scalar, Spec
 from sklebm.coding._coding_estimator import CodingEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty
-from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
-from sklebm.training.architecture import check_arrays, check_record, same_record
+from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy
+from sklebm.training.architecture import (
+    check_arrays,
+    check_record,
+    check_resumable,
+    export_weights,
+    import_weights,
+)
 from sklebm.training.gradient_estimator import GradientEstimator
 
 
@@ -27,21 +33,18 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
 
+    @abstractmethod
     def _architecture(self, n_features: int, n_components: int) -> dict[str, Any]:
         """The encoder as plain values, from checked parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: torch.Tensor) -> nn.Module:
         """The encoder with parameters on the meta device."""
-        raise NotImplementedError
 
     def _energy(self, device: torch.device) -> Any:
         dictionary = torch.from_numpy(self.components_).to(device)
         encoder = self._blank_encoder(self.architecture_, dictionary)
-        tensors = {
-            name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
-        }
-        encoder.load_state_dict(tensors, assign=True)
+        import_weights(encoder, self.weights_, device)
         energy: Any = self._wrap(encoder, dictionary)
         energy.architecture = self.architecture_
         return energy
@@ -52,16 +55,7 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
         return EncodedSparseCodingEnergy(encoder, dictionary, penalty, self.alpha_)
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        weights = {
-            name: tensor.detach().cpu().numpy().copy()
-            for name, tensor in energy.encoder.state_dict().items()
-        }
-        broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
-        if broken:
-            raise FloatingPointError(
-                f"{type(self).__name__}: {broken[0]} became infinite or NaN. Lower learning_rate="
-                f"{self.learning_rate}, or scale X. The estimator was left as it was."
-            )
+        weights = export_weights(energy.encoder, self)
         return {
             "components_": energy.dictionary.detach().cpu().numpy().copy(),
             "alpha_": energy.alpha,
@@ -74,28 +68,18 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
         super()._check_resumable(rows)
         asked = self._architecture(rows.shape[1], self.n_components or len(self.components_))
         asked["alpha"] = float(self.alpha)
-        for name in same_record(asked, {**self.architecture_, "alpha": self.alpha_}):
-            fitted = self.alpha_ if name == "alpha" else self.architecture_[name]
-            raise ValueError(
-                f"{name}={getattr(self, name)!r} differs from the fitted {fitted!r} that training "
-                "would continue from: set it back, or fit with warm_start=False."
-            )
+        check_resumable(self, asked, {**self.architecture_, "alpha": self.alpha_})
 
     # ------------------------------------------------------------------ state
 
     def _state_spec(self) -> Spec:
         return {
+            **super()._state_spec(),
             "components_": Array("f", (self.n_components, self.n_features_in_)),
             "alpha_": Scalar(float, 0.0),
             "penalty_": Record(),
             "architecture_": Record(),
             "weights_": Record(),
-            "feature_means_": Array("f", (self.n_features_in_,)),
-            "loss_curve_": Array("f", (None,)),
-            "validation_scores_": Array("f", (None,)),
-            "n_iter_": Scalar(int, 1),
-            "n_samples_seen_": Scalar(int, 1),
-            "training_state_": Record(),
         }
 
     def _check_state(self) -> None:
@@ -116,10 +100,13 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
         n_layers = int(self.architecture_["n_layers"])
         return super()._floats_per_row() + 2 * n_layers * len(self.components_)
 
-    def _codes(self, energy: SparseCodingEnergy, x: torch.Tensor) -> torch.Tensor:
-        """The encoder's codes."""
-        assert isinstance(energy, EncodedSparseCodingEnergy)  # noqa: S101
-        return energy.encode(x)
+    def _codes(self, energy: Any, x: torch.Tensor) -> torch.Tensor:
+        codes: torch.Tensor = energy.encode(x)
+        return codes
+
+    def _free_energies(self, energy: Any, x: torch.Tensor) -> torch.Tensor:
+        free_energies: torch.Tensor = energy.free_energy(x)
+        return free_energies
 
     def transform(self, X: Any) -> Any:
         """Return the predicted code of each row.

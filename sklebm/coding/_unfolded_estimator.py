@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,8 +83,7 @@ class UnfoldedEstimator(EncoderEstimator):
         return torch.from_numpy(mask.astype(np.float32))
 
     def _initial_energy(self, rows: Rows, means: Tensor, generator: torch.Generator) -> Any:
-        assert isinstance(rows, CodedRows)  # noqa: S101
-        atoms = rows.atoms.cpu().double()
+        atoms = cast(CodedRows, rows).atoms.cpu().double()
         architecture = self._architecture(rows.shape[1], len(atoms))
         encoder = _unfolding(architecture).start(
             atoms, float(self.alpha), analytic=self.init == "analytic", mask=self._mask(atoms)
@@ -149,8 +148,7 @@ class UnfoldedEstimator(EncoderEstimator):
         return None if given is None else torch.from_numpy(given).to(rows.device)
 
     def _training_rows(self, rows: Rows) -> Tensor:
-        assert isinstance(rows, CodedRows)  # noqa: S101
-        return rows.joined()
+        return cast(CodedRows, rows).joined()
 
 
 def _unfolding(architecture: dict[str, Any]) -> Unfolding:

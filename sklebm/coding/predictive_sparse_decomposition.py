@@ -94,7 +94,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         Parameters of the encoder: "weights" (W), and "lateral" and "thresholds", or "bias" and
         "gains".
     architecture_ : dict
-        What the encoder is made of, as plain values.
+        What the encoder is made of, and the weight w, as plain values.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean least energy of the batches by epoch.
     validation_scores_ : ndarray
@@ -206,6 +206,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
             "n_components": n_components,
             "encoder": str(self.encoder),
             "n_layers": int(self.n_layers) if self.encoder == "lista" else 0,
+            "prediction_weight": float(self.prediction_weight),
         }
 
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: Tensor) -> nn.Module:
@@ -233,7 +234,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         return energy.float()
 
     def _wrap(self, encoder: nn.Module, dictionary: Tensor) -> PredictiveSparseCodingEnergy:
-        penalty, weight = recall_penalty(self.penalty_), float(self.prediction_weight)
+        penalty, weight = recall_penalty(self.penalty_), self.architecture_["prediction_weight"]
         return PredictiveSparseCodingEnergy(encoder, dictionary, penalty, self.alpha_, weight)
 
     def _resolved_penalty(self, n_components: int) -> Penalty:

@@ -99,17 +99,7 @@ class DeepDensity(DeepEnergyEstimator):
         energy : array or tensor of shape (n_samples,)
             In nats.
         """
-        check_is_fitted(self)
-        hidden, rows = self._open_latents(Z), self._open(X, self, reset=False)
-        if len(rows) != len(hidden):
-            raise ValueError(f"X has {len(rows)} rows and Z has {len(hidden)}: pass one z per x.")
-        energy = self._energy(rows.device).to(rows.dtype)
-        values = torch.empty(len(rows), dtype=rows.dtype)
-        with torch.no_grad():
-            for part in row_slices(len(rows), self._floats_per_row()):
-                z = hidden[part].to(rows.device, rows.dtype)
-                values[part] = energy.energy(rows[part], z).cpu()
-        return values.to(X.device) if isinstance(X, torch.Tensor) else values.numpy()
+        return self._pair_energies(X, Z)
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(x) where log Z is known, else the unnormalised -F(x).

@@ -34,9 +34,11 @@ from sklebm.training.architecture import (
     check_arrays,
     check_image_shape,
     check_record,
+    check_resumable,
     check_sizes,
     check_user_module,
-    same_record,
+    export_weights,
+    import_weights,
     seeded,
 )
 from sklebm.training.gradient_estimator import GradientEstimator
@@ -139,10 +141,7 @@ class DeepEnergyEstimator(GradientEstimator):
     def _energy(self, device: torch.device) -> Any:
         with seeded(None):
             energy = self._assemble(self.architecture_)
-        tensors = {
-            name: torch.from_numpy(array).to(device) for name, array in self.weights_.items()
-        }
-        energy.load_state_dict(tensors, assign=True)
+        import_weights(energy, self.weights_, device)
         energy.architecture = self.architecture_
         return energy.eval()
 
@@ -156,16 +155,7 @@ class DeepEnergyEstimator(GradientEstimator):
         return DeepEnergy(network, empty[0], scalars[0], reference, scalars[1])
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        weights = {
-            name: np.array(tensor.detach().cpu().numpy())
-            for name, tensor in energy.state_dict().items()
-        }
-        broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
-        if broken:
-            raise FloatingPointError(
-                f"{type(self).__name__}: {broken[0]} became infinite or NaN. Lower learning_rate="
-                f"{self.learning_rate}, or scale X. The estimator was left as it was."
-            )
+        weights = export_weights(energy, self)
         learnt = energy.log_partition.requires_grad
         return {
             "architecture_": dict(energy.architecture),
@@ -186,13 +176,7 @@ class DeepEnergyEstimator(GradientEstimator):
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
-        for name in same_record(self._architecture(rows.shape[1]), self.architecture_):
-            parameter = name.removeprefix("own_")
-            raise ValueError(
-                f"{parameter}={getattr(self, parameter)!r} differs from the fitted "
-                f"{self.architecture_.get(name)!r} that training would continue from: set it "
-                "back, or fit with warm_start=False."
-            )
+        check_resumable(self, self._architecture(rows.shape[1]), self.architecture_)
 
     def _check_epoch(self, energy: Any) -> None:
         """Look for a fall without end: exp(-F) would have no integral."""
@@ -234,17 +218,12 @@ class DeepEnergyEstimator(GradientEstimator):
 
     def _state_spec(self) -> Spec:
         return {
+            **super()._state_spec(),
             "architecture_": Record(),
             "weights_": Record(),
             "sigma_": Scalar(float, 0.0),
             "log_partition_": Scalar(float, optional=True),
             "log_partition_interval_": Array("f", (2,), optional=True),
-            "feature_means_": Array("f", (self.n_features_in_,)),
-            "loss_curve_": Array("f", (None,)),
-            "validation_scores_": Array("f", (None,)),
-            "n_iter_": Scalar(int, 1),
-            "n_samples_seen_": Scalar(int, 1),
-            "training_state_": Record(),
         }
 
     def _check_state(self) -> None:

@@ -79,6 +79,11 @@ class EncodedSparseCodingEnergy(SparseCodingEnergy):
         code: Tensor = self.encoder(x)
         return code
 
+    def free_energy(self, x: Tensor) -> Tensor:
+        """F(x) = E(x, f(x)) of each row, shape (n_rows,)."""
+        # A term for the distance between a code and its prediction would be zero.
+        return SparseCodingEnergy.energy(self, x, self.encode(x))
+
 
 class PredictiveSparseCodingEnergy(EncodedSparseCodingEnergy):
     """E(x, z) = 1/2 |x - z D|^2 + alpha R(z) + weight/2 |z - f(x)|^2: codes that can be predicted.
@@ -102,6 +107,11 @@ class PredictiveSparseCodingEnergy(EncodedSparseCodingEnergy):
     ) -> None:
         super().__init__(encoder, nn.Parameter(dictionary), penalty, alpha)
         self.weight = weight
+
+    def energy(self, x: Tensor, z: Tensor) -> Tensor:
+        """E(x, z) of each row with its own code, shape (n_rows,)."""
+        distance = (z - self.encode(x)).square().sum(dim=1)
+        return super().energy(x, z) + 0.5 * self.weight * distance
 
     def atoms(self) -> Tensor:
         """The atoms, those longer than one scaled back to length one."""

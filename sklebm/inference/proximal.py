@@ -9,6 +9,7 @@ leave the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -84,9 +85,8 @@ def start_at(problem: SparseProblem, codes: Tensor) -> State:
 def ista_step(problem: SparseProblem, state: State) -> State:
     """One proximal gradient step; the objective never rises."""
     z, product = state
-    assert isinstance(problem.penalty, ProximalPenalty)  # noqa: S101
-    step = 1.0 / problem.lipschitz
-    z = problem.penalty.prox(z + step * (problem.correlations - product), step * problem.alpha)
+    penalty, step = cast(ProximalPenalty, problem.penalty), 1.0 / problem.lipschitz
+    z = penalty.prox(z + step * (problem.correlations - product), step * problem.alpha)
     return z, z @ problem.gram
 
 
@@ -102,14 +102,13 @@ def fista_step(problem: SparseProblem, state: State) -> State:
     The product of the extrapolated code follows from those of the codes: one product a step.
     """
     z, product, z_old, product_old, t = state
-    assert isinstance(problem.penalty, ProximalPenalty)  # noqa: S101
     t_next = 0.5 * (1.0 + (1.0 + 4.0 * t.square()).sqrt())
     # The first step, and the first after a restart, has t = 1 and no momentum.
     momentum = torch.where(t > 1.0, (t - 1.0) / t_next, torch.zeros_like(t))
     y = z + momentum * (z - z_old)
     y_product = product + momentum * (product - product_old)
-    step = 1.0 / problem.lipschitz
-    new = problem.penalty.prox(y + step * (problem.correlations - y_product), step * problem.alpha)
+    penalty, step = cast(ProximalPenalty, problem.penalty), 1.0 / problem.lipschitz
+    new = penalty.prox(y + step * (problem.correlations - y_product), step * problem.alpha)
     uphill = ((y - new) * (new - z)).sum(dim=1, keepdim=True) > 0
     return new, new @ problem.gram, z, product, torch.where(uphill, torch.ones_like(t), t_next)
 
@@ -133,8 +132,7 @@ class PoolSplitting:
     """
 
     def __init__(self, problem: SparseProblem) -> None:
-        penalty = problem.penalty
-        assert isinstance(penalty, Topographic)  # noqa: S101
+        penalty = cast(Topographic, problem.penalty)
         self.members = penalty.members().to(problem.gram.device)
         # |K|^2 is the number of pools of a component; 1 / tau - sigma |K|^2 >= L / 2.
         self.tau = 1.0 / problem.lipschitz

@@ -200,19 +200,7 @@ class MixtureEstimator(EnergyEstimator):
         ValueError
             If X and Z differ in their number of rows.
         """
-        check_is_fitted(self)
-        x, z = self._open(X, self, reset=False), self._open_latents(Z)
-        if len(x) != len(z):
-            raise ValueError(f"X has {len(x)} rows and Z has {len(z)}: pass one z per x.")
-        both = torch.cat([x.all().double(), z.all().to(x.device).double()], dim=1)
-        energy, width = self._energy(x.device).double(), x.shape[1]
-        values = Rows(both, x.device).map(
-            lambda chunk: energy.energy(chunk[:, :width], chunk[:, width:]),
-            floats_per_row=self._floats_per_row(),
-            what=f"{type(self).__name__}.energy",
-        )
-        values = values.to(x.dtype)
-        return values if isinstance(X, torch.Tensor) else values.cpu().numpy()
+        return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
         """Return F(x) = -log p(x), the energy with the component summed out.

@@ -90,6 +90,47 @@ def check_arrays(network: nn.Module, arrays: Mapping[str, Any], owner: str) -> N
             )
 
 
+def check_resumable(owner: Any, asked: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
+    """Raise ValueError if the parameters ask for another network than the fitted one."""
+    for name in same_record(asked, fitted):
+        parameter = name.removeprefix("own_")
+        raise ValueError(
+            f"{parameter}={getattr(owner, parameter)!r} differs from the fitted "
+            f"{fitted.get(name)!r} that training would continue from: set it back, or fit with "
+            "warm_start=False."
+        )
+
+
+# ---------------------------------------------------------------------- numbers of a network
+
+
+def export_weights(network: nn.Module, owner: Any) -> dict[str, Any]:
+    """Copies of the parameters and buffers as NumPy arrays.
+
+    Raises
+    ------
+    FloatingPointError
+        If one is not finite: training has diverged.
+    """
+    weights = {
+        name: np.array(tensor.detach().cpu().numpy())
+        for name, tensor in network.state_dict().items()
+    }
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(
+                f"{type(owner).__name__}: {name} became infinite or NaN. Lower learning_rate="
+                f"{owner.learning_rate}, or scale X. The estimator was left as it was."
+            )
+    return weights
+
+
+def import_weights(network: nn.Module, weights: Mapping[str, Any], device: torch.device) -> None:
+    """Let a network, which may be on the meta device, hold the arrays; shared on the CPU."""
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in weights.items()}
+    network.load_state_dict(tensors, assign=True)
+
+
 # ---------------------------------------------------------------------- modules of the user
 
 

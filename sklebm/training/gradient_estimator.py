@@ -20,6 +20,7 @@ from sklebm._private import Interval, StrOptions
 from sklebm._progress import Progress
 from sklebm._random import draw_seed, make_generator
 from sklebm._rows import Rows
+from sklebm._state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Objective
 from sklebm.training.course import Course, guard_loss, overflow_is_divergence
@@ -164,6 +165,17 @@ class GradientEstimator(EnergyEstimator):
             ),
             "feature_means_": mean,
             "n_samples_seen_": seen + n_rows,
+        }
+
+    def _state_spec(self) -> Spec:
+        """What every trained model has; models add their own."""
+        return {
+            "feature_means_": Array("f", (self.n_features_in_,)),
+            "loss_curve_": Array("f", (None,)),
+            "validation_scores_": Array("f", (None,)),
+            "n_iter_": Scalar(int, 1),
+            "n_samples_seen_": Scalar(int, 1),
+            "training_state_": Record(),
         }
 
     # ------------------------------------------------------------------ pieces

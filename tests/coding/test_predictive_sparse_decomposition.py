@@ -169,6 +169,21 @@ def test_atoms_are_no_longer_than_one():
     assert np.linalg.norm(model.components_, axis=1).max() <= 1 + 1e-6
 
 
+def test_energies_count_the_distance_to_the_prediction():
+    X = make_rows()
+    model = make("PredictiveSparseDecomposition", prediction_weight=3.0).fit(X)
+    Z, weight = model.transform(X), 3.0
+    np.testing.assert_allclose(model.energy(X, Z), model.free_energy(X), rtol=1e-6)
+    other = Z + np.random.default_rng(0).normal(size=Z.shape)
+    errors = ((X - model.inverse_transform(other)) ** 2).sum(axis=1)
+    prices = model.alpha_ * np.abs(other).sum(axis=1)
+    distances = weight * ((other - Z) ** 2).sum(axis=1)
+    model.set_params(prediction_weight=50.0)  # the fitted weight counts
+    np.testing.assert_allclose(
+        model.energy(X, other), 0.5 * errors + prices + 0.5 * distances, rtol=1e-5
+    )
+
+
 def test_validation_scores_are_minus_the_least_energy():
     X = make_rows()
     seen = []
