@@ -141,14 +141,15 @@ def signed_root_scores(x: torch.Tensor, quantiles: Floats, scale: Floats) -> tor
     knots = torch.from_numpy(quantiles).to(x.device)
     columns = x.T.to(knots.dtype).contiguous()
     below = torch.searchsorted(knots, columns)
-    up_to = torch.searchsorted(knots, columns, right=True)
     count = knots.shape[1]
     left, right = (below - 1).clamp(min=0), below.clamp(max=count - 1)
     low, high = knots.gather(1, left), knots.gather(1, right)
     share = ((columns - low) / torch.where(high > low, high - low, 1.0)).clamp(0, 1)
-    # On a training value: the middle of its ties; between two: interpolated.
     between = left + 0.5 + share * (right - left)
-    level = torch.where(up_to > below, 0.5 * (below + up_to), between)
+    # On a training value: the middle of its ties; between two: interpolated. Where ties end is
+    # looked up for the few knots, not for the many values.
+    middle = 0.5 * (below + torch.searchsorted(knots, knots, right=True).gather(1, right))
+    level = torch.where(columns == high, middle, between)
     scores = torch.special.ndtri(level / count)
     outside = (columns - knots[:, -1:]).clamp(min=0) + (columns - knots[:, :1]).clamp(max=0)
     scores = scores + outside / torch.from_numpy(scale).to(knots)[:, None]

@@ -24,7 +24,7 @@ def training_quantiles(scores: Floats) -> Floats:
     count = min(len(scores), _MAX_QUANTILES)
     # Values that occur, not interpolated ones: tied scores stay tied.
     chosen = ((np.arange(count) + 0.5) * len(scores) / count).astype(np.int64)
-    return np.sort(scores).astype(np.float64)[chosen]
+    return _merge_ties(np.sort(scores).astype(np.float64)[chosen])
 
 
 def log_rank(scores: Floats, quantiles: Floats) -> Floats:
@@ -32,7 +32,6 @@ def log_rank(scores: Floats, quantiles: Floats) -> Floats:
 
     O(n log q) for n scores and q quantiles.
     """
-    quantiles = _merge_ties(quantiles)
     levels = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
     # Equal quantiles share the mean of their levels, so that the curve has one value there.
     knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
