@@ -13,7 +13,9 @@ BENCHMARKS ?= $(sort $(wildcard benchmarks/bench_*.py))
 run := $(VENV)/bin/python
 # scikit-learn's common tests check array namespaces only under this variable,
 # which SciPy reads when it is imported.
-test-environment := SCIPY_ARRAY_API=1 OMP_NUM_THREADS=1
+# Tests that ask for a second thread share the cores with other tests: one that waits must sleep, as
+# a thread that spins keeps the core from those it waits for.
+test-environment := SCIPY_ARRAY_API=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 parallel := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
