@@ -6,6 +6,10 @@ quality is the inertia of the final centres, recomputed in double precision. Nee
 ``SKLEBM_DATA`` with ``mnist.npz``, and faiss (``pip install faiss-cpu``).
 
     python benchmarks/bench_kmeans.py [--threads 2] [--repeats 2] [--batches]
+
+With ``--device`` only ours, with and without pruning, on that device and problems that grow:
+
+    python benchmarks/bench_kmeans.py --device cuda [--largest 1000000]
 """
 
 from __future__ import annotations
@@ -17,12 +21,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from _common import save_results, set_threads, timed_ratio
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 
 from sklebm import EnergyKMeans
+from sklebm._rows import row_slices
+from sklebm.inference.compacted_lloyd import CompactedLloyd
+from sklebm.inference.lloyd import Lloyd, lloyd_steps
 
 COMMAND = "SKLEBM_DATA=... python benchmarks/bench_kmeans.py"
 
@@ -135,14 +143,83 @@ def compare_batches(options):
     )
 
 
+def converge(start, x, weights, init):
+    """Lloyd's algorithm by one of two searches: inertia, iterations, and the search."""
+    parts = row_slices(len(x), 3 * x.shape[1] + 2 * len(init), x.device)
+    search = start(x, weights, init, parts)
+    for n_iter, (_, centers, settled) in enumerate(lloyd_steps(search, init, 1e-4), start=1):
+        if settled or n_iter == 50:
+            return search.measure(centers, weights).inertia, n_iter, search
+    raise AssertionError("unreachable: the loop has no end of its own")
+
+
+def time_pruning(n_rows, k, options):
+    """One row of the table of pruning on a device."""
+    X, _ = make_blobs(n_rows, n_features=128, centers=k, cluster_std=5.0, random_state=0)
+    x = torch.from_numpy(X.astype(np.float32)).to(options.device)
+    weights = torch.ones(n_rows, dtype=torch.float64, device=x.device)
+    chosen = np.random.default_rng(0).choice(n_rows, k, replace=False)
+    init = x[torch.from_numpy(chosen).to(x.device)]
+    starts = {
+        "all": lambda x, weights, init, parts: Lloyd(x, weights, parts),
+        "compacted": CompactedLloyd,
+    }
+    found = {}
+    calls = {
+        name: lambda name=name: found.update({name: converge(starts[name], x, weights, init)})
+        for name in starts
+    }
+    timings = timed_ratio(calls, reference="all", repeats=options.repeats)
+    (inertia_of_all, _, _), (ours, n_iter, search) = found.values()
+    seconds = [round(timings[name].median, 3) for name in starts]
+    # One more assignment measures the fit.
+    share = search.n_distances / (n_rows * k * (n_iter + 1))
+    excess = f"{ours / inertia_of_all - 1.0:+.1e}"
+    return [
+        n_rows,
+        k,
+        n_iter,
+        *seconds,
+        round(timings["compacted"].ratio, 2),
+        round(share, 3),
+        excess,
+    ]
+
+
+def compare_pruning(options):
+    """All distances against compacted rows on a device, on problems that grow."""
+    rows = []
+    for n_rows in (10_000, 100_000, 1_000_000):
+        for k in (128, 512, 2048):
+            if n_rows <= options.largest:
+                rows.append(time_pruning(n_rows, k, options))
+                print(*rows[-1], sep="\t", flush=True)
+    columns = ["rows", "K", "iterations", "all distances (s)", "compacted (s)", "ratio"]
+    save_results(
+        "kmeans_device",
+        "K-means on a device, with and without pruning",
+        [*columns, "share of distances", "inertia"],
+        rows,
+        command=f"python benchmarks/bench_kmeans.py --device {options.device}",
+        notes="Blobs of 128 features, float32, initial centres are rows, at most 50 iterations to "
+        "a tolerance of 1e-4, one measure of the fit included. Inertia: of compacted rows relative "
+        "to all distances in single precision.",
+    )
+
+
 def main():
     """Time all, compare what they reach, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--batches", action="store_true", help="mini-batches only")
+    parser.add_argument("--device", help="with and without pruning on this device only")
+    parser.add_argument("--largest", type=int, default=1_000_000, help="rows, with --device")
     options = parser.parse_args()
     set_threads(options.threads)
+    if options.device:
+        compare_pruning(options)
+        return
     warnings.simplefilter("ignore", ConvergenceWarning)
     if options.batches:
         compare_batches(options)

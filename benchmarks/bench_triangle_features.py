@@ -40,8 +40,8 @@ def pooled(images, whitener, centroids):
     """Codes of all patches, summed over the four quadrants of each image."""
     side = images.shape[1] - SIZE + 1
     half, features = (side + 1) // 2, []
-    for start in range(0, len(images), 100):
-        rows = patches_of(images[start : start + 100])
+    for start in range(0, len(images), 50):
+        rows = patches_of(images[start : start + 50])
         codes = centroids.transform(whitener.transform(rows.reshape(-1, SIZE * SIZE)))
         codes = codes.reshape(len(rows), side, side, -1)
         quadrants = [
@@ -53,19 +53,28 @@ def pooled(images, whitener, centroids):
     return np.concatenate(features)
 
 
+def outputs(X, weights):
+    """What the ten machines say of each row."""
+    return torch.nn.functional.linear(X, weights[:, :-1], weights[:, -1])
+
+
 def linear_machine(X, y, ridge, n_steps=150):
-    """Weights that minimise the squared hinge loss of ten one-against-all machines, by L-BFGS."""
+    """Weights that minimise the squared hinge loss of ten one-against-all machines, by L-BFGS.
+
+    One row for each machine, the last column its offset: with machines in rows both products of a
+    step run along the features, five times as fast as with machines in columns.
+    """
     X = torch.from_numpy(X)
     signs = 2.0 * torch.nn.functional.one_hot(torch.from_numpy(y).long(), 10).float() - 1.0
-    weights = torch.zeros(X.shape[1] + 1, 10, requires_grad=True)
+    weights = torch.zeros(10, X.shape[1] + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weights], max_iter=n_steps, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def loss():
         optimizer.zero_grad()
-        margins = torch.relu(1.0 - signs * (X @ weights[:-1] + weights[-1]))
-        value = margins.square().sum(dim=1).mean() + ridge * weights[:-1].square().sum()
+        margins = torch.relu(1.0 - signs * outputs(X, weights))
+        value = margins.square().sum(dim=1).mean() + ridge * weights[:, :-1].square().sum()
         value.backward()
         return value
 
@@ -75,7 +84,7 @@ def linear_machine(X, y, ridge, n_steps=150):
 
 def predictions(X, weights):
     """The class of the largest output."""
-    return (torch.from_numpy(X) @ weights[:-1] + weights[-1]).argmax(dim=1).numpy()
+    return outputs(torch.from_numpy(X), weights).argmax(dim=1).numpy()
 
 
 def run(images, labels, n_centroids):
@@ -130,9 +139,10 @@ def main():
         rows,
         command=COMMAND,
         notes="6 x 6 patches at stride 1, ZCA with a ridge of 0.1, mini-batch k-means on 400,000 "
-        "patches less the blank ones, sums over 2 x 2 quadrants, squared hinge loss, the ridge "
-        "chosen on the last 10,000 training images and the machine trained again on all 60,000. "
-        f"float32 features, {options.threads} thread(s).",
+        "patches less the blank ones, sums over 2 x 2 quadrants, squared hinge loss (at most "
+        "150 steps of L-BFGS that keep ten pairs, from zero), the ridge chosen on the last 10,000 "
+        "training images and the machine trained again on all 60,000. float32 features, "
+        f"{options.threads} thread(s); seconds beside other work.",
     )
 
 

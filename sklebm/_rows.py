@@ -22,7 +22,8 @@ from sklearn.utils.validation import validate_data
 from sklebm._private import get_chunk_n_rows
 from sklebm._tables import LazyTable, read_table
 
-# Temporaries larger than this no longer fit the caches, and a chunk already keeps every core busy.
+# Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
+# busy. Other devices have no such caches, and small chunks leave them waiting for the next launch.
 _CHUNK_MEBIBYTES = 64
 
 
@@ -213,7 +214,7 @@ class Rows:
 
     def chunks(self, floats_per_row: int) -> list[slice]:
         """Slices that cover all rows in order, see ``row_slices``."""
-        return row_slices(len(self), floats_per_row)
+        return row_slices(len(self), floats_per_row, self.device)
 
     def map(
         self,
@@ -238,7 +239,7 @@ class Rows:
             If even one row does not fit.
         """
         out: Any = None
-        start, step = 0, chunk_size(len(self), floats_per_row)
+        start, step = 0, chunk_size(len(self), floats_per_row, self.device)
         n_rows = len(self)
         warned = False
         with torch.no_grad():
@@ -286,16 +287,21 @@ class Rows:
         )
 
 
-def chunk_size(n_rows: int, floats_per_row: int) -> int:
+_CPU = torch.device("cpu")
+
+
+def chunk_size(n_rows: int, floats_per_row: int, device: torch.device = _CPU) -> int:
     """Rows per chunk when one row needs ``floats_per_row`` temporary double-precision numbers."""
-    memory = min(get_config()["working_memory"], _CHUNK_MEBIBYTES)
+    memory = get_config()["working_memory"]
+    if device.type == "cpu":
+        memory = min(memory, _CHUNK_MEBIBYTES)
     row_bytes = 8 * max(1, floats_per_row)
     return int(get_chunk_n_rows(row_bytes, max_n_rows=n_rows, working_memory=memory))
 
 
-def row_slices(n_rows: int, floats_per_row: int) -> list[slice]:
+def row_slices(n_rows: int, floats_per_row: int, device: torch.device = _CPU) -> list[slice]:
     """Slices that cover ``n_rows`` rows in order, each within scikit-learn's working memory."""
-    step = chunk_size(n_rows, floats_per_row)
+    step = chunk_size(n_rows, floats_per_row, device)
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 

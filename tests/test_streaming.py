@@ -6,6 +6,7 @@ import sklearn
 import torch
 
 import sklebm._rows
+from sklebm._rows import chunk_size
 from tests.registry import NAMES, make, make_rows, make_variants, row_methods
 
 every = pytest.mark.parametrize("name", NAMES)
@@ -93,3 +94,13 @@ def test_other_faults_are_not_taken_for_memory(name, monkeypatch):
     FailsOnce(monkeypatch, RuntimeError("a bug"), at_chunk=1)
     with pytest.raises(RuntimeError, match="a bug"):
         model.score_samples(make_rows())
+
+
+def test_chunks_are_larger_on_a_gpu():
+    """Small ones would leave it waiting for launches; working_memory bounds both."""
+    with sklearn.config_context(working_memory=1024):
+        here, there = (chunk_size(10**9, 1024, torch.device(name)) for name in ("cpu", "cuda"))
+        assert here == 64 * 128
+        assert there == 1024 * 128
+    with sklearn.config_context(working_memory=1):
+        assert chunk_size(10**9, 1024, torch.device("cuda")) == 128

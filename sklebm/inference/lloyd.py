@@ -179,7 +179,13 @@ def inertia(x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: 
 
 
 def leave_one_out_inertia(
-    x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: Slices
+    x: Tensor,
+    weights: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    parts: Slices,
+    *,
+    others: Tensor | None = None,
 ) -> float:
     r"""Inertia if no row had a part in its own centre.
 
@@ -189,23 +195,39 @@ def leave_one_out_inertia(
         sum_i w_i min((m / (m - 1))^2 \|x_i - c_{z_i}\|^2, min_{k != z_i} \|x_i - c_k\|^2).
 
     In closed form, O(n d k). The plain inertia is too small by far when clusters have few rows,
-    because a row both pulls its centre and chooses it.
+    because a row both pulls its centre and chooses it. ``others``, if known, bounds the distance of
+    every row to all centres but its own from below: rows that it settles cost O(d).
     """
-    energy = PrototypeEnergy(centers.double())
+    centers = centers.double()
+    energy = PrototypeEnergy(centers)
     counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
     counts.index_add_(0, labels, weights)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in parts:
-        chunk, label = x[part].double(), labels[part, None]
-        distances = energy.squared_distances(chunk)
-        size = counts[labels[part]]
+        chunk, label = x[part].double(), labels[part]
+        size = counts[label]
         without = torch.where(size > 1, size / (size - 1), torch.inf).square()
+        own = (chunk - centers[label]).square().sum(dim=1)
         # 0 * inf: a row alone in its cluster has no cluster left without itself.
-        own = distances.gather(1, label)[:, 0]
         own = torch.where(size > 1, own * without, torch.inf)
-        others = distances.scatter(1, label, torch.inf).min(dim=1).values
-        total += weights[part] @ torch.minimum(own, others)
+        if others is None:
+            matters = torch.arange(len(chunk), device=x.device)
+        else:
+            matters = (others[part].double().square() < own).nonzero()[:, 0]
+        distances = energy.squared_distances(chunk[matters])
+        closest = distances.scatter_(1, label[matters, None], torch.inf).amin(dim=1)
+        own[matters] = torch.minimum(own[matters], closest)
+        total += weights[part] @ own
     return float(total)
+
+
+def group_centers(centers: Tensor, n_groups: int) -> Tensor:
+    """Group of every centre, by a few Lloyd steps on the centres themselves. O(k n_groups d)."""
+    centers = centers.double()
+    heads = centers[torch.linspace(0, len(centers) - 1, n_groups).long()]
+    ones, whole = torch.ones_like(centers[:, 0]), [slice(0, len(centers))]
+    steps = lloyd_steps(Lloyd(centers, ones, whole), heads, 0.0)
+    return [labels for _, (labels, _, _) in zip(range(5), steps, strict=False)][-1]
 
 
 def online_pass(

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklebm.energies.prototypes import overflow
-from sklebm.inference.lloyd import Fit, Lloyd, Search, Slices, lloyd_steps, relocate
+from sklebm.inference.compacted_lloyd import CompactedLloyd
+from sklebm.inference.lloyd import Fit, Lloyd, Search, Slices, group_centers, relocate
 
 Floats = NDArray[np.float64]
 
@@ -26,13 +27,20 @@ _GROUP_SIZE = 10  # centres that share a bound
 _SUMS = 1 << 15  # entries of one block of cluster sums: they stay in the cache
 # Below, all distances of a step take less time than compiling or loading the kernels.
 _LEAST_CLUSTERS, _LEAST_WORK = 16, 1 << 30
+# On a GPU compacting costs a step some hundred launches and four waits, a few milliseconds; the two
+# products with all centres that it saves, 4 n d k operations, are to take several times as long.
+# Reasoned for cards of 20 to 60 Tflop/s, not measured.
+_LEAST_CLUSTERS_OF_DEVICE, _LEAST_WORK_OF_DEVICE = 128, 1 << 36
 
 
 def start_lloyd(x: Tensor, weights: Tensor, centers: Tensor, parts: Slices) -> Search:
-    """Choose the way of computing Lloyd's steps that is fastest for these rows."""
+    """Choose the way of computing Lloyd's steps that should be fastest for these rows."""
     work = x.shape[0] * x.shape[1] * len(centers)
-    if x.device.type == "cpu" and len(centers) >= _LEAST_CLUSTERS and work >= _LEAST_WORK:
-        return PrunedLloyd(x, weights, centers, parts)
+    if x.device.type == "cpu":
+        if len(centers) >= _LEAST_CLUSTERS and work >= _LEAST_WORK:
+            return PrunedLloyd(x, weights, centers, parts)
+    elif len(centers) >= _LEAST_CLUSTERS_OF_DEVICE and work >= _LEAST_WORK_OF_DEVICE:
+        return CompactedLloyd(x, weights, centers, parts)
     return Lloyd(x, weights, parts)
 
 
@@ -82,12 +90,8 @@ class PrunedLloyd:
         self._residues = np.zeros(centers.shape)
 
     def _set_groups(self, centers: Tensor) -> None:
-        """Group the centres by a few Lloyd steps of their own."""
-        n_groups = -(-len(centers) // _GROUP_SIZE)
-        heads = centers[torch.linspace(0, len(centers) - 1, n_groups).long()].double()
-        ones, whole = torch.ones(len(centers), dtype=torch.float64), [slice(0, len(centers))]
-        steps = lloyd_steps(Lloyd(centers.double(), ones, whole), heads, 0.0)
-        groups = [labels for _, (labels, _, _) in zip(range(5), steps, strict=False)][-1].numpy()
+        """Order the centres by groups."""
+        groups = group_centers(centers, -(-len(centers) // _GROUP_SIZE)).numpy()
         self._order = np.argsort(groups, kind="stable")
         sizes = np.bincount(groups)
         sizes = sizes[sizes > 0]

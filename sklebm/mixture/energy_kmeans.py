@@ -98,8 +98,9 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
     An iteration costs O(n d K) time at most. On the CPU, problems that are large enough skip the
     distances that cannot change an assignment: compiled kernels keep bounds for groups of about
     ten prototypes [4]_, [5]_, n K / 10 numbers of four bytes, and follow the steps of Lloyd's
-    algorithm in double precision for any number of threads. Other memory beside X stays within
-    scikit-learn's ``working_memory``; there is no n x K matrix.
+    algorithm in double precision for any number of threads. On a GPU (from K = 128 and n d K = 2^36
+    on) rows that the bounds leave are gathered for products with groups of centres. Other memory
+    beside X stays within scikit-learn's ``working_memory``; there is no n x K matrix.
 
     ``partial_fit`` seeds on its first chunk, which must have at least K rows, and then follows
     MacQueen's rule row by row on the CPU, so later rows may come in chunks of any size with the
