@@ -454,6 +454,7 @@ ENTRIES: dict[str, Entry] = {
         untrained={"max_iter": 1, "batch_size": 10**6},
         variants=(
             {"penalty": "nonnegative", "fit_intercept": True, "algorithm": "batch"},
+            {"algorithm": "gradient", "fit_intercept": True},
             {"penalty": "elastic_net", "unit_norm": True, "init": "random"},
             {"penalty": "top_k", "n_components": 8},
         ),

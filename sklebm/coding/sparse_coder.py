@@ -24,7 +24,7 @@ from sklebm.coding._penalty import record_penalty, resolve_penalty
 from sklebm.energies import Penalty
 from sklebm.energies.penalties import PENALTIES
 
-# Passes over the rows that the sums of "online" remember.
+# Passes over the rows that the sums remember.
 _MEMORY = 0.5
 
 
@@ -51,9 +51,9 @@ class SparseCoder(CodingEstimator):
         an object of ``sklebm.energies`` with settings, such as ``GroupL2(group_size=2)``.
     dictionary : array-like of shape (n_components, n_features) or None, default=None
         Atoms to be used as they are, of any length; ``fit`` then learns nothing.
-    algorithm : {"online", "batch"}, default="online"
-        Improve the dictionary after every ``batch_size`` rows, by sums over earlier codes, or after
-        all of them. "batch" never raises the mean energy, but for the replacement of atoms.
+    algorithm : {"online", "gradient", "batch"}, default="online"
+        Improve the dictionary every ``batch_size`` rows, by sums over earlier codes or a projected
+        gradient step; or after all, which raises the mean energy by replacing atoms at most.
     unit_norm : bool, default=False
         Whether atoms have length one, instead of at most one.
     fit_intercept : bool, default=False
@@ -107,9 +107,9 @@ class SparseCoder(CodingEstimator):
     -----
     With k atoms, d features and s non-zeros, a code costs O(k d) for its products with the atoms,
     and O(k s + s^3) for each of some ten rounds; other penalties O(k^2) for each of hundreds of
-    iterations. An improvement of the dictionary costs O(k^2 d). Atoms that no recent row uses are
-    pointed at the rows of highest energy. ``partial_fit`` improves the dictionary after every
-    ``batch_size`` rows, counted over all calls, so the result does not depend on the chunks.
+    iterations. An improvement of the dictionary costs O(k^2 d), by "gradient" in one product.
+    Atoms that no recent row uses are pointed at the rows of highest energy. ``partial_fit`` counts
+    ``batch_size`` rows over all calls, so that chunks change nothing.
     ``score`` compares dictionaries at the same ``alpha`` and ``penalty``, on the same features.
 
     References
@@ -142,7 +142,7 @@ class SparseCoder(CodingEstimator):
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "penalty": [StrOptions(set(PENALTIES)), Penalty],
         "dictionary": ["array-like", None],
-        "algorithm": [StrOptions({"online", "batch"})],
+        "algorithm": [StrOptions({"online", "gradient", "batch"})],
         "unit_norm": ["boolean"],
         "fit_intercept": ["boolean"],
         "init": [StrOptions({"data", "random"})],
@@ -160,7 +160,7 @@ class SparseCoder(CodingEstimator):
         alpha: float = 0.1,
         penalty: str | Penalty = "l1",
         dictionary: Any = None,
-        algorithm: Literal["online", "batch"] = "online",
+        algorithm: Literal["online", "gradient", "batch"] = "online",
         unit_norm: bool = False,
         fit_intercept: bool = False,
         init: Literal["data", "random"] = "data",
@@ -220,7 +220,7 @@ class SparseCoder(CodingEstimator):
         parts = torch.split(order, self.batch_size)
         for part in parts:
             learner.collect(x[part])
-            if self.algorithm == "online":
+            if self.algorithm != "batch":
                 learner.step(memory=_MEMORY * len(parts))
         if self.algorithm == "batch":
             learner.step(memory=1.0, n_sweeps=10)
@@ -240,14 +240,14 @@ class SparseCoder(CodingEstimator):
         return self._state(learner, rows, curve, seen + len(x))
 
     def _settings(self, n_features: int) -> Settings:
-        n_components = self.n_components or n_features
         return Settings(
-            resolve_penalty(self.penalty, n_components),
+            resolve_penalty(self.penalty, self.n_components or n_features),
             float(self.alpha),
             self.batch_size,
             self.unit_norm,
             self.fit_intercept,
             self.code_tol,
+            by_gradient=self.algorithm == "gradient",
         )
 
     def _start(self, x: torch.Tensor, seed: int) -> DictionaryLearner:

@@ -26,7 +26,7 @@ def recovered(coder, atoms, least=0.97):
     return (np.abs(atoms @ learnt.T).max(axis=1) > least).mean()
 
 
-@pytest.mark.parametrize("algorithm", ["online", "batch"])
+@pytest.mark.parametrize("algorithm", ["online", "gradient", "batch"])
 def test_the_atoms_that_made_the_rows_are_found(algorithm):
     X, atoms = make_sparse_rows()
     options = {"alpha": 0.1, "algorithm": algorithm, "batch_size": 100, "random_state": 0}
@@ -63,6 +63,57 @@ def test_lengths_of_atoms(unit_norm):
     assert lengths.max() <= 1 + 1e-12
     if unit_norm:
         np.testing.assert_allclose(lengths, 1.0, atol=1e-12)
+
+
+def test_gradient_steps_end_close_to_sums():
+    """On new rows, and far from where they began."""
+    X = load_digits().data / 16
+    options = {"alpha": 0.3, "batch_size": 128, "max_iter": 5, "tol": 0.0, "code_tol": 1e-4}
+    first, online, gradient = (
+        SparseCoder(64, random_state=0, **{**options, **changes}).fit(X[:1400]).score(X[1400:])
+        for changes in (
+            {"batch_size": 1400, "max_iter": 1},
+            {"algorithm": "online"},
+            {"algorithm": "gradient"},
+        )
+    )
+    assert gradient > first + 0.9 * (online - first)
+
+
+@pytest.mark.parametrize("unit_norm", [True, False])
+def test_a_gradient_step_by_finite_differences(unit_norm):
+    X = make_sparse_rows(60)[0]
+    options = {"alpha": 0.2, "batch_size": 60, "algorithm": "gradient", "unit_norm": unit_norm}
+    before = SparseCoder(15, random_state=0, max_iter=1, **{**options, "batch_size": 61})
+    atoms = before.partial_fit(X).components_  # no batch is full: the first atoms
+    after = SparseCoder(15, random_state=0, **options).partial_fit(X).components_
+    coder = SparseCoder(dictionary=atoms, alpha=0.2).fit(X)
+    Z = coder.transform(X)
+    for k, d in ((0, 0), (3, 4), (9, 7)):
+        slopes = []
+        for step in (1e-5, -1e-5):
+            moved = atoms.copy()
+            moved[k, d] += step
+            slopes.append(SparseCoder(dictionary=moved, alpha=0.2).fit(X).free_energy(X).mean())
+        slope = (slopes[0] - slopes[1]) / 2e-5
+        curvature = (Z**2).mean(axis=0)
+        rate = 0.3 / (1 + 1 / 30) / (curvature[k] + 0.01 * curvature.mean())
+        residual = (X - Z @ atoms).T @ Z / len(X)
+        row = atoms[k] + rate * residual.T[k]
+        length = np.linalg.norm(row)
+        row = row / (length if unit_norm else max(length, 1.0))
+        np.testing.assert_allclose(-residual.T[k, d], slope, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(after[k], row, rtol=1e-9)
+
+
+def test_chunks_change_nothing_in_gradient_steps():
+    X = make_sparse_rows(300)[0]
+    options = {"batch_size": 50, "algorithm": "gradient", "random_state": 0}
+    whole = SparseCoder(15, **options).partial_fit(X[:200]).partial_fit(X[200:])
+    parts = SparseCoder(15, **options).partial_fit(X[:200])
+    for start in range(200, 300, 7):
+        parts.partial_fit(X[start : min(start + 7, 300)])
+    np.testing.assert_allclose(parts.components_, whole.components_, atol=1e-9)
 
 
 def test_the_intercept_is_the_best_one():
