@@ -14,8 +14,14 @@ from sklebm._private import Interval, StrOptions
 from sklebm._random import RandomState, draw_seed, make_generator
 from sklebm._rows import Rows, resolve_device, row_slices
 from sklebm._value_range import apply_value_range
+from sklebm.autoencoders._categories import block_sizes, check_one_hot
 from sklebm.autoencoders._estimator import AutoencoderEstimator, count, sigmoid_bias
-from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from sklebm.energies.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
 from sklebm.energies.posteriors import DiagonalGaussian, FullGaussian
 from sklebm.energies.variational import (
     BernoulliLatentEnergy,
@@ -64,7 +70,8 @@ class VariationalAutoencoder(AutoencoderEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoencoderEstimator._parameter_constraints,
-        "likelihood": [StrOptions({"bernoulli", "gaussian"})],
+        "likelihood": [StrOptions({"bernoulli", "categorical", "gaussian"})],
+        "n_categories": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "noise_scale": [
             Interval(Real, 0, None, closed="neither"),
             StrOptions({"shared", "learned"}),
@@ -87,28 +94,37 @@ class VariationalAutoencoder(AutoencoderEstimator):
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
         if self.likelihood == "bernoulli":
             learning = reset or probe is not self
-            owner = f'{type(self).__name__} with likelihood="bernoulli"'
             apply_value_range(rows, self.value_range, owner=owner, learning=learning, stacklevel=6)
+        elif self.likelihood == "categorical":
+            check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
         return rows
 
     def _noise(self) -> str:
         return self.noise_scale if isinstance(self.noise_scale, str) else "fixed"
 
     def _architecture(self, n_features: int) -> dict[str, Any]:
-        bernoulli = self.likelihood == "bernoulli"
-        if bernoulli and self.noise_scale != "shared":
+        gaussian, categorical = (self.likelihood == n for n in ("gaussian", "categorical"))
+        if not gaussian and self.noise_scale != "shared":
             raise ValueError(
                 f"noise_scale={self.noise_scale!r} is the scale of Gaussian noise and has no "
-                'meaning for likelihood="bernoulli": leave it out.'
+                f'meaning for likelihood="{self.likelihood}": leave it out.'
             )
-        if self.binarize and not bernoulli:
+        if self.n_categories is not None and not categorical:
+            raise ValueError(
+                "n_categories counts one-hot columns and has no meaning for "
+                f'likelihood="{self.likelihood}": leave it out, or choose "categorical".'
+            )
+        if self.binarize and self.likelihood != "bernoulli":
             raise ValueError('binarize=True draws binary rows, which needs likelihood="bernoulli".')
+        sizes = block_sizes(self.n_categories, n_features) if categorical else []
         return {
             **super()._architecture(n_features),
             "likelihood": str(self.likelihood),
-            "noise": "none" if bernoulli else self._noise(),
+            "noise": self._noise() if gaussian else "none",
+            "n_categories": np.array(sizes, dtype=np.int64),
             "posterior": str(self.posterior),
         }
 
@@ -123,6 +139,8 @@ class VariationalAutoencoder(AutoencoderEstimator):
         likelihood: Likelihood = BernoulliLikelihood()
         if architecture["likelihood"] == "gaussian":
             likelihood = GaussianLikelihood(architecture["noise"])
+        elif architecture["likelihood"] == "categorical":
+            likelihood = CategoricalLikelihood(architecture["n_categories"].tolist())
         n_components = architecture["n_components"]
         family = _FAMILIES.get(architecture["posterior"])
         n_outputs = family.n_outputs(n_components) if family else n_components
@@ -141,6 +159,8 @@ class VariationalAutoencoder(AutoencoderEstimator):
                 energy.encoder[-1].weight[self.n_components :] *= 0.1
 
     def _output_bias(self, mean: torch.Tensor) -> torch.Tensor:
+        if self.likelihood == "categorical":
+            return mean.double().clamp(min=1e-3).log().float()
         return sigmoid_bias(mean) if self.likelihood == "bernoulli" else mean
 
     def _start(self, rows: Rows, means: torch.Tensor, seed: int, **how: Any) -> Any:
@@ -308,7 +328,7 @@ class VariationalAutoencoder(AutoencoderEstimator):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Rows, float32; 0 and 1 under a Bernoulli likelihood.
+            Rows, float32; 0 and 1 under a Bernoulli or categorical likelihood.
         """
         n_samples = count("n_samples", n_samples)
         check_is_fitted(self)

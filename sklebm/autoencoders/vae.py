@@ -33,8 +33,11 @@ class VAE(VariationalAutoencoder):
     activation : str, default="relu"
         Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
         "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
-        p(x | z): normal, or independent bits for X in [0, 1].
+    likelihood : {"gaussian", "bernoulli", "categorical"}, default="gaussian"
+        p(x | z): normal, independent bits for X in [0, 1], or independent categories for blocks of
+        one-hot columns; a block of zeros is a missing feature.
+    n_categories : int, sequence of int or None, default=None
+        Columns of each block under a categorical likelihood; one number if all have as many.
     noise_scale : {"shared", "learned"} or float, default="shared"
         Standard deviation of the Gaussian likelihood: one learnt number, decoded from z for each
         feature, or fixed. Learnt ones stay above 1e-3 of the data's own.
@@ -169,6 +172,7 @@ class VAE(VariationalAutoencoder):
         hidden_sizes: tuple[int, ...] = (128,),
         activation: str = "relu",
         likelihood: str = "gaussian",
+        n_categories: Any = None,
         noise_scale: str | float = "shared",
         posterior: str = "diagonal",
         objective: str | Objective = "elbo",
@@ -201,6 +205,7 @@ class VAE(VariationalAutoencoder):
         self.hidden_sizes = hidden_sizes
         self.activation = activation
         self.likelihood = likelihood
+        self.n_categories = n_categories
         self.noise_scale = noise_scale
         self.posterior = posterior
         self.objective = objective

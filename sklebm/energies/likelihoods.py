@@ -1,4 +1,4 @@
-r"""log p(x | z) given what a decoder makes of z: Gaussian and Bernoulli rows, in nats.
+r"""log p(x | z) given what a decoder makes of z: Gaussian, binary and one-hot rows, in nats.
 
 ``decoded`` is the decoder's output, of shape (..., n_rows, n_per_feature x n_features), and
 broadcasts against rows x of shape (n_rows, n_features).
@@ -7,6 +7,7 @@ broadcasts against rows x of shape (n_rows, n_features).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -43,6 +44,51 @@ class BernoulliLikelihood(nn.Module):
     def draw(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         """A row of 0 and 1 for each decoded row."""
         return draw_bits(self.mean(decoded), generator)
+
+
+class CategoricalLikelihood(nn.Module):
+    """log p(x | z) = sum_g sum_{c in g} x_c log softmax_g(l)_c for blocks g of one-hot columns.
+
+    A block of zeros says nothing: its feature is missing.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Columns of each block.
+    """
+
+    n_per_feature = 1
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = [int(size) for size in sizes]
+
+    def _by_block(self, values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of the last axis, on every block by itself."""
+        if len(set(self.sizes)) == 1:  # one call for all
+            blocks = values.reshape(*values.shape[:-1], len(self.sizes), self.sizes[0])
+            return function(blocks).reshape(values.shape)
+        return torch.cat([function(block) for block in values.split(self.sizes, dim=-1)], dim=-1)
+
+    def log_density(self, x: Tensor, decoded: Tensor) -> Tensor:
+        """log p(x | z), shape (..., n_rows)."""
+        return (x * self._by_block(decoded, lambda block: block.log_softmax(dim=-1))).sum(dim=-1)
+
+    def log_density_table(self, x: Tensor, decoded: Tensor) -> Tensor:
+        """log p(x_n | z_s) of all rows for all codes, shape (n_codes, n_rows). O(n s d)."""
+        return self._by_block(decoded, lambda block: block.log_softmax(dim=-1)) @ x.T
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        """Probabilities of the categories."""
+        return self._by_block(decoded, lambda block: block.softmax(dim=-1))
+
+    def draw(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
+        """A row of one-hot blocks for each decoded row: the first of exponential clocks to ring."""
+        clocks = torch.empty_like(decoded).exponential_(generator=generator)
+        return self._by_block(
+            decoded - clocks.log(),
+            lambda block: functional.one_hot(block.argmax(dim=-1), block.shape[-1]).to(decoded),
+        )
 
 
 class GaussianLikelihood(nn.Module):
@@ -105,4 +151,4 @@ class GaussianLikelihood(nn.Module):
         return mean + variance.sqrt() * noise
 
 
-Likelihood = BernoulliLikelihood | GaussianLikelihood
+Likelihood = BernoulliLikelihood | CategoricalLikelihood | GaussianLikelihood
