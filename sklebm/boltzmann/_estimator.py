@@ -28,6 +28,7 @@ from sklebm.objectives import (
     RatioMatching,
     ScoreMatching,
     TemperedPersistentContrastiveDivergence,
+    VariationalNoiseContrastive,
     check_needs,
     resolve_objective,
 )
@@ -44,6 +45,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "ratio_matching": RatioMatching,
     "minimum_probability_flow": MinimumProbabilityFlow,
     "noise_contrastive": NoiseContrastive,
+    "variational_noise_contrastive": VariationalNoiseContrastive,
     "score_matching": ScoreMatching,
     "denoising_score_matching": DenoisingScoreMatching,
 }

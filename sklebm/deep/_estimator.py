@@ -26,6 +26,7 @@ from sklebm.objectives import (
     SampledPersistentContrastiveDivergence,
     ScoreMatching,
     SlicedScoreMatching,
+    VariationalReferenceNoiseContrastive,
     check_needs,
     resolve_objective,
 )
@@ -45,6 +46,7 @@ from sklebm.training.gradient_estimator import GradientEstimator
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": ReferenceNoiseContrastive,
+    "variational_noise_contrastive": VariationalReferenceNoiseContrastive,
     "conditional_noise_contrastive": ConditionalNoiseContrastive,
     "score_matching": ScoreMatching,
     "sliced_score_matching": SlicedScoreMatching,

@@ -40,6 +40,10 @@ from sklebm.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
+from sklebm.objectives.variational_noise_contrastive import (
+    VariationalNoiseContrastive,
+    VariationalReferenceNoiseContrastive,
+)
 
 __all__ = [
     "CodePrediction",
@@ -71,6 +75,8 @@ __all__ = [
     "SlicedScoreMatching",
     "SparseReconstruction",
     "TemperedPersistentContrastiveDivergence",
+    "VariationalNoiseContrastive",
+    "VariationalReferenceNoiseContrastive",
     "check_needs",
     "resolve_objective",
 ]

@@ -26,8 +26,27 @@ from sklebm.objectives.base import Objective, ObjectiveState, check_count
 _RATE = 0.1
 
 
+class MarginalMasses:
+    """log of exp(-F) at data, (1, n), and at noise, (m,): what is compared with the noise density.
+
+    Objectives that know more than one value for a row of data have more rows.
+    """
+
+    def log_masses(
+        self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """At rows x of data and y of noise, in one pass."""
+        values = -energy.free_energy(torch.cat([x, y]))
+        return values[None, : len(x)], values[len(x) :]
+
+
+def logistic_loss(of_data: Tensor, of_noise: Tensor) -> Tensor:
+    """Mean of softplus(-G) over data (n_draws, n), plus the sum of softplus(G) over noise, by n."""
+    return softplus(-of_data).mean() + softplus(of_noise).sum() / of_data.shape[1]
+
+
 @dataclass(frozen=True)
-class NoiseContrastive(Objective):
+class NoiseContrastive(MarginalMasses, Objective):
     """Logistic regression between the rows and rows with independent features.
 
     Consistent if the data come from the model; the noise sees dependence only as well as
@@ -71,16 +90,14 @@ class NoiseContrastive(Objective):
             y = noise.draw(mean, generator)
             log_q = [-noise.energy(u) - noise.log_partition(noise.bias).sum() for u in (x, y)]
         offset = math.log(self.n_noise)
-        of_data = -energy.free_energy(x) - log_q[0] - offset
-        of_noise = -energy.free_energy(y) - log_q[1] - offset
+        of_data, of_noise = self.log_masses(energy, x, y, generator)
+        of_data, of_noise = of_data - log_q[0] - offset, of_noise - log_q[1] - offset
         best = _best_constant(of_data.detach(), of_noise.detach())
         # The gradient with respect to log Z vanishes at its best value, so that it may be held
         # fixed while the energy moves.
         log_z = torch.lerp(state["log_partition"], best, _RATE)
-        loss = softplus(log_z - of_data).mean()
-        loss = loss + self.n_noise * softplus(of_noise - log_z).mean()
+        loss = logistic_loss(of_data - log_z, of_noise - log_z)
         return loss, {**state, "log_partition": log_z}
-
 
 def _count(state: ObjectiveState, x: Tensor) -> ObjectiveState:
     """First and second moments of the features over all rows so far."""
@@ -109,12 +126,13 @@ def _best_constant(of_data: Tensor, of_noise: Tensor) -> Tensor:
     """log Z with as much weight on data taken for noise as on noise taken for data."""
     low = torch.minimum(of_data.min(), of_noise.min())
     high = torch.maximum(of_data.max(), of_noise.max())
-    n_noise = len(of_noise) / len(of_data)
+    n_noise = len(of_noise) / of_data.shape[1]
     low, high = low - n_noise - 5.0, high + n_noise + 5.0
     for _ in range(40):
         middle = 0.5 * (low + high)
         # Rises with log Z: the more it takes away from G, the more data look like noise.
-        excess = torch.sigmoid(middle - of_data).sum() - torch.sigmoid(of_noise - middle).sum()
+        missed = torch.sigmoid(middle - of_data).mean(dim=0).sum()
+        excess = missed - torch.sigmoid(of_noise - middle).sum()
         low = torch.where(excess < 0, middle, low)
         high = torch.where(excess < 0, high, middle)
     return 0.5 * (low + high)

@@ -27,11 +27,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.noise_contrastive import MarginalMasses, logistic_loss
 from sklebm.objectives.score_matching import check_scale
 
 
 @dataclass(frozen=True)
-class ReferenceNoiseContrastive(Objective):
+class ReferenceNoiseContrastive(MarginalMasses, Objective):
     """Noise-contrastive estimation: rows against a Gaussian with their mean and covariance.
 
     Learns log Z beside the energy. The noise must reach wherever the data are; in many dimensions
@@ -57,11 +58,11 @@ class ReferenceNoiseContrastive(Objective):
         """Mean loss of telling a row and its noise points apart, in nats."""
         with torch.no_grad():
             noise = energy.reference.draw(self.n_noise * len(x), generator)
-            points = torch.cat([x, noise])
-            offset = energy.reference.log_density(points) + math.log(self.n_noise)
-        odds = -energy.free_energy(points) - energy.log_partition - offset
-        data, other = odds[: len(x)], odds[len(x) :]
-        return softplus(-data).mean() + self.n_noise * softplus(other).mean(), state
+            log_q = [energy.reference.log_density(points) for points in (x, noise)]
+        offset = math.log(self.n_noise) + energy.log_partition
+        of_data, of_noise = self.log_masses(energy, x, noise, generator)
+        of_data, of_noise = of_data - log_q[0] - offset, of_noise - log_q[1] - offset
+        return logistic_loss(of_data, of_noise), state
 
 
 @dataclass(frozen=True)
