@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from _common import save_results, set_threads
 from bench_bernoulli_rbm import load_digits
 from scipy.special import logsumexp

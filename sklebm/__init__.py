@@ -77,6 +77,8 @@ PARTS: dict[str, str] = {
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
+    "VariationalNoiseContrastive": "sklebm.objectives",
+    "VariationalReferenceNoiseContrastive": "sklebm.objectives",
 }
 
 # Other public names of the top level.

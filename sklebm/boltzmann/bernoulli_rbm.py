@@ -33,8 +33,9 @@ class BernoulliRBM(BinaryVisible):
     objective : str or Objective, default="pcd"
         How the energy is shaped. With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
         from the data), "fast_pcd" (with fast weights), "tempered_pcd" (parallel tempering),
-        "noise_contrastive"; exact: "maximum_likelihood" (small machines only); without
-        negatives: "pseudo_likelihood", "ratio_matching", "minimum_probability_flow".
+        "noise_contrastive", "variational_noise_contrastive"; exact: "maximum_likelihood" (small
+        machines only); without negatives: "pseudo_likelihood", "ratio_matching",
+        "minimum_probability_flow".
     n_gibbs_steps : int, default=1
         Steps of the chains per update.
     centering : bool, default=True
@@ -97,6 +98,9 @@ class BernoulliRBM(BinaryVisible):
         negative log-likelihood for "maximum_likelihood".
     validation_scores_ : ndarray
         Held-out log pseudo-likelihood by epoch, if ``validation_fraction`` is set.
+    free_energy_gaps_ : ndarray
+        Mean free energy of the held-out rows minus that of as many training rows (nats), by epoch,
+        if ``validation_fraction`` is set. It rises when the machine learns rows by heart.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)

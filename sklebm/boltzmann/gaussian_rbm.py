@@ -116,6 +116,9 @@ class GaussianRBM(BoltzmannEstimator):
         Mean loss by epoch, as the objective defines it.
     validation_scores_ : ndarray
         Minus the held-out score-matching loss by epoch, if ``validation_fraction`` is set.
+    free_energy_gaps_ : ndarray
+        Mean free energy of the held-out rows minus that of as many training rows (nats), by epoch,
+        if ``validation_fraction`` is set. It rises when the machine learns rows by heart.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)

@@ -99,6 +99,7 @@ class NoiseContrastive(MarginalMasses, Objective):
         loss = logistic_loss(of_data - log_z, of_noise - log_z)
         return loss, {**state, "log_partition": log_z}
 
+
 def _count(state: ObjectiveState, x: Tensor) -> ObjectiveState:
     """First and second moments of the features over all rows so far."""
     count = state["count"] + len(x)

@@ -38,9 +38,7 @@ def log_ratio(energy: Any, x: Tensor, z: Tensor, mean: Tensor) -> Tensor:
     return result
 
 
-def _draw_log_ratios(
-    energy: Any, x: Tensor, n_draws: int, generator: torch.Generator
-) -> Tensor:
+def _draw_log_ratios(energy: Any, x: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
     """``log_ratio`` of draws from q = ``energy.hidden_mean``, (n_draws, n)."""
     x = x.repeat(n_draws, 1)
     with torch.no_grad():
@@ -79,7 +77,7 @@ class VariationalMasses:
 
 @dataclass(frozen=True)
 class VariationalNoiseContrastive(VariationalMasses, NoiseContrastive):
-    """Noise-contrastive estimation by draws of the hidden units; the noise has independent features.
+    """Noise-contrastive estimation by draws of hidden units, against independent features.
 
     q(z | x) is ``hidden_mean`` of the energy. Where that is the posterior, as in restricted
     Boltzmann machines, the loss is the one of ``NoiseContrastive`` and its gradient the same on

@@ -56,8 +56,10 @@ class Course:
         self.progress = progress
         self.seen = seen
         self.optimizer: torch.optim.Optimizer
+        self.sample: torch.Tensor
         self.losses: list[float] = []
         self.scores: list[float] = []
+        self.monitored: dict[str, list[float]] = {name: [] for name in estimator._monitors}
         self.waited = 0
         self.best_score = -math.inf
         self.best: dict[str, torch.Tensor] | None = None
@@ -74,6 +76,8 @@ class Course:
         """Train for at most ``max_epochs``."""
         from sklebm.training.net import StopTraining
 
+        if self.monitored and self.held_out is not None:
+            self.sample = self._draw_sample(x, len(self.held_out), device)
         net = self._make_net(x, device)
         net.initialize()
         self.optimizer = net.optimizer_
@@ -131,6 +135,11 @@ class Course:
             )
         return options
 
+    def _draw_sample(self, x: Any, n_rows: int, device: torch.device) -> torch.Tensor:
+        """Rows to train on, as many as are held out (or all), to compare those with."""
+        generator = make_generator(self.seed, "monitors")
+        return next(iter(TensorBatches(RowDataset(x), n_rows, generator, device)))
+
     def _begin(self, net: Any) -> None:
         losses = [-score for score in self.scores]
         rate = self.estimator.learning_rate * self.schedule.factor(
@@ -156,8 +165,17 @@ class Course:
                 )
             self.scores.append(score)
             net.history.record("valid_score", score)
+            self._monitor(net, self.held_out)
         stop = self._has_settled(score)
         return self.progress.end(self.snapshot) or stop
+
+    def _monitor(self, net: Any, held_out: torch.Tensor) -> None:
+        """Record what the estimator watches beside its score."""
+        for name, function in self.estimator._monitors.items():
+            with torch.no_grad():
+                value = function(self.training.energy, held_out, self.sample)
+            self.monitored[name].append(value)
+            net.history.record(name, value)
 
     def _has_settled(self, score: float) -> bool:
         """Early stopping on an absolute improvement, which is right for scores of any sign."""
@@ -186,6 +204,7 @@ class Course:
             ),
             "loss_curve_": np.asarray(self.losses),
             "validation_scores_": np.asarray(self.scores),
+            **{f"{name}s_": np.asarray(values) for name, values in self.monitored.items()},
             "n_iter_": len(self.losses),
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn
 
@@ -55,6 +56,9 @@ class GradientEstimator(EnergyEstimator):
     _prefers_cuda = True
     _step_name = "epoch"
     _continues_from = "training_state_"
+    #: What is recorded beside the validation score of every epoch, in attributes that end in
+    #: ``s_``: functions of the energy, held-out rows and as many rows to train on.
+    _monitors: ClassVar[dict[str, Callable[[Any, torch.Tensor, torch.Tensor], float]]] = {}
 
     training_state_: dict[str, Any]
 
@@ -155,6 +159,7 @@ class GradientEstimator(EnergyEstimator):
             **self._export(training.energy),
             "loss_curve_": np.append(curve, loss),
             "validation_scores_": np.empty(0),
+            **{f"{name}s_": np.empty(0) for name in self._monitors},
             "n_iter_": int(getattr(self, "n_iter_", 0)) + 1,
             "training_state_": export_state(
                 optimizer,
@@ -173,6 +178,7 @@ class GradientEstimator(EnergyEstimator):
             "feature_means_": Array("f", (self.n_features_in_,)),
             "loss_curve_": Array("f", (None,)),
             "validation_scores_": Array("f", (None,)),
+            **{f"{name}s_": Array("f", (None,)) for name in self._monitors},
             "n_iter_": Scalar(int, 1),
             "n_samples_seen_": Scalar(int, 1),
             "training_state_": Record(),

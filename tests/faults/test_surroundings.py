@@ -81,6 +81,6 @@ def test_missing_packages_are_named_with_the_command_that_installs_them():
     for text in (components, histogram):
         assert "pip install sklebm[plot]" in text
     assert "rich" in progress
-    # Progress in plain text needs none of them: objective, held-out score, seconds.
-    assert header.split() == ["epoch", "train_loss", "valid_score", "dur"]
+    # Progress in plain text needs none of them: monitors, objective, held-out score, seconds.
+    assert header.split() == ["epoch", "free_energy_gap", "train_loss", "valid_score", "dur"]
     assert [line.split()[0] for line in epochs if line] == ["1", "2", "3"]

@@ -119,7 +119,7 @@ def test_losses_and_mean_gradients_are_those_of_the_plain_objective(name, inner_
         differences.append(own[1] - own_plain[1])
     differences = torch.stack(differences)
     error = differences.std(dim=0) / math.sqrt(len(differences))
-    assert ((differences.mean(dim=0).abs() <= 4.5 * error + 1e-12)).all()
+    assert (differences.mean(dim=0).abs() <= 4.5 * error + 1e-12).all()
     assert gradient.norm() > 0.01
     assert math.isfinite(value)
 

@@ -4,11 +4,13 @@ import random
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 from sklebm import BernoulliRBM
+from sklebm._random import draw_seed, make_generator
 from sklebm.objectives import PersistentContrastiveDivergence
 from tests.machines import balanced_machine, exact_rows
 from tests.registry import fitted_state, freeze
@@ -142,6 +144,33 @@ def test_validation_scores_follow_the_true_likelihood():
     model = make(validation_fraction=0.25, max_epochs=40, learning_rate=0.2).fit(ROWS)
     assert len(model.validation_scores_) == 40
     assert model.validation_scores_[-1] > model.validation_scores_[0] + 0.3
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_matrix])
+def test_the_free_energy_gap_is_that_of_likelihoods(kind):
+    """Recorded by epoch; the normaliser cancels, so that it is exact without one."""
+    model = make(validation_fraction=0.5, max_epochs=3).fit(kind(ROWS))
+    assert model.free_energy_gaps_.shape == (3,)
+    # With half of the rows held out, the sample is the other half.
+    order = torch.randperm(400, generator=make_generator(draw_seed(0), "validation"))
+    held_out, rest = (model.score_samples(ROWS[part]).mean() for part in order.split(200))
+    assert model.free_energy_gaps_[-1] == pytest.approx(rest - held_out, abs=1e-5)
+
+
+def test_the_free_energy_gap_tells_learning_by_heart():
+    few = {"max_epochs": 200, "learning_rate": 0.5, "n_components": 30}
+    gaps = [
+        make(validation_fraction=0.5, **few).fit(rows).free_energy_gaps_[-1]
+        for rows in (ROWS[:40], exact_rows(STRONG, 4000)[:2000])
+    ]
+    assert gaps[0] > 1.0
+    assert abs(gaps[1]) < 0.2
+
+
+def test_a_gap_needs_rows_held_out():
+    assert make(max_epochs=1).fit(ROWS).free_energy_gaps_.shape == (0,)
+    trained = make(max_epochs=2, validation_fraction=0.25).fit(ROWS)
+    assert trained.partial_fit(ROWS[:40]).free_energy_gaps_.shape == (0,)
 
 
 # ---------------------------------------------------------------- going on
