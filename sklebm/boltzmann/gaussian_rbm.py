@@ -50,9 +50,10 @@ class GaussianRBM(BoltzmannEstimator):
         constant ones make "diagonal" diverge.
     objective : str or Objective, default="pcd"
         How the energy is shaped. With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
-        from the data), "tempered_pcd" (parallel tempering), "noise_contrastive"; without:
-        "score_matching", "denoising_score_matching"; exact: "maximum_likelihood" (at most 25
-        hidden units). Those for bits ("fast_pcd", "pseudo_likelihood", ...) are refused.
+        from the data), "tempered_pcd" (parallel tempering), "noise_contrastive",
+        "variational_noise_contrastive"; without: "score_matching", "denoising_score_matching";
+        exact: "maximum_likelihood" (at most 25 hidden units). Those for bits ("fast_pcd",
+        "pseudo_likelihood", ...) are refused.
     n_gibbs_steps : int, default=1
         Steps of the chains per update.
     centering : bool, default=True

@@ -44,8 +44,8 @@ class DeepEnergyModel(DeepDensity):
     objective : str or Objective, default="noise_contrastive"
         How the energy is shaped: "noise_contrastive" (which learns log Z), "pcd" or "cd" with
         Hamiltonian Monte Carlo, "score_matching", "sliced_score_matching",
-        "denoising_score_matching", "conditional_noise_contrastive", or an object with settings of
-        its own, such as a sampler.
+        "denoising_score_matching", "conditional_noise_contrastive",
+        "variational_noise_contrastive", or an object with settings of its own, such as a sampler.
     learning_rate : float, default=0.005
         Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=128
