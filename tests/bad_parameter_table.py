@@ -57,6 +57,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "means_init": ("random", [[0.0]], [[NAN] * 6] * 4),
     "mutation_rate": (0.0, 1.5, NAN, "much"),
     "n_clusters": (*COUNT, None, 2**31),
+    "n_categories": (0, -1, "three", NAN, 1.5),
     "n_components": (0, -1, "8", NAN, 1.5),
     "n_gibbs_steps": COUNT,
     "n_importance_samples": (*COUNT, None),
