@@ -1,15 +1,17 @@
-"""Bridge from a training loop to scikit-learn's callbacks (progress bars, monitors).
+"""Bridge from a training loop to scikit-learn's callbacks (progress bars, monitors) and to text.
 
 A loop calls ``begin()`` before and ``end(state)`` after each pass over the data. Without
-callbacks both cost one attribute look-up.
+callbacks and ``verbose`` both cost one attribute look-up.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 State = Mapping[str, Any]
+Report = Callable[[], Mapping[str, float]]
 
 
 class Progress:
@@ -40,7 +42,11 @@ class Progress:
         self._step: Any = None
         #: True once a callback has asked the fit to stop.
         self.stopped = False
-        self._listening = bool(getattr(estimator, "_skl_callbacks", ()))
+        self._callbacks = getattr(estimator, "_skl_callbacks", ())
+        self._listening = bool(self._callbacks)
+        self._verbose = bool(getattr(estimator, "verbose", 0))
+        self._n_steps = 0
+        self._began = 0.0
 
     def begin_fit(self) -> None:
         """Announce the fit as a whole."""
@@ -56,27 +62,48 @@ class Progress:
 
     def begin(self) -> None:
         """Announce one step (an epoch or an iteration)."""
+        self._began = time.perf_counter()
         if self._listening:
             self._step = self._root.subcontext(task_name=self._step_name)
             self._step.call_on_fit_task_begin(estimator=self._estimator, X=self._X)
 
-    def end(self, state: Callable[[], State], **metadata: Any) -> bool:
+    def end(self, state: Callable[[], State], report: Report | None = None) -> bool:
         """Announce the end of a step; True when a callback asks the fit to stop.
 
-        ``state`` is called only if some callback wants a fitted estimator, so that a loop
-        nobody watches never pays for a snapshot.
+        ``state`` is called only if some callback wants a fitted estimator, and ``report`` (the
+        objective by its name) only with ``verbose``, so that a loop nobody watches pays for neither
+        a snapshot nor an objective.
         """
-        if not self._listening:
-            return False
-        self.stopped |= bool(
-            self._step.call_on_fit_task_end(
-                estimator=self._estimator,
-                X=self._X,
-                metadata=metadata,
-                reconstruction_attributes=lambda: self._whole(state()),
+        if self._listening:
+            self.stopped |= bool(
+                self._step.call_on_fit_task_end(
+                    estimator=self._estimator,
+                    X=self._X,
+                    reconstruction_attributes=lambda: self._whole(state()),
+                )
             )
-        )
+        if report is not None and self._verbose:
+            self.write(report())
         return self.stopped
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """With ``verbose``, print a line as skorch does: number of the step, values, seconds."""
+        if not self._verbose:
+            return
+        seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
+        for callback in self._callbacks:
+            if hasattr(callback, "latest_score"):
+                values = {**values, "valid_score": callback.latest_score(self._estimator)}
+        self._n_steps += 1
+        cells = {self._step_name: str(self._n_steps)}
+        cells |= {name: f"{value:.6g}" for name, value in values.items()}
+        cells["dur"] = f"{seconds:.4f}"
+        widths = [max(len(name), 10) for name in cells]
+        heading = [list(cells), ["-" * width for width in widths]] if self._n_steps == 1 else []
+        for line in [*heading, list(cells.values())]:
+            pairs = zip(line, widths, strict=True)
+            text = "  ".join(f"{cell:>{width}}" for cell, width in pairs)
+            print(text, flush=True)  # noqa: T201
 
     def _whole(self, state: State) -> State:
         """What makes a fitted copy: all of its attributes, so that none of an earlier fit stay."""

@@ -78,6 +78,7 @@ class EnergyMonitor(ScoringMonitor):
         self.tol = tol
         self._score = scoring
         self._courses: dict[int, tuple[float, int]] = {}
+        self._latest: dict[int, float] = {}
 
     def setup(self, estimator: Any, context: Any) -> None:
         """Begin a new run: forget the best score of an earlier fit."""
@@ -88,6 +89,7 @@ class EnergyMonitor(ScoringMonitor):
         """End the run."""
         super().teardown(estimator, context)
         self._courses.pop(id(estimator), None)
+        self._latest.pop(id(estimator), None)
 
     def on_fit_task_end(
         self,
@@ -105,7 +107,23 @@ class EnergyMonitor(ScoringMonitor):
         super().on_fit_task_end(
             estimator, context, X=value, y=value, fitted_estimator=fitted_estimator
         )
+        self._latest[id(estimator)] = value
         best, waited = self._courses[id(estimator)]
         best, waited = (value, 0) if value > best + self.tol else (best, waited + 1)
         self._courses[id(estimator)] = (best, waited)
         return self.patience is not None and waited >= self.patience
+
+    def latest_score(self, estimator: Any) -> float:
+        """Return the score after the last step of a fit that is under way.
+
+        Parameters
+        ----------
+        estimator : object
+            The estimator that is being fitted.
+
+        Returns
+        -------
+        score : float
+            What ``verbose`` prints beside the objective.
+        """
+        return self._latest[id(estimator)]

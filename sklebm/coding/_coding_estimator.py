@@ -10,6 +10,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from sklebm._rows import Rows
+from sklebm._state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding._penalty import recall_penalty
 from sklebm.energies import GroupL2, Penalty, SparseCodingEnergy
@@ -19,11 +20,19 @@ from sklebm.inference.sparse import solve_codes
 class CodingEstimator(EnergyEstimator):
     """Base of models with a dictionary; subclasses say how it and the codes are found."""
 
+    n_components: int | None
     components_: Any
     intercept_: Any
     alpha_: float
     penalty_: dict[str, Any]
     code_tol: float
+
+    def _dictionary_spec(self) -> Spec:
+        return {
+            "components_": Array("f", (self.n_components, self.n_features_in_)),
+            "alpha_": Scalar(float, 0.0),
+            "penalty_": Record(),
+        }
 
     def _energy(self, device: torch.device) -> SparseCodingEnergy:
         atoms, intercept = (

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sklebm._rows import Rows
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._state import Record, Spec
 from sklebm.coding._coding_estimator import CodingEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty
 from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy
@@ -75,9 +75,7 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
     def _state_spec(self) -> Spec:
         return {
             **super()._state_spec(),
-            "components_": Array("f", (self.n_components, self.n_features_in_)),
-            "alpha_": Scalar(float, 0.0),
-            "penalty_": Record(),
+            **self._dictionary_spec(),
             "architecture_": Record(),
             "weights_": Record(),
         }

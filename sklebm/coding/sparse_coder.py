@@ -2,6 +2,7 @@ r"""E(x, z) = 1/2 |x - b - z D|^2 + alpha R(z); F(x) = min_z E(x, z), with |d_k|
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -71,6 +72,8 @@ class SparseCoder(CodingEstimator):
         Relative duality gap (or stationarity, where R is not convex) at which a code is final.
     random_state : int, RandomState instance or None, default=None
         Seed of the first atoms and of the order of the rows.
+    verbose : int, default=0
+        Whether to print a line for each pass: mean energy and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
 
@@ -151,6 +154,7 @@ class SparseCoder(CodingEstimator):
         "tol": [Interval(Real, 0, None, closed="left")],
         "code_tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -169,6 +173,7 @@ class SparseCoder(CodingEstimator):
         tol: float = 1e-3,
         code_tol: float = 1e-10,
         random_state: RandomState = None,
+        verbose: int = 0,
         device: str | torch.device = "auto",
     ) -> None:
         self.n_components = n_components
@@ -184,9 +189,8 @@ class SparseCoder(CodingEstimator):
         self.tol = tol
         self.code_tol = code_tol
         self.random_state = random_state
+        self.verbose = verbose
         self.device = device
-
-    # ------------------------------------------------------------------ learning
 
     def _max_steps(self) -> int:
         return self.max_iter if self.dictionary is None else 0
@@ -194,30 +198,29 @@ class SparseCoder(CodingEstimator):
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if self.dictionary is not None:
             return self._keep(rows)
-        x = rows.all()
-        seed = draw_seed(self.random_state)
+        x, seed = rows.all(), draw_seed(self.random_state)
         learner = self._start(x, seed)
         order = make_generator(seed, "batches")
         curve: list[float] = []
+        state = partial(self._state, learner, rows, curve, len(x))
         for _ in range(self.max_iter):
             progress.begin()
-            shuffled = torch.randperm(len(x), generator=order).to(x.device)
-            energy, n_nonzero = self._pass(learner, x, shuffled)
+            energy, n_nonzero = self._pass(learner, x, torch.randperm(len(x), generator=order))
             settled = bool(curve) and 0 < self.tol * abs(curve[-1]) >= curve[-1] - energy
             curve.append(energy)
-            if progress.end(lambda: self._state(learner, rows, curve, len(x))) or settled:
+            if progress.end(state, lambda: {"energy": curve[-1]}) or settled:
                 break
         if n_nonzero == 0:
             warn_if_codes_vanish(
                 rows, learner.atoms, learner.intercept, learner.settings.penalty, self.alpha
             )
-        return self._state(learner, rows, curve, len(x))
+        return state()
 
     def _pass(
         self, learner: DictionaryLearner, x: torch.Tensor, order: torch.Tensor
     ) -> tuple[float, float]:
         """One pass over the rows; their mean energy and number of non-zeros."""
-        parts = torch.split(order, self.batch_size)
+        parts = torch.split(order.to(x.device), self.batch_size)
         for part in parts:
             learner.collect(x[part])
             if self.algorithm != "batch":
@@ -255,9 +258,8 @@ class SparseCoder(CodingEstimator):
         intercept = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
         if self.fit_intercept:
             intercept = x.double().mean(dim=0)
-        generator = make_generator(seed, "atoms")
         n_components = self.n_components or x.shape[1]
-        atoms = initial_atoms(x, n_components, self.init, intercept, generator)
+        atoms = initial_atoms(x, n_components, self.init, intercept, make_generator(seed, "atoms"))
         return DictionaryLearner(atoms, intercept, settings)
 
     def _resume(self, device: torch.device) -> DictionaryLearner:
@@ -309,10 +311,8 @@ class SparseCoder(CodingEstimator):
 
     def _state_spec(self) -> Spec:
         return {
-            "components_": Array("f", (self.n_components, self.n_features_in_)),
+            **self._dictionary_spec(),
             "intercept_": Array("f", (self.n_features_in_,)),
-            "alpha_": Scalar(float, 0.0),
-            "penalty_": Record(),
             "energy_curve_": Array("f", (None,)),
             "online_state_": Record(),
             "n_iter_": Scalar(int, 0),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sklebm.linear._newton import Convex, minimize
+from sklebm.linear._newton import Convex, Observer, ignore, minimize
 from sklebm.linear._structure import Entries
 
 
@@ -155,6 +155,7 @@ def noise_contrastive(
     noise_scale: float | None,
     tol: float,
     max_iter: int,
+    observe: Observer = ignore,
 ) -> Quadratic:
     """Fit f to standardised rows; conditional if ``noise_scale`` is given.
 
@@ -171,7 +172,9 @@ def noise_contrastive(
         function = _ConditionalNoiseContrastive(data, copies, entries)
     n_others = entries.n_features + function.has_constant
     start = torch.cat([entries.is_diagonal.to(data), data.new_zeros(n_others)])
-    point, n_iter, converged = minimize(function, start, tol=tol, max_iter=max_iter)
+    point, n_iter, converged = minimize(
+        function, start, tol=tol, max_iter=max_iter, observe=observe
+    )
     matrix, linear, constant = function.split(point)
     known = float(constant) if function.has_constant else None
     return Quadratic(matrix, linear, known, n_iter, converged)

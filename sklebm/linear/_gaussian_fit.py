@@ -15,6 +15,7 @@ from sklebm._rows import Rows
 from sklebm.energies import PrecisionEnergy
 from sklebm.linear._contrastive import noise_contrastive
 from sklebm.linear._moments import Moments
+from sklebm.linear._newton import Observer, ignore
 from sklebm.linear._precision import Solution, inverse, maximum_likelihood, score_matching
 from sklebm.linear._structure import Entries
 
@@ -31,6 +32,7 @@ class Settings(NamedTuple):
     ridge: float
     tol: float
     max_iter: int
+    observe: Observer = ignore
 
 
 def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str, Any]:
@@ -45,7 +47,11 @@ def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str
         solution = Solution(covariance.diagonal().reciprocal().diag(), 1, True)
     elif settings.objective == "maximum_likelihood":
         solution = maximum_likelihood(
-            covariance, entries, tol=settings.tol, max_iter=settings.max_iter
+            covariance,
+            entries,
+            tol=settings.tol,
+            max_iter=settings.max_iter,
+            observe=settings.observe,
         )
     else:
         solution = score_matching(covariance, entries, tol=settings.tol)
@@ -105,6 +111,7 @@ def fit_rows(
         noise_scale=noise_scale,
         tol=settings.tol,
         max_iter=settings.max_iter,
+        observe=settings.observe,
     )
     _check_convergence(learnt.converged, learnt.n_iter, settings)
     factor = _factor(learnt.precision, settings)

@@ -19,6 +19,13 @@ _ARMIJO = 1e-4  # the share of the promised fall that is enough
 _ROUNDING = 1e-12  # a rise of f by less than this fraction is no rise
 
 
+Observer = Callable[[float], None]
+
+
+def ignore(value: float) -> None:
+    """Observe nothing."""
+
+
 class Convex(ABC):
     """A smooth convex function of a vector; ``value`` is infinite outside its domain."""
 
@@ -47,8 +54,13 @@ class Minimum(NamedTuple):
     converged: bool
 
 
-def minimize(function: Convex, start: Tensor, *, tol: float, max_iter: int) -> Minimum:
-    """Minimise until the largest entry of the gradient is at most ``tol``."""
+def minimize(
+    function: Convex, start: Tensor, *, tol: float, max_iter: int, observe: Observer = ignore
+) -> Minimum:
+    """Minimise until the largest entry of the gradient is at most ``tol``.
+
+    ``observe`` is called with f after every step.
+    """
     point, value = start, function.value(start)
     scale = function.scale()
     for n_iter in range(max_iter + 1):
@@ -68,6 +80,7 @@ def minimize(function: Convex, start: Tensor, *, tol: float, max_iter: int) -> M
         else:
             return Minimum(point, n_iter, converged=False)
         point, value = point + length * step, candidate
+        observe(value)
     raise AssertionError("unreachable")
 
 

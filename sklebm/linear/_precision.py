@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklebm.linear._newton import Convex, minimize, solve
+from sklebm.linear._newton import Convex, Observer, ignore, minimize, solve
 from sklebm.linear._structure import Entries
 
 
@@ -72,14 +72,19 @@ class _LogLikelihood(Convex):
 
 
 def maximum_likelihood(
-    covariance: Tensor, entries: Entries, *, tol: float, max_iter: int
+    covariance: Tensor,
+    entries: Entries,
+    *,
+    tol: float,
+    max_iter: int,
+    observe: Observer = ignore,
 ) -> Solution:
     """Covariance selection by Newton's method, in units of standard deviations."""
     scale = covariance.diagonal().sqrt()
     correlation = covariance / scale[:, None] / scale
     start = entries.is_diagonal.to(covariance)
     point, n_iter, converged = minimize(
-        _LogLikelihood(correlation, entries), start, tol=tol, max_iter=max_iter
+        _LogLikelihood(correlation, entries), start, tol=tol, max_iter=max_iter, observe=observe
     )
     return Solution(entries.matrix(point) / scale[:, None] / scale, n_iter, converged)
 

@@ -15,6 +15,7 @@ from sklebm._rows import Rows
 from sklebm.base import EnergyEstimator
 from sklebm.linear._gaussian_fit import Settings, fit_rows, fit_sums
 from sklebm.linear._moments import Moments, empty_moments, stream_moments
+from sklebm.linear._newton import Observer, ignore
 from sklebm.linear._precision_estimator import PrecisionEstimator
 from sklebm.linear._structure import Entries, make_mask
 
@@ -82,6 +83,8 @@ class GaussianEnergy(PrecisionEstimator):
         standard deviation, is larger.
     random_state : int, RandomState instance or None, default=None
         Seed of the noise.
+    verbose : int, default=0
+        Whether to print a line for each Newton step, if there is one: objective and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
 
@@ -166,6 +169,7 @@ class GaussianEnergy(PrecisionEstimator):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
     _min_rows_fit = 2  # a covariance needs two rows
     _computes_in_double = True
@@ -188,6 +192,7 @@ class GaussianEnergy(PrecisionEstimator):
         max_iter: int = 100,
         tol: float = 1e-8,
         random_state: RandomState = None,
+        verbose: int = 0,
         device: str | torch.device = "auto",
     ) -> None:
         self.structure = structure
@@ -200,6 +205,7 @@ class GaussianEnergy(PrecisionEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
+        self.verbose = verbose
         self.device = device
 
     @available_if(_streams)
@@ -231,7 +237,11 @@ class GaussianEnergy(PrecisionEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         progress.begin()
-        state = self._solve(rows, empty_moments(rows.shape[1], rows.device))
+        state = self._solve(
+            rows,
+            empty_moments(rows.shape[1], rows.device),
+            lambda value: progress.write({"objective": value}),
+        )
         progress.end(lambda: state)
         return state
 
@@ -243,9 +253,11 @@ class GaussianEnergy(PrecisionEstimator):
         mean = torch.from_numpy(self.sample_mean_).to(rows.device)
         return self._solve(rows, Moments(seen, mean, scatter))
 
-    def _solve(self, rows: Rows, before: Moments) -> dict[str, Any]:
+    def _solve(self, rows: Rows, before: Moments, observe: Observer = ignore) -> dict[str, Any]:
         mask = make_mask(self.structure, rows.shape[1], self.image_shape, self.radius)
-        settings = Settings(self.objective, float(self.ridge), float(self.tol), self.max_iter)
+        settings = Settings(
+            self.objective, float(self.ridge), float(self.tol), self.max_iter, observe
+        )
         moments = stream_moments(rows, before)
         state = {
             "n_samples_seen_": moments.n_rows,

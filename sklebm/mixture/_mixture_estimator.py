@@ -59,6 +59,13 @@ class MixtureEstimator(EnergyEstimator):
                     f"{value!r}: set it back, or call fit to start again."
                 )
 
+    def _check_row_count(self, n_rows: int) -> None:
+        if n_rows < self.n_components:
+            raise ValueError(
+                f"n_samples={n_rows} should be >= n_components={self.n_components}: lower "
+                "n_components or pass more rows (of positive weight)."
+            )
+
     def _state_spec(self) -> Spec:
         k, d = self.n_components, self.n_features_in_
         shape = covariance_shape(self.covariance_type, k, d)

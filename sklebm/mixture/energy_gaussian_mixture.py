@@ -62,6 +62,8 @@ class EnergyGaussianMixture(MixtureEstimator):
         Rows of a block of mini-batch EM in ``partial_fit``; ``fit`` uses all rows in every step.
     random_state : int, RandomState instance or None, default=None
         Seed of the start.
+    verbose : int, default=0
+        Whether to print a line for each step of EM: mean log density and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
 
@@ -150,6 +152,7 @@ class EnergyGaussianMixture(MixtureEstimator):
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
     _min_rows_fit = 2
 
@@ -168,6 +171,7 @@ class EnergyGaussianMixture(MixtureEstimator):
         reg_covar: float = 1e-6,
         batch_size: int = 1024,
         random_state: RandomState = None,
+        verbose: int = 0,
         device: str | torch.device = "auto",
     ) -> None:
         self.n_components = n_components
@@ -182,6 +186,7 @@ class EnergyGaussianMixture(MixtureEstimator):
         self.reg_covar = reg_covar
         self.batch_size = batch_size
         self.random_state = random_state
+        self.verbose = verbose
         self.device = device
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -246,13 +251,6 @@ class EnergyGaussianMixture(MixtureEstimator):
             )
         return best
 
-    def _check_row_count(self, n_rows: int) -> None:
-        if n_rows < self.n_components:
-            raise ValueError(
-                f"n_samples={n_rows} should be >= n_components={self.n_components}: lower "
-                "n_components or pass more rows (of positive weight)."
-            )
-
     def _parts(self, rows: Rows) -> list[slice]:
         return rows.chunks(floats_per_row=6 * rows.shape[1] + 8 * self.n_components)
 
@@ -273,7 +271,9 @@ class EnergyGaussianMixture(MixtureEstimator):
             converged = abs(bound - bounds[-1]) < self.tol
             bounds.append(bound)
             state = partial(self._state, mixture, bounds[1:], converged, len(bounds) - 1, n_seen)
-            stopped = progress is not None and progress.end(state)
+            stopped = progress is not None and progress.end(
+                state, lambda: {"lower_bound": bounds[-1]}
+            )
             if stopped or converged:
                 break
         return state()

@@ -18,7 +18,7 @@ from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
 from sklebm._rows import Rows, row_slices
 from sklebm.base import EnergyEstimator
-from sklebm.inference.lloyd import Lloyd, lloyd_steps, online_pass
+from sklebm.inference.lloyd import Lloyd, inertia, lloyd_steps, online_pass
 from sklebm.inference.mini_batch_lloyd import RandomBatches, mini_batch_steps
 from sklebm.inference.pruned_lloyd import start_lloyd
 from sklebm.inference.seeding import seed_centers
@@ -61,6 +61,8 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         linear classifiers use well.
     random_state : int, RandomState instance or None, default=None
         Seed of the seeding.
+    verbose : int, default=0
+        Whether to print a line for each iteration: the inertia after it, and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
 
@@ -142,6 +144,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "output": [StrOptions({"distance", "onehot", "responsibility", "triangle"})],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -155,6 +158,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         batch_size: int | None = None,
         output: Output = "distance",
         random_state: RandomState = None,
+        verbose: int = 0,
         device: str | torch.device = "auto",
     ) -> None:
         self.n_clusters = n_clusters
@@ -165,6 +169,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         self.batch_size = batch_size
         self.output = output
         self.random_state = random_state
+        self.verbose = verbose
         self.device = device
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -249,9 +254,10 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
             steps = mini_batch_steps(x, weights, centers, batches, self.batch_size, self.tol)
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
-            _, centers, settled = next(steps)
+            labels, centers, settled = next(steps)
             state = partial(self._state, search, centers, weights, n_iter)
-            if progress.end(state) or settled:
+            report = partial(_report, x, weights, labels, centers, parts)
+            if progress.end(state, report) or settled:
                 break
         return state()
 
@@ -301,3 +307,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
             "n_iter_": n_iter + 1,
             **self._density(error / freedom, x.shape[1], spread),
         }
+
+
+def _report(*fit: Any) -> dict[str, float]:
+    return {"inertia": inertia(*fit)}
