@@ -68,7 +68,9 @@ class CategoricalLikelihood(nn.Module):
         if len(set(self.sizes)) == 1:  # one call for all
             blocks = values.reshape(*values.shape[:-1], len(self.sizes), self.sizes[0])
             return function(blocks).reshape(values.shape)
-        return torch.cat([function(block) for block in values.split(self.sizes, dim=-1)], dim=-1)
+        return torch.cat(
+            [function(block) for block in torch.split(values, self.sizes, dim=-1)], dim=-1
+        )
 
     def log_density(self, x: Tensor, decoded: Tensor) -> Tensor:
         """log p(x | z), shape (..., n_rows)."""
