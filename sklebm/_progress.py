@@ -92,8 +92,9 @@ class Progress:
             return
         seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
         for callback in self._callbacks:
-            if hasattr(callback, "latest_score"):
-                values = {**values, "valid_score": callback.latest_score(self._estimator)}
+            score = getattr(callback, "latest_score", _no_score)(self._estimator)
+            if score is not None:
+                values = {**values, "valid_score": score}
         self._n_steps += 1
         cells = {self._step_name: str(self._n_steps)}
         cells |= {name: f"{value:.6g}" for name, value in values.items()}
@@ -108,3 +109,7 @@ class Progress:
     def _whole(self, state: State) -> State:
         """What makes a fitted copy: all of its attributes, so that none of an earlier fit stay."""
         return {"__dict__": {**self._estimator._unfitted_dict(), **self._names, **state}}
+
+
+def _no_score(estimator: Any) -> None:
+    """What callbacks say that keep no held-out score."""

@@ -113,7 +113,7 @@ class EnergyMonitor(ScoringMonitor):
         self._courses[id(estimator)] = (best, waited)
         return self.patience is not None and waited >= self.patience
 
-    def latest_score(self, estimator: Any) -> float:
+    def latest_score(self, estimator: Any) -> float | None:
         """Return the score after the last step of a fit that is under way.
 
         Parameters
@@ -123,7 +123,7 @@ class EnergyMonitor(ScoringMonitor):
 
         Returns
         -------
-        score : float
-            What ``verbose`` prints beside the objective.
+        score : float or None
+            What ``verbose`` prints beside the objective; None before the end of the first step.
         """
-        return self._latest[id(estimator)]
+        return self._latest.get(id(estimator))

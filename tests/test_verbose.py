@@ -57,6 +57,16 @@ def test_held_out_scores_of_a_monitor_are_printed(capsys):
     np.testing.assert_allclose(table[:, 2], scores, rtol=1e-5)
 
 
+def test_steps_that_a_monitor_does_not_score_are_printed_without(capsys):
+    """To a monitor a fit by Newton's method is one step."""
+    model = MODELS["objective"].set_params(verbose=1).set_callbacks(EnergyMonitor(X[1::2]))
+    model.fit(X[::2])
+    names, table = table_of(capsys.readouterr().out)
+    assert names == ["iteration", "objective", "dur"]
+    assert len(table) == model.n_iter_
+    model.set_callbacks()
+
+
 def test_every_fit_of_a_search_prints_its_own_table(capsys):
     model = EnergyKMeans(3, max_iter=2, tol=0.0, random_state=0, verbose=1)
     GridSearchCV(model, {"n_clusters": [2, 4]}, cv=2, refit=False).fit(X)
