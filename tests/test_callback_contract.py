@@ -106,6 +106,7 @@ def test_callbacks_get_whole_fitted_estimators(name):
     assert recorder.snapshots
     for scores, snapshot in recorder.snapshots:
         np.testing.assert_array_equal(snapshot.score_samples(X), scores)
+    for _, snapshot in recorder.snapshots[:: max(1, len(recorder.snapshots) - 1)]:
         for method in row_methods(model):
             assert np.isfinite(getattr(snapshot, method)(X)).all()
         if hasattr(model, "sample"):

@@ -9,8 +9,8 @@ from tests.registry import NAMES
 from tests.sampling import FULL, sample_cases
 from tests.subprocesses import run_python
 
-# A million rows take a while: a quarter of them, in less memory, show a copy of X as well.
-N_ROWS, WORKING_MEMORY = (1_000_000, 64) if FULL else (250_000, 16)  # MiB
+# A million rows take a while: a sixth of them, in less memory, show a copy of X as well.
+N_ROWS, WORKING_MEMORY = (1_000_000, 64) if FULL else (160_000, 8)  # MiB
 # What one chunk may take beyond its budget: its own float32 rows, and the previous chunk's answer.
 OVERHEAD = 24  # MiB
 # The C library gives freed blocks back at once, so that the peak is what was in use at one time.
@@ -52,9 +52,11 @@ print(json.dumps(report))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
 def test_many_rows_stay_within_working_memory():
-    names = sample_cases(NAMES, limit=4, key=lambda name: "")
+    # The regret is a descent for every row: minutes for so many.
+    names = NAMES if FULL else [name for name in NAMES if name != "LikelihoodRegretScorer"]
+    names = sample_cases(names, limit=4, key=lambda name: "")
     report = json.loads(run_python(MEASURE, N_ROWS, WORKING_MEMORY, *names, **ALLOCATOR))
     assert report
     for what, (grown, answer) in report.items():
-        # X itself, 61 or 244 MiB, was there before: a copy of it would show.
+        # X itself, 39 or 244 MiB, was there before: a copy of it would show.
         assert grown <= answer + WORKING_MEMORY + OVERHEAD, f"{what}: {grown:.0f} MiB"
