@@ -249,6 +249,15 @@ ENTRIES: dict[str, Entry] = {
             "random_state": 0,
         },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {
+                "objective": "pseudo_likelihood",
+                "centering": False,
+                "n_components": 6,
+                "max_epochs": 5,
+            },
+            {"objective": "tempered_pcd", "n_components": 4, "max_epochs": 3},
+        ),
         free_energy=bernoulli_free_energy,
     ),
     "ContractiveAutoencoder": Entry(
@@ -330,15 +339,15 @@ ENTRIES: dict[str, Entry] = {
         quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
-            # The default estimator anneals after each fit; once is enough.
-            {"variance": "diagonal", "objective": "cd", "log_partition": None},
+            # Few hidden units: the default estimator anneals after each fit, and once is enough.
+            {"variance": "diagonal", "objective": "cd", "n_components": 6},
             {
                 "variance": 0.05,
                 "objective": "tempered_pcd",
                 "centering": False,
-                "log_partition": None,
+                "n_components": 6,
             },
-            {"objective": "score_matching", "learning_rate": 0.01, "log_partition": None},
+            {"objective": "score_matching", "learning_rate": 0.01, "n_components": 6},
             {"objective": "maximum_likelihood", "n_components": 4},
         ),
         free_energy=gaussian_rbm_free_energy,
