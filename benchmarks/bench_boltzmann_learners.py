@@ -215,17 +215,18 @@ def save(runs: Runs) -> None:
 
 
 NOTES = (
-    "Mean distance of the mean log-likelihood of the training rows from the best run on the problem, "
-    "its standard deviation, the least distance, and the number of seeds. Everything is summed "
-    "exactly. 10,000 rows of each machine (9 visible, 8 hidden; 10 visible, pairwise weights); bars "
-    "and stripes with 8 and 16 hidden units, each of the 2^(side + 1) draws equally often; MNIST "
-    "60,000 x 784 above one half. Maximum likelihood, pseudo-likelihood, ratio matching and flow: "
-    "400 iterations of L-BFGS; on MNIST 160 for the first, which had not converged, and 3 epochs of "
-    "Adam at 0.005 for the others. Sampling learners: batches of 100, rate falling linearly from 0.5 "
-    "over 100 epochs (rows of machines), 0.1 over 600 (3 x 3: 9,600 updates, 4 x 4: 9,600) and 0.1 "
-    "over 20 (MNIST); tempered PCD with 5 temperatures. Contrast with noise: Adam at 0.02, a fifth of "
-    "the epochs. Only where a machine of this kind is the truth do the learners that are no "
-    "likelihood answer the same question; on bars and stripes they drive weights to infinity."
+    "Mean distance of the mean log-likelihood of the training rows from the best run on the "
+    "problem, its standard deviation, the least distance, and the number of seeds. Everything is "
+    "summed exactly. 10,000 rows of each machine (9 visible, 8 hidden; 10 visible, pairwise "
+    "weights); bars and stripes with 8 and 16 hidden units, each of the 2^(side + 1) draws "
+    "equally often; MNIST 60,000 x 784 above one half. Maximum likelihood, pseudo-likelihood, "
+    "ratio matching and flow: 400 iterations of L-BFGS; on MNIST 160 for the first, which had not"
+    " converged, and 3 epochs of Adam at 0.005 for the others. Sampling learners: batches of 100,"
+    " rate falling linearly from 0.5 over 100 epochs (rows of machines), 0.1 over 600 (3 x 3: "
+    "9,600 updates, 4 x 4: 9,600) and 0.1 over 20 (MNIST); tempered PCD with 5 temperatures. "
+    "Contrast with noise: Adam at 0.02, a fifth of the epochs. Only where a machine of this kind "
+    "is the truth do the learners that are no likelihood answer the same question; on bars and "
+    "stripes they drive weights to infinity."
 )
 
 
