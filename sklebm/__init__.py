@@ -52,6 +52,7 @@ PARTS: dict[str, str] = {
     "ElasticNet": "sklebm.energies",
     "EvidenceLowerBound": "sklebm.objectives",
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
+    "GibbsLangevin": "sklebm.inference.gibbs_langevin",
     "GroupL2": "sklebm.energies",
     "HMC": "sklebm.inference.hamiltonian",
     "ImportanceWeightedBound": "sklebm.objectives",

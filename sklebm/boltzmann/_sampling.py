@@ -15,6 +15,8 @@ from sklebm._rows import resolve_device, row_slices
 from sklebm.boltzmann._likelihood import LikelihoodEstimator
 from sklebm.energies import BilinearEnergy
 from sklebm.inference import gibbs
+from sklebm.inference.gibbs import GibbsState
+from sklebm.inference.gibbs_langevin import GibbsLangevin
 
 
 class SamplingEstimator(LikelihoodEstimator):
@@ -63,6 +65,7 @@ class SamplingEstimator(LikelihoodEstimator):
         n_steps: int = 1000,
         init: Any = None,
         clamped: Any = None,
+        sampler: GibbsLangevin | None = None,
         random_state: RandomState = None,
     ) -> Any:
         """Draw rows from the model, by a block Gibbs chain for each.
@@ -81,6 +84,9 @@ class SamplingEstimator(LikelihoodEstimator):
             States that the chains start from; None starts from the units' base rate.
         clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
             Values of known features, NaN for those that are drawn. One row holds for all chains.
+        sampler : GibbsLangevin, default=None
+            How real-valued visible units move in a step; None draws them anew given the hidden
+            units, which is block Gibbs.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
@@ -95,6 +101,7 @@ class SamplingEstimator(LikelihoodEstimator):
         shape = (int(n_samples), int(self.n_features_in_))
         limits = self._visible_range
         start = None if init is None else _chain_rows("init", init, shape, limits)
+        self._check_sampler(sampler)
         known = None
         if clamped is not None:
             known = _chain_rows("clamped", clamped, shape, limits, missing=True)
@@ -112,8 +119,21 @@ class SamplingEstimator(LikelihoodEstimator):
                 else:
                     v = start[part].to(device)
                 keep = None if known is None else known[part].to(device)
-                out[part] = _run_chains(energy, v, keep, n_steps, generator).cpu().numpy()
+                out[part] = _run_chains(energy, v, keep, n_steps, sampler, generator).cpu().numpy()
         return out
+
+    def _check_sampler(self, sampler: Any) -> None:
+        if sampler is None:
+            return
+        if not isinstance(sampler, GibbsLangevin):
+            raise ValueError(
+                f"sampler={sampler!r} must be a GibbsLangevin(), or None for block Gibbs."
+            )
+        if math.isfinite(self._visible_range[1]):
+            raise ValueError(
+                f"GibbsLangevin moves real-valued visible units; those of {type(self).__name__} "
+                "are bits: leave sampler=None, which is block Gibbs."
+            )
 
 
 def _run_chains(
@@ -121,6 +141,7 @@ def _run_chains(
     v: torch.Tensor,
     known: torch.Tensor | None,
     n_steps: int,
+    sampler: GibbsLangevin | None,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """The visible states after ``n_steps`` that leave known features as they are."""
@@ -128,9 +149,14 @@ def _run_chains(
     def keep(states: torch.Tensor) -> torch.Tensor:
         return states if known is None else torch.where(known.isnan(), states, known)
 
+    given = None if known is None else ~known.isnan()
     v = keep(v)
     for _ in range(n_steps):
-        v = keep(energy.draw_visible(energy.draw_hidden(v, generator), generator))
+        h = energy.draw_hidden(v, generator)
+        if sampler is None:
+            v = keep(energy.draw_visible(h, generator))
+        else:
+            v, _info = sampler.move_visible(generator, GibbsState(v, h), energy, given)
     return v
 
 

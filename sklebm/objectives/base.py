@@ -39,6 +39,10 @@ class Objective(ABC):
         """Return the state before the first step; most objectives have none."""
         return {}
 
+    def rows_needed(self) -> tuple[str | None, str]:
+        """The kind of rows it is for, if for one only, and why."""
+        return self.domain, self.domain_reason
+
     def varies_on(self, x: Tensor) -> bool:
         """True if the loss of the rows x changes between calls, which no line search can bear."""
         return self.is_stochastic
@@ -63,10 +67,10 @@ def check_needs(objective: Objective, energy: Any, choices: Iterable[Objective])
     able = ", ".join(type(choice).__name__ for choice in choices if _fits(choice, energy)) or "none"
     rows = getattr(energy, "domain", None)
     if not _has_domain(objective, energy):
+        needed, reason = objective.rows_needed()
         raise ValueError(
-            f"{type(objective).__name__} needs {objective.domain} rows, because it "
-            f"{objective.domain_reason}; those of {type(energy).__name__} are {rows}. Objectives "
-            f"that work with it: {able}."
+            f"{type(objective).__name__} needs {needed} rows, because it {reason}; those of "
+            f"{type(energy).__name__} are {rows}. Objectives that work with it: {able}."
         )
     missing = [name for name in objective.needs if not hasattr(energy, name)]
     if missing:
@@ -77,7 +81,8 @@ def check_needs(objective: Objective, energy: Any, choices: Iterable[Objective])
 
 
 def _has_domain(objective: Objective, energy: Any) -> bool:
-    return objective.domain in (None, getattr(energy, "domain", objective.domain))
+    needed, _ = objective.rows_needed()
+    return needed in (None, getattr(energy, "domain", needed))
 
 
 def _fits(objective: Objective, energy: Any) -> bool:

@@ -6,8 +6,10 @@ import torch
 from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
-from sklebm import DeepEnergyModel, GaussianRBM
+from sklebm import BernoulliRBM, DeepEnergyModel, GaussianRBM, load, save
 from sklebm.inference import enumeration
+from sklebm.inference.gibbs_langevin import GibbsLangevin
+from sklebm.objectives import ContrastiveDivergence, PersistentContrastiveDivergence
 from tests.machines import all_states
 from tests.registry import make_rows
 
@@ -156,6 +158,8 @@ def score_rows(fitted):
         {"objective": "noise_contrastive"},
         {"objective": "score_matching", "learning_rate": 0.05},
         {"objective": "denoising_score_matching", "learning_rate": 0.05},
+        {"objective": ContrastiveDivergence(sampler=GibbsLangevin(1.0))},
+        {"objective": PersistentContrastiveDivergence(sampler=GibbsLangevin(1.0))},
         {"variance": "diagonal"},
         {"variance": 0.5},
         {"optimizer": "momentum", "learning_rate": 0.02},
@@ -202,6 +206,22 @@ def test_rows_that_are_all_equal_and_single_rows_are_survived():
         assert np.isfinite(fitted.score_samples(ROWS)).all()
 
 
+def test_langevin_chains_go_on_in_chunks_and_after_loading(tmp_path):
+    sampler = GibbsLangevin(0.3, 1)
+    settings = {"objective": PersistentContrastiveDivergence(sampler=sampler), "max_epochs": 1}
+    fitted = make(**settings).partial_fit(ROWS[:500])
+    save(fitted, tmp_path / "machine.safetensors")
+    loaded = load(tmp_path / "machine.safetensors")
+    assert loaded.objective == fitted.objective
+    chains = fitted.training_state_["objective.visible"].copy()
+    for model in (fitted, loaded):
+        model.partial_fit(ROWS[500:600])
+    np.testing.assert_array_equal(loaded.components_, fitted.components_)
+    moved = np.abs(fitted.training_state_["objective.visible"] - chains).mean()
+    # One step from where they were, not a fresh start from the base rate.
+    assert 0.0 < moved < 0.5 * chains.std()
+
+
 def test_chunks_end_like_whole_rows():
     scores = []
     for size in (50, 100, 1000):
@@ -237,13 +257,28 @@ def test_samples_have_the_moments_of_the_rows():
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(ROWS.T), atol=0.15)
 
 
-def test_clamped_features_stay_and_the_others_follow():
+@pytest.mark.parametrize("kind", ["exact", "metropolis"])
+def test_langevin_samples_have_the_moments_of_the_mixture(model, kind):
+    log_weights, means, deviation = mixture(model)
+    weights, n = np.exp(log_weights), 10_000
+    mean = weights @ means
+    covariance = (means - mean).T * weights @ (means - mean) + np.diag(deviation**2)
+    sampler = GibbsLangevin(0.8, 4, kind)
+    drawn = model.sample(n, n_steps=200, sampler=sampler, random_state=0)
+    assert (np.abs(drawn.mean(axis=0) - mean) < 4 * np.sqrt(np.diag(covariance) / n)).all()
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, rtol=0.1, atol=0.1)
+    plain = model.sample(n, n_steps=200, random_state=0)
+    assert (plain != drawn).all()
+
+
+@pytest.mark.parametrize("sampler", [None, GibbsLangevin(correction="metropolis")])
+def test_clamped_features_stay_and_the_others_follow(sampler):
     """Four prototypes whose first three features are alike: knowing one tells the others."""
     X = make_rows(600)
     fitted = make(n_components=8, batch_size=20, max_epochs=60).fit(X)
     known = np.full((200, 6), np.nan)
     known[:100, 0], known[100:, 0] = 0.1, 0.9
-    drawn = fitted.sample(200, clamped=known, n_steps=100, random_state=0)
+    drawn = fitted.sample(200, clamped=known, sampler=sampler, n_steps=100, random_state=0)
     np.testing.assert_array_equal(drawn[:, 0], known[:, 0].astype(np.float32))
     low, high = drawn[:100, 1:3].mean(), drawn[100:, 1:3].mean()
     assert low < 0.35
@@ -271,6 +306,17 @@ def test_chains_refuse_values_that_are_not_finite(model):
         model.sample(1, init=[0.0, np.inf, 0.0])
     with pytest.raises(ValueError, match="clamped must hold finite values or NaN"):
         model.sample(1, clamped=[0.0, np.inf, np.nan])
+
+
+def test_samplers_of_another_kind_are_refused(model):
+    with pytest.raises(ValueError, match=r"sampler='gibbs' must be a GibbsLangevin\(\), or None"):
+        model.sample(1, sampler="gibbs")
+    bits = BernoulliRBM(2, max_epochs=1).fit((ROWS > 0).astype(np.float32))
+    with pytest.raises(ValueError, match="those of BernoulliRBM are bits: leave sampler=None"):
+        bits.sample(1, sampler=GibbsLangevin())
+    settings = {"objective": PersistentContrastiveDivergence(sampler=GibbsLangevin())}
+    with pytest.raises(ValueError, match="needs real rows, because it moves them by Langevin"):
+        bits.set_params(**settings).fit((ROWS > 0).astype(np.float32))
 
 
 def test_the_sum_runs_over_hidden_units_only():
