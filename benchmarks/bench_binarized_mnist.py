@@ -86,7 +86,7 @@ class Recorder:
                 "BernoulliRBM with its defaults on binarised MNIST: likelihood over training",
                 COLUMNS,
                 self.rows,
-                command="SKLEBM_DATA=... python benchmarks/bench_binarized_mnist.py",
+                command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_binarized_mnist.py",
                 notes=self.notes,
             )
 
@@ -110,11 +110,11 @@ def main() -> None:
         test,
         options.every,
         options.temperatures,
-        f"One fit of {options.hidden} hidden units with random_state=0 on {len(x)} rows; the "
+        f"One fit of {options.hidden} hidden units with random_state=0 on {len(x):,} rows; the "
         f"learning rate falls to zero over {options.epochs} epochs, so that earlier rows are not "
         "what a shorter fit gives. log Z with 100 chains; the interval spans three standard errors "
         "on either side of the forward and of the reverse estimate. Published with CD-25: -86.34, "
-        f"CD-3: -105.50, CD-1: -125.53. {options.threads} thread(s){options.load}.",
+        f"CD-3: -105.50, CD-1: -125.53. Threads: {options.threads}{options.load}.",
         (options.rows, options.hidden, options.epochs) == (60_000, 500, 200),
         options.checkpoint,
     )
