@@ -67,6 +67,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"(^|/)(__init__|demo)\.py$",
     "backreferences_dir": "generated/backreferences",
+    "capture_repr": ("_repr_html_",),  # the others hold addresses in memory
     "doc_module": ("sklebm",),
     "reference_url": {"sklebm": None},
     "abort_on_example_error": True,

@@ -86,15 +86,22 @@ class Progress:
             self.write(report())
         return self.stopped
 
+    def held_out_score(self) -> float | None:
+        """Return what the last of the monitors that score held-out rows found in this step."""
+        scores = [
+            getattr(callback, "latest_score", _no_score)(self._estimator)
+            for callback in self._callbacks
+        ]
+        return next((score for score in reversed(scores) if score is not None), None)
+
     def write(self, values: Mapping[str, float]) -> None:
         """With ``verbose``, print a line as skorch does: number of the step, values, seconds."""
         if not self._verbose:
             return
         seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
-        for callback in self._callbacks:
-            score = getattr(callback, "latest_score", _no_score)(self._estimator)
-            if score is not None:
-                values = {**values, "valid_score": score}
+        score = self.held_out_score()
+        if score is not None:
+            values = {**values, "valid_score": score}
         self._n_steps += 1
         cells = {self._step_name: str(self._n_steps)}
         cells |= {name: f"{value:.6g}" for name, value in values.items()}

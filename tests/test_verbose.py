@@ -1,11 +1,11 @@
-"""``verbose``: a line for each step of models that iterate without gradients."""
+"""``verbose``: a line for each step, with the objective and the score of held-out rows."""
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 
-from sklebm import EnergyGaussianMixture, EnergyKMeans, GaussianEnergy, SparseCoder
+from sklebm import Autoencoder, EnergyGaussianMixture, EnergyKMeans, GaussianEnergy, SparseCoder
 from sklebm.callbacks import EnergyMonitor
 
 X = load_iris().data
@@ -55,6 +55,19 @@ def test_held_out_scores_of_a_monitor_are_printed(capsys):
     assert names == ["iteration", "lower_bound", "valid_score", "dur"]
     scores = [row["score"] for row in monitor.get_logs().data]
     np.testing.assert_allclose(table[:, 2], scores, rtol=1e-5)
+
+
+def test_models_trained_by_gradient_print_them_too(capsys):
+    monitor = EnergyMonitor(X[1::2])
+    model = Autoencoder(2, max_epochs=3, random_state=0, verbose=1).set_callbacks(monitor)
+    model.fit(X[::2])
+    names, table = table_of(capsys.readouterr().out)
+    assert names == ["epoch", "train_loss", "valid_score", "dur"]
+    scores = [row["score"] for row in monitor.get_logs().data]
+    np.testing.assert_allclose(table[:, 2], scores, atol=1e-4)  # four decimals
+    model.set_params(validation_fraction=0.2).fit(X[::2])  # rows of its own come first
+    _, table = table_of(capsys.readouterr().out)
+    np.testing.assert_allclose(table[:, 2], model.validation_scores_, atol=1e-4)
 
 
 def test_steps_that_a_monitor_does_not_score_are_printed_without(capsys):

@@ -8,6 +8,7 @@ section of their own.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +89,20 @@ def skip_foreign(app: Sphinx, what: str, name: str, obj: Any, skip: bool, option
     return skip or (what == "class" and isinstance(home, str) and not home.startswith("sklebm"))
 
 
+def skip_unavailable(
+    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out methods that a class never has; those that its parameters decide about stay."""
+    home = getattr(sklebm, app.env.docname.rpartition(".")[2], None)
+    condition = getattr(inspect.getattr_static(home, name, None), "check", None)
+    if what != "class" or not isinstance(home, type) or condition is None:
+        return None
+    try:
+        return None if condition(home) else True
+    except AttributeError:  # it asks for a parameter
+        return None
+
+
 def escape_fitted_names(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
@@ -106,6 +121,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the generator and the filters."""
     app.setup_extension("numpydoc")  # writes the docstrings that the last filter sees
     app.connect("config-inited", write_page)
+    app.connect("autodoc-skip-member", skip_unavailable, priority=400)  # the first answer counts
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", escape_fitted_names, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -77,10 +77,15 @@ assert found["contractive"][0] > found["untrained"][0] + 0.02
 assert found["contractive"][1] > found["untrained"][1]
 
 # %%
+# Codes learnt without labels help both uses. With as few labels as here the network as a whole has
+# too many weights to move: a linear classifier on the learnt codes does better than fine-tuning.
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
-places = np.arange(len(found))
-for shift, label, index in ((-0.2, "codes as they are", 0), (0.2, "fine-tuned", 1)):
-    axis.bar(places + shift, [100 * pair[index] for pair in found.values()], 0.4, label=label)
-axis.set(xticks=places, xticklabels=list(found), ylim=(70, 90), ylabel="test accuracy (%)")
-axis.legend(ncols=2)
+for label, index in (("codes as they are", 0), ("fine-tuned", 1)):
+    values = [100 * pair[index] for pair in found.values()]
+    axis.plot(values, list(found), "os"[index], markersize=8, label=label)
+axis.invert_yaxis()
+axis.margins(y=0.2)
+axis.grid(axis="y", alpha=0.4)
+axis.set(xlabel="test accuracy (%), mean over six draws of 60 labels")
+axis.legend()
 plt.show()

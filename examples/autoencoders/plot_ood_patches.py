@@ -16,6 +16,7 @@ from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.metrics import roc_auc_score
 
 from sklebm import VAE, InputComplexityScorer, TypicalityScorer
+from sklebm.plotting import EnergyHistogramDisplay
 
 # %%
 # Patches of 8 x 8 pixels from the two photographs that scikit-learn ships. The half with the larger
@@ -64,11 +65,14 @@ assert auroc["smooth patches"]["input complexity"] > 0.9
 assert auroc["shuffled pixels"]["log p(x)"] > 0.9
 
 # %%
-# The densities behind the failure: smooth patches lie to the right of the test patches.
-figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
-for name, rows in {"textured patches": X_test, **others}.items():
-    values = vae.score_samples(rows)
-    axis.hist(values.clip(-200, None), bins=50, density=True, alpha=0.6, label=name)
-axis.set(xlabel="log p(x), nats (below -200 drawn there)", yticks=[])
-axis.legend()
+# The scores behind the numbers, where right is more typical. The density puts smooth patches to the
+# right of the test patches. Typicality moves them to the left of most, input complexity of nearly
+# all. The lowest twentieth of a group may be drawn in the first bin.
+groups = {"textured patches": X_test, **others}
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+for axis, name in zip(axes, ("log p(x)", "typicality", "input complexity"), strict=True):
+    drawn = {kind: scores[name](rows) for kind, rows in groups.items()}
+    EnergyHistogramDisplay.from_predictions(
+        drawn, score_name=f"{name} (nats)", ax=axis, n_bins=40, clip=0.05
+    )
 plt.show()

@@ -70,17 +70,21 @@ p = np.exp(best.score_samples(images).astype(float))
 assert abs(p.sum() - 1.0) < 1e-4
 order = np.argsort(-p)
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(12, 4), layout="constrained", width_ratios=[2, 3]
+)
 for row, values in enumerate(scores.values()):
     left.plot(values, np.full(len(values), row), "o", color="C0", alpha=0.7)
 left.axvline(bound, color="black", linewidth=0.8, linestyle="--", label="bound")
 left.legend(loc="upper left")
 left.set(xlabel="exact log-likelihood (nats)", title="Four starts each")
-left.set_yticks(range(len(scores)), list(scores))
+left.set_yticks(range(len(scores)), [name.replace(", ", ",\n") for name in scores])
+left.invert_yaxis()
 right.bar(range(20), p[order[:20]], color=["C0"] * 14 + ["C1"] * 6)
 for rank, index in enumerate(order[:20]):
-    inset = right.inset_axes([(rank + 0.05) / 20, -0.13, 0.9 / 20, 0.1])
+    inset = right.inset_axes([(rank + 0.12) / 20, -0.11, 0.76 / 20, 0.1])
     inset.imshow(images[index].reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
     inset.set(xticks=[], yticks=[])
+    inset.spines[:].set_color("0.6")
 right.set(xlim=(-0.5, 19.5), xticks=[], ylabel="probability", title="The 20 likeliest images")
 plt.show()

@@ -51,15 +51,19 @@ assert rbm.score(test) > normal + 3
 # %%
 # Filters
 # -------
-# What a hidden unit adds to a patch, in pixels and in the order of use: spots and pieces
-# of edges, many of them at one place; the principal components are waves over the whole patch.
+# What a hidden unit adds to a patch, in pixels, for the 36 units that are on most often: spots and
+# pieces of edges, many of them at one place. The leading principal components are waves over the
+# whole patch.
 
 filters = whitener.inverse_transform(rbm.components_) - whitener.mean_
 usage = rbm.transform(test).mean(axis=0)
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
-most_used = filters[usage.argsort()[::-1]]
-ComponentsDisplay(most_used, (SIZE, SIZE)).plot(axes[0], title="filters of hidden units")
-ComponentsDisplay(whitener.components_, (SIZE, SIZE)).plot(axes[1], title="principal components")
+pictures = {
+    "filters of hidden units": filters[usage.argsort()[::-1]],
+    "principal components": whitener.components_,
+}
+for axis, (title, tiles) in zip(axes, pictures.items(), strict=True):
+    ComponentsDisplay(tiles, (SIZE, SIZE)).plot(axis, max_components=36, title=title)
 
 # %%
 # Few units at a time

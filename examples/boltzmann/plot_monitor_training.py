@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from sklebm import BernoulliRBM
 from sklebm.callbacks import EnergyMonitor
+from sklebm.plotting import LearningCurveDisplay
 
 # %%
 # Few digits and many epochs: the machine learns the training rows by heart. Twelve hidden units can
@@ -43,9 +44,8 @@ def exact_log_likelihood(model, rows):
 
 
 monitors = {
-    "training rows": EnergyMonitor(X_train, scoring=exact_log_likelihood),
-    "held-out rows": EnergyMonitor(X_val, scoring=exact_log_likelihood),
-    "held-out rows, pseudo-likelihood": EnergyMonitor(X_val),
+    "held-out log-likelihood": EnergyMonitor(X_val, scoring=exact_log_likelihood),
+    "held-out log pseudo-likelihood": EnergyMonitor(X_val),
 }
 overfitted = BernoulliRBM(**settings).set_callbacks(*monitors.values()).fit(X_train)
 curves = {
@@ -61,13 +61,10 @@ print(f"stopped after {stopped.n_iter_}: {stopped.score(X_test):.2f} nats a test
 assert stopped.score(X_test) > overfitted.score(X_test)
 
 # %%
-# The likelihood of the training rows goes on rising after that of held-out rows has turned. The
-# pseudo-likelihood is on another scale but moves with it.
+# The loss, here minus the log-likelihood of the training rows, goes on falling after the likelihood
+# of held-out rows has turned. The pseudo-likelihood is on another scale but moves with it.
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-epochs = np.arange(1, settings["max_epochs"] + 1)
-for name, curve in curves.items():
-    axis.plot(epochs, curve, label=name, linestyle="--" if "pseudo" in name else "-")
-axis.axvline(stopped.n_iter_, color="black", linewidth=0.8, label="stopped by patience")
-axis.set(xlabel="epoch", ylabel="mean score (nats)", title="Twelve hidden units on 80 digits")
-axis.legend()
+LearningCurveDisplay.from_estimator(overfitted, scores=curves, ax=axis)
+axis.axvline(stopped.n_iter_, color="black", linewidth=0.8, linestyle=":")
+axis.set_title(f"Twelve hidden units on 80 digits; dotted: stopped after {stopped.n_iter_} epochs")
 plt.show()

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from sklebm import BernoulliRBM
-from sklebm.plotting import ComponentsDisplay
+from sklebm.plotting import ComponentsDisplay, SampleChainDisplay
 
 # %%
 # Digits of 8 x 8 pixels in [0, 1]. Shifting every image by a pixel in each direction makes the
@@ -83,4 +83,9 @@ for axis, rows, title in [
     (axes[1], shown, "drawn from the machine"),
 ]:
     ComponentsDisplay(rows, (8, 8)).plot(axis, n_columns=10, title=title, cmap="gray_r")
+
+# %%
+# Chains that start at noise leave it within some ten steps, and then go from one shape to the next.
+noise = np.random.default_rng(0).integers(0, 2, size=(4, 64)).astype(np.float32)
+SampleChainDisplay.from_estimator(machine, noise, random_state=0)
 plt.show()

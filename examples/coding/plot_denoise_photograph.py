@@ -87,8 +87,7 @@ figure.tight_layout()
 # %%
 # The atoms
 # ---------
-# The 64 that are used most.
-
 usage = np.abs(codes).sum(axis=0).argsort()[::-1]
-ComponentsDisplay(coder.components_[usage[:64]], (SIZE, SIZE)).plot()
+most_used = ComponentsDisplay(coder.components_[usage[:64]], (SIZE, SIZE))
+most_used.plot(title="the 64 atoms that are used most")
 plt.show()

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 from sklearn.feature_extraction.image import extract_patches_2d
 
-from sklebm import EnergyKMeans, PCAWhitener, SparseCoder, ZCAWhitener
+from sklebm import EnergyKMeans, GaussianRBM, PCAWhitener, SparseCoder, ZCAWhitener
 from sklebm.plotting import ComponentsDisplay
 
 SIZE = 12
@@ -44,29 +44,46 @@ print(f"non-zeros per patch: {(codes != 0).sum(axis=1).mean():.1f} of {codes.sha
 # %%
 # The same patches give other pictures to other models. Principal components are waves that fill the
 # patch. Each whitening filter subtracts its surround from one pixel. The codes of k-means have a
-# single non-zero, so that one centre has to stand for a whole patch.
+# single non-zero, so that one centre has to stand for a whole patch. The hidden units of a
+# Boltzmann machine are on or off, and what most of them add to a patch are pieces of edges again;
+# it gets the leading 80 principal components, which leaves fine noise out. Those that are used most
+# are shown.
 
-pca = PCAWhitener().fit(patches)
+pca = PCAWhitener(80).fit(patches)
 zca = ZCAWhitener().fit(patches)
 clusters = EnergyKMeans(100, max_iter=15, random_state=0).fit(white)
-usage = np.abs(codes).sum(axis=0).argsort()[::-1]
+rows = pca.transform(patches)
+rows *= np.sqrt(80) / np.linalg.norm(rows, axis=1, keepdims=True)
+machine = GaussianRBM(80, learning_rate=0.5, max_epochs=30, log_partition=None, random_state=0).fit(
+    rows.astype(np.float32)
+)
+
+
+def most(tiles, usage):
+    """The 64 with the largest usage."""
+    return tiles[usage.argsort()[::-1][:64]]
+
+
+middle = [SIZE * row + column for row in (3, 5, 6, 8) for column in (3, 5, 6, 8)]
+hidden = machine.transform(rows[:5000].astype(np.float32))
 pictures = {
-    "SparseCoder: atoms": coder.components_[usage[:100]],
-    "EnergyKMeans: centres": clusters.cluster_centers_,
-    "PCAWhitener: principal components": pca.components_[:100],
-    "ZCAWhitener: filters of the middle pixels": zca.filters_.reshape(SIZE, SIZE, -1)[
-        1:-1, 1:-1
-    ].reshape(100, -1),
+    "whitened patches": white[:64],
+    "SparseCoder: atoms": most(coder.components_, np.abs(codes).sum(axis=0)),
+    "GaussianRBM: hidden units": most(machine.components_ @ pca.components_, hidden.sum(axis=0)),
+    "EnergyKMeans: centres": most(clusters.cluster_centers_, clusters.cluster_counts_),
+    "PCAWhitener: principal components": pca.components_[:64],
+    "ZCAWhitener: filters of 16 pixels": zca.filters_[middle],
 }
-figure, axes = plt.subplots(2, 2, figsize=(8.4, 8.8), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(12.4, 8.8), layout="constrained")
 for axis, (title, filters) in zip(axes.flat, pictures.items(), strict=True):
-    ComponentsDisplay(filters, (SIZE, SIZE)).plot(axis, n_columns=10, title=title)
+    ComponentsDisplay(filters, (SIZE, SIZE)).plot(axis, title=title)
 
 # %%
 # Few large coefficients
 # ----------------------
-# Excess kurtosis is 0 for Gaussian coefficients. The same patches have sparse codes with the
-# learnt atoms, much less so with random ones, which need more atoms for the same patch.
+# Excess kurtosis is 0 for Gaussian coefficients, and large where few are large and most are zero.
+# As many random atoms describe a patch less well, so that its energy is higher, and their
+# coefficients are less unequal.
 
 random_atoms = np.random.default_rng(0).standard_normal(coder.components_.shape)
 random_atoms /= np.linalg.norm(random_atoms, axis=1, keepdims=True)

@@ -46,9 +46,11 @@ axis.set(
     xscale="log",
     xlabel="training rows",
     ylabel="held-out log likelihood (nats)",
-    ylim=(-170, -110),
+    ylim=(-170, -125),
 )
-axis.legend()
+axis.set_xticks(sizes, sizes)
+axis.minorticks_off()
+axis.legend(loc="lower right")
 figure.tight_layout()
 
 # %%

@@ -5,8 +5,9 @@ Whitening filters of natural image patches
 
 Neighbouring pixels of a photograph are nearly equal, and most of the variance of a patch lies in a
 few smooth patterns. Whitening removes this: :class:`~sklebm.ZCAWhitener` subtracts from each pixel
-what its surround predicts, with filters like those of the retina, bright in the centre and dark
-around it. The rotated form, :class:`~sklebm.PCAWhitener`, has filters that look like waves.
+what its surround predicts, with filters like those of the retina, positive in the centre (red) and
+negative around it (blue). The rotated form, :class:`~sklebm.PCAWhitener`, has filters that look
+like waves.
 
 The patches come from the two photographs that scikit-learn ships.
 """

@@ -33,7 +33,7 @@ for ax, beta in zip(axes.flat, (0.02, 0.1, 0.5, np.inf), strict=True):
     display = EnergyLandscapeDisplay(axis_x, axis_y, energy, "free energy (squared distance)")
     display.plot(ax, data=X if beta == np.inf else None, gradient=True)
     ax.plot(*model.cluster_centers_.T, "k+", markersize=10)
-    ax.set_title(f"β = {beta}")
+    ax.set_title(f"β = {beta}".replace("inf", "∞"))
 
 # %%
 # The distance to the nearest centre is the limit, approached from below: no point is further from

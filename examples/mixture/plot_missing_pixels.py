@@ -46,6 +46,7 @@ for line, (name, images) in zip(axes, rows.items(), strict=True):
     for axis, image in zip(line, images[:10], strict=True):
         axis.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
         axis.set(xticks=[], yticks=[])
+        axis.set_facecolor("lightsteelblue")
     line[0].set_ylabel(name, rotation=0, ha="right", va="center")
 figure.tight_layout()
 plt.show()

@@ -141,7 +141,7 @@ class ComponentsDisplay:
         """
         plt = import_pyplot()
         tiles = self._tiles(order, max_components)
-        signed = bool(tiles.min() < 0 < tiles.max())
+        signed = _is_signed(tiles)
         columns = n_columns or math.ceil(math.sqrt(len(tiles)))
         grid = _grid(_normalise(tiles, scale, signed), columns)
         if ax is None:
@@ -182,6 +182,12 @@ def _find_attribute(estimator: Any) -> str:
         f"{type(estimator).__name__} has none of cluster_centers_, filters_ and components_: name "
         "a fitted attribute with attribute=."
     )
+
+
+def _is_signed(tiles: Any) -> bool:
+    """Whether there are values of both signs, beyond the rounding of values that are zero."""
+    low, high = float(tiles.min()), float(tiles.max())
+    return min(-low, high) > 1e-6 * max(-low, high)
 
 
 def _normalise(tiles: Any, scale: Scale, signed: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -130,7 +131,7 @@ class EnergyHistogramDisplay:
         edges = np.linspace(low, high if high > low else low + 1.0, n_bins + 1)
         reference = next(iter(scores.values()))
         self.auroc_ = {}
-        ax = new_axes(ax, 6.4, 3.6)
+        ax, highest = new_axes(ax, 6.4, 3.6), 0.0
         for index, (name, values) in enumerate(scores.items()):
             label = name
             if index:
@@ -139,10 +140,12 @@ class EnergyHistogramDisplay:
                 label = f"{name} (AUROC {self.auroc_[name]:.3f})"
             colour, style = COLOURS[index % len(COLOURS)], ("-", "--", ":")[index // 8 % 3]
             heights = np.histogram(np.maximum(values, low), edges)[0] / len(values)
+            highest = max(highest, float(heights.max()))
             ax.stairs(heights, edges, color=colour, linestyle=style, linewidth=1.6, label=label)
             ax.stairs(heights, edges, color=colour, alpha=0.15, fill=True)
-        ax.set(xlabel=self.score_name, ylabel="fraction of the group", ylim=(0, None))
         columns = 1 if len(scores) <= 10 else 2
+        room = 1.05 + 0.07 * math.ceil(len(scores) / columns)  # for the legend above the outlines
+        ax.set(xlabel=self.score_name, ylabel="fraction of the group", ylim=(0, room * highest))
         ax.legend(frameon=False, fontsize="small", ncols=columns)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -151,8 +151,7 @@ class EnergyLandscapeDisplay:
         self.surface_ = ax.contourf(x, y, energy, levels=levels, cmap=cmap, extend="max")
         if colorbar:
             bar = ax.figure.colorbar(self.surface_, ax=ax, label=self.energy_name)
-            bar.locator = _round_ticks()
-            bar.update_ticks()
+            bar.set_ticks(_round_ticks(levels[0], levels[-1]))
         if gradient:
             _draw_arrows(ax, x, y, energy)
         # White edges: points must be seen on light and on dark ground.
@@ -179,10 +178,12 @@ class EnergyLandscapeDisplay:
         return energy, x, y
 
 
-def _round_ticks() -> Any:
+def _round_ticks(low: float, high: float) -> Any:
+    """Round numbers within the levels: a colour bar would draw others at its ends."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(6)
+    ticks = MaxNLocator(6).tick_values(low, high)
+    return ticks[(ticks >= low) & (ticks <= high)]
 
 
 def _draw_arrows(ax: Any, x: Any, y: Any, energy: Any) -> None:

@@ -167,7 +167,11 @@ class Course:
             net.history.record("valid_score", score)
             self._monitor(net, self.held_out)
         stop = self._has_settled(score)
-        return self.progress.end(self.snapshot) or stop
+        stop = self.progress.end(self.snapshot) or stop
+        watched = self.progress.held_out_score()
+        if self.held_out is None and watched is not None:
+            net.history.record("valid_score", watched)
+        return stop
 
     def _monitor(self, net: Any, held_out: torch.Tensor) -> None:
         """Record what the estimator watches beside its score."""

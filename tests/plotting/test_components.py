@@ -57,6 +57,13 @@ def test_zero_is_white_where_signs_differ():
     assert (tile(grid, 0, 1) == 0.0).all()
 
 
+def test_rounding_below_zero_is_no_sign():
+    components = np.array([[-1e-17] * 6 + [1.0] * 6])
+    display = ComponentsDisplay(components, (3, 4)).plot()
+    assert display.image_.get_cmap().name == "gray"
+    assert display.image_.get_clim() == (0.0, 1.0)
+
+
 def test_order_by_norm_and_limit():
     components = np.outer([1.0, 3.0, 2.0], np.ones(12))
     display = ComponentsDisplay(components, (3, 4))
