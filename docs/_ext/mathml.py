@@ -32,8 +32,9 @@ TEX = [
 ]
 
 # Where browsers set MathML otherwise than TeX: a thin space around the names of functions
-# ("b log p", but "log(p)"), none around "." and "/", and norm bars of one size although the
-# closing one carries an exponent; those of \left and \right, alone in a row, do stretch.
+# ("b log p", but "log(p)"), none around ".", "/" and "|", and norm bars and braces of one size
+# although the closing one carries an exponent; those of \left and \right, alone in a row, do
+# stretch.
 APPLY = "<mo>&ApplyFunction;</mo>"
 MATHML = [
     (
@@ -43,10 +44,11 @@ MATHML = [
     (rf"{APPLY}(?!\s*(?:<mo[^>]*>[(\[{{]|</))", '<mo rspace="0.167em">&ApplyFunction;</mo>'),
     (r"<mo>(\w{2,})</mo>(?=\s*<mo[^>]*>[(\[{])", r'<mo lspace="0" rspace="0">\1</mo>'),
     (r'<mo movablelimits="true">(\w+)</mo>', r'<mo movablelimits="true" lspace="0">\1</mo>'),
-    (r"<mo[^>]*>‖</mo>", '<mo stretchy="false">‖</mo>'),
-    (r'(<mrow>\s*<mo) stretchy="false"(>‖)', r"\1\2"),
-    (r'<mo stretchy="false">(‖</mo>\s*</mrow>)', r"<mo>\1"),
+    (r"<mo[^>]*>([‖{}])</mo>", r'<mo stretchy="false">\1</mo>'),
+    (r'(<mrow>\s*<mo) stretchy="false"(>[‖{])', r"\1\2"),
+    (r'<mo stretchy="false">([‖}]</mo>\s*</mrow>)', r"<mo>\1"),
     (r"<mo[^>]*>([./])</mo>", r'<mo lspace="0" rspace="0">\1</mo>'),
+    (r'<mo stretchy="false">\|</mo>', '<mo stretchy="false" lspace="0" rspace="0">|</mo>'),
 ]
 
 

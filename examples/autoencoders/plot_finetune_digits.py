@@ -77,8 +77,8 @@ assert found["contractive"][0] > found["untrained"][0] + 0.02
 assert found["contractive"][1] > found["untrained"][1]
 
 # %%
-# Codes learnt without labels help both uses. With as few labels as here the network as a whole has
-# too many weights to move: a linear classifier on the learnt codes does better than fine-tuning.
+# Codes learnt without labels help both uses. With as few labels as here, a linear classifier on the
+# learnt codes does better than fine-tuning all weights.
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 for label, index in (("codes as they are", 0), ("fine-tuned", 1)):
     values = [100 * pair[index] for pair in found.values()]

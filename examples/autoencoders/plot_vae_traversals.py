@@ -49,8 +49,8 @@ ComponentsDisplay(moved.reshape(-1, 64).clip(0, 1), (8, 8)).plot(
 )
 
 # %%
-# Draws from the prior, as means. None is a row of the data, many could be, and some are between two
-# digits: little of the prior's mass is left without a digit, but not none.
+# Draws from the prior, as means. None is a row of the data; many could be, and some lie between two
+# digits.
 noise = np.random.default_rng(0).standard_normal((30, 10)).astype(np.float32)
 figure, axes = plt.subplots(2, 1, figsize=(8, 2.9), layout="constrained")
 for axis, rows, title in [

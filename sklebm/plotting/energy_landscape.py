@@ -182,7 +182,7 @@ def _round_ticks(low: float, high: float) -> Any:
     """Round numbers within the levels: a colour bar would draw others at its ends."""
     from matplotlib.ticker import MaxNLocator
 
-    ticks = MaxNLocator(6).tick_values(low, high)
+    ticks = np.asarray(MaxNLocator(6).tick_values(low, high))
     return ticks[(ticks >= low) & (ticks <= high)]
 
 
