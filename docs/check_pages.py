@@ -2,7 +2,8 @@
 
 A page of our own, served beside the documentation, loads the others in a frame, one after the
 other, and reports what a reader's browser sees: links, missing images, resources from elsewhere,
-and what search finds. Errors in the console come from Chromium's log. Three screenshots are left in
+equations and tables wider than their column on a screen of 1280 pixels, and what search finds.
+Errors in the console come from Chromium's log. Three screenshots are left in
 ``docs/_build/screenshots`` for the eye.
 """
 
@@ -53,11 +54,17 @@ async function look(address) {
     await image.decode().catch(() => {});
   }
   const loaded = frame.contentWindow.performance.getEntriesByType("resource");
+  // Tables of results may be scrolled: some have a column for each of many cases.
+  const scrolled = [...page.querySelectorAll("div.math, .pst-scrollable-table-container")].filter(
+    (element) => element.scrollWidth > element.clientWidth + 1
+      && !element.querySelector(".benchmark"));
   return {
     links: [...page.links].map((link) => link.href),
     ids: [...page.querySelectorAll("[id]")].map((element) => element.id),
     broken: [...page.images].filter((image) => !image.naturalWidth).map((image) => image.src),
     loads: loaded.map((entry) => entry.name),
+    wide: scrolled.map((element) =>
+      element.querySelector("math")?.getAttribute("alttext") ?? element.innerText),
   };
 }
 async function search(words, seconds) {
@@ -178,6 +185,10 @@ def check(browser: str, profile: str, folder: Path) -> tuple[int, list[str]]:
     for address, page in pages.items():
         found += [f"{address}: image {source} is broken" for source in page["broken"]]
         found += [f"{address}: loads {name}" for name in page["loads"] if not name.startswith(root)]
+        found += [
+            f"{address}: cut off on the right: {' '.join(text.split())[:70]}"
+            for text in page["wide"]
+        ]
         for link in {link for link in page["links"] if link.startswith(root)}:
             target, fragment = urldefrag(link.removeprefix(root))
             path = unquote(urlsplit(target).path) or "index.html"

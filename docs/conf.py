@@ -99,6 +99,9 @@ html_sidebars = {
     for page in [
         "index",
         "install",
+        "choosing_an_estimator",
+        "choosing_a_detector",
+        "persistence",
         "benchmarks",
         "design",
         "changelog",

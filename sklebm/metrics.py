@@ -25,8 +25,9 @@ _METRICS = ("roc_auc", "average_precision", "fpr_at_95_tpr")
 def fpr_at_tpr(y_true: Any, scores: Any, tpr: float = 0.95) -> float:
     r"""Return the false-positive rate at the threshold that reaches a true-positive rate.
 
-    .. math:: \min_t \{ \mathrm{FPR}(t) : \mathrm{TPR}(t) \ge \text{tpr} \}, \quad
-              \mathrm{TPR}(t) = \frac{|\{i : y_i = 1, s_i \ge t\}|}{|\{i : y_i = 1\}|}, \quad
+    .. math:: \min_t \{ \mathrm{FPR}(t) : \mathrm{TPR}(t) \ge \text{tpr} \},
+
+    .. math:: \mathrm{TPR}(t) = \frac{|\{i : y_i = 1, s_i \ge t\}|}{|\{i : y_i = 1\}|}, \quad
               \mathrm{FPR}(t) = \frac{|\{i : y_i = 0, s_i \ge t\}|}{|\{i : y_i = 0\}|}.
 
     The threshold is one of the positive rows' scores, and a row whose score equals it counts as

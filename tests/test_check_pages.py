@@ -18,7 +18,9 @@ RIGHT = {
 WRONG = {
     "index.html": '<a href="nowhere.html">1</a><a href="whiteners.html#nowhere">2</a>'
     '<img src="missing.png"><img src="broken.png"><script>undefinedName()</script>'
-    '<script src="http://localhost:9/elsewhere.js"></script>',
+    '<script src="http://localhost:9/elsewhere.js"></script>'
+    '<div class="math" style="overflow:auto; width:9em"><math alttext="x^2">'
+    '<mspace width="20em"/></math></div>',
     "broken.png": "no picture",
     "search.html": '<div id="search-results"><a href="whiteners.html">outside the list</a></div>',
 }
@@ -63,6 +65,7 @@ def test_wrong_pages_are_noticed(folders):
         "/broken.png is broken",
         "undefinedName is not defined",
         "index.html: loads http://localhost:9/elsewhere.js",
+        "index.html: cut off on the right: x^2",
         "search for 'whitening' does not find whiteners.html",
     ):
         assert [line for line in found if expected in line], (expected, found)

@@ -15,8 +15,9 @@ from sklebm.training.schedules import Schedule
 class VAE(VariationalAutoencoder):
     r"""Variational auto-encoder: a density with latents that an encoder infers.
 
-    .. math:: E(x, z) = -\log p(x \mid z) - \log p(z), \qquad
-              F(x) = -\log p(x) \le \mathrm{KL}(q(z \mid x) \,\|\, p(z))
+    .. math:: E(x, z) = -\log p(x \mid z) - \log p(z),
+
+    .. math:: F(x) = -\log p(x) \le \mathrm{KL}(q(z \mid x) \,\|\, p(z))
               - \mathbb{E}_{q(z \mid x)} \log p(x \mid z) .
 
     A decoder gives p(x | z), the prior is N(0, I) (or independent bits), and the encoder an

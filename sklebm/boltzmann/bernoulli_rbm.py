@@ -22,9 +22,9 @@ _LARGEST_WEIGHTS = 0.3
 class BernoulliRBM(BinaryVisible):
     r"""Restricted Boltzmann machine with binary visible and hidden units.
 
-    .. math:: E(x, h) = -b^\top x - c^\top h - h^\top W x, \qquad
-              F(x) = -b^\top x - \sum_k \log(1 + e^{c_k + w_k^\top x}), \qquad
-              \log p(x) = -F(x) - \log Z.
+    .. math:: E(x, h) = -b^\top x - c^\top h - h^\top W x, \qquad \log p(x) = -F(x) - \log Z,
+
+    .. math:: F(x) = -b^\top x - \sum_k \log(1 + e^{c_k + w_k^\top x}).
 
     Parameters
     ----------

@@ -33,9 +33,9 @@ class GaussianRBM(BoltzmannEstimator):
     r"""Restricted Boltzmann machine with real-valued visible and binary hidden units.
 
     .. math:: E(x, h) = \sum_i \frac{(x_i - a_i)^2}{2 s_i^2} - c^\top h
-              - \sum_i \frac{x_i (W^\top h)_i}{s_i^2}, \qquad
-              p(x \mid h) = N(a + W^\top h, s^2), \qquad
-              \log p(x) = -F(x) - \log Z.
+              - \sum_i \frac{x_i (W^\top h)_i}{s_i^2},
+
+    .. math:: p(x \mid h) = N(a + W^\top h, s^2), \qquad \log p(x) = -F(x) - \log Z.
 
     The density is a mixture of 2^n_components Gaussians with equal variances, whose means are sums
     of rows of W.

@@ -18,7 +18,9 @@ class LISTAEncoder(UnfoldedEstimator):
     r"""Learnt ISTA: a network of few layers that predicts sparse codes.
 
     .. math:: z_0 = h_{\theta_0}(W x), \qquad z_t = h_{\theta_t}(W x + S z_{t-1}), \quad
-              t = 1, \dots, T, \qquad F(x) = \tfrac12 \|x - z_T D\|^2 + \alpha \|z_T\|_1,
+              t = 1, \dots, T,
+
+    .. math:: F(x) = \tfrac12 \|x - z_T D\|^2 + \alpha \|z_T\|_1,
 
     with the soft threshold h. W, S and the thresholds begin as those of a solver, so that the
     untrained network is T + 1 of its steps, and are then learnt by backpropagation through the

@@ -29,8 +29,9 @@ from sklebm.mixture._range import check_range
 class EnergyGaussianMixture(MixtureEstimator):
     r"""A mixture of Gaussians as an energy with a one-hot latent, fitted by EM.
 
-    .. math:: E(x, z) = -\log w_k - \log \mathcal{N}(x; m_k, S_k) \text{ for } z = e_k, \qquad
-              F(x) = -\log \sum_{k=1}^K e^{-E(x, e_k)} = -\log p(x).
+    .. math:: E(x, z) = -\log w_k - \log \mathcal{N}(x; m_k, S_k) \text{ for } z = e_k,
+
+    .. math:: F(x) = -\log \sum_{k=1}^K e^{-E(x, e_k)} = -\log p(x).
 
     The density is exactly normalised: ``score_samples`` is :math:`-F(x) = \log p(x)` in nats.
 

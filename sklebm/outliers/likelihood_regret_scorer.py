@@ -20,8 +20,9 @@ from sklebm.outliers._scorer import EnergyScorer
 class LikelihoodRegretScorer(EnergyScorer):
     r"""Score rows by how well the encoder of a VAE knows them.
 
-    .. math:: s(x) = L\bigl(x; q_{\text{encoder}}(z \mid x)\bigr) - \max_q L(x; q), \qquad
-              L(x; q) = \mathbb{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, p(z)).
+    .. math:: s(x) = L\bigl(x; q_{\text{encoder}}(z \mid x)\bigr) - \max_q L(x; q),
+
+    .. math:: L(x; q) = \mathbb{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, p(z)).
 
     The encoder was trained to give the posterior that is best for the training rows. For a row like
     them little is gained by searching for a better one; for another row much is, whatever its
