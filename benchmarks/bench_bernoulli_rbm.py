@@ -74,7 +74,7 @@ def fit_bare(x: np.ndarray[Any, Any], n_hidden: int, n_epochs: int) -> Any:
 
 
 #: Trained for its likelihood alone; an epoch costs the same.
-DECAYED = "sklebm, rate falling linearly (its default)"
+DECAYED = "sklebm, rate falling linearly"
 
 FITS: dict[str, Callable[..., Any]] = {
     "bare in-place loop": fit_bare,
