@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sklebm._ranks import ALONE, Ranks
+
 State = Mapping[str, Any]
 Report = Callable[[], Mapping[str, float]]
 
@@ -29,10 +31,18 @@ class Progress:
         ``n_features_in_`` and ``feature_names_in_``, which the snapshots need as well.
     step_name : str
         What one step is called in a progress bar.
+    ranks : Ranks
+        The processes of the fit: they stop together, when a callback of one of them asks.
     """
 
     def __init__(
-        self, estimator: Any, X: object, max_steps: int, names: State, step_name: str
+        self,
+        estimator: Any,
+        X: object,
+        max_steps: int,
+        names: State,
+        step_name: str,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._estimator = estimator
         self._X = X
@@ -44,9 +54,12 @@ class Progress:
         self.stopped = False
         self._callbacks = getattr(estimator, "_skl_callbacks", ())
         self._listening = bool(self._callbacks)
-        self._verbose = bool(getattr(estimator, "verbose", 0))
+        # Rank 0 speaks for all, but what it prints may need sums over all ranks.
+        self._verbose = bool(ranks.first(getattr(estimator, "verbose", 0)))
         self._n_steps = 0
         self._began = 0.0
+        self._ranks = ranks
+        self._shared = ranks.size > 1 and ranks.any(self._listening)
 
     def begin_fit(self) -> None:
         """Announce the fit as a whole."""
@@ -74,14 +87,12 @@ class Progress:
         objective by its name) only with ``verbose``, so that a loop nobody watches pays for neither
         a snapshot nor an objective.
         """
-        if self._listening:
-            self.stopped |= bool(
-                self._step.call_on_fit_task_end(
-                    estimator=self._estimator,
-                    X=self._X,
-                    reconstruction_attributes=lambda: self._whole(state()),
-                )
-            )
+        if self._shared:
+            # A state may need sums over all ranks: ranks without callbacks take part in it.
+            now = state()
+            self.stopped |= self._ranks.any(self._tell(lambda: now))
+        elif self._listening:
+            self.stopped |= self._tell(state)
         if report is not None and self._verbose:
             self.write(report())
         return self.stopped
@@ -94,9 +105,21 @@ class Progress:
         ]
         return next((score for score in reversed(scores) if score is not None), None)
 
+    def _tell(self, state: Callable[[], State]) -> bool:
+        """Call the callbacks of this process; True when one of them asks to stop."""
+        if not self._listening:
+            return False
+        return bool(
+            self._step.call_on_fit_task_end(
+                estimator=self._estimator,
+                X=self._X,
+                reconstruction_attributes=lambda: self._whole(state()),
+            )
+        )
+
     def write(self, values: Mapping[str, float]) -> None:
         """With ``verbose``, print a line as skorch does: number of the step, values, seconds."""
-        if not self._verbose:
+        if not self._verbose or self._ranks.rank > 0:
             return
         seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
         score = self.held_out_score()

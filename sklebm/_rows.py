@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from sklebm._private import get_chunk_n_rows
+from sklebm._ranks import ALONE, Ranks
 from sklebm._tables import LazyTable, read_table
 
 # Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
@@ -178,6 +179,8 @@ class Rows:
         self._output_device = source.device if is_tensor else None
         #: Rows are clamped to these limits when they are handed out.
         self.limits: tuple[float, float] | None = None
+        #: The processes that hold the other rows of the same fit.
+        self.ranks = ALONE
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -188,7 +191,9 @@ class Rows:
         return isinstance(self.source, LazyTable)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        """Rows at ``index`` (a slice or an integer array) as a dense tensor on the device."""
+        """Rows at ``index`` (a slice or integers) as a dense tensor on the device."""
+        if isinstance(index, torch.Tensor):
+            index = index.cpu().numpy()
         part = self._tensor(index)
         return part if self.limits is None else part.clamp(*self.limits)
 
@@ -205,6 +210,38 @@ class Rows:
     def all(self) -> torch.Tensor:
         """All rows on the device; shares memory with X where it can, so never write to it."""
         return self[:]
+
+    def join(self, ranks: Ranks) -> None:
+        """Make these the rows of one rank of several.
+
+        Raises
+        ------
+        ValueError
+            If ranks have rows of different width or precision.
+        """
+        self.ranks = ranks
+        if ranks.size == 1:
+            return
+        kinds = ranks.concat(torch.tensor([[self.shape[1], torch.finfo(self.dtype).bits]]))
+        for rank, (width, bits) in enumerate(kinds.tolist()):
+            if [width, bits] != kinds[0].tolist():
+                raise ValueError(
+                    f"X has {width} features in {bits} bits on rank {rank}, but "
+                    f"{int(kinds[0, 0])} in {int(kinds[0, 1])} bits on rank 0: pass every process "
+                    "a part of the same table."
+                )
+
+    def need_one_process(self, what: str) -> None:
+        """Raise ValueError if other processes hold a part of the rows."""
+        if self.ranks.size > 1:
+            raise ValueError(
+                f'{what} needs all rows in one process, and strategy="ddp" divides them among '
+                f"{self.ranks.size}: leave strategy out, and fit in one process."
+            )
+
+    def total(self) -> int:
+        """The number of rows of all ranks."""
+        return int(self.ranks.total(len(self)))
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """All rows as a dense NumPy array on the host; shares memory with X where it can."""

@@ -19,7 +19,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._pickling import VersionedPickle
-from sklebm._private import fit_context
+from sklebm._private import StrOptions, fit_context
 from sklebm._progress import Progress
+from sklebm._ranks import joined_ranks
 from sklebm._rows import Rows, advice_on_memory, open_rows, resolve_device
 from sklebm._state import (
     Spec,
@@ -68,7 +69,13 @@ class EnergyEstimator(
     ``_parameter_constraints``, and implement the hooks named in the module's docstring.
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"device": [str, torch.device]}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "device": [str, torch.device],
+        "strategy": [StrOptions({"ddp"}), None],
+    }
+    strategy: Literal["ddp"] | None = (
+        None  # models that several processes can fit have a parameter for it
+    )
 
     _doc_link_module = "sklebm" if DOCUMENTATION_URL else "sklearn"
     _doc_link_template = DOCUMENTATION_URL.rstrip("/") + "/generated/sklebm.{estimator_name}.html"
@@ -80,6 +87,7 @@ class EnergyEstimator(
     _computes_in_double = False  # row-wise methods upcast each chunk to float64
     _step_name = "iteration"
     _continues_from = ""  # the fitted attribute that only further training needs, if there is one
+    _own_to_each_rank: tuple[str, ...] = ()  # fitted attributes that follow from a rank's own rows
 
     device: str | torch.device
 
@@ -161,18 +169,20 @@ class EnergyEstimator(
         probe = copy.copy(self)
         if first:
             probe.__dict__ = self._unfitted_dict()
-        with advice_on_memory(type(self).__name__, X):
+        with joined_ranks(self.strategy) as ranks, advice_on_memory(type(self).__name__, X):
             rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
+            rows.join(ranks)
             names = {
                 name: value
                 for name, value in vars(probe).items()
                 if name in ("n_features_in_", "feature_names_in_")
             }
-            progress = Progress(self, X, self._max_steps() if whole else 0, names, self._step_name)
+            n_steps = self._max_steps() if whole else 0
+            progress = Progress(self, X, n_steps, names, self._step_name, ranks)
             progress.begin_fit()
-            state = step(rows, progress, **data)
-        _check_state(type(self).__name__, state, rows)
-        progress.end_fit(state)
+            state = ranks.agreed(step(rows, progress, **data), self._own_to_each_rank)
+            _check_state(type(self).__name__, state, rows)
+            progress.end_fit(state)
         # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
         self.__dict__ = {**self._unfitted_dict(), **names, **state}
         return self

@@ -19,6 +19,7 @@ import torch
 
 import sklebm
 from sklebm._encoding import Decoder, Encoder, registered
+from sklebm._ranks import is_first_rank
 from sklebm._tensor_file import SUFFIX, digest, read_file, replace_file, to_bytes
 
 __all__ = ["load", "save"]
@@ -39,6 +40,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     bit) and the names of the classes. Estimators inside it, and parts such as objectives, are
     stored with it if they are this library's own. What belongs to a session rather than to the
     model is not stored: callbacks and metadata requests.
+
+    Of several processes that fit an estimator with ``strategy="ddp"`` the first alone writes; the
+    others return at once.
 
     The file is written beside ``path`` and then put in its place in one step: if saving fails, or
     the process is killed, what was at ``path`` is still there, whole.
@@ -92,7 +96,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "versions": {name: str(module.__version__) for name, module in _RECORDED.items()},
         "estimator": encoder.estimator(estimator),
     }
-    replace_file(path, to_bytes(document, encoder.tensors))
+    if is_first_rank(getattr(estimator, "strategy", None)):
+        replace_file(path, to_bytes(document, encoder.tensors))
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -89,3 +89,13 @@ def data_dir():
     if not path.is_dir():
         pytest.fail(f"SKLEBM_DATA={folder!r} is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def world():
+    """Two processes that fit together; see ``tests.ranks``."""
+    from tests.ranks import World
+
+    processes = World()
+    yield processes
+    processes.close()

@@ -216,8 +216,11 @@ class AutoencoderEstimator(GradientEstimator):
         chosen = np.linspace(0, len(rows) - 1, min(len(rows), _MAX_DIAGNOSED)).astype(np.intp)
         parts = row_slices(len(chosen), self._floats_of(energy.architecture))
         with torch.no_grad():
-            codes = [energy.encode(rows[chosen[part]].float()).double().cpu() for part in parts]
-        return torch.cat(codes).var(dim=0, correction=0).numpy()
+            parts_of = [energy.encode(rows[chosen[part]].float()).double().cpu() for part in parts]
+        codes, ranks = torch.cat(parts_of), rows.ranks
+        n_codes = ranks.total(len(codes))
+        mean = ranks.sum(codes.sum(dim=0)) / n_codes
+        return (ranks.sum((codes - mean).square().sum(dim=0)) / n_codes).numpy()
 
     def _warn_of_dead(self, variances: Any) -> None:
         n_dead = int((variances <= self._least_variance).sum())

@@ -388,5 +388,5 @@ def _deviation(rows: Rows, means: torch.Tensor) -> float:
     """Root mean square of the distances from the mean, per feature; 1 if there are none."""
     parts = rows.chunks(2 * rows.shape[1])
     total = sum(float((rows[part].double().cpu() - means).square().sum()) for part in parts)
-    deviation = math.sqrt(total / (len(rows) * rows.shape[1]))
+    deviation = math.sqrt(rows.ranks.total(total) / (rows.total() * rows.shape[1]))
     return deviation if 0.0 < deviation < math.inf else 1.0

@@ -3,7 +3,7 @@ r"""F(x) = |x - g(f(x))|^2, with an encoder f whose Jacobian df/dx is kept small
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -83,6 +83,9 @@ class ContractiveAutoencoder(DeterministicAutoencoder):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -171,6 +174,7 @@ class ContractiveAutoencoder(DeterministicAutoencoder):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_sizes = hidden_sizes
@@ -195,6 +199,7 @@ class ContractiveAutoencoder(DeterministicAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _objective(self, energy: Any) -> Objective:
         return ContractiveReconstruction(float(self.alpha))

@@ -3,7 +3,7 @@ r"""F(x) = |x - g(f(x))|^2; g(f(x~)) is pulled to x for corrupted copies x~ of t
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -84,6 +84,9 @@ class DenoisingAutoencoder(DeterministicAutoencoder):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -176,6 +179,7 @@ class DenoisingAutoencoder(DeterministicAutoencoder):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_sizes = hidden_sizes
@@ -201,6 +205,7 @@ class DenoisingAutoencoder(DeterministicAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _objective(self, energy: Any) -> Objective:
         if self.corruption != "gaussian" and self.corruption_level >= 1.0:

@@ -3,7 +3,7 @@ r"""F(x) = mean over masks m of |m * (x - g(f(x with m hidden)))|^2: what patche
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -84,6 +84,9 @@ class MaskedAutoencoder(DeterministicAutoencoder):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -170,6 +173,7 @@ class MaskedAutoencoder(DeterministicAutoencoder):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_sizes = hidden_sizes
@@ -195,6 +199,7 @@ class MaskedAutoencoder(DeterministicAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _architecture(self, n_features: int) -> dict[str, Any]:
         return {

@@ -3,7 +3,7 @@ r"""F(x) = |x - g(f(x))|^2, with codes f(x) of which training keeps most units o
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -83,6 +83,9 @@ class SparseAutoencoder(DeterministicAutoencoder):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -173,6 +176,7 @@ class SparseAutoencoder(DeterministicAutoencoder):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_sizes = hidden_sizes
@@ -199,6 +203,7 @@ class SparseAutoencoder(DeterministicAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _objective(self, energy: Any) -> Objective:
         if self.penalty == "kl" and self.code_activation != "sigmoid":

@@ -2,7 +2,7 @@ r"""log p(x) = log E_{p(z)} p(x | z) >= E_{q(z|x)} log p(x | z) - KL(q(z | x) ||
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -103,6 +103,9 @@ class VAE(VariationalAutoencoder):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -201,6 +204,7 @@ class VAE(VariationalAutoencoder):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_sizes = hidden_sizes
@@ -234,3 +238,4 @@ class VAE(VariationalAutoencoder):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy

@@ -3,7 +3,7 @@ r"""F(x) = -b' x - sum_k log(1 + exp(c_k + w_k' x)); log p(x) = -F(x) - log Z, x
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -79,6 +79,9 @@ class BernoulliRBM(BinaryVisible):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -174,6 +177,7 @@ class BernoulliRBM(BinaryVisible):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.objective = objective
@@ -194,6 +198,7 @@ class BernoulliRBM(BinaryVisible):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
@@ -205,7 +210,7 @@ class BernoulliRBM(BinaryVisible):
         scale = min(_LARGEST_WEIGHTS, 2.0 * math.sqrt(2.0 / n_units))
         weights = scale * torch.randn(self.n_components, len(means), generator=generator)
         hidden = Bernoulli(-(weights @ means.float()))
-        visible = Bernoulli(base_rate_bias(means.float(), len(rows)) - 0.5 * weights.sum(dim=0))
+        visible = Bernoulli(base_rate_bias(means.float(), rows.total()) - 0.5 * weights.sum(dim=0))
         return BilinearEnergy(visible, hidden, weights)
 
     def _energy(self, device: torch.device) -> BilinearEnergy:

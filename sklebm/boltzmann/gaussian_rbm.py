@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn import functional
@@ -97,6 +97,9 @@ class GaussianRBM(BoltzmannEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -200,6 +203,7 @@ class GaussianRBM(BoltzmannEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.variance = variance
@@ -220,6 +224,7 @@ class GaussianRBM(BoltzmannEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
@@ -284,7 +289,8 @@ def _independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torc
         x = rows[part].double().cpu()
         total += (x - means).square().sum(dim=0)
         squares += float(x.square().sum())
-    n_rows = len(rows)
+    n_rows = rows.total()
+    total, squares = rows.ranks.sum(total), rows.ranks.total(squares)
     mean, square = float(total.mean()) / n_rows, squares / total.numel() / n_rows
     if mean <= _RELATIVE_FLOOR * square:
         # Equal rows, up to rounding: their own squares, or one, stand for a variance.
@@ -303,8 +309,8 @@ def _directions(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Vectors of length one towards rows far from the mean, in standard deviations."""
-    some = torch.randint(len(rows), (10 * n_units,), generator=generator)
-    gaps = (rows[some.numpy()].cpu().double() - means) / variance.sqrt()
+    some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
+    gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
     # As in the seeding of k-means: the squared distance is the chance, lest all begin in the bulk.
     chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
     chosen = torch.multinomial(chances, n_units, generator=generator)

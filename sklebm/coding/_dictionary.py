@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklebm._ranks import ALONE, Ranks
 from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.inference.atom_update import update_atoms
 from sklebm.inference.sparse import solve_codes
 
+# Passes over the rows that the sums remember.
+_MEMORY = 0.5
 # Rows kept from each batch to replace dead atoms with.
 _N_SPARE = 8
 # Gradient steps: the first rate, as a share of the step to the minimum over one atom, and after how
@@ -58,6 +61,10 @@ class Sums:
         self.code_sum += z.sum(dim=0)
         self.row_sum += x.sum(dim=0)
         self.weight += len(x)
+
+    def over(self, ranks: Ranks) -> Sums:
+        """Sums over the rows of all ranks."""
+        return Sums(*ranks.sum_each(getattr(self, field.name) for field in fields(self)))
 
     def fade_and_add(self, share: float, other: Sums) -> None:
         """Keep ``share`` of what there was, and add other sums."""
@@ -106,10 +113,14 @@ class DictionaryLearner:
     """A dictionary that changes after every ``batch_size`` rows, however they are handed over.
 
     Within a batch all codes are found with the same dictionary, and only sums are kept, so the
-    result does not depend on how the rows are cut into calls of ``absorb``.
+    result does not depend on how the rows are cut into calls of ``absorb``, nor on which of several
+    ranks collects them.
     """
 
-    def __init__(self, dictionary: Tensor, intercept: Tensor, settings: Settings) -> None:
+    def __init__(
+        self, dictionary: Tensor, intercept: Tensor, settings: Settings, ranks: Ranks = ALONE
+    ) -> None:
+        self.ranks = ranks
         self.atoms = dictionary.double()
         self.intercept = intercept.double()
         self.settings = settings
@@ -128,6 +139,23 @@ class DictionaryLearner:
             if len(part) == room:
                 self.step()
 
+    def pass_over(self, x: Tensor, order: Tensor, *, online: bool) -> tuple[float, float]:
+        """One pass over the rows of all ranks, in this order; see ``take_means``.
+
+        ``online`` says to improve the dictionary after every batch, instead of after all rows.
+        """
+        parts = torch.split(order, self.settings.batch_size)
+        start = self.ranks.start(len(x))
+        for part in parts:
+            own = part[(part >= start) & (part < start + len(x))] - start
+            if len(own):
+                self.collect(x[own])
+            if online:
+                self.step(memory=_MEMORY * len(parts))
+        if not online:
+            self.step(memory=1.0, n_sweeps=10)
+        return self.take_means()
+
     def collect(self, x: Tensor) -> None:
         """Find the codes of rows and add them to the sums of the batch."""
         chosen = self.settings
@@ -145,10 +173,15 @@ class DictionaryLearner:
         self.energy += float(energies.double().sum())
         self.n_rows += len(x)
         self.n_nonzero += int((z != 0).sum())
-        errors = torch.cat([self.spare_errors, energies.double()])
+        self._keep_worst(
+            torch.cat([self.spare, centred.double()]),
+            torch.cat([self.spare_errors, energies.double()]),
+        )
+
+    def _keep_worst(self, rows: Tensor, errors: Tensor) -> None:
+        """Keep the rows of highest energy."""
         kept = errors.argsort(descending=True, stable=True)[:_N_SPARE]
-        self.spare = torch.cat([self.spare, centred.double()])[kept]
-        self.spare_errors = errors[kept]
+        self.spare, self.spare_errors = rows[kept], errors[kept]
 
     def step(self, memory: float = math.inf, n_sweeps: int = 1) -> None:
         """Fold the batch into the history and improve atoms and intercept.
@@ -159,8 +192,9 @@ class DictionaryLearner:
         """
         self.n_steps += 1
         share = max(0.0, 1.0 - max(2.0 / self.n_steps, 1.0 / memory))
-        self.history.fade_and_add(share, self.pending)
-        batch, self.pending, sums = self.pending, Sums.zero(self.atoms), self.history
+        batch, self.pending = self.pending.over(self.ranks), Sums.zero(self.atoms)
+        self.history.fade_and_add(share, batch)
+        sums = self.history
         for _ in range(n_sweeps):
             if self.settings.by_gradient:
                 self._descend(batch)
@@ -205,17 +239,19 @@ class DictionaryLearner:
         """Point atoms that no recent row uses at the rows of highest energy in the batch."""
         usage = self.history.code_products.diagonal()
         dead = (usage <= 1e-9 * usage.mean()).nonzero()[:, 0]
-        lengths = self.spare.abs().amax(dim=1) if len(self.spare) else self.spare_errors
-        rows = self.spare[lengths > 0]
-        dead = dead[: len(rows)]
         if len(dead):
+            self._keep_worst(self.ranks.concat(self.spare), self.ranks.concat(self.spare_errors))
+            rows = self.spare[self.spare.any(dim=1)]
+            dead = dead[: len(rows)]
             self.atoms[dead] = normalise(rows[: len(dead)])
             self.history.forget(dead)
         self.spare, self.spare_errors = self.spare[:0], self.spare_errors[:0]
 
     def take_means(self) -> tuple[float, float]:
         """Mean energy and mean number of non-zeros of the rows since the last call."""
-        means = self.energy / max(self.n_rows, 1), self.n_nonzero / max(self.n_rows, 1)
+        total = self.ranks.total
+        n_rows = max(total(self.n_rows), 1)
+        means = total(self.energy) / n_rows, total(self.n_nonzero) / n_rows
         self.energy, self.n_rows, self.n_nonzero = 0.0, 0, 0
         return means
 
@@ -255,17 +291,23 @@ def normalise(rows: Tensor) -> Tensor:
 
 
 def initial_atoms(
-    x: Tensor, n_components: int, init: str, intercept: Tensor, generator: torch.Generator
+    x: Tensor,
+    n_components: int,
+    init: str,
+    intercept: Tensor,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Unit atoms: rows drawn without replacement ("data"), or random directions."""
+    """Unit atoms: rows of all ranks, drawn without replacement ("data"), or random directions."""
     atoms = torch.randn(n_components, x.shape[1], generator=generator, dtype=torch.float64)
     atoms = normalise(atoms).to(x.device)
     if init == "data":
-        order = torch.randperm(len(x), generator=generator).to(x.device)
+        n_rows = int(ranks.total(len(x)))
+        order = torch.randperm(n_rows, generator=generator).to(x.device)
         count = 0
         # More than needed, because rows without a direction are passed over.
         for part in torch.split(order, 4 * n_components):
-            rows = x[part].double() - intercept
+            rows = ranks.take(x, part).double() - intercept
             rows = rows[rows.abs().amax(dim=1) > 0][: n_components - count]
             atoms[count : count + len(rows)] = normalise(rows)
             count += len(rows)

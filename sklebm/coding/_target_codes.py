@@ -30,7 +30,7 @@ class CodedRows(Rows):
 
     def __init__(self, rows: Rows, atoms: Tensor, codes: Tensor) -> None:
         super().__init__(rows.source, rows.device)
-        self.limits = rows.limits
+        self.limits, self.ranks = rows.limits, rows.ranks
         self.atoms = atoms
         self.codes = codes
 

@@ -121,10 +121,14 @@ class UnfoldedEstimator(EncoderEstimator):
         if codes is not None:
             width = self.n_components if atoms is None else len(atoms)
             targets = given_codes(codes, rows, width)
-            atoms = fitted_dictionary(rows, targets) if atoms is None else atoms
+            if atoms is None:
+                rows.need_one_process("finding a dictionary for given codes")
+                atoms = fitted_dictionary(rows, targets)
             return CodedRows(rows, atoms, targets)
         if atoms is None:  # the warnings of the coder are this encoder's too
-            coder = SparseCoder(self.n_components, alpha=self.alpha, random_state=seed)
+            coder = SparseCoder(
+                self.n_components, alpha=self.alpha, random_state=seed, strategy=self.strategy
+            )
             atoms = torch.from_numpy(coder.fit(rows.all()).components_).to(rows.device)
         elif not resume:
             zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)

@@ -87,6 +87,9 @@ class LISTAEncoder(UnfoldedEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -190,6 +193,7 @@ class LISTAEncoder(UnfoldedEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.n_layers = n_layers
@@ -216,6 +220,7 @@ class LISTAEncoder(UnfoldedEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     # ------------------------------------------------------------------ learning
 

@@ -83,6 +83,9 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -177,6 +180,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.alpha = alpha
@@ -197,6 +201,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     # ------------------------------------------------------------------ the model
 
@@ -223,7 +228,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         penalty = self._resolved_penalty(k)
         architecture = self._architecture(rows.shape[1], k)
         zero = torch.zeros(rows.shape[1], dtype=torch.float64)
-        atoms = initial_atoms(rows.all().cpu(), k, "data", zero, generator)
+        atoms = initial_atoms(rows.all().cpu(), k, "data", zero, generator, rows.ranks)
         encoder: nn.Module = LinearTanhEncoder.start(atoms)
         if self.encoder != "linear_tanh":
             encoder = Unfolding("lista", architecture["n_layers"]).start(atoms, float(self.alpha))

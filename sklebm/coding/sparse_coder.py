@@ -12,6 +12,7 @@ import torch
 from sklebm._private import Interval, StrOptions
 from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
+from sklebm._ranks import ALONE, Ranks
 from sklebm._rows import Rows
 from sklebm._state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
@@ -24,9 +25,6 @@ from sklebm.coding._dictionary import DictionaryLearner, Settings, initial_atoms
 from sklebm.coding._penalty import record_penalty, resolve_penalty
 from sklebm.energies import Penalty
 from sklebm.energies.penalties import PENALTIES
-
-# Passes over the rows that the sums remember.
-_MEMORY = 0.5
 
 
 class SparseCoder(CodingEstimator):
@@ -76,6 +74,9 @@ class SparseCoder(CodingEstimator):
         Whether to print a line for each pass: mean energy and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -175,6 +176,7 @@ class SparseCoder(CodingEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.alpha = alpha
@@ -191,6 +193,7 @@ class SparseCoder(CodingEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     def _max_steps(self) -> int:
         return self.max_iter if self.dictionary is None else 0
@@ -198,14 +201,16 @@ class SparseCoder(CodingEstimator):
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if self.dictionary is not None:
             return self._keep(rows)
-        x, seed = rows.all(), draw_seed(self.random_state)
-        learner = self._start(x, seed)
+        x, n_rows = rows.all(), rows.total()
+        seed = rows.ranks.first(draw_seed(self.random_state))
+        learner = self._start(x, seed, rows.ranks)
         order = make_generator(seed, "batches")
         curve: list[float] = []
-        state = partial(self._state, learner, rows, curve, len(x))
+        state = partial(self._state, learner, rows, curve, n_rows)
         for _ in range(self.max_iter):
             progress.begin()
-            energy, n_nonzero = self._pass(learner, x, torch.randperm(len(x), generator=order))
+            shuffled = torch.randperm(n_rows, generator=order).to(x.device)
+            energy, n_nonzero = learner.pass_over(x, shuffled, online=self.algorithm != "batch")
             settled = bool(curve) and 0 < self.tol * abs(curve[-1]) >= curve[-1] - energy
             curve.append(energy)
             if progress.end(state, lambda: {"energy": curve[-1]}) or settled:
@@ -216,22 +221,10 @@ class SparseCoder(CodingEstimator):
             )
         return state()
 
-    def _pass(
-        self, learner: DictionaryLearner, x: torch.Tensor, order: torch.Tensor
-    ) -> tuple[float, float]:
-        """One pass over the rows; their mean energy and number of non-zeros."""
-        parts = torch.split(order.to(x.device), self.batch_size)
-        for part in parts:
-            learner.collect(x[part])
-            if self.algorithm != "batch":
-                learner.step(memory=_MEMORY * len(parts))
-        if self.algorithm == "batch":
-            learner.step(memory=1.0, n_sweeps=10)
-        return learner.take_means()
-
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if self.dictionary is not None:
             return self._keep(rows)
+        rows.need_one_process("partial_fit of a dictionary")
         x, fitted = rows.all(), self._is_fitted()
         if fitted and self.n_iter_:  # none: a dictionary that was given, not learnt
             learner = self._resume(rows.device)
@@ -253,14 +246,15 @@ class SparseCoder(CodingEstimator):
             by_gradient=self.algorithm == "gradient",
         )
 
-    def _start(self, x: torch.Tensor, seed: int) -> DictionaryLearner:
+    def _start(self, x: torch.Tensor, seed: int, ranks: Ranks = ALONE) -> DictionaryLearner:
         settings = self._settings(x.shape[1])
         intercept = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
         if self.fit_intercept:
-            intercept = x.double().mean(dim=0)
+            intercept = ranks.sum(x.double().sum(dim=0)) / ranks.total(len(x))
+        generator = make_generator(seed, "atoms")
         n_components = self.n_components or x.shape[1]
-        atoms = initial_atoms(x, n_components, self.init, intercept, make_generator(seed, "atoms"))
-        return DictionaryLearner(atoms, intercept, settings)
+        atoms = initial_atoms(x, n_components, self.init, intercept, generator, ranks)
+        return DictionaryLearner(atoms, intercept, settings, ranks)
 
     def _resume(self, device: torch.device) -> DictionaryLearner:
         if self.n_components not in (None, len(self.components_)):
@@ -292,7 +286,7 @@ class SparseCoder(CodingEstimator):
             "energy_curve_": np.empty(0),
             "online_state_": {},
             "n_iter_": 0,
-            "n_samples_seen_": len(rows),
+            "n_samples_seen_": rows.total(),
         }
 
     def _state(

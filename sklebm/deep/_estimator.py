@@ -263,7 +263,7 @@ def _covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
     for part in rows.chunks(2 * d):
         centred = rows[part].double().cpu() - means
         total += centred.T @ centred
-    covariance = total / len(rows)
+    covariance = rows.ranks.sum(total) / rows.total()
     scale = float(covariance.diagonal().mean()) or 1.0
     covariance.diagonal().add_(_LEAST_VARIANCE * scale)
     return covariance

@@ -2,7 +2,7 @@ r"""F(x) = |x|^2 / 2 s^2 - b'x - sum_k log(1 + exp(w_k' g(x) + c_k)), log p(x) =
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -81,6 +81,9 @@ class DeepEnergyModel(DeepDensity):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
         one, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -176,6 +179,7 @@ class DeepEnergyModel(DeepDensity):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_sizes = hidden_sizes
@@ -199,3 +203,4 @@ class DeepEnergyModel(DeepDensity):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy

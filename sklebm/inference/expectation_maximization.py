@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sklebm._ranks import ALONE, Ranks
 from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType, row_moments
 
@@ -45,6 +46,10 @@ class Statistics(NamedTuple):
         if not isinstance(other, Statistics):
             return NotImplemented
         return Statistics(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def over(self, ranks: Ranks) -> Statistics:
+        """Statistics of the rows of all ranks."""
+        return Statistics(*ranks.sum_each(self))
 
 
 def expect(energy: GaussianMixtureEnergy, x: Tensor, weights: Tensor, parts: Slices) -> Statistics:
@@ -211,14 +216,19 @@ def _list(bad: Tensor) -> str:
 
 
 def em_steps(
-    mixture: GaussianMixture, x: Tensor, weights: Tensor, parts: Slices, reg_covar: float
+    mixture: GaussianMixture,
+    x: Tensor,
+    weights: Tensor,
+    parts: Slices,
+    reg_covar: float,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[float, GaussianMixture]]:
     """EM without end: the mean log likelihood before each M step, and the mixture after it.
 
     With ``reg_covar=0`` the log likelihood never falls.
     """
     while True:
-        statistics = expect(mixture.energy(), x, weights, parts)
+        statistics = expect(mixture.energy(), x, weights, parts).over(ranks)
         mixture = maximise(mixture, statistics, reg_covar)
         yield float(statistics.log_likelihood / statistics.total), mixture
 
@@ -231,6 +241,7 @@ def mixture_from_labels(
     parts: Slices,
     covariance_type: CovarianceType,
     reg_covar: float,
+    ranks: Ranks = ALONE,
 ) -> GaussianMixture:
     """The mixture of the groups that ``labels`` define: one M step from hard posteriors.
 
@@ -249,4 +260,4 @@ def mixture_from_labels(
         total = new if total is None else total + new
     if total is None:
         raise ValueError("mixture_from_labels needs at least one row.")
-    return maximise(nobody, total, reg_covar)
+    return maximise(nobody, total.over(ranks), reg_covar)

@@ -5,7 +5,7 @@ Weights and repetition are equivalent everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -14,32 +14,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklebm._ranks import ALONE, Ranks
 from sklebm.energies import PrototypeEnergy
 
 Slices = Sequence[slice]
 
 
 def lloyd_step(
-    x: Tensor, weights: Tensor, centers: Tensor, parts: Slices
+    x: Tensor,
+    weights: Tensor,
+    centers: Tensor,
+    parts: Slices,
+    ranks: Ranks = ALONE,
+    known: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Assign every row, then move every centre to the weighted mean of its rows. O(n d k).
 
-    Returns the labels under ``centers``, the new centres and the clusters' weights. A cluster
-    without rows moves onto the row that is farthest from its centre.
+    Returns the labels under ``centers``, which may be ``known``, the new centres and the clusters'
+    weights. A cluster without rows moves onto the row that is farthest from its centre. The means
+    are those of the rows of all ranks.
     """
     # Single-precision sums of rows that lie far from zero would lose their differences.
     origin = centers.mean(dim=0)
-    labels, sums, counts = assign_and_add(x, weights, centers, origin, parts)
+    labels, sums, counts = assign_and_add(x, weights, centers, origin, parts, known)
+    sums, counts = ranks.sum(sums), ranks.sum(counts)
     means = sums / counts.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
     new = (means + origin).to(centers.dtype)
     empty = (counts <= 0).nonzero().flatten()
     if len(empty):
-        new, _ = relocate(x, weights, new, empty, parts)
+        new, _ = relocate(x, weights, new, empty, parts, ranks)
     return labels, new, counts
 
 
 def assign_and_add(
-    x: Tensor, weights: Tensor, centers: Tensor, origin: Tensor, parts: Slices
+    x: Tensor,
+    weights: Tensor,
+    centers: Tensor,
+    origin: Tensor,
+    parts: Slices,
+    known: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Labels of the rows, their weighted sums around ``origin``, and the weights, by centre."""
     energy = PrototypeEnergy(centers)
@@ -48,7 +61,7 @@ def assign_and_add(
     counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
     for part in parts:
         chunk = x[part]
-        label = energy.assign(chunk)
+        label = energy.assign(chunk) if known is None else known[part]
         labels[part] = label
         counts.index_add_(0, label, weights[part])
         sums += _grouped_sums(chunk - origin, label, weights[part], len(centers))
@@ -79,19 +92,34 @@ class Search(Protocol):
 
 
 class Lloyd:
-    """Lloyd's algorithm with all distances of every step, on any device. O(n d k) a step."""
+    """Lloyd's algorithm with all distances of every step, on any device. O(n d k) a step.
 
-    def __init__(self, x: Tensor, weights: Tensor, parts: Slices) -> None:
+    The rows may be one rank's of several. ``assign`` is a faster way to label them, if there is
+    one.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        weights: Tensor,
+        parts: Slices,
+        ranks: Ranks = ALONE,
+        assign: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self._x, self._weights, self._parts = x, weights, parts
+        self._ranks, self._assign = ranks, assign
 
     @cached_property
     def mean_variance(self) -> float:
         """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
-        return mean_variance(self._x, self._weights, self._parts)
+        return mean_variance(self._x, self._weights, self._parts, self._ranks)
 
     def step(self, centers: Tensor) -> tuple[Tensor, Tensor]:
         """Labels under ``centers``, and the centres that they lead to."""
-        labels, moved, _ = lloyd_step(self._x, self._weights, centers, self._parts)
+        known = None if self._assign is None else self._assign(centers)
+        labels, moved, _ = lloyd_step(
+            self._x, self._weights, centers, self._parts, self._ranks, known
+        )
         return labels, moved
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
@@ -103,14 +131,14 @@ class Lloyd:
         counts.index_add_(0, labels, self._weights)
         return Fit(
             labels,
-            counts,
-            inertia(x, self._weights, labels, centers, parts),
-            leave_one_out_inertia(x, copies, labels, centers, parts),
+            self._ranks.sum(counts),
+            self._ranks.total(inertia(x, self._weights, labels, centers, parts)),
+            leave_one_out_inertia(x, copies, labels, centers, parts, ranks=self._ranks),
         )
 
 
 def lloyd_steps(
-    search: Search, centers: Tensor, tol: float
+    search: Search, centers: Tensor, tol: float, ranks: Ranks = ALONE
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """Lloyd's algorithm from ``centers``: yields labels, the centres they led to, and "settled".
 
@@ -122,17 +150,19 @@ def lloyd_steps(
     while True:
         labels, moved = search.step(centers)
         shift = float((moved - centers).double().square().sum())
-        same = previous is not None and torch.equal(labels, previous)
+        same = previous is not None and not ranks.any(not torch.equal(labels, previous))
         yield labels, moved, shift <= limit or same
         centers, previous = moved, labels
 
 
-def mean_variance(x: Tensor, weights: Tensor, parts: Slices) -> float:
+def mean_variance(x: Tensor, weights: Tensor, parts: Slices, ranks: Ranks = ALONE) -> float:
     """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
-    total = weights.sum()
-    mean = sum((weights[part] @ x[part].double()) for part in parts) / total
-    squares = sum((weights[part] @ (x[part].double() - mean).square()).sum() for part in parts)
-    return float(squares / total) / x.shape[1]
+    total, zero = ranks.sum(weights.sum()), weights.new_zeros(())
+    mean = ranks.sum(sum((weights[part] @ x[part].double() for part in parts), zero)) / total
+    squares = sum(
+        ((weights[part] @ (x[part].double() - mean).square()).sum() for part in parts), zero
+    )
+    return float(ranks.sum(squares) / total) / x.shape[1]
 
 
 def _grouped_sums(x: Tensor, labels: Tensor, weights: Tensor, n_groups: int) -> Tensor:
@@ -146,7 +176,12 @@ def _grouped_sums(x: Tensor, labels: Tensor, weights: Tensor, n_groups: int) -> 
 
 
 def relocate(
-    x: Tensor, weights: Tensor, centers: Tensor, empty: Tensor, parts: Slices
+    x: Tensor,
+    weights: Tensor,
+    centers: Tensor,
+    empty: Tensor,
+    parts: Slices,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, float]:
     """Move each empty centre onto the row farthest from all centres; the inertia never rises.
 
@@ -160,12 +195,18 @@ def relocate(
     distance = torch.where(weights > 0, distance, -1.0)
     last = 0.0
     for index in empty.tolist():
-        farthest = int(distance.argmax())
-        row, last = x[farthest], float(distance[farthest])
+        row, last = _farthest(x, distance, ranks)
         centers[index] = row
         for part in parts:
             distance[part] = torch.minimum(distance[part], (x[part] - row).square().sum(dim=1))
     return centers, last
+
+
+def _farthest(x: Tensor, distance: Tensor, ranks: Ranks) -> tuple[Tensor, float]:
+    """The row of largest distance among those of all ranks, and this distance."""
+    place = distance.argmax(keepdim=True)
+    reaches = ranks.concat(distance[place])
+    return ranks.take(x[place], reaches.argmax(keepdim=True))[0], float(reaches.max())
 
 
 def inertia(x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: Slices) -> float:
@@ -186,6 +227,7 @@ def leave_one_out_inertia(
     parts: Slices,
     *,
     others: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> float:
     r"""Inertia if no row had a part in its own centre.
 
@@ -201,7 +243,7 @@ def leave_one_out_inertia(
     centers = centers.double()
     energy = PrototypeEnergy(centers)
     counts = torch.zeros(len(centers), dtype=torch.float64, device=x.device)
-    counts.index_add_(0, labels, weights)
+    counts = ranks.sum(counts.index_add_(0, labels, weights))
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in parts:
         chunk, label = x[part].double(), labels[part]
@@ -218,7 +260,7 @@ def leave_one_out_inertia(
         closest = distances.scatter_(1, label[matters, None], torch.inf).amin(dim=1)
         own[matters] = torch.minimum(own[matters], closest)
         total += weights[part] @ own
-    return float(total)
+    return float(ranks.sum(total))
 
 
 def group_centers(centers: Tensor, n_groups: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklebm._ranks import ALONE, Ranks
 from sklebm.energies.prototypes import overflow
 from sklebm.inference.compacted_lloyd import CompactedLloyd
 from sklebm.inference.lloyd import Fit, Lloyd, Search, Slices, group_centers, relocate
@@ -33,15 +34,20 @@ _LEAST_CLUSTERS, _LEAST_WORK = 16, 1 << 30
 _LEAST_CLUSTERS_OF_DEVICE, _LEAST_WORK_OF_DEVICE = 128, 1 << 36
 
 
-def start_lloyd(x: Tensor, weights: Tensor, centers: Tensor, parts: Slices) -> Search:
+def start_lloyd(
+    x: Tensor, weights: Tensor, centers: Tensor, parts: Slices, ranks: Ranks = ALONE
+) -> Search:
     """Choose the way of computing Lloyd's steps that should be fastest for these rows."""
     work = x.shape[0] * x.shape[1] * len(centers)
+    pruned: PrunedLloyd | CompactedLloyd | None = None
     if x.device.type == "cpu":
         if len(centers) >= _LEAST_CLUSTERS and work >= _LEAST_WORK:
-            return PrunedLloyd(x, weights, centers, parts)
+            pruned = PrunedLloyd(x, weights, centers, parts)
     elif len(centers) >= _LEAST_CLUSTERS_OF_DEVICE and work >= _LEAST_WORK_OF_DEVICE:
-        return CompactedLloyd(x, weights, centers, parts)
-    return Lloyd(x, weights, parts)
+        pruned = CompactedLloyd(x, weights, centers, parts)
+    if pruned is None or ranks.size > 1:
+        return Lloyd(x, weights, parts, ranks, pruned.assign if pruned else None)
+    return pruned
 
 
 class PrunedLloyd:

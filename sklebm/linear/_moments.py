@@ -14,6 +14,7 @@ import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
+from sklebm._ranks import Ranks
 from sklebm._rows import Rows, chunk_size
 
 # A chunk of this size is still in the caches when its product is formed, and long enough for it.
@@ -38,9 +39,19 @@ def empty_moments(n_features: int, device: torch.device) -> Moments:
 
 
 def stream_moments(rows: Rows, moments: Moments) -> Moments:
-    """Add all rows; returns new statistics and leaves the old ones as they were. O(n d^2)."""
+    """Add the rows of all ranks to the statistics; returns new ones. O(n d^2)."""
     add = _moments_on_host if rows.device.type == "cpu" else _moments_on_device
-    return _joined(moments, add(rows))
+    return _joined(moments, _over_ranks(rows.ranks, add(rows)))
+
+
+def _over_ranks(ranks: Ranks, own: Moments) -> Moments:
+    """Statistics of the rows of all ranks, from those of each."""
+    if ranks.size == 1:
+        return own
+    n_rows = int(ranks.total(own.n_rows))
+    mean = ranks.sum(own.n_rows * own.mean) / n_rows
+    gap = own.mean - mean
+    return Moments(n_rows, mean, ranks.sum(own.scatter + own.n_rows * torch.outer(gap, gap)))
 
 
 def _joined(one: Moments, other: Moments) -> Moments:

@@ -62,11 +62,13 @@ class Whitener(EnergyEstimator):
         ridge: float = 0.0,
         shrinkage: float | Literal["ledoit_wolf"] | None = None,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.ridge = ridge
         self.shrinkage = shrinkage
         self.device = device
+        self.strategy = strategy
 
     @available_if(_streams)
     @fit_context(prefer_skip_nested_validation=True)
@@ -120,6 +122,7 @@ class Whitener(EnergyEstimator):
     def _shrink(self, rows: Rows) -> float:
         """Weight of the multiple of the identity that the covariance is mixed with."""
         if self.shrinkage == "ledoit_wolf":
+            rows.need_one_process('shrinkage="ledoit_wolf"')
             return float(ledoit_wolf_shrinkage(rows.to_numpy().astype(np.float64, copy=False)))
         return float(self.shrinkage or 0.0)
 

@@ -87,6 +87,9 @@ class GaussianEnergy(PrecisionEstimator):
         Whether to print a line for each Newton step, if there is one: objective and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -194,6 +197,7 @@ class GaussianEnergy(PrecisionEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.structure = structure
         self.objective = objective
@@ -207,6 +211,7 @@ class GaussianEnergy(PrecisionEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     @available_if(_streams)
     @fit_context(prefer_skip_nested_validation=True)
@@ -269,6 +274,7 @@ class GaussianEnergy(PrecisionEstimator):
         entries = Entries(mask, rows.device)
         if self.objective in _FROM_SUMS:
             return {**state, **fit_sums(moments, entries, settings)}
+        rows.need_one_process(f'objective="{self.objective}"')
         seed = draw_seed(self.random_state)
         generator = make_generator(seed, "noise", device=rows.device)
         conditional = self.objective == "conditional_noise_contrastive"

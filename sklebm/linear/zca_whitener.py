@@ -36,6 +36,9 @@ class ZCAWhitener(Whitener):
         of least expected squared error, needs all rows at once and leaves out ``partial_fit``.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------

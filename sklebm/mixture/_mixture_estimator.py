@@ -18,6 +18,7 @@ from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.inference.conditional_gaussian import conditional_mean
 from sklebm.mixture._mixture_start import covariance_shape
+from sklebm.mixture._mixture_state import fitted_arrays
 from sklebm.mixture._range import check_range
 
 
@@ -65,6 +66,25 @@ class MixtureEstimator(EnergyEstimator):
                 f"n_samples={n_rows} should be >= n_components={self.n_components}: lower "
                 "n_components or pass more rows (of positive weight)."
             )
+
+    def _state(
+        self,
+        mixture: GaussianMixture,
+        bounds: list[float],
+        converged: bool,
+        n_iter: int,
+        n_seen: float,
+    ) -> dict[str, Any]:
+        """Every fitted attribute after EM."""
+        return {
+            **fitted_arrays(mixture),
+            "converged_": converged,
+            "n_iter_": n_iter,
+            "lower_bound_": bounds[-1],
+            "lower_bounds_": np.asarray(bounds),
+            "n_samples_seen_": n_seen,
+            "training_state_": {},
+        }
 
     def _state_spec(self) -> Spec:
         k, d = self.n_components, self.n_features_in_

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
+from sklebm._ranks import Ranks
 from sklebm.energies import GaussianMixture, PrototypeEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.inference.expectation_maximization import (
@@ -86,6 +87,7 @@ def start_mixture(
     estimator: Any,
     given: Given,
     generator: torch.Generator,
+    ranks: Ranks,
 ) -> GaussianMixture:
     """The mixture that the first E step uses, float64 on the device of ``x``."""
     k, kind, reg = estimator.n_components, estimator.covariance_type, float(estimator.reg_covar)
@@ -94,18 +96,18 @@ def start_mixture(
         mixture = GaussianMixture(own.weights, own.means, own.precisions, own.precisions, kind)
     elif own.means is not None:
         labels = _nearest(own.means.to(x.dtype), x, parts)
-        mixture = mixture_from_labels(labels, own.means, x, weights, parts, kind, reg)
+        mixture = mixture_from_labels(labels, own.means, x, weights, parts, kind, reg, ranks)
     elif estimator.init == "kmeans":
-        centers = seed_centers(x, weights, k, parts, generator)
-        search = start_lloyd(x, weights, centers, parts)
-        steps = lloyd_steps(search, centers, _KMEANS_TOL)
+        centers = seed_centers(x, weights, k, parts, generator, ranks)
+        search = start_lloyd(x, weights, centers, parts, ranks)
+        steps = lloyd_steps(search, centers, _KMEANS_TOL, ranks)
         for _ in range(_KMEANS_STEPS):
             labels, centers, settled = next(steps)
             if settled:
                 break
-        mixture = mixture_from_labels(labels, centers, x, weights, parts, kind, reg)
+        mixture = mixture_from_labels(labels, centers, x, weights, parts, kind, reg, ranks)
     else:
-        mixture = _around_random_rows(x, weights, parts, k, kind, reg, generator)
+        mixture = _around_random_rows(x, weights, parts, k, kind, reg, generator, ranks)
     if own.weights is not None:
         mixture = mixture._replace(weights=own.weights)
     if own.means is not None:
@@ -126,20 +128,21 @@ def _around_random_rows(
     kind: CovarianceType,
     reg_covar: float,
     generator: torch.Generator,
+    ranks: Ranks,
 ) -> GaussianMixture:
     """Equal weights, means at random rows, and the covariance of all rows for each."""
-    total = weights.sum()
+    total = ranks.sum(weights.sum())
     mean = sum((weights[part] @ x[part].double() for part in parts), total.new_zeros(x.shape[1]))
-    mean = mean / total
+    mean = ranks.sum(mean) / total
     nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    one = mixture_from_labels(nothing, mean[None], x, weights, parts, kind, reg_covar)
+    one = mixture_from_labels(nothing, mean[None], x, weights, parts, kind, reg_covar, ranks)
     if kind != "tied":
         shape = covariance_shape(kind, k, x.shape[1])
         one = one._replace(
             covariances=one.covariances.expand(shape).clone(),
             factors=one.factors.expand(shape).clone(),
         )
-    means = random_rows(x, weights, k, parts, generator).double()
+    means = random_rows(x, weights, k, parts, generator, ranks).double()
     return one._replace(weights=total.new_full((k,), 1.0 / k), means=means)
 
 

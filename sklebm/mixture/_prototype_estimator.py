@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from sklearn.utils.metaestimators import available_if
 
+from sklebm._ranks import Ranks
 from sklebm._state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrototypeEnergy
@@ -39,6 +40,13 @@ class PrototypeEstimator(EnergyEstimator):
     beta_: float
     log_partition_: float
 
+    def _check_row_count(self, n_rows: int) -> None:
+        if n_rows < self.n_clusters:
+            raise ValueError(
+                f"n_samples={n_rows} should be >= n_clusters={self.n_clusters}: the first rows "
+                "seed the prototypes. Lower n_clusters or pass more rows (of positive weight)."
+            )
+
     def _density(self, variance: float, n_features: int, spread: float) -> dict[str, Any]:
         """The spherical mixture of this variance, unless it is degenerate."""
         variance = max(variance, _RELATIVE_FLOOR * spread, _ABSOLUTE_FLOOR)
@@ -52,14 +60,20 @@ class PrototypeEstimator(EnergyEstimator):
         centers: torch.Tensor,
         weights: torch.Tensor,
         n_iter: int,
+        ranks: Ranks,
     ) -> dict[str, Any]:
         """Every fitted attribute for the given centres; labels agree with ``predict``."""
         # Weights count as copies of a row; weights that only sum to one count as one copy each.
-        copies = weights * max(1.0, float((weights > 0).sum() / weights.sum()))
+        n_rows, total = ranks.sum((weights > 0).sum()), ranks.sum(weights.sum())
+        copies = weights * max(1.0, float(n_rows / total))
         fit = search.measure(centers, copies)
         expected, n_features = fit.leave_one_out, centers.shape[1]
         # A single row has nothing else to be compared with.
-        variance = expected / float(copies.sum()) / n_features if math.isfinite(expected) else 0.0
+        variance = (
+            expected / float(ranks.sum(copies.sum())) / n_features
+            if math.isfinite(expected)
+            else 0.0
+        )
         return {
             "cluster_centers_": centers.cpu().numpy(),
             "labels_": fit.labels.to(torch.int32).cpu().numpy(),

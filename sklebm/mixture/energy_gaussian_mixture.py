@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklebm._private import Interval, StrOptions, check_sample_weight, fit_context
 from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
+from sklebm._ranks import Ranks
 from sklebm._rows import Rows
 from sklebm.base import EnergyEstimator
 from sklebm.energies import GaussianMixture
@@ -67,6 +68,9 @@ class EnergyGaussianMixture(MixtureEstimator):
         Whether to print a line for each step of EM: mean log density and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -174,6 +178,7 @@ class EnergyGaussianMixture(MixtureEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -189,6 +194,7 @@ class EnergyGaussianMixture(MixtureEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -229,17 +235,17 @@ class EnergyGaussianMixture(MixtureEstimator):
             ensure_non_negative=True,
         )
         weights = torch.from_numpy(weights.copy()).to(rows.device)
-        self._check_row_count(int((weights > 0).sum()))
+        self._check_row_count(int(rows.ranks.sum((weights > 0).sum())))
         given = check_given(self, rows.shape[1])
         x, parts = rows.all(), self._parts(rows)
         for part in parts:
             check_range(x[part].double())
-        seed = draw_seed(self.random_state)
+        seed = rows.ranks.first(draw_seed(self.random_state))
         best: dict[str, Any] = {}
         for run in range(self._n_runs()):
             generator = make_generator(seed, "start", index=run)
-            start = start_mixture(x, weights, parts, self, given, generator)
-            state = self._run(start, x, weights, parts, progress)
+            start = start_mixture(x, weights, parts, self, given, generator, rows.ranks)
+            state = self._run(start, x, weights, parts, progress, rows.ranks)
             if not best or state["lower_bound_"] > best["lower_bound_"]:
                 best = state
             if progress is not None and progress.stopped:
@@ -262,9 +268,10 @@ class EnergyGaussianMixture(MixtureEstimator):
         weights: torch.Tensor,
         parts: list[slice],
         progress: Progress | None,
+        ranks: Ranks,
     ) -> dict[str, Any]:
-        n_seen, bounds = float(weights.sum()), [-np.inf]
-        steps = em_steps(mixture, x, weights, parts, float(self.reg_covar))
+        n_seen, bounds = float(ranks.sum(weights.sum())), [-np.inf]
+        steps = em_steps(mixture, x, weights, parts, float(self.reg_covar), ranks)
         for _ in range(self.max_iter):
             if progress is not None:
                 progress.begin()
@@ -279,25 +286,8 @@ class EnergyGaussianMixture(MixtureEstimator):
                 break
         return state()
 
-    def _state(
-        self,
-        mixture: GaussianMixture,
-        bounds: list[float],
-        converged: bool,
-        n_iter: int,
-        n_seen: float,
-    ) -> dict[str, Any]:
-        return {
-            **fitted_arrays(mixture),
-            "converged_": converged,
-            "n_iter_": n_iter,
-            "lower_bound_": bounds[-1],
-            "lower_bounds_": np.asarray(bounds),
-            "n_samples_seen_": n_seen,
-            "training_state_": {},
-        }
-
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        rows.need_one_process("partial_fit of a mixture")
         if not self._is_fitted():
             if len(rows) < 2:
                 raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")

@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from sklebm._private import Interval, StrOptions, check_sample_weight, fit_context
 from sklebm._progress import Progress
 from sklebm._random import RandomState, draw_seed, make_generator
+from sklebm._ranks import ALONE, Ranks
 from sklebm._rows import Rows, row_slices
 from sklebm.base import EnergyEstimator
 from sklebm.inference.lloyd import Lloyd, inertia, lloyd_steps, online_pass
@@ -65,6 +66,9 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         Whether to print a line for each iteration: the inertia after it, and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -146,6 +150,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    _own_to_each_rank = ("labels_",)
 
     def __init__(
         self,
@@ -160,6 +165,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -171,6 +177,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.strategy = strategy
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -204,8 +211,9 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
             data.get("sample_weight"), np.empty(x.shape), dtype=np.float64, ensure_non_negative=True
         )
         weights = torch.from_numpy(weights.copy()).to(x.device)
-        self._check_row_count(int((weights > 0).sum()))
-        seed = draw_seed(self.random_state)
+        ranks = rows.ranks
+        self._check_row_count(int(ranks.sum((weights > 0).sum())))
+        seed = ranks.first(draw_seed(self.random_state))
         best: dict[str, Any] = {}
         for run in range(self._n_runs()):
             generator = make_generator(seed, "seeding", index=run)
@@ -224,13 +232,6 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
             )
         return best
 
-    def _check_row_count(self, n_rows: int) -> None:
-        if n_rows < self.n_clusters:
-            raise ValueError(
-                f"n_samples={n_rows} should be >= n_clusters={self.n_clusters}: the first rows "
-                "seed the prototypes. Lower n_clusters or pass more rows (of positive weight)."
-            )
-
     def _run_lloyd(
         self,
         x: torch.Tensor,
@@ -241,10 +242,11 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
     ) -> dict[str, Any]:
         parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
         if self.batch_size is None:
-            centers = self._initial_centers(x, weights, parts, generator)
-            search = start_lloyd(x, weights, centers, parts)
-            steps = lloyd_steps(search, centers, self.tol)
+            centers = self._initial_centers(x, weights, parts, generator, rows.ranks)
+            search = start_lloyd(x, weights, centers, parts, rows.ranks)
+            steps = lloyd_steps(search, centers, self.tol, rows.ranks)
         else:
+            rows.need_one_process(f"batch_size={self.batch_size}")
             batches = RandomBatches(x, weights, parts, generator)
             # Seeding on all rows would take longer than the passes.
             some = batches.draw(max(3 * self.batch_size, 10 * self.n_clusters))[0]
@@ -255,17 +257,22 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             labels, centers, settled = next(steps)
-            state = partial(self._state, search, centers, weights, n_iter)
-            report = partial(_report, x, weights, labels, centers, parts)
+            state = partial(self._state, search, centers, weights, n_iter, rows.ranks)
+            report = partial(_report, rows.ranks, x, weights, labels, centers, parts)
             if progress.end(state, report) or settled:
                 break
         return state()
 
     def _initial_centers(
-        self, x: torch.Tensor, weights: torch.Tensor, parts: Any, generator: torch.Generator
+        self,
+        x: torch.Tensor,
+        weights: torch.Tensor,
+        parts: Any,
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
     ) -> torch.Tensor:
         if isinstance(self.init, str):
-            return seed_centers(x, weights, self.n_clusters, parts, generator)
+            return seed_centers(x, weights, self.n_clusters, parts, generator, ranks)
         init = check_array(self.init, dtype=np.float64, input_name="init")
         if init.shape != (self.n_clusters, x.shape[1]):
             raise ValueError(
@@ -275,6 +282,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         return torch.from_numpy(init.copy()).to(x)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        rows.need_one_process("partial_fit, which goes row by row,")
         x = rows.to_numpy().astype(np.float64, copy=False)
         if self._is_fitted():
             centers, counts = self.cluster_centers_.astype(np.float64), self.cluster_counts_
@@ -309,5 +317,5 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         }
 
 
-def _report(*fit: Any) -> dict[str, float]:
-    return {"inertia": inertia(*fit)}
+def _report(ranks: Ranks, *fit: Any) -> dict[str, float]:
+    return {"inertia": ranks.total(inertia(*fit))}

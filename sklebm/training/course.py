@@ -14,6 +14,8 @@ from sklebm._progress import Progress
 from sklebm._random import make_generator
 from sklebm.objectives import Objective
 from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches
+from sklebm.training.rank_batches import RankBatches
+from sklebm.training.ranks import average_buffers, rank_seed
 from sklebm.training.state import export_state, import_optimizer
 
 if TYPE_CHECKING:
@@ -97,31 +99,40 @@ class Course:
         from sklebm.training.net import EnergyNet, EpochBridge, NoCriterion, StopWhenAsked
 
         estimator, choice = self.estimator, self.estimator._optimizer_choice()
+        ranks = self.training.ranks
         options = self._checked_net_params()
         bridge = EpochBridge(self._begin, self._end)
-        printing = [EpochTimer(), PrintLog()] if estimator.verbose else []
+        verbose = int(estimator.verbose) if ranks.rank == 0 else 0
+        printing = [EpochTimer(), PrintLog()] if verbose else []
         callbacks = [bridge, *(options.pop("callbacks", None) or []), *printing]
         if "iterator_train" not in options:
-            options = {
-                "iterator_train": TensorBatches,
-                "iterator_train__generator": make_generator(self.seed, "batches"),
-                "iterator_train__device": device,
-                **options,
-            }
+            options = self._batches(device) | options
         return EnergyNet(
             self.training,
             criterion=NoCriterion,
             optimizer=choice.factory,
             lr=estimator.learning_rate,
             max_epochs=estimator.max_epochs,
-            batch_size=x.shape[0] if choice.full_batch else estimator.batch_size,
+            batch_size=int(ranks.total(x.shape[0])) if choice.full_batch else estimator.batch_size,
             dataset=RowDataset,
             train_split=None,
             callbacks=[*callbacks, StopWhenAsked(bridge)],
             device=str(device),
-            verbose=int(estimator.verbose),
+            verbose=verbose,
             **{f"optimizer__{name}": value for name, value in choice.settings.items()} | options,
         )
+
+    def _batches(self, device: torch.device) -> dict[str, Any]:
+        """The part of the net's options that is about batches."""
+        ranks = self.training.ranks
+        options = {
+            "iterator_train": TensorBatches,
+            "iterator_train__generator": make_generator(rank_seed(self.seed, ranks), "batches"),
+            "iterator_train__device": device,
+        }
+        if ranks.size > 1:
+            options |= {"iterator_train": RankBatches, "iterator_train__ranks": ranks}
+        return options
 
     def _checked_net_params(self) -> dict[str, Any]:
         """A copy of ``net_params``; refuses what the estimator sets itself."""
@@ -132,6 +143,12 @@ class Course:
             raise ValueError(
                 f"net_params sets {', '.join(taken)}, which {type(self.estimator).__name__} "
                 f"decides: use {instead} instead."
+            )
+        if self.training.ranks.size > 1 and "iterator_train" in options:
+            raise ValueError(
+                'net_params sets iterator_train, but with strategy="ddp" every process must take '
+                f"equally many batches, which {type(self.estimator).__name__} sees to: leave it "
+                "out."
             )
         return options
 
@@ -155,6 +172,8 @@ class Course:
     def _end(self, net: Any) -> bool:
         loss = net.history[-1, "train_loss"]
         guard_loss(self.estimator, self.training.objective, len(self.losses) + 1, loss, self.losses)
+        if self.training.ranks.size > 1:
+            average_buffers(self.training.ranks, self.training.energy)
         self.estimator._check_epoch(self.training.energy)
         self.losses.append(loss)
         score = -loss
@@ -163,6 +182,7 @@ class Course:
                 score = self.estimator._validation_score(
                     self.training.energy, self.held_out, self.seed
                 )
+            score = self._over_ranks(score, len(self.held_out))
             self.scores.append(score)
             net.history.record("valid_score", score)
             self._monitor(net, self.held_out)
@@ -178,8 +198,14 @@ class Course:
         for name, function in self.estimator._monitors.items():
             with torch.no_grad():
                 value = function(self.training.energy, held_out, self.sample)
+            value = self._over_ranks(value, len(held_out))
             self.monitored[name].append(value)
             net.history.record(name, value)
+
+    def _over_ranks(self, value: float, n_rows: int) -> float:
+        """The mean over the rows that all ranks hold out, so that all decide the same."""
+        ranks = self.training.ranks
+        return value if ranks.size == 1 else ranks.total(value * n_rows) / ranks.total(n_rows)
 
     def _has_settled(self, score: float) -> bool:
         """Early stopping on an absolute improvement, which is right for scores of any sign."""

@@ -27,6 +27,8 @@ from sklebm.objectives import Objective
 from sklebm.training.course import Course, guard_loss, overflow_is_divergence
 from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_batches
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
+from sklebm.training.rank_batches import RankBatches
+from sklebm.training.ranks import rank_seed, share_parameters
 from sklebm.training.schedules import SCHEDULES, Schedule
 from sklebm.training.state import export_state, import_objective, import_optimizer
 from sklebm.training.streamed_rows import StreamedRows
@@ -56,6 +58,7 @@ class GradientEstimator(EnergyEstimator):
     _prefers_cuda = True
     _step_name = "epoch"
     _continues_from = "training_state_"
+    _own_to_each_rank = ("training_state_",)  # chains; the optimiser's part is the same on all
     #: What is recorded beside the validation score of every epoch, in attributes that end in
     #: ``s_``: functions of the energy, held-out rows and as many rows to train on.
     _monitors: ClassVar[dict[str, Callable[[Any, torch.Tensor, torch.Tensor], float]]] = {}
@@ -102,7 +105,8 @@ class GradientEstimator(EnergyEstimator):
         return int(self.max_epochs)
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        seed, resume = draw_seed(self.random_state), self.warm_start and self._is_fitted()
+        seed = rows.ranks.first(draw_seed(self.random_state))
+        resume = self.warm_start and self._is_fitted()
         rows = self._prepare(rows, seed, resume=resume, **data)
         means = _feature_means(rows)
         training = self._start(rows, means, seed, resume=resume)
@@ -118,7 +122,7 @@ class GradientEstimator(EnergyEstimator):
             if training.objective.varies_on(values):
                 name = type(training.objective).__name__
                 self._refuse_line_search(f"{name} draws bits for values between 0 and 1")
-        seen = {"feature_means_": means.numpy(), "n_samples_seen_": len(rows)}
+        seen = {"feature_means_": means.numpy(), "n_samples_seen_": rows.total()}
         course = Course(self, training, held_out, seed, progress, seen)
         with overflow_is_divergence(self):
             course.run(x, rows.device)
@@ -128,6 +132,7 @@ class GradientEstimator(EnergyEstimator):
         fitted = self._is_fitted()
         previous = getattr(self, "training_state_", {}) if fitted else {}
         seed = int(previous["seed"]) if previous else draw_seed(self.random_state)
+        seed = rows.ranks.first(seed)
         n_calls = int(previous.get("n_calls", 0)) + 1
         rows = self._prepare(rows, seed, resume=fitted, **data)
         means = _feature_means(rows)
@@ -141,9 +146,10 @@ class GradientEstimator(EnergyEstimator):
         settings = {"lr": self.learning_rate, **choice.settings, **self._net_options("optimizer__")}
         optimizer = choice.factory(training.parameters(), **settings)
         import_optimizer(optimizer, previous)
-        batches = TensorBatches(
-            RowDataset(self._training_rows(rows)), self.batch_size, device=rows.device
-        )
+        dataset = RowDataset(self._training_rows(rows))
+        batches = TensorBatches(dataset, self.batch_size, device=rows.device)
+        if rows.ranks.size > 1:
+            batches = RankBatches(dataset, self.batch_size, rows.ranks, device=rows.device)
         training.train()
         with overflow_is_divergence(self):
             total, n_rows = run_batches(training, optimizer, batches, self.batch_size)
@@ -200,14 +206,19 @@ class GradientEstimator(EnergyEstimator):
         else:
             generator = make_generator(seed, "parameters")
             energy = self._initial_energy(rows, means, generator).to(device)
+        ranks = rows.ranks
+        if ranks.size > 1:
+            share_parameters(ranks, energy)
         objective = self._objective(energy)
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             self._refuse_line_search(f"{type(objective).__name__} samples")
-        negatives = make_generator(seed, "negatives", index=n_calls, device=device)
+        own = rank_seed(seed, ranks)
+        negatives = make_generator(own, "negatives", index=n_calls, device=device)
         state = import_objective(objective, self.training_state_, device) if resume else {}
         if not state:
-            state = objective.init_state(energy, self.batch_size, negatives)
-        return EnergyTraining(energy, objective, state, negatives)
+            n_own = -(-self.batch_size // ranks.size)
+            state = objective.init_state(energy, n_own, negatives)
+        return EnergyTraining(energy, objective, state, negatives, ranks)
 
     def _refuse_line_search(self, reason: str) -> NoReturn:
         raise ValueError(
@@ -283,4 +294,4 @@ def _feature_means(rows: Rows) -> torch.Tensor:
     for part in rows.chunks(floats_per_row=2 * rows.shape[1]):
         for x in torch.split(rows[part], block):
             total += x.double().sum(dim=0)
-    return total.cpu() / len(rows)
+    return rows.ranks.sum(total).cpu() / rows.total()

@@ -9,18 +9,21 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from sklebm._ranks import ALONE, Ranks
 from sklebm.energies.gradients import descend
 from sklebm.objectives import Objective
 from sklebm.objectives.base import ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
+from sklebm.training.ranks import reduce_gradients
 from sklebm.training.streamed_rows import StreamedRows
 
 
 class EnergyTraining(nn.Module):
     """An energy with the objective that shapes it; ``forward(x)`` is the loss of a batch.
 
-    The objective runs inside ``forward`` so that distributed wrappers, which hook into the call
-    of the module, see every parameter being used.
+    The objective runs inside ``forward`` so that hooks and ``torch.compile``, which wait for the
+    call of the module, see every parameter being used. The other rows of a step may be on other
+    ``ranks``.
     """
 
     def __init__(
@@ -29,12 +32,14 @@ class EnergyTraining(nn.Module):
         objective: Objective,
         state: ObjectiveState,
         generator: torch.Generator,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.energy = energy
         self.objective = objective
         self.objective_state = state
         self.generator = generator
+        self.ranks = ranks
 
     def forward(self, x: Tensor) -> Tensor:
         """Loss of the batch ``x``; advances the objective's state (its chains, if any)."""
@@ -131,6 +136,11 @@ class TensorBatches:
         for part in torch.split(order, self.batch_size):
             yield self._batch(part)
 
+    def with_sizes(self) -> Iterator[tuple[Tensor, int]]:
+        """The batches, each with the number of rows that its step counts."""
+        for x in self:
+            yield x, len(x)
+
     def _batch(self, index: slice | Tensor) -> Tensor:
         if scipy.sparse.issparse(self.rows):
             picked = self.rows[index if isinstance(index, slice) else index.numpy()]
@@ -159,8 +169,7 @@ def run_batches(
     step = _choose_step(training, optimizer, notify, gradients_are_read)
     total: Tensor | None = None
     n_rows = 0
-    for x in batches:
-        size = len(x)
+    for x, size in _with_sizes(batches):
         if notify is not None:
             notify("on_batch_begin", batch=x, training=True)
         loss = step(x, min(size / batch_size, 1.0))
@@ -171,6 +180,13 @@ def run_batches(
     if total is None:
         raise ValueError("There are no rows to train on.")
     return total, n_rows
+
+
+def _with_sizes(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Batches, each with the number of rows that its step counts."""
+    if isinstance(batches, TensorBatches):
+        return batches.with_sizes()
+    return ((x, len(x)) for x in batches)
 
 
 def _choose_step(
@@ -204,6 +220,7 @@ def _knows_gradients(training: nn.Module) -> bool:
         and "forward" not in vars(training)
         and not training._forward_hooks
         and not training._forward_pre_hooks
+        and training.ranks.size == 1  # the factors of gradients cannot be summed over ranks
     )
 
 
@@ -228,7 +245,8 @@ def _step(
     share: float,
     notify: Hook | None,
 ) -> Tensor:
-    energy = getattr(training, "module", training).energy  # a distributed wrapper holds it
+    energy: Any = training.energy
+    ranks: Any = training.ranks
     # A line search compares the loss with its own gradient, which must be the plain one.
     plain = isinstance(optimizer, torch.optim.LBFGS)
     centring = None if plain else getattr(energy, "centring", None)
@@ -236,11 +254,15 @@ def _step(
     def closure() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
-        loss: Tensor = training(x)
-        torch.autograd.backward(loss)
-        if centring is not None:
-            centring.apply_to_gradients(energy, x)
-            centring.follow(energy, x, share)
+        loss = x.new_zeros(())
+        if len(x):  # one of several ranks may have no row left
+            loss = training(x)
+            torch.autograd.backward(loss)
+            if centring is not None:
+                centring.apply_to_gradients(energy, x)
+                centring.follow(energy, x, share)
+        if ranks.size > 1:
+            loss = reduce_gradients(ranks, parameters, loss, len(x), centring)
         if notify is not None:
             notify("on_grad_computed", named_parameters=training.named_parameters(), batch=x)
         return loss

@@ -1,0 +1,226 @@
+"""Processes that share a fit: each holds rows of its own, and sums over rows run over all of them.
+
+A model that says where it sums over rows, ``ranks.sum(statistics)``, is fitted by any number of
+processes as by one. Without other processes every method returns what it was given, and
+``torch.distributed`` is not imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+
+class Ranks:
+    """A process without others."""
+
+    rank, size = 0, 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of the tensors of all ranks; the same to the last bit on each."""
+        return tensor
+
+    def concat(self, tensor: Tensor) -> Tensor:
+        """The rows of all ranks, one rank after the other; ranks may have different numbers."""
+        return tensor
+
+    def first(self, value: Any) -> Any:
+        """What rank 0 has."""
+        return value
+
+    def sum_each(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """The sums of tensors of one type, in a single message."""
+        tensors = list(tensors)
+        if self.size == 1:
+            return tensors
+        total = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
+        parts = torch.split(total, [tensor.numel() for tensor in tensors])
+        return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def start(self, n_rows: int) -> int:
+        """Where this rank's ``n_rows`` rows begin among those of all ranks."""
+        return 0
+
+    def take(self, rows: Any, places: Tensor) -> Tensor:
+        """The rows at ``places`` among those of all ranks, on each rank."""
+        if self.size == 1:
+            return rows[places]  # type: ignore[no-any-return]
+        own = places - self.start(len(rows))
+        here = (own >= 0) & (own < len(rows))
+        found = rows[own[here]]
+        taken = found.new_zeros(len(places), *found.shape[1:])
+        taken[here.to(found.device)] = found
+        return self.sum(taken)
+
+    def total(self, number: float) -> float:
+        """The sum of the numbers of all ranks."""
+        if self.size == 1:
+            return number
+        return float(self.sum(torch.tensor(number, dtype=torch.float64)))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on some rank."""
+        return self.total(flag) > 0
+
+    def agreed(self, state: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
+        """The entries of rank 0, but for those that every rank has for itself."""
+        if self.size == 1:
+            return dict(state)
+        common = self.first({name: value for name, value in state.items() if name not in own})
+        return {name: common.get(name, value) for name, value in state.items()}
+
+
+ALONE = Ranks()
+
+
+class ProcessRanks(Ranks):
+    """The processes of ``torch.distributed``'s default group, over connections of their own.
+
+    A rank that fails closes them, which ends the others where they wait for it.
+    """
+
+    def __init__(self) -> None:
+        import torch.distributed as dist
+
+        self._dist = dist
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._group: Any = dist.new_group(backend=_backend())
+        self._key = f"sklebm/{self._group.group_name}/failure"
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of the tensors of all ranks; the same to the last bit on each."""
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        try:
+            self._dist.all_reduce(total, group=self._group)
+        except RuntimeError as error:
+            self._stop(error)
+        return total
+
+    def concat(self, tensor: Tensor) -> Tensor:
+        """The rows of all ranks, one rank after the other; ranks may have different numbers."""
+        ends = self._ends(len(tensor))
+        every = tensor.new_zeros(ends[-1], *tensor.shape[1:])
+        every[ends[self.rank] - len(tensor) : ends[self.rank]] = tensor
+        return self.sum(every)
+
+    def start(self, n_rows: int) -> int:
+        """Where this rank's ``n_rows`` rows begin among those of all ranks."""
+        return self._ends(n_rows)[self.rank] - n_rows
+
+    def _ends(self, n_rows: int) -> list[int]:
+        sizes = torch.zeros(self.size, dtype=torch.int64)
+        sizes[self.rank] = n_rows
+        ends: list[int] = self.sum(sizes).cumsum(0).tolist()
+        return ends
+
+    def first(self, value: Any) -> Any:
+        """What rank 0 has."""
+        box = [value]
+        try:
+            self._dist.broadcast_object_list(
+                box, src=0, group=self._group, device=torch.device("cpu")
+            )
+        except RuntimeError as error:
+            self._stop(error)
+        return box[0]
+
+    def _stop(self, error: RuntimeError) -> NoReturn:
+        """Raise what ended another rank."""
+        reason = "it was killed, or could not be reached"
+        with contextlib.suppress(RuntimeError):
+            store = _store()
+            if store.check([self._key]):
+                reason = store.get(self._key).decode()
+        raise RuntimeError(
+            f'Another process of this strategy="ddp" fit has failed, so that it ends on rank '
+            f"{self.rank} as well: {reason}. The estimator was left as it was."
+        ) from error
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close the connections; an error is told to the others first, unless one came before."""
+        if error is not None:
+            message = f"rank {self.rank}: {type(error).__name__}: {error}"
+            with contextlib.suppress(RuntimeError):
+                _store().compare_set(self._key, "", message)
+        group, self._group = self._group, None
+        self._dist.destroy_process_group(group)
+
+
+def _store() -> Any:
+    """The table that all processes see; what it holds outlives connections that are closed."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
+
+def _backend() -> str:
+    """Connections for tensors on the host, and for those on GPUs if each process has its own."""
+    import torch.distributed as dist
+
+    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    enough = torch.cuda.is_available() and torch.cuda.device_count() >= n_local
+    return "cpu:gloo,cuda:nccl" if enough and dist.is_nccl_available() else "gloo"
+
+
+def _is_shared() -> bool:
+    """Whether there are other processes; meets them if torchrun started this one."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_gloo_available():
+        raise ImportError(
+            'strategy="ddp" needs a build of torch with torch.distributed and gloo: '
+            "pip install torch."
+        )
+    if not dist.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return False
+        if torch.cuda.is_available():
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            torch.cuda.set_device(local % torch.cuda.device_count())
+        dist.init_process_group(_backend())
+        atexit.register(_forget)
+    return bool(dist.get_world_size() > 1)
+
+
+def _forget() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def is_first_rank(strategy: str | None) -> bool:
+    """Whether this process speaks for those that fit together."""
+    if strategy is None:
+        return True
+    import torch.distributed as dist
+
+    return not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
+
+
+@contextlib.contextmanager
+def joined_ranks(strategy: str | None) -> Iterator[Ranks]:
+    """The processes that fit together: all reach the end, or none does.
+
+    Raises
+    ------
+    RuntimeError
+        If another rank failed; the message says why.
+    """
+    if strategy is None or not _is_shared():
+        yield ALONE
+        return
+    ranks = ProcessRanks()
+    try:
+        yield ranks
+        ranks.total(0.0)  # nobody keeps a result that another rank could not reach
+    except BaseException as error:
+        ranks.leave(error)
+        raise
+    ranks.leave(None)

@@ -1,0 +1,62 @@
+r"""Steps that several processes take together: g = sum_r n_r g_r / sum_r n_r.
+
+Rank r has n_r of the rows of a step and the mean gradient g_r of its own rows, so that all take the
+step that one process would take on all of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklebm._random import purpose_seed
+from sklebm._ranks import Ranks
+
+
+def rank_seed(seed: int, ranks: Ranks) -> int:
+    """The seed of what a rank draws for itself, such as its chains; that of rank 0 is ``seed``."""
+    return seed if ranks.rank == 0 else purpose_seed(seed, "rank", ranks.rank)
+
+
+def reduce_gradients(
+    ranks: Ranks, parameters: list[nn.Parameter], loss: Tensor, n_rows: int, centring: Any
+) -> Tensor:
+    """Give all ranks the gradient of all of their rows; return the loss of them. O(p).
+
+    One sum for everything. The offsets of gradients that are centred follow the rows of all ranks
+    as well: without the same offsets on each, their gradients would mean different things.
+    """
+    known = (p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters)
+    parts = [gradient.flatten() for gradient in known]
+    parts.append(loss.detach().reshape(1))
+    if centring is not None:
+        parts.append(centring.hidden_mean)
+    weighted = torch.cat(parts) * n_rows
+    total = ranks.sum(torch.cat([weighted, weighted.new_tensor([n_rows])]))
+    mean = total[:-1] / total[-1]
+    *gradients, loss, offsets = torch.split(
+        mean, [*(p.numel() for p in parameters), 1, 0 if centring is None else len(parts[-1])]
+    )
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.view_as(parameter)
+    if centring is not None:
+        centring.hidden_mean = offsets.clone()
+    return loss[0]
+
+
+@torch.no_grad()
+def average_buffers(ranks: Ranks, energy: nn.Module) -> None:
+    """Give all ranks the mean of what layers such as BatchNorm record of the rows that they saw."""
+    for buffer in energy.buffers():
+        if buffer.is_floating_point():
+            buffer.data = ranks.sum(buffer) / ranks.size  # the old one may be a fitted attribute
+
+
+@torch.no_grad()
+def share_parameters(ranks: Ranks, energy: nn.Module) -> None:
+    """Give all ranks the numbers of rank 0."""
+    for tensor in (*energy.parameters(), *energy.buffers()):
+        chosen = tensor if ranks.rank == 0 else torch.zeros_like(tensor)
+        tensor.data = ranks.sum(chosen)
