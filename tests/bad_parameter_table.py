@@ -92,6 +92,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "supervised_layers": CHOICE,
     "target_activity": (0.0, 1.0, NAN, "much"),
     "temperature": (0.0, -1.0, NAN, "cold"),
+    "strategy": CHOICE,
     "tied": ("much", 0.5),
     "tol": (-1.0, NAN, "much"),
     "trim": (-0.1, 0.6, NAN, "much"),

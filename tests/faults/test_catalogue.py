@@ -9,6 +9,7 @@ from tests.subprocesses import ROOT
 GRADIENTS, BAD = "training/test_gradient_estimator.py", "test_bad_parameters.py"
 TEMPERING = "inference/test_parallel_tempering.py"
 TRAINING, AROUND = "faults/test_training.py", "faults/test_surroundings.py"
+RANKS = "faults/test_ranks.py"
 SAFETY, SAVING = "test_persistence_safety.py", "test_atomic_save.py"
 
 # What happens -> (file, test).
@@ -63,6 +64,15 @@ FAULTS = {
         (AROUND, "test_a_killed_worker_ends_the_search_and_not_the_next_one")
     ],
     "a fit that fails in a search": [(AROUND, "test_a_failed_fit_in_a_search_is_an_error_score")],
+    "an error on one of the processes that fit together": [
+        (RANKS, "test_an_error_on_one_rank_ends_all_with_its_message"),
+        (RANKS, "test_an_error_in_the_middle_of_a_fit_ends_all"),
+        (RANKS, "test_a_killed_rank_does_not_leave_the_other_waiting"),
+    ],
+    "processes that hold different numbers of rows": [
+        (RANKS, "test_uneven_parts_of_the_rows_are_all_learnt_from"),
+        (RANKS, "test_every_rank_takes_the_same_steps_and_every_row_comes_once"),
+    ],
     "Ctrl-C in a fit and in a search": [
         ("test_callback_contract.py", "test_an_interrupt_ends_a_whole_search"),
         (GRADIENTS, "test_an_interrupt_leaves_fit_and_search"),
