@@ -53,6 +53,17 @@ def test_every_step_is_lloyds(name, dtype, n_clusters):
     assert ours.leave_one_out == pytest.approx(theirs.leave_one_out, rel=1e-11)
 
 
+def test_labels_of_pruned_distances_serve_sums_over_ranks():
+    """Where rows are divided among processes, pruning labels them and plain sums do the rest."""
+    plain, pruned, centers = both(DIGITS, 40)
+    helped = Lloyd(plain._x, plain._weights, plain._parts, assign=pruned.assign)
+    for _ in range(6):
+        (labels, moved), (expected, means) = helped.step(centers), plain.step(centers)
+        np.testing.assert_array_equal(labels, expected)
+        np.testing.assert_array_equal(moved, means)
+        centers = moved
+
+
 def test_equal_distances_go_to_the_lowest_index():
     grid = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0)), axis=-1).reshape(-1, 2)
     x = torch.from_numpy(grid)

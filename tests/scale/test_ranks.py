@@ -78,6 +78,7 @@ SUMS = [
     ("SparseCoder", {"algorithm": "batch", "fit_intercept": True, "max_iter": 5}),
     # More atoms than rows need: some die, and point at rows of any rank.
     ("SparseCoder", {"n_components": 12, "batch_size": 50, "max_iter": 3, "alpha": 0.5}),
+    ("SparseCoder", {"algorithm": "gradient", "batch_size": 100, "max_iter": 3}),
     ("SparseCoder", {"n_components": None, "dictionary": np.eye(6)}),
 ]
 
