@@ -43,6 +43,7 @@ from sklebm.training.architecture import (
     seeded,
 )
 from sklebm.training.gradient_estimator import GradientEstimator
+from sklebm.training.loop import EnergyTraining
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": ReferenceNoiseContrastive,
@@ -77,6 +78,7 @@ class DeepEnergyEstimator(GradientEstimator):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "image_shape": ["array-like", None],
         "network": [callable, None],
+        "layer_training": [StrOptions({"joint", "greedy"})],
         "sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "learn_sigma": ["boolean"],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
@@ -125,14 +127,15 @@ class DeepEnergyEstimator(GradientEstimator):
             initialize(network, _GAINS[self.activation], means, scale, generator)
         else:
             check_user_module(network, "network", len(means), int(self.n_components))
-        factor = torch.linalg.cholesky(covariance)
         energy = DeepEnergy(
             network.float().train(),
             (means / sigma**2).float(),
             torch.tensor(math.log(sigma)).float(),
-            ReferenceGaussian(means.float(), factor.float()),
+            ReferenceGaussian(means.float(), torch.linalg.cholesky(covariance).float()),
             torch.tensor(0.0),
         )
+        if self.layer_training == "greedy":
+            adopt_layers(energy, self._shallower(rows, generator))
         with torch.no_grad():  # log Z of the start, by importance sampling
             draws = energy.reference.draw(1000, generator)
             log_weights = -energy.free_energy(draws) - energy.reference.log_density(draws)
@@ -174,7 +177,55 @@ class DeepEnergyEstimator(GradientEstimator):
         check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
         energy.log_sigma.requires_grad_(self.learn_sigma)
         energy.log_partition.requires_grad_(objective.learns_log_partition)
+        for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
+            layer.requires_grad_(False)
         return objective
+
+    # ------------------------------------------------------------------ layer by layer
+
+    def _resumes(self) -> bool:
+        return super()._resumes() and not self._grows()
+
+    def _start(
+        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
+    ) -> EnergyTraining:
+        if n_calls and not resume and self.layer_training == "greedy":
+            raise ValueError(
+                'layer_training="greedy" trains the lower layers on all rows before the last: call '
+                'fit first, or set layer_training="joint".'
+            )
+        return super()._start(rows, means, seed, resume=resume, n_calls=n_calls)
+
+    def _grows(self) -> bool:
+        """Whether warm_start puts a layer on top of the fitted model."""
+        fitted = self.architecture_
+        layers = (*fitted["hidden_sizes"].tolist(), fitted["n_components"])
+        return self.layer_training == "greedy" and layers == check_sizes(self.hidden_sizes)
+
+    def _shallower(self, rows: Rows, generator: torch.Generator) -> dict[str, Any]:
+        """Parameters of the model that ends with the last hidden layer; none without one."""
+        sizes = check_sizes(self.hidden_sizes)
+        if self.network is not None or self.image_shape is not None:
+            given = "network" if self.network is not None else "image_shape"
+            raise ValueError(
+                f'layer_training="greedy" trains layers of widths hidden_sizes, and cannot with '
+                f'{given}: leave {given} out, or set layer_training="joint".'
+            )
+        if not sizes:
+            return {}
+        if super()._resumes() and self._grows():
+            GradientEstimator._check_resumable(self, rows)
+            return self.weights_
+        settings = {
+            **self.get_params(deep=False),
+            "n_components": sizes[-1],
+            "hidden_sizes": sizes[:-1],
+            "log_partition": None,
+            "warm_start": False,
+            "random_state": purpose_seed(generator.initial_seed(), "layers") % 2**32,
+        }
+        shallower: DeepEnergyEstimator = type(self)(**settings).fit(rows.all())
+        return shallower.weights_
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
@@ -269,6 +320,20 @@ def _covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
     return covariance
 
 
+def maps_of(network: nn.Module) -> list[Any]:
+    """Affine maps and convolutions of the built-in network, in order."""
+    return [module for module in network.modules() if hasattr(module, "bias")]
+
+
+def adopt_layers(energy: DeepEnergy, weights: dict[str, Any]) -> None:
+    """Begin where a shallower model ended: its experts are the last layer of g here."""
+    own = energy.state_dict()
+    kept = ("network.", "visible_bias", "log_sigma")
+    with torch.no_grad():
+        for name in filter(lambda name: name.startswith(kept), weights):
+            own[name].copy_(torch.from_numpy(weights[name]))
+
+
 def initialize(
     network: nn.Module, gain: float, means: torch.Tensor, scale: float, generator: torch.Generator
 ) -> None:
@@ -279,7 +344,7 @@ def initialize(
     first map sees rows as if they were standardised.
     """
     network.to_empty(device="cpu")
-    maps: list[Any] = [module for module in network.modules() if hasattr(module, "bias")]
+    maps = maps_of(network)
     with torch.no_grad():
         for index, module in enumerate(maps):
             weight, bias = module.weight, module.bias

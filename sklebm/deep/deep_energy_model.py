@@ -37,6 +37,11 @@ class DeepEnergyModel(DeepDensity):
         Class of torch modules that computes all of w_k' g(x) + c_k, called as
         ``network(n_features, n_components)``. It must be smooth, and must not grow faster than
         ``|x|^2 / 2 sigma^2``.
+    layer_training : {"joint", "greedy"}, default="joint"
+        Whether all layers of g are trained at once; or one after the other, each for
+        ``max_epochs`` as the experts of a model that ends there, and held from then on. With
+        ``warm_start``, "greedy" puts a layer on a fitted model whose ``hidden_sizes`` and
+        ``n_components`` are now ``hidden_sizes``; "joint" goes on to train all of its layers.
     sigma : float or "auto", default="auto"
         Width of the Gaussian factor; "auto" is the root mean variance of the features.
     learn_sigma : bool, default=False
@@ -162,6 +167,7 @@ class DeepEnergyModel(DeepDensity):
         activation: str = "tanh",
         image_shape: tuple[int, ...] | None = None,
         network: Any = None,
+        layer_training: Literal["joint", "greedy"] = "joint",
         sigma: float | str = "auto",
         learn_sigma: bool = False,
         objective: str | Objective = "noise_contrastive",
@@ -186,6 +192,7 @@ class DeepEnergyModel(DeepDensity):
         self.activation = activation
         self.image_shape = image_shape
         self.network = network
+        self.layer_training = layer_training
         self.sigma = sigma
         self.learn_sigma = learn_sigma
         self.objective = objective

@@ -83,7 +83,7 @@ class Course:
         net = self._make_net(x, device)
         net.initialize()
         self.optimizer = net.optimizer_
-        if self.estimator.warm_start and self.estimator._is_fitted():
+        if self.estimator._resumes():
             import_optimizer(self.optimizer, self.estimator.training_state_)
         net.notify("on_train_begin", X=x, y=None)
         # fit_loop, not fit: that would swallow a KeyboardInterrupt.

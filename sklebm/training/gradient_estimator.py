@@ -104,9 +104,13 @@ class GradientEstimator(EnergyEstimator):
     def _max_steps(self) -> int:
         return int(self.max_epochs)
 
+    def _resumes(self) -> bool:
+        """Whether ``fit`` goes on from the fitted parameters."""
+        return bool(self.warm_start) and self._is_fitted()
+
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         seed = rows.ranks.first(draw_seed(self.random_state))
-        resume = self.warm_start and self._is_fitted()
+        resume = self._resumes()
         rows = self._prepare(rows, seed, resume=resume, **data)
         means = _feature_means(rows)
         training = self._start(rows, means, seed, resume=resume)
