@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from sklebm._ranks import ALONE, Ranks
@@ -60,6 +61,7 @@ class Progress:
         self._began = 0.0
         self._ranks = ranks
         self._shared = ranks.size > 1 and ranks.any(self._listening)
+        self._models_are_read = self._shared and ranks.any(any(map(_reads_models, self._callbacks)))
 
     def begin_fit(self) -> None:
         """Announce the fit as a whole."""
@@ -88,9 +90,11 @@ class Progress:
         a snapshot nor an objective.
         """
         if self._shared:
-            # A state may need sums over all ranks: ranks without callbacks take part in it.
-            now = state()
-            self.stopped |= self._ranks.any(self._tell(lambda: now))
+            if self._models_are_read:
+                # It may take sums over all ranks: those whose callbacks do not ask take part.
+                now = state()
+                state = lambda: now  # noqa: E731
+            self.stopped |= self._ranks.any(self._tell(state))
         elif self._listening:
             self.stopped |= self._tell(state)
         if report is not None and self._verbose:
@@ -139,6 +143,10 @@ class Progress:
     def _whole(self, state: State) -> State:
         """What makes a fitted copy: all of its attributes, so that none of an earlier fit stay."""
         return {"__dict__": {**self._estimator._unfitted_dict(), **self._names, **state}}
+
+
+def _reads_models(callback: Any) -> bool:
+    return "fitted_estimator" in signature(callback.on_fit_task_end).parameters
 
 
 def _no_score(estimator: Any) -> None:

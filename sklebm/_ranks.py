@@ -68,6 +68,17 @@ class Ranks:
         """Whether the flag is set on some rank."""
         return self.total(flag) > 0
 
+    def need_same(self, facts: Mapping[str, Any]) -> None:
+        """Raise ValueError unless rank 0 has the same facts, which are named."""
+        common = self.first(facts)
+        for name, value in facts.items():
+            if repr(common.get(name)) != repr(value):
+                raise ValueError(
+                    f"{name} is {value!r} on rank {self.rank}, but {common.get(name)!r} on rank 0: "
+                    'all processes of a strategy="ddp" fit must make the same call, each with '
+                    "rows of its own."
+                )
+
     def agreed(self, state: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
         """The entries of rank 0, but for those that every rank has for itself."""
         if self.size == 1:
@@ -136,7 +147,7 @@ class ProcessRanks(Ranks):
         with contextlib.suppress(RuntimeError):
             store = _store()
             if store.check([self._key]):
-                reason = store.get(self._key).decode()
+                reason = store.get(self._key).decode().rstrip(".")
         raise RuntimeError(
             f'Another process of this strategy="ddp" fit has failed, so that it ends on rank '
             f"{self.rank} as well: {reason}. The estimator was left as it was."

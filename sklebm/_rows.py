@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from sklebm._private import get_chunk_n_rows
-from sklebm._ranks import ALONE, Ranks
+from sklebm._ranks import ALONE
 from sklebm._tables import LazyTable, read_table
 
 # Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
@@ -210,26 +210,6 @@ class Rows:
     def all(self) -> torch.Tensor:
         """All rows on the device; shares memory with X where it can, so never write to it."""
         return self[:]
-
-    def join(self, ranks: Ranks) -> None:
-        """Make these the rows of one rank of several.
-
-        Raises
-        ------
-        ValueError
-            If ranks have rows of different width or precision.
-        """
-        self.ranks = ranks
-        if ranks.size == 1:
-            return
-        kinds = ranks.concat(torch.tensor([[self.shape[1], torch.finfo(self.dtype).bits]]))
-        for rank, (width, bits) in enumerate(kinds.tolist()):
-            if [width, bits] != kinds[0].tolist():
-                raise ValueError(
-                    f"X has {width} features in {bits} bits on rank {rank}, but "
-                    f"{int(kinds[0, 0])} in {int(kinds[0, 1])} bits on rank 0: pass every process "
-                    "a part of the same table."
-                )
 
     def need_one_process(self, what: str) -> None:
         """Raise ValueError if other processes hold a part of the rows."""

@@ -19,6 +19,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from numbers import Number
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -73,9 +74,8 @@ class EnergyEstimator(
         "device": [str, torch.device],
         "strategy": [StrOptions({"ddp"}), None],
     }
-    strategy: Literal["ddp"] | None = (
-        None  # models that several processes can fit have a parameter for it
-    )
+    #: Models that several processes can fit have a parameter of this name.
+    strategy: Literal["ddp"] | None = None
 
     _doc_link_module = "sklebm" if DOCUMENTATION_URL else "sklearn"
     _doc_link_template = DOCUMENTATION_URL.rstrip("/") + "/generated/sklebm.{estimator_name}.html"
@@ -171,7 +171,9 @@ class EnergyEstimator(
             probe.__dict__ = self._unfitted_dict()
         with joined_ranks(self.strategy) as ranks, advice_on_memory(type(self).__name__, X):
             rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
-            rows.join(ranks)
+            rows.ranks = ranks
+            if ranks.size > 1:
+                ranks.need_same(self._facts(step.__name__, rows, first))
             names = {
                 name: value
                 for name, value in vars(probe).items()
@@ -196,6 +198,24 @@ class EnergyEstimator(
             accept_sparse=self._accepts_sparse,
             min_rows=min_rows,
         )
+
+    def _facts(self, method: str, rows: Rows, first: bool) -> dict[str, Any]:
+        """What must be the same for all processes that fit together."""
+        plain = (str, Number, tuple, list, type(None))
+        free = ("random_state", "verbose", "device")
+        return {
+            "the model": type(self).__name__,
+            "the method": method.removeprefix("_"),
+            "whether it goes on from a fitted model": not first
+            or bool(getattr(self, "warm_start", False) and self._is_fitted()),
+            "the number of features of X": rows.shape[1],
+            "the type of X": str(rows.dtype),
+            **{
+                name: value
+                for name, value in self.get_params(deep=False).items()
+                if isinstance(value, plain) and name not in free
+            },
+        }
 
     def _unfitted_dict(self) -> dict[str, Any]:
         """Attributes that are no fitted state: parameters and scikit-learn's private ones."""

@@ -1,7 +1,7 @@
 """Two processes that fit together, kept for as many calls as a module of tests makes."""
 
 import multiprocessing as mp
-import tempfile
+import os
 import time
 
 import pytest
@@ -16,11 +16,27 @@ needs_gloo = pytest.mark.skipif(
 )
 
 
-def _serve(rank, folder, connection):
+# Imported once, by the server that every process is a copy of.
+_PRELOADED = (
+    "tests.registry",
+    *(f"sklebm.{family}" for family in ("autoencoders", "boltzmann", "coding", "deep", "linear")),
+    "sklebm.mixture",
+    "sklebm.training.net",
+)
+
+
+def _serve(rank, port, connection):
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=N_RANKS
-    )
+    # What torchrun sets; the table where processes meet is that of their parent there, too.
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(N_RANKS),
+        "LOCAL_WORLD_SIZE": str(N_RANKS),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     while True:
         function, arguments = connection.recv()
         try:
@@ -33,11 +49,16 @@ class World:
     """The processes; ``run`` calls a function of a test module on each."""
 
     def __init__(self):
-        context, folder = mp.get_context("spawn"), tempfile.mkdtemp()
+        can_copy = "forkserver" in mp.get_all_start_methods()
+        context = mp.get_context("forkserver" if can_copy else "spawn")
+        context.set_forkserver_preload(list(_PRELOADED))
+        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.processes, self.connections = [], []
         for rank in range(N_RANKS):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, folder, theirs), daemon=True)
+            process = context.Process(
+                target=_serve, args=(rank, self.store.port, theirs), daemon=True
+            )
             process.start()
             theirs.close()  # so that the end of the process is seen
             self.processes.append(process)
@@ -62,7 +83,8 @@ class World:
     def run(self, function, *arguments):
         """What ``function(rank, *arguments)`` returned on each rank."""
         outcomes = self.outcomes(function, *arguments)
-        assert [error for _, error in outcomes] == [None] * N_RANKS
+        errors = [error for _, error in outcomes]
+        assert errors == [None] * N_RANKS, errors
         return [value for value, _ in outcomes]
 
     def close(self):

@@ -147,7 +147,9 @@ class DictionaryLearner:
         parts = torch.split(order, self.settings.batch_size)
         start = self.ranks.start(len(x))
         for part in parts:
-            own = part[(part >= start) & (part < start + len(x))] - start
+            own = part
+            if self.ranks.size > 1:
+                own = part[(part >= start) & (part < start + len(x))] - start
             if len(own):
                 self.collect(x[own])
             if online:

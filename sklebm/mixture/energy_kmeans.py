@@ -211,9 +211,8 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
             data.get("sample_weight"), np.empty(x.shape), dtype=np.float64, ensure_non_negative=True
         )
         weights = torch.from_numpy(weights.copy()).to(x.device)
-        ranks = rows.ranks
-        self._check_row_count(int(ranks.sum((weights > 0).sum())))
-        seed = ranks.first(draw_seed(self.random_state))
+        self._check_row_count(int(rows.ranks.sum((weights > 0).sum())))
+        seed = rows.ranks.first(draw_seed(self.random_state))
         best: dict[str, Any] = {}
         for run in range(self._n_runs()):
             generator = make_generator(seed, "seeding", index=run)

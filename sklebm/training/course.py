@@ -172,8 +172,7 @@ class Course:
     def _end(self, net: Any) -> bool:
         loss = net.history[-1, "train_loss"]
         guard_loss(self.estimator, self.training.objective, len(self.losses) + 1, loss, self.losses)
-        if self.training.ranks.size > 1:
-            average_buffers(self.training.ranks, self.training.energy)
+        average_buffers(self.training.ranks, self.training.energy)
         self.estimator._check_epoch(self.training.energy)
         self.losses.append(loss)
         score = -loss

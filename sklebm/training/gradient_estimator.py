@@ -28,7 +28,7 @@ from sklebm.training.course import Course, guard_loss, overflow_is_divergence
 from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_batches
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.rank_batches import RankBatches
-from sklebm.training.ranks import rank_seed, share_parameters
+from sklebm.training.ranks import average_buffers, rank_seed, share_parameters
 from sklebm.training.schedules import SCHEDULES, Schedule
 from sklebm.training.state import export_state, import_objective, import_optimizer
 from sklebm.training.streamed_rows import StreamedRows
@@ -157,6 +157,7 @@ class GradientEstimator(EnergyEstimator):
         training.train()
         with overflow_is_divergence(self):
             total, n_rows = run_batches(training, optimizer, batches, self.batch_size)
+        average_buffers(rows.ranks, training.energy)
         loss = float(total) / n_rows
         curve = getattr(self, "loss_curve_", np.empty(0))
         guard_loss(self, training.objective, len(curve) + 1, loss, curve)
@@ -211,8 +212,7 @@ class GradientEstimator(EnergyEstimator):
             generator = make_generator(seed, "parameters")
             energy = self._initial_energy(rows, means, generator).to(device)
         ranks = rows.ranks
-        if ranks.size > 1:
-            share_parameters(ranks, energy)
+        share_parameters(ranks, energy)
         objective = self._objective(energy)
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             self._refuse_line_search(f"{type(objective).__name__} samples")

@@ -254,9 +254,8 @@ def _step(
     def closure() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
-        loss = x.new_zeros(())
-        if len(x):  # one of several ranks may have no row left
-            loss = training(x)
+        loss: Tensor = training(x) if len(x) else x.new_zeros(())  # a rank may have no row left
+        if len(x):
             torch.autograd.backward(loss)
             if centring is not None:
                 centring.apply_to_gradients(energy, x)

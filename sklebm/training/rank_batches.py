@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ class RankBatches(TensorBatches):
     dataset : RowDataset
         The rows of this rank.
     batch_size : int
-        Rows of all ranks in a step.
+        Rows of all ranks in a step; each rank's part is rounded up.
     ranks : Ranks
         The processes.
     generator, device
@@ -36,9 +35,9 @@ class RankBatches(TensorBatches):
         device: torch.device | str = "cpu",
     ) -> None:
         self._n_rows: list[int] = ranks.concat(torch.tensor([len(dataset)])).tolist()
-        # Shares of a step like those of the rows, rounded so that they add up to batch_size.
-        ends = np.rint(batch_size * np.cumsum([0, *self._n_rows]) / sum(self._n_rows))
-        self._sizes = [max(1, int(size)) for size in np.diff(ends)]
+        # The same share of every rank's rows in a step, so that all come to their end together.
+        n_steps = -(-sum(self._n_rows) // batch_size)
+        self._sizes = [-(-n // n_steps) for n in self._n_rows]
         pairs = zip(self._n_rows, self._sizes, strict=True)
         self._n_steps = max(-(-n // size) for n, size in pairs)
         super().__init__(dataset, self._sizes[ranks.rank], generator, device)

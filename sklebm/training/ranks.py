@@ -49,14 +49,23 @@ def reduce_gradients(
 @torch.no_grad()
 def average_buffers(ranks: Ranks, energy: nn.Module) -> None:
     """Give all ranks the mean of what layers such as BatchNorm record of the rows that they saw."""
-    for buffer in energy.buffers():
+    for buffer in energy.buffers() if ranks.size > 1 else ():
         if buffer.is_floating_point():
-            buffer.data = ranks.sum(buffer) / ranks.size  # the old one may be a fitted attribute
+            first = _of_first(ranks, buffer)
+            # Around rank 0's, so that what does not follow rows stays the same to the bit. Not in
+            # place: the old one may be a fitted attribute.
+            buffer.data = first + ranks.sum(buffer - first) / ranks.size
 
 
 @torch.no_grad()
 def share_parameters(ranks: Ranks, energy: nn.Module) -> None:
     """Give all ranks the numbers of rank 0."""
-    for tensor in (*energy.parameters(), *energy.buffers()):
-        chosen = tensor if ranks.rank == 0 else torch.zeros_like(tensor)
-        tensor.data = ranks.sum(chosen)
+    for tensor in (*energy.parameters(), *energy.buffers()) if ranks.size > 1 else ():
+        tensor.data = _of_first(ranks, tensor)
+
+
+def _of_first(ranks: Ranks, tensor: Tensor) -> Tensor:
+    """The tensor of rank 0, of any type."""
+    own = tensor.detach().flatten().view(torch.uint8)
+    common = ranks.sum(own if ranks.rank == 0 else torch.zeros_like(own))
+    return common.view(tensor.dtype).view(tensor.shape)

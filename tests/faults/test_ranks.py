@@ -137,3 +137,10 @@ def test_every_rank_takes_the_same_steps_and_every_row_comes_once(cut, world):
         range(len(ROWS))
     )
     assert all(size > 0 for _, size in first)
+
+
+@pytest.mark.parametrize("cut", [70, 101])
+def test_an_epoch_has_as_many_steps_as_that_of_one_process(cut, world):
+    first, _ = world.run(count_rows, cut)
+    assert len(first) == len(ROWS) // 20
+    assert all(abs(size - 20) <= 1 for _, size in first[:-1])  # what is left comes last

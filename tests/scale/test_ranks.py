@@ -4,11 +4,14 @@ import contextlib
 import inspect
 import io
 import os
+import runpy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
+import sklearn
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -146,6 +149,7 @@ VARIANTS = [
     ("GaussianRBM", {"variance": "diagonal", "validation_fraction": 0.2}),
     ("Autoencoder", {"optimizer": "adamw"}),
     ("DeepEnergyModel", {"objective": "pcd", "log_partition": None}),
+    ("DeepEnergyModel", {"layer_training": "greedy", "log_partition": None}),
 ]
 
 
@@ -233,12 +237,39 @@ class Normalised(nn.Sequential):
 
 
 def fit_normalised(rank):
-    return _fit_without_agreement(rank, "Autoencoder", {"encoder": Normalised})[0]
+    """Running means after fit and partial_fit, where the rows of the ranks lie apart."""
+    X, means = own_part(rank, ROWS) + 10.0 * rank, []
+    model = make("Autoencoder", strategy="ddp", encoder=Normalised, batch_size=20)
+    for learn in (model.fit, model.partial_fit):
+        learn(X)
+        means.append(model.weights_["encoder.0.running_mean"])
+    return np.array(means)
 
 
 def test_running_means_of_layers_are_those_of_all_rows(world):
     first, second = world.run(fit_normalised)
-    assert first == second
+    np.testing.assert_array_equal(first, second)
+    middle = (ROWS[:CUT].mean(axis=0) + ROWS[CUT:].mean(axis=0)) / 2 + 5.0
+    np.testing.assert_allclose(first, [middle, middle], atol=0.5)
+
+
+class Masked(nn.Linear):
+    """A layer with buffers of types that are no numbers to take means of."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__(n_inputs, n_outputs)
+        self.register_buffer("used", torch.tensor([True, False]))
+        self.register_buffer("order", torch.tensor([2, 0, 1]))
+
+
+def fit_masked(rank):
+    model = make_brief("Autoencoder", strategy="ddp", encoder=Masked).fit(own_part(rank, ROWS))
+    return [model.weights_[f"encoder.{name}"].tolist() for name in ("used", "order")]
+
+
+def test_other_buffers_stay_as_they_are(world):
+    first, second = world.run(fit_masked)
+    assert first == second == [[True, False], [2, 0, 1]]
 
 
 def fit_with_stopping(rank):
@@ -254,8 +285,6 @@ def test_ranks_stop_at_the_same_epoch(world):
 
 
 def learn_from_disk_and_chunks(rank, folder):
-    import sklearn
-
     path = f"{folder}/rows-{rank}.bin"
     part = np.ascontiguousarray(own_part(rank, ROWS))
     part.tofile(path)
@@ -265,13 +294,17 @@ def learn_from_disk_and_chunks(rank, folder):
         model.fit(X)
     for chunk in np.array_split(X, 3):
         model.partial_fit(chunk)
-    return freeze(common(model)), model.n_samples_seen_
+    seen = model.n_samples_seen_
+    model.set_params(warm_start=True).fit(scipy.sparse.csr_matrix(part))
+    return freeze(common(model)), seen, model.n_iter_, model.score_samples(HELD_OUT).mean()
 
 
-def test_rows_on_disk_and_chunks(world, tmp_path):
+def test_rows_on_disk_chunks_and_sparse_rows(world, tmp_path):
     first, second = world.run(learn_from_disk_and_chunks, str(tmp_path))
     assert first == second
-    assert first[1] == 800
+    _, seen, n_epochs, score = first
+    assert (seen, n_epochs) == (800, 2)
+    assert score > make("BernoulliRBM", max_epochs=1).fit(ROWS).score_samples(HELD_OUT).mean()
 
 
 # ---------------------------------------------------------------- around the fit
@@ -292,7 +325,8 @@ class StopAfterTwo:
 
     def on_fit_task_begin(self, estimator, context): ...
 
-    def on_fit_task_end(self, estimator, context, fitted_estimator=None):
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        assert np.isfinite(fitted_estimator.score_samples(HELD_OUT)).all()
         self.n_steps += 1
         return self.n_steps >= 2
 
@@ -310,22 +344,29 @@ def test_a_callback_of_one_rank_stops_all(name, world):
 
 
 def fit_and_save(rank, path):
-    model = make_brief("BernoulliRBM", strategy="ddp", verbose=1)
+    # Rank 0 says whether to print.
+    models = [
+        make_brief("BernoulliRBM", strategy="ddp", verbose=1),
+        make("EnergyKMeans", strategy="ddp", verbose=rank == 0),
+    ]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        model.fit(own_part(rank, ROWS))
-    save(model, path.replace("RANK", str(rank)))
-    return printed.getvalue() != "", freeze(common(model))
+        for model in models:
+            model.fit(own_part(rank, ROWS))
+    save(models[0], path.replace("RANK", str(rank)))
+    return printed.getvalue().splitlines(), freeze(common(models[0]))
 
 
 def test_only_rank_0_prints_and_saves(world, tmp_path):
     first, second = world.run(fit_and_save, str(tmp_path / "model-RANK.safetensors"))
-    assert (first[0], second[0]) == (True, False)
+    assert [line.split()[0] for line in first[0]][:5] == ["epoch", "-------", "1", "2", "iteration"]
+    assert float(first[0][-1].split()[1]) == pytest.approx(make("EnergyKMeans").fit(ROWS).inertia_)
+    assert second[0] == []
     assert os.listdir(tmp_path) == ["model-0.safetensors"]
     assert freeze(common(load(tmp_path / "model-0.safetensors"))) == first[1] == second[1]
 
 
-@pytest.mark.parametrize("name", DIVIDED)
+@pytest.mark.parametrize("name", ["BernoulliRBM", "EnergyKMeans", "SparseCoder"])
 def test_one_process_alone_is_an_ordinary_fit(name):
     one, other = make_brief(name).fit(ROWS), make_brief(name, strategy="ddp").fit(ROWS)
     assert freeze(fitted_state(one)) == freeze(fitted_state(other))
@@ -358,19 +399,73 @@ def test_what_needs_all_rows_in_one_process_says_so(name, settings, method, word
         assert words in error
 
 
-def fit_other_width(rank):
-    make_brief("PCAWhitener", strategy="ddp").fit(ROWS[:, : 6 - rank])
+def make_other_call(rank, what):
+    X, model = own_part(rank, ROWS), make_brief("BernoulliRBM", strategy="ddp")
+    if what == "features":
+        X = X[:, : 6 - rank]
+    elif what == "type":
+        X = X.astype([np.float64, np.float32][rank])
+    elif what == "batch_size":
+        model.set_params(batch_size=len(X) // 2)
+    elif what == "fitted model" and rank == 0:
+        model = make_brief("BernoulliRBM").fit(X).set_params(strategy="ddp", warm_start=True)
+    elif what == "fitted model":
+        model.set_params(warm_start=True)
+    model.fit(X)
 
 
-def test_parts_of_different_tables_are_refused(world):
-    for _, error in world.outcomes(fit_other_width):
-        assert "ValueError: X has 5 features in 64 bits on rank 1, but 6 in 64" in error
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("features", "the number of features of X is 5 on rank 1, but 6 on rank 0"),
+        ("type", "the type of X is 'torch.float32' on rank 1, but 'torch.float64' on rank 0"),
+        ("batch_size", "batch_size is 85 on rank 1, but 115 on rank 0"),
+        ("fitted model", "from a fitted model is False on rank 1, but True on rank 0"),
+    ],
+)
+def test_other_calls_are_refused(what, message, world):
+    (_, first), (_, second) = world.outcomes(make_other_call, what)
+    assert second.startswith("ValueError: ")
+    assert message in second
+    assert first.startswith("RuntimeError: Another process")
+    assert message in first
 
 
-def test_the_script_of_the_documentation_runs_under_torchrun(tmp_path):
+def test_torch_without_gloo_is_named(monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_gloo_available", lambda: False)
+    with pytest.raises(ImportError, match="pip install torch"):
+        make("PCAWhitener", strategy="ddp").fit(ROWS)
+
+
+SCRIPT = ROOT / "docs" / "fit_with_torchrun.py"
+
+
+def run_script(rank, folder):
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        runpy.run_path(str(SCRIPT))
+    return printed.getvalue()
+
+
+def check_script(printed, folder):
+    X = (load_digits().data / 16).astype(np.float32)
+    alone = sklebm.EnergyKMeans(10, random_state=0).fit(X).inertia_
+    assert printed.count("k-means inertia") == 1
+    assert f"k-means inertia {alone:.3f}" in printed
+    assert load(folder / "rbm.safetensors").n_samples_seen_ == len(X)
+
+
+def test_the_script_of_the_documentation(world, tmp_path):
+    first, second = world.run(run_script, str(tmp_path))
+    assert second == ""
+    check_script(first, tmp_path)
+
+
+@pytest.mark.skipif(not FULL, reason="SKLEBM_TEST_FULL=1 starts torchrun, which takes long")
+def test_the_script_of_the_documentation_under_torchrun(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={N_RANKS}"]
     result = subprocess.run(
-        [sys.executable, *launch, str(ROOT / "docs" / "fit_with_torchrun.py")],
+        [sys.executable, *launch, str(SCRIPT)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -379,8 +474,4 @@ def test_the_script_of_the_documentation_runs_under_torchrun(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    X = (load_digits().data / 16).astype(np.float32)
-    alone = sklebm.EnergyKMeans(10, random_state=0).fit(X).inertia_
-    assert result.stdout.count("k-means inertia") == 1
-    assert f"k-means inertia {alone:.3f}" in result.stdout
-    assert load(tmp_path / "rbm.safetensors").n_samples_seen_ == len(X)
+    check_script(result.stdout, tmp_path)
