@@ -151,7 +151,7 @@ class ProcessRanks(Ranks):
         raise RuntimeError(
             f'Another process of this strategy="ddp" fit has failed, so that it ends on rank '
             f"{self.rank} as well: {reason}. The estimator was left as it was."
-        ) from error
+        ) from error.with_traceback(None)  # whose frames would keep the connections open
 
     def leave(self, error: BaseException | None) -> None:
         """Close the connections; an error is told to the others first, unless one came before."""

@@ -47,6 +47,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "learning_rate": RATE,
     "learning_rate_schedule": CHOICE,
     "likelihood": CHOICE,
+    "layer_training": CHOICE,
     "learn_sigma": ("much", 0.5),
     "learn_weights": ("much", 0.5),
     "log_partition": CHOICE,

@@ -67,7 +67,7 @@ FAULTS = {
     "an error on one of the processes that fit together": [
         (RANKS, "test_an_error_on_one_rank_ends_all_with_its_message"),
         (RANKS, "test_an_error_in_the_middle_of_a_fit_ends_all"),
-        (RANKS, "test_a_killed_rank_does_not_leave_the_other_waiting"),
+        (RANKS, "test_a_killed_rank_does_not_leave_the_others_waiting"),
     ],
     "processes that hold different numbers of rows": [
         (RANKS, "test_uneven_parts_of_the_rows_are_all_learnt_from"),

@@ -43,7 +43,7 @@ def test_an_error_on_one_rank_ends_all_with_its_message(name, world):
 
 
 class Fails:
-    """A callback that raises in the second step."""
+    """A callback that raises, after the second step or at the end of the fit."""
 
     def __init__(self, error):
         self.error, self.n_steps = error, 0
@@ -59,7 +59,7 @@ class Fails:
 
     def on_fit_task_end(self, estimator, context):
         self.n_steps += 1
-        if self.n_steps == 2:
+        if self.n_steps == 2 if self.error != "at the end" else context.parent is None:
             if self.error == "kill":
                 os._exit(1)
             raise ZeroDivisionError(self.error)
@@ -69,26 +69,42 @@ def fit_with_a_failing_callback(rank, name, error):
     model = make(name, strategy="ddp")
     if rank == 1:
         model.set_callbacks(Fails(error))
-    model.fit(np.array_split(ROWS, 2)[rank])
+    model.fit(np.array_split(ROWS, 3)[rank])
 
 
 @pytest.mark.parametrize("name", ["BernoulliRBM", "EnergyKMeans"])
-def test_an_error_in_the_middle_of_a_fit_ends_all(name, world):
-    (_, first), (_, second) = world.outcomes(fit_with_a_failing_callback, name, "the disk is full")
-    assert second == "ZeroDivisionError: the disk is full"
-    assert "rank 1: ZeroDivisionError: the disk is full" in first
-    assert "estimator was left as it was" in first
+@pytest.mark.parametrize("when", ["in the middle", "at the end"])
+def test_an_error_in_the_middle_of_a_fit_ends_all(name, when, world):
+    (_, first), (_, second) = world.outcomes(fit_with_a_failing_callback, name, when)
+    assert second == f"ZeroDivisionError: {when}"
+    assert f"rank 1: ZeroDivisionError: {when}. The estimator was left as it was" in first
 
 
-def test_a_killed_rank_does_not_leave_the_other_waiting():
-    world = World()
+KEPT = []
+
+
+def keep_the_error(rank):
+    """A fit that fails on rank 1, by an error that every rank keeps, and its frames with it."""
+    X = np.array_split(ROWS, 3)[rank].copy()
+    X[0] = np.nan if rank == 1 else X[0]
     try:
+        make("BernoulliRBM", strategy="ddp").fit(X)
+    except (RuntimeError, ValueError) as error:
+        KEPT.append(error)
+    return type(KEPT[-1]).__name__
+
+
+def test_a_killed_rank_does_not_leave_the_others_waiting():
+    """Three, because one that has ended must let go of the next, who does not hear of the first."""
+    world = World(3)
+    try:
+        assert world.run(keep_the_error) == ["RuntimeError", "ValueError", "RuntimeError"]
         begin = time.monotonic()
-        (_, first), (_, second) = world.outcomes(
-            fit_with_a_failing_callback, "BernoulliRBM", "kill"
-        )
+        outcomes = world.outcomes(fit_with_a_failing_callback, "BernoulliRBM", "kill")
+        first, second, third = (error for _, error in outcomes)
         assert second == "killed"
         assert "it was killed, or could not be reached" in first
+        assert third.startswith("RuntimeError: Another process")
         assert time.monotonic() - begin < 60  # rather than the half hour of torch.distributed
     finally:
         world.close()
