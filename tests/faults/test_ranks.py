@@ -1,7 +1,6 @@
 """Processes that fit together: an error on one ends all, and uneven parts of the rows are fine."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -99,13 +98,11 @@ def test_a_killed_rank_does_not_leave_the_others_waiting():
     world = World(3)
     try:
         assert world.run(keep_the_error) == ["RuntimeError", "ValueError", "RuntimeError"]
-        begin = time.monotonic()
         outcomes = world.outcomes(fit_with_a_failing_callback, "BernoulliRBM", "kill")
         first, second, third = (error for _, error in outcomes)
         assert second == "killed"
         assert "it was killed, or could not be reached" in first
         assert third.startswith("RuntimeError: Another process")
-        assert time.monotonic() - begin < 60  # rather than the half hour of torch.distributed
     finally:
         world.close()
 
