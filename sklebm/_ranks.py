@@ -101,7 +101,11 @@ class ProcessRanks(Ranks):
 
         self._dist = dist
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._group: Any = dist.new_group(backend=_backend())
+        self._key = ""
+        try:
+            self._group: Any = dist.new_group(backend=_backend())
+        except RuntimeError as error:
+            self._stop(error)
         self._key = f"sklebm/{self._group.group_name}/failure"
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -146,7 +150,7 @@ class ProcessRanks(Ranks):
         reason = "it was killed, or could not be reached"
         with contextlib.suppress(RuntimeError):
             store = _store()
-            if store.check([self._key]):
+            if self._key and store.check([self._key]):
                 reason = store.get(self._key).decode().rstrip(".")
         raise RuntimeError(
             f'Another process of this strategy="ddp" fit has failed, so that it ends on rank '
@@ -229,6 +233,7 @@ def joined_ranks(strategy: str | None) -> Iterator[Ranks]:
         return
     ranks = ProcessRanks()
     try:
+        ranks.total(0.0)  # whoever fails from here on does not cut off others that still connect
         yield ranks
         ranks.total(0.0)  # nobody keeps a result that another rank could not reach
     except BaseException as error:
