@@ -22,6 +22,8 @@ _PRELOADED = (
     *(f"sklebm.{family}" for family in ("autoencoders", "boltzmann", "coding", "deep", "linear")),
     "sklebm.mixture",
     "sklebm.training.net",
+    "numba",
+    "torch._dynamo",  # by the first step of an optimiser
 )
 
 

@@ -155,7 +155,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    sample_cases([(name, {}) for name in GRADIENT] + VARIANTS, 12, key=lambda case: str(case[1])),
+    sample_cases([(name, {}) for name in GRADIENT] + VARIANTS, 8, key=lambda case: str(case[1])),
 )
 def test_ranks_train_the_same_weights_to_the_bit(name, settings, world):
     """Also before the numbers of rank 0 are handed round at the end of the fit."""
