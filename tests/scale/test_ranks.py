@@ -218,17 +218,20 @@ def test_steps_on_all_rows_are_those_of_one_process(name, settings, world):
 FOLLOWS_BATCHES = ("loss_curve_", "free_energy_gaps_", "hidden_means_", "log_partition_interval_")
 
 
-def begin_only(rank, names):
+BEGIN = [(name, {}) for name in GRADIENT] + [("VAE", {"likelihood": "gaussian"})]
+
+
+def begin_only(rank, cases):
     """Arrays of models that have not moved from where they began."""
     begun = {}
-    for name in names:
-        model = make_brief(name, learning_rate=1e-12, max_epochs=1)
+    for name, settings in cases:
+        model = make_brief(name, learning_rate=1e-12, max_epochs=1, **settings)
         if rank is not None:
             model.set_params(strategy="ddp")
         state = common(model.fit(SORTED if rank is None else own_part(rank, SORTED)))
         arrays = {**state, **state.get("weights_", {})}
         begun |= {
-            f"{name}.{key}": value
+            f"{name}{settings}.{key}": value
             for key, value in arrays.items()
             if isinstance(value, np.ndarray) and value.dtype.kind == "f"
             if key not in FOLLOWS_BATCHES
@@ -237,8 +240,8 @@ def begin_only(rank, names):
 
 
 def test_training_begins_where_that_of_one_process_does(world):
-    whole = begin_only(None, GRADIENT)
-    begun = world.run(begin_only, GRADIENT)[0]
+    whole = begin_only(None, BEGIN)
+    begun = world.run(begin_only, BEGIN)[0]
     assert begun.keys() == whole.keys()
     for key, value in whole.items():
         np.testing.assert_allclose(begun[key], value, rtol=1e-3, atol=1e-5, err_msg=key)
