@@ -12,14 +12,12 @@ that is learnt centred does not care whether ink is called 1 or 0. Needs the fol
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import save_results, set_threads
+from bench_bernoulli_rbm import load_digits
 
 from sklebm import BernoulliRBM
 
@@ -40,16 +38,6 @@ COLUMNS = [
     "train, mean",
     "seconds a fit",
 ]
-
-
-def load_digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Training and test digits as float32 zeros and ones (pixels above one half)."""
-    folder = os.environ.get("SKLEBM_DATA")
-    if not folder:
-        sys.exit("SKLEBM_DATA is not set: this benchmark needs the folder that holds mnist.npz.")
-    with np.load(Path(folder) / "mnist.npz") as archive:
-        train, test = (archive[name].reshape(-1, 784) > 127 for name in ("x_train", "x_test"))
-    return train.astype(np.float32), test.astype(np.float32)
 
 
 def measure(
