@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -92,8 +93,8 @@ class Progress:
         if self._shared:
             if self._models_are_read:
                 # It may take sums over all ranks: those whose callbacks do not ask take part.
-                now = state()
-                state = lambda: now  # noqa: E731
+                state = cache(state)
+                state()
             self.stopped |= self._ranks.any(self._tell(state))
         elif self._listening:
             self.stopped |= self._tell(state)

@@ -54,6 +54,16 @@ class Objective(ABC):
         """Return the mean loss of the rows, whose gradient is followed downhill, and new state."""
 
 
+def check_choice(part: Objective, name: str, choices: tuple[str, ...]) -> None:
+    """Refuse a setting that is none of the choices."""
+    value = getattr(part, name)
+    if value not in choices:
+        raise ValueError(
+            f"{type(part).__name__}: {name}={value!r} must be one of "
+            f"{', '.join(map(repr, choices))}."
+        )
+
+
 def check_count(part: Objective, name: str) -> None:
     """Refuse a setting that is no positive integer."""
     value = getattr(part, name)

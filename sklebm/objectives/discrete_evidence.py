@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import ObjectiveState
+from sklebm.objectives.base import ObjectiveState, check_choice
 from sklebm.objectives.evidence import WeightedBound, check_number
 
 DiscreteGradient = Literal["auto", "enumeration", "score_function", "relaxed"]
@@ -62,11 +62,7 @@ class DiscreteEvidenceLowerBound(WeightedBound):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "temperature", positive=True)
-        if self.discrete_gradient not in get_args(DiscreteGradient):
-            raise ValueError(
-                f"{type(self).__name__}: discrete_gradient={self.discrete_gradient!r} must be one "
-                f"of {', '.join(map(repr, get_args(DiscreteGradient)))}."
-            )
+        check_choice(self, "discrete_gradient", get_args(DiscreteGradient))
 
     def loss(
         self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator

@@ -26,11 +26,16 @@ from sklebm.objectives.base import Objective, ObjectiveState, check_count
 _RATE = 0.1
 
 
-class MarginalMasses:
+class MarginalMasses(Objective):
     """log of exp(-F) at data, (1, n), and at noise, (m,): what is compared with the noise density.
 
     Objectives that know more than one value for a row of data have more rows.
     """
+
+    n_noise: int
+
+    def __post_init__(self) -> None:
+        check_count(self, "n_noise")
 
     def log_masses(
         self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator
@@ -46,7 +51,7 @@ def logistic_loss(of_data: Tensor, of_noise: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NoiseContrastive(MarginalMasses, Objective):
+class NoiseContrastive(MarginalMasses):
     """Logistic regression between the rows and rows with independent features.
 
     Consistent if the data come from the model; the noise sees dependence only as well as
@@ -62,9 +67,6 @@ class NoiseContrastive(MarginalMasses, Objective):
     n_noise: int = 5
 
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "visible")
-
-    def __post_init__(self) -> None:
-        check_count(self, "n_noise")
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator

@@ -32,7 +32,7 @@ from sklebm.objectives.score_matching import check_scale
 
 
 @dataclass(frozen=True)
-class ReferenceNoiseContrastive(MarginalMasses, Objective):
+class ReferenceNoiseContrastive(MarginalMasses):
     """Noise-contrastive estimation: rows against a Gaussian with their mean and covariance.
 
     Learns log Z beside the energy. The noise must reach wherever the data are; in many dimensions
@@ -48,9 +48,6 @@ class ReferenceNoiseContrastive(MarginalMasses, Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "reference", "log_partition")
     learns_log_partition: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_count(self, "n_noise")
 
     def loss(
         self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import check_count
-from sklebm.objectives.noise_contrastive import NoiseContrastive
+from sklebm.objectives.base import check_choice, check_count
+from sklebm.objectives.noise_contrastive import MarginalMasses, NoiseContrastive
 from sklebm.objectives.reference_contrastive import ReferenceNoiseContrastive
 
 InnerSum = Literal["exact", "sampled"]
@@ -49,20 +49,16 @@ def _draw_log_ratios(energy: Any, x: Tensor, n_draws: int, generator: torch.Gene
 
 
 @dataclass(frozen=True)
-class VariationalMasses:
+class VariationalMasses(MarginalMasses):
     """What both variational objectives put in the place of the free energy."""
 
     n_draws: int = 1
     inner_sum: InnerSum = "exact"
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
-        check_count(self, "n_draws")  # type: ignore[arg-type]
-        if self.inner_sum not in get_args(InnerSum):
-            raise ValueError(
-                f"{type(self).__name__}: inner_sum={self.inner_sum!r} must be one of "
-                f"{', '.join(map(repr, get_args(InnerSum)))}."
-            )
+        super().__post_init__()
+        check_count(self, "n_draws")
+        check_choice(self, "inner_sum", get_args(InnerSum))
 
     def log_masses(
         self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator

@@ -263,7 +263,10 @@ def test_the_estimator_on_the_device(device, precision, monkeypatch):
     settings = {"n_clusters": 50, "init": X[:50], "tol": 0.0}
     plain = EnergyKMeans(device="cpu", **settings).fit(X)
     monkeypatch.setattr(pruned_lloyd, "start_lloyd", None)
-    compacted = lambda *arguments: CompactedLloyd(*arguments[:4])  # noqa: E731
+
+    def compacted(x, weights, centers, parts, ranks):
+        return CompactedLloyd(x, weights, centers, parts)
+
     monkeypatch.setattr("sklebm.mixture.energy_kmeans.start_lloyd", compacted)
     here = EnergyKMeans(device=device, **settings).fit(X)
     again = EnergyKMeans(device=device, **settings).fit(X)
