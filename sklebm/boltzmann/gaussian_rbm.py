@@ -15,7 +15,7 @@ from sklebm._rows import Rows
 from sklebm._state import Array, Spec
 from sklebm.boltzmann._estimator import BoltzmannEstimator, copied
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
-from sklebm.objectives import Objective, ScoreMatching
+from sklebm.objectives import Batch, Objective, ScoreMatching
 from sklebm.training.centring import Centring
 from sklebm.training.gaussian_centring import GaussianCentring
 from sklebm.training.schedules import Schedule
@@ -277,7 +277,7 @@ class GaussianRBM(BoltzmannEstimator):
         log_variance.clamp_(min=float(log_variance.max()) + 2.0 * math.log(_RELATIVE_FLOOR))
 
     def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
-        loss, _ = ScoreMatching().loss(energy, x, {}, torch.Generator())
+        loss, _ = ScoreMatching().loss(energy, Batch(x), {}, torch.Generator())
         return -float(loss)
 
 

@@ -16,7 +16,7 @@ from sklebm.coding.sparse_coder import SparseCoder
 from sklebm.energies import L1
 from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy
 from sklebm.inference.unfolded import UnfoldedEncoder, Unfolding, strongest_pairs
-from sklebm.objectives import CodePrediction
+from sklebm.objectives import Batch, CodePrediction
 
 
 class UnfoldedEstimator(EncoderEstimator):
@@ -111,7 +111,7 @@ class UnfoldedEstimator(EncoderEstimator):
     def _validation_score(self, energy: Any, x: Tensor, seed: int) -> float:
         """Minus half the squared error of the last layer's codes."""
         objective = CodePrediction(energy.dictionary.shape[1])
-        return -float(objective.loss(energy, x, {}, torch.Generator())[0])
+        return -float(objective.loss(energy, Batch(x), {}, torch.Generator())[0])
 
     # ------------------------------------------------------------------ targets
 

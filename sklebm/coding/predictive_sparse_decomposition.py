@@ -18,7 +18,7 @@ from sklebm.energies import NonNegativeL1, Penalty, PredictiveSparseCodingEnergy
 from sklebm.energies.penalties import PENALTIES
 from sklebm.inference.linear_tanh import LinearTanhEncoder
 from sklebm.inference.unfolded import Unfolding
-from sklebm.objectives import PredictiveDecomposition
+from sklebm.objectives import Batch, PredictiveDecomposition
 from sklebm.training.gradient_estimator import GradientEstimator
 from sklebm.training.schedules import Schedule
 
@@ -267,7 +267,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     def _validation_score(self, energy: Any, x: Tensor, seed: int) -> float:
         """Minus the mean least energy of held-out rows."""
-        return -float(PredictiveDecomposition().loss(energy, x, {}, torch.Generator())[0])
+        return -float(PredictiveDecomposition().loss(energy, Batch(x), {}, torch.Generator())[0])
 
     def _export(self, energy: Any) -> dict[str, Any]:
         state = super()._export(energy)

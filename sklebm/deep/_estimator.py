@@ -18,6 +18,7 @@ from sklebm.energies.deep import DeepEnergy
 from sklebm.energies.networks import make_encoder, n_activations
 from sklebm.energies.reference import ReferenceGaussian
 from sklebm.objectives import (
+    Batch,
     ConditionalNoiseContrastive,
     DenoisingScoreMatching,
     Objective,
@@ -262,7 +263,7 @@ class DeepEnergyEstimator(GradientEstimator):
         if isinstance(objective, ScoreMatching):
             floats *= x.shape[1]  # Jacobians
         for part in row_slices(len(x), floats):
-            loss, _ = objective.loss(energy, x[part], {}, generator)
+            loss, _ = objective.loss(energy, Batch(x[part]), {}, generator)
             total += float(loss.detach()) * len(x[part])
         energy.train()
         return -total / len(x)

@@ -1,6 +1,6 @@
 """How the energy surface is SHAPED: training objectives, in pure torch."""
 
-from sklebm.objectives.base import Objective, check_needs, resolve_objective
+from sklebm.objectives.base import Batch, Objective, check_needs, resolve_objective
 from sklebm.objectives.code_prediction import CodePrediction
 from sklebm.objectives.contrastive_divergence import (
     ContrastiveDivergence,
@@ -46,6 +46,7 @@ from sklebm.objectives.variational_noise_contrastive import (
 )
 
 __all__ = [
+    "Batch",
     "CodePrediction",
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",

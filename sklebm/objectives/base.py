@@ -11,6 +11,39 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one step, with what stands beside them; every tensor has one entry a row.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_rows, ...)
+        The rows.
+    target : Tensor of shape (n_rows, ...) or None
+        What a conditional energy compares with, such as labels, real values or codes.
+    weight : Tensor of shape (n_rows,) or None
+        How much each row counts; None counts them alike.
+    groups : Tensor of shape (n_rows,) or None
+        Which sequence or image each row belongs to.
+    """
+
+    x: Tensor
+    target: Tensor | None = None
+    weight: Tensor | None = None
+    groups: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of one value a row, weighted if rows have weights."""
+        if self.weight is None:
+            return values.mean()
+        weight = self.weight.to(values.dtype)
+        return (weight @ values) / weight.sum()
+
+
 #: Tensors that an objective carries from one step to the next, such as persistent chains.
 ObjectiveState = dict[str, Tensor]
 
@@ -49,9 +82,9 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Return the mean loss of the rows, whose gradient is followed downhill, and new state."""
+        """Return the mean loss of the batch, whose gradient is followed downhill, and new state."""
 
 
 def check_choice(part: Objective, name: str, choices: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.gradients import Gradients, Product, dense
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 class ClosedFormObjective(Objective):
@@ -17,16 +17,16 @@ class ClosedFormObjective(Objective):
 
     @abstractmethod
     def gradients(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Return the mean loss of the rows, its gradients, and new state; builds no graph."""
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Return the mean loss of the rows, with the gradients as its derivatives, and state."""
         with torch.no_grad():
-            value, gradients, state = self.gradients(energy, x, state, generator)
+            value, gradients, state = self.gradients(energy, batch, state, generator)
         parameters = [parameter for parameter, _ in gradients]
         known = [gradient for _, gradient in gradients]
         return _KnownGradients.apply(value, known, *parameters), state  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _EPSILON = 1e-12
 
@@ -38,9 +38,10 @@ class CodePrediction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """The loss of rows (x, z*), the mean over them."""
+        x = batch.x
         rows, targets = x[:, : self.n_features], x[:, self.n_features :]
         if self.supervised == "last":
             return 0.5 * (energy.encoder(rows) - targets).square().sum(dim=1).mean(), state

@@ -21,7 +21,7 @@ from torch import Tensor
 from sklebm.energies.gradients import Gradients
 from sklebm.inference.gibbs import GibbsState
 from sklebm.inference.gibbs_langevin import GibbsLangevin
-from sklebm.objectives.base import ObjectiveState, check_count
+from sklebm.objectives.base import Batch, ObjectiveState, check_count
 from sklebm.objectives.closed_form import ClosedFormObjective
 
 NEEDS = (
@@ -87,9 +87,10 @@ class ContrastiveDivergence(_GibbsDivergence):
     """
 
     def gradients(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the reconstructions."""
+        x = batch.x
         field_data = energy.hidden_field(x)
         mean_data = energy.hidden.mean(field_data)
         h = energy.hidden.draw(mean_data, generator)
@@ -136,9 +137,10 @@ class PersistentContrastiveDivergence(_GibbsDivergence):
             return self._chains(v, energy.draw_hidden(v, generator))
 
     def gradients(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains."""
+        x = batch.x
         v = self._moved(energy, state, generator)
         # Data and chains share one product with the weights, the costly part of a step.
         visible = torch.cat([x, v])

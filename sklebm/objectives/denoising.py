@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.reconstruction import squared_error
 
 Corruption = Literal["gaussian", "masking", "salt_pepper"]
@@ -56,9 +56,10 @@ class DenoisingError(Objective):
     needs: ClassVar[tuple[str, ...]] = ("reconstruct",)
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x~))|^2."""
+        x = batch.x
         noisy = corrupt(x, self.corruption, self.level, generator)
         return squared_error(x, energy.reconstruct(noisy)), state
 
@@ -73,9 +74,10 @@ class MaskedError(Objective):
     needs: ClassVar[tuple[str, ...]] = ("draw_hidden_entries", "hide")
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of the error of their hidden entries, scaled to a whole row."""
+        x = batch.x
         hidden = energy.draw_hidden_entries(len(x), generator)
         errors = (x - energy.reconstruct(energy.hide(x, hidden))).square()
         return (errors * hidden).sum() / hidden.sum() * x.shape[1], state

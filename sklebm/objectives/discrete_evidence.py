@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import ObjectiveState, check_choice
+from sklebm.objectives.base import Batch, ObjectiveState, check_choice
 from sklebm.objectives.evidence import WeightedBound, check_number
 
 DiscreteGradient = Literal["auto", "enumeration", "score_function", "relaxed"]
@@ -65,9 +65,10 @@ class DiscreteEvidenceLowerBound(WeightedBound):
         check_choice(self, "discrete_gradient", get_args(DiscreteGradient))
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of beta KL - E_q log p(x | z)."""
+        x = batch.x
         if self.binarize:
             x = draw_bits(x, generator)
         q = energy.posterior(x)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
 
 _NEEDS = ("posterior", "reparametrize", "log_likelihood")
 
@@ -112,9 +112,10 @@ class EvidenceLowerBound(WeightedBound):
     needs: ClassVar[tuple[str, ...]] = _NEEDS
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of beta KL - E_q log p(x | z)."""
+        x = batch.x
         if self.binarize:
             x = draw_bits(x, generator)
         q = energy.posterior(x)
@@ -149,9 +150,10 @@ class ImportanceWeightedBound(Objective):
         check_count(self, "n_samples")
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over rows of -log (1/K) sum_k w_k."""
+        x = batch.x
         if self.binarize:
             x = draw_bits(x, generator)
         q = energy.posterior(x)

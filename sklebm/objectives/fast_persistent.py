@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.gradients import Gradients, dense
-from sklebm.objectives.base import ObjectiveState, check_count
+from sklebm.objectives.base import Batch, ObjectiveState, check_count
 from sklebm.objectives.closed_form import ClosedFormObjective
 from sklebm.objectives.contrastive_divergence import (
     NEEDS,
@@ -76,9 +76,10 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
         return state
 
     def gradients(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains; F without the fast weights."""
+        x = batch.x
         slow = _parameters(energy)
         fast = energy.with_parameters(*(slow[name].detach() + state[name] for name in slow))
         v = fast.draw_visible(state["hidden"], generator)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sklebm.inference import enumeration
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class MaximumLikelihood(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean negative log-likelihood of the batch."""
+        x = batch.x
         return energy.free_energy(x).mean() + enumeration.log_partition(energy), state

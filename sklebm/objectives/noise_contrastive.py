@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from sklebm.energies.units import Bernoulli, Gaussian
-from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
 
 # log Z follows the energy by this share of the way to the best value for the batch.
 _RATE = 0.1
@@ -80,9 +80,10 @@ class NoiseContrastive(MarginalMasses):
         return {"count": zero.sum(), "mean": zero, "square": zero, "log_partition": log_z}
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean logistic loss of a row of data and its rows of noise, in nats."""
+        x = batch.x
         with torch.no_grad():
             if energy.domain == "binary":
                 x = energy.visible.draw(x, generator)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sklebm.energies.networks import ACTIVATIONS
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.reconstruction import squared_error
 
 #: Codes of at most so many units have their Jacobian computed whole, larger ones estimated.
@@ -54,9 +54,10 @@ class SparseReconstruction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(z)|^2 + alpha times the penalty of z = f(x)."""
+        x = batch.x
         z = energy.encode(x)
         price = l1_penalty(z).mean() if self.penalty == "l1" else kl_penalty(z, self.target)
         return squared_error(x, energy.decode(z)) + self.alpha * price, state
@@ -93,9 +94,10 @@ class ContractiveReconstruction(Objective):
     needs: ClassVar[tuple[str, ...]] = ("encode", "decode", "encoder")
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2 + alpha |df/dx|_F^2."""
+        x = batch.x
         if is_single_layer(energy.encoder):
             z, penalty = single_layer_jacobian_norm(energy.encoder, x)
         else:
@@ -189,9 +191,10 @@ class SaturatingReconstruction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(z)|^2 + alpha sum_j distance of a_j from saturation, z = h(a)."""
+        x = batch.x
         a = energy.encoder[:-1](x)
         price = saturation_penalty(a, self.function).mean()
         return squared_error(x, energy.decode(energy.encoder[-1](a))) + self.alpha * price, state

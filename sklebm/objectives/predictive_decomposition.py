@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sklebm.inference.sparse import solve_near
 from sklebm.inference.sparse_problem import certificate_kind
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class PredictiveDecomposition(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of E(x, z) at the best codes."""
+        x = batch.x
         atoms, prediction = energy.atoms(), energy.encode(x)
         tol = self.tol
         if tol is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _NEEDS = ("encode", "decode")
 
@@ -31,7 +31,8 @@ class ReconstructionError(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2."""
+        x = batch.x
         return squared_error(x, energy.decode(energy.encode(x))), state

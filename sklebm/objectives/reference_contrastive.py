@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
 from sklebm.objectives.noise_contrastive import MarginalMasses, logistic_loss
 from sklebm.objectives.score_matching import check_scale
 
@@ -50,9 +50,10 @@ class ReferenceNoiseContrastive(MarginalMasses):
     learns_log_partition: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean loss of telling a row and its noise points apart, in nats."""
+        x = batch.x
         with torch.no_grad():
             noise = energy.reference.draw(self.n_noise * len(x), generator)
             log_q = [energy.reference.log_density(points) for points in (x, noise)]
@@ -86,9 +87,10 @@ class ConditionalNoiseContrastive(Objective):
         check_scale(self, "noise_scale")
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean loss of telling rows from noisy copies, in nats."""
+        x = batch.x
         copies = x.repeat(self.n_noise, 1)
         noise = torch.empty_like(copies).normal_(generator=generator)
         moved = copies + self.noise_scale * energy.reference.scale() * noise

@@ -22,7 +22,7 @@ from torch import Tensor
 from sklebm.inference.chains import Sampler, run
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.independence import jump
-from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
 
 # How fast the step size follows the acceptance: the energy changes at every update, so that a
 # burn-in after which it could be held never ends.
@@ -83,9 +83,10 @@ class SampledContrastiveDivergence(Objective):
         return {"log_step": energy.reference.scale().log() + math.log(self.sampler.step_size)}
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of F over the batch minus its mean over where the chains led."""
+        x = batch.x
         chains = self.sampler.resume(x, state["log_step"], energy)
         chains = run(self.sampler, generator, chains, energy, self.n_steps, _ADAPTATION)
         return difference(energy, x, chains.position), {"log_step": chains.log_step}
@@ -146,9 +147,10 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
         return {"position": chains, "active": active, "log_step": log_step}
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains that moved."""
+        x = batch.x
         buffer, log_step, active = state["position"], state["log_step"], state["active"]
         whole = len(active) == len(buffer)
         if not whole:

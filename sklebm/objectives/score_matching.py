@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
 
 _REASON = "differentiates log p by the features"
 
@@ -85,9 +85,10 @@ class ScoreMatching(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |dF|^2 / 2 - lap F."""
+        x = batch.x
         if hasattr(energy, "score"):
             first, second = energy.score(x)
             return (0.5 * first.square() + second).sum(dim=1).mean(), state
@@ -119,9 +120,10 @@ class SlicedScoreMatching(Objective):
         check_count(self, "n_projections")
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |dF|^2 / 2 - v' d^2F v over rows and projections."""
+        x = batch.x
         rows = x.repeat(self.n_projections, 1)
         signs = torch.empty_like(rows).uniform_(-1.0, 1.0, generator=generator).sign()
         with torch.enable_grad():
@@ -151,9 +153,10 @@ class DenoisingScoreMatching(Objective):
         check_scale(self, "noise_scale")
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |dF(x + s e) - e / s|^2 / 2."""
+        x = batch.x
         noise = torch.empty_like(x).normal_(generator=generator)
         moved = x + self.noise_scale * noise
         if hasattr(energy, "score"):

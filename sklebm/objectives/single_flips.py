@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class SingleFlips(Objective):
         """Cost of each difference, elementwise, shape (n_rows, n_features)."""
 
     def loss(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over the rows of the summed costs of their neighbours."""
+        x = batch.x
         differences = energy.flip_differences(energy.visible.draw(x, generator))
         return self.cost(differences).sum(dim=1).mean(), state
 

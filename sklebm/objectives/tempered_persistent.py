@@ -11,7 +11,7 @@ from torch import Tensor
 from sklebm.energies.gradients import Gradients
 from sklebm.inference import parallel_tempering
 from sklebm.inference.tempered_path import TemperedPath
-from sklebm.objectives.base import ObjectiveState, check_count
+from sklebm.objectives.base import Batch, ObjectiveState, check_count
 from sklebm.objectives.closed_form import ClosedFormObjective
 from sklebm.objectives.contrastive_divergence import NEEDS, signs_of
 
@@ -69,9 +69,10 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
         return {"base": base, "visible": start.visible, "parity": torch.tensor(start.parity)}
 
     def gradients(
-        self, energy: Any, x: Tensor, state: ObjectiveState, generator: torch.Generator
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains at the model's temperature."""
+        x = batch.x
         path = TemperedPath(energy, state["base"])
         ladders = parallel_tempering.TemperingState(state["visible"], int(state["parity"]))
         for _ in range(self.n_gibbs_steps):

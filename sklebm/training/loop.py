@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sklebm._ranks import ALONE, Ranks
 from sklebm.energies.gradients import descend
-from sklebm.objectives import Objective
+from sklebm.objectives import Batch, Objective
 from sklebm.objectives.base import ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
 from sklebm.training.ranks import reduce_gradients
@@ -19,7 +19,7 @@ from sklebm.training.streamed_rows import StreamedRows
 
 
 class EnergyTraining(nn.Module):
-    """An energy with the objective that shapes it; ``forward(x)`` is the loss of a batch.
+    """An energy with the objective that shapes it; ``forward(batch)`` is the loss of a batch.
 
     The objective runs inside ``forward`` so that hooks and ``torch.compile``, which wait for the
     call of the module, see every parameter being used. The other rows of a step may be on other
@@ -41,10 +41,10 @@ class EnergyTraining(nn.Module):
         self.generator = generator
         self.ranks = ranks
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Loss of the batch ``x``; advances the objective's state (its chains, if any)."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Loss of the batch; advances the objective's state (its chains, if any)."""
         loss, self.objective_state = self.objective.loss(
-            self.energy, x, self.objective_state, self.generator
+            self.energy, batch, self.objective_state, self.generator
         )
         return loss
 
@@ -57,7 +57,7 @@ class EnergyTraining(nn.Module):
         """
         energy: Any = self.energy
         loss, gradients, self.objective_state = self.objective.gradients(  # type: ignore[attr-defined]
-            energy, x, self.objective_state, self.generator
+            energy, Batch(x), self.objective_state, self.generator
         )
         centring = getattr(energy, "centring", None)
         if centring is not None:
@@ -254,7 +254,9 @@ def _step(
     def closure() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
-        loss: Tensor = training(x) if len(x) else x.new_zeros(())  # a rank may have no row left
+        loss: Tensor = (
+            training(Batch(x)) if len(x) else x.new_zeros(())
+        )  # a rank may have no row left
         if len(x):
             torch.autograd.backward(loss)
             if centring is not None:

@@ -11,7 +11,7 @@ import sklebm
 from sklebm import Autoencoder
 from sklebm.energies import ReconstructionEnergy
 from sklebm.energies.networks import initialize, make_decoder, make_encoder
-from sklebm.objectives import ReconstructionError
+from sklebm.objectives import Batch, ReconstructionError
 from tests.registry import fitted_state, freeze, make_rows
 
 LINEAR = {"hidden_sizes": (), "optimizer": "lbfgs", "learning_rate": 1.0, "random_state": 0}
@@ -54,7 +54,7 @@ def minimise(energy, x, n_steps=60):
 
     def closure():
         optimizer.zero_grad()
-        loss, _ = ReconstructionError().loss(energy, x, {}, None)
+        loss, _ = ReconstructionError().loss(energy, Batch(x), {}, None)
         loss.backward()
         return loss
 

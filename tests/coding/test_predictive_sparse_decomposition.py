@@ -18,7 +18,7 @@ from sklebm.energies import (
 )
 from sklebm.inference.sparse import solve_codes, solve_near
 from sklebm.inference.unfolded import Unfolding
-from sklebm.objectives import PredictiveDecomposition
+from sklebm.objectives import Batch, PredictiveDecomposition
 from tests.coding.test_sparse_coder import make_sparse_rows, recovered
 from tests.registry import freeze, make, make_rows
 
@@ -74,7 +74,7 @@ def test_the_gradient_is_that_of_the_least_energy():
     objective = PredictiveDecomposition(tol=1e-14)
 
     def loss():
-        return objective.loss(energy, x, {}, torch.Generator())[0]
+        return objective.loss(energy, Batch(x), {}, torch.Generator())[0]
 
     loss().backward()
     generator = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from sklebm.inference.gibbs import GibbsState
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.inference.langevin import Langevin
 from sklebm.objectives import (
+    Batch,
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
     check_needs,
@@ -264,7 +265,7 @@ def test_gradients_of_rows_of_the_model_vanish(kind, sampler):
         start = exact_rows(machine, n, seed=1)
         with torch.no_grad():
             state = {"visible": start, "hidden": machine.draw_hidden(start, generator)}
-    loss, after = objective.loss(machine, rows, state, generator)
+    loss, after = objective.loss(machine, Batch(rows), state, generator)
     tensors = [machine.weights, machine.hidden.bias, machine.visible.bias]
     for gradient in torch.autograd.grad(loss, tensors):
         assert gradient.abs().max() < 0.06
@@ -280,7 +281,7 @@ def test_persistent_chains_go_on_from_where_they_were():
     generator = torch.Generator().manual_seed(0)
     state = objective.init_state(machine, 100, generator)
     replay = generator.get_state()
-    _, after = objective.loss(machine, exact_rows(machine, 10), state, generator)
+    _, after = objective.loss(machine, Batch(exact_rows(machine, 10)), state, generator)
     twin = torch.Generator()
     twin.set_state(replay)
     with torch.no_grad():

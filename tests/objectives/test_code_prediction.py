@@ -6,7 +6,7 @@ import torch
 
 from sklebm.energies import L1, EncodedSparseCodingEnergy
 from sklebm.inference.unfolded import Unfolding
-from sklebm.objectives import CodePrediction
+from sklebm.objectives import Batch, CodePrediction
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def energy_and_rows():
 
 
 def loss(objective, energy, x, codes):
-    value, state = objective.loss(energy, torch.cat([x, codes], 1), {}, torch.Generator())
+    value, state = objective.loss(energy, Batch(torch.cat([x, codes], 1)), {}, torch.Generator())
     assert state == {}
     return float(value.detach())
 

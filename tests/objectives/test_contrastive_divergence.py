@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklebm.objectives import ContrastiveDivergence, PersistentContrastiveDivergence
+from sklebm.objectives import Batch, ContrastiveDivergence, PersistentContrastiveDivergence
 from tests.machines import (
     all_states,
     exact_rows,
@@ -17,7 +17,7 @@ from tests.machines import (
 
 def gradient_of(machine, objective, rows, state, generator):
     """Gradient in the order weights, hidden biases, visible biases; and the new state."""
-    loss, state = objective.loss(machine, torch.as_tensor(rows), state, generator)
+    loss, state = objective.loss(machine, Batch(torch.as_tensor(rows)), state, generator)
     tensors = [machine.weights, machine.hidden.bias, machine.visible.bias]
     return [g.numpy() for g in torch.autograd.grad(loss, tensors)], state
 
@@ -96,7 +96,7 @@ def test_chains_go_on_from_where_they_were():
     assert state["hidden"].shape == (6, 3)
     replay = generator.get_state()
     rows = torch.tensor(exact_rows(machine, 10))
-    _, after = objective.loss(machine, rows, state, generator)
+    _, after = objective.loss(machine, Batch(rows), state, generator)
     with torch.no_grad():
         # The same draws by hand.
         twin = torch.Generator()
@@ -114,7 +114,7 @@ def test_chains_stay_at_p_while_the_parameters_do():
     with torch.no_grad():
         state = {"hidden": machine.draw_hidden(torch.tensor(exact_rows(machine, n)), generator)}
         for _ in range(5):
-            _, state = objective.loss(machine, torch.zeros(1, 4).double(), state, generator)
+            _, state = objective.loss(machine, Batch(torch.zeros(1, 4).double()), state, generator)
         v = machine.draw_visible(state["hidden"], generator).numpy().astype(int)
     p = naive_visible_probabilities(machine)
     found = np.bincount(v @ [8, 4, 2, 1], minlength=16) / n
@@ -147,7 +147,7 @@ def test_the_size_of_the_batch_does_not_scale_the_gradient(objective):
     for n in (1, 64):
         rows = torch.tensor(np.tile(row, (n, 1)))
         replay = torch.Generator().manual_seed(1)
-        loss, _ = objective.loss(machine, rows, state, replay)
+        loss, _ = objective.loss(machine, Batch(rows), state, replay)
         (bias,) = torch.autograd.grad(loss, [machine.visible.bias])
         data_parts.append(bias.numpy() + row[0])  # what is left is the mean of the negatives
     for part in data_parts:
@@ -164,7 +164,9 @@ def test_the_loss_is_a_function_of_its_generator(objective):
     for _ in range(2):
         generator = torch.Generator().manual_seed(5)
         state = objective.init_state(machine, 10, generator)
-        losses.append(objective.loss(machine, torch.tensor(rows), state, generator)[0].item())
+        losses.append(
+            objective.loss(machine, Batch(torch.tensor(rows)), state, generator)[0].item()
+        )
     assert losses[0] == losses[1]
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -7,6 +7,7 @@ import torch
 
 from sklebm.energies import DiagonalGaussian, FullGaussian
 from sklebm.objectives import (
+    Batch,
     DiscreteEvidenceLowerBound,
     DoublyReparametrizedBound,
     EvidenceLowerBound,
@@ -24,7 +25,7 @@ from tests.energies.test_variational import (
 def gradients(objective, energy, x, generator, state=None):
     """Gradient of one loss with respect to all parameters, as one vector."""
     energy.zero_grad()
-    loss, _ = objective.loss(energy, x, state or {}, generator)
+    loss, _ = objective.loss(energy, Batch(x), state or {}, generator)
     loss.backward()
     parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in energy.parameters()]
     return torch.cat([part.flatten() for part in parts]), float(loss.detach())
@@ -59,7 +60,7 @@ def binary_case(n_latents=4, copies=250):
 def test_enumerated_bound_is_the_sum_over_states():
     energy, x, _ = binary_case()
     objective = DiscreteEvidenceLowerBound(discrete_gradient="enumeration")
-    loss, _ = objective.loss(energy, x, {}, None)
+    loss, _ = objective.loss(energy, Batch(x), {}, None)
     q = energy.posterior(x)
     states = energy.states(x)
     total = 0.0
@@ -99,13 +100,13 @@ def test_relaxed_gradient_is_biased_and_close():
 def test_auto_enumerates_few_latents():
     for n_latents, how in ((8, "enumeration"), (9, "score_function")):
         energy, x, _ = binary_case(n_latents)
-        auto, _ = DiscreteEvidenceLowerBound().loss(energy, x, {}, seeded())
+        auto, _ = DiscreteEvidenceLowerBound().loss(energy, Batch(x), {}, seeded())
         objective = DiscreteEvidenceLowerBound(discrete_gradient=how)
-        expected, _ = objective.loss(energy, x, {}, seeded())
+        expected, _ = objective.loss(energy, Batch(x), {}, seeded())
         assert float(auto.detach()) == float(expected.detach())
     energy, x, _ = binary_case(13)
     with pytest.raises(ValueError, match=r"n_components=13 .* 2\^13 states"):
-        DiscreteEvidenceLowerBound(discrete_gradient="enumeration").loss(energy, x, {}, None)
+        DiscreteEvidenceLowerBound(discrete_gradient="enumeration").loss(energy, Batch(x), {}, None)
 
 
 # ---------------------------------------------------------------- Gaussian latents
@@ -158,7 +159,7 @@ def test_more_samples_estimate_the_same_bound():
 
 def parts(objective, energy, x, state=None):
     """The loss, and the loss without its divergence, on the same noise."""
-    loss, new = objective.loss(energy, x, state or {}, seeded())
+    loss, new = objective.loss(energy, Batch(x), state or {}, seeded())
     q = energy.posterior(x)
     z = q.draw(energy.draw_noise(len(x), generator=seeded(), like=x))
     return float(loss.detach()), -float(energy.log_likelihood(x, z).detach().mean()), new
@@ -198,11 +199,11 @@ def test_binary_rows_are_drawn_anew():
     x = torch.full((2000, 4), 0.3, dtype=torch.float64)
     objective = DiscreteEvidenceLowerBound(discrete_gradient="enumeration", binarize=True)
     generator = seeded()
-    first, second = (float(objective.loss(energy, x, {}, generator)[0]) for _ in range(2))
+    first, second = (float(objective.loss(energy, Batch(x), {}, generator)[0]) for _ in range(2))
     assert first != second
     plain = DiscreteEvidenceLowerBound(discrete_gradient="enumeration")
     bits = (torch.rand(200_000, 4, generator=seeded(1), dtype=torch.float64) < 0.3).double()
-    expected = float(plain.loss(energy, bits, {}, None)[0])
+    expected = float(plain.loss(energy, Batch(bits), {}, None)[0])
     assert first == pytest.approx(expected, abs=0.1)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from sklebm.objectives import MaximumLikelihood
+from sklebm.objectives import Batch, MaximumLikelihood
 from tests.machines import make_machine, naive_gradient, naive_log_partition, parameters
 
 
 def loss_of(machine, rows):
-    loss, _ = MaximumLikelihood().loss(machine, torch.tensor(rows), {}, torch.Generator())
+    loss, _ = MaximumLikelihood().loss(machine, Batch(torch.tensor(rows)), {}, torch.Generator())
     return loss
 
 

@@ -8,6 +8,7 @@ from scipy.special import expit, log_expit
 from sklebm import BernoulliRBM
 from sklebm.energies.gradients import dense
 from sklebm.objectives import (
+    Batch,
     DenoisingScoreMatching,
     FastPersistentContrastiveDivergence,
     MinimumProbabilityFlow,
@@ -52,7 +53,7 @@ DEFINITIONS = {
 def loss_of(objective, machine, rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     state = objective.init_state(machine, len(rows), generator)
-    return objective.loss(machine, torch.as_tensor(rows), state, generator)
+    return objective.loss(machine, Batch(torch.as_tensor(rows)), state, generator)
 
 
 @pytest.mark.parametrize("objective", FLIPS)
@@ -117,7 +118,7 @@ def test_tempered_gradient_in_expectation():
     draws = []
     with torch.no_grad():
         for step in range(140):
-            _, gradients, state = objective.gradients(machine, rows, state, generator)
+            _, gradients, state = objective.gradients(machine, Batch(rows), state, generator)
             if step >= 40:
                 known = {id(p): dense(g).numpy() for p, g in gradients}
                 draws.append(
@@ -138,9 +139,9 @@ def test_fast_weights_follow_their_equation():
     generator = torch.Generator().manual_seed(0)
     state = objective.init_state(machine, 10, generator)
     with torch.no_grad():
-        _, _, state = objective.gradients(machine, rows, state, generator)
+        _, _, state = objective.gradients(machine, Batch(rows), state, generator)
         before, replay = dict(state), generator.get_state()
-        _, gradients, after = objective.gradients(machine, rows, state, generator)
+        _, gradients, after = objective.gradients(machine, Batch(rows), state, generator)
         twin = torch.Generator()
         twin.set_state(replay)
         names = ("fast_weights", "fast_visible_bias", "fast_hidden_bias")
@@ -165,12 +166,12 @@ def test_noise_contrast_finds_the_normaliser():
     generator = torch.Generator().manual_seed(0)
     state = objective.init_state(machine, 100, generator)
     for _ in range(60):
-        loss, state = objective.loss(machine, rows, state, generator)
+        loss, state = objective.loss(machine, Batch(rows), state, generator)
     assert float(state["log_partition"]) == pytest.approx(naive_log_partition(machine), abs=0.03)
     gradients = torch.autograd.grad(loss, machine.parameters())
     assert max(float(g.abs().max()) for g in gradients) < 0.02
     other = make_machine(5, 4, seed=1)
-    loss, _ = objective.loss(other, rows, state, generator)
+    loss, _ = objective.loss(other, Batch(rows), state, generator)
     gradients = torch.autograd.grad(loss, other.parameters())
     assert max(float(g.abs().max()) for g in gradients) > 0.1
 

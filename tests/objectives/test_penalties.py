@@ -8,6 +8,7 @@ from torch import nn
 from sklebm.energies import ReconstructionEnergy
 from sklebm.energies.networks import initialize, make_decoder, make_encoder
 from sklebm.objectives import (
+    Batch,
     ContractiveReconstruction,
     ReconstructionError,
     SaturatingReconstruction,
@@ -90,7 +91,7 @@ def test_gradient_of_the_contractive_loss_is_that_of_finite_differences(hidden_s
     objective = ContractiveReconstruction(alpha=0.7)
 
     def loss():
-        return objective.loss(energy, x, {}, seeded())[0]
+        return objective.loss(energy, Batch(x), {}, seeded())[0]
 
     loss().backward()
     for index in [(0, 0), (1, 2)]:
@@ -111,7 +112,7 @@ def test_softmax_codes_are_not_taken_for_functions_of_each_unit():
     encoder = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1)).double()
     energy = ReconstructionEnergy(encoder, nn.Linear(3, 4).double())
     x = rows()
-    loss, _ = ContractiveReconstruction(alpha=1.0).loss(energy, x, {}, seeded())
+    loss, _ = ContractiveReconstruction(alpha=1.0).loss(energy, Batch(x), {}, seeded())
     expected = energy.free_energy(x).mean() + full_jacobian_norm(energy, x).mean()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-10)
 
@@ -158,7 +159,7 @@ def test_sparse_penalties_are_their_formulas():
             (0.1 * np.log(0.1 / z.mean(axis=0)) + 0.9 * np.log(0.9 / (1 - z.mean(axis=0)))).sum(),
         ),
     ):
-        loss, _ = objective.loss(energy, x, {}, None)
+        loss, _ = objective.loss(energy, Batch(x), {}, None)
         assert float(loss.detach()) == pytest.approx(error + 0.3 * price, rel=1e-10)
     assert float(kl_penalty(torch.full((4, 3), 0.1), 0.1)) == pytest.approx(0.0, abs=1e-6)
     torch.testing.assert_close(l1_penalty(torch.tensor([[1.0, -2.0]])), torch.tensor([3.0]))
@@ -177,7 +178,7 @@ def test_complement_is_the_distance_to_where_the_function_is_flat(function):
 
 def test_saturating_loss_is_its_formula():
     energy, x = make_energy(last="saturated_linear"), rows()
-    loss, _ = SaturatingReconstruction("saturated_linear", 0.5).loss(energy, x, {}, None)
+    loss, _ = SaturatingReconstruction("saturated_linear", 0.5).loss(energy, Batch(x), {}, None)
     a = energy.encoder[0](x).detach().numpy()
     price = np.maximum(0.5 - np.abs(a - 0.5), 0).sum(axis=1).mean()
     error = float(energy.free_energy(x).mean().detach())
@@ -192,6 +193,6 @@ def test_without_weight_every_penalty_is_plain_reconstruction():
         (SaturatingReconstruction(alpha=0.0), "saturated_linear"),
     ):
         energy = make_energy(last=last)
-        plain, _ = ReconstructionError().loss(energy, x, {}, None)
-        loss, _ = objective.loss(energy, x, {}, None)
+        plain, _ = ReconstructionError().loss(energy, Batch(x), {}, None)
+        loss, _ = objective.loss(energy, Batch(x), {}, None)
         assert float(loss.detach()) == pytest.approx(float(plain.detach()), rel=1e-12)

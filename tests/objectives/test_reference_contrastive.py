@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from sklebm.energies.reference import ReferenceGaussian
-from sklebm.objectives import ConditionalNoiseContrastive, ReferenceNoiseContrastive, ScoreMatching
+from sklebm.objectives import (
+    Batch,
+    ConditionalNoiseContrastive,
+    ReferenceNoiseContrastive,
+    ScoreMatching,
+)
 from sklebm.objectives.reference_contrastive import conditional_loss
 from tests.deep.models import make_energy, make_points
 from tests.objectives.test_score_matching import Quadratic, correlated_rows, minimise
@@ -33,7 +38,7 @@ def test_noise_equal_to_the_model_gives_log_z_exactly(n_noise):
     x, objective = make_points(40), ReferenceNoiseContrastive(n_noise)
 
     def loss():
-        return objective.loss(model, x, {}, torch.Generator().manual_seed(0))[0]
+        return objective.loss(model, Batch(x), {}, torch.Generator().manual_seed(0))[0]
 
     minimise(loss, [model.log_partition])
     assert float(model.log_partition) == pytest.approx(3.7, abs=1e-8)
@@ -43,7 +48,9 @@ def test_noise_equal_to_the_model_gives_log_z_exactly(n_noise):
 
 def test_loss_is_the_equation():
     energy, x = make_energy(), make_points(6)
-    found = ReferenceNoiseContrastive(3).loss(energy, x, {}, torch.Generator().manual_seed(4))[0]
+    found = ReferenceNoiseContrastive(3).loss(
+        energy, Batch(x), {}, torch.Generator().manual_seed(4)
+    )[0]
     noise = energy.reference.draw(18, torch.Generator().manual_seed(4))
 
     def odds(u):
@@ -62,7 +69,9 @@ def test_learns_precision_and_normaliser_of_a_gaussian():
     model.reference = ReferenceGaussian(torch.zeros(3).double(), 2.0 * torch.eye(3).double())
 
     def loss():
-        return ReferenceNoiseContrastive(2).loss(model, x, {}, torch.Generator().manual_seed(0))[0]
+        return ReferenceNoiseContrastive(2).loss(
+            model, Batch(x), {}, torch.Generator().manual_seed(0)
+        )[0]
 
     minimise(loss, list(model.parameters()))
     covariance = np.cov(x.numpy().T)
@@ -74,7 +83,7 @@ def test_learns_precision_and_normaliser_of_a_gaussian():
 def test_conditional_tends_to_score_matching_with_slope_two():
     """4 (J - log 2) / s^2 = score matching + O(s^2), with the noise +-s in one dimension."""
     energy, x = make_energy(1, (3,), 2), make_points(50, 1)
-    truth = ScoreMatching().loss(energy, x, {}, torch.Generator())[0].item()
+    truth = ScoreMatching().loss(energy, Batch(x), {}, torch.Generator())[0].item()
     scales = np.array([0.2, 0.1, 0.05, 0.025])
     gaps = []
     for scale in scales:
@@ -91,7 +100,7 @@ def test_conditional_learns_the_precision_of_a_gaussian():
     objective = ConditionalNoiseContrastive(2, 0.7)
 
     def loss():
-        return objective.loss(model, x, {}, torch.Generator().manual_seed(0))[0]
+        return objective.loss(model, Batch(x), {}, torch.Generator().manual_seed(0))[0]
 
     minimise(loss, list(model.parameters()))
     covariance = np.cov(x.numpy().T)

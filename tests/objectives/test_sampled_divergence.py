@@ -8,7 +8,11 @@ import torch
 
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.langevin import MALA, Langevin
-from sklebm.objectives import SampledContrastiveDivergence, SampledPersistentContrastiveDivergence
+from sklebm.objectives import (
+    Batch,
+    SampledContrastiveDivergence,
+    SampledPersistentContrastiveDivergence,
+)
 from tests.deep.models import make_energy, make_points
 from tests.inference.test_samplers import exact_draws
 
@@ -35,7 +39,7 @@ def test_chains_in_equilibrium_give_the_gradient_of_the_likelihood(sampler):
     state = objective.init_state(energy, 40_000, torch.Generator().manual_seed(0))
     assert state["position"].shape == chains.shape
     state = {**state, "position": chains, "log_step": torch.full((40_000,), math.log(0.3)).double()}
-    loss, state = objective.loss(energy, x, state, torch.Generator().manual_seed(0))
+    loss, state = objective.loss(energy, Batch(x), state, torch.Generator().manual_seed(0))
     assert (state["position"] != chains).any(dim=1).double().mean() > 0.5
     expected = likelihood_gradient(energy, x)
     found = torch.autograd.grad(loss, parameters(energy))
@@ -58,7 +62,7 @@ def test_gradient_vanishes_at_the_truth():
     x = exact_draws(energy_without_graph(energy), 2, 40_000, limit=8.0)
     objective = SampledContrastiveDivergence(HMC(0.3, 5), 2)
     state = objective.init_state(energy, 100, torch.Generator())
-    loss, _ = objective.loss(energy, x, state, torch.Generator().manual_seed(0))
+    loss, _ = objective.loss(energy, Batch(x), state, torch.Generator().manual_seed(0))
     away = likelihood_gradient(energy, x + 0.5)
     for one, other in zip(torch.autograd.grad(loss, parameters(energy)), away, strict=True):
         assert float(one.abs().max()) < 0.05
@@ -71,7 +75,7 @@ def test_loss_is_a_difference_of_energies_at_points_without_a_graph(kind, sample
     energy, x = make_energy(2, (3,), 3), make_points(10, 2)
     objective = kind(sampler)
     state = objective.init_state(energy, 10, torch.Generator().manual_seed(0))
-    loss, after = objective.loss(energy, x, state, torch.Generator().manual_seed(0))
+    loss, after = objective.loss(energy, Batch(x), state, torch.Generator().manual_seed(0))
     assert all(not tensor.requires_grad for tensor in after.values())
     if "position" in after:
         gap = energy.free_energy(x).mean() - energy.free_energy(after["position"]).mean()
@@ -89,7 +93,7 @@ def test_only_the_chains_that_are_drawn_move():
     moved_ever = torch.zeros(50, dtype=torch.bool)
     for _ in range(60):
         before = state["position"]
-        _, state = objective.loss(energy, x, state, generator)
+        _, state = objective.loss(energy, Batch(x), state, generator)
         moved = (state["position"] != before).any(dim=1)
         assert int(moved.sum()) == 10
         moved_ever |= moved
@@ -105,7 +109,7 @@ def test_chains_begin_anew_at_the_reference():
         objective = SampledPersistentContrastiveDivergence(Langevin(1e-6), **settings)
         state = objective.init_state(energy, 1000, torch.Generator().manual_seed(0))
         state = {**state, "position": far, "log_step": torch.full((1000,), math.log(1e-6)).double()}
-        _, state = objective.loss(energy, x, state, torch.Generator().manual_seed(0))
+        _, state = objective.loss(energy, Batch(x), state, torch.Generator().manual_seed(0))
         shares[restart] = float((state["position"][:, 0] < 40).double().mean())
     assert shares[0.0] == 0.0
     assert shares[0.25] == pytest.approx(0.25, abs=0.05)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sklebm.energies.reference import ReferenceGaussian
-from sklebm.objectives import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
+from sklebm.objectives import Batch, DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
 from sklebm.objectives.score_matching import gradient_and_laplacian, projected_curvature
 from tests.deep.models import make_energy, make_points
 
@@ -57,7 +57,7 @@ def minimise(loss, parameters):
 
 
 def exact_loss(energy, x):
-    return ScoreMatching().loss(energy, x, {}, torch.Generator())[0]
+    return ScoreMatching().loss(energy, Batch(x), {}, torch.Generator())[0]
 
 
 def test_gaussian_gets_the_inverse_sample_covariance():
@@ -100,7 +100,7 @@ def test_gradients_are_finite_differences(objective, has_closed_form, monkeypatc
         monkeypatch.setattr(type(energy), "has_closed_derivatives", False)
 
     def loss():
-        return objective.loss(energy, x, {}, torch.Generator().manual_seed(0))[0]
+        return objective.loss(energy, Batch(x), {}, torch.Generator().manual_seed(0))[0]
 
     energy.log_partition.requires_grad_(False)
     parameters = [p for p in energy.parameters() if p.requires_grad]
@@ -133,11 +133,13 @@ def test_sliced_is_unbiased():
 def test_sliced_draws_signs_of_mean_zero():
     energy, x = make_energy(), make_points()
     generator = torch.Generator().manual_seed(0)
-    draws = [SlicedScoreMatching().loss(energy, x, {}, generator)[0].item() for _ in range(2000)]
+    draws = [
+        SlicedScoreMatching().loss(energy, Batch(x), {}, generator)[0].item() for _ in range(2000)
+    ]
     error = np.std(draws) / math.sqrt(len(draws))
     assert error > 0
     assert np.mean(draws) == pytest.approx(exact_loss(energy, x).item(), abs=4 * error)
-    many = SlicedScoreMatching(2000).loss(energy, x, {}, generator)[0].item()
+    many = SlicedScoreMatching(2000).loss(energy, Batch(x), {}, generator)[0].item()
     assert many == pytest.approx(exact_loss(energy, x).item(), abs=4 * error)
 
 
@@ -148,7 +150,7 @@ def test_denoising_learns_the_smoothed_density():
     objective = DenoisingScoreMatching(noise_scale)
 
     def loss():
-        return objective.loss(energy, x, {}, torch.Generator().manual_seed(0))[0]
+        return objective.loss(energy, Batch(x), {}, torch.Generator().manual_seed(0))[0]
 
     minimise(loss, energy.parameters())
     smoothed = np.cov(x.numpy().T, ddof=0) + noise_scale**2 * np.eye(3)
@@ -161,7 +163,7 @@ def test_denoising_tends_to_score_matching():
     x, energy = correlated_rows(200_000, seed=1), Quadratic(3)
     small = DenoisingScoreMatching(0.05)
     generator = torch.Generator().manual_seed(0)
-    loss = small.loss(energy, x, {}, generator)[0]
+    loss = small.loss(energy, Batch(x), {}, generator)[0]
     (found,) = torch.autograd.grad(loss, [energy.precision])
     (exact,) = torch.autograd.grad(exact_loss(energy, x), [energy.precision])
     np.testing.assert_allclose(found, exact, atol=0.2)

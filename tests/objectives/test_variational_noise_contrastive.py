@@ -14,6 +14,7 @@ from sklebm import BernoulliRBM, DeepEnergyModel
 from sklebm.energies.deep import DeepEnergy
 from sklebm.energies.reference import ReferenceGaussian
 from sklebm.objectives import (
+    Batch,
     NoiseContrastive,
     ReferenceNoiseContrastive,
     VariationalNoiseContrastive,
@@ -105,7 +106,7 @@ def test_losses_and_mean_gradients_are_those_of_the_plain_objective(name, inner_
     parameters = [p for p in energy.parameters() if p.requires_grad]
 
     def run(objective, seed):
-        loss, _ = objective.loss(energy, x, state, generator(seed))
+        loss, _ = objective.loss(energy, Batch(x), state, generator(seed))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         flat = [torch.zeros(1) if g is None else g.flatten() for g in gradients]
         return float(loss.detach()), torch.cat(flat)

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklebm import GaussianRBM
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.energies.gradients import dense
-from sklebm.objectives import MaximumLikelihood
+from sklebm.objectives import Batch, MaximumLikelihood
 from sklebm.training.gaussian_centring import GaussianCentring
 from sklebm.training.loop import EnergyTraining, run_batches
 from tests.machines import make_gaussian_machine
@@ -88,7 +88,7 @@ class Loss(torch.nn.Module):
         self.energy, self.rows = energy, rows
 
     def forward(self):
-        return MaximumLikelihood().loss(self.energy, self.rows, {}, None)[0]
+        return MaximumLikelihood().loss(self.energy, Batch(self.rows), {}, None)[0]
 
 
 @pytest.mark.parametrize("shared", [False, True])

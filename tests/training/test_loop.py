@@ -74,7 +74,7 @@ def test_single_rows_are_dense_tensors():
 def test_forward_is_the_loss_and_advances_the_chains():
     training = make_training()
     before = training.objective_state["hidden"]
-    loss = training(torch.ones(5, 4))
+    loss = training(Batch(torch.ones(5, 4)))
     assert loss.ndim == 0
     assert loss.requires_grad
     assert training.objective_state["hidden"] is not before
@@ -83,7 +83,7 @@ def test_forward_is_the_loss_and_advances_the_chains():
 def test_the_loop_calls_the_module_once_per_batch():
     """Distributed wrappers hook into the call of the module: a loss made elsewhere escapes them."""
     training, seen = make_training(), []
-    training.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    training.register_forward_hook(lambda module, args, output: seen.append((args[0].x, output)))
     optimizer = torch.optim.SGD(training.parameters(), lr=0.1)
     total, n_rows = run_batches(training, optimizer, batches(torch.rand(23, 4)), 5)
     assert [len(x) for x, _ in seen] == [5, 5, 5, 5, 3]
@@ -161,7 +161,7 @@ def test_one_step_of_gradient_descent_is_the_equation():
     rows = torch.tensor(exact_rows(make_machine(4, 3, seed=1), 50))
     training = make_training(machine, MaximumLikelihood())
     tensors = list(training.parameters())
-    gradients = torch.autograd.grad(training(rows), tensors)
+    gradients = torch.autograd.grad(training(Batch(rows)), tensors)
     truth = [p.detach() - 0.3 * g for p, g in zip(tensors, gradients, strict=True)]
     run_batches(training, torch.optim.SGD(tensors, lr=0.3), [rows], 50)
     for parameter, expected in zip(tensors, truth, strict=True):

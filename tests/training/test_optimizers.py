@@ -9,7 +9,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklebm import BernoulliRBM
-from sklebm.objectives import MaximumLikelihood, PersistentContrastiveDivergence
+from sklebm.objectives import Batch, MaximumLikelihood, PersistentContrastiveDivergence
 from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.state import export_state, import_optimizer
 from tests.machines import balanced_machine, exact_rows, make_machine
@@ -108,7 +108,7 @@ def test_momentum_survives_between_chunks():
         torch.tensor(model.training_state_[f"optimizer.{i}.momentum_buffer"]) for i in range(3)
     ]
     for x in torch.tensor(ROWS, dtype=torch.float32).split(20):
-        loss, _ = MaximumLikelihood().loss(energy, x, {}, torch.Generator())
+        loss, _ = MaximumLikelihood().loss(energy, Batch(x), {}, torch.Generator())
         gradients = torch.autograd.grad(loss, tensors)
         with torch.no_grad():
             for p, v, g in zip(tensors, velocities, gradients, strict=True):
