@@ -28,7 +28,7 @@ from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 
 from sklebm import EnergyKMeans
-from sklebm._rows import row_slices
+from sklebm._shell.rows import row_slices
 from sklebm.inference.compacted_lloyd import CompactedLloyd
 from sklebm.inference.lloyd import Lloyd, lloyd_steps
 

@@ -30,19 +30,19 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._pickling import VersionedPickle
-from sklebm._private import StrOptions, fit_context
-from sklebm._progress import Progress
-from sklebm._ranks import joined_ranks
-from sklebm._rows import Rows, advice_on_memory, open_rows, resolve_device
-from sklebm._state import (
+from sklebm._shell.pickling import VersionedPickle
+from sklebm._shell.private import StrOptions, fit_context
+from sklebm._shell.progress import Progress
+from sklebm._shell.ranks import joined_ranks
+from sklebm._shell.rows import Rows, advice_on_memory, open_rows, resolve_device
+from sklebm._shell.state import (
     Spec,
     check_attributes,
     check_input_names,
     first_broken,
     fitted_attributes,
 )
-from sklebm._tables import is_dask, map_blocks
+from sklebm._shell.tables import is_dask, map_blocks
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")

@@ -18,9 +18,9 @@ import sklearn
 import torch
 
 import sklebm
-from sklebm._encoding import Decoder, Encoder, registered
-from sklebm._ranks import is_first_rank
-from sklebm._tensor_file import SUFFIX, digest, read_file, replace_file, to_bytes
+from sklebm._shell.encoding import Decoder, Encoder, registered
+from sklebm._shell.ranks import is_first_rank
+from sklebm._shell.tensor_file import SUFFIX, digest, read_file, replace_file, to_bytes
 
 __all__ = ["load", "save"]
 

@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 import sklebm
 from sklebm import EnergyKMeans, EnergyOutlierDetector, PCAWhitener
-from sklebm._encoding import Decoder, Encoder
-from sklebm._tensor_file import canonical, to_bytes
+from sklebm._shell.encoding import Decoder, Encoder
+from sklebm._shell.tensor_file import canonical, to_bytes
 from tests.registry import (
     NAMES,
     fitted_state,

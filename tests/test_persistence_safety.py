@@ -21,8 +21,8 @@ from sklebm import (
     EnergyOutlierDetector,
     PCAWhitener,
 )
-from sklebm._encoding import Encoder
-from sklebm._tensor_file import read_file, to_bytes
+from sklebm._shell.encoding import Encoder
+from sklebm._shell.tensor_file import read_file, to_bytes
 from sklebm.objectives import PersistentContrastiveDivergence
 from tests.registry import make_rows
 from tests.sampling import FULL

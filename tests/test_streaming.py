@@ -5,8 +5,8 @@ import pytest
 import sklearn
 import torch
 
-import sklebm._rows
-from sklebm._rows import chunk_size
+import sklebm._shell.rows
+from sklebm._shell.rows import chunk_size
 from tests.registry import NAMES, make, make_rows, make_variants, row_methods
 
 every = pytest.mark.parametrize("name", NAMES)
@@ -41,9 +41,9 @@ class FailsOnce:
     def __init__(self, monkeypatch, error, *, at_chunk=None, larger_than=None):
         self.error, self.at_chunk, self.larger_than = error, at_chunk, larger_than
         self.n_calls = 0
-        original = sklebm._rows.Rows.__getitem__
+        original = sklebm._shell.rows.Rows.__getitem__
         monkeypatch.setattr(
-            sklebm._rows.Rows, "__getitem__", lambda rows, index: self(original, rows, index)
+            sklebm._shell.rows.Rows, "__getitem__", lambda rows, index: self(original, rows, index)
         )
 
     def __call__(self, original, rows, index):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklebm._rows import Rows
+from sklebm._shell.rows import Rows
 
 # Of a block's sum from 0 or 1; probabilities in single precision are closer.
 _TOLERANCE = 1e-3

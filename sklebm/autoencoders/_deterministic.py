@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from sklebm._private import StrOptions
+from sklebm._shell.private import StrOptions
 from sklebm.autoencoders._estimator import AutoencoderEstimator, sigmoid_bias
 from sklebm.energies.networks import ACTIVATIONS
 from sklebm.energies.reconstruction import ReconstructionEnergy

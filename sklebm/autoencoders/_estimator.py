@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklebm._private import Interval, StrOptions
-from sklebm._progress import Progress
-from sklebm._random import purpose_seed
-from sklebm._rows import Rows, row_slices
-from sklebm._state import Array, Record, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import purpose_seed
+from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.state import Array, Record, Spec
 from sklebm.energies.networks import (
     ACTIVATIONS,
     initialize,
@@ -26,6 +26,7 @@ from sklebm.energies.networks import (
     set_input_bias,
     set_output_bias,
 )
+from sklebm.gradient import GradientEstimator
 from sklebm.training.architecture import (
     build_user_module,
     check_arrays,
@@ -38,7 +39,6 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
-from sklebm.training.gradient_estimator import GradientEstimator
 
 #: Rows that the diagnosis after training looks at, at most.
 _MAX_DIAGNOSED = 2_000

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._private import Interval, StrOptions
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import Rows, resolve_device, row_slices
-from sklebm._value_range import apply_value_range
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows, resolve_device, row_slices
+from sklebm._shell.value_range import apply_value_range
 from sklebm.autoencoders._categories import block_sizes, check_one_hot
 from sklebm.autoencoders._estimator import AutoencoderEstimator, count, sigmoid_bias
 from sklebm.energies.likelihoods import (

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._private import Interval, StrOptions
-from sklebm._random import RandomState
-from sklebm._state import Scalar, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
+from sklebm._shell.state import Scalar, Spec
 from sklebm.autoencoders._deterministic import DeterministicAutoencoder
 from sklebm.objectives import Objective
 from sklebm.objectives.denoising import DenoisingError

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from sklebm._private import Interval
-from sklebm._random import RandomState
-from sklebm._rows import Rows
+from sklebm._shell.private import Interval
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
 from sklebm.autoencoders._deterministic import DeterministicAutoencoder
 from sklebm.autoencoders._estimator import row_shape
 from sklebm.energies.masked import MaskedReconstructionEnergy, patch_numbers

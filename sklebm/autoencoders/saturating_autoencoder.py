@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from sklebm._private import Interval, StrOptions
-from sklebm._random import RandomState
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
 from sklebm.autoencoders._deterministic import DeterministicAutoencoder
 from sklebm.objectives import Objective
 from sklebm.objectives.penalties import (

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from sklebm._private import StrOptions
-from sklebm._random import make_generator
-from sklebm._rows import Rows
-from sklebm._value_range import apply_value_range
+from sklebm._shell.private import StrOptions
+from sklebm._shell.random import make_generator
+from sklebm._shell.rows import Rows
+from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann._estimator import BoltzmannEstimator
 from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from sklebm._private import Interval, StrOptions
-from sklebm._rows import Rows
-from sklebm._state import Array, Scalar, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.boltzmann._partition import METHODS, no_partition
 from sklebm.boltzmann._sampling import SamplingEstimator
 from sklebm.energies import BilinearEnergy

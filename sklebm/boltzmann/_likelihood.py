@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._random import RandomState, draw_seed
-from sklebm._rows import resolve_device
+from sklebm._shell.random import RandomState, draw_seed
+from sklebm._shell.rows import resolve_device
 from sklebm.boltzmann._partition import (
     METHODS,
     Effort,
@@ -17,8 +17,8 @@ from sklebm.boltzmann._partition import (
     compute_partition,
     no_partition,
 )
+from sklebm.gradient import GradientEstimator
 from sklebm.training.diagnosis import warn_of_collapsed_chains
-from sklebm.training.gradient_estimator import GradientEstimator
 
 
 class LikelihoodEstimator(GradientEstimator):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from sklebm._random import make_generator
+from sklebm._shell.random import make_generator
 from sklebm.inference import ais, bridge, enumeration
 from sklebm.inference.ais import PartitionEstimate
 from sklebm.inference.tempered_path import TemperedPath

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import resolve_device, row_slices
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import resolve_device, row_slices
 from sklebm.boltzmann._likelihood import LikelihoodEstimator
 from sklebm.energies import BilinearEnergy
 from sklebm.inference import gibbs

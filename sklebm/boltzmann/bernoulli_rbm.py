@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from sklebm._random import RandomState
-from sklebm._rows import Rows
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
 from sklebm.boltzmann._binary import BinaryVisible
 from sklebm.energies import Bernoulli, BilinearEnergy
 from sklebm.inference.ais import base_rate_bias

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn import functional
 
-from sklebm._private import Interval, StrOptions
-from sklebm._random import RandomState
-from sklebm._rows import Rows
-from sklebm._state import Array, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann._estimator import BoltzmannEstimator, copied
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.objectives import Batch, Objective, ScoreMatching

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 
-from sklebm._rows import Rows
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding._penalty import recall_penalty
 from sklebm.energies import GroupL2, Penalty, SparseCodingEnergy

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._ranks import ALONE, Ranks
+from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.inference.atom_update import update_atoms
 from sklebm.inference.sparse import solve_codes

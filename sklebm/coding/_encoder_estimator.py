@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sklebm._rows import Rows
-from sklebm._state import Record, Spec
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Record, Spec
 from sklebm.coding._coding_estimator import CodingEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty
 from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy
+from sklebm.gradient import GradientEstimator
 from sklebm.training.architecture import (
     check_arrays,
     check_record,
@@ -20,7 +21,6 @@ from sklebm.training.architecture import (
     export_weights,
     import_weights,
 )
-from sklebm.training.gradient_estimator import GradientEstimator
 
 
 class EncoderEstimator(CodingEstimator, GradientEstimator):

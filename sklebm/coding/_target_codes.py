@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._rows import Rows
+from sklebm._shell.rows import Rows
 from sklebm.energies import L1
 from sklebm.inference.sparse import solve_codes
 

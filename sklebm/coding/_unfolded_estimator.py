@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._rows import Rows
+from sklebm._shell.rows import Rows
 from sklebm.coding._coding_estimator import given_dictionary, warn_if_codes_vanish
 from sklebm.coding._encoder_estimator import EncoderEstimator
 from sklebm.coding._target_codes import CodedRows, fitted_dictionary, given_codes, solver_codes

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 
-from sklebm._private import Interval, StrOptions, fit_context
-from sklebm._random import RandomState
+from sklebm._shell.private import Interval, StrOptions, fit_context
+from sklebm._shell.random import RandomState
 from sklebm.coding._unfolded_estimator import UnfoldedEstimator
-from sklebm.training.gradient_estimator import GradientEstimator
+from sklebm.gradient import GradientEstimator
 from sklebm.training.schedules import Schedule
 
 

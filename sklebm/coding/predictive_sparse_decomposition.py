@@ -8,18 +8,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sklebm._private import Interval, StrOptions
-from sklebm._random import RandomState
-from sklebm._rows import Rows
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
 from sklebm.coding._dictionary import initial_atoms
 from sklebm.coding._encoder_estimator import EncoderEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.energies import NonNegativeL1, Penalty, PredictiveSparseCodingEnergy, TopK
 from sklebm.energies.penalties import PENALTIES
+from sklebm.gradient import GradientEstimator
 from sklebm.inference.linear_tanh import LinearTanhEncoder
 from sklebm.inference.unfolded import Unfolding
 from sklebm.objectives import Batch, PredictiveDecomposition
-from sklebm.training.gradient_estimator import GradientEstimator
 from sklebm.training.schedules import Schedule
 
 # What an encoder with a soft threshold cannot make: signs that never change, a number of non-zeros.

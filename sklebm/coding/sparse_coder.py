@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from sklebm._private import Interval, StrOptions
-from sklebm._progress import Progress
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._ranks import ALONE, Ranks
-from sklebm._rows import Rows
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.ranks import ALONE, Ranks
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding._coding_estimator import (
     CodingEstimator,

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import ive, logsumexp
 from sklearn.utils import check_random_state
 
-from sklebm._random import RandomState, draw_seed
+from sklebm._shell.random import RandomState, draw_seed
 
 
 @dataclass(frozen=True)

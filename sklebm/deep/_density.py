@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import resolve_device, row_slices
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import resolve_device, row_slices
 from sklebm.deep._estimator import DeepEnergyEstimator
 from sklebm.inference import annealing
 from sklebm.inference.chains import run

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklebm._private import Interval, StrOptions
-from sklebm._random import make_generator, purpose_seed
-from sklebm._rows import Rows, row_slices
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import make_generator, purpose_seed
+from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.energies.deep import DeepEnergy
 from sklebm.energies.networks import make_encoder, n_activations
 from sklebm.energies.reference import ReferenceGaussian
+from sklebm.gradient import GradientEstimator
 from sklebm.objectives import (
     Batch,
     ConditionalNoiseContrastive,
@@ -43,7 +44,6 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
-from sklebm.training.gradient_estimator import GradientEstimator
 from sklebm.training.loop import EnergyTraining
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from sklebm._random import RandomState
+from sklebm._shell.random import RandomState
 from sklebm.deep._density import DeepDensity
 from sklebm.objectives import Objective
 from sklebm.training.schedules import Schedule

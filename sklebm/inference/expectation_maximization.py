@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklebm._ranks import ALONE, Ranks
+from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType, row_moments
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklebm._ranks import ALONE, Ranks
+from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies import PrototypeEnergy
 
 Slices = Sequence[slice]

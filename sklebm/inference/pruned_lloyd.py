@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklebm._ranks import ALONE, Ranks
+from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies.prototypes import overflow
 from sklebm.inference.compacted_lloyd import CompactedLloyd
 from sklebm.inference.lloyd import Fit, Lloyd, Search, Slices, group_centers, relocate

@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from sklebm._rows import Rows
+from sklebm._shell.rows import Rows
 from sklebm.energies import PrecisionEnergy
 from sklebm.linear._contrastive import noise_contrastive
 from sklebm.linear._moments import Moments

@@ -14,8 +14,8 @@ import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
-from sklebm._ranks import Ranks
-from sklebm._rows import Rows, chunk_size
+from sklebm._shell.ranks import Ranks
+from sklebm._shell.rows import Rows, chunk_size
 
 # A chunk of this size is still in the caches when its product is formed, and long enough for it.
 _CHUNK_FLOATS = 800_000

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._state import Array, Scalar, Spec
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrecisionEnergy
 

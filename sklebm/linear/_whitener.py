@@ -11,10 +11,10 @@ import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.utils.metaestimators import available_if
 
-from sklebm._private import Interval, StrOptions, fit_context
-from sklebm._progress import Progress
-from sklebm._rows import Rows
-from sklebm._state import Array, Scalar, Spec
+from sklebm._shell.private import Interval, StrOptions, fit_context
+from sklebm._shell.progress import Progress
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
 from sklebm.linear._moments import Moments, covariance_of, empty_moments, stream_moments

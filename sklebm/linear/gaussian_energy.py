@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from sklearn.utils.metaestimators import available_if
 
-from sklebm._private import Interval, StrOptions, fit_context
-from sklebm._progress import Progress
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import Rows
+from sklebm._shell.private import Interval, StrOptions, fit_context
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows
 from sklebm.base import EnergyEstimator
 from sklebm.linear._gaussian_fit import Settings, fit_rows, fit_sums
 from sklebm.linear._moments import Moments, empty_moments, stream_moments

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._rows import Rows, resolve_device
-from sklebm._state import Array, Flag, Record, Scalar, Spec
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows, resolve_device
+from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
-from sklebm._ranks import Ranks
+from sklebm._shell.ranks import Ranks
 from sklebm.energies import GaussianMixture, PrototypeEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.inference.expectation_maximization import (

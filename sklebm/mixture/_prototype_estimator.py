@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from sklearn.utils.metaestimators import available_if
 
-from sklebm._ranks import Ranks
-from sklebm._state import Array, Scalar, Spec
+from sklebm._shell.ranks import Ranks
+from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrototypeEnergy
 from sklebm.inference.lloyd import Search

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sklebm._private import Interval, StrOptions, check_sample_weight, fit_context
-from sklebm._progress import Progress
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._ranks import Ranks
-from sklebm._rows import Rows
+from sklebm._shell.private import Interval, StrOptions, check_sample_weight, fit_context
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.ranks import Ranks
+from sklebm._shell.rows import Rows
 from sklebm.base import EnergyEstimator
 from sklebm.energies import GaussianMixture
 from sklebm.energies.gaussian_mixture import CovarianceType

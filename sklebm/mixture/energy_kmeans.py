@@ -13,11 +13,11 @@ from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
-from sklebm._private import Interval, StrOptions, check_sample_weight, fit_context
-from sklebm._progress import Progress
-from sklebm._random import RandomState, draw_seed, make_generator
-from sklebm._ranks import ALONE, Ranks
-from sklebm._rows import Rows, row_slices
+from sklebm._shell.private import Interval, StrOptions, check_sample_weight, fit_context
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.ranks import ALONE, Ranks
+from sklebm._shell.rows import Rows, row_slices
 from sklebm.base import EnergyEstimator
 from sklebm.inference.lloyd import Lloyd, inertia, lloyd_steps, online_pass
 from sklebm.inference.mini_batch_lloyd import RandomBatches, mini_batch_steps

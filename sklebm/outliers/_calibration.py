@@ -13,8 +13,8 @@ from sklearn.base import OutlierMixin
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from sklebm._arrays import to_numpy
-from sklebm._random import draw_seed
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.random import draw_seed
 from sklebm.outliers._conformal import (
     benjamini_hochberg,
     calibration_size,

@@ -11,8 +11,8 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
-from sklebm._pickling import VersionedPickle
-from sklebm._private import BaseComposition
+from sklebm._shell.pickling import VersionedPickle
+from sklebm._shell.private import BaseComposition
 from sklebm.base import EnergyEstimator
 
 

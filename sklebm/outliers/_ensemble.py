@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from sklebm._arrays import to_numpy
-from sklebm._rows import Rows, open_rows, resolve_device, row_slices
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.rows import Rows, open_rows, resolve_device, row_slices
 from sklebm.outliers._composition import MemberComposition
 from sklebm.outliers._default import (
     apply_scale,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklebm._private import InvalidParameterError
+from sklebm._shell.private import InvalidParameterError
 
 _METHODS = ("logits", "decision_function", "predict_joint_log_proba")
 _CRITERIA = (torch.nn.CrossEntropyLoss, torch.nn.BCEWithLogitsLoss)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from sklebm._arrays import to_numpy
-from sklebm._private import InvalidParameterError
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.private import InvalidParameterError
 
 _EXAMPLES = (
     "EnergyKMeans, PCAWhitener, GaussianMixture, IsolationForest, or a Pipeline that ends so"

@@ -10,10 +10,16 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._arrays import to_numpy
-from sklebm._private import HasMethods, StrOptions, fit_context
-from sklebm._rows import Rows, open_rows, resolve_device
-from sklebm._state import Estimators, Spec, check_attributes, check_input_names, fitted_attributes
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.private import HasMethods, StrOptions, fit_context
+from sklebm._shell.rows import Rows, open_rows, resolve_device
+from sklebm._shell.state import (
+    Estimators,
+    Spec,
+    check_attributes,
+    check_input_names,
+    fitted_attributes,
+)
 from sklebm.linear import PCAWhitener
 from sklebm.outliers._composition import MemberComposition
 from sklebm.outliers._members import checked_scores, require_scores

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._private import HasMethods, Interval, StrOptions, fit_context
-from sklebm._state import (
+from sklebm._shell.private import HasMethods, Interval, StrOptions, fit_context
+from sklebm._shell.state import (
     Array,
     Estimators,
     Scalar,

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from sklebm._private import Interval, StrOptions
-from sklebm._state import Array, Record, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.state import Array, Record, Spec
 from sklebm.outliers._complexity import COMPRESSORS, code_lengths, quantise
 from sklebm.outliers._scorer import NumericScorer
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import clone
 
-from sklebm._private import HasMethods, Interval
-from sklebm._random import draw_seed
+from sklebm._shell.private import HasMethods, Interval
+from sklebm._shell.random import draw_seed
 from sklebm.outliers._members import require_scores
 from sklebm.outliers._scorer import NumericScorer
 

@@ -11,8 +11,8 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 import sklebm
-from sklebm._private import Interval, InvalidParameterError
-from sklebm._state import Scalar, Spec
+from sklebm._shell.private import Interval, InvalidParameterError
+from sklebm._shell.state import Scalar, Spec
 from sklebm.outliers._members import require_scores
 from sklebm.outliers._scorer import EnergyScorer
 

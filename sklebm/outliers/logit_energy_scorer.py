@@ -11,8 +11,8 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._private import Interval
-from sklebm._state import Scalar, Spec
+from sklebm._shell.private import Interval
+from sklebm._shell.state import Scalar, Spec
 from sklebm.outliers._logits import logits, require_logits
 from sklebm.outliers._members import checked_vector, require_instance
 from sklebm.outliers._scorer import EnergyScorer

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._arrays import to_numpy
-from sklebm._private import Interval
-from sklebm._state import Scalar, Spec
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.private import Interval
+from sklebm._shell.state import Scalar, Spec
 from sklebm.outliers._calibration import split_rows, take_rows
 from sklebm.outliers._members import checked_scores
 from sklebm.outliers._scorer import EnergyScorer

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._arrays import to_numpy
+from sklebm._shell.arrays import to_numpy
 from sklebm.plotting._canvas import COLOURS, new_axes
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._arrays import to_numpy
+from sklebm._shell.arrays import to_numpy
 from sklebm.plotting._canvas import new_axes
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._arrays import to_numpy
+from sklebm._shell.arrays import to_numpy
 from sklebm.plotting._tiles import check_image_shape, draw_table, near_square
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._arrays import to_numpy
+from sklebm._shell.arrays import to_numpy
 from sklebm.plotting._tiles import check_image_shape, draw_table
 
 

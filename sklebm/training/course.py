@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sklebm._progress import Progress
-from sklebm._random import make_generator
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import make_generator
 from sklebm.objectives import Objective
 from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches
 from sklebm.training.rank_batches import RankBatches
@@ -19,7 +19,7 @@ from sklebm.training.ranks import average_buffers, rank_seed
 from sklebm.training.state import export_state, import_optimizer
 
 if TYPE_CHECKING:
-    from sklebm.training.gradient_estimator import GradientEstimator
+    from sklebm.gradient import GradientEstimator
 
 
 #: What skorch calls it, and what to use instead.

@@ -9,7 +9,7 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from sklebm._ranks import ALONE, Ranks
+from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies.gradients import descend
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.base import ObjectiveState

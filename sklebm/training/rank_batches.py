@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sklebm._ranks import Ranks
+from sklebm._shell.ranks import Ranks
 from sklebm.training.loop import RowDataset, TensorBatches
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklebm._random import purpose_seed
-from sklebm._ranks import Ranks
+from sklebm._shell.random import purpose_seed
+from sklebm._shell.ranks import Ranks
 
 
 def rank_seed(seed: int, ranks: Ranks) -> int:

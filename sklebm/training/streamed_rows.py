@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._rows import Rows, chunk_size
+from sklebm._shell.rows import Rows, chunk_size
 
 # Rows that stand together in the file are shuffled with those of so many other places.
 _BLOCKS_PER_POOL = 16

@@ -6,7 +6,7 @@ import pytest
 
 from tests.subprocesses import ROOT
 
-GRADIENTS, BAD = "training/test_gradient_estimator.py", "test_bad_parameters.py"
+GRADIENTS, BAD = "test_gradient.py", "test_bad_parameters.py"
 TEMPERING = "inference/test_parallel_tempering.py"
 TRAINING, AROUND = "faults/test_training.py", "faults/test_surroundings.py"
 RANKS = "faults/test_ranks.py"

@@ -16,8 +16,8 @@ import pytest
 
 import sklebm
 from sklebm import BernoulliRBM, EnergyKMeans, EnergyOutlierDetector, PCAWhitener
-from sklebm._state import first_broken
-from sklebm._tensor_file import read_file, to_bytes
+from sklebm._shell.state import first_broken
+from sklebm._shell.tensor_file import read_file, to_bytes
 from tests.registry import fitted_state, freeze, make_rows
 from tests.sampling import FULL
 

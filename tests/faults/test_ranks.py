@@ -127,7 +127,7 @@ def count_rows(rank, cut):
     """Rows of every step of one pass, on this rank and on all."""
     import torch
 
-    from sklebm._ranks import joined_ranks
+    from sklebm._shell.ranks import joined_ranks
     from sklebm.training.loop import RowDataset
     from sklebm.training.rank_batches import RankBatches
 

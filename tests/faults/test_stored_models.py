@@ -18,7 +18,7 @@ import pytest
 
 import sklebm
 from sklebm import BernoulliRBM, EnergyKMeans, EnergyOutlierDetector, PCAWhitener, persistence
-from sklebm._tensor_file import read_file, to_bytes
+from sklebm._shell.tensor_file import read_file, to_bytes
 from sklebm.objectives import PersistentContrastiveDivergence
 from tests.registry import make_rows
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import sklebm._rows
+import sklebm._shell.rows
 import sklebm.deep._density
 from sklebm import BernoulliRBM, DeepEnergyModel, EnergyOutlierDetector
 from sklebm.datasets import Rings
@@ -252,8 +252,8 @@ def test_a_fit_that_runs_out_of_memory_says_what_to_do(name, was_fitted, monkeyp
     def no_memory(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(sklebm._rows.Rows, "__getitem__", no_memory)
-    monkeypatch.setattr(sklebm._rows.Rows, "to_numpy", no_memory)
+    monkeypatch.setattr(sklebm._shell.rows.Rows, "__getitem__", no_memory)
+    monkeypatch.setattr(sklebm._shell.rows.Rows, "to_numpy", no_memory)
     with pytest.raises((MemoryError, torch.OutOfMemoryError)) as caught:
         model.fit(make_rows())
     if not hasattr(model, "named_estimators_") and hasattr(model, "device"):

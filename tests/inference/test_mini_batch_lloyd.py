@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from sklebm import EnergyKMeans
-from sklebm._rows import row_slices
+from sklebm._shell.rows import row_slices
 from sklebm.inference.lloyd import lloyd_step
 from sklebm.inference.mini_batch_lloyd import RandomBatches, mini_batch_steps
 

@@ -8,8 +8,8 @@ import sklearn
 import torch
 
 import sklebm
-from sklebm._rows import Rows
-from sklebm._tables import DaskTable, LazyTable, MappedTable, read_table
+from sklebm._shell.rows import Rows
+from sklebm._shell.tables import DaskTable, LazyTable, MappedTable, read_table
 from sklebm.training.loop import RowDataset
 from sklebm.training.streamed_rows import StreamedRows
 from tests.registry import (

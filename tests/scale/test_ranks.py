@@ -130,7 +130,7 @@ def test_chunks_of_every_rank_are_one_fit(world):
 
 def fit_and_compare(rank, name, settings, parts=(ROWS[:CUT], ROWS[CUT:]), *, agreed=True):
     """What the ranks have in common as bytes, chains, and the scores of rows held out."""
-    from sklebm._ranks import Ranks
+    from sklebm._shell.ranks import Ranks
 
     original = Ranks.agreed
     if not agreed:  # each rank keeps the numbers that it trained

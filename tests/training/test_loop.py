@@ -7,6 +7,7 @@ import torch
 
 from sklebm import BernoulliRBM
 from sklebm.objectives import (
+    Batch,
     ContrastiveDivergence,
     MaximumLikelihood,
     PersistentContrastiveDivergence,

@@ -19,9 +19,9 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sklebm._private import get_chunk_n_rows
-from sklebm._ranks import ALONE
-from sklebm._tables import LazyTable, read_table
+from sklebm._shell.private import get_chunk_n_rows
+from sklebm._shell.ranks import ALONE
+from sklebm._shell.tables import LazyTable, read_table
 
 # Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
 # busy. Other devices have no such caches, and small chunks leave them waiting for the next launch.

@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 from sklebm import BernoulliRBM
-from sklebm._random import draw_seed, make_generator
+from sklebm._shell.random import draw_seed, make_generator
 from sklebm.objectives import PersistentContrastiveDivergence
 from tests.machines import balanced_machine, exact_rows
 from tests.registry import fitted_state, freeze

@@ -20,7 +20,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 import sklebm
-from sklebm._state import fitted_attributes
+from sklebm._shell.state import fitted_attributes
 
 #: dtypes of the tensors; the file format has no others that NumPy has too.
 DTYPES = {

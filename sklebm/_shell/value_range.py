@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from sklebm._rows import Rows
+from sklebm._shell.rows import Rows
 
 
 def apply_value_range(

@@ -17,11 +17,11 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from sklebm._private import Interval, StrOptions
-from sklebm._progress import Progress
-from sklebm._random import draw_seed, make_generator
-from sklebm._rows import Rows
-from sklebm._state import Array, Record, Scalar, Spec
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import draw_seed, make_generator
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Objective
 from sklebm.training.course import Course, guard_loss, overflow_is_divergence

@@ -12,7 +12,7 @@ from functools import cache
 from inspect import signature
 from typing import Any
 
-from sklebm._ranks import ALONE, Ranks
+from sklebm._shell.ranks import ALONE, Ranks
 
 State = Mapping[str, Any]
 Report = Callable[[], Mapping[str, float]]

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from sklebm._encoding import DTYPES
+from sklebm._shell.encoding import DTYPES
 
 SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20
