@@ -136,7 +136,7 @@ def test_no_setting_of_the_optimiser_is_passed_by(setting):
     optimizer = torch.optim.SGD(twin.parameters(), **settings)
     for x in batches(rows):
         optimizer.zero_grad()
-        twin(x).backward()
+        twin(Batch(x)).backward()
         optimizer.step()
     for ours, theirs in zip(training.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
