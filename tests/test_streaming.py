@@ -109,7 +109,9 @@ def test_a_row_without_an_answer_is_named_by_its_place_in_x(place):
     for memory in (0.05, 1024):
         with (
             sklearn.config_context(working_memory=memory),
-            pytest.raises(FloatingPointError, match=rf"for row {place} \(largest \|X\| there: 1e\+200"),
+            pytest.raises(
+                FloatingPointError, match=rf"for row {place} \(largest \|X\| there: 1e\+200"
+            ),
         ):
             model.score_samples(X)
 

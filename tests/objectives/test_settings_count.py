@@ -76,9 +76,7 @@ def test_jumps_are_proposed_to_fewer_chains_the_more_features(n_features, jump, 
     objective = SampledPersistentContrastiveDivergence(Langevin(1e-9), jump=jump)
     state = objective.init_state(energy, n_chains, torch.Generator().manual_seed(0))
     before = state["position"]
-    _, state = objective.loss(
-        energy, Batch(before[:5]), state, torch.Generator().manual_seed(1)
-    )
+    _, state = objective.loss(energy, Batch(before[:5]), state, torch.Generator().manual_seed(1))
     jumped = (state["position"] - before).norm(dim=1) > 1e-3
     assert int(jumped.sum()) == round(share * n_chains)
 
@@ -88,7 +86,9 @@ def test_denoising_learns_the_density_of_rows_plus_noise_of_that_scale(scale):
     """The best quadratic F has the inverse of (covariance + s^2) as its matrix."""
     n_rows = 40_000
     deviations = torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE)
-    x = deviations * torch.randn(n_rows, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    x = deviations * torch.randn(
+        n_rows, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)
+    )
     energy, objective = Quadratic(3), DenoisingScoreMatching(scale)
     truth = 1.0 / (deviations.square() + scale**2)
     slopes = []
