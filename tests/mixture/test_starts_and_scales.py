@@ -1,4 +1,4 @@
-"""Restarts that differ, tolerances without units, counts of centres that moved: k-means, mixture."""
+"""K-means and mixture: restarts differ, tolerances have no units, moved centres start again."""
 
 import math
 
