@@ -185,22 +185,27 @@ def commands(path: Path) -> list[list[str]]:
     """Arguments of pytest for the tests that have to do with a file, the closest first."""
     import sklebm
 
-    part = path.relative_to(ROOT / "sklebm").with_suffix("").parts[0]
+    parts = path.relative_to(ROOT / "sklebm").with_suffix("").parts
+    part = parts[0]
     names = {
         node.name
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
     }
-    words = re.compile(rf"\b({'|'.join(sorted({path.stem.strip('_'), *names}))})\b")
+    dotted = re.escape(".".join(("sklebm", *parts)))
+    words = re.compile(rf"\b({'|'.join([dotted, *sorted(names)])})\b")
     tests = sorted((ROOT / "tests").rglob("test_*.py"))
     naming = [t for t in tests if words.search(t.read_text(encoding="utf-8"))]
     own = [t for t in tests if part in t.parts or t.stem.startswith(f"test_{part.strip('_')}")]
-    own.sort(key=lambda test: test not in naming)
     shared = {ROOT / name for name in CONTRACT}
-    beside = [t for t in naming if t not in own and t not in shared][:8]
-    found = [[str(t.relative_to(ROOT)) for t in group] for group in (own, beside) if group]
+    groups = (
+        [t for t in own if t in naming],
+        [t for t in naming if t not in own and t not in shared][:8],
+        [t for t in own if t not in naming],
+    )
+    found = [[str(t.relative_to(ROOT)) for t in group] for group in groups if group]
     family = [n for n, home in sklebm.ESTIMATORS.items() if home == f"sklebm.{part}"]
-    if family or not found:
+    if family or not own:
         chosen = [n for n in family if n in names] or family or ["BernoulliRBM", "EnergyKMeans"]
         found.append([*CONTRACT, "-k", " or ".join(chosen)])
     return found
