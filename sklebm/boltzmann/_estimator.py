@@ -126,7 +126,8 @@ class BoltzmannEstimator(SamplingEstimator):
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
         # Annealing and chains start from the means that the visible biases stand for.
-        visible = self._rebuild({k: torch.as_tensor(v) for k, v in given.items()}).visible
+        held = {name: torch.as_tensor(value) for name, value in given.items()}
+        visible = self._rebuild(held).visible
         means = visible.mean(visible.bias.detach()).double().numpy()
         return {**super()._untrained_state(given), "feature_means_": means}
 
