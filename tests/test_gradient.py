@@ -120,19 +120,34 @@ def test_a_loss_that_cannot_be_compared_needs_validation():
 
 
 def test_held_out_rows_are_not_trained_on():
-    """Rows of all ones hidden in zeros: whichever are held out do not move the base rate."""
-    rows = np.zeros((40, 3))
-    rows[::2] = 1.0
+    """Forty different rows: the same twelve are left out of every pass, and scored after each."""
+    rows = np.array([[number >> bit & 1 for bit in range(6)] for number in range(40)], float)
     seen = []
 
     class Collect(Callback):
-        def on_batch_begin(self, net, batch=None, **kwargs):
-            seen.append(len(batch))
+        def on_epoch_begin(self, net, **kwargs):
+            seen.append([])
 
-    model = make(validation_fraction=0.3, max_epochs=1, net_params={"callbacks": [Collect()]})
-    model.fit(rows)
-    assert sum(seen) == 40 - 12
+        def on_batch_begin(self, net, batch=None, **kwargs):
+            seen[-1].extend(np.asarray(getattr(batch, "x", batch)).astype(int) @ 2 ** np.arange(6))
+
+    model = exact_likelihood(
+        validation_fraction=0.3,
+        max_epochs=3,
+        learning_rate=0.5,
+        net_params={"callbacks": [Collect()]},
+    ).fit(rows)
+    kept = set(seen[0])
+    assert len(seen) == 3
+    assert len(kept) == 40 - 12
+    assert all(sorted(numbers) == sorted(kept) for numbers in seen)  # each row once
     assert model.n_samples_seen_ == 40
+    held_out = rows[sorted(set(range(40)) - kept)]
+    trained = rows[sorted(kept)]
+    gap = -model.score_samples(held_out).mean() + model.score_samples(trained).mean()
+    # The record compares as many training rows, drawn at random, with those held out.
+    spread = model.score_samples(rows).std()
+    assert model.free_energy_gaps_[-1] == pytest.approx(gap, abs=2 * spread)
 
 
 def test_validation_may_not_take_all_rows():
