@@ -61,11 +61,7 @@ def _keeps_training_state(estimator: Any) -> bool:
 class EnergyEstimator(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
 ):
-    """Base class of all estimators: the contract around an energy.
-
-    Subclasses set parameters in ``__init__`` and nothing else, extend
-    ``_parameter_constraints``, and implement the hooks named in the module's docstring.
-    """
+    """Base class of all estimators: the contract around an energy; see the module's docstring."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": [str, torch.device],
@@ -328,7 +324,9 @@ class EnergyEstimator(
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
         if beside is not None:
-            _need_pairs(rows, beside)
+            if len(rows) != len(beside):
+                have = f"X has {len(rows)} rows and Z has {len(beside)}"
+                raise ValueError(f"{have}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)
@@ -400,8 +398,3 @@ class EnergyEstimator(
 
 
 shelter_methods(EnergyEstimator)  # __init_subclass__ runs for those that follow
-
-
-def _need_pairs(rows: Rows, latents: Rows) -> None:
-    if len(rows) != len(latents):
-        raise ValueError(f"X has {len(rows)} rows and Z has {len(latents)}: pass one z per x.")
