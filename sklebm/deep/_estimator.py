@@ -21,11 +21,11 @@ from sklebm.gradient import GradientEstimator
 from sklebm.objectives import (
     Batch,
     ConditionalNoiseContrastive,
+    ContrastiveDivergence,
     DenoisingScoreMatching,
     Objective,
+    PersistentContrastiveDivergence,
     ReferenceNoiseContrastive,
-    SampledContrastiveDivergence,
-    SampledPersistentContrastiveDivergence,
     ScoreMatching,
     SlicedScoreMatching,
     VariationalReferenceNoiseContrastive,
@@ -53,8 +53,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "score_matching": ScoreMatching,
     "sliced_score_matching": SlicedScoreMatching,
     "denoising_score_matching": DenoisingScoreMatching,
-    "cd": SampledContrastiveDivergence,
-    "pcd": SampledPersistentContrastiveDivergence,
+    "cd": ContrastiveDivergence,
+    "pcd": PersistentContrastiveDivergence,
 }
 #: Smooth functions only: samplers and score matching follow derivatives, of up to third order.
 ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
@@ -175,7 +175,7 @@ class DeepEnergyEstimator(GradientEstimator):
 
     def _objective(self, energy: Any) -> Objective:
         objective = resolve_objective(self.objective, OBJECTIVES, {})
-        check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
+        check_needs(objective, energy, OBJECTIVES.values())
         energy.log_sigma.requires_grad_(self.learn_sigma)
         energy.log_partition.requires_grad_(objective.learns_log_partition)
         for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
@@ -255,7 +255,7 @@ class DeepEnergyEstimator(GradientEstimator):
         """Minus the held-out objective, on the same random numbers every time."""
         energy.eval()
         objective = resolve_objective(self.objective, OBJECTIVES, {})
-        if isinstance(objective, SampledContrastiveDivergence):
+        if isinstance(objective, ContrastiveDivergence):
             # A difference of energies is no quality. Slopes and curvatures at the data are.
             objective = SlicedScoreMatching()
         generator = make_generator(seed, "validation", device=x.device)

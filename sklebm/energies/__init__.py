@@ -4,6 +4,7 @@ from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.penalties import (
@@ -26,7 +27,7 @@ from sklebm.energies.sparse_coding import (
     PredictiveSparseCodingEnergy,
     SparseCodingEnergy,
 )
-from sklebm.energies.units import Bernoulli, Gaussian
+from sklebm.energies.units import Bernoulli, Gaussian, Units
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "GaussianMixtureEnergy",
     "GroupL2",
     "LateralInhibition",
+    "LayeredEnergy",
     "Lq",
     "MaskedReconstructionEnergy",
     "NonNegativeL1",
@@ -60,4 +62,5 @@ __all__ = [
     "SparseCodingEnergy",
     "TopK",
     "Topographic",
+    "Units",
 ]

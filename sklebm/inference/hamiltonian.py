@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_counts
 from sklebm.inference.chains import (
     ChainState,
-    Sampler,
+    GradientSampler,
     StepInfo,
-    check_steps,
     energy_and_gradient,
     metropolis,
     standard_normal,
@@ -49,7 +49,7 @@ def leapfrog(
 
 
 @dataclass(frozen=True)
-class HMC(Sampler):
+class HMC(GradientSampler):
     """Hamiltonian Monte Carlo with a step size that can be adapted.
 
     Each trajectory multiplies the step size by its own number between 0.8 and 1.2.
@@ -69,7 +69,7 @@ class HMC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_steps(self, "n_leapfrog")
+        check_counts(self, "n_leapfrog")
 
     def step(
         self, generator: torch.Generator, state: ChainState, energy: Any

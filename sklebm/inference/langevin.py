@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sklebm.inference.chains import (
     ChainState,
-    Sampler,
+    GradientSampler,
     StepInfo,
     choose,
     is_finite,
@@ -25,7 +25,7 @@ from sklebm.inference.chains import (
 
 
 def _propose(
-    sampler: Sampler, generator: torch.Generator, state: ChainState, energy: Any
+    sampler: GradientSampler, generator: torch.Generator, state: ChainState, energy: Any
 ) -> tuple[ChainState, Tensor, Tensor]:
     """The next positions, with the noise and the step size that led there."""
     step = state.log_step.exp().unsqueeze(-1)
@@ -35,7 +35,7 @@ def _propose(
 
 
 @dataclass(frozen=True)
-class Langevin(Sampler):
+class Langevin(GradientSampler):
     """Unadjusted Langevin dynamics: every finite step is taken.
 
     What it leaves invariant differs from exp(-F) / Z by O(step_size^2), and it mixes slowly when
@@ -58,7 +58,7 @@ class Langevin(Sampler):
 
 
 @dataclass(frozen=True)
-class MALA(Sampler):
+class MALA(GradientSampler):
     """Metropolis-adjusted Langevin algorithm: exact for any step size.
 
     Parameters

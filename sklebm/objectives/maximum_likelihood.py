@@ -27,5 +27,4 @@ class MaximumLikelihood(Objective):
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean negative log-likelihood of the batch."""
-        x = batch.x
-        return energy.free_energy(x).mean() + enumeration.log_partition(energy), state
+        return batch.mean(energy.free_energy(batch.x)) + enumeration.log_partition(energy), state

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sklebm._checks import check_counts
 from sklebm.energies.units import Bernoulli, Gaussian
-from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 # log Z follows the energy by this share of the way to the best value for the batch.
 _RATE = 0.1
@@ -35,7 +36,7 @@ class MarginalMasses(Objective):
     n_noise: int
 
     def __post_init__(self) -> None:
-        check_count(self, "n_noise")
+        check_counts(self, "n_noise")
 
     def log_masses(
         self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator

@@ -17,9 +17,11 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 _NEEDS = ("encode", "decode")
 
 
-def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """Mean over rows of the squared distance, one fused kernel."""
-    return functional.mse_loss(reconstruction, x, reduction="sum") / len(x)
+def squared_error(batch: Batch, reconstruction: Tensor) -> Tensor:
+    """Mean over rows of the squared distance; one fused kernel where rows count alike."""
+    if batch.weight is None:
+        return functional.mse_loss(reconstruction, batch.x, reduction="sum") / len(batch)
+    return batch.mean((batch.x - reconstruction).square().sum(dim=1))
 
 
 @dataclass(frozen=True)
@@ -34,5 +36,4 @@ class ReconstructionError(Objective):
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2."""
-        x = batch.x
-        return squared_error(x, energy.decode(energy.encode(x))), state
+        return squared_error(batch, energy.decode(energy.encode(batch.x))), state

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
+from sklebm._checks import check_counts, check_number
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.noise_contrastive import MarginalMasses, logistic_loss
-from sklebm.objectives.score_matching import check_scale
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class ConditionalNoiseContrastive(Objective):
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "reference")
 
     def __post_init__(self) -> None:
-        check_count(self, "n_noise")
-        check_scale(self, "noise_scale")
+        check_counts(self, "n_noise")
+        check_number(self.noise_scale, "noise_scale", self)
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator

@@ -39,7 +39,7 @@ class SingleFlips(Objective):
         """Mean over the rows of the summed costs of their neighbours."""
         x = batch.x
         differences = energy.flip_differences(energy.visible.draw(x, generator))
-        return self.cost(differences).sum(dim=1).mean(), state
+        return batch.mean(self.cost(differences).sum(dim=1)), state
 
     def varies_on(self, x: Tensor) -> bool:
         """True if some rows are drawn as bits, that is if not all values are 0 or 1."""

@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_choice, check_counts
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import check_choice, check_count
 from sklebm.objectives.noise_contrastive import MarginalMasses, NoiseContrastive
 from sklebm.objectives.reference_contrastive import ReferenceNoiseContrastive
 
@@ -57,8 +57,8 @@ class VariationalMasses(MarginalMasses):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self, "n_draws")
-        check_choice(self, "inner_sum", get_args(InnerSum))
+        check_counts(self, "n_draws")
+        check_choice(self.inner_sum, "inner_sum", get_args(InnerSum), self)
 
     def log_masses(
         self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator

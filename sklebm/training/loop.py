@@ -13,7 +13,6 @@ from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies.gradients import descend
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.base import ObjectiveState
-from sklebm.objectives.closed_form import ClosedFormObjective
 from sklebm.training.ranks import reduce_gradients
 from sklebm.training.streamed_rows import StreamedRows
 
@@ -216,7 +215,7 @@ def _knows_gradients(training: nn.Module) -> bool:
     """Whether the module may be passed by: no wrapper or hook waits for it to be called."""
     return (
         type(training) is EnergyTraining
-        and isinstance(training.objective, ClosedFormObjective)
+        and training.objective.knows_gradients(training.energy)
         and "forward" not in vars(training)
         and not training._forward_hooks
         and not training._forward_pre_hooks

@@ -60,7 +60,7 @@ def import_objective(
     objective: Objective, flat: dict[str, Any], device: torch.device
 ) -> ObjectiveState:
     """The objective's tensors in ``flat``, copied to ``device``; none if another objective's."""
-    if flat.get("objective_kind") != repr(objective):
+    if not objective.continues(str(flat.get("objective_kind"))):
         return {}
     return {
         key.removeprefix("objective."): torch.from_numpy(np.array(value)).to(device)
