@@ -23,12 +23,12 @@ from sklebm.objectives import (
     ConditionalNoiseContrastive,
     ContrastiveDivergence,
     DenoisingScoreMatching,
+    NoiseContrastive,
     Objective,
     PersistentContrastiveDivergence,
-    ReferenceNoiseContrastive,
     ScoreMatching,
     SlicedScoreMatching,
-    VariationalReferenceNoiseContrastive,
+    VariationalNoiseContrastive,
     check_needs,
     resolve_objective,
 )
@@ -47,8 +47,8 @@ from sklebm.training.architecture import (
 from sklebm.training.loop import EnergyTraining
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "noise_contrastive": ReferenceNoiseContrastive,
-    "variational_noise_contrastive": VariationalReferenceNoiseContrastive,
+    "noise_contrastive": NoiseContrastive,
+    "variational_noise_contrastive": VariationalNoiseContrastive,
     "conditional_noise_contrastive": ConditionalNoiseContrastive,
     "score_matching": ScoreMatching,
     "sliced_score_matching": SlicedScoreMatching,

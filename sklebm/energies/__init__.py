@@ -1,5 +1,6 @@
 """WHAT is low: energies as pure torch modules, without scikit-learn or skorch."""
 
+from sklebm.energies.amortized import AmortizedEnergy
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
@@ -32,6 +33,7 @@ from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEne
 
 __all__ = [
     "L1",
+    "AmortizedEnergy",
     "Bernoulli",
     "BernoulliLatentEnergy",
     "BernoulliLikelihood",

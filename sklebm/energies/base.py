@@ -101,6 +101,20 @@ class PosteriorEnergy(LatentEnergy, FreeEnergy, Protocol):
         ...
 
 
+class AmortizedPosterior(LatentEnergy, Protocol):
+    """One with a learnt q(z | x)."""
+
+    is_reparametrized: bool
+
+    def posterior(self, x: Tensor) -> Any:
+        """q(z | x), with ``draw``, ``log_density`` and ``detach``."""
+        ...
+
+    def draw_noise(self, *shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
+        """What draws of q are made of."""
+        ...
+
+
 class AlternatingEnergy(Protocol):
     """One whose units fall into two groups, each independent given the other."""
 

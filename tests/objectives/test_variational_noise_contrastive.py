@@ -146,7 +146,7 @@ def test_sampling_the_inner_sum_biases_the_noise_term():
     biases = []
     for n_draws in (1, 4, 16):
         objective = VariationalNoiseContrastive(1, n_draws, "sampled")
-        _, of_noise = objective.log_masses(energy, y[:1], y, generator())
+        _, of_noise, _ = objective.log_masses(energy, y[:1], y, generator())
         biases.append(exact - float(softplus(of_noise).mean().detach()))
     assert biases[0] > biases[1] > biases[2] > 0.0
     assert biases[0] > 4 * biases[2]
