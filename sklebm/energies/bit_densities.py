@@ -1,7 +1,8 @@
-r"""Densities of dependent bits that are easy to draw from and to evaluate: a tree and a mixture.
+r"""Densities of dependent bits that are easy to draw from and to evaluate.
 
     tree      q(v) = prod_i q(v_i | v_parent(i)),
-    mixture   q(v) = sum_k w_k prod_i m_ki^v_i (1 - m_ki)^(1 - v_i).
+    mixture   q(v) = sum_k w_k prod_i m_ki^v_i (1 - m_ki)^(1 - v_i),
+    blend     q(v) = (q_1(v) + q_2(v)) / 2.
 
 C. K. Chow and C. N. Liu, "Approximating discrete probability distributions with dependence trees",
 IEEE Transactions on Information Theory 14(3), 1968.
@@ -9,11 +10,14 @@ IEEE Transactions on Information Theory 14(3), 1968.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
+from sklebm.energies.base import Reference
 from sklebm.energies.units import draw_bits
 
 
@@ -95,6 +99,37 @@ class BitMixture:
     def scale(self) -> Tensor:
         """1/2, the largest standard deviation of a bit."""
         return self.means.new_tensor(0.5)
+
+
+class BitBlend:
+    """Two densities, half of each.
+
+    Parameters
+    ----------
+    first, second : Reference
+        The densities.
+    """
+
+    def __init__(self, first: Reference, second: Reference) -> None:
+        self.first, self.second = first, second
+
+    def draw(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, (n_rows, n_bits)."""
+        one, other = self.first.draw(n_rows, generator), self.second.draw(n_rows, generator)
+        return torch.where(draw_bits(torch.full_like(one[:, :1], 0.5), generator) > 0, one, other)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log q(x) of rows of 0 and 1, (n_rows,)."""
+        both = torch.logaddexp(self.first.log_density(x), self.second.log_density(x))
+        return both - math.log(2.0)
+
+    def free_energy(self, x: Tensor) -> Tensor:
+        """-log q(x)."""
+        return -self.log_density(x)
+
+    def scale(self) -> Tensor:
+        """1/2, the largest standard deviation of a bit."""
+        return self.first.scale()
 
 
 def best_tree(mean: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,10 @@ tree is found anew whenever the number of rows has doubled. The mixture follows 
 maximisation: with the responsibilities r of a batch, s <- (1 - rate) s + rate mean(r (1, v)), at
 rates that fall as (t + 2)^-0.6.
 
+Half of the noise are independent bits. Without these, a machine may keep its mass where noise near
+the data never comes: nothing tells it to let go. (On bars of 3 x 3 bits a mixture alone ends at
+-5.9 nats a row, half of it with independent bits at -3.0, and these alone at -3.3.)
+
 Which of the three is nearest to the data is told by their log densities at rows that they have not
 learnt from yet: every batch is scored first (prequential likelihood).
 
@@ -20,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.base import Reference
-from sklebm.energies.bit_densities import BitMixture, BitTree, best_tree
+from sklebm.energies.bit_densities import BitBlend, BitMixture, BitTree, best_tree
 from sklebm.energies.reference import ReferenceUnits
 from sklebm.energies.units import Bernoulli
 
@@ -60,7 +64,7 @@ def learn(state: State, x: Tensor, shares: Tensor) -> State:
     """
     scores = state["scores"]
     if state["n_batches"] > 0 and state["count"] <= _N_JUDGED:
-        found = torch.stack([shares @ density(state, kind).log_density(x) for kind in KINDS])
+        found = torch.stack([shares @ estimate(state, kind).log_density(x) for kind in KINDS])
         scores = _FORGET * scores + found
     count = state["count"] + len(x)
     part = len(x) / count
@@ -106,7 +110,15 @@ def best(state: State) -> str:
 
 
 def density(state: State, kind: str) -> Reference:
-    """The noise of this kind, as learnt so far."""
+    """The noise of this kind: half the estimate, half independent bits."""
+    independent = estimate(state, "independent")
+    if kind == "independent":
+        return independent
+    return BitBlend(estimate(state, kind), independent)
+
+
+def estimate(state: State, kind: str) -> Reference:
+    """The density of this kind, as learnt so far."""
     if kind == "tree":
         mean, pairs = _moments(state)
         parents = state["parents"]

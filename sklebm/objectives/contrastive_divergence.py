@@ -133,7 +133,8 @@ class ContrastiveDivergence(ClosedFormObjective):
         sampler = self.sampler_for(energy)
         if "log_step" not in state:
             chains = sampler.init(generator, batch.x, energy)
-            return run(sampler, generator, chains, energy, self.n_steps).position, state
+            chains = run(sampler, generator, chains, energy, self.n_steps)
+            return rows_of(chains.position, batch), state
         chains = sampler.restore({"position": batch.x, **state}, energy)
         chains = run(sampler, generator, chains, energy, self.n_steps, _ADAPTATION)
         return chains.position, {"log_step": chains.log_step}
@@ -286,7 +287,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         if "position" not in state:
             chains = sampler.restore(state, energy)
             chains = run(sampler, generator, chains, energy, self.n_steps)
-            return chains.position, sampler.keep(chains)
+            return rows_of(chains.position, batch), sampler.keep(chains)
         buffer, log_step, active = state["position"], state["log_step"], state["active"]
         whole = len(active) == len(buffer)
         if not whole:
@@ -338,6 +339,11 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         kept = sampler.keep(GibbsState(v, energy.hidden.draw(mean[len(x) :], generator)))
         signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
         return *energy.free_energy_gradients(visible, signs, fields, mean), kept
+
+
+def rows_of(position: Tensor, batch: Batch) -> Tensor:
+    """The rows among the units that a chain draws together: deeper layers stand behind them."""
+    return position[:, : batch.x.shape[1]]
 
 
 def difference(energy: FreeEnergy, batch: Batch, negatives: Tensor, shares: Tensor) -> Tensor:

@@ -49,11 +49,11 @@ class NoiseContrastive(Objective):
     n_noise : int or None, default=None
         Rows of noise r for each row of data; None is 5 for machines and 4 for other energies.
     noise : {"auto", "independent", "tree", "mixture"}, default="auto"
-        For machines of bits: features with the means of the data; each dependent on one other (a
-        tree of Chow and Liu); or a mixture of 32 such independent ones. "auto" takes the likeliest
-        at rows that it has not learnt from yet, judged by the first 5,000 of them. Real-valued
-        machines have independent normal noise, whatever is chosen. Costs O(n d^2) for n rows unless
-        "independent".
+        For machines of bits: independent features with the means of the data; or half of these and
+        half of features that depend on one other each (a tree of Chow and Liu), or of a mixture of
+        32 components of independent ones. "auto" takes what is likeliest at rows that it has not
+        learnt from yet, judged by the first 5,000 of them. Real-valued machines have independent
+        normal noise, whatever is chosen. Costs O(n d^2) for n rows unless "independent".
     """
 
     n_noise: int | None = None
