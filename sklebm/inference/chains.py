@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sklebm._checks import check_number
+from sklebm.energies.base import FreeEnergy, ReferencedEnergy
 from sklebm.inference.samplers import Sampler, StepInfo, run, standard_normal
 
 __all__ = [
@@ -38,7 +39,7 @@ class ChainState(NamedTuple):
     log_step: Tensor
 
 
-def energy_and_gradient(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def energy_and_gradient(energy: FreeEnergy, x: Tensor) -> tuple[Tensor, Tensor]:
     """F (n,) and its gradient (n, d) by one backward pass; no graph is kept."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -59,11 +60,13 @@ class GradientSampler(Sampler):
     def __post_init__(self) -> None:
         check_number(self.step_size, "step_size", self)
 
-    def init(self, generator: torch.Generator, position: Tensor, energy: Any) -> ChainState:
+    def init(self, generator: torch.Generator, position: Tensor, energy: FreeEnergy) -> ChainState:
         """Start chains at ``position``, (n, d)."""
         return self.resume(position, position.new_tensor(math.log(self.step_size)), energy)
 
-    def start(self, generator: torch.Generator, n_chains: int, energy: Any) -> ChainState:
+    def start(
+        self, generator: torch.Generator, n_chains: int, energy: ReferencedEnergy
+    ) -> ChainState:
         """Start chains at draws of ``energy.reference``, each with a step size of its own.
 
         ``step_size`` is in units of the root mean variance of the reference.
@@ -74,12 +77,12 @@ class GradientSampler(Sampler):
         log_step = self.log_step_for(energy).expand(n_chains).clone()
         return self.resume(position, log_step, energy)
 
-    def log_step_for(self, energy: Any) -> Tensor:
+    def log_step_for(self, energy: ReferencedEnergy) -> Tensor:
         """Logarithm of ``step_size`` in units of the root mean variance of the reference."""
         log_step: Tensor = energy.reference.scale().log() + math.log(self.step_size)
         return log_step
 
-    def resume(self, position: Tensor, log_step: Tensor, energy: Any) -> ChainState:
+    def resume(self, position: Tensor, log_step: Tensor, energy: FreeEnergy) -> ChainState:
         """Chains at ``position`` with a step size that was adapted before."""
         return ChainState(position, *energy_and_gradient(energy, position), log_step)
 
@@ -87,7 +90,7 @@ class GradientSampler(Sampler):
         """Where the chains are, and the logarithm of the step size."""
         return {"position": state.position, "log_step": state.log_step}
 
-    def restore(self, kept: dict[str, Tensor], energy: Any) -> ChainState:
+    def restore(self, kept: dict[str, Tensor], energy: FreeEnergy) -> ChainState:
         """Chains at the positions and with the step sizes that were kept. One gradient."""
         return self.resume(kept["position"], kept["log_step"], energy)
 

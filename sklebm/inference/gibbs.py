@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import AlternatingEnergy
 from sklebm.inference.samplers import Sampler, StepInfo
 
 
@@ -49,12 +50,14 @@ class BlockGibbs(Sampler):
     needs: ClassVar[tuple[str, ...]] = ("draw_visible", "draw_hidden")
     alternates: ClassVar[bool] = True
 
-    def init(self, generator: torch.Generator, position: Tensor, energy: Any) -> GibbsState:
+    def init(
+        self, generator: torch.Generator, position: Tensor, energy: AlternatingEnergy
+    ) -> GibbsState:
         """Start chains at the given visible states, with hidden ones drawn given them."""
         return GibbsState(position, energy.draw_hidden(position, generator))
 
     def step(
-        self, generator: torch.Generator, state: GibbsState, energy: Any
+        self, generator: torch.Generator, state: GibbsState, energy: AlternatingEnergy
     ) -> tuple[GibbsState, StepInfo]:
         """Move the visible states given the hidden ones, then draw these. O(n_chains d k)."""
         visible, info = self.move_visible(generator, state, energy)
@@ -77,7 +80,7 @@ class BlockGibbs(Sampler):
         self,
         generator: torch.Generator,
         state: GibbsState,
-        energy: Any,
+        energy: AlternatingEnergy,
         n_steps: int,
         known: Tensor | None = None,
     ) -> Tensor:
@@ -97,7 +100,7 @@ class BlockGibbs(Sampler):
         """Hidden states, of which the next visible ones are drawn, and the visible ones."""
         return {"visible": state.visible, "hidden": state.hidden}
 
-    def restore(self, kept: dict[str, Tensor], energy: Any) -> GibbsState:
+    def restore(self, kept: dict[str, Tensor], energy: AlternatingEnergy) -> GibbsState:
         """Chains with the states that were kept; older files hold the hidden ones only."""
         hidden = kept["hidden"]
         return GibbsState(kept.get("visible", hidden[:, :0]), hidden)
@@ -109,11 +112,11 @@ def _always(n_chains: int, like: Tensor) -> StepInfo:
     return StepInfo(certain, certain.bool())
 
 
-def init(generator: torch.Generator, visible: Tensor, energy: Any) -> GibbsState:
+def init(generator: torch.Generator, visible: Tensor, energy: AlternatingEnergy) -> GibbsState:
     """``BlockGibbs().init``."""
     return BlockGibbs().init(generator, visible, energy)
 
 
-def step(generator: torch.Generator, state: GibbsState, energy: Any) -> GibbsState:
+def step(generator: torch.Generator, state: GibbsState, energy: AlternatingEnergy) -> GibbsState:
     """``BlockGibbs().step`` without its record of acceptance."""
     return BlockGibbs().step(generator, state, energy)[0]

@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sklebm._checks import check_counts
+from sklebm.energies.base import TwoLayerEnergy
 from sklebm.inference.gibbs import BlockGibbs, GibbsState
 from sklebm.inference.samplers import StepInfo, standard_normal
 
@@ -78,7 +79,7 @@ class GibbsLangevin(BlockGibbs):
         self,
         generator: torch.Generator,
         state: GibbsState,
-        energy: Any,
+        energy: TwoLayerEnergy,
         known: Tensor | None = None,
     ) -> tuple[Tensor, StepInfo]:
         """Visible states after the Langevin steps; those where ``known`` is true stay."""

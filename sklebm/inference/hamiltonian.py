@@ -11,12 +11,13 @@ S. Duane, A. D. Kennedy, B. J. Pendleton and D. Roweth, "Hybrid Monte Carlo", Ph
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sklebm._checks import check_counts
+from sklebm.energies.base import FreeEnergy
 from sklebm.inference.chains import (
     ChainState,
     GradientSampler,
@@ -31,7 +32,7 @@ _JITTER = 0.2
 
 
 def leapfrog(
-    energy: Any, state: ChainState, momentum: Tensor, step: Tensor, n_steps: int
+    energy: FreeEnergy, state: ChainState, momentum: Tensor, step: Tensor, n_steps: int
 ) -> tuple[ChainState, Tensor]:
     """Follow the dynamics for ``n_steps`` steps of length ``step``, (n, 1) or a scalar.
 
@@ -72,7 +73,7 @@ class HMC(GradientSampler):
         check_counts(self, "n_leapfrog")
 
     def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
+        self, generator: torch.Generator, state: ChainState, energy: FreeEnergy
     ) -> tuple[ChainState, StepInfo]:
         """Follow a trajectory from every chain. ``n_leapfrog`` gradients."""
         momentum = standard_normal(generator, state.position)

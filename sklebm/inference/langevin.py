@@ -8,11 +8,12 @@ Langevin distributions and their discrete approximations", Bernoulli 2(4), 1996.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import FreeEnergy
 from sklebm.inference.chains import (
     ChainState,
     GradientSampler,
@@ -25,7 +26,7 @@ from sklebm.inference.chains import (
 
 
 def _propose(
-    sampler: GradientSampler, generator: torch.Generator, state: ChainState, energy: Any
+    sampler: GradientSampler, generator: torch.Generator, state: ChainState, energy: FreeEnergy
 ) -> tuple[ChainState, Tensor, Tensor]:
     """The next positions, with the noise and the step size that led there."""
     step = state.log_step.exp().unsqueeze(-1)
@@ -49,7 +50,7 @@ class Langevin(GradientSampler):
     """
 
     def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
+        self, generator: torch.Generator, state: ChainState, energy: FreeEnergy
     ) -> tuple[ChainState, StepInfo]:
         """Move every chain once. One gradient."""
         proposal, _, _ = _propose(self, generator, state, energy)
@@ -71,7 +72,7 @@ class MALA(GradientSampler):
     target_acceptance: ClassVar[float | None] = 0.574
 
     def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
+        self, generator: torch.Generator, state: ChainState, energy: FreeEnergy
     ) -> tuple[ChainState, StepInfo]:
         """Move every chain once, or leave it. One gradient."""
         proposal, noise, step = _propose(self, generator, state, energy)

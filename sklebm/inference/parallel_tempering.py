@@ -17,12 +17,13 @@ learning restricted Boltzmann machines", IJCNN 2010.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sklebm._checks import check_count
+from sklebm.energies.base import TwoLayerEnergy
 from sklebm.inference.samplers import Sampler, StepInfo
 from sklebm.inference.tempered_path import TemperedPath
 
@@ -125,19 +126,23 @@ class ParallelTempering(Sampler):
     def __post_init__(self) -> None:
         check_count(self.n_temperatures, "n_temperatures", self, least=2)
 
-    def init(self, generator: torch.Generator, position: Tensor, energy: Any) -> LadderState:
+    def init(
+        self, generator: torch.Generator, position: Tensor, energy: TwoLayerEnergy
+    ) -> LadderState:
         """Ladders that are at ``position`` at every temperature."""
         visible = position.expand(self.n_temperatures, *position.shape).clone()
         return LadderState(visible, 0, energy.visible.bias.detach().clone())
 
-    def start(self, generator: torch.Generator, n_chains: int, energy: Any) -> LadderState:
+    def start(
+        self, generator: torch.Generator, n_chains: int, energy: TwoLayerEnergy
+    ) -> LadderState:
         """Ladders whose every chain starts at a draw of its own of the hot end."""
         base = energy.visible.bias.detach().clone()
         ladders = init(generator, TemperedPath(energy, base), self.n_temperatures, n_chains)
         return LadderState(ladders.visible, ladders.parity, base)
 
     def step(
-        self, generator: torch.Generator, state: LadderState, energy: Any
+        self, generator: torch.Generator, state: LadderState, energy: TwoLayerEnergy
     ) -> tuple[LadderState, StepInfo]:
         """A Gibbs step at every temperature, then exchanges. O(n_temperatures n_chains d k)."""
         before = TemperingState(state.visible, state.parity)
@@ -151,6 +156,6 @@ class ParallelTempering(Sampler):
         parity = torch.tensor(state.parity)
         return {"base": state.base, "visible": state.visible, "parity": parity}
 
-    def restore(self, kept: dict[str, Tensor], energy: Any) -> LadderState:
+    def restore(self, kept: dict[str, Tensor], energy: TwoLayerEnergy) -> LadderState:
         """Ladders that go on from where they were."""
         return LadderState(kept["visible"], int(kept["parity"]), kept["base"])

@@ -99,8 +99,13 @@ class Objective(ABC):
         """True if ``gradients`` gives the gradients for this energy without autograd."""
         return False
 
-    def chains(self, state: ObjectiveState) -> Tensor | None:
-        """Visible states (or positions) of chains that ``state`` holds; None if there are none."""
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Rows of the model where the chains in ``state`` are, (n_chains, d); None without chains.
+
+        ``energy`` and ``generator`` are for states that older versions kept, without visible units.
+        """
         return None
 
     def continues(self, kind: str) -> bool:

@@ -11,14 +11,14 @@ C. Ceylan and M. U. Gutmann, "Conditional noise-contrastive estimation of unnorm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from sklebm._checks import check_counts, check_number
-from sklebm.energies.base import FreeEnergy
+from sklebm.energies.base import FreeEnergy, ReferencedEnergy
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
@@ -46,7 +46,11 @@ class ConditionalNoiseContrastive(Objective):
         check_number(self.noise_scale, "noise_scale", self)
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: ReferencedEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean loss of telling rows from noisy copies, in nats."""
         x = batch.x

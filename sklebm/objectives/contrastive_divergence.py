@@ -251,10 +251,11 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         )
         return kind in (repr(self), former, sampled)
 
-    def chains(self, state: ObjectiveState) -> Tensor | None:
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
         """Visible states or positions of the chains."""
-        visible = state.get("position", state.get("visible"))
-        return visible[0] if visible is not None and visible.dim() == 3 else visible
+        return visible_chains(state, energy, generator)
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
@@ -339,6 +340,17 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         kept = sampler.keep(GibbsState(v, energy.hidden.draw(mean[len(x) :], generator)))
         signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
         return *energy.free_energy_gradients(visible, signs, fields, mean), kept
+
+
+def visible_chains(
+    state: ObjectiveState, energy: Any, generator: torch.Generator | None
+) -> Tensor | None:
+    """Visible states among what samplers keep, drawn given the hidden ones if only these are."""
+    visible = state.get("position", state.get("visible"))
+    if visible is None and "hidden" in state and energy is not None:
+        drawn: Tensor = energy.draw_visible(state["hidden"], generator)
+        return drawn
+    return visible[0] if visible is not None and visible.dim() == 3 else visible
 
 
 def rows_of(position: Tensor, batch: Batch) -> Tensor:

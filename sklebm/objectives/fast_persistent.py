@@ -23,7 +23,7 @@ from sklebm.energies.gradients import Gradients, dense
 from sklebm.inference.gibbs import BlockGibbs
 from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
-from sklebm.objectives.contrastive_divergence import CLOSED_FORM
+from sklebm.objectives.contrastive_divergence import CLOSED_FORM, visible_chains
 
 _KEPT = 19 / 20
 
@@ -68,6 +68,12 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
             state[name] = torch.zeros_like(parameter.detach())
         return state
 
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Visible states of the chains."""
+        return visible_chains(state, energy, generator)
+
     def gradients(
         self,
         energy: RetunableEnergy,
@@ -86,7 +92,7 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
         mean = energy.hidden.mean(field)
         signs = torch.cat([batch.shares(v), -v.new_full((len(v),), 1.0 / len(v))])
         value, gradients = energy.free_energy_gradients(visible, signs, field, mean)
-        new = {"hidden": fast.draw_hidden(v, generator)}
+        new = {"visible": v, "hidden": fast.draw_hidden(v, generator)}
         known = {id(parameter): gradient for parameter, gradient in gradients}
         for name, parameter in slow.items():
             step_down = dense(known[id(parameter)])

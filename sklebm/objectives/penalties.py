@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.base import Reconstructing
 from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.reconstruction import squared_error
@@ -54,7 +55,11 @@ class SparseReconstruction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(z)|^2 + alpha times the penalty of z = f(x)."""
         z = energy.encode(batch.x)
@@ -96,7 +101,11 @@ class ContractiveReconstruction(Objective):
     needs: ClassVar[tuple[str, ...]] = ("encode", "decode", "encoder")
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2 + alpha |df/dx|_F^2."""
         x = batch.x
@@ -193,7 +202,11 @@ class SaturatingReconstruction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(z)|^2 + alpha sum_j distance of a_j from saturation, z = h(a)."""
         a = energy.encoder[:-1](batch.x)

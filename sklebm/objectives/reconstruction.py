@@ -6,12 +6,13 @@ Nothing pushes it up elsewhere. That is left to a narrow code, or to the additio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sklebm.energies.base import Reconstructing
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _NEEDS = ("encode", "decode")
@@ -33,7 +34,11 @@ class ReconstructionError(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2."""
         return squared_error(batch, energy.decode(energy.encode(batch.x))), state

@@ -27,18 +27,19 @@ import torch
 from torch import Tensor
 
 from sklebm._checks import check_counts, check_number
+from sklebm.energies.base import FreeEnergy
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _REASON = "differentiates log p by the features"
 
 
-def gradient(energy: Any, x: Tensor) -> Tensor:
+def gradient(energy: FreeEnergy, x: Tensor) -> Tensor:
     """dF at each row, (n, d), as a function of the energy's parameters."""
     (slope,) = torch.autograd.grad(energy.free_energy(x).sum(), x, create_graph=True)
     return slope
 
 
-def gradient_and_laplacian(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_and_laplacian(energy: FreeEnergy, x: Tensor) -> tuple[Tensor, Tensor]:
     """dF (n, d) and the trace of its derivative (n,), by d further backward passes."""
     x = x.detach().requires_grad_()
     slope = gradient(energy, x)
@@ -57,7 +58,7 @@ def gradient_and_laplacian(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return slope, laplacian
 
 
-def projected_curvature(energy: Any, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def projected_curvature(energy: FreeEnergy, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """dF (n, d) and v_i' d^2F(x_i) v_i (n,), by one further backward pass."""
     x = x.detach().requires_grad_()
     slope = gradient(energy, x)

@@ -56,7 +56,9 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
                 "one temperature is PersistentContrastiveDivergence."
             )
 
-    def chains(self, state: ObjectiveState) -> Tensor | None:
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
         """Visible states of the chains at the model's own temperature."""
         visible = state.get("visible")
         return None if visible is None else visible[0]

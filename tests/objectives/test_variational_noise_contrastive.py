@@ -394,7 +394,7 @@ def test_real_latents_with_a_learnt_posterior():
     with torch.no_grad():  # the posterior is N(A x / 3, I / 3)
         encoder.weight.copy_(torch.cat([model.atoms / 3, torch.zeros(2, 3)]))
         scale = -0.5 * math.log(3)
-            encoder.bias.copy_(torch.tensor([0.0, 0.0, scale, scale], dtype=torch.float64))
+        encoder.bias.copy_(torch.tensor([0.0, 0.0, scale, scale], dtype=torch.float64))
     for inner_sum in ("exact", "sampled"):
         found = losses(VariationalNoiseContrastive(2, 2, inner_sum))
         assert found[1] == pytest.approx(found[0], abs=1e-10)
