@@ -183,7 +183,7 @@ class VariationalAutoencoder(AutoencoderEstimator):
                 f"is trained by {', '.join(map(repr, choices))}."
             )
         objective = resolve_objective(self.objective, choices, options)
-        check_needs(objective, energy, [choice() for choice in _ALL])
+        check_needs(objective, energy, _ALL)
         return objective
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:

@@ -78,7 +78,7 @@ class BoltzmannEstimator(SamplingEstimator):
         default = signature(type(self)).parameters["n_gibbs_steps"].default
         options = {} if self.n_gibbs_steps == default else {"n_gibbs_steps": self.n_gibbs_steps}
         objective = resolve_objective(self.objective, OBJECTIVES, options)
-        check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
+        check_needs(objective, energy, OBJECTIVES.values())
         return objective
 
     def _transforms(self, energy: Any, start: Start) -> tuple[Centring, ...]:
