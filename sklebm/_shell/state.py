@@ -157,7 +157,7 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     given = {
         f"{name}_": value
         for name, value in parameters.items()
-        if f"{name}_" in spec and (name not in names or getattr(spec[f"{name}_"], "of", ""))
+        if f"{name}_" in spec and (name not in names or _is_parameter(spec[f"{name}_"]))
     }
     unknown = [name for name in parameters if name not in names and f"{name}_" not in spec]
     if unknown:
@@ -168,7 +168,7 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
         )
     state = _given_state(model, given, spec, set(parameters))
     required = [name for name, declared in spec.items() if not declared.optional]
-    _need(owner, [name for name in required if getattr(spec[name], "of", "")], state)
+    _need(owner, [name for name in required if _is_parameter(spec[name])], state)
     state = {**model._untrained_state(state), **state}
     _need(owner, required, state)
     broken = first_broken(state)
@@ -177,6 +177,11 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     model.__dict__.update({**dict.fromkeys(spec), **state})
     model._check_state()
     return model
+
+
+def _is_parameter(declared: _Expected) -> bool:
+    """Whether the attribute holds a parameter of the energy."""
+    return isinstance(declared, Array) and bool(declared.of)
 
 
 def _need(owner: str, names: Iterable[str], state: Mapping[str, Any]) -> None:
