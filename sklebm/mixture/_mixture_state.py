@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklebm._shell.rows import Rows, resolve_device
 from sklebm.energies import GaussianMixture
+from sklebm.energies.gaussian_mixture import CovarianceType
+from sklebm.inference.conditional_gaussian import conditional_mean
 from sklebm.inference.expectation_maximization import Statistics
 from sklebm.inference.online_em import OnlineState
 from sklebm.mixture._mixture_start import covariance_shape
@@ -56,3 +61,60 @@ def import_block(flat: dict[str, Any], mixture: GaussianMixture, n_seen: float) 
     start = GaussianMixture(weights, means, covariances, factors, kind)
     block = Statistics(*(tensors[f"block.{key}"] for key in Statistics._fields))
     return OnlineState(start, block, float(flat["n_before"]))
+
+
+def fitted_type(estimator: Any) -> CovarianceType:
+    """The type of the fitted covariances, which stays if the parameter is changed later."""
+    factors, (k, d) = estimator.precisions_cholesky_, estimator.means_.shape
+    if factors.ndim != 2:
+        return "full" if factors.ndim == 3 else "spherical"
+    # A triangular factor has a zero in this corner, unless it is a single number: then "tied" and
+    # "diag" are the same model, and "diag" it is.
+    return "diag" if factors.shape == (k, d) and factors[-1, 0] != 0 else "tied"
+
+
+def fitted_mixture(estimator: Any, device: torch.device) -> GaussianMixture:
+    """The fitted attributes as tensors that share their memory on the CPU."""
+    arrays = (torch.from_numpy(getattr(estimator, name)).to(device) for name in _ARRAYS)
+    return GaussianMixture(*arrays, fitted_type(estimator))
+
+
+def check_unchanged(estimator: Any, n_features: int) -> None:
+    """Refuse to go on from a mixture of another size or type than the parameters ask for."""
+    fitted: dict[str, Any] = {"n_components": len(estimator.weights_)}
+    if estimator.precisions_cholesky_.shape != (1, 1) or estimator.covariance_type != "tied":
+        fitted["covariance_type"] = fitted_type(estimator)
+    for name, value in fitted.items():
+        if getattr(estimator, name) != value:
+            raise ValueError(
+                f"{name}={getattr(estimator, name)!r} differs from that of the fitted mixture, "
+                f"{value!r}: set it back, or call fit to start again."
+            )
+    if estimator.means_.shape[1] != n_features:
+        raise ValueError(
+            f"X has {n_features} features, but the fitted mixture has {estimator.means_.shape[1]}: "
+            "set warm_start=False to start again."
+        )
+
+
+def complete(estimator: Any, X: Any) -> Any:
+    """Copy of X with conditional means at the missing entries."""
+    check_is_fitted(estimator)
+    if isinstance(X, torch.Tensor):
+        filled = torch.nan_to_num(X, nan=0.0, posinf=math.inf, neginf=-math.inf)
+        source: Any = validate_data(estimator, X.detach(), reset=False, skip_check_array=True)
+        estimator._open(filled, estimator, reset=False)  # shape, dtype and infinities
+        source = source if source.dtype == torch.float32 else source.double()
+    else:
+        kinds = [np.float64, np.float32]
+        source = validate_data(
+            estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
+        )
+    rows = Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
+    mixture = estimator._mixture(rows.device)
+
+    def fill(chunk: torch.Tensor) -> torch.Tensor:
+        return conditional_mean(mixture, chunk.double(), torch.isnan(chunk))
+
+    n_floats = 4 * len(estimator.weights_) * rows.shape[1]
+    return rows.map(fill, floats_per_row=n_floats, what=f"{type(estimator).__name__}.complete")

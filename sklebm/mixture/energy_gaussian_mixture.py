@@ -2,32 +2,30 @@ r"""E(x, z) = -log w_k - log N(x; m_k, S_k), z one-hot; F(x) = -log p(x) in nats
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
-from sklebm._shell.private import Interval, StrOptions, check_sample_weight, fit_context
+from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.ranks import Ranks
+from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
-from sklebm.energies import GaussianMixture
+from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
-from sklebm.inference.expectation_maximization import em_steps
-from sklebm.inference.online_em import online_pass
-from sklebm.mixture._mixture_estimator import MixtureEstimator
-from sklebm.mixture._mixture_start import check_given, start_mixture
-from sklebm.mixture._mixture_state import export_block, fitted_arrays, import_block
+from sklebm.iterative import Draw
+from sklebm.mixture._base import OneHotEstimator, inverse_temperature
+from sklebm.mixture._clusters import source
+from sklebm.mixture._mixture_fit import MixtureProblem, MixtureRun, learn_online, make_problem
+from sklebm.mixture._mixture_start import check_given, covariance_shape
+from sklebm.mixture._mixture_state import check_unchanged, complete, fitted_mixture, fitted_type
 from sklebm.mixture._range import check_range
 
 
-class EnergyGaussianMixture(MixtureEstimator):
+class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     r"""A mixture of Gaussians as an energy with a one-hot latent, fitted by EM.
 
     .. math:: E(x, z) = -\log w_k - \log \mathcal{N}(x; m_k, S_k) \text{ for } z = e_k,
@@ -42,9 +40,9 @@ class EnergyGaussianMixture(MixtureEstimator):
         Number K of Gaussians.
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
         A covariance each; one for all; a diagonal each; a single variance each.
-    init : {"kmeans", "random"}, default="kmeans"
-        Start from a k-means clustering (greedy k-means++ and Lloyd), or from means at random,
-        different rows with the covariance of all rows.
+    init : {"kmeans", "k-means++", "random"}, default="kmeans"
+        Start from a k-means clustering; from the rows nearest to each of K centres of greedy
+        k-means++; or from means at random, different rows with the covariance of all rows.
     weights_init : array-like of shape (n_components,), default=None
         Initial weights; they replace those of ``init``.
     means_init : array-like of shape (n_components, n_features), default=None
@@ -58,10 +56,13 @@ class EnergyGaussianMixture(MixtureEstimator):
         Most EM steps of one run.
     tol : float, default=1e-3
         A run ends when the mean log likelihood changes by less than this, in nats per row.
-    reg_covar : float, default=1e-6
-        Added to every variance, in squared units of X. With 0 the likelihood never falls.
+    reg_covar : float or "auto", default="auto"
+        Added to every variance, in squared units of X; "auto" adds 1e-6 of the variance of each
+        column ("spherical": of their mean). With 0 the likelihood never falls.
     batch_size : int, default=1024
         Rows of a block of mini-batch EM in ``partial_fit``; ``fit`` uses all rows in every step.
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the fitted mixture, if there is one, instead of ``init``.
     random_state : int, RandomState instance or None, default=None
         Seed of the start.
     verbose : int, default=0
@@ -69,8 +70,7 @@ class EnergyGaussianMixture(MixtureEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
-        :doc:`/user_guide/scale`.
+        "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -93,6 +93,8 @@ class EnergyGaussianMixture(MixtureEstimator):
         The same at every step of the best run.
     n_samples_seen_ : float
         Total weight of the training rows.
+    reg_covar_ : ndarray of shape (n_features_in_,)
+        What was added to the variance of each feature.
     training_state_ : dict
         Sums within an unfinished block of ``partial_fit``; see ``drop_training_state``.
     n_features_in_ : int
@@ -108,24 +110,25 @@ class EnergyGaussianMixture(MixtureEstimator):
     Notes
     -----
     An EM step costs O(n K d^2) time for "full", O(n d (K + d)) for "tied" and O(n K d) for the
-    others; "full" skips rows whose posterior is below 1e-20. Rows stream through in chunks, so that
-    memory beside X and the parameters stays within scikit-learn's ``working_memory``. Everything
-    is computed in float64. Distances of "tied", "diag" and "spherical" are expanded products: their
-    relative precision is lost where clusters lie more than 1e6 standard deviations apart.
+    others; "full" skips rows whose posterior is below 1e-20. Rows stream through in parts, from
+    memory maps, dask arrays and csr matrices too; other memory stays within ``working_memory``.
+    Everything is computed in float64. Distances of "tied", "diag" and "spherical" are expanded
+    products: they lose precision where clusters lie more than 1e6 standard deviations apart.
 
-    ``partial_fit`` treats its first chunk as ``fit`` does (it must have at least 2 and K rows), and
-    then follows mini-batch EM in blocks of ``batch_size`` rows with the step
-    :math:`(m / b) \max(b / n, (b / n)^{0.7})` at row n for a block of m rows. Blocks are counted
-    over calls, so later rows may come in chunks of any size with the same result.
+    Units do not matter, but for "spherical": the k-means start measures columns in standard
+    deviations. ``partial_fit`` treats its first chunk as ``fit`` does (at least 2 and K rows), then
+    follows mini-batch EM in blocks of ``batch_size`` rows with the step
+    :math:`(m / b) \max(b / n, (b / n)^{0.7})` at row n for a block of m rows, counted over calls:
+    later rows may come in chunks of any size with the same result.
 
     ``score`` compares models of any ``n_components``, ``covariance_type``, ``init`` and
     ``reg_covar`` on the same rows; it does not compare different preprocessing.
 
     References
     ----------
-    A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete data via the
-    EM algorithm", Journal of the Royal Statistical Society B 39, 1977.
-    O. Cappé and E. Moulines, "On-line expectation-maximization algorithm for latent data models",
+    Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm",
+    Journal of the Royal Statistical Society B 39, 1977.
+    Cappé and Moulines, "On-line expectation-maximization algorithm for latent data models",
     Journal of the Royal Statistical Society B 71, 2009.
 
     Examples
@@ -147,18 +150,20 @@ class EnergyGaussianMixture(MixtureEstimator):
         **EnergyEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
-        "init": [StrOptions({"kmeans", "random"})],
+        "init": [StrOptions({"kmeans", "k-means++", "random"})],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    _accepts_sparse = True
     _min_rows_fit = 2
 
     def __init__(
@@ -166,15 +171,16 @@ class EnergyGaussianMixture(MixtureEstimator):
         n_components: int = 1,
         *,
         covariance_type: CovarianceType = "full",
-        init: Literal["kmeans", "random"] = "kmeans",
+        init: Literal["kmeans", "k-means++", "random"] = "kmeans",
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
         n_init: int = 1,
         max_iter: int = 100,
         tol: float = 1e-3,
-        reg_covar: float = 1e-6,
+        reg_covar: float | Literal["auto"] = "auto",
         batch_size: int = 1024,
+        warm_start: bool = False,
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
@@ -191,120 +197,241 @@ class EnergyGaussianMixture(MixtureEstimator):
         self.tol = tol
         self.reg_covar = reg_covar
         self.batch_size = batch_size
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
         self.strategy = strategy
 
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Find the mixture under which the rows are most likely, by EM.
+    # ------------------------------------------------------------------ learning
+
+    def _n_starts(self) -> int:
+        given = self.means_init is not None or (self.warm_start and self._is_fitted())
+        return 1 if given else self.n_init
+
+    def _cost(self, state: Any) -> float:
+        return -float(state["lower_bound_"])
+
+    def _prepare(self, rows: Rows, **data: Any) -> MixtureProblem:
+        weights = self._weights(rows, self.n_components, "n_components", **data)
+        given = check_given(self, rows.shape[1])
+        parts = rows.chunks(6 * rows.shape[1] + 8 * self.n_components)
+        return make_problem(self, rows, source(rows), weights, parts, given)
+
+    def _start(self, problem: MixtureProblem, draw: Draw) -> MixtureRun:
+        if self.warm_start and self._is_fitted():
+            check_unchanged(self, problem.x.shape[1])
+            return MixtureRun(self._mixture(problem.x.device))
+        return problem.start(draw)
+
+    def _step(self, problem: MixtureProblem, run: MixtureRun) -> MixtureRun:
+        return problem.step(run, self.tol)
+
+    def _report(self, problem: MixtureProblem, run: MixtureRun) -> dict[str, float]:
+        return {"lower_bound": run.bounds[-1]}
+
+    def _state(self, problem: MixtureProblem, run: MixtureRun, n_iter: int) -> dict[str, Any]:
+        return problem.state(run, n_iter)
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        rows.need_one_process("partial_fit of a mixture")
+        if self._is_fitted():
+            check_unchanged(self, rows.shape[1])
+            return learn_online(self, rows, self._weights(rows, 1, "n_components", **data))
+        if len(rows) < 2:
+            raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")
+        return self._fit(rows, None, **data)
+
+    def _state_spec(self) -> Spec:
+        k, d = self.n_components, self.n_features_in_
+        shape = covariance_shape(self.covariance_type, k, d)
+        return {
+            "weights_": Array("f", (k,)),
+            "means_": Array("f", (k, d)),
+            "covariances_": Array("f", shape),
+            "precisions_cholesky_": Array("f", shape),
+            "converged_": Flag(),
+            "n_iter_": Scalar(int, 1),
+            "lower_bound_": Scalar(float),
+            "lower_bounds_": Array("f", (None,)),
+            "n_samples_seen_": Scalar(float, 0.0),
+            "reg_covar_": Array("f", (d,), optional=True),
+            "training_state_": Record(),
+        }
+
+    # ------------------------------------------------------------------ what it answers
+
+    def _mixture(self, device: torch.device) -> GaussianMixture:
+        return fitted_mixture(self, device)
+
+    def _energy(self, device: torch.device) -> GaussianMixtureEnergy:
+        return self._mixture(device).energy()
+
+    def _floats_per_row(self) -> int:
+        return 4 * int(self.n_features_in_) + 4 * len(self.weights_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.weights_)
+
+    @property
+    def precisions_(self) -> Any:
+        """Inverse covariances, of the shape of ``covariances_``."""
+        factors = self.precisions_cholesky_
+        full = fitted_type(self) in ("full", "tied")
+        return factors @ np.swapaxes(factors, -1, -2) if full else factors**2
+
+    def predict(self, X: Any) -> Any:
+        """Return the most probable component of each row.
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Training rows, at least 2 and at least ``n_components`` of them.
-        y : Ignored
-            Present for compatibility with scikit-learn pipelines.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a weight of m is the same as m copies of the row.
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to assign.
 
         Returns
         -------
-        self : object
-            The fitted estimator. An exception or an interrupt leaves it as it was before.
+        labels : array or tensor of shape (n_samples,)
+            Index of the component of least energy.
+        """
+        return self._map_rows(X, lambda energy, x: energy.assign(check_range(x)), "predict")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the responsibilities p(z | x), as ``transform`` does, never as a data frame.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to assign.
+
+        Returns
+        -------
+        responsibilities : array or tensor of shape (n_samples, n_components)
+            Posterior probabilities; each row sums to one.
+        """
+        return self._map_rows(X, lambda energy, x: energy.responsibilities(x), "predict_proba")
+
+    def transform(self, X: Any) -> Any:
+        """Return the responsibilities p(z | x): the posterior mean of the one-hot latent.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            Posterior probabilities of the components; each row sums to one.
+        """
+        return self._map_rows(X, lambda energy, x: energy.responsibilities(x), "transform")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with its own latent.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to measure.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            One-hot latents. For other weights of the components the result is the energy's mean
+            under them.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            -log w_k - log N(x; m_k, S_k) in nats.
 
         Raises
         ------
         ValueError
-            If a covariance is not positive definite: increase ``reg_covar``.
+            If X and Z differ in their number of rows.
         """
-        return self._learn(X, self._fit, sample_weight=sample_weight)
+        return self._pair_energies(X, Z)
 
-    def _max_steps(self) -> int:
-        return self._n_runs() * self.max_iter
+    def free_energy(self, X: Any, beta: float | None = None) -> Any:
+        r"""Return :math:`F_\beta(x) = -\frac1\beta \log \sum_k e^{-\beta E(x, e_k)}`.
 
-    def _n_runs(self) -> int:
-        return self.n_init if self.means_init is None else 1
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to measure.
+        beta : float or None, default=None
+            Inverse temperature; None is 1, where it is -log p(x); ``math.inf`` gives the least
+            energy.
 
-    def _fit(self, rows: Rows, progress: Progress | None, **data: Any) -> dict[str, Any]:
-        weights = check_sample_weight(
-            data.get("sample_weight"),
-            np.empty(rows.shape),
-            dtype=np.float64,
-            ensure_non_negative=True,
-        )
-        weights = torch.from_numpy(weights.copy()).to(rows.device)
-        self._check_row_count(int(rows.ranks.sum((weights > 0).sum())))
-        given = check_given(self, rows.shape[1])
-        x, parts = rows.all(), self._parts(rows)
-        for part in parts:
-            check_range(x[part].double())
-        seed = rows.ranks.first(draw_seed(self.random_state))
-        best: dict[str, Any] = {}
-        for run in range(self._n_runs()):
-            generator = make_generator(seed, "start", index=run)
-            start = start_mixture(x, weights, parts, self, given, generator, rows.ranks)
-            state = self._run(start, x, weights, parts, progress, rows.ranks)
-            if not best or state["lower_bound_"] > best["lower_bound_"]:
-                best = state
-            if progress is not None and progress.stopped:
-                return best
-        if not best["converged_"]:
-            warnings.warn(
-                f"EM did not converge in max_iter={self.max_iter} steps: increase max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
-        return best
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        chosen = inverse_temperature(beta, 1.0)
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x, chosen), "free_energy")
 
-    def _parts(self, rows: Rows) -> list[slice]:
-        return rows.chunks(floats_per_row=6 * rows.shape[1] + 8 * self.n_components)
+    def score_samples(self, X: Any) -> Any:
+        """Return the log density of each row; exactly normalised.
 
-    def _run(
-        self,
-        mixture: GaussianMixture,
-        x: torch.Tensor,
-        weights: torch.Tensor,
-        parts: list[slice],
-        progress: Progress | None,
-        ranks: Ranks,
-    ) -> dict[str, Any]:
-        n_seen, bounds = float(ranks.sum(weights.sum())), [-np.inf]
-        steps = em_steps(mixture, x, weights, parts, float(self.reg_covar), ranks)
-        for _ in range(self.max_iter):
-            if progress is not None:
-                progress.begin()
-            bound, mixture = next(steps)
-            converged = abs(bound - bounds[-1]) < self.tol
-            bounds.append(bound)
-            state = partial(self._state, mixture, bounds[1:], converged, len(bounds) - 1, n_seen)
-            stopped = progress is not None and progress.end(
-                state, lambda: {"lower_bound": bounds[-1]}
-            )
-            if stopped or converged:
-                break
-        return state()
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to score.
 
-    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        rows.need_one_process("partial_fit of a mixture")
-        if not self._is_fitted():
-            if len(rows) < 2:
-                raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")
-            return self._fit(rows, None)
-        self._check_unchanged()
-        start = import_block(
-            self.training_state_, self._mixture(rows.device), float(self.n_samples_seen_)
-        )
-        state, mixture, bound, n_closed = online_pass(
-            start, check_range(rows.all().double()), self.batch_size, float(self.reg_covar)
-        )
-        return {
-            **fitted_arrays(mixture),
-            "converged_": self.converged_,
-            "n_iter_": self.n_iter_ + n_closed,
-            "lower_bound_": bound,
-            "lower_bounds_": self.lower_bounds_,
-            "n_samples_seen_": self.n_samples_seen_ + len(rows),
-            "training_state_": export_block(state),
-        }
+        Returns
+        -------
+        log_density : array or tensor of shape (n_samples,)
+            log p(x) in nats; higher is more typical.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
+        """Draw independent rows from the mixture, exactly.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, in random order of their components.
+        labels : ndarray of shape (n_samples,)
+            The component that each row came from.
+        """
+        return self._draw(lambda energy, n, seed: energy.sample(n, seed), n_samples, random_state)
+
+    def complete(self, X: Any) -> Any:
+        r"""Fill in missing features by their conditional mean given the other features.
+
+        For a pattern with observed features :math:`o` and missing ones :math:`u`,
+
+        .. math:: E[x_u \mid x_o] = \sum_k p(k \mid x_o) \,
+                  \bigl(m_{ku} + S_{kuo} S_{koo}^{-1} (x_o - m_{ko})\bigr);
+
+        each bracket minimises the energy of component k over :math:`x_u`. The result has the
+        least expected squared error under the mixture. Rows share the work of a pattern:
+        O(K d^3) for each different pattern, plus O(n K d^2).
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows with NaN at the missing features. A row may miss all of them.
+
+        Returns
+        -------
+        X_completed : array or tensor of shape (n_samples, n_features)
+            Copy of X without NaN; observed entries are unchanged.
+        """
+        return complete(self, X)
+
+    def _n_parameters(self) -> int:
+        k, d = self.means_.shape
+        per_type = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d}
+        return int(per_type.get(fitted_type(self), k) + k * d + k - 1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "density_estimator"
+        return tags

@@ -1,0 +1,205 @@
+"""What energies with a one-hot latent share: weighted rows, codes that decode, weighted scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._shell.private import fit_context
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows
+from sklebm._shell.weights import row_weights
+from sklebm.iterative import IterativeEstimator, Run
+
+P = TypeVar("P")
+R = TypeVar("R", bound=Run)
+Draws = Callable[[Any, int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+
+def _check_decodes(estimator: Any) -> bool:
+    lacking = estimator._decodes()
+    if lacking:
+        raise AttributeError(f"inverse_transform needs codes that sum to one: {lacking}.")
+    return True
+
+
+class OneHotEstimator(IterativeEstimator[P, R]):
+    """Base of models whose latent picks one of several components."""
+
+    _computes_in_double = True
+    _continues_from = "training_state_"
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Shape the energy so that it is low at the rows of X.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Training rows, at least as many as components.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a weight of m is the same as m copies of the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._fit, sample_weight=sample_weight)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Update the energy with one pass over a chunk of rows.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            The next chunk of training rows; the first one needs as many rows as components.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a weight of m is the same as m copies of the row.
+
+        Returns
+        -------
+        self : object
+            The updated estimator. An exception or an interrupt leaves it as it was before.
+        """
+        first = not self._is_fitted()
+        return self._learn(X, self._partial_fit, first=first, sample_weight=sample_weight)
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit to X and return the index that the latent of each of its rows picks.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Training rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        labels : array or tensor of shape (n_samples,)
+            The same as ``fit(X).predict(X)``.
+        """
+        fitted: Any = self.fit(X, sample_weight=sample_weight)
+        return fitted.predict(X)
+
+    def _decodes(self) -> str:
+        """What ``inverse_transform`` lacks; empty if it can decode what ``transform`` returns."""
+        return ""
+
+    @available_if(_check_decodes)
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return what latents decode to: combinations Z W of prototypes, or of means.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            One-hot codes or responsibilities.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        decode = lambda energy, z: energy.decode(z)  # noqa: E731
+        return self._map_rows(Z, decode, "inverse_transform", latents=True)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the mean log density of the rows of X, in nats; higher is better.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean.
+
+        Returns
+        -------
+        score : float
+            Mean of ``score_samples(X)``.
+        """
+        scores = self.score_samples(X)
+        if sample_weight is None:
+            return float(scores.mean())
+        scores = scores.detach().cpu().numpy() if isinstance(scores, torch.Tensor) else scores
+        like = Rows(np.asarray(scores, np.float64)[:, None], torch.device("cpu"))
+        return float(np.average(scores, weights=row_weights(like, sample_weight).numpy()))
+
+    def _n_parameters(self) -> int:
+        """Number of free parameters of the density."""
+        raise NotImplementedError
+
+    def bic(self, X: Any) -> float:
+        """Return Schwarz's criterion, -2 log likelihood + n_parameters log n; lower is better.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The training rows.
+
+        Returns
+        -------
+        bic : float
+            In nats.
+        """
+        n_rows = len(X)
+        return -2 * n_rows * self.score(X) + self._n_parameters() * math.log(n_rows)
+
+    def aic(self, X: Any) -> float:
+        """Return Akaike's criterion, -2 log likelihood + 2 n_parameters; lower is better.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The training rows.
+
+        Returns
+        -------
+        aic : float
+            In nats.
+        """
+        return -2 * len(X) * self.score(X) + 2 * self._n_parameters()
+
+    def _weights(self, rows: Rows, n_least: int, name: str, **data: Any) -> torch.Tensor:
+        """Weights of the rows; refuses fewer rows of positive weight than components."""
+        weights = row_weights(rows, data.get("sample_weight"))
+        n_rows = int(rows.ranks.sum((weights > 0).sum()))
+        if n_rows < n_least:
+            raise ValueError(
+                f"n_samples={n_rows} should be >= {name}={n_least}: lower {name} or pass more rows "
+                "(of positive weight)."
+            )
+        return weights
+
+    def _draw(self, draw: Draws, n_samples: int, random_state: RandomState) -> tuple[Any, Any]:
+        """Rows and the components that they came from, by ``draw(energy, n, generator)``."""
+        if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
+        check_is_fitted(self)
+        generator = make_generator(draw_seed(random_state), "sampling")
+        x, labels = draw(self._energy(torch.device("cpu")), int(n_samples), generator)
+        return x.numpy(), labels.numpy()
+
+
+def inverse_temperature(beta: Any, default: float) -> float:
+    """Raise ValueError unless ``beta`` is a positive number, or None for the default."""
+    if beta is not None and not (isinstance(beta, Real) and beta > 0):
+        raise ValueError(f"beta={beta!r} must be positive; math.inf gives the hard minimum.")
+    return default if beta is None else float(beta)
