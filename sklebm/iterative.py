@@ -7,7 +7,7 @@
         run = _start(problem, draw)              draw(purpose) is a generator of this start alone
         until run.settled, max_iter or a callback that asks to stop:
             run = _step(problem, run)
-        state = _state(problem, run, n_iter)
+        state = problem.state(run, n_iter)       every fitted attribute
     the state of least _cost(state)
 
 K-means, mixtures and their like state these hooks; restarts, seeds, progress, verbose lines, early
@@ -31,6 +31,7 @@ from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm.base import EnergyEstimator
 
+R_contra = TypeVar("R_contra", bound="Run", contravariant=True)
 #: ``draw(purpose)``: a generator for one purpose of one start.
 Draw = Callable[[str], torch.Generator]
 
@@ -43,8 +44,18 @@ class Run(Protocol):
         """Whether the last step ended the run."""
 
 
-P = TypeVar("P")
+class Problem(Protocol[R_contra]):
+    """What all runs share: rows with their weights, chunks, checked parameters."""
+
+    def state(self, run: R_contra, n_iter: int) -> dict[str, Any]:
+        """Every fitted attribute after ``n_iter`` steps."""
+
+    def report(self, run: R_contra) -> Mapping[str, float]:
+        """The objective by its name, for ``verbose``."""
+
+
 R = TypeVar("R", bound=Run)
+P = TypeVar("P", bound=Problem[Any])
 
 
 class IterativeEstimator(EnergyEstimator, Generic[P, R]):
@@ -68,14 +79,6 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
     @abstractmethod
     def _step(self, problem: P, run: R) -> R:
         """One iteration: where it leads, and whether the run has settled there."""
-
-    @abstractmethod
-    def _state(self, problem: P, run: R, n_iter: int) -> dict[str, Any]:
-        """Every fitted attribute after ``n_iter`` steps."""
-
-    @abstractmethod
-    def _report(self, problem: P, run: R) -> Mapping[str, float]:
-        """The objective by its name, for ``verbose``."""
 
     def _cost(self, state: Mapping[str, Any]) -> float:
         """What decides between runs; the least is kept. Needed with more than one start."""
@@ -125,8 +128,8 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             run = self._step(problem, run)
-            state = partial(self._state, problem, run, n_iter)
-            if progress.end(state, partial(self._report, problem, run)) or run.settled:
+            state = partial(problem.state, run, n_iter)
+            if progress.end(state, partial(problem.report, run)) or run.settled:
                 break
         return run, state()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 #: Ratio of the largest to the smallest standard deviation from which on a warning is due.
 _LARGEST_RATIO = 1e3
-_ROUNDING = 16 * torch.finfo(torch.float64).eps
+_ROUNDING = 4096 * torch.finfo(torch.float64).eps  # also of the mean of many rows
 
 
 def column_deviations(mean: Tensor, variance: Tensor) -> Tensor:

@@ -144,6 +144,10 @@ class GaussianMixtureEnergy(nn.Module):
             return -log_joint.amax(dim=1)
         return -torch.logsumexp(beta * log_joint if beta != 1.0 else log_joint, dim=1) / beta
 
+    def __len__(self) -> int:
+        """Number of components."""
+        return len(self.means)
+
     def decode(self, z: Tensor) -> Tensor:
         """Combinations of means, shape (n_rows, n_features)."""
         return z @ self.means

@@ -89,6 +89,10 @@ class PrototypeEnergy(nn.Module):
             squares[row, column] = exact
             labels[rows] = squares.argmin(dim=1)
 
+    def __len__(self) -> int:
+        """Number of components."""
+        return len(self.centers)
+
     def decode(self, z: Tensor) -> Tensor:
         """Combinations of prototypes, shape (n_rows, n_features)."""
         return z @ self.centers
@@ -118,7 +122,7 @@ class PrototypeEnergy(nn.Module):
             return distances
         return (distances.mean(dim=1, keepdim=True) - distances).clamp_(min=0.0)
 
-    def sample(self, n_rows: int, beta: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, n_rows: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor]:
         """Draw prototypes, then rows of p(x | z) = N(w_z, I / 2 beta); both, and the choices."""
         labels = torch.randint(len(self.centers), (n_rows,), generator=generator)
         noise = torch.randn(

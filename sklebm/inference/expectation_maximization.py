@@ -2,7 +2,8 @@ r"""Expectation maximisation for Gaussian mixtures: maximise sum_i v_i log p(x_i
 
 E step: r_ik = p(k | x_i). M step: w_k = n_k / n, m_k = sum_i v_i r_ik x_i / n_k,
 S_k = sum_i v_i r_ik (x_i - m_k)(x_i - m_k)' / n_k + R, with n_k = sum_i v_i r_ik
-(Dempster, Laird & Rubin, 1977). R is a diagonal of small variances. Weights v and repetition are equivalent.
+(Dempster, Laird & Rubin, 1977). R is a diagonal of small variances. Weights v and repetition are
+equivalent.
 """
 
 from __future__ import annotations
@@ -215,8 +216,8 @@ def _refuse(bad: Tensor, kind: CovarianceType, regularisation: Tensor | None) ->
     amount = "" if regularisation is None else f"={float(regularisation.max()):g}"
     raise ValueError(
         f"{which} is not positive definite: its rows lie in a subspace, or on one point. Increase "
-        f"reg_covar{amount}, lower n_components, choose a smaller covariance_type, or scale or reduce X "
-        "(for example with PCAWhitener)."
+        f"reg_covar{amount}, lower n_components, choose a smaller covariance_type, or scale or "
+        "reduce X (for example with PCAWhitener)."
     )
 
 

@@ -2,8 +2,8 @@ r"""Minimise sum_i w_i min_k \|x_i - c_k\|^2 by Lloyd steps, for few centres or 
 
 The same labels as Lloyd's algorithm in double precision, for any number of threads, from compiled
 kernels on the CPU. One number a row, by how much every other centre is farther than the own one,
-tells which rows the last step may have changed (G. Hamerly, "Making k-means even faster", SDM 2010);
-those are measured against all centres.
+tells which rows the last step may have changed; those are measured against all centres
+(G. Hamerly, "Making k-means even faster", SDM 2010).
 """
 
 from __future__ import annotations
@@ -146,24 +146,24 @@ class HamerlyLloyd:
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
         """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
-        labels, copies = np.empty(len(self._x), np.int32), copies.numpy()
+        labels, mass = np.empty(len(self._x), np.int32), copies.numpy()
         own, others = np.empty(len(self._x)), np.empty(len(self._x))
         points = np.ascontiguousarray(centers.double().numpy())
         for part in self._parts:
             x, arguments = self._rows(part), (points, labels, own, others)
             self._run_rows(self._kernels.nearest_two, part, x, *arguments)
-        sizes = np.bincount(labels, copies, minlength=len(centers))
+        sizes = np.bincount(labels, mass, minlength=len(centers))
         with np.errstate(divide="ignore"):
             stretch = np.where(sizes > 1, (sizes / (sizes - 1.0)) ** 2, np.inf)[labels]
         # 0 * inf: a row alone in its cluster has no cluster left without itself.
         alone = np.where(np.isfinite(stretch), own, 1.0) * stretch
-        left_out = np.where(copies > 0, np.minimum(alone, others), 0.0)
+        left_out = np.where(mass > 0, np.minimum(alone, others), 0.0)
         weights = self._weights.numpy()
         return Fit(
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(np.bincount(labels, weights, minlength=len(centers))),
             float((weights * own).sum()),
-            float((copies * left_out).sum()),
+            float((mass * left_out).sum()),
         )
 
     @cached_property

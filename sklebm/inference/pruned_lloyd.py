@@ -48,9 +48,8 @@ def start_lloyd(
             compiled = PrunedLloyd(x, weights, centers, parts)
         elif work >= _LEAST_COMPILED_WORK:
             compiled = HamerlyLloyd(x, weights, centers, parts)
-    elif isinstance(x, Tensor):
-        if k >= _LEAST_CLUSTERS_OF_DEVICE and work >= _LEAST_WORK_OF_DEVICE:
-            compiled = CompactedLloyd(x, weights, centers, parts)
+    elif k >= _LEAST_CLUSTERS_OF_DEVICE and work >= _LEAST_WORK_OF_DEVICE:
+        compiled = CompactedLloyd(x, weights, centers, parts) if isinstance(x, Tensor) else None
     if compiled is None or ranks.size > 1:
         return Lloyd(x, weights, parts, ranks, compiled.assign if compiled else None)
     return compiled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, Self, TypeVar
 
@@ -16,11 +15,10 @@ from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.weights import row_weights
-from sklebm.iterative import IterativeEstimator, Run
+from sklebm.iterative import IterativeEstimator, Problem, Run
 
-P = TypeVar("P")
+P = TypeVar("P", bound=Problem[Any])
 R = TypeVar("R", bound=Run)
-Draws = Callable[[Any, int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 
 def _check_decodes(estimator: Any) -> bool:
@@ -96,6 +94,83 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         """
         fitted: Any = self.fit(X, sample_weight=sample_weight)
         return fitted.predict(X)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the responsibilities p(z | x) of each row, never as a data frame.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to assign.
+
+        Returns
+        -------
+        responsibilities : array or tensor of shape (n_samples, n_components)
+            Posterior probabilities of the components; each row sums to one.
+        """
+        chosen = self._temperature() if self._is_fitted() else {}
+        return self._map_rows(
+            X, lambda energy, x: energy.responsibilities(x, **chosen), "predict_proba"
+        )
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with its own latent.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to measure.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            One-hot latents; other codes mix the components: their prototypes in EnergyKMeans, their
+            energies in EnergyGaussianMixture.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In the units of ``free_energy``.
+
+        Raises
+        ------
+        ValueError
+            If X and Z differ in their number of rows.
+        """
+        return self._pair_energies(X, Z)
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
+        """Draw independent rows from the density that ``score_samples`` gives, exactly.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, in random order of their components.
+        labels : ndarray of shape (n_samples,)
+            The component that each row came from.
+        """
+        if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
+        check_is_fitted(self)
+        generator = make_generator(draw_seed(random_state), "sampling")
+        energy = self._energy(torch.device("cpu"))
+        x, labels = energy.sample(int(n_samples), generator, **self._temperature())
+        return x.numpy(), labels.numpy()
+
+    def _temperature(self) -> dict[str, float]:
+        """The fitted inverse temperature, for an energy that does not hold it."""
+        return {}
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self._energy(torch.device("cpu")))
+
+    def _floats_per_row(self) -> int:
+        return 4 * (int(self.n_features_in_) + self._n_features_out)
 
     def _decodes(self) -> str:
         """What ``inverse_transform`` lacks; empty if it can decode what ``transform`` returns."""
@@ -188,18 +263,9 @@ class OneHotEstimator(IterativeEstimator[P, R]):
             )
         return weights
 
-    def _draw(self, draw: Draws, n_samples: int, random_state: RandomState) -> tuple[Any, Any]:
-        """Rows and the components that they came from, by ``draw(energy, n, generator)``."""
-        if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
-        check_is_fitted(self)
-        generator = make_generator(draw_seed(random_state), "sampling")
-        x, labels = draw(self._energy(torch.device("cpu")), int(n_samples), generator)
-        return x.numpy(), labels.numpy()
-
 
 def inverse_temperature(beta: Any, default: float) -> float:
     """Raise ValueError unless ``beta`` is a positive number, or None for the default."""
-    if beta is not None and not (isinstance(beta, Real) and beta > 0):
+    if beta is not None and not (isinstance(beta, Real) and float(beta) > 0):
         raise ValueError(f"beta={beta!r} must be positive; math.inf gives the hard minimum.")
     return default if beta is None else float(beta)

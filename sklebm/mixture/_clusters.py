@@ -19,6 +19,7 @@ from sklebm._shell.column_scales import column_deviations, warn_of_unequal_scale
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.inference.lloyd import (
     Lloyd,
     OnlineClusters,
@@ -219,3 +220,18 @@ def _resume(estimator: Any) -> OnlineClusters:
         exact = centers
     counts = np.asarray(estimator.cluster_counts_, np.float64)
     return OnlineClusters(np.array(exact, np.float64), counts, float(estimator.inertia_))
+
+
+def cluster_spec(estimator: Any) -> Spec:
+    """Kind and shape of every fitted attribute."""
+    return {
+        "cluster_centers_": Array("f", (estimator.n_clusters, estimator.n_features_in_)),
+        "labels_": Array("i", (None,)),
+        "cluster_counts_": Array("f", (estimator.n_clusters,)),
+        "n_iter_": Scalar(int, 1),
+        "inertia_": Scalar(float, 0.0),
+        "noise_variance_": Scalar(float, 0.0),
+        "beta_": Scalar(float, 0.0),
+        "log_partition_": Scalar(float),
+        "training_state_": Record(optional=True),
+    }

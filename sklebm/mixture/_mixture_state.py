@@ -10,6 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklebm._shell.rows import Rows, resolve_device
+from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
 from sklebm.energies import GaussianMixture
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.inference.conditional_gaussian import conditional_mean
@@ -75,8 +76,10 @@ def fitted_type(estimator: Any) -> CovarianceType:
 
 def fitted_mixture(estimator: Any, device: torch.device) -> GaussianMixture:
     """The fitted attributes as tensors that share their memory on the CPU."""
-    arrays = (torch.from_numpy(getattr(estimator, name)).to(device) for name in _ARRAYS)
-    return GaussianMixture(*arrays, fitted_type(estimator))
+    weights, means, covariances, factors = (
+        torch.from_numpy(getattr(estimator, name)).to(device) for name in _ARRAYS
+    )
+    return GaussianMixture(weights, means, covariances, factors, fitted_type(estimator))
 
 
 def check_unchanged(estimator: Any, n_features: int) -> None:
@@ -118,3 +121,29 @@ def complete(estimator: Any, X: Any) -> Any:
 
     n_floats = 4 * len(estimator.weights_) * rows.shape[1]
     return rows.map(fill, floats_per_row=n_floats, what=f"{type(estimator).__name__}.complete")
+
+
+def mixture_spec(estimator: Any) -> Spec:
+    """Kind and shape of every fitted attribute."""
+    k, d = estimator.n_components, estimator.n_features_in_
+    shape = covariance_shape(estimator.covariance_type, k, d)
+    return {
+        "weights_": Array("f", (k,)),
+        "means_": Array("f", (k, d)),
+        "covariances_": Array("f", shape),
+        "precisions_cholesky_": Array("f", shape),
+        "converged_": Flag(),
+        "n_iter_": Scalar(int, 1),
+        "lower_bound_": Scalar(float),
+        "lower_bounds_": Array("f", (None,)),
+        "n_samples_seen_": Scalar(float, 0.0),
+        "reg_covar_": Array("f", (d,), optional=True),
+        "training_state_": Record(),
+    }
+
+
+def n_parameters(estimator: Any) -> int:
+    """Number of free parameters of the fitted mixture."""
+    k, d = estimator.means_.shape
+    per_type = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d}
+    return int(per_type.get(fitted_type(estimator), k) + k * d + k - 1)

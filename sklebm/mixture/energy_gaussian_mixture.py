@@ -12,16 +12,16 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.iterative import Draw
+from sklebm.mixture import _mixture_state as fitted
 from sklebm.mixture._base import OneHotEstimator, inverse_temperature
 from sklebm.mixture._clusters import source
 from sklebm.mixture._mixture_fit import MixtureProblem, MixtureRun, learn_online, make_problem
-from sklebm.mixture._mixture_start import check_given, covariance_shape
-from sklebm.mixture._mixture_state import check_unchanged, complete, fitted_mixture, fitted_type
+from sklebm.mixture._mixture_start import check_given
 from sklebm.mixture._range import check_range
 
 
@@ -30,9 +30,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
     .. math:: E(x, z) = -\log w_k - \log \mathcal{N}(x; m_k, S_k) \text{ for } z = e_k,
 
-    .. math:: F(x) = -\log \sum_{k=1}^K e^{-E(x, e_k)} = -\log p(x).
-
-    The density is exactly normalised: ``score_samples`` is :math:`-F(x) = \log p(x)` in nats.
+    .. math:: F(x) = -\log \sum_{k=1}^K e^{-E(x, e_k)} = -\log p(x), \text{ exactly, in nats.}
 
     Parameters
     ----------
@@ -41,13 +39,12 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
         A covariance each; one for all; a diagonal each; a single variance each.
     init : {"kmeans", "k-means++", "random"}, default="kmeans"
-        Start from a k-means clustering; from the rows nearest to each of K centres of greedy
-        k-means++; or from means at random, different rows with the covariance of all rows.
+        Start from a k-means clustering; from the rows nearest to each centre of greedy k-means++;
+        or from means at random rows with the covariance of all rows.
     weights_init : array-like of shape (n_components,), default=None
-        Initial weights; they replace those of ``init``.
+        Initial weights.
     means_init : array-like of shape (n_components, n_features), default=None
-        Initial means. The weights and covariances that are not given are then those of the rows
-        nearest to each mean, and ``init`` is not used.
+        Initial means. What else is not given is then that of the rows nearest to each mean.
     precisions_init : array-like, default=None
         Initial inverse covariances, of the shape of ``covariances_``.
     n_init : int, default=1
@@ -87,8 +84,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     n_iter_ : int
         EM steps of the best run, plus the blocks that ``partial_fit`` closed.
     lower_bound_ : float
-        Mean log likelihood at the last E step, before the last M step, as in scikit-learn. After
-        ``partial_fit``: that of the rows of the last block.
+        Mean log likelihood before the last M step; after ``partial_fit``, of the last block's rows.
     lower_bounds_ : ndarray of shape (n_steps,)
         The same at every step of the best run.
     n_samples_seen_ : float
@@ -102,34 +98,22 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the features, if X had string column names.
 
-    See Also
-    --------
-    sklearn.mixture.GaussianMixture : The same model without weights, streaming and energies.
-    EnergyKMeans : The limit of tied, isotropic, vanishing covariances.
-
     Notes
     -----
     An EM step costs O(n K d^2) time for "full", O(n d (K + d)) for "tied" and O(n K d) for the
-    others; "full" skips rows whose posterior is below 1e-20. Rows stream through in parts, from
-    memory maps, dask arrays and csr matrices too; other memory stays within ``working_memory``.
-    Everything is computed in float64. Distances of "tied", "diag" and "spherical" are expanded
-    products: they lose precision where clusters lie more than 1e6 standard deviations apart.
+    others. Rows stream through in parts, from memory maps, dask arrays and csr matrices too; other
+    memory stays within ``working_memory``. Everything is computed in float64. Distances of all but
+    "full" lose precision where clusters lie more than 1e6 standard deviations apart. Units of
+    columns do not matter, but for "spherical": the k-means start measures in standard deviations.
 
-    Units do not matter, but for "spherical": the k-means start measures columns in standard
-    deviations. ``partial_fit`` treats its first chunk as ``fit`` does (at least 2 and K rows), then
-    follows mini-batch EM in blocks of ``batch_size`` rows with the step
-    :math:`(m / b) \max(b / n, (b / n)^{0.7})` at row n for a block of m rows, counted over calls:
-    later rows may come in chunks of any size with the same result.
-
-    ``score`` compares models of any ``n_components``, ``covariance_type``, ``init`` and
-    ``reg_covar`` on the same rows; it does not compare different preprocessing.
+    ``partial_fit`` treats its first chunk as ``fit`` does, then follows mini-batch EM in blocks of
+    ``batch_size`` rows; later rows may come in chunks of any size with the same result. ``score``
+    compares models on the same rows; it does not compare different preprocessing.
 
     References
     ----------
-    Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm",
-    Journal of the Royal Statistical Society B 39, 1977.
-    Cappé and Moulines, "On-line expectation-maximization algorithm for latent data models",
-    Journal of the Royal Statistical Society B 71, 2009.
+    Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977.
+    Cappé and Moulines, "On-line EM algorithm for latent data models", 2009.
 
     Examples
     --------
@@ -138,8 +122,6 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     >>> from sklebm import EnergyGaussianMixture
     >>> X = load_iris().data
     >>> model = EnergyGaussianMixture(3, random_state=0).fit(X)
-    >>> model.transform(X).shape
-    (150, 3)
     >>> print(f"{model.score(X):.2f} nats, or {model.bic(X):.0f} with a price for each parameter")
     -1.20 nats, or 581 with a price for each parameter
     >>> print(model.complete([[5.1, 3.5, np.nan, np.nan]]).round(1))
@@ -220,66 +202,38 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
     def _start(self, problem: MixtureProblem, draw: Draw) -> MixtureRun:
         if self.warm_start and self._is_fitted():
-            check_unchanged(self, problem.x.shape[1])
+            fitted.check_unchanged(self, problem.x.shape[1])
             return MixtureRun(self._mixture(problem.x.device))
         return problem.start(draw)
 
     def _step(self, problem: MixtureProblem, run: MixtureRun) -> MixtureRun:
         return problem.step(run, self.tol)
 
-    def _report(self, problem: MixtureProblem, run: MixtureRun) -> dict[str, float]:
-        return {"lower_bound": run.bounds[-1]}
-
-    def _state(self, problem: MixtureProblem, run: MixtureRun, n_iter: int) -> dict[str, Any]:
-        return problem.state(run, n_iter)
-
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows.need_one_process("partial_fit of a mixture")
         if self._is_fitted():
-            check_unchanged(self, rows.shape[1])
             return learn_online(self, rows, self._weights(rows, 1, "n_components", **data))
         if len(rows) < 2:
             raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")
         return self._fit(rows, None, **data)
 
     def _state_spec(self) -> Spec:
-        k, d = self.n_components, self.n_features_in_
-        shape = covariance_shape(self.covariance_type, k, d)
-        return {
-            "weights_": Array("f", (k,)),
-            "means_": Array("f", (k, d)),
-            "covariances_": Array("f", shape),
-            "precisions_cholesky_": Array("f", shape),
-            "converged_": Flag(),
-            "n_iter_": Scalar(int, 1),
-            "lower_bound_": Scalar(float),
-            "lower_bounds_": Array("f", (None,)),
-            "n_samples_seen_": Scalar(float, 0.0),
-            "reg_covar_": Array("f", (d,), optional=True),
-            "training_state_": Record(),
-        }
+        return fitted.mixture_spec(self)
 
     # ------------------------------------------------------------------ what it answers
 
     def _mixture(self, device: torch.device) -> GaussianMixture:
-        return fitted_mixture(self, device)
+        return fitted.fitted_mixture(self, device)
 
     def _energy(self, device: torch.device) -> GaussianMixtureEnergy:
         return self._mixture(device).energy()
-
-    def _floats_per_row(self) -> int:
-        return 4 * int(self.n_features_in_) + 4 * len(self.weights_)
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.weights_)
 
     @property
     def precisions_(self) -> Any:
         """Inverse covariances, of the shape of ``covariances_``."""
         factors = self.precisions_cholesky_
-        full = fitted_type(self) in ("full", "tied")
-        return factors @ np.swapaxes(factors, -1, -2) if full else factors**2
+        square = fitted.fitted_type(self) in ("full", "tied")
+        return factors @ np.swapaxes(factors, -1, -2) if square else factors**2
 
     def predict(self, X: Any) -> Any:
         """Return the most probable component of each row.
@@ -296,21 +250,6 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         """
         return self._map_rows(X, lambda energy, x: energy.assign(check_range(x)), "predict")
 
-    def predict_proba(self, X: Any) -> Any:
-        """Return the responsibilities p(z | x), as ``transform`` does, never as a data frame.
-
-        Parameters
-        ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to assign.
-
-        Returns
-        -------
-        responsibilities : array or tensor of shape (n_samples, n_components)
-            Posterior probabilities; each row sums to one.
-        """
-        return self._map_rows(X, lambda energy, x: energy.responsibilities(x), "predict_proba")
-
     def transform(self, X: Any) -> Any:
         """Return the responsibilities p(z | x): the posterior mean of the one-hot latent.
 
@@ -325,29 +264,6 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
             Posterior probabilities of the components; each row sums to one.
         """
         return self._map_rows(X, lambda energy, x: energy.responsibilities(x), "transform")
-
-    def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with its own latent.
-
-        Parameters
-        ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
-        Z : array-like or tensor of shape (n_samples, n_components)
-            One-hot latents. For other weights of the components the result is the energy's mean
-            under them.
-
-        Returns
-        -------
-        energy : array or tensor of shape (n_samples,)
-            -log w_k - log N(x; m_k, S_k) in nats.
-
-        Raises
-        ------
-        ValueError
-            If X and Z differ in their number of rows.
-        """
-        return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any, beta: float | None = None) -> Any:
         r"""Return :math:`F_\beta(x) = -\frac1\beta \log \sum_k e^{-\beta E(x, e_k)}`.
@@ -383,40 +299,16 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         """
         return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
-        """Draw independent rows from the mixture, exactly.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows, in random order of their components.
-        labels : ndarray of shape (n_samples,)
-            The component that each row came from.
-        """
-        return self._draw(lambda energy, n, seed: energy.sample(n, seed), n_samples, random_state)
-
     def complete(self, X: Any) -> Any:
         r"""Fill in missing features by their conditional mean given the other features.
 
-        For a pattern with observed features :math:`o` and missing ones :math:`u`,
-
-        .. math:: E[x_u \mid x_o] = \sum_k p(k \mid x_o) \,
-                  \bigl(m_{ku} + S_{kuo} S_{koo}^{-1} (x_o - m_{ko})\bigr);
-
-        each bracket minimises the energy of component k over :math:`x_u`. The result has the
-        least expected squared error under the mixture. Rows share the work of a pattern:
-        O(K d^3) for each different pattern, plus O(n K d^2).
+        With observed features :math:`o` and missing ones :math:`u`, :math:`E[x_u \mid x_o] =
+        \sum_k p(k \mid x_o) (m_{ku} + S_{kuo} S_{koo}^{-1} (x_o - m_{ko}))`: each term minimises
+        the energy of component k over :math:`x_u`. O(K d^3) for each pattern, plus O(n K d^2).
 
         Parameters
         ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+        X : array-like or tensor of shape (n_samples, n_features)
             Rows with NaN at the missing features. A row may miss all of them.
 
         Returns
@@ -424,12 +316,10 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         X_completed : array or tensor of shape (n_samples, n_features)
             Copy of X without NaN; observed entries are unchanged.
         """
-        return complete(self, X)
+        return fitted.complete(self, X)
 
     def _n_parameters(self) -> int:
-        k, d = self.means_.shape
-        per_type = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d}
-        return int(per_type.get(fitted_type(self), k) + k * d + k - 1)
+        return fitted.n_parameters(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -13,7 +13,7 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Array, Record, Scalar, Spec
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies import PrototypeEnergy
 from sklebm.iterative import Draw
@@ -21,6 +21,7 @@ from sklebm.mixture._base import OneHotEstimator, inverse_temperature
 from sklebm.mixture._clusters import (
     ClusterProblem,
     ClusterRun,
+    cluster_spec,
     floats_per_row,
     learn_online,
     source,
@@ -207,12 +208,6 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     def _step(self, problem: ClusterProblem, run: ClusterRun) -> ClusterRun:
         return run.next()
 
-    def _report(self, problem: ClusterProblem, run: ClusterRun) -> dict[str, float]:
-        return problem.report(run)
-
-    def _state(self, problem: ClusterProblem, run: ClusterRun, n_iter: int) -> dict[str, Any]:
-        return problem.state(run, n_iter)
-
     def _finish(self, problem: ClusterProblem, run: ClusterRun, state: dict[str, Any]) -> None:
         warn_of_clusters(self, run, state)
 
@@ -221,33 +216,22 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         return learn_online(self, rows, **data)
 
     def _state_spec(self) -> Spec:
-        return {
-            "cluster_centers_": Array("f", (self.n_clusters, self.n_features_in_)),
-            "labels_": Array("i", (None,)),
-            "cluster_counts_": Array("f", (self.n_clusters,)),
-            "n_iter_": Scalar(int, 1),
-            "inertia_": Scalar(float, 0.0),
-            "noise_variance_": Scalar(float, 0.0),
-            "beta_": Scalar(float, 0.0),
-            "log_partition_": Scalar(float),
-            "training_state_": Record(optional=True),
-        }
+        return cluster_spec(self)
 
     # ------------------------------------------------------------------ what it answers
 
     def _energy(self, device: torch.device) -> PrototypeEnergy:
         return PrototypeEnergy(torch.from_numpy(self.cluster_centers_).to(device).double())
 
-    def _floats_per_row(self) -> int:
-        return 3 * int(self.n_features_in_) + 3 * len(self.cluster_centers_)
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.cluster_centers_)
-
     def _decodes(self) -> str:
         right = self.output in ("onehot", "responsibility")
         return "" if right else f'output="onehot" or "responsibility", not "{self.output}"'
+
+    def _temperature(self) -> dict[str, float]:
+        return {"beta": self.beta_}
+
+    def _n_parameters(self) -> int:
+        return int(self.cluster_centers_.size) + 1  # the variance
 
     def predict(self, X: Any) -> Any:
         """Return the index of the prototype of least energy.
@@ -280,23 +264,6 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         return self._map_rows(
             X, lambda energy, x: energy.codes(x, self.output, self.beta_), "transform"
         )
-
-    def energy(self, X: Any, Z: Any) -> Any:
-        r"""Return :math:`E(x, z) = \|x - z W\|^2` of each row with its own latent.
-
-        Parameters
-        ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
-        Z : array-like or tensor of shape (n_samples, n_clusters)
-            Latents; one-hot ones give the squared distance to the prototype that they pick.
-
-        Returns
-        -------
-        energy : array or tensor of shape (n_samples,)
-            In squared units of X.
-        """
-        return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any, beta: float | None = None) -> Any:
         r"""Return :math:`F_\beta(x)`, the energy with the latent summed out.
@@ -337,23 +304,3 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
             lambda energy, x: -self.beta_ * energy.free_energy(x, self.beta_) - self.log_partition_,
             "score_samples",
         )
-
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
-        """Draw independent rows from the density that ``score_samples`` gives, exactly.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows, in random order of their prototypes.
-        labels : ndarray of shape (n_samples,)
-            The prototype that each row came from.
-        """
-        draw = lambda energy, n, generator: energy.sample(n, self.beta_, generator)  # noqa: E731
-        return self._draw(draw, n_samples, random_state)
