@@ -17,18 +17,18 @@ from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.energies.deep import DeepEnergy
 from sklebm.energies.networks import make_encoder, n_activations
 from sklebm.energies.reference import ReferenceGaussian
-from sklebm.gradient import GradientEstimator
+from sklebm.gradient import GradientEstimator, Start
 from sklebm.objectives import (
     Batch,
     ConditionalNoiseContrastive,
+    ContrastiveDivergence,
     DenoisingScoreMatching,
+    NoiseContrastive,
     Objective,
-    ReferenceNoiseContrastive,
-    SampledContrastiveDivergence,
-    SampledPersistentContrastiveDivergence,
+    PersistentContrastiveDivergence,
     ScoreMatching,
     SlicedScoreMatching,
-    VariationalReferenceNoiseContrastive,
+    VariationalNoiseContrastive,
     check_needs,
     resolve_objective,
 )
@@ -44,17 +44,16 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
-from sklebm.training.loop import EnergyTraining
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "noise_contrastive": ReferenceNoiseContrastive,
-    "variational_noise_contrastive": VariationalReferenceNoiseContrastive,
+    "noise_contrastive": NoiseContrastive,
+    "variational_noise_contrastive": VariationalNoiseContrastive,
     "conditional_noise_contrastive": ConditionalNoiseContrastive,
     "score_matching": ScoreMatching,
     "sliced_score_matching": SlicedScoreMatching,
     "denoising_score_matching": DenoisingScoreMatching,
-    "cd": SampledContrastiveDivergence,
-    "pcd": SampledPersistentContrastiveDivergence,
+    "cd": ContrastiveDivergence,
+    "pcd": PersistentContrastiveDivergence,
 }
 #: Smooth functions only: samplers and score matching follow derivatives, of up to third order.
 ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
@@ -175,7 +174,7 @@ class DeepEnergyEstimator(GradientEstimator):
 
     def _objective(self, energy: Any) -> Objective:
         objective = resolve_objective(self.objective, OBJECTIVES, {})
-        check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
+        check_needs(objective, energy, OBJECTIVES.values())
         energy.log_sigma.requires_grad_(self.learn_sigma)
         energy.log_partition.requires_grad_(objective.learns_log_partition)
         for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
@@ -187,15 +186,13 @@ class DeepEnergyEstimator(GradientEstimator):
     def _resumes(self) -> bool:
         return super()._resumes() and not self._grows()
 
-    def _start(
-        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
-    ) -> EnergyTraining:
-        if n_calls and not resume and self.layer_training == "greedy":
+    def _starting_energy(self, start: Start) -> Any:
+        if start.n_calls and not start.resume and self.layer_training == "greedy":
             raise ValueError(
                 'layer_training="greedy" trains the lower layers on all rows before the last: call '
                 'fit first, or set layer_training="joint".'
             )
-        return super()._start(rows, means, seed, resume=resume, n_calls=n_calls)
+        return super()._starting_energy(start)
 
     def _grows(self) -> bool:
         """Whether warm_start puts a layer on top of the fitted model."""
@@ -251,11 +248,12 @@ class DeepEnergyEstimator(GradientEstimator):
             "left as it was."
         )
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus the held-out objective, on the same random numbers every time."""
+        x = batch.x
         energy.eval()
         objective = resolve_objective(self.objective, OBJECTIVES, {})
-        if isinstance(objective, SampledContrastiveDivergence):
+        if isinstance(objective, ContrastiveDivergence):
             # A difference of energies is no quality. Slopes and curvatures at the data are.
             objective = SlicedScoreMatching()
         generator = make_generator(seed, "validation", device=x.device)

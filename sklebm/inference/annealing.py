@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sklebm.inference.ais import PartitionEstimate, summarise
-from sklebm.inference.chains import ChainState, Sampler, run
+from sklebm.inference.chains import ChainState, GradientSampler, run
 from sklebm.inference.hamiltonian import HMC
 
 # The step size of every temperature is learnt by a pilot run and held: weights stay unbiased.
@@ -48,7 +48,7 @@ def log_partition(
     *,
     n_chains: int = 100,
     n_temperatures: int = 200,
-    sampler: Sampler | None = None,
+    sampler: GradientSampler | None = None,
 ) -> PartitionEstimate:
     """Estimate log Z of ``energy``; the interval's ends come from the two directions.
 
@@ -80,7 +80,7 @@ def _gap(path: list[_Between], x: Tensor) -> Tensor:
 
 
 def _walk(
-    sampler: Sampler,
+    sampler: GradientSampler,
     generator: torch.Generator,
     path: list[_Between],
     position: Tensor,
@@ -104,7 +104,7 @@ def _walk(
 
 
 def _walk_back(
-    sampler: Sampler,
+    sampler: GradientSampler,
     generator: torch.Generator,
     path: list[_Between],
     position: Tensor,
