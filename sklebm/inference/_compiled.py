@@ -27,18 +27,19 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile on first use, without the interpreter lock; kept on disk where that is possible."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        chosen = numba.config.CACHE_DIR  # the user's, if there is one
+        config: Any = numba.config
+        chosen = config.CACHE_DIR  # the user's, if there is one
         folder = chosen or _folder()
         if not folder:
             return numba.njit(nogil=True, **options)(function)
         try:
             # The place is fixed here, function by function: those of others keep theirs.
-            numba.config.CACHE_DIR = folder
+            config.CACHE_DIR = folder
             return numba.njit(cache=True, nogil=True, **options)(function)
         except RuntimeError:  # it cannot be written to
             return numba.njit(nogil=True, **options)(function)
         finally:
-            numba.config.CACHE_DIR = chosen
+            config.CACHE_DIR = chosen
 
     return decorate
 

@@ -11,10 +11,11 @@ import torch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.columns import add_columns
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
-from sklebm._shell.weights import row_weights
 from sklebm.iterative import IterativeEstimator, Problem, Run
 
 P = TypeVar("P", bound=Problem[Any])
@@ -52,7 +53,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         self : object
             The fitted estimator. An exception or an interrupt leaves it as it was before.
         """
-        return self._learn(X, self._fit, sample_weight=sample_weight)
+        return self._learn(X, self._fit, columns={"weight": sample_weight})
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -72,8 +73,8 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         self : object
             The updated estimator. An exception or an interrupt leaves it as it was before.
         """
-        first = not self._is_fitted()
-        return self._learn(X, self._partial_fit, first=first, sample_weight=sample_weight)
+        first, columns = not self._is_fitted(), {"weight": sample_weight}
+        return self._learn(X, self._partial_fit, first=first, columns=columns)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit to X and return the index that the latent of each of its rows picks.
@@ -172,6 +173,37 @@ class OneHotEstimator(IterativeEstimator[P, R]):
     def _floats_per_row(self) -> int:
         return 4 * (int(self.n_features_in_) + self._n_features_out)
 
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> Self:
+        """Make an estimator from given parameters, as if a fit had found them.
+
+        Parameters
+        ----------
+        **parameters : object
+            Fitted attributes without their underscore, and parameters of the constructor:
+            ``cluster_centers`` and ``noise_variance`` (1 without it) of EnergyKMeans; ``weights``,
+            ``means`` and ``covariances``, or ``precisions_cholesky``, of EnergyGaussianMixture.
+
+        Returns
+        -------
+        estimator : object
+            It transforms, scores, samples and saves; ``partial_fit`` goes on as if each component
+            had come from one row.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is missing, or there is none of that name.
+        ValueError
+            If the arrays do not fit each other or the parameters.
+        """
+        return super().from_parameters(**cls._completed(parameters))
+
+    @classmethod
+    def _completed(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters, with what follows from them."""
+        return parameters
+
     def _decodes(self) -> str:
         """What ``inverse_transform`` lacks; empty if it can decode what ``transform`` returns."""
         return ""
@@ -210,12 +242,12 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         score : float
             Mean of ``score_samples(X)``.
         """
-        scores = self.score_samples(X)
+        scores = to_numpy(self.score_samples(X)).astype(np.float64)
         if sample_weight is None:
             return float(scores.mean())
-        scores = scores.detach().cpu().numpy() if isinstance(scores, torch.Tensor) else scores
-        like = Rows(np.asarray(scores, np.float64)[:, None], torch.device("cpu"))
-        return float(np.average(scores, weights=row_weights(like, sample_weight).numpy()))
+        rows = Rows(scores[:, None], torch.device("cpu"))
+        add_columns(rows, type(self).__name__, weight=sample_weight)
+        return float(np.average(scores, weights=rows.columns["weight"].numpy()))
 
     def _n_parameters(self) -> int:
         """Number of free parameters of the density."""
@@ -252,9 +284,10 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         """
         return -2 * len(X) * self.score(X) + 2 * self._n_parameters()
 
-    def _weights(self, rows: Rows, n_least: int, name: str, **data: Any) -> torch.Tensor:
+    def _weights(self, rows: Rows, n_least: int, name: str) -> torch.Tensor:
         """Weights of the rows; refuses fewer rows of positive weight than components."""
-        weights = row_weights(rows, data.get("sample_weight"))
+        ones = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
+        weights = rows.columns.get("weight", ones)
         n_rows = int(rows.ranks.sum((weights > 0).sum()))
         if n_rows < n_least:
             raise ValueError(

@@ -176,7 +176,7 @@ def learn_online(estimator: Any, rows: Rows, **data: Any) -> dict[str, Any]:
             f"n_clusters={k} differs from the {len(estimator.cluster_centers_)} fitted prototypes: "
             "set it back, or call fit to start again."
         )
-    weights = estimator._weights(rows, 0 if fitted else k, "n_clusters", **data).cpu()
+    weights = estimator._weights(rows, 0 if fitted else k, "n_clusters").cpu()
     x = rows.to_numpy().astype(np.float64, copy=False)
     if fitted:
         clusters, n_iter = _resume(estimator), estimator.n_iter_
@@ -222,16 +222,35 @@ def _resume(estimator: Any) -> OnlineClusters:
     return OnlineClusters(np.array(exact, np.float64), counts, float(estimator.inertia_))
 
 
-def cluster_spec(estimator: Any) -> Spec:
+def cluster_spec() -> Spec:
     """Kind and shape of every fitted attribute."""
     return {
-        "cluster_centers_": Array("f", (estimator.n_clusters, estimator.n_features_in_)),
+        "cluster_centers_": Array("f", ("n_clusters", "n_features_in_"), of="centers"),
         "labels_": Array("i", (None,)),
-        "cluster_counts_": Array("f", (estimator.n_clusters,)),
-        "n_iter_": Scalar(int, 1),
+        "cluster_counts_": Array("f", ("n_clusters",)),
+        "n_iter_": Scalar(int, 0),
         "inertia_": Scalar(float, 0.0),
         "noise_variance_": Scalar(float, 0.0),
         "beta_": Scalar(float, 0.0),
         "log_partition_": Scalar(float),
         "training_state_": Record(optional=True),
+    }
+
+
+def untrained(given: dict[str, Any]) -> dict[str, Any]:
+    """Fitted attributes for given prototypes, each of which counts as a row of its own.
+
+    Without ``noise_variance`` the temperature is that of a unit variance.
+    """
+    centers = np.asarray(given["cluster_centers_"])
+    variance = float(given.get("noise_variance_", 1.0))
+    if not variance > 0:
+        raise ValueError(f"noise_variance={variance!r} must be positive.")
+    return {
+        "labels_": np.empty(0, dtype=np.int32),
+        "cluster_counts_": np.ones(len(centers)),
+        "inertia_": 0.0,
+        "n_iter_": 0,
+        "training_state_": {},
+        **density(variance, 0.0, centers),
     }

@@ -17,7 +17,13 @@ from sklebm.inference.lloyd import RowSource, Slices, column_moments
 from sklebm.inference.online_em import online_pass
 from sklebm.iterative import Draw
 from sklebm.mixture._mixture_start import StartOptions, start_mixture
-from sklebm.mixture._mixture_state import check_unchanged, export_block, fitted_arrays, import_block
+from sklebm.mixture._mixture_state import (
+    check_unchanged,
+    export_block,
+    fitted_arrays,
+    fitted_mixture,
+    import_block,
+)
 from sklebm.mixture._range import check_range
 
 # What reg_covar="auto" adds, as a share of the variance of a column.
@@ -114,7 +120,7 @@ def regularise(reg_covar: Any, deviations: Tensor, *, alike: bool) -> Tensor:
 def learn_online(estimator: Any, rows: Rows, weights: Tensor) -> dict[str, Any]:
     """Every fitted attribute after mini-batch EM on rows that will be gone."""
     check_unchanged(estimator, rows.shape[1])
-    mixture = estimator._mixture(rows.device)
+    mixture = fitted_mixture(estimator, rows.device)
     start = import_block(estimator.training_state_, mixture, float(estimator.n_samples_seen_))
     known = getattr(estimator, "reg_covar_", None)
     if estimator.reg_covar == "auto" and known is not None:

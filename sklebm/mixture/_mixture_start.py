@@ -32,7 +32,7 @@ class Given(NamedTuple):
         return not any(value is None for value in self)
 
 
-def covariance_shape(kind: CovarianceType, n_components: int, n_features: int) -> tuple[int, ...]:
+def covariance_shape(kind: CovarianceType, n_components: Any, n_features: Any) -> tuple[Any, ...]:
     """Shape of ``covariances_`` and its relatives."""
     return {
         "full": (n_components, n_features, n_features),

@@ -14,7 +14,7 @@ from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
 from sklebm.energies import GaussianMixture
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.inference.conditional_gaussian import conditional_mean
-from sklebm.inference.expectation_maximization import Statistics
+from sklebm.inference.expectation_maximization import Statistics, precision_factors
 from sklebm.inference.online_em import OnlineState
 from sklebm.mixture._mixture_start import covariance_shape
 
@@ -114,7 +114,7 @@ def complete(estimator: Any, X: Any) -> Any:
             estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
         )
     rows = Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
-    mixture = estimator._mixture(rows.device)
+    mixture = fitted_mixture(estimator, rows.device)
 
     def fill(chunk: torch.Tensor) -> torch.Tensor:
         return conditional_mean(mixture, chunk.double(), torch.isnan(chunk))
@@ -125,21 +125,53 @@ def complete(estimator: Any, X: Any) -> Any:
 
 def mixture_spec(estimator: Any) -> Spec:
     """Kind and shape of every fitted attribute."""
-    k, d = estimator.n_components, estimator.n_features_in_
-    shape = covariance_shape(estimator.covariance_type, k, d)
+    shape = covariance_shape(estimator.covariance_type, "n_components", "n_features_in_")
     return {
-        "weights_": Array("f", (k,)),
-        "means_": Array("f", (k, d)),
+        "weights_": Array("f", ("n_components",), of="weights"),
+        "means_": Array("f", ("n_components", "n_features_in_"), of="means"),
+        "precisions_cholesky_": Array("f", shape, of="factors"),
         "covariances_": Array("f", shape),
-        "precisions_cholesky_": Array("f", shape),
         "converged_": Flag(),
-        "n_iter_": Scalar(int, 1),
+        "n_iter_": Scalar(int, 0),
         "lower_bound_": Scalar(float),
         "lower_bounds_": Array("f", (None,)),
         "n_samples_seen_": Scalar(float, 0.0),
-        "reg_covar_": Array("f", (d,), optional=True),
+        "reg_covar_": Array("f", ("n_features_in_",), optional=True),
         "training_state_": Record(),
     }
+
+
+def with_factors(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with the factors of the precisions, from the covariances if need be."""
+    if "covariances" not in parameters or "precisions_cholesky" in parameters:
+        return parameters
+    covariances = torch.from_numpy(np.array(parameters["covariances"], dtype=np.float64))
+    factors = precision_factors(covariances, parameters.get("covariance_type", "full"))
+    return {**parameters, "precisions_cholesky": factors.numpy()}
+
+
+def untrained(given: dict[str, Any]) -> dict[str, Any]:
+    """Fitted attributes for a given mixture; it counts as one row for each component."""
+    factors, means = (np.asarray(given[name]) for name in ("precisions_cholesky_", "means_"))
+    diagonal = factors.ndim == 1 or (factors.ndim == 2 and factors.shape == means.shape)
+    if diagonal and not (factors.ndim == 2 and len(means) == means.shape[1] and _is_upper(factors)):
+        covariances = factors**-2.0
+    else:
+        inverse = np.linalg.inv(factors)
+        covariances = np.swapaxes(inverse, -1, -2) @ inverse
+    return {
+        "covariances_": covariances,
+        "converged_": False,
+        "n_iter_": 0,
+        "lower_bound_": 0.0,
+        "lower_bounds_": np.empty(0),
+        "n_samples_seen_": float(len(means)),
+        "training_state_": {},
+    }
+
+
+def _is_upper(factors: np.ndarray[Any, Any]) -> bool:
+    return bool((np.tril(factors, -1) == 0).all() and len(factors) > 1)
 
 
 def n_parameters(estimator: Any) -> int:

@@ -14,7 +14,7 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
-from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies import GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
 from sklebm.iterative import Draw
 from sklebm.mixture import _mixture_state as fitted
@@ -100,20 +100,13 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
     Notes
     -----
-    An EM step costs O(n K d^2) time for "full", O(n d (K + d)) for "tied" and O(n K d) for the
-    others. Rows stream through in parts, from memory maps, dask arrays and csr matrices too; other
+    A step of EM (Dempster et al., 1977) costs O(n K d^2) time for "full", O(n d (K + d)) for
+    "tied" and O(n K d) for the others. Rows stream through in parts, from memory maps, dask arrays and csr matrices too; other
     memory stays within ``working_memory``. Everything is computed in float64. Distances of all but
     "full" lose precision where clusters lie more than 1e6 standard deviations apart. Units of
-    columns do not matter, but for "spherical": the k-means start measures in standard deviations.
-
-    ``partial_fit`` treats its first chunk as ``fit`` does, then follows mini-batch EM in blocks of
-    ``batch_size`` rows; later rows may come in chunks of any size with the same result. ``score``
-    compares models on the same rows; it does not compare different preprocessing.
-
-    References
-    ----------
-    Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977.
-    Cappé and Moulines, "On-line EM algorithm for latent data models", 2009.
+    columns do not matter, but for "spherical". ``partial_fit`` treats its first chunk as ``fit``
+    does, then follows mini-batch EM (Cappé and Moulines, 2009) in blocks of ``batch_size`` rows:
+    later rows may come in chunks of any size. ``score`` compares models on the same rows.
 
     Examples
     --------
@@ -147,6 +140,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     }
     _accepts_sparse = True
     _min_rows_fit = 2
+    _completed = staticmethod(fitted.with_factors)
 
     def __init__(
         self,
@@ -195,7 +189,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         return -float(state["lower_bound_"])
 
     def _prepare(self, rows: Rows, **data: Any) -> MixtureProblem:
-        weights = self._weights(rows, self.n_components, "n_components", **data)
+        weights = self._weights(rows, self.n_components, "n_components")
         given = check_given(self, rows.shape[1])
         parts = rows.chunks(6 * rows.shape[1] + 8 * self.n_components)
         return make_problem(self, rows, source(rows), weights, parts, given)
@@ -203,7 +197,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     def _start(self, problem: MixtureProblem, draw: Draw) -> MixtureRun:
         if self.warm_start and self._is_fitted():
             fitted.check_unchanged(self, problem.x.shape[1])
-            return MixtureRun(self._mixture(problem.x.device))
+            return MixtureRun(fitted.fitted_mixture(self, problem.x.device))
         return problem.start(draw)
 
     def _step(self, problem: MixtureProblem, run: MixtureRun) -> MixtureRun:
@@ -212,7 +206,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows.need_one_process("partial_fit of a mixture")
         if self._is_fitted():
-            return learn_online(self, rows, self._weights(rows, 1, "n_components", **data))
+            return learn_online(self, rows, self._weights(rows, 1, "n_components"))
         if len(rows) < 2:
             raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")
         return self._fit(rows, None, **data)
@@ -222,11 +216,12 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
     # ------------------------------------------------------------------ what it answers
 
-    def _mixture(self, device: torch.device) -> GaussianMixture:
-        return fitted.fitted_mixture(self, device)
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianMixtureEnergy:
+        weights, means, factors = parameters.values()  # as _state_spec names them
+        return GaussianMixtureEnergy(weights, means, factors, fitted.fitted_type(self))
 
-    def _energy(self, device: torch.device) -> GaussianMixtureEnergy:
-        return self._mixture(device).energy()
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return fitted.untrained(given)
 
     @property
     def precisions_(self) -> Any:

@@ -25,6 +25,7 @@ from sklebm.mixture._clusters import (
     floats_per_row,
     learn_online,
     source,
+    untrained,
     warn_of_clusters,
 )
 
@@ -196,7 +197,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     def _prepare(self, rows: Rows, **data: Any) -> ClusterProblem:
         if self.batch_size is not None:
             rows.need_one_process(f"batch_size={self.batch_size}")
-        weights = self._weights(rows, self.n_clusters, "n_clusters", **data)
+        weights = self._weights(rows, self.n_clusters, "n_clusters")
         parts = rows.chunks(floats_per_row(rows.shape[1], self.n_clusters))
         return ClusterProblem(source(rows), weights, parts, rows.ranks, self.n_clusters, self.init)
 
@@ -216,12 +217,15 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         return learn_online(self, rows, **data)
 
     def _state_spec(self) -> Spec:
-        return cluster_spec(self)
+        return cluster_spec()
 
     # ------------------------------------------------------------------ what it answers
 
-    def _energy(self, device: torch.device) -> PrototypeEnergy:
-        return PrototypeEnergy(torch.from_numpy(self.cluster_centers_).to(device).double())
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> PrototypeEnergy:
+        return PrototypeEnergy(parameters["cluster_centers_"].double())
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return untrained(given)
 
     def _decodes(self) -> str:
         right = self.output in ("onehot", "responsibility")

@@ -14,7 +14,8 @@ COMPILE = """
 import numpy as np
 from sklebm.inference._distances import down, exact_distance
 print(float(down(1.0)) < 1.0, exact_distance(np.ones(3), np.zeros(3)))
-print(sum(exact_distance.stats.cache_hits.values()), sum(exact_distance.stats.cache_misses.values()))
+stats = exact_distance.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
