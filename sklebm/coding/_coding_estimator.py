@@ -13,7 +13,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding._penalty import recall_penalty
-from sklebm.energies import GroupL2, Penalty, SparseCodingEnergy
+from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.inference.sparse import solve_codes
 
 
@@ -179,9 +179,7 @@ def warn_if_codes_vanish(
     largest = 0.0
     for part in rows.chunks(2 * rows.shape[1] + 2 * len(atoms)):
         products = (rows[part].double() - intercept) @ atoms.double().T
-        if isinstance(penalty, GroupL2):
-            products = penalty.norms(products)
-        top = products.max() if penalty.non_negative else products.abs().max()
+        top = penalty.critical_alpha(products, atoms.double().square().sum(dim=1)).max()
         largest = max(largest, float(top))
     if largest <= alpha:
         warnings.warn(

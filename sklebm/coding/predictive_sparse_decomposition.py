@@ -14,16 +14,13 @@ from sklebm._shell.rows import Rows
 from sklebm.coding._dictionary import initial_atoms
 from sklebm.coding._encoder_estimator import EncoderEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
-from sklebm.energies import NonNegativeL1, Penalty, PredictiveSparseCodingEnergy, TopK
+from sklebm.energies import Penalty, PredictiveSparseCodingEnergy
 from sklebm.energies.penalties import PENALTIES
 from sklebm.gradient import GradientEstimator
 from sklebm.inference.linear_tanh import LinearTanhEncoder
 from sklebm.inference.unfolded import Unfolding
 from sklebm.objectives import Batch, PredictiveDecomposition
 from sklebm.training.schedules import Schedule
-
-# What an encoder with a soft threshold cannot make: signs that never change, a number of non-zeros.
-_OUT_OF_REACH = (NonNegativeL1, TopK)
 
 
 class PredictiveSparseDecomposition(EncoderEstimator):
@@ -150,7 +147,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "penalty": [
-            StrOptions({k for k, v in PENALTIES.items() if v not in _OUT_OF_REACH}),
+            StrOptions({k for k, v in PENALTIES.items() if v.finite}),
             Penalty,
         ],
         "encoder": [StrOptions({"lista", "shrink", "linear_tanh"})],
@@ -244,7 +241,8 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     def _resolved_penalty(self, n_components: int) -> Penalty:
         penalty = resolve_penalty(self.penalty, n_components)
-        if isinstance(penalty, _OUT_OF_REACH):
+        # An encoder with a soft threshold makes no signs that never change, no number of non-zeros.
+        if not penalty.finite:
             raise ValueError(
                 f"penalty={self.penalty!r} rules out codes that an encoder predicts: use "
                 '"l1", or another penalty that is finite everywhere.'

@@ -7,6 +7,7 @@ from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEne
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.penalties import (
+    L0,
     L1,
     ElasticNet,
     GroupL2,
@@ -30,6 +31,7 @@ from sklebm.energies.units import Bernoulli, Gaussian
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
+    "L0",
     "L1",
     "Bernoulli",
     "BernoulliLatentEnergy",

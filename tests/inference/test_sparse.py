@@ -98,7 +98,9 @@ def test_both_back_ends_agree(penalty):
     x, atoms = draw()
     compiled = solve_codes(x, atoms, penalty, ALPHA, method="compiled", tol=0.0)
     problem = make_problem(x, atoms, penalty, ALPHA)
-    batched, gap, _ = run_and_finish(problem, start_at_zero(problem)[0], tol=1e-12, max_iter=20_000)
+    start = start_at_zero(problem)[0]
+    batched, gap, _, certified = run_and_finish(problem, start, tol=1e-12, max_iter=20_000)
+    assert certified.all()
     assert compiled.certificate.max() < 1e-12
     assert gap.max() < 1e-12
     torch.testing.assert_close(compiled.codes, batched, atol=1e-8, rtol=0)
