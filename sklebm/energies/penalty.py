@@ -1,4 +1,4 @@
-r"""R(z): what a code costs in E(x, z) = 1/2 |x - z D - b|^2 + alpha R(z), and what solvers ask of it.
+r"""R(z) in E(x, z) = 1/2 |x - z D - b|^2 + alpha R(z), and what solvers ask of it.
 
 A penalty is a frozen record of numbers with methods: its value, its proximal operator
 prox(v, t) = argmin_z 1/2 |z - v|^2 + t R(z), its dual norm, its ridge. Solvers ask for these, never
@@ -81,8 +81,12 @@ class Penalty(ABC):
         """R of a code with the one entry z_k, for every entry of z."""
         raise TypeError(f"{type(self).__name__} does not price entries one by one.")
 
+    def members(self) -> Tensor:
+        """Components in each pool, for penalties whose pools overlap."""
+        raise TypeError(f"{type(self).__name__} has no pools.")
+
     def pair_curvature(self, index: Tensor, signs: Tensor) -> Tensor | None:
-        """What R adds to the products of the atoms ``index`` of each row, if codes keep their signs.
+        """What R adds to the products of atoms while codes keep their signs.
 
         Parameters
         ----------

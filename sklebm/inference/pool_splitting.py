@@ -3,9 +3,10 @@ r"""min_z 1/2 |x - z D|^2 + alpha sum_g |z_g|_2 for pools that overlap: primal-d
 Such a sum has no proximal operator. Every pool gets a copy of its members and a dual vector u_g
 with |u_g| <= alpha, so that at the optimum c - z H = K' u, where K makes the copies.
 
-L. Condat, "A primal-dual splitting method for convex optimization involving Lipschitzian, proximable
-and linear composite terms", JOTA 158, 2013. The balance of primal and dual steps follows D. Applegate
-et al., "Practical large-scale linear programming using primal-dual hybrid gradient", NeurIPS 2021.
+L. Condat, "A primal-dual splitting method for convex optimization involving Lipschitzian,
+proximable and linear composite terms", JOTA 158, 2013. The balance of primal and dual steps follows
+D. Applegate et al., "Practical large-scale linear programming using primal-dual hybrid gradient",
+NeurIPS 2021.
 """
 
 from __future__ import annotations

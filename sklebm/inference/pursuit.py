@@ -16,14 +16,14 @@ from sklebm.inference.sparse_problem import SparseProblem
 Answer = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def refit_largest(problem: SparseProblem, codes: Tensor) -> Answer:
+def refit_largest(problem: SparseProblem, codes: Tensor, n_nonzero: int) -> Answer:
     """Keep the ``n_nonzero`` largest entries of each code and fit them again by least squares."""
-    size = min(problem.penalty.n_nonzero, codes.shape[1])
+    size = min(n_nonzero, codes.shape[1])
     index = codes.abs().topk(size, dim=1).indices
     return _certified(problem, *_fit(problem, index, codes.gather(1, index) != 0), 1)
 
 
-def pursue(problem: SparseProblem) -> Answer:
+def pursue(problem: SparseProblem, n_nonzero: int) -> Answer:
     """Let the atom that lowers the error of a row most join, ``n_nonzero`` times.
 
     The error that one atom removes is q^2 / (2 |d|^2). A row ends early when no atom can lower its
@@ -35,7 +35,7 @@ def pursue(problem: SparseProblem) -> Answer:
     """
     correlations, lengths = problem.correlations, problem.gram.diagonal().sqrt()
     n_rows, n_components = correlations.shape
-    size = min(problem.penalty.n_nonzero, n_components)
+    size = min(n_nonzero, n_components)
     index = torch.zeros(n_rows, size, dtype=torch.int64, device=correlations.device)
     used = torch.zeros_like(index, dtype=torch.bool)
     codes, slope = torch.zeros_like(correlations), correlations

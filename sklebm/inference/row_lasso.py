@@ -348,7 +348,9 @@ def solve_rows(  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=REORDER)
-def sweep_atoms(dictionary, code_products, row_products, unit_norm, n_sweeps):  # type: ignore[no-untyped-def]
+def sweep_atoms(  # type: ignore[no-untyped-def]
+    dictionary, code_products, row_products, unit_norm, positive, n_sweeps
+):  # fmt: skip
     """Minimise over one atom after the other, in place: see ``atom_update``."""
     n_atoms, n_features = dictionary.shape
     atom = np.empty(n_features)
@@ -367,6 +369,8 @@ def sweep_atoms(dictionary, code_products, row_products, unit_norm, n_sweeps):  
             total = 0.0
             for i in range(n_features):
                 atom[i] = dictionary[k, i] + atom[i] / usage
+                if positive and atom[i] < 0:
+                    atom[i] = 0.0
                 total += atom[i] * atom[i]
             length = np.sqrt(total)
             if unit_norm and not length > 0:

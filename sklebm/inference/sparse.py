@@ -121,14 +121,14 @@ def solve_codes(
         return _solution(penalty, answer)
     problem = make_problem(x, dictionary, penalty, alpha, gram)
     if choice == "pursuit":
-        return _solution(penalty, pursue(problem))
+        return _solution(penalty, pursue(problem, _most_entries(penalty)))
     if penalty.convex:
         start = torch.zeros_like(problem.correlations)
     else:
         # Zero is a stationary point of penalties that are not convex, and rarely a good one.
         start = solve_codes(x, dictionary, L1(), alpha, tol=max(tol, 1e-8), gram=gram).codes
     if choice == "refit":
-        return _solution(penalty, refit_largest(problem, start))
+        return _solution(penalty, refit_largest(problem, start, _most_entries(penalty)))
     if n_steps is not None:
         state, step = _start(problem, choice, start)
         return _solution(penalty, proximal.run_steps(problem, step, state, n_steps))
@@ -139,6 +139,11 @@ def solve_codes(
 
 
 Answer = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _most_entries(penalty: Any) -> int:
+    """How many entries of a code the methods "pursuit" and "refit" may use."""
+    return int(penalty.n_nonzero)
 
 
 def _solution(penalty: Penalty, answer: Answer) -> SparseSolution:
@@ -221,9 +226,7 @@ def _iterate(
     """Codes, certificates, iterations and convergence by a batched method."""
     if method == "auto" and problem.penalty.quadratic_on_support:
         descend = choice == "coordinate_descent"
-        return proximal.run_and_finish(
-            problem, start, tol=tol, max_iter=max_iter, descend=descend
-        )
+        return proximal.run_and_finish(problem, start, tol=tol, max_iter=max_iter, descend=descend)
     if choice == "splitting":
         split = PoolSplitting(problem, problem.penalty.members())
         state = split.start(problem, proximal.start_at(problem, start))
@@ -299,8 +302,8 @@ def _solve_compiled(
             blocks = np.array_split(active[:n_active], -(-n_active // _BLOCK) or 1)
             solve = partial(_solve_block, solve_rows, arrays, (atoms, products, *settings))
             list(run(partial(solve, (*out, n_iter[part])), blocks))
-    whole = tuple(torch.from_numpy(array) for array in (codes, gaps, n_iter))
-    return (*whole, whole[2] < max_iter)
+    count = torch.from_numpy(n_iter)
+    return torch.from_numpy(codes), torch.from_numpy(gaps), count, count < max_iter
 
 
 def _solve_block(solver: Any, arrays: Any, settings: Any, out: Any, block: Any) -> None:

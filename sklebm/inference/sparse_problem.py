@@ -62,8 +62,8 @@ class SparseProblem:
     def relative_gap(self, z: Tensor, product: Tensor, peak: Tensor) -> Tensor:
         """The duality gap in units of the objective.
 
-        ``peak`` is the dual norm of the gradient c - z H, or an upper bound of it: the dual point is
-        the residual, shrunk until its dual norm is alpha.
+        ``peak`` is the dual norm of the gradient c - z H, or an upper bound of it: the dual point
+        is the residual, shrunk until its dual norm is alpha.
         """
         scale = (self.alpha / peak).clamp(max=1.0)
         explained = (self.correlations * z).sum(dim=1)
