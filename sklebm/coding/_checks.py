@@ -131,8 +131,8 @@ def warn_of_cost(
     warn(
         f"SparseCoder.fit may take about {seconds / 60:.0f} minutes on one core: {n_codes:.3g} "
         f"codes of {used:.0f} non-zeros among {len(atoms)} atoms of {atoms.shape[1]} features. "
-        f"Raise alpha={settings.alpha:.3g} for sparser codes, lower n_components or max_iter, or fit on "
-        "fewer rows."
+        f"Raise alpha={settings.alpha:.3g} for sparser codes, lower n_components or max_iter, or "
+        "fit on fewer rows."
     )
 
 
