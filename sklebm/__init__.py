@@ -57,6 +57,7 @@ PARTS: dict[str, str] = {
     "GroupL2": "sklebm.energies",
     "HMC": "sklebm.inference.hamiltonian",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "L0": "sklebm.energies",
     "L1": "sklebm.energies",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
