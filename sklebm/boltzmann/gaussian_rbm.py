@@ -7,15 +7,24 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch.nn import functional
+from sklearn.utils.validation import check_is_fitted
 
+from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
-from sklebm.boltzmann._estimator import BoltzmannEstimator
+from sklebm.boltzmann import _chains
+from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann._gaussian_start import (
+    around_offset,
+    around_zero,
+    directions,
+    independent_variance,
+)
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.gradient import Start
+from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective, ScoreMatching
 from sklebm.training.gaussian_centring import GaussianCentring
 from sklebm.training.schedules import Schedule
@@ -24,8 +33,6 @@ from sklebm.training.transforms import Projection
 # A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
 # Small weights on units that are on half of the time would be a saddle where rows are white.
 _SHARE = 0.03
-# So few rows say little about a variance, and one that starts too small makes learning diverge.
-_FEW = 10
 # The least standard deviation of a feature relative to the largest, of whatever units they are.
 _RELATIVE_FLOOR = 1e-6
 
@@ -130,6 +137,9 @@ class GaussianRBM(BoltzmannEstimator):
         Mean of the training rows, which annealing and sampling start from.
     hidden_means_ : ndarray of shape (n_components,) or None
         Sliding mean of the hidden units, at which gradients are centred.
+    offset_ : ndarray of shape (n_features_in_,) or None
+        Mean of the first rows that were fitted, around which all is computed; intercepts are those
+        of rows as they are.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -231,16 +241,16 @@ class GaussianRBM(BoltzmannEstimator):
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> GaussianBilinearEnergy:
         if isinstance(self.variance, str):
-            variance = _independent_variance(rows, means, self.variance == "shared")
+            variance = independent_variance(rows, means, self.variance == "shared")
             # Beyond, single precision has no room for a density; training says so if it matters.
             variance = variance.clamp(1e-30, 1e30).float()
         else:
             variance = torch.tensor([float(self.variance)])
-        weights = variance.sqrt() * _directions(rows, means, variance, self.n_components, generator)
+        weights = variance.sqrt() * directions(rows, means, variance, self.n_components, generator)
         # A hidden unit that is on moves the mean by its weights, and is on in few rows: the share
-        # of its mass is exp(c_k + w_k'(a + w_k / 2) / s^2).
-        bias = math.log(_SHARE) - (weights * (means.float() + 0.5 * weights) / variance).sum(dim=1)
-        units = Gaussian(means.float(), variance.log(), isinstance(self.variance, str))
+        # of its mass is exp(c_k + w_k'w_k / 2 s^2), around the mean of the rows.
+        bias = math.log(_SHARE) - 0.5 * (weights.square() / variance).sum(dim=1)
+        units = Gaussian(torch.zeros(len(means)), variance.log(), isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
 
     def _transforms(self, energy: Any, start: Start) -> tuple[GaussianCentring]:
@@ -259,55 +269,105 @@ class GaussianRBM(BoltzmannEstimator):
 
         return (floor,)
 
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        return likelihood.set_origin(self, rows, reset=reset)
+
+    def _starting_energy(self, start: Start) -> Any:
+        start.rows.origin = likelihood.training_origin(self, start, kept=start.resume)
+        return super()._starting_energy(start)
+
+    def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
+        state = super()._trained(course, seed, seen, n_calls)
+        resumed = self._is_fitted() if n_calls else self._resumes()
+        state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
+        return {**state, **around_zero(state)}
+
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianBilinearEnergy:
+        parameters = around_offset(parameters, getattr(self, "offset_", None))
         visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
         units = Gaussian(visible, parameters["log_variance_"], isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(hidden), parameters["components_"])
 
     def _state_spec(self) -> Spec:
         size = "n_features_in_" if self.variance == "diagonal" else 1
-        declared = Array("f", (size,), of="visible.log_variance")
-        return {**super()._state_spec(), "log_variance_": declared}
+        return {
+            **super()._state_spec(),
+            "log_variance_": Array("f", (size,), of="visible.log_variance"),
+            "offset_": Array("f", ("n_features_in_",), optional=True),
+        }
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         loss, _ = ScoreMatching().loss(energy, batch, {}, torch.Generator())
         return -float(loss)
 
+    def transform(self, X: Any) -> Any:
+        """Return the mean of the hidden units given each row.
 
-def _independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:
-    """The variance of each feature, or their mean; that of few rows is drawn to the mean."""
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
-    squares = 0.0
-    for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
-        x = rows[part].double().cpu()
-        total += (x - means).square().sum(dim=0)
-        squares += float(x.square().sum())
-    n_rows = rows.total()
-    total, squares = rows.ranks.sum(total), rows.ranks.total(squares)
-    mean, square = float(total.mean()) / n_rows, squares / total.numel() / n_rows
-    if mean <= _RELATIVE_FLOOR * square:
-        # Equal rows, up to rounding: their own squares, or one, stand for a variance.
-        mean, total = square or 1.0, torch.zeros_like(total)
-    if shared:
-        return torch.tensor([mean])
-    drawn = (total + mean) / (n_rows + 1)
-    return torch.where(total > 0.0, total / n_rows, drawn) if n_rows >= _FEW else drawn
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to encode.
 
+        Returns
+        -------
+        H : array or tensor of shape (n_samples, n_components)
+            p(h_k = 1 | x).
+        """
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
-def _directions(
-    rows: Rows,
-    means: torch.Tensor,
-    variance: torch.Tensor,
-    n_units: int,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Vectors of length one towards rows far from the mean, in standard deviations."""
-    some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
-    gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
-    # As in the seeding of k-means: the squared distance is the chance, lest all begin in the bulk.
-    chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
-    chosen = torch.multinomial(chances, n_units, generator=generator)
-    # Units that begin at the same row, or at the mean, need something to tell them apart.
-    noise = torch.randn(n_units, len(means), generator=generator)
-    directions = functional.normalize(gaps[chosen], dim=1).float()
-    return functional.normalize(directions + 0.1 / len(means) ** 0.5 * noise, dim=1)
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
+            Higher is more typical. Deterministic.
+        """
+        return likelihood.score_samples(self, X)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        n_steps: int = 1000,
+        init: Any = None,
+        clamped: Any = None,
+        sampler: GibbsLangevin | None = None,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Draw rows from the model, by a block Gibbs chain for each.
+
+        Draws are exact only in the limit of many steps; a machine with separated modes can need
+        very many. With ``clamped``, the chains keep the known features of each row and draw the
+        others given them: completion.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=1000
+            Gibbs steps of every chain.
+        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            States that the chains start from; None starts from the units' base rate.
+        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Values of known features, NaN for those that are drawn. One row holds for all chains.
+        sampler : GibbsLangevin, default=None
+            How real-valued visible units move in a step; None draws them anew given the hidden
+            units, which is block Gibbs.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)

@@ -19,6 +19,7 @@ from torch import Tensor
 from sklebm.inference.tempered_path import Path
 
 _STEPS, _CHAINS, _ROUNDS = 60, 50, 2
+_FEWEST_STEPS = 8
 # Share of the length that is even in t, so that a stretch that the pilot misjudged gets its steps.
 _EVEN = 0.2
 
@@ -70,19 +71,27 @@ class PacedPath:
         return self.path.move(v, seen, self.at(t), generator)
 
 
-def paced(path: Path, generator: torch.Generator) -> PacedPath:
-    """The path with its pace set by pilot runs, of 120 steps of 50 chains."""
-    even = torch.linspace(0.0, 1.0, _STEPS + 1, dtype=path.like.dtype, device=path.like.device)
+def paced(
+    path: Path, generator: torch.Generator, n_chains: int = _CHAINS, n_temperatures: int = 1000
+) -> PacedPath:
+    """The path with its pace set by two pilot runs, which cost less than annealing does.
+
+    ``n_chains`` and ``n_temperatures`` are those of the annealing that is to follow.
+    """
+    n_steps = min(_STEPS, max(_FEWEST_STEPS, n_temperatures // 8))
+    even = torch.linspace(0.0, 1.0, n_steps + 1, dtype=path.like.dtype, device=path.like.device)
     result = PacedPath(path, even)
     for _ in range(_ROUNDS):
-        result = PacedPath(path, _new_knots(result, even, generator))
+        knots = _new_knots(result, even, min(n_chains, _CHAINS), generator)
+        result = PacedPath(path, knots)
     return result
 
 
-def _new_knots(path: PacedPath, even: Tensor, generator: torch.Generator) -> Tensor:
-    v = path.draw_base(_CHAINS, generator)
+def _new_knots(path: PacedPath, even: Tensor, n_chains: int, generator: torch.Generator) -> Tensor:
+    v = path.draw_base(n_chains, generator)
     lengths = []
-    for index in range(_STEPS):
+    n_steps = len(even) - 1
+    for index in range(n_steps):
         start, stop = float(even[index]), float(even[index + 1])
         seen = path.observe(v)
         lengths.append(path.log_weight(v, seen, start, stop).std())
@@ -91,12 +100,11 @@ def _new_knots(path: PacedPath, even: Tensor, generator: torch.Generator) -> Ten
     total = steps.sum()
     if not bool(total > 0):
         return path.knots
-    gaps = path.knots.diff()
-    share = (1.0 - _EVEN) * steps / total + _EVEN * gaps
+    share = (1.0 - _EVEN) * steps / total + _EVEN * path.knots.diff()
     reached = torch.cat([share.new_zeros(1), share.cumsum(0)])
     # The inverse of the length: t of the old knots as a function of the share reached there.
     wanted = even * reached[-1]
-    index = torch.searchsorted(reached, wanted).clamp(1, _STEPS)
+    index = torch.searchsorted(reached, wanted).clamp(1, n_steps)
     low, high = reached[index - 1], reached[index]
     part = ((wanted - low) / (high - low).clamp(min=1e-300)).clamp(0.0, 1.0)
     knots = torch.lerp(path.knots[index - 1], path.knots[index], part)

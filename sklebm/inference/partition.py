@@ -70,7 +70,8 @@ def estimate(
     ``rows`` are states at the model's end, one chain each or fewer; without any, those that chains
     from the base reached with the lowest energy stand for them.
     """
-    path = paced(path, generator)
+    steps = effort.n_steps * _ANNEALED if method == "bridge" else effort.n_temperatures or 1000
+    path = paced(path, generator, effort.n_chains, steps)
     return (_bridged if method == "bridge" else _annealed)(path, generator, effort, rows)
 
 
@@ -78,13 +79,12 @@ def _annealed(
     path: Path, generator: torch.Generator, effort: Effort, rows: Tensor | None
 ) -> Partition:
     n_temperatures, n_chains = effort.n_temperatures or 1000, effort.n_chains
-    there: list[Tensor] = []
     state: TemperingState | None = None
     for round_ in range(effort.doublings + 1):
         forward = ais.forward(path, generator, n_chains=n_chains, n_temperatures=n_temperatures)
         if state is None:
             state = _from_both_ends(path, generator, forward, _START_TEMPERATURES, rows)
-        n_steps = min(_START_STEPS << round_, n_temperatures)
+        n_steps = min(_START_STEPS << round_, max(2, n_temperatures // _START_TEMPERATURES))
         state = bridge.run_ladder(path, state, generator, n_steps=n_steps).state
         backward = ais.reverse(path, state.visible[0], generator, n_temperatures=n_temperatures)
         result = _bracket(forward, backward, path.log_z0())

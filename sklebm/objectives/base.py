@@ -80,6 +80,12 @@ class Objective(ABC):
         """True if the loss of the rows x changes between calls, which no line search can bear."""
         return self.is_stochastic
 
+    def chains(
+        self, state: ObjectiveState, energy: Any, generator: torch.Generator
+    ) -> Tensor | None:
+        """Rows of the model where persistent chains are, (n_chains, d); None if there are none."""
+        return None
+
     @abstractmethod
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator

@@ -150,6 +150,13 @@ class PersistentContrastiveDivergence(_GibbsDivergence):
         signs = signs_of(len(x), len(v), x)
         return *energy.free_energy_gradients(visible, signs, fields, mean), state
 
+    def chains(
+        self, state: ObjectiveState, energy: Any, generator: torch.Generator
+    ) -> Tensor | None:
+        """Visible states given the hidden ones of the chains."""
+        hidden = state.get("hidden")
+        return None if hidden is None else energy.draw_visible(hidden, generator)
+
     def _chains(self, v: Tensor, h: Tensor) -> ObjectiveState:
         """What the next update goes on from: block Gibbs forgets the visible states."""
         return {"hidden": h} if self.sampler is None else {"visible": v, "hidden": h}

@@ -75,6 +75,13 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
             state[name] = torch.zeros_like(parameter.detach())
         return state
 
+    def chains(
+        self, state: ObjectiveState, energy: Any, generator: torch.Generator
+    ) -> Tensor | None:
+        """Visible states given the hidden ones of the chains."""
+        hidden = state.get("hidden")
+        return None if hidden is None else energy.draw_visible(hidden, generator)
+
     def gradients(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:

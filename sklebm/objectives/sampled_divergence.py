@@ -171,6 +171,12 @@ class SampledPersistentContrastiveDivergence(SampledContrastiveDivergence):
         state = {"position": position if whole else buffer, "active": active, "log_step": steps}
         return difference(energy, x, position), state
 
+    def chains(
+        self, state: ObjectiveState, energy: Any, generator: torch.Generator
+    ) -> Tensor | None:
+        """Positions of the chains."""
+        return state.get("position")
+
     def _restart(self, energy: Any, position: Tensor, generator: torch.Generator) -> Tensor:
         """A share of the chains at new draws of the reference density."""
         if not self.restart:

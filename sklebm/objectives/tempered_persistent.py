@@ -68,6 +68,12 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
             start = parallel_tempering.init(generator, path, self.n_temperatures, n_ladders)
         return {"base": base, "visible": start.visible, "parity": torch.tensor(start.parity)}
 
+    def chains(
+        self, state: ObjectiveState, energy: Any, generator: torch.Generator
+    ) -> Tensor | None:
+        """Visible states at the model's own temperature."""
+        return state["visible"][0] if state else None
+
     def gradients(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
