@@ -181,7 +181,7 @@ def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any
         return None
     generator = make_generator(seed, "chains", device=device)
     with torch.no_grad():
-        return objective.chains(kept, energy.float(), generator)
+        return objective.chains(kept, copy.deepcopy(energy).float(), generator)
 
 
 def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
