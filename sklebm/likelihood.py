@@ -7,9 +7,9 @@ it has                             then log Z is
 =================================  ============================================================
 ``weights``, ``visible_field``     summed over the states of the smaller layer, or annealed along
                                    a tempered path by block Gibbs
-``reference``                      annealed from that density by Hamiltonian Monte Carlo
 ``tempered_path(base, variance)``  annealed along a path of its own (``inference.tempered_path``)
-``summed_units``                   summed by its own ``sum_over_states()`` over so many units
+``reference`` and none of those    annealed from that density by Hamiltonian Monte Carlo
+``summed_units``                   summed by its ``exact_log_partition()`` over so many units
 =================================  ============================================================
 """
 
@@ -160,7 +160,7 @@ def _affordable(energy: Any, n_rows_seen: int) -> Effort:
 
     Counted in rows, not in seconds, so that two fits are the same.
     """
-    standard, by_gradients = Effort(), hasattr(energy, "reference")
+    standard, by_gradients = Effort(), not _alternates(energy)
     work = sum(p.numel() for p in energy.parameters()) * (20 if by_gradients else 2)
     per_row = _TRAJECTORIES_PER_ROW if by_gradients else _STEPS_PER_ROW
     n_moves = max(per_row * n_rows_seen, _SMALL_WORK / work)
@@ -186,10 +186,10 @@ def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any
 
 def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
     """Compare the spread of the chains with that of the rows, where it is known."""
-    if hasattr(energy, "reference"):
-        of_rows = float(energy.reference.factor.square().sum())
-    elif energy.domain == "binary":  # the variance of bits follows from their mean
+    if energy.domain == "binary":  # the variance of bits follows from their mean
         of_rows = float((mean * (1.0 - mean)).clip(0.0).sum())
+    elif not _alternates(energy):  # its reference has the covariance of the rows
+        of_rows = len(mean) * float(energy.reference.scale().square())
     else:
         return
     of_chains = float(chains.double().var(dim=0, correction=0).sum())
@@ -197,6 +197,11 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
 
 
 # ---------------------------------------------------------------------- log Z
+
+
+def _alternates(energy: Any) -> bool:
+    """Whether visible and hidden units take turns along a tempered path."""
+    return hasattr(energy, "tempered_path") or hasattr(energy, "visible_field")
 
 
 def n_summed_units(energy: Any) -> int | None:
@@ -213,7 +218,7 @@ def path_to(
 
     ``mean`` is that of the training rows, ``rows`` are some of the model, if there are any.
     """
-    if hasattr(energy, "reference"):
+    if not _alternates(energy):
         return HamiltonianPath(energy, energy.reference, generator)
     base = torch.as_tensor(mean, device=generator.device).double()
     make = getattr(energy, "tempered_path", partial(TemperedPath, energy))
@@ -249,7 +254,7 @@ def compute(
         method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS)
     ):
         with torch.no_grad():
-            summed = getattr(double, "sum_over_states", None)
+            summed = getattr(double, "exact_log_partition", None)
             value = float(enumeration.log_partition(double) if summed is None else summed())
         return _known(value)
     device = next(double.parameters()).device

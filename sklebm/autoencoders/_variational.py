@@ -28,6 +28,7 @@ from sklebm.energies.variational import (
     GaussianLatentEnergy,
     LatentVariableEnergy,
 )
+from sklebm.gradient import Start
 from sklebm.inference.quasi_monte_carlo import uniform_points
 from sklebm.objectives import Batch, Objective, check_needs, resolve_objective
 from sklebm.objectives.discrete_evidence import (
@@ -163,13 +164,13 @@ class VariationalAutoencoder(AutoencoderEstimator):
             return mean.double().clamp(min=1e-3).log().float()
         return sigmoid_bias(mean) if self.likelihood == "bernoulli" else mean
 
-    def _start(self, rows: Rows, means: torch.Tensor, seed: int, **how: Any) -> Any:
-        training = super()._start(rows, means, seed, **how)
-        if self.likelihood == "gaussian" and not how["resume"]:
-            likelihood: Any = training.energy.likelihood
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
+        if self.likelihood == "gaussian" and not start.resume:
+            likelihood: Any = energy.likelihood
             fixed = self._noise() == "fixed"
-            likelihood.start_at(self.noise_scale if fixed else _deviation(rows, means))
-        return training
+            likelihood.start_at(self.noise_scale if fixed else _deviation(start.rows, start.means))
+        return energy
 
     def _objective(self, energy: Any) -> Objective:
         options = {
@@ -182,7 +183,7 @@ class VariationalAutoencoder(AutoencoderEstimator):
                 f"is trained by {', '.join(map(repr, choices))}."
             )
         objective = resolve_objective(self.objective, choices, options)
-        check_needs(objective, energy, [choice() for choice in _ALL])
+        check_needs(objective, energy, _ALL)
         return objective
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:

@@ -85,7 +85,7 @@ class BoltzmannEstimator(GradientEstimator):
         options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
         name = "pcd" if self.objective == "auto" else self.objective
         objective = resolve_objective(name, OBJECTIVES, options)
-        check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
+        check_needs(objective, energy, OBJECTIVES.values())
         return objective
 
     def _transforms(self, energy: Any, start: Start) -> tuple[Centring, ...]:
@@ -134,7 +134,8 @@ class BoltzmannEstimator(GradientEstimator):
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
         # Annealing and chains start from the means that the visible biases stand for.
-        visible = self._rebuild({k: torch.as_tensor(v) for k, v in given.items()}).visible
+        held = {name: torch.as_tensor(value) for name, value in given.items()}
+        visible = self._rebuild(held).visible
         means = visible.mean(visible.bias.detach()).double().numpy()
         return {**super()._untrained_state(given), "feature_means_": means}
 

@@ -33,14 +33,14 @@ from sklebm.likelihood import DensityCheck
 from sklebm.objectives import (
     Batch,
     ConditionalNoiseContrastive,
+    ContrastiveDivergence,
     DenoisingScoreMatching,
+    NoiseContrastive,
     Objective,
-    ReferenceNoiseContrastive,
-    SampledContrastiveDivergence,
-    SampledPersistentContrastiveDivergence,
+    PersistentContrastiveDivergence,
     ScoreMatching,
     SlicedScoreMatching,
-    VariationalReferenceNoiseContrastive,
+    VariationalNoiseContrastive,
     check_needs,
     resolve_objective,
 )
@@ -59,14 +59,14 @@ from sklebm.training.architecture import (
 from sklebm.training.diagnosis import warn_of_constant_network
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "noise_contrastive": ReferenceNoiseContrastive,
-    "variational_noise_contrastive": VariationalReferenceNoiseContrastive,
+    "noise_contrastive": NoiseContrastive,
+    "variational_noise_contrastive": VariationalNoiseContrastive,
     "conditional_noise_contrastive": ConditionalNoiseContrastive,
     "score_matching": ScoreMatching,
     "sliced_score_matching": SlicedScoreMatching,
     "denoising_score_matching": DenoisingScoreMatching,
-    "cd": SampledContrastiveDivergence,
-    "pcd": SampledPersistentContrastiveDivergence,
+    "cd": ContrastiveDivergence,
+    "pcd": PersistentContrastiveDivergence,
 }
 #: Smooth functions only: samplers and score matching follow derivatives, of up to third order.
 ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
@@ -194,7 +194,7 @@ class DeepEnergyEstimator(GradientEstimator):
 
     def _objective(self, energy: Any) -> Objective:
         objective = resolve_objective(self.objective, OBJECTIVES, {})
-        check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
+        check_needs(objective, energy, OBJECTIVES.values())
         energy.log_sigma.requires_grad_(self.learn_sigma)
         energy.log_partition.requires_grad_(objective.learns_log_partition)
         for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
@@ -253,7 +253,7 @@ class DeepEnergyEstimator(GradientEstimator):
         x = batch.x
         energy.eval()
         objective = resolve_objective(self.objective, OBJECTIVES, {})
-        if isinstance(objective, SampledContrastiveDivergence):
+        if isinstance(objective, ContrastiveDivergence):
             # A difference of energies is no quality. Slopes and curvatures at the data are.
             objective = SlicedScoreMatching()
         generator = make_generator(seed, "validation", device=x.device)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklebm.inference.chains import Sampler, run
+from sklebm.inference.chains import GradientSampler, run
 from sklebm.inference.hamiltonian import HMC
 
 _PILOT_STEPS, _PILOT_CHAINS, _PILOT_RATE = 60, 20, 0.3
@@ -43,7 +43,7 @@ class HamiltonianPath:
         The density at t = 0: ``free_energy``, ``draw`` and ``scale``.
     generator : torch.Generator
         Draws of the pilot run.
-    sampler : Sampler or None
+    sampler : GradientSampler or None
         How chains move; None takes trajectories of five leapfrog steps.
     """
 
@@ -52,7 +52,7 @@ class HamiltonianPath:
         energy: Any,
         reference: Any,
         generator: torch.Generator,
-        sampler: Sampler | None = None,
+        sampler: GradientSampler | None = None,
     ) -> None:
         self.energy, self.reference = energy, reference
         self.sampler = sampler or HMC(n_leapfrog=5)

@@ -13,7 +13,7 @@ from sklebm.objectives import (
     ReferenceNoiseContrastive,
     ScoreMatching,
 )
-from sklebm.objectives.reference_contrastive import conditional_loss
+from sklebm.objectives.conditional_contrastive import conditional_loss
 from tests.deep.models import make_energy, make_points
 from tests.objectives.test_score_matching import Quadratic, correlated_rows, minimise
 
