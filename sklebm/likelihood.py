@@ -50,7 +50,7 @@ STATE: Spec = {
 # Gibbs in double precision, or trajectories of five gradients.
 _STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
 # So many multiplications take a fraction of a second, whatever training took.
-_SMALL_WORK = 3e8
+_SMALL_WORK = 1e8
 _FEWEST_CHAINS, _FEWEST_TEMPERATURES = 10, 16
 _CHECK_ROWS = 2000
 

@@ -15,6 +15,18 @@ from sklebm._shell.rows import Rows
 _FEW = 10
 # A spread below so many roundings of the values themselves is none.
 _ROUNDING = 8.0 * torch.finfo(torch.float64).eps
+# Most hidden units, states and rows with them, and products, that an evaluation of the exact
+# likelihood may take for L-BFGS to be the default: some tens of milliseconds.
+_MOST_UNITS, _MOST_STATES, _MOST_PRODUCTS = 16, 2**21, 1e8
+
+
+def is_quickly_summed(rows: Rows, n_units: int) -> bool:
+    """Whether the likelihood of all rows can be summed some hundred times in a few seconds."""
+    if rows.is_lazy or rows.ranks.size > 1 or n_units > _MOST_UNITS:
+        return False
+    n_states = len(rows) + 2**n_units
+    work = n_states * n_units
+    return work <= _MOST_STATES and work * rows.shape[1] <= _MOST_PRODUCTS
 
 
 def independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:

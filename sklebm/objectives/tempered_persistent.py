@@ -71,12 +71,6 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
         with torch.no_grad():
             return sampler.keep(sampler.start(generator, self.n_chains or batch_size, energy))
 
-    def chains(
-        self, state: ObjectiveState, energy: Any, generator: torch.Generator
-    ) -> Tensor | None:
-        """Visible states at the model's own temperature."""
-        return state["visible"][0] if state else None
-
     def gradients(
         self,
         energy: TwoLayerEnergy,
