@@ -126,7 +126,10 @@ class GradientEstimator(EnergyEstimator):
             if training.objective.varies_on(values):
                 name = type(training.objective).__name__
                 self._refuse_line_search(f"{name} draws bits for values between 0 and 1")
-        seen = {"feature_means_": means.numpy(), "n_samples_seen_": rows.total()}
+        seen = {
+            "feature_means_": rows.in_own_units(means).numpy(),
+            "n_samples_seen_": rows.total(),
+        }
         course = Course(self, training, held_out, seed, progress, seen)
         with overflow_is_divergence(self):
             course.run(x, rows.device)
@@ -163,7 +166,7 @@ class GradientEstimator(EnergyEstimator):
         guard_loss(self, training.objective, len(curve) + 1, loss, curve)
         self._check_epoch(training.energy)
         seen = int(getattr(self, "n_samples_seen_", 0))
-        mean = means.numpy()
+        mean = rows.in_own_units(means).numpy()
         if seen:
             mean = self.feature_means_ + (mean - self.feature_means_) * (n_rows / (seen + n_rows))
         return {

@@ -8,6 +8,7 @@ streams a row-wise function over them in chunks bounded by scikit-learn's ``work
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
@@ -21,6 +22,7 @@ from sklearn.utils.validation import validate_data
 
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
+from sklebm._shell.scaling import Scaling
 from sklebm._shell.tables import LazyTable, read_table
 
 # Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
@@ -179,6 +181,8 @@ class Rows:
         self._output_device = source.device if is_tensor else None
         #: Rows are clamped to these limits when they are handed out.
         self.limits: tuple[float, float] | None = None
+        #: Rows are standardised by this when they are handed out.
+        self.scaling: Scaling | None = None
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
 
@@ -195,7 +199,19 @@ class Rows:
         if isinstance(index, torch.Tensor):
             index = index.cpu().numpy()
         part = self._tensor(index)
-        return part if self.limits is None else part.clamp(*self.limits)
+        if self.limits is not None:
+            part = part.clamp(*self.limits)
+        return part if self.scaling is None else self.scaling.apply(part)
+
+    def standardized(self, scaling: Scaling | None) -> Rows:
+        """The same rows, handed out standardised; these stay as they are."""
+        rows = copy.copy(self)
+        rows.scaling = scaling
+        return rows
+
+    def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
+        """What the standardised row ``x``, such as a mean of rows, is in the units of X."""
+        return x if self.scaling is None else self.scaling.restore(x)
 
     def _tensor(self, index: Any) -> torch.Tensor:
         part = self.source[index]

@@ -127,6 +127,7 @@ def test_tied_weights_are_the_transposed_ones(hidden_sizes):
     for index, (weight, bias) in enumerate(zip(weights[::-1], biases, strict=True)):
         h = h @ weight + bias
         h = np.maximum(h, 0.0) if index < len(hidden_sizes) else h
+    h = h * model.scale_ + model.offset_
     np.testing.assert_allclose(model.inverse_transform(model.transform(make_rows())), h, rtol=1e-6)
 
 
@@ -158,7 +159,8 @@ def test_every_parameter_learns():
 def test_the_decoder_starts_at_the_mean_row():
     X = 5.0 + make_rows()
     model = Autoencoder(2, max_epochs=1, learning_rate=1e-12, random_state=0).fit(X)
-    np.testing.assert_allclose(model.weights_["decoder.2.bias"], X.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(model.offset_, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(model.weights_["decoder.2.bias"], 0.0, atol=1e-6)
     model = Autoencoder(2, max_epochs=1, learning_rate=1e-12, output_activation="sigmoid")
     bias = model.fit(make_rows()).weights_["decoder.2.bias"]
     np.testing.assert_allclose(1 / (1 + np.exp(-bias)), make_rows().mean(axis=0), rtol=1e-5)
@@ -305,4 +307,8 @@ def test_the_encoder_starts_with_the_mean_row_as_its_zero():
     channels = X.reshape(50, 2, 12).mean(axis=(0, 2))
     convolution = Autoencoder(2, image_shape=(2, 3, 4), hidden_sizes=(3,), **start).fit(X)
     weight, bias = (convolution.weights_[f"encoder.1.{name}"] for name in ("weight", "bias"))
-    np.testing.assert_allclose(weight.sum(axis=(2, 3)) @ channels + bias, 0.0, atol=1e-6)
+    zero = weight.sum(axis=(2, 3)) @ (channels - X.reshape(50, 2, 12).mean(axis=(0, 2)))
+    np.testing.assert_allclose(zero + bias, 0.0, atol=1e-6)
+    bits = Autoencoder(2, output_activation="sigmoid", **start).fit(X)  # rows as they are
+    weight, bias = (bits.weights_[f"encoder.0.{name}"] for name in ("weight", "bias"))
+    np.testing.assert_allclose(weight @ X.mean(axis=0) + bias, 0.0, atol=1e-6)
