@@ -55,8 +55,9 @@ _FLAT = {
     "binarize": False,
     "discrete_gradient": "auto",
 }
-# Updates over which the divergence of binary latents comes in, at most, and as a share of all.
-_WARMUP, _SHARE = 500, 0.5
+# Updates over which the divergence of binary latents comes in: a share of those of a fit, and
+# between chunks, whose number is not known.
+_WARMUP_SHARE, _WARMUP_OF_CHUNKS = 0.25, 500
 
 CONSTRAINTS: dict[str, list[Any]] = {
     **BaseAutoencoder._parameter_constraints,
@@ -175,7 +176,7 @@ def variational_objective(model: Any, energy: Any) -> Objective:
             )
         if binary and model.beta_warmup == "auto":
             # At full weight from the start, bits whose use is not yet learnt are switched off.
-            options["beta_warmup"] = min(_WARMUP, math.ceil(_SHARE * energy.n_updates))
+            options["beta_warmup"] = energy.warmup
     objective = resolve_objective(model.objective, choices, options)
     check_needs(objective, energy, [choice() for choice in _ALL])
     return objective

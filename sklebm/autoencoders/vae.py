@@ -474,8 +474,10 @@ class VAE(BaseAutoencoder):
 
     def _map_draws(self, X: Any, function: Any, what: str) -> Any:
         """Stream a function of the rows' importance samples over X."""
-        how = self.n_importance_samples, self._floats_per_row()
-        return self._map_rows(X, lambda energy, x: function(energy, x, *how), what)
+        n_samples = self.n_importance_samples
+        return self._map_rows(
+            X, lambda energy, x: function(energy, x, n_samples, self._floats_per_row()), what
+        )
 
     def _block(self, x: torch.Tensor) -> int:
         """Samples that are decoded at a time for the rows ``x``."""

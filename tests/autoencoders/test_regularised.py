@@ -205,7 +205,7 @@ def test_mean_activity_comes_to_its_target(digits):
         32,
         penalty="kl",
         code_activation="sigmoid",
-        alpha=100.0,
+        alpha=300.0,
         target_activity=0.1,
         learning_rate=0.03,
         batch_size=64,
