@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 
-_OURS = ("sklebm", "sklearn", "skorch")
+# Whose frames stand between the caller and the place that warns.
+_INNER = {"sklebm", "sklearn", "skorch", "torch", "joblib", "contextlib", "functools", "threading"}
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called into this library."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
-        frame = frame.f_back
-        level += 1
+    """Warn of ``message`` at the innermost line that is not this library's, nor one below it."""
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
+        if frame.f_back is None:
+            break
+        frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
-
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] in _OURS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -20,9 +19,9 @@ from sklebm.autoencoders._diagnosis import latent_variances, warn_of_dead
 from sklebm.energies.networks import ACTIVATIONS, initialize, set_input_bias, set_output_bias
 from sklebm.energies.reconstruction import ReconstructionEnergy
 from sklebm.energies.standardization import Standardization
-from sklebm.gradient import GradientEstimator
+from sklebm.gradient import GradientEstimator, Start
+from sklebm.objectives import Batch
 from sklebm.training.architecture import NetworkRecord, export_weights
-from sklebm.training.loop import EnergyTraining
 
 #: Parameters that may hold a class of the user.
 NETWORKS = ("encoder", "decoder")
@@ -111,13 +110,10 @@ class BaseAutoencoder(GradientEstimator):
         rows = super()._prepare(rows, seed, resume=resume, **data)
         return rows.standardized(recall_scaling(self) if resume else self._scaling(rows))
 
-    def _start(
-        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
-    ) -> EnergyTraining:
-        training = super()._start(rows, means, seed, resume=resume, n_calls=n_calls)
-        energy: Any = training.energy
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
         energy.standardization = None  # training rows have gone through it already
-        return training
+        return energy
 
     # ------------------------------------------------------------------ fitted state
 
@@ -152,9 +148,9 @@ class BaseAutoencoder(GradientEstimator):
             **super()._state_spec(),
             "architecture_": Record(),
             "weights_": Record(),
-            "offset_": Array("f", (self.n_features_in_,), optional=True),
-            "scale_": Array("f", (self.n_features_in_,), optional=True),
-            "latent_variances_": Array("f", (self.n_components,), optional=True),
+            "offset_": Array("f", ("n_features_in_",), optional=True),
+            "scale_": Array("f", ("n_features_in_",), optional=True),
+            "latent_variances_": Array("f", ("n_components",), optional=True),
         }
 
     def _check_state(self) -> None:
@@ -170,7 +166,8 @@ class BaseAutoencoder(GradientEstimator):
 
     # ------------------------------------------------------------------ training and diagnosis
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        x = batch.x
         energy.eval()
         parts = row_slices(len(x), 2 * energy.record.floats_per_row())
         total = sum(float(energy.free_energy(x[part]).double().sum()) for part in parts)
@@ -178,9 +175,8 @@ class BaseAutoencoder(GradientEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         state = super()._fit(rows, progress, **data)
-        probe = copy.copy(self)
-        probe.__dict__ = {**self._unfitted_dict(), **state}
-        return {**state, **self._diagnose(probe._energy(rows.device), rows)}
+        fitted = self._twin({**self._unfitted_dict(), **state})
+        return {**state, **self._diagnose(fitted._energy(rows.device), rows)}
 
     def _diagnose(self, energy: Any, rows: Rows) -> dict[str, Any]:
         """Further fitted attributes that say how well training went; warns if it did not."""

@@ -26,6 +26,7 @@ from sklebm.energies.variational import (
     GaussianLatentEnergy,
     LatentVariableEnergy,
 )
+from sklebm.gradient import Start
 from sklebm.objectives import Objective, check_needs, resolve_objective
 from sklebm.objectives.discrete_evidence import DiscreteEvidenceLowerBound, DiscreteGradient
 from sklebm.objectives.evidence import (
@@ -153,14 +154,19 @@ def log_volume(scaling: Scaling | None) -> float:
     return 0.0 if scaling is None else float(np.log(scaling.scale).sum())
 
 
-def n_updates(model: Any, rows: Rows) -> int:
-    """Updates of a fit to the rows."""
-    return -(-rows.total() // int(model.batch_size)) * int(model.max_epochs)
-
-
-def updates_to_come(model: Any) -> int:
-    """Updates that a fitted model may still see: none after ``fit``, many between chunks."""
-    return 2 * _WARMUP if model.training_state_.get("n_calls", 0) else 0
+def warmup(model: Any, start: Start) -> int:
+    """Updates over which the divergence comes in, where the parameters leave it open."""
+    if not isinstance(model.beta_warmup, str):
+        return int(model.beta_warmup)
+    if model.posterior != "bernoulli":
+        return 0
+    # At full weight from the start, bits whose use is not yet learnt are switched off.
+    if start.n_calls:
+        return _WARMUP_OF_CHUNKS
+    if start.resume:
+        return 0  # that fit has warmed up
+    per_epoch = -(-start.rows.total() // int(model.batch_size))
+    return math.ceil(_WARMUP_SHARE * per_epoch * int(model.max_epochs))
 
 
 def variational_objective(model: Any, energy: Any) -> Objective:
@@ -175,7 +181,6 @@ def variational_objective(model: Any, energy: Any) -> Objective:
                 f"is trained by {', '.join(map(repr, choices))}."
             )
         if binary and model.beta_warmup == "auto":
-            # At full weight from the start, bits whose use is not yet learnt are switched off.
             options["beta_warmup"] = energy.warmup
     objective = resolve_objective(model.objective, choices, options)
     check_needs(objective, energy, [choice() for choice in _ALL])

@@ -19,7 +19,8 @@ from sklebm.autoencoders._base import BaseAutoencoder, sigmoid_bias
 from sklebm.autoencoders._categories import block_sizes, check_one_hot
 from sklebm.autoencoders._diagnosis import latent_variances, warn_of_collapse
 from sklebm.autoencoders._traversal import traverse_latents
-from sklebm.objectives import Objective
+from sklebm.gradient import Start
+from sklebm.objectives import Batch, Objective
 from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
 
@@ -65,8 +66,8 @@ class VAE(BaseAutoencoder):
     beta : float, default=1.0
         Weight of the divergence in "elbo". Above 1 it prunes latents.
     beta_warmup : int or "auto", default="auto"
-        Number of updates over which the weight rises from 0 to ``beta``. "auto": 500, but at most
-        half of all, for binary latents; none for others.
+        Number of updates over which the weight rises from 0 to ``beta``. "auto": a quarter of
+        all (500 for chunks) with binary latents, none with others.
     free_bits : float, default=0.0
         Nats per latent, averaged over the batch, below which the divergence is not pushed.
     binarize : bool, default=False
@@ -273,7 +274,7 @@ class VAE(BaseAutoencoder):
         owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
         if self.likelihood == "bernoulli":
             learning = reset or probe is not self
-            apply_value_range(rows, self.value_range, owner=owner, learning=learning, stacklevel=6)
+            apply_value_range(rows, self.value_range, owner=owner, learning=learning)
         elif self.likelihood == "categorical":
             check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
         return rows
@@ -293,7 +294,6 @@ class VAE(BaseAutoencoder):
         energy = super()._initial_energy(rows, means, generator)
         variational.begin(self, energy, rows, means)
         energy.log_volume = variational.log_volume(energy.scaling)
-        energy.n_updates = variational.n_updates(self, rows)
         return energy
 
     def _output_bias(self, mean: torch.Tensor) -> torch.Tensor:
@@ -309,13 +309,18 @@ class VAE(BaseAutoencoder):
     def _energy(self, device: torch.device) -> Any:
         energy = super()._energy(device)
         energy.log_volume = variational.log_volume(energy.scaling)
-        energy.n_updates = variational.updates_to_come(self)
+        return energy
+
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
+        energy.warmup = variational.warmup(self, start)
         return energy
 
     def _objective(self, energy: Any) -> Objective:
         return variational.variational_objective(self, energy)
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        x = batch.x
         energy.eval()
         floats = 2 * energy.record.floats_per_row()
         parts = row_slices(len(x), 8 * floats)
