@@ -166,6 +166,10 @@ class EnergyEstimator(
         """How many times ``_fit`` calls ``progress.begin`` at most."""
         return 0
 
+    def _max_steps_on(self, rows: Rows) -> int:
+        """The same, where it depends on the rows."""
+        return self._max_steps()
+
     def _learn(
         self,
         X: Any,
@@ -196,7 +200,7 @@ class EnergyEstimator(
                 for name, value in vars(probe).items()
                 if name in ("n_features_in_", "feature_names_in_")
             }
-            n_steps = self._max_steps() if whole else 0
+            n_steps = self._max_steps_on(rows) if whole else 0
             progress = Progress(self, X, n_steps, names, self._step_name, ranks)
             progress.begin_fit()
             state = ranks.agreed(step(rows, progress, **data), self._own_to_each_rank)

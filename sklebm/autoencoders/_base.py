@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -138,6 +140,45 @@ class BaseAutoencoder(GradientEstimator):
             "scale_": None if scaling is None else scaling.scale.copy(),
         }
 
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> Self:
+        """Make an estimator from given weights, as if a fit had found them.
+
+        Parameters
+        ----------
+        **parameters : object
+            ``weights``, the arrays by torch's names; parameters of the constructor, among them
+            those that the networks follow from; and other fitted attributes without their
+            underscore. Without ``offset`` and ``scale`` rows go into the networks as they are.
+
+        Returns
+        -------
+        estimator : object
+            It transforms and scores, saves, and learns on with ``partial_fit``.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is missing, or there is none of that name.
+        ValueError
+            If the arrays do not fit the networks that the parameters describe.
+        """
+        if not isinstance(parameters.get("weights"), Mapping):
+            raise TypeError(
+                f"{cls.__name__}.from_parameters needs weights: a dictionary of the arrays of its "
+                "networks by torch's names, such as encoder.0.weight."
+            )
+        weights = {name: np.array(array) for name, array in parameters["weights"].items()}
+        names = set(cls._get_param_names())
+        model = cls(**{name: value for name, value in parameters.items() if name in names})
+        model._validate_params()
+        n_features = _n_features(model, parameters, weights)
+        state = {
+            "architecture": dict(model._record(n_features).values),
+            "feature_means": np.zeros(n_features),
+        }
+        return super().from_parameters(**{**state, **parameters, "weights": weights})
+
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         asked = self._record(rows.shape[1])
@@ -223,6 +264,22 @@ RECONSTRUCTION_CONSTRAINTS: dict[str, list[Any]] = {
     "output_activation": [StrOptions({"identity", "sigmoid"})],
     "tied": ["boolean"],
 }
+
+
+def _n_features(model: Any, parameters: Mapping[str, Any], weights: Mapping[str, Any]) -> int:
+    """The number of features, from whatever given array tells it."""
+    for name in ("feature_means", "offset", "scale"):
+        if parameters.get(name) is not None:
+            return len(parameters[name])
+    if model.image_shape is not None:
+        return math.prod(model.image_shape)
+    first = weights.get("encoder.0.weight")
+    if model.encoder is not None or first is None or first.ndim != 2:
+        raise TypeError(
+            f"{type(model).__name__}.from_parameters cannot tell the number of features from "
+            "weights: pass feature_means, the mean row."
+        )
+    return int(first.shape[1])
 
 
 def sigmoid_bias(mean: torch.Tensor) -> torch.Tensor:

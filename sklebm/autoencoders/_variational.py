@@ -165,8 +165,11 @@ def warmup(model: Any, start: Start) -> int:
         return _WARMUP_OF_CHUNKS
     if start.resume:
         return 0  # that fit has warmed up
-    per_epoch = -(-start.rows.total() // int(model.batch_size))
-    return math.ceil(_WARMUP_SHARE * per_epoch * int(model.max_epochs))
+    n_rows = start.rows.total()
+    whole = model._optimizer_choice().full_batch
+    per_epoch = 1 if whole else -(-n_rows // int(model.batch_size))
+    n_updates = per_epoch * int(model._n_epochs(start.rows))
+    return math.ceil(_WARMUP_SHARE * n_updates)
 
 
 def variational_objective(model: Any, energy: Any) -> Objective:
