@@ -133,17 +133,16 @@ class PrincipalGaussian(EnergyEstimator):
                 "copies of its row, and a covariance needs more than one: scale the weights up, "
                 "for example to a mean of 1."
             )
-        n_wanted = self.n_components if isinstance(self.n_components, Integral) else None
+        wanted = self.n_components
+        n_wanted = int(wanted) if isinstance(wanted, Integral) else None
         state: dict[str, Any] = {}
         if isinstance(moments, RowMoments):
-            factor = covariance_factor_of(moments)
-            # eigh would answer NaN with an obscure failure of its own; the shell names the cause
-            state["covariance_factor_"] = factor.cpu().numpy()
-            if not torch.isfinite(factor).all():
-                return state
-            spectrum = spectrum_of_factor(factor, _resolution(rows))
+            factor, variances = covariance_factor_of(moments)
+            if not torch.isfinite(variances).all():
+                # eigh would answer with an obscure failure of its own; the shell names the cause
+                return {"explained_variance_": variances.cpu().numpy()}
+            spectrum = spectrum_of_factor(factor, variances, _resolution(rows))
             state["covariance_factor_"] = np.sqrt(spectrum.variances)[:, None] * spectrum.directions
-            variances = factor.square().sum(dim=0)
         else:
             covariance = covariance_of(moments)
             state["covariance_"] = covariance.cpu().numpy()
@@ -195,7 +194,7 @@ class PrincipalGaussian(EnergyEstimator):
             rows.need_one_process('n_components="held_out"')
             return by_held_out_density(rows.all().cpu().double(), weights, most)
         if isinstance(wanted, Integral):
-            if wanted > n_features:
+            if int(wanted) > n_features:
                 raise ValueError(
                     f"n_components={wanted} is larger than the number of features, {n_features}: "
                     f"choose n_components between 1 and {n_features}, a fraction of the variance, "

@@ -193,10 +193,14 @@ def covariance_of(moments: Moments) -> Tensor:
     return covariance.masked_fill(still | still[:, None], 0.0)
 
 
-def covariance_factor_of(moments: RowMoments) -> Tensor:
-    """F with the covariance F'F. Features that moved by no more than rounding did not move."""
+def covariance_factor_of(moments: RowMoments) -> tuple[Tensor, Tensor]:
+    """F with the covariance F'F, and its diagonal. Features that moved by rounding did not move."""
     factor = moments.factor / max(moments.n_rows - 1, 1) ** 0.5
-    return factor.masked_fill(stands_still(factor.square().sum(dim=0), moments.mean), 0.0)
+    variances = torch.einsum("nd,nd->d", factor, factor)
+    still = stands_still(variances, moments.mean)
+    if bool(still.any()):
+        factor, variances = factor.masked_fill(still, 0.0), variances.masked_fill(still, 0.0)
+    return factor, variances
 
 
 def stands_still(variances: Tensor, mean: Tensor) -> Tensor:

@@ -25,10 +25,9 @@ from torch import Tensor
 # so much smaller still that their last digits are at stake.
 _LEVELS = (1e-3, 1e-6)
 _AT_STAKE = 1e-3
-# A column is in danger if its variance is less than so many times what counts as rounding, in X
-# and in ``eigh``.
-_GRADED = 10.0
-_GRADED_ROUNDING = 1000.0 * float(np.finfo(np.float64).eps)
+# A column is in danger if its variance is less than so many times what counts as rounding in X, or
+# such a fraction of the largest, where ``eigh`` loses digits.
+_GRADED, _GRADED_ROUNDING = 10.0, 1e-11
 # Squares of singular values down to such a fraction of the largest keep ten digits.
 _GRAM = 1e-4
 # From so many features on, and up to such a share of them, Krylov's few vectors cost less.
@@ -79,10 +78,12 @@ def spectrum_of(covariance: Tensor, resolution: float, n_wanted: int | None = No
     return Spectrum(variances, directions, float(variances.sum()), squares)
 
 
-def spectrum_of_factor(factor: Tensor, resolution: float) -> Spectrum:
-    """Of the covariance F'F, by F of fewer rows than columns: the variances that are not 0."""
-    rows = factor.cpu().numpy()
-    scales = factor.square().sum(dim=0).cpu()
+def spectrum_of_factor(factor: Tensor, scales: Tensor, resolution: float) -> Spectrum:
+    """Of the covariance F'F with the diagonal ``scales``, by F of fewer rows than columns.
+
+    Holds the variances that are not 0.
+    """
+    rows, scales = factor.cpu().numpy(), scales.cpu()
     if _is_graded(scales, resolution):
         variances, directions = _jacobi(rows)
         # What counts is whether it is there in units of the columns.
@@ -103,7 +104,7 @@ def _is_graded(scales: Tensor, resolution: float) -> bool:
     moving = scales[scales > 0]
     if not len(moving):
         return False
-    danger = max(_GRADED * resolution, _GRADED_ROUNDING * len(scales))
+    danger = max(_GRADED * resolution, _GRADED_ROUNDING)
     return float(moving.min()) < danger * float(moving.max())
 
 
@@ -128,19 +129,23 @@ def _jacobi(factor: Any) -> tuple[Any, Any]:
     values, left, _, work, _, info = dgejsv(factor.T, joba=2, jobu=0, jobv=3, jobp=0)
     if info:
         raise FloatingPointError(f"LAPACK's dgejsv did not converge (info={info}).")
-    return np.square(values * (work[0] / work[1])), left.T
+    variances, directions = np.square(values * (work[0] / work[1])), left.T
+    # A direction of small variance has small entries at large columns, which rounding relative to
+    # its length spoils. They follow from u_j'C u_i = 0 for all j of larger variance.
+    images = directions @ factor.T
+    leak = np.tril(images @ images.T, -1) / np.where(variances > 0, variances, 1.0)
+    return variances, directions - leak @ directions
 
 
 def _thin_axes(rows: Any) -> tuple[Any, Any]:
     """The same for columns of similar scale, by products of rows where they are exact enough."""
-    if not rows.any():
-        return np.zeros(0), np.zeros((0, rows.shape[1]))
     values, vectors = np.linalg.eigh(rows @ rows.T)
+    if not values[-1] > 0:
+        return np.zeros(0), np.zeros((0, rows.shape[1]))
     # Centred rows add up to 0, so that one value is always rounding.
     values, vectors = values[:0:-1], vectors[:, :0:-1]
     if len(values) and values[-1] >= _GRAM * values[0]:
-        directions = (vectors / np.sqrt(values)).T @ rows
-        return values, directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        return values, (vectors / np.sqrt(values)).T @ rows
     _, singular, directions = np.linalg.svd(rows, full_matrices=False)
     return np.square(singular), directions
 
