@@ -29,7 +29,7 @@ from sklebm.energies.variational import (
     LatentVariableEnergy,
 )
 from sklebm.inference.quasi_monte_carlo import uniform_points
-from sklebm.objectives import Objective, check_needs, resolve_objective
+from sklebm.objectives import Batch, Objective, check_needs, resolve_objective
 from sklebm.objectives.discrete_evidence import (
     MAX_LATENTS,
     DiscreteEvidenceLowerBound,
@@ -97,7 +97,7 @@ class VariationalAutoencoder(AutoencoderEstimator):
         owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
         if self.likelihood == "bernoulli":
             learning = reset or probe is not self
-            apply_value_range(rows, self.value_range, owner=owner, learning=learning, stacklevel=6)
+            apply_value_range(rows, self.value_range, owner=owner, learning=learning)
         elif self.likelihood == "categorical":
             check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
         return rows
@@ -185,7 +185,8 @@ class VariationalAutoencoder(AutoencoderEstimator):
         check_needs(objective, energy, [choice() for choice in _ALL])
         return objective
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        x = batch.x
         energy.eval()
         noise = common_noise(energy, 8, x)
         parts = row_slices(len(x), 8 * self._floats_of(energy.architecture))
