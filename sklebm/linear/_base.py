@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
+from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
 from sklebm.linear._dimension import by_evidence, by_held_out_density
@@ -26,7 +26,6 @@ from sklebm.linear._moments import (
     covariance_factor_of,
     covariance_of,
     empty_row_moments,
-    read_weights,
 )
 from sklebm.linear._spectrum import Spectrum, complement, spectrum_of, spectrum_of_factor
 
@@ -56,7 +55,11 @@ class Derived:
             return self
         if not estimator._is_fitted():
             raise AttributeError(f"{owner.__name__} has no {self.name} before fit.")
-        return self.function(estimator)
+        held = vars(estimator).get(self.name)
+        return self.function(estimator) if held is None else held
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        vars(estimator)[self.name] = value
 
 
 def streams(estimator: Any) -> bool:
@@ -109,23 +112,22 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ learning
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return self._solve(rows, empty_row_moments(rows.shape[1], rows.device), data)
+        return self._solve(rows, empty_row_moments(rows.shape[1], rows.device))
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        if not self._is_fitted():
+        if not self._is_fitted() or not self.n_samples_seen_:  # or made from parameters
             return self._fit(rows, progress, **data)
         seen = self.n_samples_seen_
         mean = torch.from_numpy(self.mean_).to(rows.device)
-        if "covariance_factor_" in vars(self):
-            factor = torch.from_numpy(self.covariance_factor_).to(rows.device)
-            return self._solve(rows, RowMoments(seen, mean, factor * max(seen - 1, 1) ** 0.5), data)
+        own = vars(self).get("covariance_factor_")
+        if own is not None:
+            factor = torch.from_numpy(own * max(seen - 1, 1) ** 0.5).to(rows.device)
+            return self._solve(rows, RowMoments(seen, mean, factor))
         scatter = torch.from_numpy(self.covariance_ * max(seen - 1, 1)).to(rows.device)
-        return self._solve(rows, Moments(seen, mean, scatter), data)
+        return self._solve(rows, Moments(seen, mean, scatter))
 
-    def _solve(
-        self, rows: Rows, before: Moments | RowMoments, data: dict[str, Any]
-    ) -> dict[str, Any]:
-        weights = read_weights(rows, data.get("sample_weight"))
+    def _solve(self, rows: Rows, before: Moments | RowMoments) -> dict[str, Any]:
+        weights = rows.columns.get("weight")
         moments = add_rows(rows, before, weights)
         if weights is not None and moments.n_rows <= 1:
             raise ValueError(
@@ -240,30 +242,47 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ fitted state
 
     def _state_spec(self) -> Spec:
-        width, kept = self.n_features_in_, self.n_components_
+        kept, width = "n_components_", "n_features_in_"
         return {
-            "n_samples_seen_": Scalar(float, 1.0),
+            "n_samples_seen_": Scalar(float, 0.0),
             "n_components_": Scalar(int, 1),
-            "mean_": Array("f", (width,)),
+            "mean_": Array("f", (width,), of="mean"),
             "covariance_": Array("f", (width, width), optional=True),
             "covariance_factor_": Array("f", (None, width), optional=True),
-            "components_": Array("f", (kept, width)),
-            "explained_variance_": Array("f", (kept,)),
+            "components_": Array("f", (kept, width), of="directions"),
+            "explained_variance_": Array("f", (kept,), of="variances"),
             "explained_variance_ratio_": Array("f", (kept,)),
             "dropped_features_": Array("i", (None,), optional=True),
-            # files written before 0.2 hold them
+            # files written before it was derived hold it
             "filters_": Array("f", (None, width), optional=True),
             "noise_variance_": Scalar(float, 0.0),
             "ridge_": Scalar(float, 0.0),
             "shrinkage_": Scalar(float, 0.0),
         }
 
-    def _energy(self, device: torch.device) -> QuadraticEnergy:
-        variances = self._modelled_variances()
-        n_modelled = int(np.count_nonzero(variances))
-        arrays = (self.mean_, self.components_[:n_modelled], variances[:n_modelled])
-        mean, directions, kept = (torch.from_numpy(array).to(device) for array in arrays)
-        return QuadraticEnergy(mean, directions, kept, residual_variance=self.noise_variance_)
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        n_components, n_features = np.shape(given["components_"])
+        variances = np.asarray(given["explained_variance_"], dtype=np.float64)
+        noise = float(given.get("noise_variance_", 0.0))
+        total = float(variances.sum()) + noise * (n_features - n_components)
+        return {
+            "n_samples_seen_": 0,
+            "n_components_": n_components,
+            "mean_": np.zeros(n_features),
+            "explained_variance_ratio_": variances / (total or 1.0),
+            "ridge_": 0.0,
+            "shrinkage_": 0.0,
+        } | ({"noise_variance_": 0.0} if n_components == n_features else {})
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> QuadraticEnergy:
+        variances = (1 - self.shrinkage_) * parameters["explained_variance_"] + self.ridge_
+        n_modelled = int(torch.count_nonzero(variances))
+        return QuadraticEnergy(
+            parameters["mean_"],
+            parameters["components_"][:n_modelled],
+            variances[:n_modelled],
+            residual_variance=self.noise_variance_,
+        )
 
     def _modelled_variances(self) -> Any:
         """Variances of the density along ``components_``."""
@@ -272,9 +291,9 @@ class PrincipalGaussian(EnergyEstimator):
 
     @Derived
     def covariance_(self) -> Any:
-        """Covariance of the training rows, from its factor."""
-        factor = self.covariance_factor_
-        return factor.T @ factor
+        """Covariance of the training rows from its factor, or of a model from parameters."""
+        factor = vars(self).get("covariance_factor_")
+        return self.get_covariance() if factor is None else factor.T @ factor
 
     @Derived
     def singular_values_(self) -> Any:
@@ -358,12 +377,10 @@ def _warn_of_dropped(features: Any) -> None:
     if not len(features):
         return
     named = ", ".join(map(str, features[:10])) + (", ..." if len(features) > 10 else "")
-    warnings.warn(
+    warn(
         f"{len(features)} column(s) of X are constant or combinations of others ({named}; all in "
         "dropped_features_): directions without variance are left out of the codes. Drop such "
-        "columns, or set ridge or shrinkage.",
-        UserWarning,
-        stacklevel=7,
+        "columns, or set ridge or shrinkage."
     )
 
 

@@ -16,7 +16,6 @@ import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
-from sklebm._shell.private import check_sample_weight
 from sklebm._shell.ranks import Ranks
 from sklebm._shell.rows import Rows, chunk_size
 
@@ -53,18 +52,6 @@ def empty_row_moments(n_features: int, device: torch.device) -> RowMoments:
     """Statistics of no rows, without a matrix of d x d."""
     zeros = torch.zeros(1, n_features, dtype=torch.float64, device=device)
     return RowMoments(0, zeros[0], zeros[:0])
-
-
-def read_weights(rows: Rows, sample_weight: object) -> Tensor | None:
-    """Validated weights of the rows, or None if all are one."""
-    if sample_weight is None:
-        return None
-    if isinstance(sample_weight, Tensor):
-        sample_weight = sample_weight.detach().cpu().numpy()
-    weights = check_sample_weight(
-        sample_weight, np.empty((len(rows), 1)), dtype=np.float64, ensure_non_negative=True
-    )
-    return torch.from_numpy(weights.copy()).to(rows.device)
 
 
 def stream_moments(rows: Rows, moments: Moments, weights: Tensor | None = None) -> Moments:

@@ -164,7 +164,7 @@ class ZCAWhitener(PrincipalGaussian):
         self : object
             The fitted estimator. An exception or an interrupt leaves it as it was before.
         """
-        return self._learn(X, self._fit, sample_weight=sample_weight)
+        return self._learn(X, self._fit, columns={"weight": sample_weight})
 
     @available_if(streams)
     @fit_context(prefer_skip_nested_validation=True)
@@ -191,7 +191,7 @@ class ZCAWhitener(PrincipalGaussian):
             With ``shrinkage="ledoit_wolf"`` or ``n_components="held_out"``.
         """
         first = not self._is_fitted()
-        return self._learn(X, self._partial_fit, first=first, sample_weight=sample_weight)
+        return self._learn(X, self._partial_fit, first=first, columns={"weight": sample_weight})
 
     @Derived
     def filters_(self) -> Any:

@@ -281,3 +281,27 @@ def test_pixels_that_hardly_move_are_not_blown_up():
     train[0, 0], test[:15, 0] = 0.05, 1.0
     assert ZCAWhitener(ridge=0).fit(train).transform(test).var(axis=0).max() > 1000
     assert ZCAWhitener().fit(train).transform(test).var(axis=0).max() < 10
+
+
+# ---------------------------------------------------------------- from parameters
+
+
+def test_whiteners_from_parameters_are_the_gaussian_of_these():
+    components = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0][:2]
+    mean, variances = np.arange(4.0), np.array([3.0, 2.0])
+    model = PCAWhitener.from_parameters(
+        mean=mean, components=components, explained_variance=variances, noise_variance=0.5
+    )
+    C = (components.T * (variances - 0.5)) @ components + 0.5 * np.eye(4)
+    X = table(10, 4)
+    np.testing.assert_allclose(model.score_samples(X), multivariate_normal(mean, C).logpdf(X))
+    np.testing.assert_allclose(model.covariance_, C)
+    np.testing.assert_allclose(
+        model.transform(X), (X - mean) @ components.T / np.sqrt(variances), rtol=1e-12
+    )
+    model.partial_fit(X)  # whose rows are the first
+    np.testing.assert_array_equal(model.mean_, PCAWhitener(2).fit(X).mean_)
+    whole = ZCAWhitener.from_parameters(components=np.eye(2), explained_variance=[4.0, 1.0])
+    np.testing.assert_array_equal(whole.transform([[2.0, 3.0]]), [[1.0, 3.0]])
+    with pytest.raises(TypeError, match="noise_variance"):
+        PCAWhitener.from_parameters(components=components, explained_variance=variances)
