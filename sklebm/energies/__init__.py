@@ -26,6 +26,7 @@ from sklebm.energies.sparse_coding import (
     PredictiveSparseCodingEnergy,
     SparseCodingEnergy,
 )
+from sklebm.energies.subspace import SubspaceEnergy
 from sklebm.energies.units import Bernoulli, Gaussian
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
@@ -58,6 +59,7 @@ __all__ = [
     "QuadraticEnergy",
     "ReconstructionEnergy",
     "SparseCodingEnergy",
+    "SubspaceEnergy",
     "TopK",
     "Topographic",
 ]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import Interval, RealNotInt, StrOptions
 from sklebm._shell.progress import Progress
@@ -18,6 +19,7 @@ from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
+from sklebm.linear._derived import Derived
 from sklebm.linear._dimension import by_evidence, by_held_out_density
 from sklebm.linear._moments import (
     Moments,
@@ -35,31 +37,6 @@ _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
 # What a feature has at least in directions without variance to be called dropped.
 _SHARE = 1e-6
-
-
-class Derived:
-    """A fitted attribute that follows from others: computed when asked for, never stored.
-
-    An estimator loaded from a file that holds it answers what the file says.
-    """
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-        self.__doc__ = function.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, estimator: Any, owner: type) -> Any:
-        if estimator is None:
-            return self
-        if not estimator._is_fitted():
-            raise AttributeError(f"{owner.__name__} has no {self.name} before fit.")
-        held = vars(estimator).get(self.name)
-        return self.function(estimator) if held is None else held
-
-    def __set__(self, estimator: Any, value: Any) -> None:
-        vars(estimator)[self.name] = value
 
 
 def streams(estimator: Any) -> bool:
@@ -94,6 +71,7 @@ class PrincipalGaussian(EnergyEstimator):
     _min_rows_fit = 2  # a covariance needs two rows
     _computes_in_double = True
     _accepts_sparse = True
+    _whitens = True  # the codes are divided by deviations
 
     n_components: Any
     ridge: Any = 0.0
@@ -158,9 +136,13 @@ class PrincipalGaussian(EnergyEstimator):
         n_kept = self._count_components(rows, spectrum, moments, weights)
         shrinkage = self._shrink(rows, spectrum, whole, weights)
         state |= self._principal(spectrum, variances.cpu().numpy(), n_kept, shrinkage)
-        if before.n_rows == 0 and not state["ridge_"]:
+        if self._whitens and before.n_rows == 0 and not self._codes_are_whole(state):
             _warn_of_dropped(state["dropped_features_"])
         return state
+
+    @staticmethod
+    def _codes_are_whole(state: dict[str, Any]) -> bool:
+        return bool(state["ridge_"] > 0 or (state["explained_variance_"] > 0).all())
 
     def _shrink(
         self, rows: Rows, spectrum: Spectrum, n_rows: float, weights: torch.Tensor | None
@@ -252,8 +234,8 @@ class PrincipalGaussian(EnergyEstimator):
             "components_": Array("f", (kept, width), of="directions"),
             "explained_variance_": Array("f", (kept,), of="variances"),
             "explained_variance_ratio_": Array("f", (kept,)),
+            # files of before lack the one and hold the other
             "dropped_features_": Array("i", (None,), optional=True),
-            # files written before it was derived hold it
             "filters_": Array("f", (None, width), optional=True),
             "noise_variance_": Scalar(float, 0.0),
             "ridge_": Scalar(float, 0.0),
@@ -274,7 +256,11 @@ class PrincipalGaussian(EnergyEstimator):
             "shrinkage_": 0.0,
         } | ({"noise_variance_": 0.0} if n_components == n_features else {})
 
-    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> QuadraticEnergy:
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> Any:
+        return self._gaussian(parameters)
+
+    def _gaussian(self, parameters: dict[str, torch.Tensor]) -> QuadraticEnergy:
+        """The density: modelled variances along components, and the noise outside them."""
         variances = (1 - self.shrinkage_) * parameters["explained_variance_"] + self.ridge_
         n_modelled = int(torch.count_nonzero(variances))
         return QuadraticEnergy(
@@ -294,6 +280,12 @@ class PrincipalGaussian(EnergyEstimator):
         """Covariance of the training rows from its factor, or of a model from parameters."""
         factor = vars(self).get("covariance_factor_")
         return self.get_covariance() if factor is None else factor.T @ factor
+
+    @Derived
+    def covariance_factor_(self) -> Any:
+        """F with ``covariance_ = F.T @ F``."""
+        variances, vectors = np.linalg.eigh(self.covariance_)
+        return np.sqrt(np.clip(variances, 0.0, None))[:, None] * vectors.T
 
     @Derived
     def singular_values_(self) -> Any:
@@ -324,7 +316,8 @@ class PrincipalGaussian(EnergyEstimator):
 
     def _rotated(self, function: Callable[[Any], Any]) -> Any:
         """V' f(v) V + (I - V'V) f(s): the symmetric matrix that applies f to each variance."""
-        energy = self._energy(torch.device("cpu"))
+        check_is_fitted(self)
+        energy = self._own_gaussian()
         directions, variances = energy.directions.numpy(), function(energy.variances.numpy())
         n_features, rest = directions.shape[1], 0.0
         if len(directions) < n_features:
@@ -335,11 +328,16 @@ class PrincipalGaussian(EnergyEstimator):
 
     def _draw(self, n_samples: int, random_state: RandomState) -> Any:
         """Independent draws of the density, float64."""
+        check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be a positive integer.")
-        energy = self._energy(torch.device("cpu"))
         generator = make_generator(draw_seed(random_state), "sample")
-        return energy.sample(int(n_samples), generator).numpy()
+        return self._own_gaussian().sample(int(n_samples), generator).numpy()
+
+    def _own_gaussian(self) -> QuadraticEnergy:
+        names = ("mean_", "components_", "explained_variance_")
+        arrays = (np.asarray(getattr(self, name), dtype=np.float64) for name in names)
+        return self._gaussian(dict(zip(names, map(torch.from_numpy, arrays), strict=True)))
 
 
 def inverse_roots(variances: Any) -> Any:

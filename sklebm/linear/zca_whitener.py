@@ -7,12 +7,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState
 from sklebm.energies import QuadraticEnergy
-from sklebm.linear._base import Derived, PrincipalGaussian, inverse_roots, streams
+from sklebm.linear._base import PrincipalGaussian, inverse_roots, streams
+from sklebm.linear._derived import Derived
 
 
 class ZCAWhitener(PrincipalGaussian):
@@ -69,7 +69,7 @@ class ZCAWhitener(PrincipalGaussian):
         Covariance of the training rows (divisor n - 1), before shrinkage and ridge. With fewer rows
         than features it is computed when asked for, from ``covariance_factor_``.
     covariance_factor_ : ndarray of shape (rank, n_features_in_)
-        With fewer rows than features: F with ``covariance_ = F.T @ F``. Absent otherwise.
+        F with ``covariance_ = F.T @ F``; stored instead of it with fewer rows than features.
     dropped_features_ : ndarray of int
         Columns of X that are constant, or take part in a direction without variance.
     noise_variance_ : float
@@ -294,5 +294,4 @@ class ZCAWhitener(PrincipalGaussian):
         X : ndarray of shape (n_samples, n_features)
             Draws, float64.
         """
-        check_is_fitted(self)
         return self._draw(n_samples, random_state)
