@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import Interval, RealNotInt, StrOptions
@@ -134,7 +133,7 @@ class PrincipalGaussian(EnergyEstimator):
         state["n_samples_seen_"] = int(whole) if whole.is_integer() else whole
         state["mean_"] = moments.mean.cpu().numpy()
         n_kept = self._count_components(rows, spectrum, moments, weights)
-        shrinkage = self._shrink(rows, spectrum, whole, weights)
+        shrinkage = self._shrink(rows, spectrum, whole, moments.mean)
         state |= self._principal(spectrum, variances.cpu().numpy(), n_kept, shrinkage)
         if self._whitens and before.n_rows == 0 and not self._codes_are_whole(state):
             _warn_of_dropped(state["dropped_features_"])
@@ -144,18 +143,11 @@ class PrincipalGaussian(EnergyEstimator):
     def _codes_are_whole(state: dict[str, Any]) -> bool:
         return bool(state["ridge_"] > 0 or (state["explained_variance_"] > 0).all())
 
-    def _shrink(
-        self, rows: Rows, spectrum: Spectrum, n_rows: float, weights: torch.Tensor | None
-    ) -> float:
+    def _shrink(self, rows: Rows, spectrum: Spectrum, n_rows: float, mean: torch.Tensor) -> float:
         """Weight of the multiple of the identity that the covariance is mixed with."""
         if self.shrinkage == "ledoit_wolf":
             rows.need_one_process('shrinkage="ledoit_wolf"')
-            if weights is not None:
-                raise ValueError(
-                    'shrinkage="ledoit_wolf" has no form for weighted rows: use shrinkage="oas", '
-                    "or leave out sample_weight."
-                )
-            return float(ledoit_wolf_shrinkage(rows.to_numpy().astype(np.float64, copy=False)))
+            return _ledoit_wolf(rows, mean, n_rows, spectrum)
         if self.shrinkage == "oas" or (self.ridge == "auto" and self.shrinkage is None):
             return _oracle_approximating(spectrum, rows.shape[1], n_rows)
         return float(self.shrinkage or 0.0)
@@ -168,8 +160,9 @@ class PrincipalGaussian(EnergyEstimator):
         weights: torch.Tensor | None,
     ) -> int:
         wanted, n_features = self.n_components, rows.shape[1]
-        # n rows move in n - 1 directions at most.
-        most = n_features if isinstance(moments, Moments) else max(len(moments.factor) - 1, 1)
+        # Few rows move in few directions: no others are made up for them.
+        rank = len(spectrum.variances)
+        most = n_features if isinstance(moments, Moments) else max(rank, 1)
         if wanted is None:
             return most
         if wanted == "mle":
@@ -352,6 +345,20 @@ def _oracle_approximating(spectrum: Spectrum, n_features: int, n_rows: float) ->
     if spread <= 0:  # a multiple of the identity already
         return 1.0 if spectrum.total else 0.0
     return min((square + mean**2) / spread, 1.0)
+
+
+def _ledoit_wolf(rows: Rows, mean: torch.Tensor, n_rows: float, spectrum: Spectrum) -> float:
+    """The shrinkage of Ledoit & Wolf (2004), by the fourth powers of the rows' lengths."""
+    weights, fourth = rows.columns.get("weight"), 0.0
+    for part in rows.chunks(3 * rows.shape[1]):
+        lengths = (rows[part].double() - mean).square().sum(dim=1).square()
+        fourth += float(lengths.sum() if weights is None else lengths @ weights[part])
+    ratio = (n_rows - 1) / n_rows  # variances with the divisor n
+    squares, total = ratio**2 * spectrum.squares, ratio * spectrum.total
+    distance = squares - total**2 / rows.shape[1]
+    if distance <= 0:  # a multiple of the identity already
+        return 1.0 if rows.shape[1] == 1 and total else 0.0
+    return min(max(fourth / n_rows - squares, 0.0) / n_rows / distance, 1.0)
 
 
 def _floor(components: Any, own_variances: Any, mean_variance: float) -> float:

@@ -36,7 +36,8 @@ class EnergyPCA(PrincipalGaussian):
         Number k of directions. A fraction in (0, 1) keeps as many as explain that share of the
         variance; "mle" as many as have the largest evidence (Minka, 2000); "held_out" as many as
         give held-out rows the largest density, over five folds, for which all rows are needed at
-        once. None keeps all: d, or n - 1 where there are fewer rows than features.
+        once. None
+        keeps all: d, or with fewer rows than features as many as the rows span.
     shrinkage : float, "oas", "ledoit_wolf" or None, default=None
         Weight s in [0, 1] with which the covariance of the density is mixed with the mean variance
         times the identity; the plane stays the same. "oas" and "ledoit_wolf" estimate the weight of

@@ -31,8 +31,8 @@ class PCAWhitener(PrincipalGaussian):
         Number of leading components to keep. A fraction in (0, 1) keeps as
         many as explain that share of the variance; "mle" as many as have the largest evidence
         (Minka, 2000); "held_out" as many as give held-out rows the largest density, over five
-        folds, for which all rows are needed at once. None keeps all: d, or n - 1 where there are
-        fewer rows than features.
+        folds, for which all rows are needed at once. None
+        keeps all: d, or with fewer rows than features as many as the rows span.
     ridge : float or "auto", default=0.0
         Added to every variance, as a fraction of the mean variance. It limits how much
         directions of little variance are amplified. The codes then have variance l / (l + r).

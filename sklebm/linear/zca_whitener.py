@@ -32,8 +32,8 @@ class ZCAWhitener(PrincipalGaussian):
         Number of leading components to whiten; the others are set to zero before rotating back. A
         fraction in (0, 1) keeps as many as explain that share of the variance; "mle" as many as
         have the largest evidence (Minka, 2000); "held_out" as many as give held-out rows the
-        largest density, over five folds, for which all rows are needed at once. None keeps all: d,
-        or n - 1 where there are fewer rows than features.
+        largest density, over five folds, for which all rows are needed at once. None
+        keeps all: d, or with fewer rows than features as many as the rows span.
     ridge : float or "auto", default="auto"
         Added to every variance, as a fraction of the mean variance. It limits how much
         directions of little variance, mostly noise, are amplified. "auto" shrinks by "oas" instead,
@@ -204,7 +204,9 @@ class ZCAWhitener(PrincipalGaussian):
 
     def _rest(self) -> float:
         """What movement outside the components is multiplied with: 0 if they were chosen."""
-        whole = self.n_components_ >= min(self.n_samples_seen_ - 1, self.n_features_in_)
+        factor = vars(self).get("covariance_factor_")
+        rank = self.n_features_in_ if factor is None else len(factor)
+        whole = self.n_components_ >= rank
         outside = self.n_components_ < self.n_features_in_ and self.ridge_ > 0
         return float(self.ridge_) ** -0.5 if whole and outside else 0.0
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 import torch
 from scipy.stats import kstest, multivariate_normal
-from sklearn.covariance import oas
+from sklearn.covariance import ledoit_wolf, oas
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
@@ -191,12 +191,19 @@ def test_a_weight_is_as_many_copies(whitener, shape):
 
 
 @both
+def test_ledoit_wolf_takes_weights(whitener):
+    X, weights = table(60, 8), np.random.default_rng(0).integers(0, 4, 60)
+    model = whitener(shrinkage="ledoit_wolf").fit(X, sample_weight=weights)
+    expected = ledoit_wolf(np.repeat(X, weights, axis=0))[1]
+    assert 0 < expected < 1
+    assert model.shrinkage_ == pytest.approx(expected, rel=1e-12)
+
+
+@both
 def test_weights_that_cannot_be_copies_are_refused(whitener):
     X = table(20, 3)
     with pytest.raises(ValueError, match=r"adds up to 1.*mean of 1"):
         whitener().fit(X, sample_weight=np.full(20, 1 / 20))
-    with pytest.raises(ValueError, match=r"ledoit_wolf.*oas"):
-        whitener(shrinkage="ledoit_wolf").fit(X, sample_weight=np.ones(20))
 
 
 @both
