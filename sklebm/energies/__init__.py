@@ -29,6 +29,7 @@ from sklebm.energies.sparse_coding import (
     PredictiveSparseCodingEnergy,
     SparseCodingEnergy,
 )
+from sklebm.energies.subspace import SubspaceEnergy
 from sklebm.energies.units import Bernoulli, Gaussian, Units
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
@@ -64,6 +65,7 @@ __all__ = [
     "QuadraticEnergy",
     "ReconstructionEnergy",
     "SparseCodingEnergy",
+    "SubspaceEnergy",
     "TopK",
     "Topographic",
     "Units",
