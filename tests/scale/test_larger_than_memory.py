@@ -22,7 +22,7 @@ from tests.registry import (
     make_rows,
     row_methods,
 )
-from tests.sampling import FULL, sample_cases
+from tests.sampling import FULL
 from tests.subprocesses import run_python
 
 SMALL = 0.008  # MiB: less than half of the rows
@@ -174,10 +174,9 @@ def test_the_loader_of_torch_takes_single_rows(tmp_path):
 # ---------------------------------------------------------------- estimators
 
 
-LEARNERS = sample_cases([(kind, name) for kind in KINDS for name in NAMES], limit=14)
-
-
-@pytest.mark.parametrize(("kind", "name"), LEARNERS)
+@pytest.mark.table(14)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_estimator_learns_from_tables_on_disk(kind, name, tmp_path):
     """Sums are those of the array; gradients see the rows in another order and learn as well."""
     before = freeze(ROWS)
