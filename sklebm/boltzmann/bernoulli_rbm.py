@@ -241,38 +241,15 @@ class BernoulliRBM(BoltzmannEstimator):
         generator = make_generator(seed, "pseudo-likelihood")
         return float(pseudo_log_likelihood(energy, batch.x, generator).double().mean())
 
-    def transform(self, X: Any) -> Any:
-        """Return the mean of the hidden units given each row.
+    # Documented in the base.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to encode.
-
-        Returns
-        -------
-        H : array or tensor of shape (n_samples, n_components)
-            p(h_k = 1 | x).
-        """
+    def transform(self, X: Any) -> Any:  # noqa: D102
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
-    def score_samples(self, X: Any) -> Any:
-        """Return log p(x) where log Z is known, else the unnormalised -F(x).
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to score.
-
-        Returns
-        -------
-        scores : array or tensor of shape (n_samples,)
-            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
-            Higher is more typical. Deterministic.
-        """
+    def score_samples(self, X: Any) -> Any:  # noqa: D102
         return likelihood.score_samples(self, X)
 
-    def sample(
+    def sample(  # noqa: D102
         self,
         n_samples: int = 1,
         *,
@@ -282,32 +259,5 @@ class BernoulliRBM(BoltzmannEstimator):
         sampler: GibbsLangevin | None = None,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, by a block Gibbs chain for each.
-
-        Draws are exact only in the limit of many steps; a machine with separated modes can need
-        very many. With ``clamped``, the chains keep the known features of each row and draw the
-        others given them: completion.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        n_steps : int, default=1000
-            Gibbs steps of every chain.
-        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
-            States that the chains start from; None starts from the units' base rate.
-        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
-            Values of known features, NaN for those that are drawn. One row holds for all chains.
-        sampler : GibbsLangevin, default=None
-            How real-valued visible units move in a step; None draws them anew given the hidden
-            units, which is block Gibbs.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
-        """
         check_is_fitted(self)
         return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)

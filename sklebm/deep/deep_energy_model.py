@@ -230,6 +230,23 @@ class DeepEnergyModel(DeepEnergyEstimator):
         """
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with a state of the hidden units.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
+
     def score_samples(self, X: Any) -> Any:
         """Return log p(x) where log Z is known, else the unnormalised -F(x).
 
