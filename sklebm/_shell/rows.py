@@ -8,6 +8,7 @@ streams a row-wise function over them in chunks bounded by scikit-learn's ``work
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
@@ -20,6 +21,7 @@ from sklearn.utils.validation import validate_data
 
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
+from sklebm._shell.scaling import Scaling
 from sklebm._shell.tables import LazyTable, read_table
 from sklebm._shell.warning import warn
 
@@ -207,6 +209,8 @@ class Rows:
         #: What ``map`` and training subtract from the rows, in double precision: far from zero,
         #: single precision would lose them.
         self.origin: torch.Tensor | None = None
+        #: Rows are standardised by this when they are handed out.
+        self.scaling: Scaling | None = None
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
         #: What stands beside the rows, one entry a row: "target", "weight", "groups".
@@ -225,7 +229,19 @@ class Rows:
         if isinstance(index, torch.Tensor):
             index = index.cpu().numpy()
         part = self._tensor(index)
-        return part if self.limits is None else part.clamp(*self.limits)
+        if self.limits is not None:
+            part = part.clamp(*self.limits)
+        return part if self.scaling is None else self.scaling.apply(part)
+
+    def standardized(self, scaling: Scaling | None) -> Rows:
+        """The same rows, handed out standardised; these stay as they are."""
+        rows = copy.copy(self)
+        rows.scaling = scaling
+        return rows
+
+    def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
+        """What the standardised row ``x``, such as a mean of rows, is in the units of X."""
+        return x if self.scaling is None else self.scaling.restore(x)
 
     def _tensor(self, index: Any) -> torch.Tensor:
         part = self.source[index]

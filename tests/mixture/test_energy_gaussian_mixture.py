@@ -43,6 +43,7 @@ def start_for(X, kind, n_components=4):
         "weights_init": weights / weights.sum(),
         "means_init": X[:: len(X) // n_components][:n_components],
         "precisions_init": precisions[kind],
+        "reg_covar": 1e-6,  # scikit-learn's; ours follows the columns by default
     }
 
 
