@@ -72,7 +72,8 @@ class BernoulliRBM(BoltzmannEstimator):
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` ends: with log Z summed exactly (at most 25 units in the smaller layer),
         annealed forwards and backwards, bridged over a ladder of tempered chains, exact up to 20
-        units and annealed beyond ("auto"), or not known at all (None).
+        units and annealed beyond, for at most half as long as training took ("auto"), or not at
+        all (None), which saves its cost in pipelines that only transform.
     value_range : {"warn", "raise", "clip"}, default="warn"
         What to do with values outside [0, 1]; "warn" uses them as they are.
     warm_start : bool, default=False
@@ -101,8 +102,8 @@ class BernoulliRBM(BoltzmannEstimator):
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        Three standard errors on either side of both the forward and the reverse annealed estimate,
-        or of the bridged one; both ends are log Z where it is exact.
+        Three standard errors on either side of what chains from both ends say; both ends are log Z
+        where it is exact.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean energy of the batches minus that of the negatives, by epoch (nats); the mean
         negative log-likelihood for "maximum_likelihood".
@@ -132,8 +133,8 @@ class BernoulliRBM(BoltzmannEstimator):
 
     Notes
     -----
-    A step costs O(batch_size d k); ``fit`` ends with annealed importance sampling at
-    about O(3000 x 100 d k), or with O(2^min(d, k) d k) where the sum is exact. Training runs in
+    A step costs O(batch_size d k), an exact log Z O(2^min(d, k) d k). Annealing costs at most half
+    of training by default, and about O(3000 x 100 d k) in ``estimate_log_partition``. Training runs in
     float32, log Z in float64, row-wise methods in the dtype of X. csr rows are made dense batch
     by batch.
 

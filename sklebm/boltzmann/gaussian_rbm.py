@@ -115,8 +115,8 @@ class GaussianRBM(BoltzmannEstimator):
     log_partition_ : float or None
         log Z in nats, infinite where a variance is; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        Three standard errors on either side of both the forward and the reverse annealed estimate,
-        or of the bridged one; both ends are log Z where it is exact.
+        Three standard errors on either side of what chains from both ends say; both ends are log Z
+        where it is exact.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss by epoch, as the objective defines it.
     validation_scores_ : ndarray
