@@ -79,7 +79,7 @@ def is_quickly_summed(rows: Rows, n_units: int) -> bool:
         return False
     n_states = len(rows) + 2**n_units
     work = n_states * n_units
-    return work <= _MOST_STATES and work * rows.shape[1] <= _MOST_PRODUCTS
+    return bool(work <= _MOST_STATES and work * rows.shape[1] <= _MOST_PRODUCTS)
 
 
 def independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:
