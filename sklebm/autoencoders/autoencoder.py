@@ -115,7 +115,9 @@ class Autoencoder(BaseAutoencoder):
     Notes
     -----
     A step costs O(batch_size P) for P weights. Training runs in float32, row-wise methods in the
-    dtype of X. Features should have similar scales: the error of a large one hides the others.
+    dtype of X. Rows are shifted and divided by one scale inside, so that the units of X do not
+    matter; but features should have similar scales, because the error of a large one hides the
+    others. A warning gives the numbers if they differ by more than 1000.
     Latents that are the same for all rows are named in a warning.
 
     References

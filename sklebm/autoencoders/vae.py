@@ -39,7 +39,7 @@ class VAE(BaseAutoencoder):
 
     Parameters
     ----------
-    n_components : int, default=10
+    n_components : int, default=20
         Number of latents.
     hidden_sizes : tuple of int, default=(128,)
         Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
@@ -198,7 +198,7 @@ class VAE(BaseAutoencoder):
 
     def __init__(
         self,
-        n_components: int = 10,
+        n_components: int = 20,
         *,
         hidden_sizes: tuple[int, ...] = (128,),
         activation: str = "relu",
