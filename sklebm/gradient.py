@@ -114,8 +114,8 @@ class GradientEstimator(EnergyEstimator):
     def _monitor_score(self, X: Any) -> float:
         rows = self._open(X, self, reset=False)
         with torch.no_grad():
-            batch = Batch(rows.all().float())
-            return self._validation_score(self._energy(rows.device), batch, seed=0)
+            batch = training_rows(rows).batch(rows.device)
+            return self._validation_score(self._energy(rows.device).float(), batch, seed=0)
 
     def _check_epoch(self, energy: Any) -> None:
         """Raise FloatingPointError if the energy has gone astray; called after every epoch."""

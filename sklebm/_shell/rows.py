@@ -206,6 +206,9 @@ class Rows:
         self._output_device = source.device if is_tensor else None
         #: Rows are clamped to these limits when they are handed out.
         self.limits: tuple[float, float] | None = None
+        #: What ``map`` and training subtract from the rows, in double precision: far from zero,
+        #: single precision would lose them.
+        self.origin: torch.Tensor | None = None
         self.scaling: Scaling | None = None  # standardises rows as they are handed out
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
@@ -275,6 +278,12 @@ class Rows:
         """Slices that cover all rows in order, see ``row_slices``."""
         return row_slices(len(self), floats_per_row, self.device)
 
+    def around_origin(self, x: torch.Tensor) -> torch.Tensor:
+        """Some of the rows less the origin, in their own dtype."""
+        if self.origin is None:
+            return x
+        return (x.double() - self.origin.to(x.device)).to(x.dtype)
+
     def map(
         self,
         function: Callable[..., torch.Tensor],
@@ -306,7 +315,7 @@ class Rows:
                 rows = slice(start, min(start + step, n_rows))
                 try:
                     others = () if beside is None else (beside[rows],)
-                    part = function(self[rows], *others)
+                    part = function(self.around_origin(self[rows]), *others)
                     if out is None:
                         out = self._allocate(part, as_numpy)
                 except (RuntimeError, MemoryError) as error:
