@@ -43,6 +43,7 @@ ESTIMATORS: dict[str, str] = {
 
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
+    "BlockGibbs": "sklebm.inference.gibbs",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -57,6 +58,7 @@ PARTS: dict[str, str] = {
     "GroupL2": "sklebm.energies",
     "HMC": "sklebm.inference.hamiltonian",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "L0": "sklebm.energies",
     "L1": "sklebm.energies",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
@@ -68,6 +70,7 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",

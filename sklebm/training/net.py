@@ -82,6 +82,9 @@ class EnergyNet(NeuralNet):
         The optimiser and the learning rate of each player.
     """
 
+    optimizer_: Any
+    steppers: list[Any]
+
     def __init__(self, *args: Any, players: Any = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.players = players
@@ -105,7 +108,7 @@ class EnergyNet(NeuralNet):
         parts = self._parts()
         if len(parts) == 1 and parts[0].plays_alone:
             super().initialize_optimizer(*args, **kwargs)
-            self.steppers: list[Any] = [self.optimizer_]
+            self.steppers = [self.optimizer_]
             return self
         _, settings = self.get_params_for_optimizer("optimizer", [])
         self.steppers = []
