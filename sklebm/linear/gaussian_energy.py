@@ -88,7 +88,7 @@ class GaussianEnergy(EnergyEstimator):
     log_partition_ : float
         Exact log Z in nats.
     estimated_log_partition_ : float or None
-        log Z as "noise_contrastive" learnt it, near ``log_partition_`` if the model fits; else None.
+        log Z as "noise_contrastive" learnt it (near ``log_partition_`` if the model fits), or None.
     sample_covariance_ : ndarray of shape (n_features_in_, n_features_in_)
         S (divisor n), without ridge.
     sample_mean_ : ndarray of shape (n_features_in_,)
