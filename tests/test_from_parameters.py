@@ -14,6 +14,7 @@ def parameters_of(name):
     model = make_brief(name).fit(make_rows())
     spec = getattr(model, "_state_spec", lambda: None)() or {}
     of = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
+    of += ["noise_variance_"] * ("noise_variance_" in spec)  # the temperature of k-means
     return model, {key.removesuffix("_"): getattr(model, key) for key in of}
 
 

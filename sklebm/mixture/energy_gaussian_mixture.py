@@ -141,6 +141,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     _accepts_sparse = True
     _min_rows_fit = 2
     _completed = staticmethod(fitted.with_factors)
+    _n_parameters = fitted.n_parameters
 
     def __init__(
         self,
@@ -312,9 +313,6 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
             Copy of X without NaN; observed entries are unchanged.
         """
         return fitted.complete(self, X)
-
-    def _n_parameters(self) -> int:
-        return fitted.n_parameters(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
