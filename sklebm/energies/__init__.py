@@ -9,6 +9,7 @@ from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.penalties import (
+    L0,
     L1,
     ElasticNet,
     GroupL2,
@@ -28,10 +29,12 @@ from sklebm.energies.sparse_coding import (
     PredictiveSparseCodingEnergy,
     SparseCodingEnergy,
 )
+from sklebm.energies.subspace import SubspaceEnergy
 from sklebm.energies.units import Bernoulli, Gaussian, Units
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
+    "L0",
     "L1",
     "AmortizedEnergy",
     "Bernoulli",
@@ -62,6 +65,7 @@ __all__ = [
     "QuadraticEnergy",
     "ReconstructionEnergy",
     "SparseCodingEnergy",
+    "SubspaceEnergy",
     "TopK",
     "Topographic",
     "Units",

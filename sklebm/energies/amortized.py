@@ -33,7 +33,7 @@ class AmortizedEnergy(nn.Module):
     reference : Reference
         A known density near the rows: the noise of noise-contrastive estimation.
     log_partition : Tensor of shape ()
-        log Z in nats, which is learnt.
+        Start of log Z in nats, which is learnt.
     is_binary : bool, default=True
         Whether latents are bits.
     """

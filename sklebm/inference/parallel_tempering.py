@@ -25,7 +25,7 @@ from torch import Tensor
 from sklebm._checks import check_count
 from sklebm.energies.base import TwoLayerEnergy
 from sklebm.inference.samplers import Sampler, StepInfo
-from sklebm.inference.tempered_path import TemperedPath
+from sklebm.inference.tempered_path import Path, TemperedPath
 
 
 class TemperingState(NamedTuple):
@@ -47,7 +47,7 @@ def temperatures(n_temperatures: int, like: Tensor) -> Tensor:
 
 
 def init(
-    generator: torch.Generator, path: TemperedPath, n_temperatures: int, n_ladders: int
+    generator: torch.Generator, path: Path, n_temperatures: int, n_ladders: int
 ) -> TemperingState:
     """Start every chain at the base of the path."""
     v = path.draw_base(n_temperatures * n_ladders, generator)
@@ -55,20 +55,20 @@ def init(
 
 
 def step(
-    generator: torch.Generator, state: TemperingState, path: TemperedPath
+    generator: torch.Generator, state: TemperingState, path: Path
 ) -> tuple[TemperingState, TemperingInfo]:
-    """One Gibbs step at every temperature, then exchanges. O(n_temperatures n_ladders d k)."""
+    """One step of the path's kernel at every temperature, then exchanges."""
     n_temperatures, n_ladders, n_visible = state.visible.shape
     each = temperatures(n_temperatures, state.visible).repeat_interleave(n_ladders).unsqueeze(1)
     v = state.visible.reshape(-1, n_visible)
-    h = path.draw_hidden(path.energy.hidden_field(v), each, generator)
-    v = path.draw_visible(h, each, generator).view(n_temperatures, n_ladders, n_visible)
+    v = path.move(v, path.observe(v), each, generator)
+    v = v.view(n_temperatures, n_ladders, n_visible)
     v, info = _exchange(generator, v, path, state.parity)
     return TemperingState(v, 1 - state.parity), info
 
 
 def _exchange(
-    generator: torch.Generator, v: Tensor, path: TemperedPath, parity: int
+    generator: torch.Generator, v: Tensor, path: Path, parity: int
 ) -> tuple[Tensor, TemperingInfo]:
     n_temperatures, n_ladders, n_visible = v.shape
     t = temperatures(n_temperatures, v)
@@ -82,7 +82,7 @@ def _exchange(
     to_hot = t[hot].repeat(2).repeat_interleave(n_ladders).unsqueeze(1)
     to_cold = t[cold].repeat(2).repeat_interleave(n_ladders).unsqueeze(1)
     # log p*_cold - log p*_hot of the cold states, then of the hot ones
-    gain = path.log_weight(rows, path.energy.hidden_field(rows), to_hot, to_cold)
+    gain = path.log_weight(rows, path.observe(rows), to_hot, to_cold)
     of_cold, of_hot = gain.view(2, len(hot), n_ladders)
     uniform = torch.empty_like(of_cold).uniform_(generator=generator)
     accept = uniform.log() < of_hot - of_cold

@@ -96,7 +96,7 @@ def _enumerated(energy: Any, x: Tensor, q: Any, batch: Batch) -> Tensor:
         )
     states = energy.states(x)
     shares = q.log_density(states[:, None]).exp()
-    table: Tensor = energy.likelihood.log_density_table(x, energy.decoder(states))
+    table: Tensor = energy.log_likelihood_table(x, states)
     return batch.mean((shares * table).sum(dim=0))
 
 

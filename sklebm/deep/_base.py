@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
-from sklebm._shell.random import make_generator, purpose_seed
+from sklebm._shell.random import RandomState, make_generator, purpose_seed
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.state import Array, Record, Scalar, Spec
+from sklebm.deep._layers import layer_by_layer
+from sklebm.deep._network import (
+    adopt_layers,
+    covariance,
+    fall_without_end,
+    initialize,
+    maps_of,
+    shape_of,
+)
 from sklebm.energies.deep import DeepEnergy
 from sklebm.energies.networks import make_encoder, n_activations
 from sklebm.energies.reference import ReferenceGaussian
 from sklebm.gradient import GradientEstimator, Start
+from sklebm.likelihood import DensityCheck
 from sklebm.objectives import (
     Batch,
     ConditionalNoiseContrastive,
@@ -44,6 +56,7 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
+from sklebm.training.diagnosis import warn_of_constant_network
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": NoiseContrastive,
@@ -57,15 +70,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 #: Smooth functions only: samplers and score matching follow derivatives, of up to third order.
 ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
-# Standard deviation of the first weights times the root of the number of inputs. A sigmoid is a
-# tanh of half the argument.
-_GAINS = {"sigmoid": 3.0, "softplus": 1.5, "tanh": 1.5, "silu": 1.5}
-# Variances of the reference are at least this share of their mean, so that it covers rows that
-# happen not to vary along some direction.
-_LEAST_VARIANCE = 1e-4
-# Distances, in standard deviations of the data, at which the energy is looked at for a fall that
-# does not end.
-_FAR = (10.0, 100.0, 1000.0)
+# Rows near the data at which a network is looked at.
+_N_PROBES = 256
 
 
 class DeepEnergyEstimator(GradientEstimator):
@@ -90,14 +96,20 @@ class DeepEnergyEstimator(GradientEstimator):
 
     # ------------------------------------------------------------------ the energy
 
-    def _architecture(self, n_features: int) -> dict[str, Any]:
-        """The network as plain values, from checked parameters."""
+    def _architecture(
+        self,
+        n_features: int,
+        hidden_sizes: tuple[int, ...] | None = None,
+        n_last: int | None = None,
+    ) -> dict[str, Any]:
+        """The network as plain values, from checked parameters; or one of other widths."""
         check_image_shape(self.image_shape, n_features)
         shape = () if self.image_shape is None else self.image_shape
+        sizes = check_sizes(self.hidden_sizes) if hidden_sizes is None else hidden_sizes
         return {
             "n_features": n_features,
-            "n_components": int(self.n_components),
-            "hidden_sizes": np.array(check_sizes(self.hidden_sizes), dtype=np.int64),
+            "n_components": int(self.n_components) if n_last is None else n_last,
+            "hidden_sizes": np.array(sizes, dtype=np.int64),
             "image_shape": np.array(shape, dtype=np.int64),
             "activation": str(self.activation),
             "own_network": "built in" if self.network is None else "given",
@@ -108,34 +120,42 @@ class DeepEnergyEstimator(GradientEstimator):
         if self.network is not None:
             return build_user_module(self.network, "network", n_features, n_components)
         sizes = architecture["hidden_sizes"].tolist()
-        shape, activation = _shape(architecture), architecture["activation"]
+        shape, activation = shape_of(architecture), architecture["activation"]
         return make_encoder(shape, sizes, n_components, activation, "identity")
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
-        covariance = _covariance(rows, means)
-        if not bool(torch.isfinite(covariance.float()).all()):
+        architecture = self._architecture(len(means))
+        return self._fresh(covariance(rows, means), architecture, {}, generator)
+
+    def _fresh(
+        self,
+        spread: torch.Tensor,
+        architecture: dict[str, Any],
+        below: dict[str, Any],
+        generator: torch.Generator,
+    ) -> DeepEnergy:
+        """An energy of rows around zero with this covariance, on what was trained ``below``."""
+        if not bool(torch.isfinite(spread.float()).all()):
             raise FloatingPointError(
                 f"{type(self).__name__}: the variances of X overflow single precision. "
                 "Scale X, for example with StandardScaler."
             )
-        scale = math.sqrt(float(covariance.diagonal().mean()))
+        scale, n_features = math.sqrt(float(spread.diagonal().mean())), len(spread)
         sigma = scale if self.sigma == "auto" else float(self.sigma)
-        architecture = self._architecture(len(means))
         with seeded(purpose_seed(generator.initial_seed(), "modules")):
             network = self._make_network(architecture)
         if self.network is None:
-            initialize(network, _GAINS[self.activation], means, scale, generator)
+            initialize(network, architecture["activation"], scale, generator)
         else:
-            check_user_module(network, "network", len(means), int(self.n_components))
+            check_user_module(network, "network", n_features, int(self.n_components))
         energy = DeepEnergy(
             network.float().train(),
-            (means / sigma**2).float(),
+            torch.zeros(n_features),
             torch.tensor(math.log(sigma)).float(),
-            ReferenceGaussian(means.float(), torch.linalg.cholesky(covariance).float()),
+            ReferenceGaussian(torch.zeros(n_features), torch.linalg.cholesky(spread).float()),
             torch.tensor(0.0),
         )
-        if self.layer_training == "greedy":
-            adopt_layers(energy, self._shallower(rows, generator))
+        adopt_layers(energy, below)
         with torch.no_grad():  # log Z of the start, by importance sampling
             draws = energy.reference.draw(1000, generator)
             log_weights = -energy.free_energy(draws) - energy.reference.log_density(draws)
@@ -186,13 +206,28 @@ class DeepEnergyEstimator(GradientEstimator):
     def _resumes(self) -> bool:
         return super()._resumes() and not self._grows()
 
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        return likelihood.set_origin(self, rows, reset=reset)
+
     def _starting_energy(self, start: Start) -> Any:
-        if start.n_calls and not start.resume and self.layer_training == "greedy":
+        greedy = self.layer_training == "greedy"
+        if start.n_calls and not start.resume and greedy:
             raise ValueError(
                 'layer_training="greedy" trains the lower layers on all rows before the last: call '
                 'fit first, or set layer_training="joint".'
             )
-        return super()._starting_energy(start)
+        kept = start.resume or super()._resumes()
+        start.rows.origin = likelihood.training_origin(self, start, kept=kept)
+        if start.resume or not greedy:
+            return super()._starting_energy(start)
+        return layer_by_layer(self, start)
+
+    def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
+        state = super()._trained(course, seed, seen, n_calls)
+        kept = self._is_fitted() if n_calls else super()._resumes()
+        state["offset_"] = getattr(self, "offset_", None) if kept else seen["feature_means_"]
+        return state
 
     def _grows(self) -> bool:
         """Whether warm_start puts a layer on top of the fitted model."""
@@ -200,53 +235,18 @@ class DeepEnergyEstimator(GradientEstimator):
         layers = (*fitted["hidden_sizes"].tolist(), fitted["n_components"])
         return self.layer_training == "greedy" and layers == check_sizes(self.hidden_sizes)
 
-    def _shallower(self, rows: Rows, generator: torch.Generator) -> dict[str, Any]:
-        """Parameters of the model that ends with the last hidden layer; none without one."""
-        sizes = check_sizes(self.hidden_sizes)
-        if self.network is not None or self.image_shape is not None:
-            given = "network" if self.network is not None else "image_shape"
-            raise ValueError(
-                f'layer_training="greedy" trains layers of widths hidden_sizes, and cannot with '
-                f'{given}: leave {given} out, or set layer_training="joint".'
-            )
-        if not sizes:
-            return {}
-        if super()._resumes() and self._grows():
-            GradientEstimator._check_resumable(self, rows)
-            return self.weights_
-        settings = {
-            **self.get_params(deep=False),
-            "n_components": sizes[-1],
-            "hidden_sizes": sizes[:-1],
-            "log_partition": None,
-            "warm_start": False,
-            "random_state": purpose_seed(generator.initial_seed(), "layers") % 2**32,
-        }
-        shallower: DeepEnergyEstimator = type(self)(**settings).fit(rows.all())
-        return shallower.weights_
-
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         check_resumable(self, self._architecture(rows.shape[1]), self.architecture_)
 
     def _check_epoch(self, energy: Any) -> None:
-        """Look for a fall without end: exp(-F) would have no integral."""
-        with torch.no_grad():
-            generator = make_generator(0, "far away", device=energy.visible_bias.device)
-            mean = energy.reference.mean
-            ray = energy.reference.draw(64, generator) - mean
-            near, far, farther = (energy.free_energy(mean + r * ray) for r in _FAR)
-            falls = (near > far) & (far > farther)
-            worst = int(torch.where(falls, farther, torch.inf).argmin())
-            if not bool(falls[worst]):
-                return
-        raise FloatingPointError(
-            f"{type(self).__name__}: the energy falls without end, from {float(near[worst]):.3g} "
-            f"at {_FAR[0]:.0f} standard deviations from the data to {float(farther[worst]):.3g} at "
-            f"{_FAR[-1]:.0f}, so that it is no density. Bound the outputs of network, for example "
-            f"by a tanh, lower sigma or learning_rate={self.learning_rate}. The estimator was "
-            "left as it was."
-        )
+        fall = fall_without_end(energy)
+        if fall is not None:
+            raise FloatingPointError(
+                f"{type(self).__name__}: {fall}, so that it is no density. Bound the outputs of "
+                f"network, for example by a tanh, lower sigma or learning_rate="
+                f"{self.learning_rate}. The estimator was left as it was."
+            )
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus the held-out objective, on the same random numbers every time."""
@@ -266,6 +266,14 @@ class DeepEnergyEstimator(GradientEstimator):
         energy.train()
         return -total / len(x)
 
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        generator = make_generator(seed, "diagnosis", device=energy.visible_bias.device)
+        with torch.no_grad():
+            fields = energy.eval().network(energy.reference.draw(_N_PROBES, generator))
+        if bool((fields == fields[0]).all()):
+            warn_of_constant_network(type(self).__name__, fields.shape[1])
+        return likelihood.complete(self, energy, state, seed, learnt=state["log_partition_"])
+
     # ------------------------------------------------------------------ state
 
     def _state_spec(self) -> Spec:
@@ -274,8 +282,8 @@ class DeepEnergyEstimator(GradientEstimator):
             "architecture_": Record(),
             "weights_": Record(),
             "sigma_": Scalar(float, 0.0),
-            "log_partition_": Scalar(float, optional=True),
-            "log_partition_interval_": Array("f", (2,), optional=True),
+            "offset_": Array("f", ("n_features_in_",), optional=True),
+            **likelihood.STATE,
         }
 
     def _check_state(self) -> None:
@@ -289,7 +297,7 @@ class DeepEnergyEstimator(GradientEstimator):
         check_arrays(energy, self.weights_, name)
 
     def _floats_of(self, architecture: dict[str, Any]) -> int:
-        hidden = n_activations(_shape(architecture), architecture["hidden_sizes"].tolist())
+        hidden = n_activations(shape_of(architecture), architecture["hidden_sizes"].tolist())
         return 4 * int(hidden + architecture["n_components"] + architecture["n_features"])
 
     def _floats_per_row(self) -> int:
@@ -299,59 +307,114 @@ class DeepEnergyEstimator(GradientEstimator):
     def _n_features_out(self) -> int:
         return int(self.architecture_["n_components"])
 
+    # ------------------------------------------------------------------ methods
 
-def _shape(architecture: dict[str, Any]) -> tuple[int, ...]:
-    """(n_features,), or (channels, height, width) of a row."""
-    sides = architecture["image_shape"].tolist()
-    return check_image_shape(sides or None, int(architecture["n_features"]))
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = -log p(x) - log Z.
 
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
 
-def _covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
-    """Covariance of the rows in float64, on the host, with a floor under its variances."""
-    d = rows.shape[1]
-    total = torch.zeros(d, d, dtype=torch.float64)
-    for part in rows.chunks(2 * d):
-        centred = rows[part].double().cpu() - means
-        total += centred.T @ centred
-    covariance = rows.ranks.sum(total) / rows.total()
-    scale = float(covariance.diagonal().mean()) or 1.0
-    covariance.diagonal().add_(_LEAST_VARIANCE * scale)
-    return covariance
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
 
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with a state of the hidden units.
 
-def maps_of(network: nn.Module) -> list[Any]:
-    """Affine maps and convolutions of the built-in network, in order."""
-    return [module for module in network.modules() if hasattr(module, "bias")]
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states, one for each row.
 
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
 
-def adopt_layers(energy: DeepEnergy, weights: dict[str, Any]) -> None:
-    """Begin where a shallower model ended: its experts are the last layer of g here."""
-    own = energy.state_dict()
-    kept = ("network.", "visible_bias", "log_sigma")
-    with torch.no_grad():
-        for name in filter(lambda name: name.startswith(kept), weights):
-            own[name].copy_(torch.from_numpy(weights[name]))
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean held-out log-likelihood, or minus the held-out objective.
 
+        With a known log Z it is the log-likelihood, at the pessimistic end of the interval of log Z
+        where there is one, and compares all models of the same X. Without, it is minus the
+        objective (for "cd" and "pcd" minus sliced score matching) on random numbers that are the
+        same in every call: it then compares networks, rates and epochs, but neither objectives nor
+        their settings.
 
-def initialize(
-    network: nn.Module, gain: float, means: torch.Tensor, scale: float, generator: torch.Generator
-) -> None:
-    """First numbers of the built-in network.
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
 
-    Weights are normal with a standard deviation of gain / sqrt(inputs), the last of 1 /
-    sqrt(inputs); hidden biases are uniform in (-1, 1), so that units bend at different places. The
-    first map sees rows as if they were standardised.
-    """
-    network.to_empty(device="cpu")
-    maps = maps_of(network)
-    with torch.no_grad():
-        for index, module in enumerate(maps):
-            weight, bias = module.weight, module.bias
-            is_last = index == len(maps) - 1
-            spread = (1.0 if is_last else gain) / math.sqrt(weight[0].numel())
-            weight.normal_(0.0, spread, generator=generator)
-            bias.zero_() if is_last else bias.uniform_(-1.0, 1.0, generator=generator)
-        first = maps[0]
-        first.weight.div_(scale)
-        if isinstance(first, nn.Linear):
-            first.bias.sub_(first.weight @ means.float())
+        Returns
+        -------
+        score : float
+            Mean log-likelihood in nats, or minus the mean objective. Higher is better.
+        """
+        check_is_fitted(self)
+        if self.log_partition_ is None:
+            return self._monitor_score(X)
+        return likelihood.pessimistic_mean(self, X)
+
+    def estimate_log_partition(
+        self, *, n_chains: int = 100, n_temperatures: int = 200, random_state: RandomState = None
+    ) -> Self:
+        """Estimate log Z by annealed importance sampling from a Gaussian, there and back.
+
+        Parameters
+        ----------
+        n_chains : int, default=100
+            Number of annealed chains.
+        n_temperatures : int, default=200
+            Number of annealing steps, each a trajectory of Hamiltonian Monte Carlo. Doubled, twice
+            at most, while both ways disagree or the interval is wider than 0.8 nats.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the chains.
+
+        Returns
+        -------
+        self : object
+            The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
+
+        Warns
+        -----
+        UserWarning
+            If both ways still disagree when the effort is spent. The interval holds both.
+        """
+        found = likelihood.estimate(self, "ais", n_chains, n_temperatures, 100, random_state)
+        self.__dict__.update(found)
+        return self
+
+    def check_density(self, random_state: RandomState = None) -> DensityCheck:
+        """Hold log p against a known density, over draws of the latter.
+
+        No density is higher on average, over draws of another, than that one (Gibbs' inequality).
+        A log Z that is too low can fail the check; passing it proves nothing.
+
+        Parameters
+        ----------
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        check : DensityCheck
+            ``mean_log_density``, ``reference_log_density``, ``standard_error`` and ``passed``.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown.
+        """
+        return likelihood.check_density(self, random_state)

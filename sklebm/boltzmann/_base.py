@@ -1,21 +1,22 @@
-"""What restricted Boltzmann machines share: objectives, centring, state, row-wise methods."""
+"""What restricted Boltzmann machines share: objectives, centring, state, log Z, chains."""
 
 from __future__ import annotations
 
 import math
-from inspect import signature
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+from sklearn.utils.validation import check_is_fitted
 
+from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Array, Scalar, Spec
-from sklebm.boltzmann._partition import METHODS, no_partition
-from sklebm.boltzmann._sampling import SamplingEstimator
-from sklebm.energies import BilinearEnergy
-from sklebm.gradient import Start
+from sklebm._shell.state import Array, Spec
+from sklebm.boltzmann import _chains
+from sklebm.gradient import GradientEstimator, Start
+from sklebm.likelihood import DensityCheck, PartitionMethod
 from sklebm.objectives import (
     ContrastiveDivergence,
     DenoisingScoreMatching,
@@ -51,6 +52,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "denoising_score_matching": DenoisingScoreMatching,
 }
 
+# What n_gibbs_steps is unless it was set; objectives given as objects bring their own.
+_DEFAULT_GIBBS_STEPS = 1
+
 
 def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -> float:
     """Mean F of held-out rows minus that of training rows; log Z is the same in both."""
@@ -58,26 +62,29 @@ def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -
     return float(means[0] - means[1])
 
 
-class BoltzmannEstimator(SamplingEstimator):
+class BoltzmannEstimator(GradientEstimator):
     """Base of the restricted Boltzmann machines."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **SamplingEstimator._parameter_constraints,
+        **GradientEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "centering": ["boolean"],
-        "log_partition": [StrOptions(set(METHODS)), None],
+        "log_partition": [StrOptions(set(likelihood.METHODS)), None],
     }
     _accepts_sparse = True
+    # Least and largest state of a visible unit.
+    _visible_range = (-math.inf, math.inf)
     _monitors: ClassVar[dict[str, Any]] = {"free_energy_gap": free_energy_gap}
 
     # ------------------------------------------------------------------ training
 
     def _objective(self, energy: Any) -> Objective:
-        default = signature(type(self)).parameters["n_gibbs_steps"].default
-        options = {} if self.n_gibbs_steps == default else {"n_gibbs_steps": self.n_gibbs_steps}
-        objective = resolve_objective(self.objective, OBJECTIVES, options)
+        given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
+        options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
+        name = "pcd" if self.objective == "auto" else self.objective
+        objective = resolve_objective(name, OBJECTIVES, options)
         check_needs(objective, energy, OBJECTIVES.values())
         return objective
 
@@ -95,6 +102,8 @@ class BoltzmannEstimator(SamplingEstimator):
             means = torch.from_numpy(self.feature_means_)
             if self.hidden_means_ is not None:
                 hidden = torch.from_numpy(self.hidden_means_).to(hidden)
+        if start.rows.origin is not None:
+            means = means - start.rows.origin
         return means.to(hidden), hidden
 
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
@@ -111,7 +120,7 @@ class BoltzmannEstimator(SamplingEstimator):
 
     def _export(self, energy: Any) -> dict[str, Any]:
         # Any change of the parameters makes an earlier normaliser wrong.
-        return {**super()._export(energy), **no_partition()}
+        return {**super()._export(energy), **likelihood.unknown()}
 
     def _state_spec(self) -> Spec:
         return {
@@ -120,8 +129,7 @@ class BoltzmannEstimator(SamplingEstimator):
             "intercept_hidden_": Array("f", ("n_components",), of="hidden.bias"),
             "intercept_visible_": Array("f", ("n_features_in_",), of="visible.bias"),
             "hidden_means_": Array("f", ("n_components",), optional=True),
-            "log_partition_": Scalar(float, optional=True),
-            "log_partition_interval_": Array("f", (2,), optional=True),
+            **likelihood.STATE,
         }
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +139,9 @@ class BoltzmannEstimator(SamplingEstimator):
         means = visible.mean(visible.bias.detach()).double().numpy()
         return {**super()._untrained_state(given), "feature_means_": means}
 
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        return likelihood.complete(self, energy, state, seed)
+
     # ------------------------------------------------------------------ row-wise methods
 
     def _floats_per_row(self) -> int:
@@ -139,21 +150,6 @@ class BoltzmannEstimator(SamplingEstimator):
     @property
     def _n_features_out(self) -> int:
         return len(self.components_)
-
-    def transform(self, X: Any) -> Any:
-        """Return the mean of the hidden units given each row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to encode.
-
-        Returns
-        -------
-        H : array or tensor of shape (n_samples, n_components)
-            p(h_k = 1 | x).
-        """
-        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
     def inverse_transform(self, Z: Any) -> Any:
         """Return the mean of the visible units given hidden units.
@@ -169,8 +165,8 @@ class BoltzmannEstimator(SamplingEstimator):
             p(x_i = 1 | h), or the mean of p(x_i | h) where rows are real-valued.
         """
 
-        def decode(energy: BilinearEnergy, h: torch.Tensor) -> torch.Tensor:
-            return energy.visible.mean(energy.visible_field(h))
+        def decode(energy: Any, h: torch.Tensor) -> torch.Tensor:
+            return likelihood.from_origin(self, energy.visible.mean(energy.visible_field(h)))
 
         return self._map_rows(Z, decode, "inverse_transform", latents=True)
 
@@ -193,6 +189,34 @@ class BoltzmannEstimator(SamplingEstimator):
             raise ValueError(f"beta={beta!r} must be a positive number.")
         return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
+
+        Comparable between machines of any size and training on the same X. Annealed importance
+        sampling flatters machines that mix badly; the upper end of ``log_partition_interval_``
+        keeps a search from choosing them for it.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean log-likelihood in nats.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown, as after ``partial_fit``.
+        """
+        check_is_fitted(self)
+        likelihood.need_log_partition(self, "score is a log-likelihood and")
+        return likelihood.pessimistic_mean(self, X)
+
     def energy(self, X: Any, Z: Any) -> Any:
         """Return E(x, z) of each row with its own hidden state.
 
@@ -209,6 +233,94 @@ class BoltzmannEstimator(SamplingEstimator):
             In nats.
         """
         return self._pair_energies(X, Z)
+
+    def gibbs(self, X: Any, n_steps: int = 1, *, random_state: RandomState = None) -> Any:
+        """Move rows by block Gibbs steps, which leave the model's distribution invariant.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Visible states to start from.
+        n_steps : int, default=1
+            Number of steps, each a draw of all hidden and then all visible units.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        V : array or tensor of shape (n_samples, n_features)
+            Visible states: 0 or 1, or real values.
+        """
+        check_is_fitted(self)
+        return _chains.moved(self, X, n_steps, random_state)
+
+    def estimate_log_partition(
+        self,
+        method: PartitionMethod = "auto",
+        *,
+        n_chains: int = 100,
+        n_temperatures: int | None = None,
+        n_steps: int = 100,
+        random_state: RandomState = None,
+    ) -> Self:
+        """Compute log Z, which turns ``score_samples`` into a log-likelihood.
+
+        Parameters
+        ----------
+        method : {"auto", "exact", "ais", "bridge"}, default="auto"
+            "exact" sums over all states of the smaller layer (at most 25 units); "ais" is
+            annealed importance sampling, forwards from the base rate and backwards from
+            tempered chains; "bridge" runs ladders of tempered chains and bridges from each
+            temperature to the next (Bennett, 1976). Half of the ladders start at the base rate,
+            half where persistent chains or annealed ones have ended. "auto" is exact up to 20
+            units and "ais" beyond.
+        n_chains : int, default=100
+            Number of annealed chains, or of ladders.
+        n_temperatures : int or None, default=None
+            Number of annealing steps, 1000 if None; or of rungs of each ladder, 20 if None.
+        n_steps : int, default=100
+            Steps of the ladders of "bridge", after half as many to forget their start.
+            Steps and temperatures are doubled, twice at most, while the two ends disagree or the
+            interval is wider than 0.8 nats.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the chains.
+
+        Returns
+        -------
+        self : object
+            The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
+
+        Warns
+        -----
+        UserWarning
+            If the two ends still disagree when the effort is spent. The interval holds both.
+        """
+        found = likelihood.estimate(self, method, n_chains, n_temperatures, n_steps, random_state)
+        self.__dict__.update(found)
+        return self
+
+    def check_density(self, random_state: RandomState = None) -> DensityCheck:
+        """Hold log p against a known density, over draws of the latter.
+
+        No density is higher on average, over draws of another, than that one (Gibbs' inequality).
+        A log Z that is too low can fail the check; passing it proves nothing.
+
+        Parameters
+        ----------
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        check : DensityCheck
+            ``mean_log_density``, ``reference_log_density``, ``standard_error`` and ``passed``.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown.
+        """
+        return likelihood.check_density(self, random_state)
 
 
 def copied(tensor: torch.Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""What models with a dictionary and a learnt encoder share: fitted state, and answers by it."""
+"""What models with a dictionary and a learnt encoder share: the network in their fitted state."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Record, Spec
-from sklebm.coding._coding_estimator import CodingEstimator
-from sklebm.coding._penalty import recall_penalty, record_penalty
+from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
+from sklebm.coding._state import dictionary_spec, floats_per_row, n_atoms
 from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.training.architecture import (
@@ -23,13 +23,18 @@ from sklebm.training.architecture import (
 )
 
 
-class EncoderEstimator(CodingEstimator, GradientEstimator):
+class EncoderEstimator(GradientEstimator):
     """Base of models with an encoder: codes are predicted, not searched for.
 
     A model supplies ``_architecture`` (the record that its encoder follows from) and
     ``_blank_encoder`` (the module, with numbers yet to come).
     """
 
+    n_components: int | None
+    alpha: float
+    components_: Any
+    alpha_: float
+    penalty_: dict[str, Any]
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
 
@@ -41,27 +46,26 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: torch.Tensor) -> nn.Module:
         """The encoder with parameters on the meta device."""
 
-    def _energy(self, device: torch.device) -> Any:
-        dictionary = torch.from_numpy(self.components_).to(device)
-        encoder = self._blank_encoder(self.architecture_, dictionary)
-        import_weights(encoder, self.weights_, device)
-        energy: Any = self._wrap(encoder, dictionary)
-        energy.architecture = self.architecture_
-        return energy
-
     def _wrap(self, encoder: nn.Module, dictionary: torch.Tensor) -> EncodedSparseCodingEnergy:
         """The energy around the fitted encoder and dictionary."""
         penalty = recall_penalty(self.penalty_)
         return EncodedSparseCodingEnergy(encoder, dictionary, penalty, self.alpha_)
 
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> Any:
+        dictionary = parameters["components_"]
+        encoder = self._blank_encoder(self.architecture_, dictionary)
+        import_weights(encoder, self.weights_, dictionary.device)
+        energy: Any = self._wrap(encoder, dictionary)
+        energy.architecture = self.architecture_
+        return energy
+
     def _export(self, energy: Any) -> dict[str, Any]:
-        weights = export_weights(energy.encoder, self)
         return {
-            "components_": energy.dictionary.detach().cpu().numpy().copy(),
+            **super()._export(energy),
             "alpha_": energy.alpha,
             "penalty_": record_penalty(energy.penalty),
             "architecture_": dict(energy.architecture),
-            "weights_": weights,
+            "weights_": export_weights(energy.encoder, self),
         }
 
     def _check_resumable(self, rows: Rows) -> None:
@@ -70,14 +74,22 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
         asked["alpha"] = float(self.alpha)
         check_resumable(self, asked, {**self.architecture_, "alpha": self.alpha_})
 
-    # ------------------------------------------------------------------ state
-
     def _state_spec(self) -> Spec:
         return {
             **super()._state_spec(),
-            **self._dictionary_spec(),
+            **dictionary_spec(),
             "architecture_": Record(),
             "weights_": Record(),
+        }
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        penalty = resolve_penalty(getattr(self, "penalty", "l1"), self.n_components or 1)
+        n_components = self.n_components or 1
+        return {
+            **super()._untrained_state(given),
+            "alpha_": float(self.alpha),
+            "penalty_": record_penalty(penalty),
+            "architecture_": self._architecture(given["n_features_in_"], n_components),
         }
 
     def _check_state(self) -> None:
@@ -92,46 +104,28 @@ class EncoderEstimator(CodingEstimator, GradientEstimator):
     def _monitor_score(self, X: Any) -> float:
         return self.score(X)  # rows without target codes
 
-    # ------------------------------------------------------------------ row-wise methods
-
     def _floats_per_row(self) -> int:
         n_layers = int(self.architecture_["n_layers"])
-        return super()._floats_per_row() + 2 * n_layers * len(self.components_)
+        return floats_per_row(self) + 2 * n_layers * len(self.components_)
 
-    def _codes(self, energy: Any, x: torch.Tensor) -> torch.Tensor:
-        codes: torch.Tensor = energy.encode(x)
-        return codes
+    @property
+    def _n_features_out(self) -> int:
+        return n_atoms(self)
 
-    def _free_energies(self, energy: Any, x: torch.Tensor) -> torch.Tensor:
-        free_energies: torch.Tensor = energy.free_energy(x)
-        return free_energies
 
-    def transform(self, X: Any) -> Any:
-        """Return the predicted code of each row.
+def encoded(energy: Any, x: torch.Tensor) -> torch.Tensor:
+    """The predicted codes."""
+    z: torch.Tensor = energy.encode(x)
+    return z
 
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Rows to encode.
 
-        Returns
-        -------
-        Z : array or tensor of shape (n_samples, n_components)
-            f(x), the encoder's output.
-        """
-        return super().transform(X)
+def reconstructed(energy: Any, x: torch.Tensor) -> torch.Tensor:
+    """What the predicted codes decode to."""
+    decoded: torch.Tensor = energy.decode(energy.encode(x))
+    return decoded
 
-    def free_energy(self, X: Any) -> Any:
-        """Return F(x) = E(x, f(x)), an upper bound of the least energy over all codes.
 
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
-
-        Returns
-        -------
-        free_energy : array or tensor of shape (n_samples,)
-            In squared units of X.
-        """
-        return super().free_energy(X)
+def free_energies(energy: Any, x: torch.Tensor) -> torch.Tensor:
+    """F(x) = E(x, f(x))."""
+    value: torch.Tensor = energy.free_energy(x)
+    return value
