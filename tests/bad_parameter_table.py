@@ -21,6 +21,7 @@ N_NUMBERS, N_OTHERS = 5, 3
 
 BY_NAME: dict[str, tuple[Any, ...]] = {
     "background": ([],),
+    "dict_init": ("random", [[0.0]], [[NAN] * 6] * 3, [[0.0] * 6] * 3),
     "dictionary": ("random", [[0.0]], [[NAN] * 6] * 3, [[0.0] * 6] * 3),
     "estimator": ("no such choice", 3, [], None),
     "hidden_sizes": ((0,), (2.5,), (8, -1)),
@@ -28,6 +29,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "inhibition_mask": (NAN, [[1.0]], [[2.0] * 3] * 3),
     "means_init": ("random", [[0.0]], [[NAN] * 6] * 4),
     "n_clusters": (2**31,),
+    "n_solver_steps": (5,),
     "precisions_init": ("random", [[0.0]], [[-1.0] * 6] * 4, [[NAN] * 6] * 4),
     "weights_init": ("random", [0.5], [0.5, 0.5, 0.5, -0.5], [NAN] * 4),
 }

@@ -1,5 +1,6 @@
 """What every gradient-trained estimator inherits, seen through BernoulliRBM."""
 
+import json
 import random
 
 import numpy as np
@@ -310,6 +311,41 @@ def test_torch_data_loader_may_replace_the_batches():
 
     model = make(max_epochs=30, learning_rate=0.5, net_params={"iterator_train": DataLoader})
     assert model.fit(ROWS).score(TEST_ROWS) > INDEPENDENT + 0.5
+
+
+def test_early_stopping_of_skorch_ends_training_and_no_search():
+    """It asks to stop by an interrupt of its own; a Ctrl-C is another thing, below."""
+    from skorch.callbacks import EarlyStopping
+
+    stop = EarlyStopping("train_loss", patience=2, threshold=1e6, threshold_mode="abs")
+    model = make(max_epochs=50, net_params={"callbacks": [stop]}).fit(ROWS)
+    assert model.n_iter_ == 3  # no epoch improves on the first by so much
+    search = GridSearchCV(model, {"learning_rate": [0.01, 0.1]}, cv=2).fit(ROWS)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_checkpoints_of_skorch_find_the_loss_of_held_out_rows(tmp_path):
+    from skorch.callbacks import Checkpoint
+
+    kept = Checkpoint(
+        dirname=tmp_path, f_optimizer=None, f_criterion=None, f_history="history.json"
+    )
+    model = make(max_epochs=4, validation_fraction=0.25, net_params={"callbacks": [kept]})
+    model.fit(ROWS)
+    rows = json.loads((tmp_path / "history.json").read_text())
+    assert [row["valid_loss"] for row in rows] == [
+        -score for score in model.validation_scores_[: len(rows)]
+    ]
+    assert rows[-1]["valid_loss_best"]
+
+
+def test_partial_fit_hears_of_net_params_like_fit():
+    watch = Watch()
+    model = make(net_params={"callbacks": [watch]}).partial_fit(ROWS[:60])
+    assert watch.calls["batch_end"] == 3
+    assert watch.calls["epoch_end"] == 1
+    with pytest.raises(ValueError, match="net_params sets lr"):
+        model.set_params(net_params={"lr": 1.0}).partial_fit(ROWS[:60])
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@ r"""F(x) = |x - g(f(x))|^2, low where decoder g undoes encoder f; the code is na
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from sklebm._shell.random import RandomState
-from sklebm.autoencoders._deterministic import DeterministicAutoencoder
+from sklebm.autoencoders._base import RECONSTRUCTION_CONSTRAINTS, BaseAutoencoder
+from sklebm.objectives import Objective
+from sklebm.objectives.reconstruction import ReconstructionError
 from sklebm.training.schedules import Schedule
 
 
-class Autoencoder(DeterministicAutoencoder):
+class Autoencoder(BaseAutoencoder):
     r"""Auto-encoder: a code of few numbers from which the row can be rebuilt.
 
     .. math:: E(x, z) = \lVert x - g(z) \rVert^2, \qquad
@@ -24,7 +26,7 @@ class Autoencoder(DeterministicAutoencoder):
 
     Parameters
     ----------
-    n_components : int, default=16
+    n_components : int, default=32
         Number of latents.
     hidden_sizes : tuple of int, default=(128,)
         Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
@@ -43,25 +45,25 @@ class Autoencoder(DeterministicAutoencoder):
     encoder, decoder : callable or None, default=None
         Classes of torch modules to use instead, called as ``encoder(n_features, n_components)``
         and ``decoder(n_components, n_features)``.
-    learning_rate : float, default=0.001
+    learning_rate : float, default=0.003
         Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=128
         Rows per update.
-    max_epochs : int, default=50
-        Passes over the rows.
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto": as many as 3000 updates take, at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent" and "lbfgs".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        Course of the learning rate over the epochs: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Share of the rows held out; minus their mean squared error is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        parameters. None trains to the end.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -83,6 +85,10 @@ class Autoencoder(DeterministicAutoencoder):
         Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
     architecture_ : dict
         What the networks are made of, as plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Mean of each feature, and one scale (root mean variance) for all of them: the networks see
+        (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
+        None if rows are used as they are, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -109,7 +115,9 @@ class Autoencoder(DeterministicAutoencoder):
     Notes
     -----
     A step costs O(batch_size P) for P weights. Training runs in float32, row-wise methods in the
-    dtype of X. Features should have similar scales: the error of a large one hides the others.
+    dtype of X. Rows are shifted and divided by one scale inside, so that the units of X do not
+    matter; but features should have similar scales, because the error of a large one hides the
+    others. A warning gives the numbers if they differ by more than 1000.
     Latents that are the same for all rows are named in a warning.
 
     References
@@ -131,9 +139,11 @@ class Autoencoder(DeterministicAutoencoder):
     True
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = RECONSTRUCTION_CONSTRAINTS
+
     def __init__(
         self,
-        n_components: int = 16,
+        n_components: int = 32,
         *,
         hidden_sizes: tuple[int, ...] = (128,),
         activation: str = "relu",
@@ -143,9 +153,9 @@ class Autoencoder(DeterministicAutoencoder):
         image_shape: tuple[int, ...] | None = None,
         encoder: Any = None,
         decoder: Any = None,
-        learning_rate: float = 0.001,
+        learning_rate: float = 0.003,
         batch_size: int = 128,
-        max_epochs: int = 50,
+        max_epochs: int | Literal["auto"] = "auto",
         optimizer: str = "adam",
         learning_rate_schedule: str | Schedule = "cosine",
         validation_fraction: float | None = None,
@@ -181,3 +191,100 @@ class Autoencoder(DeterministicAutoencoder):
         self.verbose = verbose
         self.device = device
         self.strategy = strategy
+
+    def _objective(self, energy: Any) -> Objective:
+        return ReconstructionError()
+
+    def transform(self, X: Any) -> Any:
+        """Return the code f(x) of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            The encoder's output.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the row g(z) that each code decodes to.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            The decoder's output, in the units of X.
+        """
+        return self._map_rows(
+            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+        )
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return what the code of each row decodes to, g(f(x)).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode and decode.
+
+        Returns
+        -------
+        X_reconstructed : array or tensor of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) = |x - g(z)|^2 of each row with a code of its own.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            A code for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._pair_energies(X, Z)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = |x - g(f(x))|^2 of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x) of each row: higher is more typical, but it is no log density.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X)``. Deterministic.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")

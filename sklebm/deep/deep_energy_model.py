@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from sklearn.utils.validation import check_is_fitted
 
+from sklebm import likelihood
 from sklebm._shell.random import RandomState
-from sklebm.deep._density import DeepDensity
+from sklebm.deep import _chains
+from sklebm.deep._base import DeepEnergyEstimator
 from sklebm.objectives import Objective
 from sklebm.training.schedules import Schedule
 
 
-class DeepEnergyModel(DeepDensity):
+class DeepEnergyModel(DeepEnergyEstimator):
     r"""Deep energy model: experts on the features of a network, times a Gaussian.
 
     .. math:: F(x) = \frac{\lVert x \rVert^2}{2 \sigma^2} - b^\top x -
               \sum_k \log\left(1 + e^{w_k^\top g(x) + c_k}\right), \qquad
-              \log p(x) = -F(x) - \log Z.
+              \log p(x) = -F(x) - \log Z,
+
+    where x stands for the row less ``offset_``, the mean of the rows of the first fit.
 
     Hidden units with :math:`p(z_k = 1 \mid x) = 1 / (1 + e^{-w_k^\top g(x) - c_k})` are summed out.
     With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine.
@@ -73,8 +78,9 @@ class DeepEnergyModel(DeepDensity):
     tol : float, default=1e-4
         Least absolute rise that counts.
     log_partition : {"auto", "ais"} or None, default="auto"
-        How ``fit`` ends: "auto" keeps the log Z that the objective learnt, or else estimates it as
-        "ais" does, by annealed importance sampling; None leaves it unknown.
+        How ``fit`` ends: "auto" keeps the log Z that the objective learnt if it passes
+        ``check_density``, or else anneals for at most half as long as training took; "ais" anneals
+        with the effort of ``estimate_log_partition``; None leaves it unknown.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -103,8 +109,10 @@ class DeepEnergyModel(DeepDensity):
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it unless the objective learns it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        After annealing: three standard errors below the estimate on the way there, and above the
-        higher of those there and back. None if log Z was learnt, or is unknown.
+        After annealing: three standard errors on either side of the estimates there and back. None
+        if log Z was learnt, or is unknown.
+    offset_ : ndarray of shape (n_features_in_,) or None
+        Mean of the first rows that were fitted; the network sees rows around it.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean objective of the batches by epoch; for "cd" and "pcd" the mean energy of the batches
         minus that of the negatives.
@@ -211,3 +219,98 @@ class DeepEnergyModel(DeepDensity):
         self.verbose = verbose
         self.device = device
         self.strategy = strategy
+
+    def transform(self, X: Any) -> Any:
+        """Return the probability that each hidden unit is on.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            p(z_k = 1 | x).
+        """
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with a state of the hidden units.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
+
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None. Higher
+            is more typical. Deterministic. log Z is learnt, and has no error bar, after
+            noise-contrastive estimation; annealed, with ``log_partition_interval_``, otherwise.
+        """
+        return likelihood.score_samples(self, X)
+
+    def sample(
+        self, n_samples: int = 1, *, n_steps: int = 200, random_state: RandomState = None
+    ) -> Any:
+        """Draw rows from the model, by a chain of Hamiltonian Monte Carlo for each.
+
+        The chains start at a Gaussian with mean and covariance of the training rows; the step size
+        is adapted in the first half of the steps. Draws are exact in the limit of many steps, and
+        a chain can stay in one of several separated modes for very long.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=200
+            Trajectories of every chain, of ten leapfrog steps.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, float32.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, random_state)
+
+    def modes(self, X: Any, *, max_iter: int = 1000, tol: float = 1e-3) -> Any:
+        """Climb log p from each row to where it comes to rest.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to start from: data, samples, or noise.
+        max_iter : int, default=1000
+            Steps of gradient descent on F, with a step size for each row.
+        tol : float, default=1e-3
+            A row rests when the norm of the gradient of F times the root mean variance of the
+            features is at most this.
+
+        Returns
+        -------
+        X_modes : array or tensor of shape (n_samples, n_features)
+            Points of (locally) highest density, one for each row; equal modes are not merged.
+        """
+        return _chains.climbed(self, X, max_iter, tol)

@@ -47,8 +47,18 @@ def linear():
     return X, linear_vae(X)
 
 
+def standardized(model, X):
+    """What the networks of the model see."""
+    return (X - model.offset_) / model.scale_
+
+
+def log_volume(model):
+    return np.log(model.scale_).sum()
+
+
 def exact_bound(model, X):
     """Evidence lower bound of a linear model in closed form."""
+    X = standardized(model, X)
     decoder, encoder = (model.weights_[f"{name}.0.weight"] for name in ("decoder", "encoder"))
     offset = model.weights_["encoder.0.bias"]
     mean, log_scale = np.split(X @ encoder.T.astype(np.float64) + offset, 2, axis=1)
@@ -57,13 +67,16 @@ def exact_bound(model, X):
     residual = ((X - mean @ decoder.T - model.weights_["decoder.0.bias"]) ** 2).sum(axis=1)
     residual += (np.exp(2 * log_scale) * (decoder**2).sum(axis=0)).sum(axis=1)
     divergence = 0.5 * (mean**2 + np.exp(2 * log_scale) - 1 - 2 * log_scale).sum(axis=1)
-    return -0.5 * (residual / variance + 6 * np.log(2 * np.pi * variance)) - divergence
+    density = -0.5 * (residual / variance + 6 * np.log(2 * np.pi * variance))
+    return density - log_volume(model) - divergence
 
 
 def test_linear_model_reaches_the_likelihood_of_probabilistic_pca(linear):
     """Lucas et al. (2019): its bound is tight at the maximum-likelihood solution."""
     X, model = linear
-    truth = PCA(2).fit(X).score(X)
+    Y = standardized(model, X)
+    np.testing.assert_allclose(Y.std(axis=0), 1.0, rtol=1e-9)
+    truth = PCA(2).fit(Y).score(Y) - log_volume(model)
     assert model.score(X) == pytest.approx(truth, abs=1e-3)
     assert exact_bound(model, X).mean() == pytest.approx(truth, abs=1e-3)
     np.testing.assert_allclose(model.lower_bound(X).mean(), exact_bound(model, X).mean(), atol=0.05)
@@ -75,7 +88,8 @@ def test_scores_of_the_linear_model_are_its_exact_log_densities(linear):
     variance = np.exp(2 * model.weights_["likelihood.log_scale"]) + (
         model.weights_["likelihood.floor"] ** 2
     )
-    exact = multivariate_normal(bias, weight @ weight.T + variance * np.eye(6)).logpdf(X)
+    exact = multivariate_normal(bias, weight @ weight.T + variance * np.eye(6))
+    exact = exact.logpdf(standardized(model, X)) - log_volume(model)
     np.testing.assert_allclose(model.score_samples(X), exact, atol=0.02)
     np.testing.assert_allclose(model.free_energy(X), -model.score_samples(X), rtol=1e-12)
 
@@ -85,7 +99,7 @@ def test_codes_of_the_linear_model_are_the_exact_posterior_means(linear):
     weight, bias = model.weights_["decoder.0.weight"], model.weights_["decoder.0.bias"]
     variance = np.exp(2 * model.weights_["likelihood.log_scale"])
     precision = weight.T @ weight + variance * np.eye(2)
-    means = np.linalg.solve(precision, weight.T @ (X - bias).T).T
+    means = np.linalg.solve(precision, weight.T @ (standardized(model, X) - bias).T).T
     np.testing.assert_allclose(model.transform(X), means, atol=0.02)
 
 
@@ -93,7 +107,7 @@ def test_samples_of_the_linear_model_have_its_moments(linear):
     _, model = linear
     weight, bias = model.weights_["decoder.0.weight"], model.weights_["decoder.0.bias"]
     variance = np.exp(2 * model.weights_["likelihood.log_scale"])
-    drawn = draw_rows(model, 100_000, 0)
+    drawn = standardized(model, draw_rows(model, 100_000, 0))
     np.testing.assert_allclose(drawn.mean(axis=0), bias, atol=0.05)
     np.testing.assert_allclose(np.cov(drawn.T), weight @ weight.T + variance * np.eye(6), atol=0.1)
 
@@ -137,10 +151,13 @@ def test_learned_noise_finds_where_rows_are_noisy():
 
 
 def test_fixed_noise_stays():
+    def noise(model):
+        return np.exp(model.weights_["likelihood.log_scale"]) * model.scale_
+
     model = make(noise_scale=0.25, max_epochs=3).fit(make_rows())
-    assert model.weights_["likelihood.log_scale"] == pytest.approx(np.log(0.25))
+    np.testing.assert_allclose(noise(model), 0.25, rtol=1e-6)
     model.set_params(noise_scale="shared", max_epochs=3).fit(make_rows())
-    assert model.weights_["likelihood.log_scale"] != pytest.approx(np.log(0.25))
+    assert (np.abs(noise(model) - 0.25) > 1e-3).all()
 
 
 def test_learnt_noise_has_a_floor():
@@ -149,7 +166,7 @@ def test_learnt_noise_has_a_floor():
     for noise in ("shared", "learned"):
         model = make(noise_scale=noise, max_epochs=80, learning_rate=0.05).fit(X)
         floor = model.weights_["likelihood.floor"]
-        assert model.score(X) < -2 * np.log(floor * np.sqrt(2 * np.pi))
+        assert model.score(X) < -2 * np.log(floor * np.sqrt(2 * np.pi)) - log_volume(model)
 
 
 @pytest.mark.parametrize("objective", ["elbo", "iwae", "dreg"])
@@ -333,3 +350,54 @@ def test_objects_carry_their_own_settings(tmp_path):
     assert freeze(model.weights_) == freeze(named.weights_)
     sklebm.save(model, tmp_path / "model.safetensors")
     assert sklebm.load(tmp_path / "model.safetensors").objective == model.objective
+
+
+# ---------------------------------------------------------------- defaults of binary latents
+
+
+def copied_bits(n_rows, seed):
+    """Five fair bits, each seen twice: log p(x) is -5 log 2, and twice that without latents."""
+    hidden = np.random.default_rng(seed).integers(2, size=(n_rows, 5))
+    return np.repeat(hidden, 2, axis=1).astype(np.float64)
+
+
+def test_binary_latents_do_not_collapse_at_the_defaults():
+    model = VAE(posterior="bernoulli", likelihood="bernoulli", random_state=0)
+    model.fit(copied_bits(1000, 0))
+    assert model.score(copied_bits(1000, 1)) > -5 * np.log(2) - 0.1
+
+
+def test_the_divergence_of_binary_latents_comes_in_over_a_quarter_of_the_updates():
+    binary = {"posterior": "bernoulli", "max_epochs": 8, "batch_size": 10}
+    auto, given, none = (
+        make(**binary, **warmup).fit(bits(100)).loss_curve_
+        for warmup in ({}, {"beta_warmup": 20}, {"beta_warmup": 0})
+    )
+    np.testing.assert_array_equal(auto, given)  # 80 updates
+    assert not np.array_equal(auto, none)
+    gaussian = (make(max_epochs=2, **w).fit(bits(100)) for w in ({}, {"beta_warmup": 0}))
+    first, second = (model.loss_curve_ for model in gaussian)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_training_goes_on_at_full_weight():
+    """After a fit the divergence has come in; chunk by chunk it takes 500 updates."""
+    model = make(posterior="bernoulli", warm_start=True, max_epochs=4, batch_size=50)
+    twin = make(posterior="bernoulli", warm_start=True, max_epochs=4, batch_size=50)
+    X = bits(100)
+    model.fit(X).fit(X)
+    twin.fit(X).set_params(beta_warmup=0).fit(X)
+    np.testing.assert_array_equal(model.loss_curve_, twin.loss_curve_)
+    chunked = make(posterior="bernoulli").partial_fit(X)
+    slow = make(posterior="bernoulli", beta_warmup=500).partial_fit(X)
+    np.testing.assert_array_equal(chunked.loss_curve_, slow.loss_curve_)
+
+
+def test_traversals_are_arrays_whatever_transform_returns():
+    """Reported: set_output(transform="pandas") broke traverse."""
+    X = make_rows(5)
+    model = make(max_epochs=2).fit(make_rows())
+    expected = model.traverse(X)
+    for output in ("pandas", "polars"):
+        model.set_output(transform=output)
+        np.testing.assert_array_equal(model.traverse(X), expected)

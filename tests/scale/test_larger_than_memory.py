@@ -225,7 +225,7 @@ def test_a_dask_array_of_another_width_is_refused_at_once():
         model.transform(dask_array(ROWS[:, :5]))
 
 
-SUMS = ["PCAWhitener", "ZCAWhitener", "GaussianEnergy"]
+SUMS = ["PCAWhitener", "ZCAWhitener", "EnergyPCA", "GaussianEnergy"]
 
 
 @pytest.mark.parametrize("name", SUMS)
@@ -311,6 +311,7 @@ models = [
     sklebm.BernoulliRBM(8, log_partition=None, validation_fraction=0.01, **settings),
     sklebm.Autoencoder(4, hidden_sizes=(), learning_rate=0.01, optimizer="adam", **settings),
     sklebm.EnergyKMeans(2, random_state=0),
+    sklebm.EnergyGaussianMixture(2, covariance_type="diag", random_state=0, max_iter=5, tol=0.1),
 ]
 small = np.array(X[:3000])
 for model in models:
@@ -325,17 +326,23 @@ for model in models:
         print(type(model).__name__, len(scores), bool(np.isfinite(scores).all()))
     except MemoryError as error:
         print(type(model).__name__, "MemoryError", "fewer rows" in str(error))
+try:
+    np.array(X)
+except MemoryError:
+    print("all rows at once: MemoryError")
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_fit_stays_within_its_memory(tmp_path):
-    """The last model keeps all rows in memory, and shows that the limit would be noticed."""
+    """A copy of the rows shows that the limit would be noticed."""
     mebibytes, *lines = run_python(BOUNDED, tmp_path / "rows.bin", N_ROWS, BOUND).splitlines()
     assert int(mebibytes) > 3 * BOUND
     assert lines == [
         f"PCAWhitener {N_ROWS} True",
         f"BernoulliRBM {N_ROWS} True",
         f"Autoencoder {N_ROWS} True",
-        "EnergyKMeans MemoryError True",
+        f"EnergyKMeans {N_ROWS} True",
+        f"EnergyGaussianMixture {N_ROWS} True",
+        "all rows at once: MemoryError",
     ]
