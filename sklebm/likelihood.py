@@ -329,6 +329,12 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
 # ---------------------------------------------------------------------- what methods answer
 
 
+def check_count(name: str, value: Any) -> None:
+    """Refuse an argument that is no positive integer."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a positive integer.")
+
+
 def need_log_partition(model: Any, what: str) -> None:
     """Raise ValueError if log Z is unknown, and say how to find it."""
     if model.log_partition_ is None:

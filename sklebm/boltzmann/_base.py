@@ -79,6 +79,14 @@ class BoltzmannEstimator(GradientEstimator):
     _visible_range = (-math.inf, math.inf)
     _monitors: ClassVar[dict[str, Any]] = {"free_energy_gap": free_energy_gap}
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Machines name what they answer, in one line each: the words for it stand here.
+        for name in ("transform", "score_samples", "sample"):
+            own = vars(cls).get(name)
+            if own is not None and not own.__doc__:
+                own.__doc__ = getattr(BoltzmannEstimator, name).__doc__
+        super().__init_subclass__(**kwargs)
+
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
         options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
@@ -106,7 +114,8 @@ class BoltzmannEstimator(GradientEstimator):
         return means.to(hidden), hidden
 
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
-        return {"hidden_means_": copied(states[0]["hidden_mean"]) if self.centering else None}
+        means = states[0]["hidden_mean"].cpu().numpy().copy() if self.centering else None
+        return {"hidden_means_": means}
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
@@ -140,8 +149,6 @@ class BoltzmannEstimator(GradientEstimator):
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return likelihood.complete(self, energy, state, seed)
-
-    # ------------------------------------------------------------------ row-wise methods
 
     def _floats_per_row(self) -> int:
         return 3 * int(self.n_features_in_) + 4 * len(self.components_)
@@ -391,8 +398,3 @@ class BoltzmannEstimator(GradientEstimator):
             If log Z is unknown.
         """
         return likelihood.check_density(self, random_state)
-
-
-def copied(tensor: torch.Tensor) -> Any:
-    """A NumPy copy of a parameter."""
-    return tensor.detach().cpu().numpy().copy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklebm.energies import BilinearEnergy
 from sklebm.inference import gibbs
 from sklebm.inference.gibbs import GibbsState
 from sklebm.inference.gibbs_langevin import GibbsLangevin
-from sklebm.likelihood import centred_mean, from_origin
+from sklebm.likelihood import centred_mean, check_count, from_origin
 
 
 def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
@@ -140,9 +139,3 @@ def _chain_rows(
         what = " or NaN, for features to draw" if missing else ""
         raise ValueError(f"{name} must hold {where}{what}.")
     return torch.from_numpy(np.array(np.broadcast_to(array, shape)))
-
-
-def check_count(name: str, value: Any) -> None:
-    """Refuse an argument that is no positive integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a positive integer.")

@@ -11,11 +11,10 @@ import torch
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
 from sklebm._shell.warning import warn
-from sklebm.boltzmann._chains import check_count
 from sklebm.inference.chains import run
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.modes import descend
-from sklebm.likelihood import from_origin
+from sklebm.likelihood import check_count, from_origin
 
 _ADAPTATION = 0.1
 # Proposals that are all refused only if something is wrong.
