@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LEAST_SHARE_OF_RANGE = 0.1
 # Rounding of a mean of float64 values.
 _ROUNDING = 8 * np.finfo(np.float64).eps
+_LEAST_REACH = float(np.sqrt(np.finfo(np.float64).tiny))
 _MOST_UNEQUAL = 1e3
 
 
@@ -108,7 +109,8 @@ def measure_spread(rows: Rows) -> Spread:
         squares += gaps.square_().sum(dim=0)
     reach = ranks.concat(reach[None]).amax(dim=0)
     deviation = (ranks.sum(squares) / n_rows).sqrt()
-    constant = reach <= _ROUNDING * mean.abs()
+    # What vanishes when it is squared is no spread either.
+    constant = reach <= torch.clamp(_ROUNDING * mean.abs(), min=_LEAST_REACH)
     deviation, reach = (x.masked_fill(constant, 0.0) for x in (deviation, reach))
     return Spread(mean.numpy(), deviation.numpy(), reach.numpy())
 

@@ -114,6 +114,8 @@ class BaseAutoencoder(GradientEstimator):
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         rows = super()._prepare(rows, seed, resume=resume, **data)
+        if resume:
+            self._check_resumable(rows)  # before rows of another width meet the fitted scale
         return rows.standardized(recall_scaling(self) if resume else self._scaling(rows))
 
     def _starting_energy(self, start: Start) -> Any:
