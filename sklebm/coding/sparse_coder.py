@@ -249,7 +249,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         return unlearnt_state(self, given["components_"]) if "components_" in given else {}
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> SparseCodingEnergy:
-        return coding_energy(self, parameters["components_"], parameters["intercept_"])
+        return coding_energy(self, parameters["components_"], parameters.get("intercept_"))
 
     def _floats_per_row(self) -> int:
         return floats_per_row(self)
