@@ -16,6 +16,7 @@ def parameters_of(name):
     of = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
     if of and "weights_" in spec:  # of an encoder beside arrays
         of.append("weights_")
+    of += ["noise_variance_"] * ("noise_variance_" in spec)  # the temperature of k-means
     return model, {key.removesuffix("_"): getattr(model, key) for key in of}
 
 

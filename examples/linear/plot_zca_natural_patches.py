@@ -37,8 +37,9 @@ patches = np.concatenate(
 ).reshape(-1, SIZE * SIZE)
 patches -= patches.mean(axis=1, keepdims=True)
 
-zca = ZCAWhitener().fit(patches)
-pca = PCAWhitener().fit(patches)
+# Patches without a mean do not move along the direction of equal pixels.
+zca = ZCAWhitener(SIZE * SIZE - 1, ridge=0).fit(patches)
+pca = PCAWhitener(SIZE * SIZE - 1).fit(patches)
 kept = np.count_nonzero(zca.explained_variance_)
 print(f"{kept} of {SIZE * SIZE} directions have variance")
 

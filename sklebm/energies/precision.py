@@ -43,6 +43,20 @@ class PrecisionEnergy(nn.Module):
         solved: Tensor = torch.linalg.solve_triangular(self.factor, z, upper=False, left=False)
         return self.location + solved
 
+    def precision(self) -> Tensor:
+        """P = L L', (n_features, n_features)."""
+        return self.factor @ self.factor.T
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x) of shape (n_rows,)."""
+        return -self.free_energy(x) - self.log_partition()
+
+    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, (n_rows, d)."""
+        shape, like = (n_rows, len(self.location)), self.location
+        white = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        return self.unwhiten(white)
+
     def log_partition(self) -> float:
         """log Z in nats."""
         log_determinant = 2.0 * float(self.factor.diagonal().log().sum())

@@ -136,7 +136,8 @@ class PrincipalGaussian(EnergyEstimator):
         shrinkage = self._shrink(rows, spectrum, whole, moments.mean)
         state |= self._principal(spectrum, variances.cpu().numpy(), n_kept, shrinkage)
         if self._whitens and before.n_rows == 0 and not self._codes_are_whole(state):
-            _warn_of_dropped(state["dropped_features_"])
+            n_left_out = int((state["explained_variance_"] <= 0).sum())
+            _warn_of_dropped(n_left_out, state["dropped_features_"])
         return state
 
     @staticmethod
@@ -378,14 +379,14 @@ def _dropped(spectrum: Spectrum, own_variances: Any) -> Any:
     return np.flatnonzero(dropped)
 
 
-def _warn_of_dropped(features: Any) -> None:
+def _warn_of_dropped(n_directions: int, features: Any) -> None:
     if not len(features):
         return
     named = ", ".join(map(str, features[:10])) + (", ..." if len(features) > 10 else "")
     warn(
-        f"{len(features)} column(s) of X are constant or combinations of others ({named}; all in "
-        "dropped_features_): directions without variance are left out of the codes. Drop such "
-        "columns, or set ridge or shrinkage."
+        f"{n_directions} direction(s) without variance are left out of codes: column(s) {named} of "
+        f"X are constant or combinations of others ({len(features)} in dropped_features_). Drop "
+        "columns, lower n_components, or set ridge or shrinkage."
     )
 
 

@@ -96,11 +96,11 @@ class _Logistic(Convex):
         bend = 0.5 * (self._inverse @ self.split(direction)[0] @ self._inverse)
         return self._collect(self._slopes * self.margins(self._function(direction)), bend)
 
-    def scale(self) -> Tensor:
+    def precondition(self, residual: Tensor) -> Tensor:
         # The features 1/2 u_i^2 and u_i u_j of white u have variances 1/2 and 1.
         pairs = torch.where(self.entries.is_diagonal, 0.5, 1.0)
         n_others = self.entries.n_features + self.has_constant
-        return torch.cat([pairs, torch.ones(n_others, device=pairs.device)]).double()
+        return residual / torch.cat([pairs, torch.ones(n_others, device=pairs.device)]).double()
 
 
 class _NoiseContrastive(_Logistic):

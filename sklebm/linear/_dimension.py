@@ -22,7 +22,7 @@ _RELATIVE_FLOOR = 1e-6
 def by_evidence(variances: Any, n_features: int, n_rows: float) -> int:
     """The k < d of the largest approximate evidence, given descending variances. O(d^2)."""
     leading = variances[variances > 0]
-    most = min(n_features - 1, len(leading))
+    most = len(leading) - 1  # something must be left over for the noise
     if most < 1:
         return 1
     every = np.zeros(n_features)

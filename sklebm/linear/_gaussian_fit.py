@@ -23,6 +23,7 @@ from sklebm.linear._structure import Entries
 # floor serves constant data.
 _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
+_LEAST_RIDGE = 2.0**-20
 
 
 class Settings(NamedTuple):
@@ -30,6 +31,7 @@ class Settings(NamedTuple):
 
     objective: str
     ridge: float
+    finds_ridge: bool
     tol: float
     max_iter: int
     observe: Observer = ignore
@@ -54,9 +56,34 @@ def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str
             observe=settings.observe,
         )
     else:
-        solution = score_matching(covariance, entries, tol=settings.tol)
+        solution, ridge = _score_matching(covariance, ridge, entries, settings)
     _check_convergence(solution.converged, solution.n_iter, settings)
     return _state(solution.precision, moments.mean, solution.n_iter, ridge, settings)
+
+
+def _score_matching(
+    covariance: Tensor, ridge: float, entries: Entries, settings: Settings
+) -> tuple[Solution, float]:
+    """The solution, and the ridge with which it is positive definite, if that may be chosen.
+
+    With a large ridge S is close to a multiple of the identity, and P to its inverse, so that one
+    is found: the least of the mean variance times 2^-20, 2^-19, ...
+    """
+    solution = score_matching(covariance, entries, tol=settings.tol)
+    extra = _LEAST_RIDGE * float(covariance.diagonal().mean())
+    first = ridge
+    while settings.finds_ridge and not _is_positive_definite(solution.precision):
+        identity = torch.eye(len(covariance)).to(covariance)
+        solution = score_matching(covariance + extra * identity, entries, tol=settings.tol)
+        ridge, extra = first + extra, 2 * extra
+    return solution, ridge
+
+
+def _is_positive_definite(precision: Tensor) -> bool:
+    scale = precision.diagonal().clamp(min=0.0).sqrt()
+    if not bool((scale > 0).all()):
+        return False
+    return int(torch.linalg.cholesky_ex(precision / scale[:, None] / scale)[1]) == 0
 
 
 def _positive_definite(covariance: Tensor, ridge: float) -> tuple[Tensor, float, Tensor]:

@@ -42,8 +42,8 @@ class Convex(ABC):
         """Hessian at the last point of ``gradient`` times ``direction``."""
 
     @abstractmethod
-    def scale(self) -> Tensor:
-        """Positive approximation of the Hessian's diagonal, for preconditioning."""
+    def precondition(self, residual: Tensor) -> Tensor:
+        """Approximate inverse of the Hessian, positive definite, times ``residual``."""
 
 
 class Minimum(NamedTuple):
@@ -62,14 +62,16 @@ def minimize(
     ``observe`` is called with f after every step.
     """
     point, value = start, function.value(start)
-    scale = function.scale()
     for n_iter in range(max_iter + 1):
         gradient = function.gradient(point)
         largest = float(gradient.abs().max())
         if largest <= tol or n_iter == max_iter or not math.isfinite(largest):
             return Minimum(point, n_iter, largest <= tol)
         # Loose far away, tight near the end: the convergence stays superlinear.
-        step = solve(function.curvature, -gradient, scale, min(0.1, math.sqrt(largest)), 0.1 * tol)
+        relative = min(0.1, math.sqrt(largest))
+        step = solve(
+            function.curvature, -gradient, function.precondition, relative, absolute=0.1 * tol
+        )
         promise, length = _ARMIJO * float(gradient @ step), 1.0
         slack = _ROUNDING * (1.0 + abs(value))
         for _ in range(_HALVINGS):
@@ -87,14 +89,14 @@ def minimize(
 def solve(
     operator: Callable[[Tensor], Tensor],
     target: Tensor,
-    scale: Tensor,
+    precondition: Callable[[Tensor], Tensor],
     relative: float,
     absolute: float = 0.0,
 ) -> Tensor:
     """Preconditioned conjugate gradients for a positive definite ``operator``."""
     solution = torch.zeros_like(target)
     residual = target.clone()
-    preconditioned = residual / scale
+    preconditioned = precondition(residual)
     direction = preconditioned.clone()
     product = float(residual @ preconditioned)
     goal = max(relative * float(target.norm()), absolute)
@@ -108,7 +110,7 @@ def solve(
         length = product / bend
         solution += length * direction
         residual -= length * curved
-        preconditioned = residual / scale
+        preconditioned = precondition(residual)
         product, previous = float(residual @ preconditioned), product
         direction = preconditioned + (product / previous) * direction
     return solution

@@ -12,7 +12,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from sklebm.linear._newton import Convex, Observer, ignore, minimize, solve
@@ -67,8 +70,54 @@ class _LogLikelihood(Convex):
         change = self.entries.matrix(direction)
         return self.entries.gradient(self.covariance @ change @ self.covariance)
 
-    def scale(self) -> Tensor:
-        return torch.where(self.entries.is_diagonal, 1.0, 2.0).to(self.correlation)
+    def precondition(self, residual: Tensor) -> Tensor:
+        return residual / torch.where(self.entries.is_diagonal, 1.0, 2.0).to(self.correlation)
+
+
+class _SparseLogLikelihood(_LogLikelihood):
+    """The same with products at the free entries only, and the inverse curvature of a full Q.
+
+    Without zeros the inverse of D -> Q^-1 D Q^-1 is D -> Q D Q; at the free entries that is close.
+    """
+
+    def gradient(self, point: Tensor) -> Tensor:
+        self.point = self.entries.sparse(point)
+        return super().gradient(point)
+
+    def curvature(self, direction: Tensor) -> Tensor:
+        from sklebm.inference.entry_products import sandwich
+
+        change, entries = self.entries.sparse(direction), self.entries
+        found = torch.from_numpy(
+            sandwich(
+                self.covariance.numpy(),
+                change.indptr,
+                change.indices,
+                change.data,
+                entries.rows.numpy(),
+                entries.columns.numpy(),
+            )
+        )
+        return torch.where(entries.is_diagonal, found, 2.0 * found)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        from sklebm.inference.entry_products import sparse_product
+
+        entries, point = self.entries, self.point
+        change = entries.sparse(torch.where(entries.is_diagonal, residual, 0.5 * residual))
+        half = point @ change
+        half.sort_indices()
+        found = sparse_product(
+            half.indptr,
+            half.indices,
+            half.data,
+            point.indptr,
+            point.indices,
+            point.data,
+            entries.rows.numpy(),
+            entries.columns.numpy(),
+        )
+        return torch.from_numpy(found)
 
 
 def maximum_likelihood(
@@ -83,14 +132,22 @@ def maximum_likelihood(
     scale = covariance.diagonal().sqrt()
     correlation = covariance / scale[:, None] / scale
     start = entries.is_diagonal.to(covariance)
+    function = _LogLikelihood(correlation, entries)
+    if entries.is_sparse:
+        function = _SparseLogLikelihood(correlation, entries)
+        near = _sparse_score_matching(correlation, entries)
+        if math.isfinite(function.value(near)):
+            start = near
     point, n_iter, converged = minimize(
-        _LogLikelihood(correlation, entries), start, tol=tol, max_iter=max_iter, observe=observe
+        function, start, tol=tol, max_iter=max_iter, observe=observe
     )
     return Solution(entries.matrix(point) / scale[:, None] / scale, n_iter, converged)
 
 
 def score_matching(covariance: Tensor, entries: Entries, *, tol: float) -> Solution:
-    """Solve the linear system for the free entries by conjugate gradients."""
+    """Solve the linear system for the free entries: sparse Cholesky, or conjugate gradients."""
+    if entries.is_sparse:
+        return Solution(entries.matrix(_sparse_score_matching(covariance, entries)), 1, True)
     variances = covariance.diagonal()
 
     def operator(vector: Tensor) -> Tensor:
@@ -100,6 +157,38 @@ def score_matching(covariance: Tensor, entries: Entries, *, tol: float) -> Solut
     target = entries.gradient(torch.eye(len(covariance)).to(covariance))
     pairs = (variances[entries.rows] + variances[entries.columns]) / 2
     diagonal = torch.where(entries.is_diagonal, pairs, 2.0 * pairs)
-    vector = solve(operator, target, diagonal, min(tol, 1e-10) * 1e-2)
+    vector = solve(operator, target, lambda residual: residual / diagonal, min(tol, 1e-10) * 1e-2)
     error = float((operator(vector) - target).abs().max())
     return Solution(entries.matrix(vector), 1, error <= max(tol, 1e-10))
+
+
+def _sparse_score_matching(covariance: Tensor, entries: Entries) -> Tensor:
+    """The free entries v of P, from sum_c R_c' S_c R_c v = (1 on the diagonal).
+
+    tr(P S P) is a sum over columns p_c of P, and p_c = R_c v has few entries that are not 0, with
+    the block S_c of S between them.
+    """
+    n_entries, n_features = len(entries), entries.n_features
+    numbers = entries.sparse(torch.arange(1, n_entries + 1).double())
+    blocks, rows, columns = [], [], []
+    for column in range(n_features):
+        own = slice(numbers.indptr[column], numbers.indptr[column + 1])
+        near, unknowns = numbers.indices[own], numbers.data[own].astype(np.int64) - 1
+        blocks.append(covariance.numpy()[np.ix_(near, near)].ravel())
+        rows.append(np.repeat(unknowns, len(near)))
+        columns.append(np.tile(unknowns, len(near)))
+    places = (np.concatenate(rows), np.concatenate(columns))
+    system = csc_array((np.concatenate(blocks), places), shape=(n_entries, n_entries))
+    unit = 1.0 / np.sqrt(system.diagonal())
+    system = csc_array(system.multiply(unit[:, None]).multiply(unit))
+    target = unit * entries.is_diagonal.numpy()
+    # The system is positive definite: pivots on the diagonal, as in a Cholesky factorisation.
+    factor = splu(
+        system,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    solution = factor.solve(target)
+    solution += factor.solve(target - system @ solution)
+    return torch.from_numpy(unit * solution)

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
+
+# From so many features on, with at most such a share of the entries free, sparse forms are faster.
+_LARGE, _SPARSE = 100, 0.1
 
 
 def make_mask(structure: Any, n_features: int, image_shape: Any, radius: int) -> Any:
@@ -68,6 +72,25 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether products with the matrix are worth the trouble of a sparse form."""
+        few = len(self) < _SPARSE * self.n_features**2
+        return few and self.n_features >= _LARGE and self.rows.device.type == "cpu"
+
+    def sparse(self, vector: Tensor) -> csr_array:
+        """``matrix(vector)`` in sparse form, on the host."""
+        values, mixed = vector.numpy(), ~self.is_diagonal.numpy()
+        rows, columns = self.rows.numpy(), self.columns.numpy()
+        data = np.concatenate([values, values[mixed]])
+        places = (
+            np.concatenate([rows, columns[mixed]]),
+            np.concatenate([columns, rows[mixed]]),
+        )
+        matrix = csr_array((data, places), shape=(self.n_features, self.n_features))
+        matrix.sort_indices()
+        return matrix
 
     def matrix(self, vector: Tensor) -> Tensor:
         """The symmetric matrix with these entries, zero elsewhere."""

@@ -7,32 +7,20 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
-from sklebm.linear._gaussian_fit import Settings, fit_rows, fit_sums
-from sklebm.linear._moments import Moments, empty_moments, stream_moments
-from sklebm.linear._newton import Observer, ignore
-from sklebm.linear._precision_estimator import PrecisionEstimator
-from sklebm.linear._structure import Entries, make_mask
-
-_FROM_SUMS = ("maximum_likelihood", "score_matching")
+from sklebm.energies import PrecisionEnergy
+from sklebm.linear._gaussian_state import OBJECTIVES, STATE, Objective, draw, learn, streams
+from sklebm.linear._gaussian_state import untrained_state as follow_from
 
 
-def _streams(estimator: Any) -> bool:
-    if estimator.objective in _FROM_SUMS:
-        return True
-    raise AttributeError(
-        f"objective={estimator.objective!r} compares every row with noise, so it needs all rows at "
-        'once and there is no partial_fit: call fit, or use objective="maximum_likelihood" or '
-        '"score_matching", which need sums only.'
-    )
-
-
-class GaussianEnergy(PrecisionEstimator):
+class GaussianEnergy(EnergyEstimator):
     r"""Quadratic energy whose precision matrix may have zeros by design.
 
     .. math:: F(x) = \tfrac12 (x - m)^\top P (x - m), \qquad
@@ -52,15 +40,14 @@ class GaussianEnergy(PrecisionEstimator):
       of it with Gaussian noise of that covariance times ``noise_scale`` squared; log Z cancels.
 
     All are convex. Without zeros, the first two give :math:`P = S^{-1}`. P is positive definite: by
-    itself in maximum likelihood, and through a prior worth one row in the contrastive objectives;
-    score matching with zeros has no such guarantee, and raises if its solution is no density.
+    itself in maximum likelihood, through a prior worth one row in the contrastive objectives, and
+    through a ridge in score matching where its solution is no density without.
 
     Parameters
     ----------
     structure : {"full", "diagonal", "banded"} or array of bool, default="full"
         Which entries of the precision may differ from 0: all, the diagonal, those between pixels at
-        most ``radius`` rows and columns apart, or those where the symmetric array of shape
-        (n_features, n_features) is True.
+        most ``radius`` rows and columns apart, or where the symmetric square array is True.
     objective : str, default="maximum_likelihood"
         How the energy is shaped: "maximum_likelihood", "score_matching", "noise_contrastive" or
         "conditional_noise_contrastive".
@@ -68,14 +55,14 @@ class GaussianEnergy(PrecisionEstimator):
         Layout of the features for "banded"; None is one line.
     radius : int, default=1
         Reach of the neighbourhood for "banded".
-    ridge : float, default=0.0
+    ridge : float or "auto", default="auto"
         Added to the variances of S, as a fraction of their mean; for the first two objectives.
+        "auto" is 0, or where score matching then finds no density the least power of 2 that helps.
     n_noise : int, default=10
         Noise points for each row, for the contrastive objectives.
     noise_scale : float or "auto", default="auto"
         Size of the noise relative to the data, for "conditional_noise_contrastive". "auto" is
-        min(1, 2 / sqrt(d)): the same noise in every direction adds up over d features, and noise
-        that is told from the data too easily teaches nothing.
+        min(1, 2 / sqrt(d)): noise that is told from the data too easily teaches nothing.
     max_iter : int, default=100
         Most Newton steps, where there is no closed form.
     tol : float, default=1e-8
@@ -84,12 +71,11 @@ class GaussianEnergy(PrecisionEstimator):
     random_state : int, RandomState instance or None, default=None
         Seed of the noise.
     verbose : int, default=0
-        Whether to print a line for each Newton step, if there is one: objective and seconds.
+        Whether to print a line for each Newton step: objective and seconds.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
-        :doc:`/user_guide/scale`.
+        "ddp": the processes of ``torchrun`` fit together; see :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -102,8 +88,7 @@ class GaussianEnergy(PrecisionEstimator):
     log_partition_ : float
         Exact log Z in nats.
     estimated_log_partition_ : float or None
-        log Z as "noise_contrastive" learnt it, None otherwise; near ``log_partition_`` if the model
-        fits.
+        log Z as "noise_contrastive" learnt it (near ``log_partition_`` if the model fits), or None.
     sample_covariance_ : ndarray of shape (n_features_in_, n_features_in_)
         S (divisor n), without ridge.
     sample_mean_ : ndarray of shape (n_features_in_,)
@@ -127,11 +112,11 @@ class GaussianEnergy(PrecisionEstimator):
 
     Notes
     -----
-    S costs O(n d^2), in one pass. Closed forms then cost O(d^3), maximum likelihood with zeros
-    O(d^3) for each step of conjugate gradients within each Newton step, score matching with zeros
-    O(d^3) for each step of conjugate gradients. The contrastive objectives cost O(n n_noise d^2)
-    for each such step and O(n n_noise d) memory. ``score`` compares any parameters on the same
-    rows: every fit is a normalised density.
+    S costs O(n d^2) in one pass, and closed forms O(d^3). Beyond a hundred features with few free
+    entries, p in all, maximum likelihood costs O(d^3) for each Newton step and O(p d) for each step
+    of conjugate gradients in it, and score matching one sparse factorisation; else steps cost
+    O(d^3). Contrastive ones cost O(n n_noise d^2) time and O(n n_noise d) memory. ``score``
+    compares any parameters on the same rows: every fit is a normalised density.
 
     References
     ----------
@@ -139,8 +124,7 @@ class GaussianEnergy(PrecisionEstimator):
     A. Hyvarinen, "Estimation of non-normalized statistical models by score matching", JMLR 6, 2005.
     M. U. Gutmann and A. Hyvarinen, "Noise-contrastive estimation of unnormalized statistical
     models", JMLR 13, 2012.
-    C. Ceylan and M. U. Gutmann, "Conditional noise-contrastive estimation of unnormalised models",
-    ICML 2018.
+    C. Ceylan and M. U. Gutmann, "Conditional noise-contrastive estimation", ICML 2018.
 
     Examples
     --------
@@ -154,19 +138,15 @@ class GaussianEnergy(PrecisionEstimator):
     9
     >>> bool(np.allclose(model.covariance_[free], model.sample_covariance_[free]))
     True
-    >>> bool(model.score(X[:, ::-1]) < model.score(X))
-    True
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **EnergyEstimator._parameter_constraints,
         "structure": [StrOptions({"full", "diagonal", "banded"}), "array-like"],
-        "objective": [
-            StrOptions({*_FROM_SUMS, "noise_contrastive", "conditional_noise_contrastive"})
-        ],
+        "objective": [StrOptions(OBJECTIVES)],
         "image_shape": ["array-like", None],
         "radius": [Interval(Integral, 0, None, closed="left")],
-        "ridge": [Interval(Real, 0, None, closed="left")],
+        "ridge": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "n_noise": [Interval(Integral, 1, None, closed="left")],
         "noise_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -181,15 +161,10 @@ class GaussianEnergy(PrecisionEstimator):
         self,
         structure: Any = "full",
         *,
-        objective: Literal[
-            "maximum_likelihood",
-            "score_matching",
-            "noise_contrastive",
-            "conditional_noise_contrastive",
-        ] = "maximum_likelihood",
+        objective: Objective = "maximum_likelihood",
         image_shape: tuple[int, int] | None = None,
         radius: int = 1,
-        ridge: float = 0.0,
+        ridge: float | Literal["auto"] = "auto",
         n_noise: int = 10,
         noise_scale: float | Literal["auto"] = "auto",
         max_iter: int = 100,
@@ -213,7 +188,11 @@ class GaussianEnergy(PrecisionEstimator):
         self.device = device
         self.strategy = strategy
 
-    @available_if(_streams)
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.n_features_in_)
+
+    @available_if(streams)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Add a chunk of rows to the sums; any chunks give what one ``fit`` gives.
@@ -237,51 +216,105 @@ class GaussianEnergy(PrecisionEstimator):
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted())
 
+    def transform(self, X: Any) -> Any:
+        """Return z = L'(x - m), with the Cholesky factor P = L L'; F(x) = |z|^2 / 2.
+
+        z_i is what is left of feature i after its prediction from the features behind it, in units
+        of its standard deviation given them.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to whiten.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_features)
+            White coordinates.
+        """
+        return self._map_rows(X, PrecisionEnergy.whiten, "transform")
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the rows whose whitened form is X.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            White coordinates.
+
+        Returns
+        -------
+        X_original : array or tensor of shape (n_samples, n_features)
+            Rows.
+        """
+        return self._map_rows(X, PrecisionEnergy.unwhiten, "inverse_transform", latents=True)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x), half the squared Mahalanobis distance to ``location_``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            ``-log p(x) - log Z`` in nats.
+        """
+        return self._map_rows(X, PrecisionEnergy.free_energy, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return the log density of each row; the normaliser is exact for every objective.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        log_density : array or tensor of shape (n_samples,)
+            log p(x) in nats; higher is more typical.
+        """
+        return self._map_rows(X, PrecisionEnergy.log_density, "score_samples")
+
+    def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
+        """Draw rows from the model; exact and independent.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Draws, float64.
+        """
+        check_is_fitted(self)
+        return draw(self._energy(torch.device("cpu")), n_samples, random_state)
+
     def _max_steps(self) -> int:
         return 1
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         progress.begin()
-        state = self._solve(
-            rows,
-            empty_moments(rows.shape[1], rows.device),
-            lambda value: progress.write({"objective": value}),
-        )
+        state = learn(self, rows, lambda value: progress.write({"objective": value}))
         progress.end(lambda: state)
         return state
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        if not self._is_fitted():
-            return self._solve(rows, empty_moments(rows.shape[1], rows.device))
-        seen = self.n_samples_seen_
-        scatter = torch.from_numpy(self.sample_covariance_ * seen).to(rows.device)
-        mean = torch.from_numpy(self.sample_mean_).to(rows.device)
-        return self._solve(rows, Moments(seen, mean, scatter))
+        return learn(self, rows, goes_on=self._is_fitted())
 
-    def _solve(self, rows: Rows, before: Moments, observe: Observer = ignore) -> dict[str, Any]:
-        mask = make_mask(self.structure, rows.shape[1], self.image_shape, self.radius)
-        settings = Settings(
-            self.objective, float(self.ridge), float(self.tol), self.max_iter, observe
-        )
-        moments = stream_moments(rows, before)
-        state = {
-            "n_samples_seen_": int(moments.n_rows),
-            "sample_mean_": moments.mean.cpu().numpy(),
-            "sample_covariance_": (moments.scatter / moments.n_rows).cpu().numpy(),
-        }
-        if not torch.isfinite(moments.scatter).all():
-            return state  # the shell names the cause
-        entries = Entries(mask, rows.device)
-        if self.objective in _FROM_SUMS:
-            return {**state, **fit_sums(moments, entries, settings)}
-        rows.need_one_process(f'objective="{self.objective}"')
-        seed = draw_seed(self.random_state)
-        generator = make_generator(seed, "noise", device=rows.device)
-        conditional = self.objective == "conditional_noise_contrastive"
-        scale = self._noise_scale(rows.shape[1]) if conditional else None
-        learnt = fit_rows(rows, moments, entries, settings, self.n_noise, scale, generator)
-        return {**state, **learnt}
+    def _state_spec(self) -> Spec:
+        return STATE
 
-    def _noise_scale(self, n_features: int) -> float:
-        automatic = self.noise_scale == "auto"
-        return min(1.0, 2.0 / n_features**0.5) if automatic else float(self.noise_scale)
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return follow_from(given)
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> PrecisionEnergy:
+        factor = torch.linalg.cholesky(parameters["precision_"])
+        return PrecisionEnergy(parameters["location_"], factor)

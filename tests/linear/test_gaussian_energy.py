@@ -424,7 +424,7 @@ def test_score_matching_that_finds_no_density_says_what_to_do():
         X = draw(np.eye(5), 6, seed=seed) @ generator.standard_normal((5, 5))
         mask = np.eye(5, dtype=bool)
         mask[0] = mask[:, 0] = True
-        model = GaussianEnergy(mask, objective="score_matching")
+        model = GaussianEnergy(mask, objective="score_matching", ridge=0)
         S = np.cov(X.T, bias=True)
         # the linear system, written out
         pairs = [(i, j) for i in range(5) for j in range(i + 1) if mask[i, j]]
@@ -442,7 +442,13 @@ def test_score_matching_that_finds_no_density_says_what_to_do():
         with pytest.raises(ValueError, match=r"not positive definite.*maximum_likelihood"):
             model.fit(X)
         assert not hasattr(model, "precision_")
-        likely = model.set_params(objective="maximum_likelihood").fit(X)
+        # a ridge is found by itself, and half of it does not do
+        found = model.set_params(ridge="auto").fit(X)
+        assert np.linalg.eigvalsh(found.precision_)[0] > 0
+        assert found.ridge_ > 0
+        with pytest.raises(ValueError, match="not positive definite"):
+            model.set_params(ridge=0.5 * found.ridge_ / np.diag(S).mean()).fit(X)
+        likely = model.set_params(objective="maximum_likelihood", ridge=0).fit(X)
         assert np.linalg.eigvalsh(likely.precision_)[0] > 0
     assert 0 < failed < 40
 
@@ -490,3 +496,63 @@ def test_devices_agree(objective, device):
     # Contrastive noise is drawn on the device, so that only its distribution is the same.
     rtol = 1e-6 if objective in SUMS else 0.5
     np.testing.assert_allclose(np.diag(there.precision_), np.diag(here.precision_), rtol=rtol)
+
+
+# ---------------------------------------------------------------- many features, few neighbours
+
+
+def test_sparse_forms_find_what_dense_ones_find(monkeypatch):
+    """120 pixels: products at the free entries, and a sparse factorisation."""
+    X = draw(grid_precision(10, 12), 400)
+    models = {}
+    for large in (100, 10**9):
+        monkeypatch.setattr("sklebm.linear._structure._LARGE", large)
+        for objective in SUMS:
+            model = GaussianEnergy("banded", image_shape=(10, 12), objective=objective)
+            models[objective, large] = model.fit(X).precision_
+    for objective in SUMS:
+        sparse, dense = models[objective, 100], models[objective, 10**9]
+        # the gradient of either is at most 1e-8
+        np.testing.assert_allclose(sparse, dense, atol=1e-6 * np.diag(dense).max())
+
+
+def test_products_at_some_entries_are_those_of_the_whole_matrix():
+    from sklebm.inference.entry_products import sandwich, sparse_product
+
+    generator = np.random.default_rng(0)
+    for d in (5, 64, 130):  # less than a panel, one, and more than two
+        C = np.cov(generator.standard_normal((d, 2 * d)))
+        entries = Entries(make_mask("banded", d, None, 3), torch.device("cpu"))
+        D, P = (
+            entries.sparse(torch.from_numpy(generator.standard_normal(len(entries)))) for _ in "DP"
+        )
+        rows, columns = entries.rows.numpy(), entries.columns.numpy()
+        found = sandwich(C, D.indptr, D.indices, D.data, rows, columns)
+        expected = (C @ D.toarray() @ C)[rows, columns]
+        np.testing.assert_allclose(found, expected, atol=1e-13 * d * np.abs(expected).max())
+        arrays = (D.indptr, D.indices, D.data, P.indptr, P.indices, P.data)
+        expected = (D.toarray() @ P.toarray())[rows, columns]
+        np.testing.assert_allclose(
+            sparse_product(*arrays, rows, columns), expected, atol=1e-14 * np.abs(expected).max()
+        )
+
+
+@each
+def test_scores_do_not_depend_on_an_offset(objective):
+    X = np.round(draw(grid_precision(2, 3), 200), 6)
+    model = GaussianEnergy("banded", objective=objective, random_state=0)
+    here, there = model.fit(X).score_samples(X), model.fit(X + 1e6).score_samples(X + 1e6)
+    # Rows near 1e6 are rounded to 1e-10; Newton's method ends at derivatives of 1e-8.
+    np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+def test_a_model_from_parameters_is_the_gaussian_of_these():
+    P, location = grid_precision(2, 2), np.arange(4.0)
+    model = GaussianEnergy.from_parameters(precision=P, location=location)
+    X = draw(P, 20, location=location)
+    expected = multivariate_normal(location, np.linalg.inv(P)).logpdf(X)
+    np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-9)
+    model.partial_fit(X)  # whose rows are the first
+    np.testing.assert_array_equal(model.precision_, GaussianEnergy().fit(X).precision_)
+    with pytest.raises(ValueError, match="positive definite"):
+        GaussianEnergy.from_parameters(precision=-P, location=location)
