@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._shell.progress import Progress
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm._shell.rows import Rows
@@ -45,30 +46,64 @@ def settings_of(coder: Any, n_components: int) -> Settings:
     )
 
 
-def learn(coder: Any, rows: Rows, progress: Progress) -> dict[str, Any]:
-    """Pass over the rows until the mean energy settles; returns the fitted attributes."""
+@dataclass(frozen=True)
+class Pass:
+    """Where a fit stands after some passes over the rows; its learner moves on with it."""
+
+    learner: DictionaryLearner
+    order: torch.Generator
+    curve: tuple[float, ...] = ()
+    n_nonzero: float = 0.0
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What all passes of a fit share: the parameters of the coder, and the rows."""
+
+    coder: Any
+    rows: Rows
+    x: Tensor
+
+    def start(self, draw: Callable[[str], torch.Generator]) -> Pass:
+        """The first atoms; ``draw`` is a generator for each purpose."""
+        learner = first_learner(self.coder, self.x, draw("atoms"), self.rows.ranks)
+        n_codes = self.coder.max_iter * len(self.x)
+        warn_of_cost(self.x, learner.atoms, learner.intercept, learner.settings, n_codes)
+        return Pass(learner, draw("batches"))
+
+    def step(self, run: Pass) -> Pass:
+        """One pass over the rows; it settles when the mean energy hardly falls."""
+        run.learner.settings.search.forget()
+        shuffled = torch.randperm(self.rows.total(), generator=run.order).to(self.x.device)
+        online = self.coder.algorithm != "batch"
+        energy, n_nonzero = run.learner.pass_over(self.x, shuffled, online=online)
+        before = run.curve[-1] if run.curve else math.inf
+        settled = bool(run.curve) and 0 < self.coder.tol * abs(before) >= before - energy
+        return replace(run, curve=(*run.curve, energy), n_nonzero=n_nonzero, settled=settled)
+
+    def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
+        """Every fitted attribute after ``n_iter`` passes."""
+        return learnt_state(run.learner, self.rows.dtype, run.curve, self.rows.total())
+
+    def report(self, run: Pass) -> dict[str, float]:
+        """The mean energy of the rows in the last pass."""
+        return {"energy": run.curve[-1]}
+
+    def finish(self, run: Pass) -> None:
+        """Warn of codes that are not final, or all zero."""
+        learner, settings = run.learner, run.learner.settings
+        settings.search.warn()
+        if run.n_nonzero == 0:
+            warn_if_codes_vanish(
+                self.rows, learner.atoms, learner.intercept, settings.penalty, settings.alpha
+            )
+
+
+def learning_of(coder: Any, rows: Rows) -> Learning:
+    """What a fit begins with."""
     warn_of_unequal_scales(type(coder).__name__, rows)
-    x, n_rows = rows.all(), rows.total()
-    seed = rows.ranks.first(draw_seed(coder.random_state))
-    learner = first_learner(coder, x, seed, rows.ranks)
-    settings = learner.settings
-    warn_of_cost(x, learner.atoms, learner.intercept, settings, coder.max_iter * len(x))
-    order = make_generator(seed, "batches")
-    curve: list[float] = []
-    state = partial(learnt_state, learner, rows.dtype, curve, n_rows)
-    for _ in range(coder.max_iter):
-        progress.begin()
-        settings.search.forget()
-        shuffled = torch.randperm(n_rows, generator=order).to(x.device)
-        energy, n_nonzero = learner.pass_over(x, shuffled, online=coder.algorithm != "batch")
-        settled = bool(curve) and 0 < coder.tol * abs(curve[-1]) >= curve[-1] - energy
-        curve.append(energy)
-        if progress.end(state, lambda: {"energy": curve[-1]}) or settled:
-            break
-    settings.search.warn()
-    if n_nonzero == 0:
-        warn_if_codes_vanish(rows, learner.atoms, learner.intercept, settings.penalty, coder.alpha)
-    return state()
+    return Learning(coder, rows, rows.all())
 
 
 def learn_on(coder: Any, rows: Rows) -> dict[str, Any]:
@@ -79,7 +114,8 @@ def learn_on(coder: Any, rows: Rows) -> dict[str, Any]:
         learner = resumed_learner(coder, rows.device)
     else:
         warn_of_unequal_scales(type(coder).__name__, rows)
-        learner = first_learner(coder, x, draw_seed(coder.random_state))
+        seed = draw_seed(coder.random_state)
+        learner = first_learner(coder, x, make_generator(seed, "atoms"))
     learner.absorb(x)
     learner.settings.search.warn()
     curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
@@ -87,7 +123,9 @@ def learn_on(coder: Any, rows: Rows) -> dict[str, Any]:
     return learnt_state(learner, rows.dtype, curve, seen + len(x))
 
 
-def first_learner(coder: Any, x: Tensor, seed: int, ranks: Ranks = ALONE) -> DictionaryLearner:
+def first_learner(
+    coder: Any, x: Tensor, generator: torch.Generator, ranks: Ranks = ALONE
+) -> DictionaryLearner:
     """A learner with first atoms: given ones, rows of x or random directions."""
     intercept = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     if coder.fit_intercept:
@@ -100,7 +138,7 @@ def first_learner(coder: Any, x: Tensor, seed: int, ranks: Ranks = ALONE) -> Dic
             coder.n_components or x.shape[1],
             coder.init,
             intercept,
-            make_generator(seed, "atoms"),
+            generator,
             ranks,
             positive=coder.positive_dict,
         )
@@ -169,7 +207,7 @@ def unlearnt_state(coder: Any, atoms: Any) -> dict[str, Any]:
 
 
 def learnt_state(
-    learner: DictionaryLearner, dtype: torch.dtype, curve: list[float], n_seen: int
+    learner: DictionaryLearner, dtype: torch.dtype, curve: Sequence[float], n_seen: int
 ) -> dict[str, Any]:
     """The fitted attributes as the learner has left, or is leaving, them."""
     return {

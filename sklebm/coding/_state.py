@@ -25,7 +25,7 @@ def coder_spec() -> Spec:
     """The attributes of a dictionary that was learnt from sums, or given."""
     return {
         **dictionary_spec(),
-        "intercept_": Array("f", ("n_features_in_",), of="intercept"),
+        "intercept_": Array("f", ("n_features_in_",), optional=True, of="intercept"),
         "energy_curve_": Array("f", (None,)),
         "online_state_": Record(),
         "n_iter_": Scalar(int, 0),
@@ -33,7 +33,7 @@ def coder_spec() -> Spec:
     }
 
 
-def coding_energy(model: Any, atoms: Tensor, intercept: Tensor) -> SparseCodingEnergy:
+def coding_energy(model: Any, atoms: Tensor, intercept: Tensor | None) -> SparseCodingEnergy:
     """The energy with the penalty of the fit."""
     return SparseCodingEnergy(atoms, recall_penalty(model.penalty_), model.alpha_, intercept)
 

@@ -13,14 +13,23 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
-from sklebm.coding._learning import given_state, learn, learn_on, search_for, unlearnt_state
+from sklebm.coding._learning import (
+    Learning,
+    Pass,
+    given_state,
+    learn_on,
+    learning_of,
+    search_for,
+    unlearnt_state,
+)
 from sklebm.coding._search import SOLVERS
 from sklebm.coding._state import coder_spec, coding_energy, decoded, floats_per_row, n_atoms
 from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.energies.penalties import PENALTIES
+from sklebm.iterative import Draw, IterativeEstimator
 
 
-class SparseCoder(EnergyEstimator):
+class SparseCoder(IterativeEstimator[Learning, Pass]):
     r"""Sparse coding: rows as combinations of few atoms of a dictionary, learnt or given.
 
     .. math:: E(x, z) = \tfrac12 \|x - b - z D\|^2 + \alpha R(z), \qquad
@@ -207,11 +216,28 @@ class SparseCoder(EnergyEstimator):
         self.device = device
         self.strategy = strategy
 
+    def _fit(self, rows: Rows, progress: Progress | None, **data: Any) -> dict[str, Any]:
+        if self.dictionary is not None:
+            return given_state(self, rows)
+        return super()._fit(rows, progress, **data)
+
     def _max_steps(self) -> int:
         return self.max_iter if self.dictionary is None else 0
 
-    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return learn(self, rows, progress) if self.dictionary is None else given_state(self, rows)
+    def _prepare(self, rows: Rows, **data: Any) -> Learning:
+        return learning_of(self, rows)
+
+    def _start(self, problem: Learning, draw: Draw) -> Pass:
+        return problem.start(draw)
+
+    def _step(self, problem: Learning, run: Pass) -> Pass:
+        return problem.step(run)
+
+    def _finish(self, problem: Learning, run: Pass, state: dict[str, Any]) -> None:
+        problem.finish(run)
+
+    def _advice(self) -> str:
+        return ""  # max_iter is a budget: more passes rarely pay
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         return learn_on(self, rows) if self.dictionary is None else given_state(self, rows)
@@ -223,7 +249,7 @@ class SparseCoder(EnergyEstimator):
         return unlearnt_state(self, given["components_"]) if "components_" in given else {}
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> SparseCodingEnergy:
-        return coding_energy(self, parameters["components_"], parameters["intercept_"])
+        return coding_energy(self, parameters["components_"], parameters.get("intercept_"))
 
     def _floats_per_row(self) -> int:
         return floats_per_row(self)
