@@ -7,7 +7,8 @@ quality is the inertia of the final centres, recomputed in double precision. Nee
 
     python benchmarks/bench_kmeans.py [--threads 2] [--repeats 2] [--batches]
 
-With ``--device`` only ours, with and without pruning, on that device and problems that grow:
+With ``--few`` 8 and 16 clusters of many rows, against scikit-learn's Lloyd alone. With ``--device``
+only ours, with and without pruning, on that device and problems that grow:
 
     python benchmarks/bench_kmeans.py --device cuda [--largest 1000000]
 """
@@ -18,6 +19,7 @@ import argparse
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,12 +209,46 @@ def compare_pruning(options):
     )
 
 
+def compare_few(options):
+    """Few clusters and many rows: scikit-learn's Lloyd from the same start."""
+    X, _ = make_blobs(1_000_000, n_features=10, centers=16, random_state=0)
+    problems = {"noise, 300,000 x 20": np.random.default_rng(0).normal(size=(300_000, 20))}
+    problems["blobs, 1,000,000 x 10"] = X
+    rows = []
+    for title, X in problems.items():
+        for k in (8, 16):
+            init = X[np.random.default_rng(1).choice(len(X), k, replace=False)]
+            models = {
+                "scikit-learn": KMeans(k, init=init, n_init=1, algorithm="lloyd"),
+                "sklebm": EnergyKMeans(k, init=init),
+            }
+            calls = {name: partial(model.fit, X) for name, model in models.items()}
+            timings = timed_ratio(calls, reference="scikit-learn", repeats=options.repeats)
+            excess = models["sklebm"].inertia_ / models["scikit-learn"].inertia_ - 1.0
+            for name, model in models.items():
+                seconds, ratio = timings[name].median, timings[name].ratio
+                row = [title, k, name, int(model.n_iter_), round(seconds, 2), round(ratio, 2)]
+                rows.append([*row, f"{excess:+.1e}"])
+                print(*rows[-1], sep="\t", flush=True)
+    save_results(
+        "kmeans_few",
+        "K-means with few clusters and many rows",
+        ["data", "K", "library", "iterations", "seconds", "ratio to scikit-learn", "inertia"],
+        rows,
+        command="python benchmarks/bench_kmeans.py --few --repeats 5",
+        notes=f"float64, tol 1e-4, initial centres are rows, {options.threads} threads, median of "
+        f"{options.repeats} rounds. Inertia: of sklebm relative to scikit-learn. The time of "
+        "sklebm includes the variance that its density needs.",
+    )
+
+
 def main():
     """Time all, compare what they reach, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--batches", action="store_true", help="mini-batches only")
+    parser.add_argument("--few", action="store_true", help="few clusters, many rows only")
     parser.add_argument("--device", help="with and without pruning on this device only")
     parser.add_argument("--largest", type=int, default=1_000_000, help="rows, with --device")
     options = parser.parse_args()
@@ -221,6 +257,9 @@ def main():
         compare_pruning(options)
         return
     warnings.simplefilter("ignore", ConvergenceWarning)
+    if options.few:
+        compare_few(options)
+        return
     if options.batches:
         compare_batches(options)
         return

@@ -32,6 +32,7 @@ from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 
 R_contra = TypeVar("R_contra", bound="Run", contravariant=True)
+_ROUNDING = 1e-11  # of a cost, relative
 #: ``draw(purpose)``: a generator for one purpose of one start.
 Draw = Callable[[str], torch.Generator]
 
@@ -109,7 +110,7 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
         for index in range(self._n_starts()):
             run = self._start(problem, partial(make_generator, seed, index=index))
             run, state = self._iterate(problem, run, watch)
-            if best is None or self._cost(state) < self._cost(best[1]):
+            if best is None or self._is_better(state, best[1]):
                 best = run, state
             if watch.stopped:
                 break
@@ -120,6 +121,11 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
             warn(advice, ConvergenceWarning)
         self._finish(problem, *best)
         return best[1]
+
+    def _is_better(self, state: dict[str, Any], best: dict[str, Any]) -> bool:
+        """Whether a later run ended lower by more than rounding, which may differ elsewhere."""
+        cost, least = self._cost(state), self._cost(best)
+        return cost < least - _ROUNDING * abs(least)
 
     def _iterate(
         self, problem: P, run: R, progress: Progress | _Nobody

@@ -88,7 +88,7 @@ def test_every_fit_of_a_search_prints_its_own_table(capsys):
 
 def test_an_objective_is_not_computed_unless_printed(monkeypatch):
     calls = []
-    monkeypatch.setattr("sklebm.mixture.energy_kmeans.inertia", lambda *fit: calls.append(fit) or 0)
+    monkeypatch.setattr("sklebm.mixture._clusters.inertia", lambda *fit: calls.append(fit) or 0)
     model = EnergyKMeans(3, max_iter=2, tol=0.0, random_state=0).fit(X)
     assert not calls
     model.set_params(verbose=1).fit(X)

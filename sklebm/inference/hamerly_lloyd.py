@@ -146,24 +146,30 @@ class HamerlyLloyd:
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
         """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
-        labels, mass = np.empty(len(self._x), np.int32), copies.numpy()
-        own, others = np.empty(len(self._x)), np.empty(len(self._x))
-        points = np.ascontiguousarray(centers.double().numpy())
-        for part in self._parts:
-            x, arguments = self._rows(part), (points, labels, own, others)
-            self._run_rows(self._kernels.nearest_two, part, x, *arguments)
-        sizes = np.bincount(labels, mass, minlength=len(centers))
+        for _ in self._relabel(centers):
+            pass
+        mass, weights, n_clusters = copies.numpy(), self._weights.numpy(), len(centers)
+        sizes = np.bincount(self._labels, mass, minlength=n_clusters)
         with np.errstate(divide="ignore"):
-            stretch = np.where(sizes > 1, (sizes / (sizes - 1.0)) ** 2, np.inf)[labels]
-        # 0 * inf: a row alone in its cluster has no cluster left without itself.
-        alone = np.where(np.isfinite(stretch), own, 1.0) * stretch
-        left_out = np.where(mass > 0, np.minimum(alone, others), 0.0)
-        weights = self._weights.numpy()
+            stretch = np.where(sizes > 1, (sizes / (sizes - 1.0)) ** 2, np.inf)
+        points = np.ascontiguousarray(centers.double().numpy())
+        inertia = left_out = 0.0
+        for part in self._parts:
+            x = self._rows(part)
+            labels, own, others = np.empty(len(x), np.int32), np.empty(len(x)), np.empty(len(x))
+            whole = slice(0, len(x))
+            self._run_rows(self._kernels.nearest_two, whole, x, points, labels, own, others)
+            inertia += float(weights[part] @ own)
+            factor = stretch[labels]
+            # 0 * inf: a row alone in its cluster has no cluster left without itself.
+            own = np.where(np.isfinite(factor), own, 1.0) * factor
+            own = np.where(mass[part] > 0, np.minimum(own, others), 0.0)
+            left_out += float((mass[part] * own).sum())
         return Fit(
-            torch.from_numpy(labels.astype(np.int64)),
-            torch.from_numpy(np.bincount(labels, weights, minlength=len(centers))),
-            float((weights * own).sum()),
-            float((mass * left_out).sum()),
+            torch.from_numpy(self._labels.astype(np.int64)),
+            torch.from_numpy(np.bincount(self._labels, weights, minlength=n_clusters)),
+            inertia,
+            left_out,
         )
 
     @cached_property

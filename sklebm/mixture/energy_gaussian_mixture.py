@@ -116,7 +116,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     >>> from sklearn.datasets import load_iris
     >>> from sklebm import EnergyGaussianMixture
     >>> X = load_iris().data
-    >>> model = EnergyGaussianMixture(3, random_state=0).fit(X)
+    >>> model = EnergyGaussianMixture(3, n_init=5, random_state=0).fit(X)
     >>> print(f"{model.score(X):.2f} nats, or {model.bic(X):.0f} with a price for each parameter")
     -1.20 nats, or 581 with a price for each parameter
     >>> print(model.complete([[5.1, 3.5, np.nan, np.nan]]).round(1))

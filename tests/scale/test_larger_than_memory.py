@@ -316,6 +316,7 @@ models = [
 small = np.array(X[:3000])
 for model in models:
     model.fit(small).score_samples(small)  # what libraries keep for themselves
+models[-2].fit(np.array(X[:140_000]))  # enough for compiled kernels
 status = open("/proc/self/status").read()
 used = int(re.search(r"VmData:\\s+(\\d+) kB", status)[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + bound * 2**20,) * 2)
