@@ -20,7 +20,7 @@ parallel := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-gpu test-lowest docs check-docs bench lint format clean
+.PHONY: help demo test test-full test-gpu test-lowest docs check-docs bench generated lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check-docs: ## open every built page in headless Chromium (after make docs)
 
 bench: $(VENV)/.installed-test ## run the benchmarks (or BENCHMARKS=FILE), one after the other
 	@set -e; for script in $(BENCHMARKS); do echo "$$script"; $(run) $$script; done
+
+generated: $(VENV)/.installed-test ## write README's table of estimators and the list of messages anew
+	$(test-environment) $(run) -m tests.generated
 
 lint: $(VENV)/.installed-test ## check style, format and types
 	$(run) -m ruff check .

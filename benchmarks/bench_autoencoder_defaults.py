@@ -10,8 +10,8 @@ measured, on rows that training did not see:
 
 `leave_one_out` says which candidate the other sets would have chosen for each set, and what it
 gets there. Sets: scikit-learn's digits, wine and breast cancer; MNIST and Fashion-MNIST, every
-other pixel of 300 and 3,000 (`--quick`: 1,500) training images; tables of `adbench_dev` without their labels. None of
-them is used for a result that is reported elsewhere.
+other pixel of 300 and 3,000 (`--quick`: 1,500) training images; tables of `adbench_dev` without
+their labels. All are development sets: no result is reported on them elsewhere.
 
 Needs the folder of data sets named by SKLEBM_DATA.
 

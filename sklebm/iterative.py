@@ -17,7 +17,6 @@ the estimator, so that an interrupted fit leaves it as it was.
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -29,6 +28,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
+from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 
 R_contra = TypeVar("R_contra", bound="Run", contravariant=True)
@@ -85,7 +85,7 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
         return 0.0
 
     def _finish(self, problem: P, run: R, state: dict[str, Any]) -> None:
-        """Warn of what the best run has shown; ``stacklevel=6`` names the caller of ``fit``."""
+        """Warn of what the best run has shown."""
 
     def _n_starts(self) -> int:
         """Number of runs."""
@@ -117,7 +117,7 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
             raise ValueError(f"{type(self).__name__} needs at least one start.")
         advice = "" if best[0].settled or watch.stopped else self._advice()
         if advice:
-            warnings.warn(advice, ConvergenceWarning, stacklevel=5)
+            warn(advice, ConvergenceWarning)
         self._finish(problem, *best)
         return best[1]
 

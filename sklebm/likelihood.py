@@ -27,7 +27,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.rows import resolve_device
+from sklebm._shell.rows import Rows, resolve_device
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
@@ -88,7 +88,7 @@ def centred_mean(state: Mapping[str, Any]) -> Any:
     return mean if offset is None else mean - offset
 
 
-def set_origin(model: Any, rows: Any, *, reset: bool) -> Any:
+def set_origin(model: Any, rows: Rows, *, reset: bool) -> Rows:
     """Rows of a fitted model that its energy sees around ``offset_``."""
     offset = None if reset else getattr(model, "offset_", None)
     rows.origin = None if offset is None else torch.from_numpy(offset)

@@ -1,7 +1,8 @@
 """Options, fixtures and profiles for the whole suite.
 
 ``--device`` and ``--dtype`` choose where and in what precision the device tests run.
-``SKLEBM_TEST_FULL=1`` runs every case of the large tables, which are sampled otherwise.
+``SKLEBM_TEST_FULL=1`` runs every case of the tables over all estimators, of which other runs take
+a sample; see ``tests.sampling``.
 """
 
 import os
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import sampling
 from tests.sampling import FULL
 
 # Rounding depends on the number of threads: with one, a failure here is a failure there. The rows
@@ -49,11 +51,35 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_report_header():
+    return sampling.describe()
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(sampling.describe())
+
+
 def pytest_collection_modifyitems(items):
     """Whatever asks for a device is a device test, which `make test-gpu` selects."""
     for item in items:
         if "device" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.gpu)
+
+
+class Thinning:
+    """Comes after the choice by ``-k`` and ``-m``."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config, items):
+        from tests.registry import NAMES
+
+        items[:], left_out = sampling.thin(items, NAMES)
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Thinning())
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Twenty machines that mix badly and whose log Z is known by summing over all states.
 
 Their densities have modes that block Gibbs chains do not leave: magnets below their critical
-temperature (with and without a field that makes one side metastable), stored patterns, spin glasses,
-machines trained for long on few rows, and sharp clusters of real-valued rows.
+temperature (with and without a field that makes one side metastable), stored patterns, spin
+glasses, machines trained for long on few rows, and sharp clusters of real-valued rows.
 """
 
 import numpy as np

@@ -11,19 +11,14 @@ from sklearn.utils import get_tags
 
 from tests.bad_input_table import INPUTS, WORKS, Raises
 from tests.registry import NAMES, freeze, make_brief, make_rows, row_methods, takes
-from tests.sampling import sample_cases
 
 LEARNING = ("fit", "partial_fit")
 
 
-def cases(limit):
-    pairs = [(index, name) for index in range(len(INPUTS)) for name in NAMES]
-    ids = [f"{INPUTS[index].number} {INPUTS[index].name}-{name}" for index, name in pairs]
-    chosen = sample_cases(zip(ids, pairs, strict=True), limit, key=lambda case: case[1][0])
-    return pytest.mark.parametrize(
-        ("case", "name"),
-        [pytest.param(INPUTS[index], name, id=label) for label, (index, name) in chosen],
-    )
+every_input = pytest.mark.parametrize(
+    "case", INPUTS, ids=[f"{case.number} {case.name}" for case in INPUTS]
+)
+every = pytest.mark.parametrize("name", NAMES)
 
 
 def image(X):
@@ -78,7 +73,9 @@ def assert_finite_answers(model, X):
         assert np.isfinite(np.asarray(result)).all(), method
 
 
-@cases(limit=300)
+@pytest.mark.table(300)
+@every
+@every_input
 @pytest.mark.parametrize("was_fitted", [False, True])
 def test_fit(case, name, was_fitted):
     for method in LEARNING:
@@ -97,7 +94,9 @@ def test_fit(case, name, was_fitted):
             assert_finite_answers(model, case.make(make_rows()))
 
 
-@cases(limit=300)
+@pytest.mark.table(200)
+@every
+@every_input
 def test_row_methods(case, name):
     model = make_brief(name).fit(make_rows())
     for method in row_methods(model):

@@ -14,6 +14,9 @@ def parameters_of(name):
     model = make_brief(name).fit(make_rows())
     spec = getattr(model, "_state_spec", lambda: None)() or {}
     of = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
+    if of and "weights_" in spec:  # of an encoder beside arrays
+        of.append("weights_")
+    of += ["noise_variance_"] * ("noise_variance_" in spec)  # the temperature of k-means
     return model, {key.removesuffix("_"): getattr(model, key) for key in of}
 
 
@@ -23,7 +26,7 @@ def rebuilt(name):
     chosen = {
         key: value
         for key, value in model.get_params(deep=False).items()
-        if key not in given and not key.startswith("n_")
+        if key not in given and (key == "n_layers" or not key.startswith("n_"))
     }
     return model, type(model).from_parameters(**given, **chosen)
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import sklebm
+from tests import generated
 from tests.public import objects
 from tests.registry import ENTRIES, NAMES
 from tests.subprocesses import ROOT
@@ -78,6 +79,12 @@ def test_an_example_shows_the_estimator(name):
 def test_readme_and_changelog_name_the_estimator(name):
     assert re.search(rf"^\| `{name}` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert mentions(ROOT / "CHANGELOG.md", name)
+
+
+def test_the_table_of_the_readme_is_that_of_the_docstrings():
+    assert generated.readme() == generated.README.read_text(encoding="utf-8"), (
+        "run `make generated`"
+    )
 
 
 def test_readme_promises_no_estimator_that_is_not_there():

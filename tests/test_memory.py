@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.registry import NAMES
-from tests.sampling import FULL, sample_cases
+from tests.sampling import FULL, sample
 from tests.subprocesses import run_python
 
 # A million rows take a while: a sixth of them, in less memory, show a copy of X as well.
@@ -54,7 +54,7 @@ print(json.dumps(report))
 def test_many_rows_stay_within_working_memory():
     # The regret is a descent for every row: minutes for so many.
     names = NAMES if FULL else [name for name in NAMES if name != "LikelihoodRegretScorer"]
-    names = sample_cases(names, limit=4, key=lambda name: "")
+    names = sample(names, 4, "memory")
     report = json.loads(run_python(MEASURE, N_ROWS, WORKING_MEMORY, *names, **ALLOCATOR))
     assert report
     for what, (grown, answer) in report.items():

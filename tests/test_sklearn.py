@@ -1,12 +1,44 @@
 """scikit-learn's common tests over every estimator, without a single expected failure."""
 
 import unittest
+from functools import partial
 
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklebm
 from tests.registry import NAMES, entry, make
+
+# What breaks for one estimator alone: these run for each of them, in its default settings, always.
+CORE = {
+    "check_dict_unchanged",
+    "check_dont_overwrite_attributes",
+    "check_estimators_dtypes",
+    "check_estimators_nan_inf",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_fit_check_is_fitted",
+    "check_fit_idempotent",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_methods_sample_order_invariance",
+    "check_n_features_in_after_fitting",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_set_params",
+    "check_transformer_general",
+}
+
+
+def name_of(check):
+    while isinstance(check, partial):
+        check = check.func
+    return check.__name__
+
+
+def is_core(case):
+    estimator, check = case["estimator"], case["check"]
+    return name_of(check) in CORE and repr(estimator) == f"{type(estimator).__name__}()"
 
 
 def checked_instances():
@@ -17,6 +49,7 @@ def checked_instances():
             yield getattr(sklebm, name)(**variant)
 
 
+@pytest.mark.table(500, always=is_core)
 @parametrize_with_checks(
     list(checked_instances()),
     expected_failed_checks=lambda estimator: {},

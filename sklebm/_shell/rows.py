@@ -209,8 +209,7 @@ class Rows:
         #: What ``map`` and training subtract from the rows, in double precision: far from zero,
         #: single precision would lose them.
         self.origin: torch.Tensor | None = None
-        #: Rows are standardised by this when they are handed out.
-        self.scaling: Scaling | None = None
+        self.scaling: Scaling | None = None  # standardises rows as they are handed out
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
         #: What stands beside the rows, one entry a row: "target", "weight", "groups".
@@ -240,7 +239,7 @@ class Rows:
         return rows
 
     def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
-        """What the standardised row ``x``, such as a mean of rows, is in the units of X."""
+        """What a standardised row, such as a mean of rows, is in the units of X."""
         return x if self.scaling is None else self.scaling.restore(x)
 
     def _tensor(self, index: Any) -> torch.Tensor:

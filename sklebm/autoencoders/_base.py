@@ -24,6 +24,7 @@ from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.objectives import Batch
 from sklebm.training.architecture import NetworkRecord, export_weights
+from sklebm.training.pace import Pace
 
 #: Parameters that may hold a class of the user.
 NETWORKS = ("encoder", "decoder")
@@ -38,6 +39,7 @@ class BaseAutoencoder(GradientEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GradientEstimator._parameter_constraints,
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "hidden_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -45,6 +47,8 @@ class BaseAutoencoder(GradientEstimator):
         "encoder": [callable, None],
         "decoder": [callable, None],
     }
+
+    _pace = Pace(n_updates=3000)
 
     architecture_: dict[str, Any]
     weights_: dict[str, Any]

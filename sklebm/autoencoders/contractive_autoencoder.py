@@ -57,21 +57,21 @@ class ContractiveAutoencoder(BaseAutoencoder):
         Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=128
         Rows per update.
-    max_epochs : int, default=50
-        Passes over the rows.
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto": as many as 3000 updates take, at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent" and "lbfgs".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        Course of the learning rate over the epochs: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Share of the rows held out; minus their mean squared error is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        parameters. None trains to the end.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -167,7 +167,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
         decoder: Any = None,
         learning_rate: float = 0.001,
         batch_size: int = 128,
-        max_epochs: int = 50,
+        max_epochs: int | Literal["auto"] = "auto",
         optimizer: str = "adam",
         learning_rate_schedule: str | Schedule = "cosine",
         validation_fraction: float | None = None,

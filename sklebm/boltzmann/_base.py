@@ -16,6 +16,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann import _chains
 from sklebm.gradient import GradientEstimator, Start
+from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.likelihood import DensityCheck, PartitionMethod
 from sklebm.objectives import (
     ContrastiveDivergence,
@@ -77,8 +78,6 @@ class BoltzmannEstimator(GradientEstimator):
     # Least and largest state of a visible unit.
     _visible_range = (-math.inf, math.inf)
     _monitors: ClassVar[dict[str, Any]] = {"free_energy_gap": free_energy_gap}
-
-    # ------------------------------------------------------------------ training
 
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
@@ -151,6 +150,21 @@ class BoltzmannEstimator(GradientEstimator):
     def _n_features_out(self) -> int:
         return len(self.components_)
 
+    def transform(self, X: Any) -> Any:
+        """Return the mean of the hidden units given each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        H : array or tensor of shape (n_samples, n_components)
+            p(h_k = 1 | x).
+        """
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+
     def inverse_transform(self, Z: Any) -> Any:
         """Return the mean of the visible units given hidden units.
 
@@ -188,6 +202,22 @@ class BoltzmannEstimator(GradientEstimator):
         if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
             raise ValueError(f"beta={beta!r} must be a positive number.")
         return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
+            Higher is more typical. Deterministic.
+        """
+        return likelihood.score_samples(self, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
@@ -233,6 +263,46 @@ class BoltzmannEstimator(GradientEstimator):
             In nats.
         """
         return self._pair_energies(X, Z)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        n_steps: int = 1000,
+        init: Any = None,
+        clamped: Any = None,
+        sampler: GibbsLangevin | None = None,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Draw rows from the model, by a block Gibbs chain for each.
+
+        Draws are exact only in the limit of many steps; a machine with separated modes can need
+        very many. With ``clamped``, the chains keep the known features of each row and draw the
+        others given them: completion.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=1000
+            Gibbs steps of every chain.
+        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            States that the chains start from; None starts from the units' base rate.
+        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Values of known features, NaN for those that are drawn. One row holds for all chains.
+        sampler : GibbsLangevin, default=None
+            How real-valued visible units move in a step; None draws them anew given the hidden
+            units, which is block Gibbs.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)
 
     def gibbs(self, X: Any, n_steps: int = 1, *, random_state: RandomState = None) -> Any:
         """Move rows by block Gibbs steps, which leave the model's distribution invariant.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from sklebm._shell.rows import Rows
+from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 
 # So few rows say little about a variance, and one that starts too small makes learning diverge.
 _FEW = 10
@@ -18,6 +20,57 @@ _ROUNDING = 8.0 * torch.finfo(torch.float64).eps
 # Most hidden units, states and rows with them, and products, that an evaluation of the exact
 # likelihood may take for L-BFGS to be the default: some tens of milliseconds.
 _MOST_UNITS, _MOST_STATES, _MOST_PRODUCTS = 16, 2**21, 1e8
+# A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
+# Small weights on units that are on half of the time would be a saddle where rows are white.
+_SHARE = 0.03
+# The least standard deviation of a feature relative to the largest, of whatever units they are.
+_RELATIVE_FLOOR = 1e-6
+_LEARNING_RATE = 0.2
+
+
+def decided(model: Any, rows: Rows | None) -> Any:
+    """A twin of the model with "auto" replaced by what it stands for; chunks have no ``rows``."""
+    exact = model.objective == "auto" and model.optimizer in ("auto", "lbfgs")
+    exact = exact and rows is not None and is_quickly_summed(rows, model.n_components)
+    chosen: dict[str, Any] = {}
+    if model.objective == "auto":
+        chosen["objective"] = "maximum_likelihood" if exact else "pcd"
+    if model.optimizer == "auto":
+        chosen["optimizer"] = "lbfgs" if exact else "sgd"
+        if exact and model.learning_rate == "auto":
+            chosen["learning_rate_schedule"] = "constant"
+    if model.learning_rate == "auto":
+        line_search = chosen.get("optimizer", model.optimizer) == "lbfgs"
+        chosen["learning_rate"] = 1.0 if line_search else _LEARNING_RATE
+    return model._twin({**vars(model), **chosen})
+
+
+def initial_energy(
+    variance: float | str,
+    n_components: int,
+    rows: Rows,
+    means: torch.Tensor,
+    generator: torch.Generator,
+) -> GaussianBilinearEnergy:
+    """The machine before training, for rows around their mean."""
+    if isinstance(variance, str):
+        found = independent_variance(rows, means, variance == "shared")
+        # Beyond, single precision has no room for a density; training says so if it matters.
+        found = found.clamp(1e-30, 1e30).float()
+    else:
+        found = torch.tensor([float(variance)])
+    weights = found.sqrt() * directions(rows, means, found, n_components, generator)
+    # A hidden unit that is on moves the mean by its weights, and is on in few rows: the share
+    # of its mass is exp(c_k + w_k'w_k / 2 s^2), around the mean of the rows.
+    bias = math.log(_SHARE) - 0.5 * (weights.square() / found).sum(dim=1)
+    units = Gaussian(torch.zeros(len(means)), found.log(), isinstance(variance, str))
+    return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
+
+
+def keep_above_floor(energy: Any) -> None:
+    """Hold variances above a floor: that of a constant feature would fall for ever."""
+    log_variance = energy.visible.log_variance.data
+    log_variance.clamp_(min=log_variance.max() + 2.0 * math.log(_RELATIVE_FLOOR))
 
 
 def is_quickly_summed(rows: Rows, n_units: int) -> bool:
@@ -26,7 +79,7 @@ def is_quickly_summed(rows: Rows, n_units: int) -> bool:
         return False
     n_states = len(rows) + 2**n_units
     work = n_states * n_units
-    return work <= _MOST_STATES and work * rows.shape[1] <= _MOST_PRODUCTS
+    return bool(work <= _MOST_STATES and work * rows.shape[1] <= _MOST_PRODUCTS)
 
 
 def independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:

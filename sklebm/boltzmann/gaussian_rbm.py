@@ -2,9 +2,9 @@ r"""F(x) = |x - a|^2 / 2 s^2 - sum_k log(1 + exp(c_k + w_k' x / s^2)): 2^k Gauss
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from numbers import Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -16,14 +16,8 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann import _chains
+from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann._base import OBJECTIVES, BoltzmannEstimator
-from sklebm.boltzmann._gaussian_start import (
-    around_offset,
-    around_zero,
-    directions,
-    independent_variance,
-    is_quickly_summed,
-)
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.gradient import Start
 from sklebm.inference.gibbs_langevin import GibbsLangevin
@@ -32,13 +26,6 @@ from sklebm.training.gaussian_centring import GaussianCentring
 from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.schedules import Schedule
 from sklebm.training.transforms import Projection
-
-# A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
-# Small weights on units that are on half of the time would be a saddle where rows are white.
-_SHARE = 0.03
-_LEARNING_RATE = 0.2
-# The least standard deviation of a feature relative to the largest, of whatever units they are.
-_RELATIVE_FLOOR = 1e-6
 
 
 class GaussianRBM(BoltzmannEstimator):
@@ -128,15 +115,14 @@ class GaussianRBM(BoltzmannEstimator):
     log_partition_ : float or None
         log Z in nats, infinite where a variance is; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        Three standard errors on either side of both the forward and the reverse annealed estimate,
-        or of the bridged one; both ends are log Z where it is exact.
+        Three standard errors on either side of what chains from both ends say; both ends are log Z
+        where it is exact.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss by epoch, as the objective defines it.
     validation_scores_ : ndarray
         Minus the held-out score-matching loss by epoch, if ``validation_fraction`` is set.
     free_energy_gaps_ : ndarray
-        Mean free energy of the held-out rows minus that of as many training rows (nats), by epoch,
-        if ``validation_fraction`` is set. It rises when the machine learns rows by heart.
+        Mean free energy of held-out rows minus that of training rows by epoch, likewise.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -163,9 +149,9 @@ class GaussianRBM(BoltzmannEstimator):
 
     Notes
     -----
-    With ``objective="auto"``, at most 16 hidden units and few enough rows, ``fit`` follows the exact
-    likelihood by L-BFGS, 20 iterations an epoch, which reaches what chains and plain steps do not
-    in hundreds of epochs. ``partial_fit`` always follows chains.
+    With ``objective="auto"``, at most 16 hidden units and few enough rows, ``fit`` follows the
+    exact likelihood by L-BFGS, 20 iterations an epoch, which reaches what chains and plain steps
+    do not in hundreds of epochs. ``partial_fit`` always follows chains.
 
     Gradients are those with respect to W / s and a / s, divided by the variance of the rows over
     s^2 and by one more than the mean number of hidden units that are on [2]_. A step costs
@@ -251,42 +237,15 @@ class GaussianRBM(BoltzmannEstimator):
         self.strategy = strategy
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return BoltzmannEstimator._fit(self._decided(rows), rows, progress, **data)
+        return BoltzmannEstimator._fit(start_of.decided(self, rows), rows, progress, **data)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return BoltzmannEstimator._partial_fit(self._decided(None), rows, progress, **data)
-
-    def _decided(self, rows: Rows | None) -> Self:
-        """A twin with "auto" replaced by what it stands for; chunks come without ``rows``."""
-        exact = self.objective == "auto" and self.optimizer in ("auto", "lbfgs")
-        exact = exact and rows is not None and is_quickly_summed(rows, self.n_components)
-        chosen: dict[str, Any] = {}
-        if self.objective == "auto":
-            chosen["objective"] = "maximum_likelihood" if exact else "pcd"
-        if self.optimizer == "auto":
-            chosen["optimizer"] = "lbfgs" if exact else "sgd"
-            if exact and self.learning_rate == "auto":
-                chosen["learning_rate_schedule"] = "constant"
-        if self.learning_rate == "auto":
-            line_search = chosen.get("optimizer", self.optimizer) == "lbfgs"
-            chosen["learning_rate"] = 1.0 if line_search else _LEARNING_RATE
-        return self._twin({**vars(self), **chosen})
+        return BoltzmannEstimator._partial_fit(start_of.decided(self, None), rows, progress, **data)
 
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> GaussianBilinearEnergy:
-        if isinstance(self.variance, str):
-            variance = independent_variance(rows, means, self.variance == "shared")
-            # Beyond, single precision has no room for a density; training says so if it matters.
-            variance = variance.clamp(1e-30, 1e30).float()
-        else:
-            variance = torch.tensor([float(self.variance)])
-        weights = variance.sqrt() * directions(rows, means, variance, self.n_components, generator)
-        # A hidden unit that is on moves the mean by its weights, and is on in few rows: the share
-        # of its mass is exp(c_k + w_k'w_k / 2 s^2), around the mean of the rows.
-        bias = math.log(_SHARE) - 0.5 * (weights.square() / variance).sum(dim=1)
-        units = Gaussian(torch.zeros(len(means)), variance.log(), isinstance(self.variance, str))
-        return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
+        return start_of.initial_energy(self.variance, self.n_components, rows, means, generator)
 
     def _transforms(self, energy: Any, start: Start) -> tuple[GaussianCentring]:
         visible, hidden = self._offsets(energy, start)
@@ -297,12 +256,7 @@ class GaussianRBM(BoltzmannEstimator):
         return (GaussianCentring(energy, visible, hidden, follows=False),)
 
     def _projections(self, energy: Any) -> tuple[Projection]:
-        # A feature that is constant has a density without bound: its variance would fall for ever.
-        def floor() -> None:
-            log_variance = energy.visible.log_variance.data
-            log_variance.clamp_(min=log_variance.max() + 2.0 * math.log(_RELATIVE_FLOOR))
-
-        return (floor,)
+        return (partial(start_of.keep_above_floor, energy),)
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
@@ -316,10 +270,10 @@ class GaussianRBM(BoltzmannEstimator):
         state = super()._trained(course, seed, seen, n_calls)
         resumed = self._is_fitted() if n_calls else self._resumes()
         state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
-        return {**state, **around_zero(state)}
+        return {**state, **start_of.around_zero(state)}
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianBilinearEnergy:
-        parameters = around_offset(parameters, getattr(self, "offset_", None))
+        parameters = start_of.around_offset(parameters, getattr(self, "offset_", None))
         visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
         units = Gaussian(visible, parameters["log_variance_"], isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(hidden), parameters["components_"])
@@ -336,38 +290,15 @@ class GaussianRBM(BoltzmannEstimator):
         loss, _ = ScoreMatching().loss(energy, batch, {}, torch.Generator())
         return -float(loss)
 
-    def transform(self, X: Any) -> Any:
-        """Return the mean of the hidden units given each row.
+    # Documented in the base.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to encode.
-
-        Returns
-        -------
-        H : array or tensor of shape (n_samples, n_components)
-            p(h_k = 1 | x).
-        """
+    def transform(self, X: Any) -> Any:  # noqa: D102
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
-    def score_samples(self, X: Any) -> Any:
-        """Return log p(x) where log Z is known, else the unnormalised -F(x).
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to score.
-
-        Returns
-        -------
-        scores : array or tensor of shape (n_samples,)
-            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
-            Higher is more typical. Deterministic.
-        """
+    def score_samples(self, X: Any) -> Any:  # noqa: D102
         return likelihood.score_samples(self, X)
 
-    def sample(
+    def sample(  # noqa: D102
         self,
         n_samples: int = 1,
         *,
@@ -377,32 +308,5 @@ class GaussianRBM(BoltzmannEstimator):
         sampler: GibbsLangevin | None = None,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, by a block Gibbs chain for each.
-
-        Draws are exact only in the limit of many steps; a machine with separated modes can need
-        very many. With ``clamped``, the chains keep the known features of each row and draw the
-        others given them: completion.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        n_steps : int, default=1000
-            Gibbs steps of every chain.
-        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
-            States that the chains start from; None starts from the units' base rate.
-        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
-            Values of known features, NaN for those that are drawn. One row holds for all chains.
-        sampler : GibbsLangevin, default=None
-            How real-valued visible units move in a step; None draws them anew given the hidden
-            units, which is block Gibbs.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
-        """
         check_is_fitted(self)
         return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,13 @@ from torch import Tensor
 from sklebm._shell.rows import Rows
 from sklebm._shell.warning import warn
 from sklebm.energies.penalty import Penalty
-from sklebm.inference.sparse import SparseSolution, solve_codes
+from sklebm.inference.sparse import solve_codes
 
 # Spans of columns that differ by more make the smaller ones invisible to squared errors.
 _LARGEST_RATIO = 1e3
-# A fit that is expected to take longer is announced: seconds, at so many operations a second.
-_LONG, _OPERATIONS_PER_SECOND = 300.0, 2e9
-# Rows whose codes tell what the others will cost.
-_N_PROBES = 8
+# A fit that is expected to take longer is announced: seconds. Rows whose codes tell what the others
+# will cost, and products of rows and atoms below which nothing takes long.
+_LONG, _N_PROBES, _SMALL = 300.0, 4, 1e8
 
 
 def given_dictionary(
@@ -116,31 +116,26 @@ def warn_of_unequal_scales(name: str, rows: Rows) -> None:
 def warn_of_cost(
     x: Tensor, atoms: Tensor, intercept: Tensor, settings: Any, n_codes: float
 ) -> None:
-    """Warn if ``n_codes`` codes like those of the first rows will take minutes.
+    """Warn if ``n_codes`` codes like those of the first rows will take minutes on this machine.
 
-    ``settings`` are those of a ``DictionaryLearner``. The estimate counts operations, so that the
-    same rows are answered alike on every machine.
+    ``settings`` are those of a ``DictionaryLearner``. Small fits are not probed.
     """
-    probes = x[:_N_PROBES].double() - intercept
-    chosen = settings.penalty, settings.alpha
-    found = solve_codes(probes, atoms, *chosen, tol=settings.search.tol, max_iter=1000)
-    seconds = n_codes * _operations(found, atoms) / _OPERATIONS_PER_SECOND
+    if n_codes * atoms.numel() < _SMALL:
+        return
+    gram, probes = atoms @ atoms.T, x[: 1 + _N_PROBES].double() - intercept
+    seconds = 0.0
+    for part in (probes[:1], probes[1:]):  # the first call may compile
+        start = time.perf_counter()
+        found = solve_codes(
+            part, atoms, settings.penalty, settings.alpha, tol=settings.search.tol, gram=gram
+        )
+        seconds = n_codes * (time.perf_counter() - start) / max(len(part), 1)
     if seconds <= _LONG:
         return
     used = float((found.codes != 0).sum(dim=1).double().mean())
     warn(
-        f"SparseCoder.fit may take about {seconds / 60:.0f} minutes on one core: {n_codes:.3g} "
-        f"codes of {used:.0f} non-zeros among {len(atoms)} atoms of {atoms.shape[1]} features. "
-        f"Raise alpha={settings.alpha:.3g} for sparser codes, lower n_components or max_iter, or "
-        "fit on fewer rows."
+        f"SparseCoder.fit may take about {seconds / 60:.0f} minutes: {n_codes:.3g} codes of "
+        f"{used:.0f} non-zeros among {len(atoms)} atoms of {atoms.shape[1]} features. Raise "
+        f"alpha={settings.alpha:.3g} for sparser codes, lower n_components or max_iter, or fit on "
+        "fewer rows."
     )
-
-
-def _operations(found: SparseSolution, atoms: Tensor) -> float:
-    """Mean operations for a code: its products with the atoms, then its rounds."""
-    k, d = atoms.shape
-    used = (found.codes != 0).sum(dim=1).double()
-    rounds = found.n_iter.double()
-    if int(found.n_iter.max()) > 100:  # steps of a batched method, over all pairs of atoms
-        return 2.0 * k * d + 2.0 * k * k * float(rounds.mean())
-    return 2.0 * k * d + float((rounds * (2.0 * k * used + used**3)).mean())

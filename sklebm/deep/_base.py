@@ -94,8 +94,6 @@ class DeepEnergyEstimator(GradientEstimator):
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
 
-    # ------------------------------------------------------------------ the energy
-
     def _architecture(
         self,
         n_features: int,
@@ -190,8 +188,6 @@ class DeepEnergyEstimator(GradientEstimator):
             "log_partition_interval_": None,
         }
 
-    # ------------------------------------------------------------------ training
-
     def _objective(self, energy: Any) -> Objective:
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         check_needs(objective, energy, OBJECTIVES.values())
@@ -200,8 +196,6 @@ class DeepEnergyEstimator(GradientEstimator):
         for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
             layer.requires_grad_(False)
         return objective
-
-    # ------------------------------------------------------------------ layer by layer
 
     def _resumes(self) -> bool:
         return super()._resumes() and not self._grows()
@@ -274,8 +268,6 @@ class DeepEnergyEstimator(GradientEstimator):
             warn_of_constant_network(type(self).__name__, fields.shape[1])
         return likelihood.complete(self, energy, state, seed, learnt=state["log_partition_"])
 
-    # ------------------------------------------------------------------ state
-
     def _state_spec(self) -> Spec:
         return {
             **super()._state_spec(),
@@ -307,8 +299,6 @@ class DeepEnergyEstimator(GradientEstimator):
     def _n_features_out(self) -> int:
         return int(self.architecture_["n_components"])
 
-    # ------------------------------------------------------------------ methods
-
     def free_energy(self, X: Any) -> Any:
         """Return F(x) = -log p(x) - log Z.
 
@@ -323,23 +313,6 @@ class DeepEnergyEstimator(GradientEstimator):
             In nats.
         """
         return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
-
-    def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with a state of the hidden units.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Rows.
-        Z : array-like or tensor of shape (n_samples, n_components)
-            Hidden states, one for each row.
-
-        Returns
-        -------
-        energy : array or tensor of shape (n_samples,)
-            In nats.
-        """
-        return self._pair_energies(X, Z)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log-likelihood, or minus the held-out objective.

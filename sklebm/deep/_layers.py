@@ -36,7 +36,8 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
         seed = start.seed if last else purpose_seed(start.seed, "layers", index=depth)
         architecture = model._architecture(len(spread), sizes[:depth], layers[depth])
         generator = make_generator(seed, "parameters")
-        energy = model._fresh(spread, architecture, below, generator).to(start.rows.device)
+        energy: DeepEnergy = model._fresh(spread, architecture, below, generator)
+        energy = energy.to(start.rows.device)
         share_parameters(start.rows.ranks, energy)
         if not last:
             options = replace(model._options(seed), n_iter_no_change=None)

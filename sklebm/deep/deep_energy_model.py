@@ -20,7 +20,9 @@ class DeepEnergyModel(DeepEnergyEstimator):
 
     .. math:: F(x) = \frac{\lVert x \rVert^2}{2 \sigma^2} - b^\top x -
               \sum_k \log\left(1 + e^{w_k^\top g(x) + c_k}\right), \qquad
-              \log p(x) = -F(x) - \log Z.
+              \log p(x) = -F(x) - \log Z,
+
+    where x stands for the row less ``offset_``, the mean of the rows of the first fit.
 
     Hidden units with :math:`p(z_k = 1 \mid x) = 1 / (1 + e^{-w_k^\top g(x) - c_k})` are summed out.
     With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine.
@@ -76,8 +78,9 @@ class DeepEnergyModel(DeepEnergyEstimator):
     tol : float, default=1e-4
         Least absolute rise that counts.
     log_partition : {"auto", "ais"} or None, default="auto"
-        How ``fit`` ends: "auto" keeps the log Z that the objective learnt, or else estimates it as
-        "ais" does, by annealed importance sampling; None leaves it unknown.
+        How ``fit`` ends: "auto" keeps the log Z that the objective learnt if it passes
+        ``check_density``, or else anneals for at most half as long as training took; "ais" anneals
+        with the effort of ``estimate_log_partition``; None leaves it unknown.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -106,8 +109,10 @@ class DeepEnergyModel(DeepEnergyEstimator):
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it unless the objective learns it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        After annealing: three standard errors below the estimate on the way there, and above the
-        higher of those there and back. None if log Z was learnt, or is unknown.
+        After annealing: three standard errors on either side of the estimates there and back. None
+        if log Z was learnt, or is unknown.
+    offset_ : ndarray of shape (n_features_in_,) or None
+        Mean of the first rows that were fitted; the network sees rows around it.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean objective of the batches by epoch; for "cd" and "pcd" the mean energy of the batches
         minus that of the negatives.
@@ -229,6 +234,23 @@ class DeepEnergyModel(DeepEnergyEstimator):
             p(z_k = 1 | x).
         """
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with a state of the hidden units.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(x) where log Z is known, else the unnormalised -F(x).

@@ -108,4 +108,5 @@ class HamiltonianPath:
             log_step = self.log_steps[round(t * (_PILOT_STEPS - 1))]
         between = _Between(self.energy, self.reference, t)
         chains = self.sampler.resume(v, log_step, between)
-        return self.sampler.step(generator, chains, between)[0].position
+        position: Tensor = self.sampler.step(generator, chains, between)[0].position
+        return position

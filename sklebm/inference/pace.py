@@ -104,9 +104,9 @@ def _new_knots(path: PacedPath, even: Tensor, n_chains: int, generator: torch.Ge
     reached = torch.cat([share.new_zeros(1), share.cumsum(0)])
     # The inverse of the length: t of the old knots as a function of the share reached there.
     wanted = even * reached[-1]
-    index = torch.searchsorted(reached, wanted).clamp(1, n_steps)
-    low, high = reached[index - 1], reached[index]
+    place = torch.searchsorted(reached, wanted).clamp(1, n_steps)
+    low, high = reached[place - 1], reached[place]
     part = ((wanted - low) / (high - low).clamp(min=1e-300)).clamp(0.0, 1.0)
-    knots = torch.lerp(path.knots[index - 1], path.knots[index], part)
+    knots = torch.lerp(path.knots[place - 1], path.knots[place], part)
     knots[0], knots[-1] = 0.0, 1.0
     return knots

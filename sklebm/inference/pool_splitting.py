@@ -19,6 +19,8 @@ from sklebm.inference.sparse_problem import SparseProblem
 
 _FIRST_BALANCE = 10
 _BALANCES = 1e-2, 1e2
+# Share of the first gradient step below which a pool counts as one that is on its way to zero.
+_DUST = 1e-6
 
 
 class PoolSplitting:
@@ -87,12 +89,26 @@ class PoolSplitting:
     def settle(self, problem: SparseProblem, state: State) -> tuple[Tensor, Tensor]:
         """The codes with exact zeros where a pool is off, and their relative duality gaps.
 
-        A pool is off where its dual vector is shorter than alpha even after a step towards z.
+        A pool is off where its dual vector is shorter than alpha even after a step towards z; and
+        where hardly anything is left of it, in rows whose gap that does not double.
         """
         z, _, u, balance = state[:4]
         lengths = torch.linalg.vector_norm(self._dual_step(u, z, balance), dim=2)
-        off = (lengths < problem.alpha)[:, :, None].expand(u.shape).to(z.dtype)
-        codes = torch.where(self._gather(off) > 0, 0.0, z)
+        off = lengths < problem.alpha
+        codes, gap = self._without(problem, z, u, off)
+        sizes = torch.linalg.vector_norm(codes[:, self.members], dim=2)
+        scale = problem.correlations.abs().amax(dim=1, keepdim=True) / problem.lipschitz
+        dust = sizes < _DUST * scale
+        fewer, other = self._without(problem, z, u, off | dust)
+        better = other <= 2.0 * gap
+        return torch.where(better[:, None], fewer, codes), torch.where(better, other, gap)
+
+    def _without(
+        self, problem: SparseProblem, z: Tensor, u: Tensor, off: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Codes without some of the pools, and their relative duality gaps."""
+        dead = self._gather(off[:, :, None].expand(u.shape).to(z.dtype)) > 0
+        codes = torch.where(dead, 0.0, z)
         product = codes @ problem.gram
         # What is left of the gradient is shared by the pools of a component: their largest length
         # is then an upper bound of the dual norm.

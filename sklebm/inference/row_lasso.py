@@ -324,7 +324,11 @@ def solve_rows(  # type: ignore[no-untyped-def]
                 q_local[i] = q[atoms[i]]
                 c_local[i] = c[atoms[i]]
             precise = worst <= alpha / 2 or count > 20
-            _descend(z, q_local, h, n, alpha, non_negative, 4 if precise else 2, alpha / 100)
+            # A factorisation of a large working set costs n / 6 sweeps, and each atom that it finds
+            # on the wrong side another one: sweeps come first.
+            sweeps = max(4, n // 8) if precise else 2
+            slack = alpha / (100 if n < 64 else 10_000)
+            _descend(z, q_local, h, n, alpha, non_negative, sweeps, slack)
             if precise:
                 dust = alpha * 0
                 if count < 20:

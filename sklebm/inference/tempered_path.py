@@ -105,7 +105,8 @@ class TemperedPath:
         gain: Tensor = (cumulant(stop * seen) - cumulant(start * seen)).sum(dim=1)
         share = stop - start
         gap = self.energy.visible.energy(v) - self._base_energy(v)
-        return gain - (share[:, 0] if isinstance(share, Tensor) else share) * gap
+        weight: Tensor = gain - (share[:, 0] if isinstance(share, Tensor) else share) * gap
+        return weight
 
     def log_base_density(self, v: Tensor) -> Tensor:
         """log of the normalised density of the visible units at t = 0, (n_rows,)."""

@@ -383,8 +383,8 @@ def _warn_of_dropped(n_directions: int, features: Any) -> None:
         return
     named = ", ".join(map(str, features[:10])) + (", ..." if len(features) > 10 else "")
     warn(
-        f"{n_directions} direction(s) without variance are left out of codes: column(s) {named} "
-        f"of X are constant or combinations of others ({len(features)} in dropped_features_). Drop "
+        f"{n_directions} direction(s) without variance are left out of codes: column(s) {named} of "
+        f"X are constant or combinations of others ({len(features)} in dropped_features_). Drop "
         "columns, lower n_components, or set ridge or shrinkage."
     )
 

@@ -34,6 +34,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
 
     _computes_in_double = True
     _continues_from = "training_state_"
+    _gives_probabilities = False
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -96,6 +97,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         fitted: Any = self.fit(X, sample_weight=sample_weight)
         return fitted.predict(X)
 
+    @available_if(lambda estimator: estimator._gives_probabilities)
     def predict_proba(self, X: Any) -> Any:
         """Return the responsibilities p(z | x) of each row, never as a data frame.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.state import Array, Record, Scalar, Spec
+from sklebm._shell.warning import warn
 from sklebm.inference.lloyd import (
     Lloyd,
     OnlineClusters,
@@ -157,14 +157,13 @@ def density(variance: float, mean_square: float, centers: NDArray[Any]) -> dict[
 def warn_of_clusters(estimator: Any, run: ClusterRun, state: dict[str, Any]) -> None:
     """Warn of columns that hardly count and of prototypes that own no row."""
     deviations = column_deviations(*run.search.moments)
-    warn_of_unequal_scales(type(estimator).__name__, deviations, stacklevel=7)
+    warn_of_unequal_scales(type(estimator).__name__, deviations)
     distinct = int(np.count_nonzero(state["cluster_counts_"]))
     if distinct < estimator.n_clusters:
-        warnings.warn(
+        warn(
             f"Only {distinct} of n_clusters={estimator.n_clusters} prototypes own a row: X has "
             "fewer distinct rows than n_clusters. Lower n_clusters.",
             ConvergenceWarning,
-            stacklevel=7,
         )
 
 

@@ -98,15 +98,17 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the features, if X had string column names.
 
+    See Also
+    --------
+    sklearn.mixture.GaussianMixture : The same model without weights, streaming and energies.
+
     Notes
     -----
     A step of EM (Dempster et al., 1977) costs O(n K d^2) time for "full", O(n d (K + d)) for
-    "tied" and O(n K d) for the others. Rows stream through in parts, from memory maps, dask arrays and csr matrices too; other
-    memory stays within ``working_memory``. Everything is computed in float64. Distances of all but
-    "full" lose precision where clusters lie more than 1e6 standard deviations apart. Units of
-    columns do not matter, but for "spherical". ``partial_fit`` treats its first chunk as ``fit``
-    does, then follows mini-batch EM (Cappé and Moulines, 2009) in blocks of ``batch_size`` rows:
-    later rows may come in chunks of any size. ``score`` compares models on the same rows.
+    "tied" and O(n K d) for the others, in float64. Rows stream through in parts, from memory maps
+    and dask arrays too. Distances of all but "full" lose precision where clusters lie 1e6 standard
+    deviations apart. Units do not matter, but for "spherical". ``partial_fit`` fits its first chunk
+    as ``fit`` does, then follows mini-batch EM (Cappé and Moulines, 2009), whatever the chunks.
 
     Examples
     --------
@@ -138,9 +140,10 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-    _accepts_sparse = True
+    _gives_probabilities = True
     _min_rows_fit = 2
     _completed = staticmethod(fitted.with_factors)
+    _n_parameters = fitted.n_parameters
 
     def __init__(
         self,
@@ -182,8 +185,8 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     # ------------------------------------------------------------------ learning
 
     def _n_starts(self) -> int:
-        given = self.means_init is not None or (self.warm_start and self._is_fitted())
-        return 1 if given else self.n_init
+        given = self.warm_start and self._is_fitted()
+        return 1 if given or self.means_init is not None else self.n_init
 
     def _cost(self, state: Any) -> float:
         return -float(state["lower_bound_"])
@@ -214,8 +217,6 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     def _state_spec(self) -> Spec:
         return fitted.mixture_spec(self)
 
-    # ------------------------------------------------------------------ what it answers
-
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianMixtureEnergy:
         weights, means, factors = parameters.values()  # as _state_spec names them
         return GaussianMixtureEnergy(weights, means, factors, fitted.fitted_type(self))
@@ -235,7 +236,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
         Parameters
         ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+        X : array-like or tensor of shape (n_samples, n_features)
             Rows to assign.
 
         Returns
@@ -250,7 +251,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
         Parameters
         ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+        X : array-like or tensor of shape (n_samples, n_features)
             Rows to encode.
 
         Returns
@@ -265,7 +266,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
         Parameters
         ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+        X : array-like or tensor of shape (n_samples, n_features)
             Rows to measure.
         beta : float or None, default=None
             Inverse temperature; None is 1, where it is -log p(x); ``math.inf`` gives the least
@@ -284,7 +285,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
         Parameters
         ----------
-        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+        X : array-like or tensor of shape (n_samples, n_features)
             Rows to score.
 
         Returns
@@ -297,9 +298,8 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     def complete(self, X: Any) -> Any:
         r"""Fill in missing features by their conditional mean given the other features.
 
-        With observed features :math:`o` and missing ones :math:`u`, :math:`E[x_u \mid x_o] =
-        \sum_k p(k \mid x_o) (m_{ku} + S_{kuo} S_{koo}^{-1} (x_o - m_{ko}))`: each term minimises
-        the energy of component k over :math:`x_u`. O(K d^3) for each pattern, plus O(n K d^2).
+        :math:`E[x_u \mid x_o] = \sum_k p(k \mid x_o) (m_{ku} + S_{kuo} S_{koo}^{-1} (x_o -
+        m_{ko}))` for missing u and observed o. O(K d^3) for each pattern, plus O(n K d^2).
 
         Parameters
         ----------
@@ -312,9 +312,6 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
             Copy of X without NaN; observed entries are unchanged.
         """
         return fitted.complete(self, X)
-
-    def _n_parameters(self) -> int:
-        return fitted.n_parameters(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

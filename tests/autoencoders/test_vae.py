@@ -350,3 +350,54 @@ def test_objects_carry_their_own_settings(tmp_path):
     assert freeze(model.weights_) == freeze(named.weights_)
     sklebm.save(model, tmp_path / "model.safetensors")
     assert sklebm.load(tmp_path / "model.safetensors").objective == model.objective
+
+
+# ---------------------------------------------------------------- defaults of binary latents
+
+
+def copied_bits(n_rows, seed):
+    """Five fair bits, each seen twice: log p(x) is -5 log 2, and twice that without latents."""
+    hidden = np.random.default_rng(seed).integers(2, size=(n_rows, 5))
+    return np.repeat(hidden, 2, axis=1).astype(np.float64)
+
+
+def test_binary_latents_do_not_collapse_at_the_defaults():
+    model = VAE(posterior="bernoulli", likelihood="bernoulli", random_state=0)
+    model.fit(copied_bits(1000, 0))
+    assert model.score(copied_bits(1000, 1)) > -5 * np.log(2) - 0.1
+
+
+def test_the_divergence_of_binary_latents_comes_in_over_a_quarter_of_the_updates():
+    binary = {"posterior": "bernoulli", "max_epochs": 8, "batch_size": 10}
+    auto, given, none = (
+        make(**binary, **warmup).fit(bits(100)).loss_curve_
+        for warmup in ({}, {"beta_warmup": 20}, {"beta_warmup": 0})
+    )
+    np.testing.assert_array_equal(auto, given)  # 80 updates
+    assert not np.array_equal(auto, none)
+    gaussian = (make(max_epochs=2, **w).fit(bits(100)) for w in ({}, {"beta_warmup": 0}))
+    first, second = (model.loss_curve_ for model in gaussian)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_training_goes_on_at_full_weight():
+    """After a fit the divergence has come in; chunk by chunk it takes 500 updates."""
+    model = make(posterior="bernoulli", warm_start=True, max_epochs=4, batch_size=50)
+    twin = make(posterior="bernoulli", warm_start=True, max_epochs=4, batch_size=50)
+    X = bits(100)
+    model.fit(X).fit(X)
+    twin.fit(X).set_params(beta_warmup=0).fit(X)
+    np.testing.assert_array_equal(model.loss_curve_, twin.loss_curve_)
+    chunked = make(posterior="bernoulli").partial_fit(X)
+    slow = make(posterior="bernoulli", beta_warmup=500).partial_fit(X)
+    np.testing.assert_array_equal(chunked.loss_curve_, slow.loss_curve_)
+
+
+def test_traversals_are_arrays_whatever_transform_returns():
+    """Reported: set_output(transform="pandas") broke traverse."""
+    X = make_rows(5)
+    model = make(max_epochs=2).fit(make_rows())
+    expected = model.traverse(X)
+    for output in ("pandas", "polars"):
+        model.set_output(transform=output)
+        np.testing.assert_array_equal(model.traverse(X), expected)

@@ -280,14 +280,18 @@ def test_columns_of_unequal_scale_warn_with_the_numbers():
 
 
 def test_long_fits_are_announced(monkeypatch):
-    """The estimate counts operations: it grows with rows, passes and non-zeros."""
-    monkeypatch.setattr("sklebm.coding._checks._LONG", 0.05)
     X = make_sparse_rows(300)[0]
-    with pytest.warns(UserWarning, match=r"may take about .* 6e\+03 codes of .*Raise alpha=0.001"):
-        SparseCoder(15, alpha=1e-3, random_state=0).fit(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SparseCoder(15, alpha=0.5, random_state=0, max_iter=2).fit(X)
+    monkeypatch.setattr("sklebm.coding._checks._SMALL", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SparseCoder(15, alpha=0.5, random_state=0, max_iter=2).fit(X)
+    monkeypatch.setattr("sklebm.coding._checks._LONG", 0.0)
+    message = r"may take about .* minutes: 6e\+03 codes of .* among 15 atoms of 10 features"
+    with pytest.warns(UserWarning, match=message):
+        SparseCoder(15, alpha=0.1, random_state=0).fit(X)
 
 
 # ---------------------------------------------------------------- first atoms, signs, parameters

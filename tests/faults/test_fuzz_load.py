@@ -6,7 +6,6 @@ arrays and sign the result, as an attacker would: what then loads must be a vali
 
 import contextlib
 import copy
-import random
 import signal
 import tracemalloc
 import warnings
@@ -19,7 +18,7 @@ from sklebm import BernoulliRBM, EnergyKMeans, EnergyOutlierDetector, PCAWhitene
 from sklebm._shell.state import first_broken
 from sklebm._shell.tensor_file import read_file, to_bytes
 from tests.registry import fitted_state, freeze, make_rows
-from tests.sampling import FULL
+from tests.sampling import FULL, generator
 
 N_MUTATIONS = 10_000 if FULL else 600  # of each kind, over all models
 WATCHDOG = 30  # seconds for one file
@@ -183,7 +182,7 @@ def informed(document, tensors, rng):
 @pytest.mark.parametrize("name", MODELS)
 def test_changed_bytes_are_refused_or_change_nothing(name, whole):
     path, data, _, _, state = whole[name]
-    rng = random.Random(name)
+    rng = generator(name)
     n_refused = 0
     for _ in range(N_MUTATIONS // len(MODELS)):
         path.write_bytes(blind(data, rng))
@@ -197,7 +196,7 @@ def test_changed_bytes_are_refused_or_change_nothing(name, whole):
 @pytest.mark.parametrize("name", MODELS)
 def test_changed_content_is_refused_or_a_valid_model(name, whole):
     path, _, document, tensors, _ = whole[name]
-    rng = random.Random(f"{name} signed")
+    rng = generator(f"{name} signed")
     outcomes = set()
     for _ in range(N_MUTATIONS // len(MODELS)):
         with contextlib.suppress(OverflowError):  # JSON has no such number: no such file

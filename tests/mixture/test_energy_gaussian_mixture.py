@@ -468,3 +468,131 @@ def test_on_a_device(kind, device):
     here = EnergyGaussianMixture(**start_for(X, kind)).fit(X)
     there = EnergyGaussianMixture(**start_for(X, kind)).fit(torch.from_numpy(X).to(device))
     np.testing.assert_allclose(there.score_samples(X), here.score_samples(X), rtol=1e-8, atol=1e-8)
+
+
+# ---------------------------------------------------------------- units
+
+
+@every_type
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_the_unit_of_all_columns_changes_no_posterior(kind, scale):
+    """log p(s x) = log p(x) - d log s, by the Jacobian; a fixed reg_covar would break it."""
+    X = make_clusters()
+    options = {"n_components": 4, "covariance_type": kind, "random_state": 0, "max_iter": 500}
+    here, there = (EnergyGaussianMixture(**options).fit(rows) for rows in (X, scale * X))
+    shift = X.shape[1] * math.log(scale)
+    np.testing.assert_allclose(
+        there.score_samples(scale * X) + shift, here.score_samples(X), atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag"])
+def test_the_units_of_single_columns_change_nothing_else(kind):
+    X = make_clusters()
+    units = np.array([1e-6, 1.0, 1e3, 1e6])
+    options = {"n_components": 4, "covariance_type": kind, "random_state": 0, "max_iter": 500}
+    here, there = (EnergyGaussianMixture(**options).fit(rows) for rows in (X, units * X))
+    shift = np.log(units).sum()
+    np.testing.assert_allclose(
+        there.score_samples(units * X) + shift, here.score_samples(X), atol=1e-7
+    )
+
+
+def test_small_clusters_beside_a_wide_column_are_found():
+    """Two groups that differ in a column of scale 1e-3, beside one of scale 1e3."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=600)
+    X = np.column_stack([1e3 * generator.normal(size=600), generator.normal(size=600)])
+    X[:, 1] = 1e-3 * (X[:, 1] / 5 + 4 * labels)
+    found = EnergyGaussianMixture(2, random_state=0).fit(X).predict(X)
+    assert max((found == labels).mean(), (found != labels).mean()) == 1.0
+
+
+def test_what_is_added_follows_the_columns():
+    X = make_clusters() * [1.0, 1e-3, 1e3, 0.0]
+    model = EnergyGaussianMixture(2, covariance_type="diag", random_state=0).fit(X)
+    variances = X.var(axis=0)
+    variances[3] = variances[:3].mean()  # a constant column has no scale of its own
+    np.testing.assert_allclose(model.reg_covar_, 1e-6 * variances, rtol=1e-9)
+    assert np.isfinite(model.score_samples(X)).all()
+    fixed = EnergyGaussianMixture(2, covariance_type="diag", reg_covar=0.5, random_state=0).fit(X)
+    np.testing.assert_array_equal(fixed.reg_covar_, 0.5)
+    flat = EnergyGaussianMixture().fit(np.ones((5, 3)))
+    np.testing.assert_array_equal(flat.covariances_, 1e-6 * np.eye(3)[None])
+
+
+# ---------------------------------------------------------------- what users rely on
+
+
+@every_type
+@pytest.mark.parametrize("init", ["kmeans", "k-means++", "random"])
+def test_every_start_leads_somewhere_and_single_components_are_exact(kind, init):
+    X = make_clusters()
+    options = {"covariance_type": kind, "init": init, "random_state": 0, "max_iter": 500}
+    model = EnergyGaussianMixture(4, **options).fit(X)
+    assert model.lower_bound_ > EnergyGaussianMixture(1, **options).fit(X).lower_bound_
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_warm_start_goes_on_where_the_last_fit_ended():
+    X = make_clusters()
+    model = EnergyGaussianMixture(4, random_state=0, max_iter=3, tol=0.0, warm_start=True)
+    first = model.fit(X).lower_bound_
+    whole = EnergyGaussianMixture(4, random_state=0, max_iter=6, tol=0.0).fit(X)
+    model.fit(X)
+    assert model.n_iter_ == 3
+    assert model.lower_bound_ > first
+    np.testing.assert_allclose(model.means_, whole.means_, rtol=1e-12)
+    with pytest.raises(ValueError, match="n_components=5 differs"):
+        model.set_params(n_components=5).fit(X)
+    with pytest.raises(ValueError, match="3 features, but the fitted mixture has 4"):
+        model.set_params(n_components=4).fit(X[:, :3])
+    assert model.means_.shape == (4, 4)
+
+
+@every_type
+def test_weights_of_partial_fit_and_score_are_repetitions(kind):
+    """Rows of weight 2 and 3 straddle the ends of blocks of 50."""
+    first, later = make_clusters(400), make_clusters(200, seed=1)
+    counts = np.random.default_rng(0).integers(0, 4, len(later))
+    repeated = np.repeat(later, counts, axis=0)
+    options = {"n_components": 3, "covariance_type": kind, "batch_size": 50, "random_state": 0}
+    options["max_iter"] = 500
+    one, other = (EnergyGaussianMixture(**options).fit(first) for _ in range(2))
+    one.partial_fit(later[:77], sample_weight=counts[:77])
+    one.partial_fit(later[77:], sample_weight=counts[77:])
+    other.partial_fit(repeated)
+    np.testing.assert_allclose(one.means_, other.means_, rtol=1e-9)
+    np.testing.assert_allclose(one.covariances_, other.covariances_, rtol=1e-8, atol=1e-9)
+    assert one.n_samples_seen_ == other.n_samples_seen_
+    assert one.n_iter_ == other.n_iter_
+    weighted = one.score(later, sample_weight=counts)
+    assert weighted == pytest.approx(one.score(repeated), rel=1e-9)
+
+
+@every_type
+def test_free_energies_at_other_temperatures(kind):
+    X = make_clusters()
+    model = EnergyGaussianMixture(4, covariance_type=kind, random_state=0, max_iter=500).fit(X)
+    _, terms = naive_log_density(model, X)
+    for beta in (0.3, 1.0, 7.0):
+        expected = -logsumexp(beta * terms, axis=1) / beta
+        np.testing.assert_allclose(model.free_energy(X, beta=beta), expected, rtol=1e-8, atol=1e-8)
+    coldest = model.free_energy(X, beta=math.inf)
+    np.testing.assert_allclose(coldest, -terms.max(axis=1), rtol=1e-8, atol=1e-8)
+    with pytest.raises(ValueError, match="beta=0 must be positive"):
+        model.free_energy(X, beta=0)
+
+
+@every_type
+def test_a_mixture_from_covariances(kind):
+    X = make_clusters()
+    fitted = EnergyGaussianMixture(4, covariance_type=kind, random_state=0, max_iter=500).fit(X)
+    model = EnergyGaussianMixture.from_parameters(
+        weights=fitted.weights_,
+        means=fitted.means_,
+        covariances=fitted.covariances_,
+        covariance_type=kind,
+    )
+    np.testing.assert_allclose(model.score_samples(X), fitted.score_samples(X), rtol=1e-9)
+    np.testing.assert_allclose(model.precisions_, fitted.precisions_, rtol=1e-9)

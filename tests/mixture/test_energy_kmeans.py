@@ -489,7 +489,3 @@ def test_energies_of_one_hot_latents_are_squared_distances():
     for k in range(6):
         codes = np.repeat(np.eye(6)[[k]], len(X_BLOBS), axis=0)
         np.testing.assert_allclose(model.energy(X_BLOBS, codes), distances[:, k] ** 2, rtol=1e-9)
-    posterior = model.predict_proba(X_BLOBS)
-    np.testing.assert_allclose(
-        posterior, EnergyKMeans.transform(fit(output="responsibility"), X_BLOBS)
-    )

@@ -28,7 +28,7 @@ from tests.registry import (
     make_brief,
     make_rows,
 )
-from tests.sampling import FULL, sample_cases
+from tests.sampling import FULL
 from tests.subprocesses import ROOT
 
 pytestmark = needs_gloo
@@ -154,10 +154,8 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    sample_cases([(name, {}) for name in GRADIENT] + VARIANTS, 8, key=lambda case: str(case[1])),
-)
+@pytest.mark.table(8)
+@pytest.mark.parametrize(("name", "settings"), [(name, {}) for name in GRADIENT] + VARIANTS)
 def test_ranks_train_the_same_weights_to_the_bit(name, settings, world):
     """Also before the numbers of rank 0 are handed round at the end of the fit."""
     kept = world.run(fit_and_compare, name, settings)

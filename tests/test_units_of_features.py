@@ -1,0 +1,109 @@
+"""Where features have their zero, and in which units they are measured, changes no ranking.
+
+Energies that are Euclidean by definition, and models of bits, are another matter: they are named
+here, and warn where the units of the columns drown some of them.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+import sklebm
+from tests.registry import NAMES, is_gradient_trained
+
+#: Energies that are distances in the units of X: what they say follows the units of a column.
+EUCLIDEAN = {
+    "Autoencoder",
+    "ContractiveAutoencoder",
+    "DenoisingAutoencoder",
+    "EnergyKMeans",
+    "EnergyPCA",
+    "LISTAEncoder",
+    "MaskedAutoencoder",
+    "PredictiveSparseDecomposition",
+    "SaturatingAutoencoder",
+    "SparseAutoencoder",
+    "SparseCoder",
+    "DeepEnergyModel",
+    "GaussianRBM",  # one variance for all features unless variance="diagonal"
+}
+#: Rows are bits or shares of them.
+BITS = {"BernoulliRBM"}
+#: A price of the code that is given in units of X: its weight changes with those of all columns.
+PRICED = {"LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
+#: Distances from the origin: there is no intercept unless it is asked for.
+FROM_ZERO = PRICED
+#: They stand on other estimators, which are tested here themselves.
+COMPOSITE = {
+    "EnergyOutlierDetector",
+    "InputComplexityScorer",
+    "LikelihoodRatioScorer",
+    "LikelihoodRegretScorer",
+    "LogitEnergyScorer",
+    "TypicalityScorer",
+}
+TESTED = [name for name in NAMES if name not in BITS | COMPOSITE]
+
+CHANGES = {
+    "thousandfold": (1e3, 0.0),
+    "thousandth": (1e-3, 0.0),
+    "far": (1.0, 1e4),
+    "columns": (np.logspace(-6, 6, 5), 0.0),
+}
+
+
+def make_table():
+    """Correlated columns with heavy tails, and one in ten rows far out."""
+    rng = np.random.default_rng(0)
+    X = rng.laplace(size=(300, 5)) @ rng.normal(size=(5, 5))
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    X[::10] *= 3.0
+    return X
+
+
+def make(name):
+    kind = getattr(sklebm, name)
+    settings = {}
+    parameters = kind().get_params(deep=False)
+    if is_gradient_trained(kind()):
+        settings["max_epochs"] = 5
+    if "random_state" in parameters:
+        settings["random_state"] = 0
+    return kind(**settings)
+
+
+def fitted_scores(name, X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(name).fit(X).score_samples(X)
+
+
+def skips(name, change):
+    return (
+        (change == "columns" and name in EUCLIDEAN)
+        or (change in ("thousandfold", "thousandth") and name in PRICED)
+        or (change == "far" and name in FROM_ZERO)
+    )
+
+
+CASES = [(name, change) for name in TESTED for change in CHANGES if not skips(name, change)]
+
+
+@pytest.mark.parametrize(("name", "change"), CASES)
+def test_ranks_are_those_of_the_rows_as_they_were(name, change):
+    """Single precision keeps seven digits: learning takes slightly other turns, no other way."""
+    X = make_table()
+    scale, shift = CHANGES[change]
+    before, after = fitted_scores(name, X), fitted_scores(name, X * scale + shift)
+    least = 0.98 if is_gradient_trained(make(name)) else 1.0 - 1e-6
+    assert spearmanr(before, after).statistic >= least
+
+
+@pytest.mark.parametrize("name", sorted(EUCLIDEAN & set(TESTED)))
+def test_columns_of_very_unequal_scale_are_named(name):
+    X = make_table() * np.array([1.0, 1.0, 1.0, 1.0, 1e5])
+    with pytest.warns(UserWarning, match=r"scale") as caught:
+        make(name).fit(X)
+    assert any("StandardScaler" in str(warning.message) for warning in caught)
