@@ -244,7 +244,6 @@ class PrincipalGaussian(EnergyEstimator):
         return {
             "n_samples_seen_": 0,
             "n_components_": n_components,
-            "mean_": np.zeros(n_features),
             "explained_variance_ratio_": variances / (total or 1.0),
             "ridge_": 0.0,
             "shrinkage_": 0.0,

@@ -309,7 +309,9 @@ def test_whiteners_from_parameters_are_the_gaussian_of_these():
     )
     model.partial_fit(X)  # whose rows are the first
     np.testing.assert_array_equal(model.mean_, PCAWhitener(2).fit(X).mean_)
-    whole = ZCAWhitener.from_parameters(components=np.eye(2), explained_variance=[4.0, 1.0])
-    np.testing.assert_array_equal(whole.transform([[2.0, 3.0]]), [[1.0, 3.0]])
+    whole = ZCAWhitener.from_parameters(
+        mean=[1.0, 0.0], components=np.eye(2), explained_variance=[4.0, 1.0]
+    )
+    np.testing.assert_array_equal(whole.transform([[3.0, 3.0]]), [[1.0, 3.0]])
     with pytest.raises(TypeError, match="noise_variance"):
-        PCAWhitener.from_parameters(components=components, explained_variance=variances)
+        PCAWhitener.from_parameters(mean=mean, components=components, explained_variance=variances)

@@ -1,0 +1,81 @@
+"""GaussianEnergy at the size of images: seconds and residuals with 28 x 28 pixels, radius 2.
+
+Patches of natural photographs (``SKLEBM_DATA``). The residual is that of the optimality conditions
+at the free entries, in units of standard deviations: model and sample covariance for maximum
+likelihood, (P S + S P) / 2 and the identity for score matching.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import save_results, set_threads
+
+from sklebm import GaussianEnergy
+
+OBJECTIVES = ("score_matching", "maximum_likelihood")
+
+
+def patches(n_patches: int, side: int) -> Any:
+    """Patches at random places of the photographs, as many from each, values in [0, 1]."""
+    folder = os.environ.get("SKLEBM_DATA")
+    if not folder:
+        sys.exit("bench_gaussian_image.py needs natural_images.npz: set SKLEBM_DATA to its folder")
+    archive = np.load(Path(folder) / "natural_images.npz")
+    images = [archive[key] for key in sorted(archive.files) if key.startswith("img_")]
+    generator = np.random.default_rng(0)
+    rows = np.empty((n_patches, side * side))
+    for row in range(n_patches):
+        image = images[row * len(images) // n_patches]
+        top, left = (generator.integers(3, size - 3 - side) for size in image.shape)
+        rows[row] = image[top : top + side, left : left + side].ravel() / 255.0
+    return rows
+
+
+def residual(model: Any, objective: str) -> float:
+    """Largest violation of the optimality conditions."""
+    P, S = model.precision_, model.sample_covariance_ + model.ridge_ * np.eye(len(model.location_))
+    scale = np.sqrt(np.diag(S))
+    if objective == "maximum_likelihood":
+        gap = (np.linalg.inv(P) - S) / np.outer(scale, scale)
+    else:
+        gap = (P @ S + S @ P) / 2 - np.eye(len(P))
+    return float(np.abs(gap[P != 0]).max())
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--patches", type=int, default=20_000)
+    parser.add_argument("--side", type=int, default=28)
+    arguments = parser.parse_args()
+    set_threads(2)
+    X = patches(arguments.patches, arguments.side)
+    shape, rows = (arguments.side, arguments.side), []
+    for objective in OBJECTIVES:
+        model = GaussianEnergy("banded", objective=objective, image_shape=shape, radius=2)
+        started = time.perf_counter()
+        model.fit(X)
+        seconds = time.perf_counter() - started
+        row = [objective, round(seconds, 1), model.n_iter_, f"{residual(model, objective):.0e}"]
+        rows.append([*row, f"{model.ridge_:.1e}", round(model.score(X), 1)])
+        print(*rows[-1], sep="\t", flush=True)
+    save_results(
+        "gaussian_image",
+        f"GaussianEnergy on {len(X):,} patches of {shape[0]} x {shape[1]}, radius 2",
+        ["objective", "fit (s)", "Newton steps", "residual", "ridge", "score (nats)"],
+        rows,
+        command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_gaussian_image.py",
+        notes="2 threads. The first fit of maximum likelihood in an installation compiles for "
+        "some seconds.",
+    )
+
+
+if __name__ == "__main__":
+    main()
