@@ -6,6 +6,7 @@ from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
+from sklebm.energies.neighbours import NeighbourDistance
 from sklebm.energies.penalties import (
     L1,
     ElasticNet,
@@ -50,6 +51,7 @@ __all__ = [
     "LateralInhibition",
     "Lq",
     "MaskedReconstructionEnergy",
+    "NeighbourDistance",
     "NonNegativeL1",
     "Penalty",
     "PrecisionEnergy",

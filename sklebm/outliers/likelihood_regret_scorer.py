@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 import sklebm
 from sklebm._shell.private import Interval, InvalidParameterError
 from sklebm._shell.state import Scalar, Spec
+from sklebm.composite import MemberFits
+from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._members import require_scores
-from sklebm.outliers._scorer import EnergyScorer
 
 
 class LikelihoodRegretScorer(EnergyScorer):
@@ -99,7 +100,7 @@ class LikelihoodRegretScorer(EnergyScorer):
         self.n_steps = n_steps
         self.learning_rate = learning_rate
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
+    def _fit(self, X: Any, members: MemberFits, y: Any = None) -> dict[str, Any]:
         if isinstance(self.estimator, str):
             member = sklebm.VAE(random_state=0)
         else:
@@ -111,9 +112,11 @@ class LikelihoodRegretScorer(EnergyScorer):
                 f'(posterior "diagonal" or "full"), but estimator is {member!r}. For other '
                 "densities there are LikelihoodRatioScorer and TypicalityScorer."
             )
-        self._fit_named({"estimator": member}, X, y, context)
-        self.n_steps_ = int(self.n_steps)
-        self.learning_rate_ = float(self.learning_rate)
+        return {
+            "named_estimators_": {"estimator": members.fit("estimator", member, X, y)},
+            "n_steps_": int(self.n_steps),
+            "learning_rate_": float(self.learning_rate),
+        }
 
     def score_samples(self, X: Any) -> Any:
         """Return minus the regret of each row.

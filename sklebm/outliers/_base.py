@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import HasMethods, StrOptions, fit_context
-from sklebm._shell.rows import Rows, open_rows, resolve_device
 from sklebm._shell.state import (
     Estimators,
     Spec,
@@ -20,19 +19,17 @@ from sklebm._shell.state import (
     check_input_names,
     fitted_attributes,
 )
+from sklebm.composite import CompositeEstimator
 from sklebm.linear import PCAWhitener
-from sklebm.outliers._composition import MemberComposition
 from sklebm.outliers._members import checked_scores, require_scores
 
 
-class EnergyScorer(MemberComposition):
+class EnergyScorer(CompositeEstimator):
     """Base of meta-estimators that turn fitted estimators into another ``score_samples``."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [StrOptions({"auto"}), HasMethods("fit")]
     }
-
-    n_features_in_: int
 
     @property
     def estimator_(self) -> Any:
@@ -55,22 +52,27 @@ class EnergyScorer(MemberComposition):
         self : object
             The fitted scorer. An exception or an interrupt leaves it as it was before.
         """
-        return self._commit(self._fit(X, y))
+        return self._learn(X, y=y)
 
-    def _n_fits(self) -> int:
-        return 1
-
-    def _given_or_default(self) -> Any:
+    def _density(self) -> Any:
         """A clone of the estimator with log densities that was asked for."""
         if isinstance(self.estimator, str):
-            return default_density()
+            return PCAWhitener()  # a Gaussian with all correlations
         require_scores("estimator", self.estimator, type(self).__name__)
         return clone(self.estimator)
 
-    def _fit_named(self, members: dict[str, Any], X: Any, y: Any, context: Any) -> None:
-        self._fit_members(list(members.items()), X, y, context)
-        self.named_estimators_ = {**getattr(self, "named_estimators_", {}), **members}
-        self._adopt_names()
+    def _map_values(self, X: Any, score: Callable[[Any], Any]) -> Any:
+        """``score`` of what the estimators inside see of X, chunk by chunk, in the kind of X."""
+        check_is_fitted(self)
+
+        def apply(chunk: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(np.asarray(score(_plain(chunk)))).to(chunk.device)
+
+        return self._stream(X, apply)
+
+    def _scores_of(self, name: str, values: Any) -> Any:
+        member = self.named_estimators_[name]
+        return to_numpy(checked_scores(name, member, values)).astype(np.float64)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``.
@@ -104,39 +106,6 @@ class EnergyScorer(MemberComposition):
             check_attributes(self, {**members, **self._state_spec()})
 
 
-class NumericScorer(EnergyScorer):
-    """Base of scorers that compute with the numbers of X: one door in, rows chunk by chunk."""
-
-    def _open(self, X: Any, *, reset: bool) -> Rows:
-        device = resolve_device("auto", X, prefers_cuda=False)
-        return open_rows(self, X, device=device, reset=reset)
-
-    def _stream(self, X: Any, score: Callable[[Any], Any]) -> Any:
-        """``score`` of what the estimators inside see of X; the result follows the kind of X."""
-        check_is_fitted(self)
-        rows = self._open(X, reset=False)
-
-        def apply(chunk: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(np.asarray(score(plain(chunk)))).to(chunk.device)
-
-        what = f"{type(self).__name__}.score_samples"
-        return rows.map(apply, floats_per_row=8 * rows.shape[1], what=what)
-
-    def _scores_of(self, name: str, values: Any) -> Any:
-        member = self.named_estimators_[name]
-        return to_numpy(checked_scores(name, member, values)).astype(np.float64)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = tags.input_tags.allow_nan = False
-        return tags
-
-
-def default_density() -> PCAWhitener:
-    """The density of ``estimator="auto"``: a Gaussian with all correlations."""
-    return PCAWhitener()
-
-
-def plain(values: torch.Tensor) -> Any:
+def _plain(values: torch.Tensor) -> Any:
     """Rows as any estimator takes them: NumPy on the host, tensors on another device."""
     return values.numpy() if values.device.type == "cpu" else values
