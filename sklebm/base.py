@@ -9,17 +9,16 @@ A model supplies
 - ``_fit(rows, progress, **data) -> state``: a pure function of the data that returns every
   fitted attribute in a dictionary; the shell commits it in one assignment;
 - optionally ``_partial_fit(rows, progress, **data) -> state``, likewise;
-- ``_energy(device) -> module``: the torch energy rebuilt from the NumPy fitted state;
+- ``_state_spec()``: what every fitted attribute looks like, and which parameter of the energy it
+  is; and ``_rebuild(parameters) -> energy``, the torch energy around those parameters;
 - public methods whose bodies are one line over ``_map_rows``.
 """
 
 from __future__ import annotations
 
-import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from numbers import Number
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -30,18 +29,24 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.pickling import VersionedPickle
+from sklebm._shell.columns import add_columns
+from sklebm._shell.pickling import pickled, unpickled
 from sklebm._shell.private import StrOptions, fit_context
 from sklebm._shell.progress import Progress
-from sklebm._shell.ranks import joined_ranks
+from sklebm._shell.ranks import joined_ranks, shared_facts
 from sklebm._shell.rows import Rows, advice_on_memory, open_rows, resolve_device
 from sklebm._shell.state import (
+    Array,
     Spec,
     check_attributes,
     check_input_names,
+    exported,
     first_broken,
     fitted_attributes,
+    made_from,
+    need_finite,
 )
+from sklebm._shell.surroundings import shelter_methods
 from sklebm._shell.tables import is_dask, map_blocks
 
 #: Root of the published documentation. Unset: the HTML representation carries no links.
@@ -57,12 +62,7 @@ def _keeps_training_state(estimator: Any) -> bool:
 
 
 class EnergyEstimator(
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    VersionedPickle,
-    BaseEstimator,
-    ABC,
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
 ):
     """Base class of all estimators: the contract around an energy.
 
@@ -90,6 +90,17 @@ class EnergyEstimator(
     _own_to_each_rank: tuple[str, ...] = ()  # fitted attributes that follow from a rank's own rows
 
     device: str | torch.device
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # What a program has set around a call, such as a default dtype, must change no answer.
+        shelter_methods(cls)
+        super().__init_subclass__(**kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pickled(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(unpickled(self, state))
 
     # ------------------------------------------------------------------ learning
 
@@ -161,19 +172,25 @@ class EnergyEstimator(
         step: Callable[..., dict[str, Any]],
         *,
         first: bool = True,
+        columns: Mapping[str, Any] | None = None,
         **data: Any,
     ) -> Self:
-        """Run ``step`` on validated rows and commit what it returns, all or nothing."""
+        """Run ``step`` on validated rows and commit what it returns, all or nothing.
+
+        ``step`` is ``self._fit`` or ``self._partial_fit``. ``columns`` are what stands beside the
+        rows ("target", "weight", "groups"); ``data`` are passed on to ``step`` as they are.
+        """
         self._validate_params()  # partial_fit on a fitted estimator would skip this
-        whole = step.__name__ == "_fit"
-        probe = copy.copy(self)
-        if first:
-            probe.__dict__ = self._unfitted_dict()
+        whole = step == self._fit
+        method = "fit" if whole else "partial_fit"
+        probe = self._twin(self._unfitted_dict() if first else vars(self))
         with joined_ranks(self.strategy) as ranks, advice_on_memory(type(self).__name__, X):
             rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
+            if columns:
+                add_columns(rows, type(self).__name__, **columns)
             rows.ranks = ranks
             if ranks.size > 1:
-                ranks.need_same(self._facts(step.__name__, rows, first))
+                ranks.need_same(shared_facts(self, method, rows, first))
             names = {
                 name: value
                 for name, value in vars(probe).items()
@@ -183,7 +200,7 @@ class EnergyEstimator(
             progress = Progress(self, X, n_steps, names, self._step_name, ranks)
             progress.begin_fit()
             state = ranks.agreed(step(rows, progress, **data), self._own_to_each_rank)
-            _check_state(type(self).__name__, state, rows)
+            need_finite(type(self).__name__, state, rows)
             progress.end_fit(state)
         # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
         self.__dict__ = {**self._unfitted_dict(), **names, **state}
@@ -199,23 +216,11 @@ class EnergyEstimator(
             min_rows=min_rows,
         )
 
-    def _facts(self, method: str, rows: Rows, first: bool) -> dict[str, Any]:
-        """What must be the same for all processes that fit together."""
-        plain = (str, Number, tuple, list, type(None))
-        free = ("random_state", "verbose", "device")
-        return {
-            "the model": type(self).__name__,
-            "the method": method.removeprefix("_"),
-            "whether it goes on from a fitted model": not first
-            or bool(getattr(self, "warm_start", False) and self._is_fitted()),
-            "the number of features of X": rows.shape[1],
-            "the type of X": str(rows.dtype),
-            **{
-                name: value
-                for name, value in self.get_params(deep=False).items()
-                if isinstance(value, plain) and name not in free
-            },
-        }
+    def _twin(self, attributes: Mapping[str, Any]) -> Self:
+        """An estimator of this class with these attributes."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__ = dict(attributes)
+        return twin
 
     def _unfitted_dict(self) -> dict[str, Any]:
         """Attributes that are no fitted state: parameters and scikit-learn's private ones."""
@@ -224,14 +229,65 @@ class EnergyEstimator(
     def _is_fitted(self) -> bool:
         return hasattr(self, "n_features_in_")
 
-    # ------------------------------------------------------------------ persistence
+    # ------------------------------------------------------------------ fitted state
 
     def _state_spec(self) -> Spec | None:
-        """Kind and shape of every fitted attribute, given ``n_features_in_`` and the parameters.
+        """Kind and shape of every fitted attribute, and which parameter of the energy it holds.
 
-        ``sklebm.save`` and ``sklebm.load`` refuse state that does not fit. ``None``: not declared.
+        From this one declaration follow ``_export``, ``_energy``, ``from_parameters`` and the
+        checks of ``sklebm.save`` and ``sklebm.load``. ``None``: not declared.
         """
         return None
+
+    def _export(self, energy: Any) -> dict[str, Any]:
+        """Return the energy's parameters as fitted NumPy attributes (copies)."""
+        return exported(energy, self._state_spec() or {})
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> Any:
+        """Return the torch energy around its parameters, by fitted attribute."""
+        raise TypeError(f"{type(self).__name__} defines neither _rebuild nor _energy.")
+
+    def _energy(self, device: torch.device) -> Any:
+        """Return the torch energy with the fitted parameters on ``device``.
+
+        Built anew from the NumPy state at every call, without copying it on the CPU: nothing is
+        cached, so nothing can go stale, be pickled by mistake or tie the estimator to a device.
+        """
+        held = {
+            name: torch.from_numpy(getattr(self, name)).to(device)
+            for name, declared in (self._state_spec() or {}).items()
+            if isinstance(declared, Array) and declared.of and getattr(self, name) is not None
+        }
+        return self._rebuild(held)
+
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> Self:
+        """Make an estimator from given parameters, as if a fit had found them.
+
+        Parameters
+        ----------
+        **parameters : object
+            Fitted attributes without their underscore, such as ``components``, and parameters of
+            the constructor. Sizes such as ``n_components`` are read from the arrays.
+
+        Returns
+        -------
+        estimator : object
+            It transforms and scores, saves, and learns on with ``partial_fit``. What only training
+            knows is empty, and log Z unknown until ``estimate_log_partition`` finds it.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is missing, or there is none of that name.
+        ValueError
+            If the arrays do not fit each other or the parameters.
+        """
+        return made_from(cls, parameters)  # type: ignore[no-any-return]
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Fitted attributes that only training knows, for parameters that were ``given``."""
+        return {}
 
     def _check_state(self) -> None:
         """Raise ValueError if a fitted estimator's attributes do not fit each other."""
@@ -250,14 +306,6 @@ class EnergyEstimator(
         """Number of columns that ``transform`` returns."""
 
     @abstractmethod
-    def _energy(self, device: torch.device) -> Any:
-        """Return the torch energy with the fitted parameters on ``device``.
-
-        Built anew from the NumPy state at every call, without copying it on the CPU: nothing is
-        cached, so nothing can go stale, be pickled by mistake or tie the estimator to a device.
-        """
-
-    @abstractmethod
     def score_samples(self, X: Any) -> Any:
         """Return how typical each row of X is; higher is more typical."""
 
@@ -268,27 +316,36 @@ class EnergyEstimator(
     def _map_rows(
         self,
         X: Any,
-        function: Callable[[Any, torch.Tensor], torch.Tensor],
+        function: Callable[..., torch.Tensor],
         what: str,
         *,
         latents: bool = False,
+        beside: Rows | None = None,
+        may_be_infinite: bool = False,
     ) -> Any:
         """Stream ``function(energy, rows)`` over X; the result follows the kind of X.
 
-        ``latents`` says that X holds what ``transform`` returned instead of observations.
+        ``latents`` says that X holds what ``transform`` returned instead of observations. With
+        ``beside``, what stands there at the same places is passed on as a third argument.
         """
         check_is_fitted(self)
-        if is_dask(X):
+        if not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
             return map_blocks(X, lambda x: self._map_rows(x, function, what, latents=latents))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
-        double = self._computes_in_double
+        dtype = torch.float64 if self._computes_in_double else rows.dtype
+        floats = self._floats_per_row()
+        if beside is not None:
+            _need_pairs(rows, beside)
+            floats += beside.shape[1]
         try:
-            energy = self._energy(rows.device).to(torch.float64 if double else rows.dtype)
+            energy = self._energy(rows.device).to(dtype)
             answer = rows.map(
-                lambda chunk: function(energy, chunk.double() if double else chunk),
-                floats_per_row=self._floats_per_row(),
+                lambda x, *z: function(energy, x.to(dtype), *(part.to(x.device) for part in z)),
+                floats_per_row=floats,
                 what=f"{type(self).__name__}.{what}",
                 as_numpy=what == "transform" and self._wants_frames(),
+                beside=beside,
+                may_be_infinite=may_be_infinite,
             )
         except (ArithmeticError, RuntimeError, ValueError) as error:
             self._refuse_broken_state(what, error)
@@ -300,22 +357,13 @@ class EnergyEstimator(
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
         """Stream E(x, z) over the rows of X with a latent each; the result follows X."""
         check_is_fitted(self)
-        latents, rows = self._open_latents(Z), self._open(X, self, reset=False)
-        if len(rows) != len(latents):
-            raise ValueError(f"X has {len(rows)} rows and Z has {len(latents)}: pass one z per x.")
-        dtype = torch.float64 if self._computes_in_double else rows.dtype
-        try:
-            energy = self._energy(rows.device).to(dtype)
-            return rows.map(
-                lambda x, z: energy.energy(x.to(dtype), z.to(x.device, dtype)),
-                floats_per_row=self._floats_per_row() + latents.shape[1],
-                what=f"{type(self).__name__}.energy",
-                beside=latents,
-                may_be_infinite=may_be_infinite,
-            )
-        except (ArithmeticError, RuntimeError, ValueError) as error:
-            self._refuse_broken_state("energy", error)
-            raise
+        return self._map_rows(
+            X,
+            lambda energy, x, z: energy.energy(x, z.to(x.dtype)),
+            "energy",
+            beside=self._open_latents(Z),
+            may_be_infinite=may_be_infinite,
+        )
 
     def _refuse_broken_state(self, what: str, cause: Exception | None = None) -> None:
         """Raise FloatingPointError if an answer cannot be had because of the fitted attributes."""
@@ -329,8 +377,7 @@ class EnergyEstimator(
     def _open_latents(self, Z: Any) -> Rows:
         """Validate latents with the same door as X."""
         width = self._n_features_out
-        probe = copy.copy(self)
-        probe.__dict__ = self._unfitted_dict()
+        probe = self._twin(self._unfitted_dict())
         # What a model demands of observations (a range, say) does not hold for latents.
         rows = EnergyEstimator._open(self, Z, probe, reset=True)
         if rows.shape[1] != width:
@@ -373,17 +420,6 @@ class EnergyEstimator(
         return tags
 
 
-def _check_state(name: str, state: Mapping[str, Any], rows: Rows) -> None:
-    """Refuse fitted state with NaN or infinity in it: it would poison every later answer."""
-    broken = first_broken(state)
-    if broken is not None:
-        largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
-        # Squares of gradients overflow before the parameters that they belong to.
-        remedy = (
-            "Lower learning_rate, or scale" if broken.startswith("training_state_") else "Scale"
-        )
-        raise FloatingPointError(
-            f"{name}.fit got {broken} with values that are not finite (largest |X|: "
-            f"{largest:.3g}). {remedy} X, for example with StandardScaler, and check for outliers. "
-            "The estimator was left as it was."
-        )
+def _need_pairs(rows: Rows, latents: Rows) -> None:
+    if len(rows) != len(latents):
+        raise ValueError(f"X has {len(rows)} rows and Z has {len(latents)}: pass one z per x.")

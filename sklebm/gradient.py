@@ -7,9 +7,9 @@ state that ``partial_fit`` continues from are dealt with here.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn
 
@@ -23,18 +23,31 @@ from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
-from sklebm.objectives import Objective
-from sklebm.training.course import Course, guard_loss, overflow_is_divergence
-from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_batches
+from sklebm.objectives import Batch, Objective
+from sklebm.training.batches import hold_out, training_rows
+from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
-from sklebm.training.rank_batches import RankBatches
-from sklebm.training.ranks import average_buffers, rank_seed, share_parameters
-from sklebm.training.schedules import SCHEDULES, Schedule
-from sklebm.training.state import export_state, import_objective, import_optimizer
-from sklebm.training.streamed_rows import StreamedRows
+from sklebm.training.ranks import rank_seed, share_parameters
+from sklebm.training.schedules import SCHEDULES, ConstantRate, Schedule
+from sklebm.training.state import import_objective
+from sklebm.training.train import Course, TrainingOptions, Watch, train
+from sklebm.training.transforms import GradientTransform, Projection, TransformState
+
+Monitor = Callable[[Any, torch.Tensor, torch.Tensor], float]
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run of training begins."""
+
+    rows: Rows
+    means: torch.Tensor  # of the rows, in float64 on the host
+    seed: int
+    resume: bool = False  # from the fitted parameters
+    n_calls: int = 0  # of partial_fit, this one included; 0 in fit
 
 
 class GradientEstimator(EnergyEstimator):
@@ -61,7 +74,7 @@ class GradientEstimator(EnergyEstimator):
     _own_to_each_rank = ("training_state_",)  # chains; the optimiser's part is the same on all
     #: What is recorded beside the validation score of every epoch, in attributes that end in
     #: ``s_``: functions of the energy, held-out rows and as many rows to train on.
-    _monitors: ClassVar[dict[str, Callable[[Any, torch.Tensor, torch.Tensor], float]]] = {}
+    _monitors: ClassVar[dict[str, Monitor]] = {}
 
     training_state_: dict[str, Any]
 
@@ -75,22 +88,31 @@ class GradientEstimator(EnergyEstimator):
         """The rows to train on, given what ``fit`` was passed beside X; models extend it."""
         return rows
 
-    @abstractmethod
-    def _export(self, energy: Any) -> dict[str, Any]:
-        """Return the energy's parameters as fitted NumPy attributes (copies)."""
+    def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
+        """What gradient transforms have learnt, as fitted attributes; most models have none."""
+        return {}
 
     @abstractmethod
     def _objective(self, energy: Any) -> Objective:
         """Return the objective, checked against the energy."""
 
+    def _transforms(self, energy: Any, start: Start) -> Sequence[GradientTransform]:
+        """What happens to gradients before a step; nothing in most models."""
+        return ()
+
+    def _projections(self, energy: Any) -> Sequence[Projection]:
+        """What happens to parameters after a step; nothing in most models."""
+        return ()
+
     @abstractmethod
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Return a score of held-out rows that can be compared between epochs; higher is better."""
 
     def _monitor_score(self, X: Any) -> float:
         rows = self._open(X, self, reset=False)
         with torch.no_grad():
-            return self._validation_score(self._energy(rows.device), rows.all().float(), seed=0)
+            batch = Batch(rows.all().float())
+            return self._validation_score(self._energy(rows.device), batch, seed=0)
 
     def _check_epoch(self, energy: Any) -> None:
         """Raise FloatingPointError if the energy has gone astray; called after every epoch."""
@@ -113,24 +135,11 @@ class GradientEstimator(EnergyEstimator):
         resume = self._resumes()
         rows = self._prepare(rows, seed, resume=resume, **data)
         means = _feature_means(rows)
-        training = self._start(rows, means, seed, resume=resume)
-        if rows.is_lazy and self._optimizer_choice().full_batch:
-            raise ValueError(
-                f"optimizer={self.optimizer!r} needs all rows at every step, and X of shape "
-                f"{rows.shape} is larger than scikit-learn's working_memory: use another "
-                'optimizer such as "sgd", or raise working_memory if X fits.'
-            )
-        x, held_out = self._split(self._training_rows(rows), seed, rows.device)
-        if self._optimizer_choice().uses_closure:
-            values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
-            if training.objective.varies_on(values):
-                name = type(training.objective).__name__
-                self._refuse_line_search(f"{name} draws bits for values between 0 and 1")
+        start = Start(rows, means, seed, resume=resume)
+        energy = self._starting_energy(start)
         seen = {"feature_means_": means.numpy(), "n_samples_seen_": rows.total()}
-        course = Course(self, training, held_out, seed, progress, seen)
-        with overflow_is_divergence(self):
-            course.run(x, rows.device)
-        return self._complete(training.energy, course.snapshot(), seed)
+        course = self._train(energy, start, self._options(seed), progress, seen)
+        return self._complete(energy, self._trained(course, seed, seen), seed)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         fitted = self._is_fitted()
@@ -138,91 +147,203 @@ class GradientEstimator(EnergyEstimator):
         seed = int(previous["seed"]) if previous else draw_seed(self.random_state)
         seed = rows.ranks.first(seed)
         n_calls = int(previous.get("n_calls", 0)) + 1
-        rows = self._prepare(rows, seed, resume=fitted, **data)
-        means = _feature_means(rows)
-        training = self._start(rows, means, seed, resume=fitted, n_calls=n_calls)
-        choice = self._optimizer_choice()
-        if choice.uses_closure:
+        if self._optimizer_choice().uses_closure:
             raise ValueError(
                 f"optimizer={self.optimizer!r} needs all rows at every step and cannot learn from "
                 'chunks: use fit, or another optimizer such as "sgd".'
             )
-        settings = {"lr": self.learning_rate, **choice.settings, **self._net_options("optimizer__")}
-        optimizer = choice.factory(training.parameters(), **settings)
-        import_optimizer(optimizer, previous)
-        dataset = RowDataset(self._training_rows(rows))
-        batches = TensorBatches(dataset, self.batch_size, device=rows.device)
-        if rows.ranks.size > 1:
-            batches = RankBatches(dataset, self.batch_size, rows.ranks, device=rows.device)
-        training.train()
-        with overflow_is_divergence(self):
-            total, n_rows = run_batches(training, optimizer, batches, self.batch_size)
-        average_buffers(rows.ranks, training.energy)
-        loss = float(total) / n_rows
-        curve = getattr(self, "loss_curve_", np.empty(0))
-        guard_loss(self, training.objective, len(curve) + 1, loss, curve)
-        self._check_epoch(training.energy)
-        seen = int(getattr(self, "n_samples_seen_", 0))
+        rows = self._prepare(rows, seed, resume=fitted, **data)
+        means = _feature_means(rows)
+        start = Start(rows, means, seed, resume=fitted, n_calls=n_calls)
+        energy = self._starting_energy(start)
+        course = self._train(energy, start, self._options_of_a_chunk(seed))
+        n_rows, earlier = rows.total(), int(getattr(self, "n_samples_seen_", 0))
         mean = means.numpy()
-        if seen:
-            mean = self.feature_means_ + (mean - self.feature_means_) * (n_rows / (seen + n_rows))
+        if earlier:
+            share = n_rows / (earlier + n_rows)
+            mean = self.feature_means_ + (mean - self.feature_means_) * share
+        seen = {"feature_means_": mean, "n_samples_seen_": earlier + n_rows}
+        curve = getattr(self, "loss_curve_", np.empty(0))
         return {
-            **self._export(training.energy),
-            "loss_curve_": np.append(curve, loss),
-            "validation_scores_": np.empty(0),
-            **{f"{name}s_": np.empty(0) for name in self._monitors},
+            **self._trained(course, seed, seen, n_calls),
+            "loss_curve_": np.append(curve, course.losses),
             "n_iter_": int(getattr(self, "n_iter_", 0)) + 1,
-            "training_state_": export_state(
-                optimizer,
-                training.objective,
-                training.objective_state,
-                seed=seed,
-                n_calls=n_calls,
-            ),
-            "feature_means_": mean,
-            "n_samples_seen_": seen + n_rows,
+        }
+
+    def _train(
+        self,
+        energy: Any,
+        start: Start,
+        options: TrainingOptions,
+        progress: Progress | None = None,
+        seen: dict[str, Any] | None = None,
+    ) -> Course:
+        """Train an energy in place; with ``progress`` by whole epochs, of which callbacks hear.
+
+        ``seen`` are fitted attributes that do not change while training goes on.
+        """
+        rows, device = start.rows, start.rows.device
+        players = self._players(energy, start)
+        whole = progress is not None
+        choice = options.choice()
+        if rows.is_lazy and choice.full_batch:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} needs all rows at every step, and X of shape "
+                f"{rows.shape} is larger than scikit-learn's working_memory: use another "
+                'optimizer such as "sgd", or raise working_memory if X fits.'
+            )
+        kept, held_out = training_rows(rows), None
+        if whole and self.validation_fraction is not None:
+            kept, held_out = hold_out(kept, self.validation_fraction, start.seed, device)
+        if choice.uses_closure:
+            for player in players:
+                self._check_line_search(player.objective, kept.X)
+
+        def snapshot(course: Course) -> dict[str, Any]:
+            return self._trained(course, start.seed, seen or {})
+
+        def monitored(function: Monitor) -> Callable[[Batch, Batch], float]:
+            return lambda held_out, sample: function(energy, held_out.x, sample.x)
+
+        watch = Watch(
+            held_out,
+            lambda batch: self._validation_score(energy, batch, start.seed),
+            {name: monitored(f) for name, f in self._monitors.items()} if whole else {},
+            lambda: self._check_epoch(energy),
+            progress,
+            snapshot,
+        )
+        previous = self.training_state_ if start.resume else {}
+        return train(players, kept, options, watch, device=device, previous=previous)
+
+    def _trained(
+        self, course: Course, seed: int, seen: dict[str, Any], n_calls: int = 0
+    ) -> dict[str, Any]:
+        """Fitted attributes as training has left, or is leaving, them."""
+        return {
+            **self._export(course.training.energy),
+            **self._export_transforms(course.training.transform_states),
+            **seen,
+            "training_state_": course.state(seed=seed, n_calls=n_calls),
+            **{f"{name}s_": np.empty(0) for name in self._monitors},
+            **course.curves(),
         }
 
     def _state_spec(self) -> Spec:
         """What every trained model has; models add their own."""
         return {
-            "feature_means_": Array("f", (self.n_features_in_,)),
+            "feature_means_": Array("f", ("n_features_in_",)),
             "loss_curve_": Array("f", (None,)),
             "validation_scores_": Array("f", (None,)),
             **{f"{name}s_": Array("f", (None,)) for name in self._monitors},
-            "n_iter_": Scalar(int, 1),
-            "n_samples_seen_": Scalar(int, 1),
+            "n_iter_": Scalar(int, 0),
+            "n_samples_seen_": Scalar(int, 0),
             "training_state_": Record(),
+        }
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "feature_means_": np.zeros(given["n_features_in_"]),
+            "loss_curve_": np.empty(0),
+            "validation_scores_": np.empty(0),
+            **{f"{name}s_": np.empty(0) for name in self._monitors},
+            "n_iter_": 0,
+            "n_samples_seen_": 0,
+            "training_state_": {},
         }
 
     # ------------------------------------------------------------------ pieces
 
-    def _start(
-        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
-    ) -> EnergyTraining:
-        """The energy (fresh, or a copy of the fitted one) with its objective, on the device."""
-        device = rows.device
-        if resume:
-            self._check_resumable(rows)
+    def _options(self, seed: int) -> TrainingOptions:
+        """The parameters that say how to train."""
+        return TrainingOptions(
+            owner=type(self).__name__,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            max_epochs=self.max_epochs,
+            optimizer=self.optimizer,
+            schedule=self._schedule(),
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            net_params=self.net_params,
+            verbose=int(self.verbose),
+            seed=seed,
+        )
+
+    def _options_of_a_chunk(self, seed: int) -> TrainingOptions:
+        """One pass in the order of the rows, at the learning rate itself."""
+        return replace(
+            self._options(seed),
+            max_epochs=1,
+            schedule=ConstantRate(),
+            n_iter_no_change=None,
+            verbose=0,
+            shuffle=False,
+            earlier=tuple(getattr(self, "loss_curve_", ())),
+        )
+
+    def _starting_energy(self, start: Start) -> Any:
+        """The energy that training begins with: fresh, or a copy of the fitted one."""
+        device = start.rows.device
+        if start.resume:
+            self._check_resumable(start.rows)
             # A copy: the optimiser writes in place, and the fitted arrays must stay as they are.
             energy = self._energy(device).float()
             for tensor in (*energy.parameters(), *energy.buffers()):
                 tensor.data = tensor.data.clone()
         else:
-            generator = make_generator(seed, "parameters")
-            energy = self._initial_energy(rows, means, generator).to(device)
-        ranks = rows.ranks
-        share_parameters(ranks, energy)
-        objective = self._objective(energy)
+            generator = make_generator(start.seed, "parameters")
+            energy = self._initial_energy(start.rows, start.means, generator).to(device)
+        share_parameters(start.rows.ranks, energy)
+        return energy
+
+    def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
+        """Who is trained: the whole energy by one objective; adversarial models have several."""
+        return [self._player(energy, self._objective(energy), start)]
+
+    def _player(
+        self,
+        energy: Any,
+        objective: Objective,
+        start: Start,
+        *,
+        moved: torch.nn.Module | None = None,
+        name: str = "train",
+        n_steps: int = 1,
+    ) -> EnergyTraining:
+        """An energy, or the part of it that is ``moved``, with an objective of its own."""
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             self._refuse_line_search(f"{type(objective).__name__} samples")
-        own = rank_seed(seed, ranks)
-        negatives = make_generator(own, "negatives", index=n_calls, device=device)
-        state = import_objective(objective, self.training_state_, device) if resume else {}
+        ranks, device = start.rows.ranks, start.rows.device
+        prefix = "" if name == "train" else f"{name}/"
+        negatives = make_generator(
+            rank_seed(start.seed, ranks), prefix + "negatives", index=start.n_calls, device=device
+        )
+        previous = self.training_state_ if start.resume else {}
+        state = import_objective(objective, previous, device, prefix)
         if not state:
             n_own = -(-self.batch_size // ranks.size)
             state = objective.init_state(energy, n_own, negatives)
-        return EnergyTraining(energy, objective, state, negatives, ranks)
+        alone = moved is None
+        return EnergyTraining(
+            energy,
+            objective,
+            state,
+            negatives,
+            ranks,
+            transforms=self._transforms(energy, start) if alone else (),
+            projections=self._projections(energy if moved is None else moved),
+            moved=moved,
+            name=name,
+            n_steps=n_steps,
+        )
+
+    def _check_line_search(self, objective: Objective, x: Any) -> None:
+        """Refuse to search along a line where repeated evaluation changes the loss."""
+        values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
+        if objective.varies_on(values):
+            name = type(objective).__name__
+            self._refuse_line_search(f"{name} draws bits for values between 0 and 1")
 
     def _refuse_line_search(self, reason: str) -> NoReturn:
         raise ValueError(
@@ -238,38 +359,6 @@ class GradientEstimator(EnergyEstimator):
                 f"warm_start continues from has {self.n_features_in_}: set warm_start=False."
             )
 
-    def _training_rows(self, rows: Rows) -> Any:
-        """All rows as float32 on the device; a csr matrix stays one, and large files on disk."""
-        if rows.is_lazy:
-            return StreamedRows(rows)
-        if scipy.sparse.issparse(rows.source):
-            if rows.limits is None:
-                return rows.source
-            clipped = rows.source.copy()
-            clipped.data = clipped.data.clip(*rows.limits)
-            return clipped
-        return rows.all().float()
-
-    def _split(self, x: Any, seed: int, device: torch.device) -> tuple[Any, torch.Tensor | None]:
-        """Hold ``validation_fraction`` of the rows out, drawn at random."""
-        if self.validation_fraction is None:
-            return x, None
-        n_rows = x.shape[0]
-        n_held_out = math.ceil(self.validation_fraction * n_rows)
-        if n_held_out >= n_rows:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} leaves no training row of "
-                f"n_samples={n_rows}: lower it or pass more rows."
-            )
-        order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
-        held, kept = order[:n_held_out], order[n_held_out:]
-        if isinstance(x, StreamedRows):
-            return x.hold_out(held.numpy())
-        if scipy.sparse.issparse(x):
-            dense = torch.from_numpy(x[held.numpy()].toarray())
-            return x[kept.numpy()], dense.to(device, torch.float32)
-        return x[kept.to(x.device)], x[held.to(x.device)]
-
     def _optimizer_choice(self) -> OptimizerChoice:
         return OPTIMIZERS[self.optimizer]
 
@@ -283,11 +372,6 @@ class GradientEstimator(EnergyEstimator):
                 "loss: set validation_fraction, for example to 0.1."
             )
         return schedule  # type: ignore[no-any-return]
-
-    def _net_options(self, prefix: str) -> dict[str, Any]:
-        """Entries of ``net_params`` that start with ``prefix``, without it."""
-        options = self.net_params or {}
-        return {k.removeprefix(prefix): v for k, v in options.items() if k.startswith(prefix)}
 
 
 def _feature_means(rows: Rows) -> torch.Tensor:

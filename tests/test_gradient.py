@@ -67,7 +67,7 @@ def stopped_at(monkeypatch, scores, **settings):
     course = iter(scores)
     seen = []
 
-    def score(self, energy, x, seed):
+    def score(self, energy, batch, seed):
         seen.append(energy.weights.detach().numpy().copy())
         return next(course)
 

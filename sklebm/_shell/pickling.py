@@ -1,4 +1,7 @@
-"""The version of sklebm travels in every pickle, and a difference is said aloud on opening."""
+"""The version of sklebm travels in every pickle, and a difference is said aloud on opening.
+
+scikit-learn's ``BaseEstimator`` records its own version, and for its own classes only.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,35 @@ from typing import Any
 _KEY = "_sklebm_version"
 
 
+def pickled(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with the version that writes it."""
+    from sklebm import __version__
+
+    return {**state, _KEY: __version__}
+
+
+def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """The state without the version; warns if another one wrote it."""
+    from sklebm import __version__
+
+    state = dict(state)
+    written_by = state.pop(_KEY, "an unknown version")
+    if written_by != __version__:
+        warnings.warn(
+            f"This {type(estimator).__name__} was pickled by sklebm {written_by} and is opened by "
+            f"{__version__}: pickles hold internals that change between versions, so results "
+            "may be invalid. Keep models with sklebm.save.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return state
+
+
 class VersionedPickle:
-    """Mixin in front of scikit-learn's ``BaseEstimator``, which records its own classes only."""
+    """The same for classes that do not descend from ``EnergyEstimator``."""
 
     def __getstate__(self) -> dict[str, Any]:
-        from sklebm import __version__
-
-        return {**super().__getstate__(), _KEY: __version__}  # type: ignore[dict-item]
+        return pickled(super().__getstate__())  # type: ignore[arg-type]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from sklebm import __version__
-
-        state = dict(state)
-        written_by = state.pop(_KEY, "an unknown version")
-        if written_by != __version__:
-            warnings.warn(
-                f"This {type(self).__name__} was pickled by sklebm {written_by} and is opened by "
-                f"{__version__}: pickles hold internals that change between versions, so results "
-                "may be invalid. Keep models with sklebm.save.",
-                UserWarning,
-                stacklevel=2,
-            )
-        super().__setstate__(state)  # type: ignore[misc]
+        super().__setstate__(unpickled(self, state))  # type: ignore[misc]

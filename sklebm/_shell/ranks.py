@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Number
 from typing import Any, NoReturn
 
 import torch
@@ -240,3 +241,24 @@ def joined_ranks(strategy: str | None) -> Iterator[Ranks]:
         ranks.leave(error)
         raise
     ranks.leave(None)
+
+
+def shared_facts(estimator: Any, method: str, rows: Any, first: bool) -> dict[str, Any]:
+    """What must be the same for all processes that fit together."""
+    plain = (str, Number, tuple, list, type(None))
+    free = ("random_state", "verbose", "device")
+    goes_on = not first or bool(
+        getattr(estimator, "warm_start", False) and hasattr(estimator, "n_features_in_")
+    )
+    return {
+        "the model": type(estimator).__name__,
+        "the method": method,
+        "whether it goes on from a fitted model": goes_on,
+        "the number of features of X": rows.shape[1],
+        "the type of X": str(rows.dtype),
+        **{
+            name: value
+            for name, value in estimator.get_params(deep=False).items()
+            if isinstance(value, plain) and name not in free
+        },
+    }

@@ -8,7 +8,6 @@ streams a row-wise function over them in chunks bounded by scikit-learn's ``work
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
@@ -22,6 +21,7 @@ from sklearn.utils.validation import validate_data
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
 from sklebm._shell.tables import LazyTable, read_table
+from sklebm._shell.warning import warn
 
 # Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
 # busy. Other devices have no such caches, and small chunks leave them waiting for the next launch.
@@ -76,11 +76,15 @@ def open_rows(
         return Rows(X, device)
     name = type(estimator).__name__
     _check_table(X, name)
-    X = read_table(X, name)
+    if type(X) is not np.ndarray or X.base is not None:  # it may be a view of a file
+        X = read_table(X, name)
     if isinstance(X, LazyTable):  # it checks the rows as it reads them
         _check_size(X.shape, name, min_rows)
         validate_data(estimator, X.array, reset=reset, skip_check_array=True)
         return Rows(X, device)
+    if scipy.sparse.issparse(X) and X.format in ("csr", "csc") and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()  # clipping, say, must see the values and not their parts
     if getattr(X, "dtype", None) == np.float16:
         X = X.astype(np.float32)  # half precision overflows in squares; double would be a waste
     checked = validate_data(
@@ -100,10 +104,16 @@ def _check_table(X: object, name: str) -> None:
     """Refuse what NumPy would turn into a puzzling array."""
     if scipy.sparse.issparse(X):  # one of them is a dictionary
         return
-    if X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
+    advice = _advice(X)
+    if advice or X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
         raise TypeError(
             f"X is of type {type(X).__name__}, but {name} needs a table of numbers: an array, a "
-            "data frame, a tensor or a list of rows."
+            f"data frame, a tensor or a list of rows.{advice}"
+        )
+    if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
+        raise ValueError(
+            f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values, which "
+            f"{name} would read as numbers: impute them first, X.filled(...), or drop such rows."
         )
     shape = getattr(X, "shape", ())
     if len(shape) > 2:
@@ -111,6 +121,19 @@ def _check_table(X: object, name: str) -> None:
             f"Found array with dim {len(shape)} (shape={tuple(shape)}), while dim <= 2 is required "
             f"by {name}: flatten images to rows, X.reshape(len(X), -1)."
         )
+
+
+def _advice(X: object) -> str:
+    """How to make a table of what looks like one and is none; empty for all else."""
+    if isinstance(X, torch.utils.data.DataLoader):
+        return " Pass the tensor that the loader reads: batches are made here."
+    if isinstance(X, torch.utils.data.Dataset):
+        return " Pass its rows as one tensor, such as dataset.tensors[0]."
+    if type(X).__name__ == "LazyFrame":
+        return " Call X.collect() first."
+    if getattr(getattr(X, "dtype", None), "names", None):
+        return " Turn its fields into columns: numpy.lib.recfunctions.structured_to_unstructured."
+    return ""
 
 
 def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
@@ -136,6 +159,8 @@ def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
         raise ValueError(f"X is on the meta device and holds no values: {name} needs numbers.")
     _check_size(tuple(X.shape), name, min_rows)
     X = X.detach()
+    if X.is_inference():
+        X = X.clone()  # such a tensor cannot take part in anything that is derived
     if X.dtype in (torch.float16, torch.bfloat16):
         X = X.float()
     elif X.dtype not in (torch.float32, torch.float64):
@@ -181,6 +206,8 @@ class Rows:
         self.limits: tuple[float, float] | None = None
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
+        #: What stands beside the rows, one entry a row: "target", "weight", "groups".
+        self.columns: dict[str, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -270,14 +297,15 @@ class Rows:
                 except (RuntimeError, MemoryError) as error:
                     step = _smaller_chunk(error, rows.stop - start, what)
                     if not warned:
-                        warnings.warn(
+                        warn(
                             f"{what} ran out of memory; continuing with {step} row(s) at a time. "
                             "Lower scikit-learn's working_memory to avoid the retry.",
                             ResourceWarning,
-                            stacklevel=4,
                         )
                         warned = True
                     continue
+                # In the dtype of the answer: what is finite in double precision may not be there.
+                part = part.to(out.dtype)
                 if not (may_be_infinite and not bool(part.isnan().any())):
                     self._check_finite(part, rows.start, what)
                 out[rows] = part

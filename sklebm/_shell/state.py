@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,18 @@ _INPUT_NAMES = ("n_features_in_", "feature_names_in_")
 
 
 class Array(NamedTuple):
-    """An array of dtype kind "f", "i" or "b"; ``None`` in ``shape`` is any length."""
+    """An array of dtype kind "f", "i" or "b".
+
+    A length in ``shape`` may be a number, the name of a parameter or attribute that holds it, or
+    ``None`` for any. ``of`` names the parameter of the energy that the array is a copy of, such as
+    "hidden.bias": the estimator is then exported to, and rebuilt from, its fitted attributes by
+    this declaration alone.
+    """
 
     kind: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str | None, ...]
     optional: bool = False
+    of: str = ""
 
 
 class Scalar(NamedTuple):
@@ -104,9 +112,110 @@ def check_attributes(estimator: Any, spec: Spec) -> None:
         if expected.optional and found.get(key) is None:
             continue
         if key in found:
-            _check_value(f"{name}.{key}", found[key], expected)
+            _check_value(f"{name}.{key}", found[key], resolved(estimator, expected))
         else:
             raise ValueError(f"{name} lacks its fitted attribute {key}.")
+
+
+def resolved(estimator: Any, expected: Any) -> Any:
+    """A declaration whose lengths are numbers; a parameter left at None is any length."""
+    if not isinstance(expected, Array):
+        return expected
+    shape = tuple(
+        getattr(estimator, size, None) if isinstance(size, str) else size for size in expected.shape
+    )
+    return expected._replace(shape=shape)
+
+
+def exported(energy: Any, spec: Spec) -> dict[str, Any]:
+    """Copies of the parameters that the declarations name, as NumPy arrays by attribute."""
+    found = {}
+    for name, expected in spec.items():
+        if not isinstance(expected, Array) or not expected.of:
+            continue
+        value = attrgetter(expected.of)(energy)
+        if callable(value):  # a parameter behind a constraint
+            value = value()
+        found[name] = value.detach().cpu().numpy().copy()
+    return found
+
+
+def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
+    """An estimator of a class from given parameters; see ``EnergyEstimator.from_parameters``."""
+    names, owner = set(cls._get_param_names()), f"{cls.__name__}.from_parameters"
+    model = cls(**{name: value for name, value in parameters.items() if name in names})
+    model._validate_params()
+    spec = model._state_spec()
+    if spec is None:
+        raise TypeError(f"{cls.__name__} cannot be made from parameters: it has to be fitted.")
+    given = {f"{name}_": value for name, value in parameters.items() if f"{name}_" in spec}
+    unknown = [name for name in parameters if name not in names and f"{name}_" not in spec]
+    if unknown:
+        known = ", ".join(name.removesuffix("_") for name in spec)
+        raise TypeError(
+            f"{owner}: {cls.__name__} has no fitted attribute called {', '.join(unknown)}. Pass "
+            f"parameters of the constructor and: {known}."
+        )
+    state = _given_state(model, given, spec, set(parameters))
+    if "n_features_in_" in state:
+        state = {**model._untrained_state(state), **state}
+    missing = [name for name in spec if name not in state]
+    needed = [name.removesuffix("_") for name in missing if not spec[name].optional]
+    if needed or "n_features_in_" not in state:
+        raise TypeError(f"{owner} needs {', '.join(needed) or 'its arrays'}.")
+    broken = first_broken(state)
+    if broken is not None:
+        raise ValueError(f"{owner}: {broken} holds NaN or infinity.")
+    model.__dict__.update({**dict.fromkeys(missing), **state})
+    model._check_state()
+    return model
+
+
+def _given_state(
+    model: Any, given: Mapping[str, Any], spec: Spec, named: Set[str]
+) -> dict[str, Any]:
+    """The attributes that were handed over, and the lengths that can be read from them.
+
+    Lengths that the declarations name become ``n_features_in_`` and other attributes, or parameters
+    of the model unless those are among the ``named``.
+    """
+    state: dict[str, Any] = {}
+    lengths: dict[str, int] = {}
+    for name, value in given.items():
+        declared = spec[name]
+        state[name] = value
+        if not isinstance(declared, Array):
+            continue
+        array = np.array(value)
+        if declared.kind == "f" and array.dtype.kind in "iub":
+            array = array.astype(np.float64)
+        state[name] = array
+        if array.ndim != len(declared.shape):
+            continue  # the check of the whole state says what is wrong
+        for size, length in zip(declared.shape, array.shape, strict=True):
+            if isinstance(size, str):
+                lengths.setdefault(size, length)
+    for name, length in lengths.items():
+        if name.endswith("_"):
+            state[name] = length
+        elif name not in named:
+            model.set_params(**{name: length})
+    return state
+
+
+def need_finite(owner: str, state: Mapping[str, Any], rows: Any) -> None:
+    """Refuse fitted state with NaN or infinity in it: it would poison every later answer."""
+    broken = first_broken(state)
+    if broken is None:
+        return
+    largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
+    # Squares of gradients overflow before the parameters that they belong to.
+    remedy = "Lower learning_rate, or scale" if broken.startswith("training_state_") else "Scale"
+    raise FloatingPointError(
+        f"{owner}.fit got {broken} with values that are not finite (largest |X|: "
+        f"{largest:.3g}). {remedy} X, for example with StandardScaler, and check for outliers. "
+        "The estimator was left as it was."
+    )
 
 
 def _check_value(where: str, value: Any, expected: _Expected) -> None:

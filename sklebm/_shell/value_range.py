@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+import torch
 
 from sklebm._shell.rows import Rows
+from sklebm._shell.warning import warn
+
+_ULPS = 8
 
 
-def apply_value_range(
-    rows: Rows, value_range: str, *, owner: str, learning: bool, stacklevel: int
-) -> None:
+def apply_value_range(rows: Rows, value_range: str, *, owner: str, learning: bool) -> None:
     """Clip, refuse, or when learning warn of values outside [0, 1].
 
     Raises
@@ -25,7 +26,9 @@ def apply_value_range(
     parts = rows.chunks(rows.shape[1])
     low = min(float(rows[part].min()) for part in parts)
     high = max(float(rows[part].max()) for part in parts)
-    if low >= 0.0 and high <= 1.0:
+    # Scaling to [0, 1] leaves values beyond it by a few units of rounding.
+    slack = _ULPS * torch.finfo(rows.dtype).eps
+    if low >= -slack and high <= 1.0 + slack:
         return
     message = (
         f"X contains values outside [0, 1] (min={low:.4g}, max={high:.4g}): {owner} takes them for "
@@ -33,4 +36,4 @@ def apply_value_range(
     )
     if value_range == "raise":
         raise ValueError(message)
-    warnings.warn(message + " They are used as they are.", UserWarning, stacklevel=stacklevel)
+    warn(message + " They are used as they are.")

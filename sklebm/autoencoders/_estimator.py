@@ -27,6 +27,7 @@ from sklebm.energies.networks import (
     set_output_bias,
 )
 from sklebm.gradient import GradientEstimator
+from sklebm.objectives import Batch
 from sklebm.training.architecture import (
     build_user_module,
     check_arrays,
@@ -194,7 +195,8 @@ class AutoencoderEstimator(GradientEstimator):
         energy = self._build(self.architecture_, None)
         check_arrays(energy, self.weights_, name)
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        x = batch.x
         energy.eval()
         parts = row_slices(len(x), self._floats_of(energy.architecture))
         total = sum(float(energy.free_energy(x[part]).double().sum()) for part in parts)

@@ -28,8 +28,9 @@ from sklebm.energies.variational import (
     GaussianLatentEnergy,
     LatentVariableEnergy,
 )
+from sklebm.gradient import Start
 from sklebm.inference.quasi_monte_carlo import uniform_points
-from sklebm.objectives import Objective, check_needs, resolve_objective
+from sklebm.objectives import Batch, Objective, check_needs, resolve_objective
 from sklebm.objectives.discrete_evidence import (
     MAX_LATENTS,
     DiscreteEvidenceLowerBound,
@@ -97,7 +98,7 @@ class VariationalAutoencoder(AutoencoderEstimator):
         owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
         if self.likelihood == "bernoulli":
             learning = reset or probe is not self
-            apply_value_range(rows, self.value_range, owner=owner, learning=learning, stacklevel=6)
+            apply_value_range(rows, self.value_range, owner=owner, learning=learning)
         elif self.likelihood == "categorical":
             check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
         return rows
@@ -163,13 +164,13 @@ class VariationalAutoencoder(AutoencoderEstimator):
             return mean.double().clamp(min=1e-3).log().float()
         return sigmoid_bias(mean) if self.likelihood == "bernoulli" else mean
 
-    def _start(self, rows: Rows, means: torch.Tensor, seed: int, **how: Any) -> Any:
-        training = super()._start(rows, means, seed, **how)
-        if self.likelihood == "gaussian" and not how["resume"]:
-            likelihood: Any = training.energy.likelihood
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
+        if self.likelihood == "gaussian" and not start.resume:
+            likelihood: Any = energy.likelihood
             fixed = self._noise() == "fixed"
-            likelihood.start_at(self.noise_scale if fixed else _deviation(rows, means))
-        return training
+            likelihood.start_at(self.noise_scale if fixed else _deviation(start.rows, start.means))
+        return energy
 
     def _objective(self, energy: Any) -> Objective:
         options = {
@@ -185,7 +186,8 @@ class VariationalAutoencoder(AutoencoderEstimator):
         check_needs(objective, energy, [choice() for choice in _ALL])
         return objective
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        x = batch.x
         energy.eval()
         noise = common_noise(energy, 8, x)
         parts = row_slices(len(x), 8 * self._floats_of(energy.architecture))

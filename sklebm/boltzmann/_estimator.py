@@ -15,6 +15,7 @@ from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.boltzmann._partition import METHODS, no_partition
 from sklebm.boltzmann._sampling import SamplingEstimator
 from sklebm.energies import BilinearEnergy
+from sklebm.gradient import Start
 from sklebm.objectives import (
     ContrastiveDivergence,
     DenoisingScoreMatching,
@@ -33,7 +34,7 @@ from sklebm.objectives import (
     resolve_objective,
 )
 from sklebm.training.centring import Centring
-from sklebm.training.loop import EnergyTraining
+from sklebm.training.transforms import TransformState
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "cd": ContrastiveDivergence,
@@ -80,25 +81,24 @@ class BoltzmannEstimator(SamplingEstimator):
         check_needs(objective, energy, [choice() for choice in OBJECTIVES.values()])
         return objective
 
-    def _start(
-        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
-    ) -> EnergyTraining:
-        training = super()._start(rows, means, seed, resume=resume, n_calls=n_calls)
-        energy: Any = training.energy
-        energy.centring = self._centring(energy, means, resume)
-        return training
-
-    def _centring(self, energy: Any, means: torch.Tensor, resume: bool) -> Centring | None:
-        """The offsets of both layers that gradients are centred at; those of an earlier fit."""
+    def _transforms(self, energy: Any, start: Start) -> tuple[Centring, ...]:
+        """Gradients are centred at the means of both layers; those of an earlier fit go on."""
         if not self.centering:
-            return None
+            return ()
+        return (Centring(energy, *self._offsets(energy, start)),)
+
+    def _offsets(self, energy: Any, start: Start) -> tuple[torch.Tensor, torch.Tensor]:
+        """The means of visible and hidden units that centring begins with."""
         # Without input, the hidden units are on half of the time.
-        hidden = torch.full_like(energy.hidden.bias.data, 0.5)
-        if resume:
+        hidden, means = torch.full_like(energy.hidden.bias.data, 0.5), start.means
+        if start.resume:
             means = torch.from_numpy(self.feature_means_)
             if self.hidden_means_ is not None:
                 hidden = torch.from_numpy(self.hidden_means_).to(hidden)
-        return Centring(means.to(hidden), hidden)
+        return means.to(hidden), hidden
+
+    def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
+        return {"hidden_means_": copied(states[0]["hidden_mean"]) if self.centering else None}
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
@@ -110,26 +110,25 @@ class BoltzmannEstimator(SamplingEstimator):
             )
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        return {
-            "components_": copied(energy.weights),
-            "intercept_hidden_": copied(energy.hidden.bias),
-            "intercept_visible_": copied(energy.visible.bias),
-            "hidden_means_": copied(energy.centring.hidden_mean) if self.centering else None,
-            # Any change of the parameters makes an earlier normaliser wrong.
-            **no_partition(),
-        }
+        # Any change of the parameters makes an earlier normaliser wrong.
+        return {**super()._export(energy), **no_partition()}
 
     def _state_spec(self) -> Spec:
-        n_hidden, n_visible = self.n_components, self.n_features_in_
         return {
             **super()._state_spec(),
-            "components_": Array("f", (n_hidden, n_visible)),
-            "intercept_hidden_": Array("f", (n_hidden,)),
-            "intercept_visible_": Array("f", (n_visible,)),
-            "hidden_means_": Array("f", (n_hidden,), optional=True),
+            "components_": Array("f", ("n_components", "n_features_in_"), of="weights"),
+            "intercept_hidden_": Array("f", ("n_components",), of="hidden.bias"),
+            "intercept_visible_": Array("f", ("n_features_in_",), of="visible.bias"),
+            "hidden_means_": Array("f", ("n_components",), optional=True),
             "log_partition_": Scalar(float, optional=True),
             "log_partition_interval_": Array("f", (2,), optional=True),
         }
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        # Annealing and chains start from the means that the visible biases stand for.
+        visible = self._rebuild({k: torch.as_tensor(v) for k, v in given.items()}).visible
+        means = visible.mean(visible.bias.detach()).double().numpy()
+        return {**super()._untrained_state(given), "feature_means_": means}
 
     # ------------------------------------------------------------------ row-wise methods
 

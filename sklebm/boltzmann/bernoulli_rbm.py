@@ -213,9 +213,6 @@ class BernoulliRBM(BinaryVisible):
         visible = Bernoulli(base_rate_bias(means.float(), rows.total()) - 0.5 * weights.sum(dim=0))
         return BilinearEnergy(visible, hidden, weights)
 
-    def _energy(self, device: torch.device) -> BilinearEnergy:
-        visible, hidden, weights = (
-            torch.from_numpy(array).to(device)
-            for array in (self.intercept_visible_, self.intercept_hidden_, self.components_)
-        )
-        return BilinearEnergy(Bernoulli(visible), Bernoulli(hidden), weights)
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> BilinearEnergy:
+        visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
+        return BilinearEnergy(Bernoulli(visible), Bernoulli(hidden), parameters["components_"])

@@ -13,12 +13,13 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
-from sklebm.boltzmann._estimator import BoltzmannEstimator, copied
+from sklebm.boltzmann._estimator import BoltzmannEstimator
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
+from sklebm.gradient import Start
 from sklebm.objectives import Batch, Objective, ScoreMatching
-from sklebm.training.centring import Centring
 from sklebm.training.gaussian_centring import GaussianCentring
 from sklebm.training.schedules import Schedule
+from sklebm.training.transforms import Projection
 
 # A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
 # Small weights on units that are on half of the time would be a saddle where rows are white.
@@ -242,42 +243,34 @@ class GaussianRBM(BoltzmannEstimator):
         units = Gaussian(means.float(), variance.log(), isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
 
-    def _centring(self, energy: Any, means: torch.Tensor, resume: bool) -> Centring:
-        offsets = super()._centring(energy, means, resume)
-        if offsets is None:
-            visible, hidden = energy.visible.bias.data, energy.hidden.bias.data
-            return GaussianCentring(
-                torch.zeros_like(visible), torch.zeros_like(hidden), follows=False
-            )
-        return GaussianCentring(offsets.visible_mean, offsets.hidden_mean)
+    def _transforms(self, energy: Any, start: Start) -> tuple[GaussianCentring]:
+        visible, hidden = self._offsets(energy, start)
+        if self.centering:
+            return (GaussianCentring(energy, visible, hidden),)
+        # The scale of the steps stays; their offsets are zero.
+        visible, hidden = torch.zeros_like(visible), torch.zeros_like(hidden)
+        return (GaussianCentring(energy, visible, hidden, follows=False),)
 
-    def _energy(self, device: torch.device) -> GaussianBilinearEnergy:
-        visible, log_variance, hidden, weights = (
-            torch.from_numpy(array).to(device)
-            for array in (
-                self.intercept_visible_,
-                self.log_variance_,
-                self.intercept_hidden_,
-                self.components_,
-            )
-        )
-        units = Gaussian(visible, log_variance, isinstance(self.variance, str))
-        return GaussianBilinearEnergy(units, Bernoulli(hidden), weights)
+    def _projections(self, energy: Any) -> tuple[Projection]:
+        # A feature that is constant has a density without bound: its variance would fall for ever.
+        def floor() -> None:
+            log_variance = energy.visible.log_variance.data
+            log_variance.clamp_(min=log_variance.max() + 2.0 * math.log(_RELATIVE_FLOOR))
 
-    def _export(self, energy: Any) -> dict[str, Any]:
-        return {**super()._export(energy), "log_variance_": copied(energy.visible.log_variance)}
+        return (floor,)
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianBilinearEnergy:
+        visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
+        units = Gaussian(visible, parameters["log_variance_"], isinstance(self.variance, str))
+        return GaussianBilinearEnergy(units, Bernoulli(hidden), parameters["components_"])
 
     def _state_spec(self) -> Spec:
-        size = self.n_features_in_ if self.variance == "diagonal" else 1
-        return {**super()._state_spec(), "log_variance_": Array("f", (size,))}
+        size = "n_features_in_" if self.variance == "diagonal" else 1
+        declared = Array("f", (size,), of="visible.log_variance")
+        return {**super()._state_spec(), "log_variance_": declared}
 
-    def _check_epoch(self, energy: Any) -> None:
-        # A feature that is constant has a density without bound: its variance would fall for ever.
-        log_variance = energy.visible.log_variance.data
-        log_variance.clamp_(min=float(log_variance.max()) + 2.0 * math.log(_RELATIVE_FLOOR))
-
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
-        loss, _ = ScoreMatching().loss(energy, Batch(x), {}, torch.Generator())
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        loss, _ = ScoreMatching().loss(energy, batch, {}, torch.Generator())
         return -float(loss)
 
 

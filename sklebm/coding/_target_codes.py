@@ -32,11 +32,7 @@ class CodedRows(Rows):
         super().__init__(rows.source, rows.device)
         self.limits, self.ranks = rows.limits, rows.ranks
         self.atoms = atoms
-        self.codes = codes
-
-    def joined(self) -> Tensor:
-        """Rows with their codes behind them, float32."""
-        return torch.cat([self.all().float(), self.codes.float()], dim=1)
+        self.columns = {**rows.columns, "target": codes}
 
 
 def solver_codes(rows: Rows, atoms: Tensor, alpha: float) -> Tensor:

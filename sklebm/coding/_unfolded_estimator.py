@@ -106,12 +106,11 @@ class UnfoldedEstimator(EncoderEstimator):
     def _objective(self, energy: Any) -> CodePrediction:
         for matrix in energy.encoder.matrices():
             matrix.requires_grad_(bool(self.learn_weights))
-        return CodePrediction(energy.dictionary.shape[1], self.supervised_layers)
+        return CodePrediction(self.supervised_layers)
 
-    def _validation_score(self, energy: Any, x: Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus half the squared error of the last layer's codes."""
-        objective = CodePrediction(energy.dictionary.shape[1])
-        return -float(objective.loss(energy, Batch(x), {}, torch.Generator())[0])
+        return -float(CodePrediction().loss(energy, batch, {}, torch.Generator())[0])
 
     # ------------------------------------------------------------------ targets
 
@@ -150,9 +149,6 @@ class UnfoldedEstimator(EncoderEstimator):
                 )
             given = fitted
         return None if given is None else torch.from_numpy(given).to(rows.device)
-
-    def _training_rows(self, rows: Rows) -> Tensor:
-        return cast(CodedRows, rows).joined()
 
 
 def _unfolding(architecture: dict[str, Any]) -> Unfolding:

@@ -265,9 +265,9 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     def _objective(self, energy: Any) -> PredictiveDecomposition:
         return PredictiveDecomposition()
 
-    def _validation_score(self, energy: Any, x: Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus the mean least energy of held-out rows."""
-        return -float(PredictiveDecomposition().loss(energy, Batch(x), {}, torch.Generator())[0])
+        return -float(PredictiveDecomposition().loss(energy, batch, {}, torch.Generator())[0])
 
     def _export(self, energy: Any) -> dict[str, Any]:
         state = super()._export(energy)

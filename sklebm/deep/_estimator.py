@@ -17,7 +17,7 @@ from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.energies.deep import DeepEnergy
 from sklebm.energies.networks import make_encoder, n_activations
 from sklebm.energies.reference import ReferenceGaussian
-from sklebm.gradient import GradientEstimator
+from sklebm.gradient import GradientEstimator, Start
 from sklebm.objectives import (
     Batch,
     ConditionalNoiseContrastive,
@@ -44,7 +44,6 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
-from sklebm.training.loop import EnergyTraining
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": ReferenceNoiseContrastive,
@@ -187,15 +186,13 @@ class DeepEnergyEstimator(GradientEstimator):
     def _resumes(self) -> bool:
         return super()._resumes() and not self._grows()
 
-    def _start(
-        self, rows: Rows, means: torch.Tensor, seed: int, *, resume: bool, n_calls: int = 0
-    ) -> EnergyTraining:
-        if n_calls and not resume and self.layer_training == "greedy":
+    def _starting_energy(self, start: Start) -> Any:
+        if start.n_calls and not start.resume and self.layer_training == "greedy":
             raise ValueError(
                 'layer_training="greedy" trains the lower layers on all rows before the last: call '
                 'fit first, or set layer_training="joint".'
             )
-        return super()._start(rows, means, seed, resume=resume, n_calls=n_calls)
+        return super()._starting_energy(start)
 
     def _grows(self) -> bool:
         """Whether warm_start puts a layer on top of the fitted model."""
@@ -251,8 +248,9 @@ class DeepEnergyEstimator(GradientEstimator):
             "left as it was."
         )
 
-    def _validation_score(self, energy: Any, x: torch.Tensor, seed: int) -> float:
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus the held-out objective, on the same random numbers every time."""
+        x = batch.x
         energy.eval()
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         if isinstance(objective, SampledContrastiveDivergence):

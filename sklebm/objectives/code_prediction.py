@@ -19,18 +19,15 @@ _EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class CodePrediction(Objective):
-    """Squared error of predicted codes; rows carry their target codes behind x.
+    """Squared error of predicted codes; those to predict are the targets of the batch.
 
     Parameters
     ----------
-    n_features : int
-        How many of the columns are x.
     supervised : {"last", "all"}, default="last"
         Half the squared error of the last layer, or the mean over the layers of the logarithm of
         their relative squared errors.
     """
 
-    n_features: int
     supervised: Literal["last", "all"] = "last"
 
     needs: ClassVar[tuple[str, ...]] = ("encoder",)
@@ -41,8 +38,9 @@ class CodePrediction(Objective):
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """The loss of rows (x, z*), the mean over them."""
-        x = batch.x
-        rows, targets = x[:, : self.n_features], x[:, self.n_features :]
+        rows, targets = batch.x, batch.target
+        if targets is None:
+            raise ValueError("CodePrediction needs a target code beside each row.")
         if self.supervised == "last":
             return 0.5 * (energy.encoder(rows) - targets).square().sum(dim=1).mean(), state
         scale = targets.square().sum() + _EPSILON

@@ -19,20 +19,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sklebm.energies.gradients import Gradients, Product
+from sklebm.objectives import Batch
+from sklebm.training.transforms import TransformState
 
 # The hidden means are followed by a sliding average over about 100 steps, as in the paper. A look
 # at every eighth batch costs a fortieth of the step.
 _EVERY, _RATE = 8, 0.08
 
 
-class Centring(nn.Module):
-    """Offsets of both layers, and the change of gradients that they stand for.
+class Centring:
+    """Gradients centred at offsets of both layers: a transform for ``train``.
 
     Parameters
     ----------
+    energy : BilinearEnergy
+        The energy whose gradients are centred.
     visible_mean : Tensor of shape (n_visible,)
         Offsets m of the visible units: the mean of the rows.
     hidden_mean : Tensor of shape (n_hidden,)
@@ -41,65 +45,79 @@ class Centring(nn.Module):
         False holds the hidden offsets.
     """
 
-    visible_mean: Tensor
-    hidden_mean: Tensor
-
-    def __init__(self, visible_mean: Tensor, hidden_mean: Tensor, follows: bool = True) -> None:
-        super().__init__()
+    def __init__(
+        self, energy: Any, visible_mean: Tensor, hidden_mean: Tensor, follows: bool = True
+    ) -> None:
+        self.energy = energy
+        self.visible_mean = visible_mean
+        self.hidden_mean = hidden_mean
         self.follows = follows
-        self.register_buffer("visible_mean", visible_mean)
-        self.register_buffer("hidden_mean", hidden_mean)
-        self.n_steps = 0
 
-    @torch.no_grad()
-    def apply_to_gradients(self, energy: Any, x: Tensor) -> None:
-        """Turn the plain gradients of ``energy`` at the rows x into centred ones, in place. O(d k).
+    def init(self) -> TransformState:
+        """The hidden offsets, and how many steps they have seen."""
+        return {"hidden_mean": self.hidden_mean, "n_steps": 0}
 
-        Bits need no look at the rows.
-        """
-        weights, hidden = energy.weights.grad, energy.hidden.bias.grad
-        visible = energy.visible.bias.grad
+    def update(
+        self, gradients: Gradients, batch: Batch, state: TransformState, share: float
+    ) -> tuple[Gradients, TransformState]:
+        """Centred gradients for plain ones, and offsets that have moved towards the batch's."""
+        offsets = state["hidden_mean"]
+        known: dict[int, Any] = {id(parameter): gradient for parameter, gradient in gradients}
+        plain, hidden = known[id(self.energy.weights)], None
+        if isinstance(plain, Product):
+            # The rows of the batch come first among those of the contrast.
+            hidden = plain.left[: len(batch)]
+            steps = self._of_factors(gradients, known, offsets, hidden)
+        else:
+            self._in_place(known, batch.x, offsets)
+            steps = gradients
+        return steps, self._followed(state, batch.x, share, hidden)
+
+    def _in_place(self, known: dict[int, Any], x: Tensor, offsets: Tensor) -> None:
+        """Turn plain gradients at the rows x into centred ones. O(d k); bits need no rows."""
+        energy = self.energy
+        weights, hidden = known[id(energy.weights)], known[id(energy.hidden.bias)]
+        visible = known[id(energy.visible.bias)]
         mean = energy.visible.statistic(self.visible_mean)
-        left = torch.stack([hidden, self.hidden_mean], dim=1)
+        left = torch.stack([hidden, offsets], dim=1)
         weights.addmm_(left, torch.stack([mean, visible]), alpha=-1.0)
-        visible.addmv_(weights.T, self.hidden_mean, alpha=-1.0)
+        visible.addmv_(weights.T, offsets, alpha=-1.0)
         hidden.addmv_(weights, mean, alpha=-1.0)
 
-    @torch.no_grad()
-    def centred(self, energy: Any, gradients: Gradients, hidden: Tensor) -> Gradients:
-        """Return centred gradients for plain ones in closed form. O(n (d + k)) for n rows.
-
-        ``hidden`` are the hidden means of the batch, which only other kinds of rows need.
+    def _of_factors(
+        self, gradients: Gradients, known: dict[int, Any], offsets: Tensor, hidden: Tensor
+    ) -> Gradients:
+        """Centred gradients for plain ones in closed form. O(n (d + k)) for n rows.
 
         That of the weights stays a product, sum_i w_i (h_i - l)(v_i - m)', for weights that sum
-        to zero, as they do in every contrast of data with the model.
+        to zero, as they do in every contrast of data with the model. ``hidden`` are the hidden
+        means of the batch, which only other kinds of rows need.
         """
-        known: dict[int, Any] = {id(parameter): gradient for parameter, gradient in gradients}
+        energy = self.energy
         plain: Product = known[id(energy.weights)]
         mean = energy.visible.statistic(self.visible_mean)
         weights = plain.weights
-        left, right = plain.left - self.hidden_mean, plain.right - mean
-        visible, hidden = energy.visible.bias, energy.hidden.bias
-        moved = (energy.weights, visible, hidden)
+        left, right = plain.left - offsets, plain.right - mean
+        of_visible, of_hidden = energy.visible.bias, energy.hidden.bias
+        moved = (energy.weights, of_visible, of_hidden)
         rest = [(p, g) for p, g in gradients if not any(p is parameter for parameter in moved)]
         return [
             *rest,
             (energy.weights, Product(left, right, weights)),
-            (visible, known[id(visible)] - (weights * (left @ self.hidden_mean)) @ right),
-            (hidden, known[id(hidden)] - (weights * (right @ mean)) @ left),
+            (of_visible, known[id(of_visible)] - (weights * (left @ offsets)) @ right),
+            (of_hidden, known[id(of_hidden)] - (weights * (right @ mean)) @ left),
         ]
 
-    @torch.no_grad()
-    def follow(self, energy: Any, x: Tensor, share: float, hidden: Tensor | None = None) -> None:
-        """Let the hidden offsets follow their mean over the batch ``x``.
+    def _followed(
+        self, state: TransformState, x: Tensor, share: float, hidden: Tensor | None
+    ) -> TransformState:
+        """The hidden offsets a little closer to their mean over the batch.
 
-        ``share`` is the size of the batch in full ones, by which the average moves less;
-        ``hidden`` are the hidden means of the batch, where they are known.
+        A batch moves them by its share of a full one; ``hidden`` are its hidden means, where they
+        are known.
         """
-        if self.follows and self.n_steps % _EVERY == 0:
-            hidden = energy.hidden_mean(x) if hidden is None else hidden
-            # A new tensor: the old one may share its memory with a fitted attribute.
-            self.hidden_mean = torch.lerp(
-                self.hidden_mean, hidden.mean(dim=0), _RATE * min(share, 1.0)
-            )
-        self.n_steps += 1
+        offsets, n_steps = state["hidden_mean"], state["n_steps"]
+        if self.follows and n_steps % _EVERY == 0:
+            hidden = self.energy.hidden_mean(x) if hidden is None else hidden
+            offsets = torch.lerp(offsets, hidden.mean(dim=0), _RATE * min(share, 1.0))
+        return {"hidden_mean": offsets, "n_steps": n_steps + 1}

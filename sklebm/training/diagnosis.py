@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from sklebm._shell.warning import warn
 
 # Chains of a model that has learnt the data spread as far as the rows do, to within sampling error
 # and what is still to be learnt. A tenth of the variance is far outside both.
@@ -16,22 +16,18 @@ def warn_of_collapsed_chains(
     """Warn if persistent chains sit together where the rows are spread out."""
     if n_chains < _FEWEST_CHAINS or not variance < _LEAST_SHARE * data_variance:
         return
-    warnings.warn(
+    warn(
         f"{name}: the {n_chains} persistent chains hold {variance / data_variance:.1%} of the "
         "variance of the training rows, so that they are worth about one negative sample: all "
         "sit in one mode. Lower learning_rate, raise the number of steps of a chain between "
         'updates, or use an objective whose chains start at the rows, such as "cd".',
-        UserWarning,
-        stacklevel=7,
     )
 
 
 def warn_of_constant_network(name: str, n_outputs: int) -> None:
     """Warn if no output of the network depends on the row."""
-    warnings.warn(
+    warn(
         f"{name}: scores are constant but for their Gaussian factor, because none of the "
         f"{n_outputs} outputs of the network depends on the row: its units are dead. Lower "
         "learning_rate, scale X, or use an activation that does not saturate.",
-        UserWarning,
-        stacklevel=7,
     )

@@ -40,39 +40,40 @@ from sklebm.training.centring import Centring
 class GaussianCentring(Centring):
     """Offsets of both layers, for visible units with variances."""
 
-    @torch.no_grad()
-    def apply_to_gradients(self, energy: Any, x: Tensor) -> None:
-        """Turn the plain gradients of ``energy`` at the rows x into steps, in place. O(n d k)."""
-        weights, hidden = energy.weights.grad, energy.hidden.bias.grad
-        visible, mean = energy.visible.bias.grad, energy.visible.statistic(self.visible_mean)
+    def _in_place(self, known: dict[int, Any], x: Tensor, offsets: Tensor) -> None:
+        """Turn plain gradients at the rows x into steps. O(n d k) for n rows."""
+        energy = self.energy
+        weights, hidden = known[id(energy.weights)], known[id(energy.hidden.bias)]
+        visible = known[id(energy.visible.bias)]
+        mean = energy.visible.statistic(self.visible_mean)
         gap = x - self.visible_mean
         spread = _spread(gap * energy.visible.statistic(gap))
         pace = 1.0 / (spread * (1.0 + energy.hidden_mean(x).sum(dim=1).mean()))
         scale = pace * torch.exp(energy.visible.log_variance)
-        log_variance, follows = energy.visible.log_variance.grad, None
+        log_variance, follows = known.get(id(energy.visible.log_variance)), None
         if log_variance is not None:
-            step, follows = self._variance_step(energy, hidden, log_variance, spread)
+            step, follows = self._variance_step(hidden, log_variance, spread, offsets)
             log_variance.copy_(step)
-        left = torch.stack([hidden, self.hidden_mean], dim=1)
+        left = torch.stack([hidden, offsets], dim=1)
         weights.addmm_(left, torch.stack([mean, visible]), alpha=-1.0).mul_(scale)
-        visible.mul_(scale).addmv_(weights.T, self.hidden_mean, alpha=-1.0)
+        visible.mul_(scale).addmv_(weights.T, offsets, alpha=-1.0)
         hidden.mul_(pace).addmv_(weights, mean, alpha=-1.0)
         if follows is not None:
             hidden.add_(follows)
 
-    @torch.no_grad()
-    def centred(self, energy: Any, gradients: Gradients, hidden: Tensor) -> Gradients:
-        """Return steps for plain gradients in closed form. O(n (d + k) + d k) for n rows.
+    def _of_factors(
+        self, gradients: Gradients, known: dict[int, Any], offsets: Tensor, hidden: Tensor
+    ) -> Gradients:
+        """Steps for plain gradients in closed form. O(n (d + k) + d k) for n rows.
 
-        ``hidden`` are the hidden means of the batch. The step of the weights stays a product, for
-        weights of the rows that sum to zero.
+        The step of the weights stays a product, for weights of the rows that sum to zero.
         """
-        known: dict[int, Any] = {id(parameter): gradient for parameter, gradient in gradients}
+        energy = self.energy
         plain: Product = known[id(energy.weights)]
         visible_bias, hidden_bias = energy.visible.bias, energy.hidden.bias
         log_variance = energy.visible.log_variance
         mean, variance = energy.visible.statistic(self.visible_mean), torch.exp(log_variance)
-        left, sent = plain.left - self.hidden_mean, plain.right - mean
+        left, sent = plain.left - offsets, plain.right - mean
         right = sent * variance
         # The rows of the batch come first among those of the contrast.
         spread = _spread((sent * right)[: len(hidden)])
@@ -82,23 +83,22 @@ class GaussianCentring(Centring):
         of_hidden = pace * known[id(hidden_bias)] - (weights * (right @ mean)) @ left
         steps: Gradients = [
             (energy.weights, Product(left, right, weights)),
-            (visible_bias, of_visible - (weights * (left @ self.hidden_mean)) @ right),
+            (visible_bias, of_visible - (weights * (left @ offsets)) @ right),
         ]
         if id(log_variance) in known:
-            gradient = known[id(log_variance)]
-            bias = known[id(hidden_bias)]
-            step, follows = self._variance_step(energy, bias, gradient, spread)
+            gradient, bias = known[id(log_variance)], known[id(hidden_bias)]
+            step, follows = self._variance_step(bias, gradient, spread, offsets)
             of_hidden = of_hidden + follows
             steps.append((log_variance, step))
         return [*steps, (hidden_bias, of_hidden)]
 
     def _variance_step(
-        self, energy: Any, hidden: Tensor, gradient: Tensor, spread: Tensor
+        self, hidden: Tensor, gradient: Tensor, spread: Tensor, offsets: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The step of log s^2, and that of c which goes with it, from the plain gradients."""
-        weights = energy.weights
-        middle = self.visible_mean + (0.5 - self.hidden_mean).unsqueeze(1) * weights
-        slopes = weights * energy.visible.statistic(middle)
+        weights = self.energy.weights
+        middle = self.visible_mean + (0.5 - offsets).unsqueeze(1) * weights
+        slopes = weights * self.energy.visible.statistic(middle)
         count = 1.0
         if len(gradient) < len(self.visible_mean):
             slopes, count = slopes.sum(dim=1, keepdim=True), float(len(self.visible_mean))

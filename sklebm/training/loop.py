@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -14,16 +13,39 @@ from sklebm.energies.gradients import descend
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.base import ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
+from sklebm.training.batches import TensorBatches, as_batch
 from sklebm.training.ranks import reduce_gradients
-from sklebm.training.streamed_rows import StreamedRows
+from sklebm.training.transforms import GradientTransform, Projection, TransformState
 
 
 class EnergyTraining(nn.Module):
     """An energy with the objective that shapes it; ``forward(batch)`` is the loss of a batch.
 
     The objective runs inside ``forward`` so that hooks and ``torch.compile``, which wait for the
-    call of the module, see every parameter being used. The other rows of a step may be on other
-    ``ranks``.
+    call of the module, see every parameter being used.
+
+    Parameters
+    ----------
+    energy : Module
+        What the objective is called with.
+    objective : Objective
+        The loss.
+    state : dict from str to Tensor
+        The objective's state, such as chains.
+    generator : torch.Generator
+        What the objective draws from.
+    ranks : Ranks
+        The processes that hold the other rows of a step.
+    transforms : sequence of GradientTransform
+        What happens to gradients before a step, in this order.
+    projections : sequence of callable
+        What happens to parameters after a step, in this order.
+    moved : Module or None, default=None
+        The part of the energy whose parameters take the steps; None is all of it.
+    name : str
+        What its loss is recorded as, where several players train against each other.
+    n_steps : int, default=1
+        Steps on every batch.
     """
 
     def __init__(
@@ -33,6 +55,12 @@ class EnergyTraining(nn.Module):
         state: ObjectiveState,
         generator: torch.Generator,
         ranks: Ranks = ALONE,
+        *,
+        transforms: Sequence[GradientTransform] = (),
+        projections: Sequence[Projection] = (),
+        moved: nn.Module | None = None,
+        name: str = "train",
+        n_steps: int = 1,
     ) -> None:
         super().__init__()
         self.energy = energy
@@ -40,6 +68,13 @@ class EnergyTraining(nn.Module):
         self.objective_state = state
         self.generator = generator
         self.ranks = ranks
+        self.transforms = tuple(transforms)
+        self.transform_states: list[TransformState] = [part.init() for part in self.transforms]
+        self.projections = tuple(projections)
+        self.plays_alone = moved is None
+        self.moved = energy if moved is None else moved
+        self.name = name
+        self.n_steps = n_steps
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss of the batch; advances the objective's state (its chains, if any)."""
@@ -48,114 +83,39 @@ class EnergyTraining(nn.Module):
         )
         return loss
 
+    def transformed(self, gradients: Any, batch: Batch, share: float) -> Any:
+        """What the transforms make of gradients; advances their states."""
+        for place, transform in enumerate(self.transforms):
+            gradients, self.transform_states[place] = transform.update(
+                gradients, batch, self.transform_states[place], share
+            )
+        return gradients
+
     @torch.no_grad()
-    def descend(self, x: Tensor, rates: dict[Tensor, float], share: float) -> Tensor:
+    def descend(self, batch: Batch, rates: dict[Tensor, float], share: float) -> Tensor:
         """Move the parameters downhill in place by ``share`` of their rates; return the loss.
 
         For objectives that know their gradients. Nothing is stored for autograd, and a gradient
         that is a product of matrices is never written out.
         """
-        energy: Any = self.energy
         loss, gradients, self.objective_state = self.objective.gradients(  # type: ignore[attr-defined]
-            energy, Batch(x), self.objective_state, self.generator
+            self.energy, batch, self.objective_state, self.generator
         )
-        centring = getattr(energy, "centring", None)
-        if centring is not None:
-            # The rows of the batch come first among those of the contrast.
-            hidden = next(g.left for p, g in gradients if p is energy.weights)[: len(x)]
-            gradients = centring.centred(energy, gradients, hidden)
-            centring.follow(energy, x, share, hidden)
+        if self.transforms:
+            gradients = self.transformed(gradients, batch, share)
         for parameter, gradient in gradients:
             descend(parameter, gradient, share * rates[parameter])
         return loss  # type: ignore[no-any-return]
 
 
-class RowDataset(torch.utils.data.Dataset[Any]):
-    """Rows for skorch; ``TensorBatches`` takes ``X`` itself, torch's DataLoader single rows."""
-
-    def __init__(self, X: Any, y: Any = None) -> None:
-        self.X = X
-
-    def __len__(self) -> int:
-        return int(self.X.shape[0])
-
-    def __getitem__(self, index: int) -> Tensor:
-        """One row as a dense float32 tensor."""
-        row: Any = self.X[index]
-        if scipy.sparse.issparse(row):
-            return torch.from_numpy(row.toarray()[0]).float()
-        return torch.as_tensor(row)
-
-
-class TensorBatches:
-    """Batches as slices of a tensor that is already on the device, or of a csr matrix.
-
-    torch's DataLoader fetches row by row and collates, at several times the cost of a small
-    model's step; one gather per batch is all that is needed.
-
-    Parameters
-    ----------
-    dataset : RowDataset
-        ``dataset.X`` is a dense tensor, a csr matrix or ``StreamedRows``, of shape (n_rows,
-        n_features).
-    batch_size : int
-        Rows per batch; the last batch may have fewer.
-    generator : torch.Generator or None
-        Draws a new order for every pass; None keeps the order.
-    device : torch.device
-        Where batches of a csr matrix go.
-    """
-
-    def __init__(
-        self,
-        dataset: RowDataset,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.rows = dataset.X
-        self.batch_size = batch_size
-        self.generator = generator
-        self.device = device
-
-    def __len__(self) -> int:
-        return -(-int(self.rows.shape[0]) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if isinstance(self.rows, StreamedRows):
-            yield from self.rows.batches(self.batch_size, self.generator)
-            return
-        n_rows = int(self.rows.shape[0])
-        if self.generator is None:
-            for start in range(0, n_rows, self.batch_size):
-                yield self._batch(slice(start, start + self.batch_size))
-            return
-        order = torch.randperm(n_rows, generator=self.generator)
-        if isinstance(self.rows, Tensor):
-            order = order.to(self.rows.device)
-        for part in torch.split(order, self.batch_size):
-            yield self._batch(part)
-
-    def with_sizes(self) -> Iterator[tuple[Tensor, int]]:
-        """The batches, each with the number of rows that its step counts."""
-        for x in self:
-            yield x, len(x)
-
-    def _batch(self, index: slice | Tensor) -> Tensor:
-        if scipy.sparse.issparse(self.rows):
-            picked = self.rows[index if isinstance(index, slice) else index.numpy()]
-            return torch.from_numpy(picked.toarray()).to(self.device, torch.float32)
-        batch: Tensor = self.rows[index]
-        return batch
-
-
 Hook = Callable[..., None]
+Step = Callable[[Batch, float], Tensor]
 
 
 def run_batches(
-    training: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[Tensor],
+    training: Any,
+    optimizer: Any,
+    batches: Iterable[Any],
     batch_size: int,
     notify: Hook | None = None,
     gradients_are_read: bool = False,
@@ -165,16 +125,27 @@ def run_batches(
     A batch of m < batch_size rows scales its step by m / batch_size, so that the same rows move
     the parameters equally far however they are cut. Plain descent on gradients in closed form
     happens in place, unless ``gradients_are_read`` by somebody who is notified of them.
+
+    Several players, each with an optimiser, take turns on every batch; the loss then has an entry
+    for each.
     """
-    step = _choose_step(training, optimizer, notify, gradients_are_read)
+    players = list(training) if isinstance(training, (list, tuple)) else [training]
+    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    steps = [
+        (_choose_step(player, own, notify, gradients_are_read), player.n_steps)
+        for player, own in zip(players, optimizers, strict=True)
+    ]
+    step, n_steps = steps[0]
+    alone = len(steps) == 1 and n_steps == 1
     total: Tensor | None = None
     n_rows = 0
-    for x, size in _with_sizes(batches):
+    for batch, size in _with_sizes(batches):
         if notify is not None:
-            notify("on_batch_begin", batch=x, training=True)
-        loss = step(x, min(size / batch_size, 1.0))
+            notify("on_batch_begin", batch=_as_skorch(batch), training=True)
+        share = min(size / batch_size, 1.0)
+        loss = step(batch, share) if alone else _take_turns(steps, batch, share)
         if notify is not None:
-            notify("on_batch_end", batch=x, training=True, loss=loss)
+            notify("on_batch_end", batch=_as_skorch(batch), training=True, loss=loss)
         total = loss * size if total is None else total.add_(loss, alpha=size)
         n_rows += size
     if total is None:
@@ -182,32 +153,53 @@ def run_batches(
     return total, n_rows
 
 
-def _with_sizes(batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
+def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -> Tensor:
+    """The mean losses of the players, each over its steps on the batch."""
+    losses = []
+    for step, n_steps in steps:
+        own = [step(batch, share) for _ in range(n_steps)]
+        losses.append(torch.stack(own).mean())
+    return losses[0] if len(losses) == 1 else torch.stack(losses)
+
+
+def _as_skorch(batch: Batch) -> Any:
+    """A batch as callbacks of skorch know it: rows, with a target behind them if there is one."""
+    return batch.x if batch.target is None else (batch.x, batch.target)
+
+
+def _with_sizes(batches: Iterable[Any]) -> Iterator[tuple[Batch, int]]:
     """Batches, each with the number of rows that its step counts."""
     if isinstance(batches, TensorBatches):
         return batches.with_sizes()
-    return ((x, len(x)) for x in batches)
+    return ((batch, len(batch)) for batch in map(as_batch, batches))
 
 
 def _choose_step(
-    training: nn.Module,
+    training: Any,
     optimizer: torch.optim.Optimizer,
     notify: Hook | None,
     gradients_are_read: bool,
-) -> Callable[[Tensor, float], Tensor]:
+) -> Step:
     """The function that takes a batch and the share of a step that it makes."""
+    projections = training.projections
     if not gradients_are_read and _knows_gradients(training) and _is_plain_descent(optimizer):
 
-        def descend_in_place(x: Tensor, share: float) -> Tensor:
+        def descend_in_place(batch: Batch, share: float) -> Tensor:
             groups = optimizer.param_groups
             rates = {p: group["lr"] for group in groups for p in group["params"]}
-            return training.descend(x, rates, share)  # type: ignore[operator, no-any-return]
+            loss: Tensor = training.descend(batch, rates, share)
+            for project in projections:
+                project()
+            return loss
 
         return descend_in_place
-    parameters = [p for p in training.parameters() if p.requires_grad]
+    parameters = [p for p in training.moved.parameters() if p.requires_grad]
 
-    def follow_autograd(x: Tensor, share: float) -> Tensor:
-        return _step(training, optimizer, parameters, x, share, notify)
+    def follow_autograd(batch: Batch, share: float) -> Tensor:
+        loss = _step(training, optimizer, parameters, batch, share, notify)
+        for project in projections:
+            project()
+        return loss
 
     return follow_autograd
 
@@ -217,6 +209,7 @@ def _knows_gradients(training: nn.Module) -> bool:
     return (
         type(training) is EnergyTraining
         and isinstance(training.objective, ClosedFormObjective)
+        and training.plays_alone
         and "forward" not in vars(training)
         and not training._forward_hooks
         and not training._forward_pre_hooks
@@ -238,34 +231,34 @@ def _is_plain_descent(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _step(
-    training: nn.Module,
+    training: Any,
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
-    x: Tensor,
+    batch: Batch,
     share: float,
     notify: Hook | None,
 ) -> Tensor:
-    energy: Any = training.energy
     ranks: Any = training.ranks
     # A line search compares the loss with its own gradient, which must be the plain one.
-    plain = isinstance(optimizer, torch.optim.LBFGS)
-    centring = None if plain else getattr(energy, "centring", None)
+    searches = isinstance(optimizer, torch.optim.LBFGS)
+    # The loss of a player passes through parameters that are not its own to move.
+    inputs = None if training.plays_alone else parameters
 
     def closure() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
-        loss: Tensor = (
-            training(Batch(x)) if len(x) else x.new_zeros(())
-        )  # a rank may have no row left
-        if len(x):
-            torch.autograd.backward(loss)
-            if centring is not None:
-                centring.apply_to_gradients(energy, x)
-                centring.follow(energy, x, share)
+        # A rank may have no row left.
+        loss: Tensor = training(batch) if len(batch) else batch.x.new_zeros(())
+        if len(batch):
+            torch.autograd.backward(loss, inputs=inputs)
+            if training.transforms and not searches:
+                _transform(training, parameters, batch, share)
         if ranks.size > 1:
-            loss = reduce_gradients(ranks, parameters, loss, len(x), centring)
+            states = [] if searches else training.transform_states
+            loss = reduce_gradients(ranks, parameters, loss, len(batch), states)
         if notify is not None:
-            notify("on_grad_computed", named_parameters=training.named_parameters(), batch=x)
+            named = training.named_parameters()
+            notify("on_grad_computed", named_parameters=named, batch=_as_skorch(batch))
         return loss
 
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -282,3 +275,11 @@ def _step(
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     return loss
+
+
+@torch.no_grad()
+def _transform(training: Any, parameters: list[nn.Parameter], batch: Batch, share: float) -> None:
+    """Let the transforms change the gradients that autograd left at the parameters."""
+    found: Any = [(p, p.grad) for p in parameters if p.grad is not None]
+    for parameter, gradient in training.transformed(found, batch, share):
+        parameter.grad = gradient

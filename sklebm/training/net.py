@@ -72,7 +72,22 @@ def _reads_gradients(callback: Callback) -> bool:
 
 
 class EnergyNet(NeuralNet):
-    """skorch's NeuralNet with a lean epoch: one host sync, and batch hooks only if asked for."""
+    """skorch's NeuralNet with a lean epoch: one host sync, and batch hooks only if asked for.
+
+    Several players have an optimiser each; ``optimizer_`` is that of the first.
+
+    Parameters
+    ----------
+    players : list of (OptimizerChoice, float)
+        The optimiser and the learning rate of each player.
+    """
+
+    optimizer_: Any
+    steppers: list[Any]
+
+    def __init__(self, *args: Any, players: Any = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.players = players
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -84,6 +99,39 @@ class EnergyNet(NeuralNet):
         """Return the module's output, which is the loss."""
         return y_pred
 
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        """Return the rows, which are a dataset already."""
+        return X
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> EnergyNet:
+        """Make an optimiser for what each player moves."""
+        parts = self._parts()
+        if len(parts) == 1 and parts[0].plays_alone:
+            super().initialize_optimizer(*args, **kwargs)
+            self.steppers = [self.optimizer_]
+            return self
+        _, settings = self.get_params_for_optimizer("optimizer", [])
+        self.steppers = []
+        for part, (choice, rate) in zip(parts, self.players, strict=True):
+            own = [p for p in part.moved.parameters() if p.requires_grad]
+            options = settings | choice.settings | {"lr": rate}
+            self.steppers.append(choice.factory(own, **options))
+        self.optimizer_ = self.steppers[0]
+        return self
+
+    def _parts(self) -> list[Any]:
+        module = self.module_
+        return list(module) if isinstance(module, torch.nn.ModuleList) else [module]
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Call the callbacks; a request to stop by one of skorch's own ends training cleanly."""
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as interrupt:
+            if not _is_raised_by_skorch(interrupt):
+                raise
+            raise StopTraining from None
+
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
@@ -92,12 +140,26 @@ class EnergyNet(NeuralNet):
             return
         self._set_training(training)
         listening = any(not isinstance(callback, _EPOCH_ONLY) for _, callback in self.callbacks_)
+        parts = self._parts()
         total, n_rows = run_batches(
-            self.module_,
-            self.optimizer_,
+            parts,
+            self.steppers,
             iterator,
             self.batch_size,
             self.notify if listening else None,
             any(_reads_gradients(callback) for _, callback in self.callbacks_),
         )
-        self.history.record(prefix + "_loss", float(total) / n_rows)
+        totals = [float(total)] if len(parts) == 1 else total.tolist()
+        self.losses = [value / n_rows for value in totals]
+        self.history.record(prefix + "_loss", self.losses[0])
+        for part, loss in zip(parts[1:], self.losses[1:], strict=True):
+            self.history.record(part.name + "_loss", loss)
+
+
+def _is_raised_by_skorch(interrupt: BaseException) -> bool:
+    """Whether a callback of skorch raised it, as EarlyStopping does; else it is a Ctrl-C."""
+    trace = interrupt.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(module).startswith("skorch.callbacks")

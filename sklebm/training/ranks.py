@@ -6,13 +6,12 @@ step that one process would take on all of the rows.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sklebm._shell.random import purpose_seed
 from sklebm._shell.ranks import Ranks
+from sklebm.training.transforms import TransformState, tensors_of
 
 
 def rank_seed(seed: int, ranks: Ranks) -> int:
@@ -21,29 +20,32 @@ def rank_seed(seed: int, ranks: Ranks) -> int:
 
 
 def reduce_gradients(
-    ranks: Ranks, parameters: list[nn.Parameter], loss: Tensor, n_rows: int, centring: Any
+    ranks: Ranks,
+    parameters: list[nn.Parameter],
+    loss: Tensor,
+    n_rows: int,
+    states: list[TransformState],
 ) -> Tensor:
     """Give all ranks the gradient of all of their rows; return the loss of them. O(p).
 
-    One sum for everything. The offsets of gradients that are centred follow the rows of all ranks
-    as well: without the same offsets on each, their gradients would mean different things.
+    One sum for everything. What gradient transforms have seen of the rows is averaged as well:
+    after different transforms the gradients of two ranks would mean different things.
     """
     known = (p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters)
     parts = [gradient.flatten() for gradient in known]
     parts.append(loss.detach().reshape(1))
-    if centring is not None:
-        parts.append(centring.hidden_mean)
+    seen = [(state, name, value) for state in states for name, value in tensors_of(state)]
+    parts.extend(value.flatten() for _, _, value in seen)
     weighted = torch.cat(parts) * n_rows
     total = ranks.sum(torch.cat([weighted, weighted.new_tensor([n_rows])]))
     mean = total[:-1] / total[-1]
-    *gradients, loss, offsets = torch.split(
-        mean, [*(p.numel() for p in parameters), 1, 0 if centring is None else len(parts[-1])]
-    )
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    sizes = [*(p.numel() for p in parameters), 1, *(value.numel() for _, _, value in seen)]
+    common = torch.split(mean, sizes)
+    for parameter, gradient in zip(parameters, common, strict=False):
         parameter.grad = gradient.view_as(parameter)
-    if centring is not None:
-        centring.hidden_mean = offsets.clone()
-    return loss[0]
+    for (state, name, value), average in zip(seen, common[len(parameters) + 1 :], strict=True):
+        state[name] = average.view_as(value).clone()
+    return common[len(parameters)][0]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,59 +12,65 @@ from sklebm.objectives.base import Objective, ObjectiveState
 
 
 def export_state(
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    objective_state: ObjectiveState,
-    *,
-    seed: int,
-    n_calls: int,
+    players: Sequence[Any], optimizers: Sequence[torch.optim.Optimizer], *, seed: int, n_calls: int
 ) -> dict[str, Any]:
-    """Copy the optimiser's statistics and the objective's chains to the host.
+    """Copy the optimisers' statistics and the objectives' chains to the host.
 
     Keys are ``optimizer.<parameter index>.<name>`` and ``objective.<name>``; beside them stand
-    the optimiser and the objective that they belong to.
+    the optimiser and the objective that they belong to. Those of a second player begin with its
+    name and a slash.
     """
-    flat: dict[str, Any] = {
-        "seed": seed,
-        "n_calls": n_calls,
-        "optimizer_kind": type(optimizer).__name__,
-        "objective_kind": repr(objective),
-    }
-    for index, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                flat[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy().copy()
-    for name, value in objective_state.items():
-        flat[f"objective.{name}"] = value.detach().cpu().numpy().copy()
+    flat: dict[str, Any] = {"seed": seed, "n_calls": n_calls}
+    for player, optimizer, prefix in zip(players, optimizers, _prefixes(players), strict=True):
+        flat[f"{prefix}optimizer_kind"] = type(optimizer).__name__
+        flat[f"{prefix}objective_kind"] = repr(player.objective)
+        for index, entries in optimizer.state_dict()["state"].items():
+            for name, value in entries.items():
+                if isinstance(value, torch.Tensor):
+                    array = value.detach().cpu().numpy().copy()
+                    flat[f"{prefix}optimizer.{index}.{name}"] = array
+        for name, value in player.objective_state.items():
+            flat[f"{prefix}objective.{name}"] = value.detach().cpu().numpy().copy()
     return flat
 
 
-def import_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> None:
-    """Give ``optimizer`` the statistics in ``flat``, if they are those of its kind."""
-    if flat.get("optimizer_kind") != type(optimizer).__name__:
-        return
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    fused = any(group.get("fused") for group in optimizer.param_groups)
-    for key, value in flat.items():
-        kind, _, rest = key.partition(".")
-        if kind != "optimizer":
+def _prefixes(players: Sequence[Any]) -> list[str]:
+    """What the keys of each player begin with: nothing for the first."""
+    return ["", *(f"{player.name}/" for player in players[1:])]
+
+
+def import_optimizer(
+    players: Sequence[Any],
+    optimizers: Sequence[torch.optim.Optimizer],
+    flat: Mapping[str, Any],
+) -> None:
+    """Give each optimiser the statistics in ``flat``, if they are those of its kind."""
+    for optimizer, prefix in zip(optimizers, _prefixes(players), strict=True):
+        if flat.get(f"{prefix}optimizer_kind") != type(optimizer).__name__:
             continue
-        index, _, name = rest.partition(".")
-        parameter = parameters[int(index)]
-        tensor = torch.from_numpy(np.array(value))
-        # Step counters are scalars that torch keeps on the host, unless one kernel does it all.
-        device = parameter.device if tensor.ndim or fused else "cpu"
-        optimizer.state[parameter][name] = tensor.to(device)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        fused = any(group.get("fused") for group in optimizer.param_groups)
+        for key, value in flat.items():
+            kind, _, rest = key.removeprefix(prefix).partition(".")
+            if kind != "optimizer" or not key.startswith(prefix):
+                continue
+            index, _, name = rest.partition(".")
+            parameter = parameters[int(index)]
+            tensor = torch.from_numpy(np.array(value))
+            # Step counters are scalars that torch keeps on the host, unless one kernel does it all.
+            device = parameter.device if tensor.ndim or fused else "cpu"
+            optimizer.state[parameter][name] = tensor.to(device)
 
 
 def import_objective(
-    objective: Objective, flat: dict[str, Any], device: torch.device
+    objective: Objective, flat: Mapping[str, Any], device: torch.device, prefix: str = ""
 ) -> ObjectiveState:
     """The objective's tensors in ``flat``, copied to ``device``; none if another objective's."""
-    if flat.get("objective_kind") != repr(objective):
+    if flat.get(f"{prefix}objective_kind") != repr(objective):
         return {}
+    start = f"{prefix}objective."
     return {
-        key.removeprefix("objective."): torch.from_numpy(np.array(value)).to(device)
+        key.removeprefix(start): torch.from_numpy(np.array(value)).to(device)
         for key, value in flat.items()
-        if key.startswith("objective.")
+        if key.startswith(start)
     }

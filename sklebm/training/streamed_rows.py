@@ -15,6 +15,9 @@ from sklebm._shell.rows import Rows, chunk_size
 # Rows that stand together in the file are shuffled with those of so many other places.
 _BLOCKS_PER_POOL = 16
 
+#: Rows, and the numbers of them among those that are trained on.
+Part = tuple[Tensor, Tensor]
+
 
 class StreamedRows:
     """Rows of a table larger than memory, as float32 batches.
@@ -44,28 +47,30 @@ class StreamedRows:
     def _places(self) -> Any:
         return np.flatnonzero(self.kept)
 
-    def hold_out(self, indices: Any) -> tuple[StreamedRows, Tensor]:
-        """The rows without those at ``indices``, and the latter in memory."""
-        held = np.zeros(len(self.rows), dtype=bool)
-        held[indices] = True
-        parts = [self._read(block, held) for block in self._blocks(self._pool_size())]
-        return StreamedRows(self.rows, ~held), torch.cat(parts)
+    def keep(self, indices: Any) -> StreamedRows:
+        """Only the rows at ``indices``, in the order of the file."""
+        kept = np.zeros(len(self.rows), dtype=bool)
+        kept[indices if self.kept is None else self._places[indices]] = True
+        return StreamedRows(self.rows, kept)
 
-    def batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
-        """Batches of one pass, shuffled by ``generator``; without one, in the order of the file."""
+    def batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Part]:
+        """Batches of one pass, shuffled by ``generator``; without one, in the order of the file.
+
+        Each comes with the places of its rows among those that are kept.
+        """
         pool_size = max(batch_size, self._pool_size())
         blocks = self._blocks(pool_size)
         order = list(range(len(blocks)))
         if generator is not None:
             order = torch.randperm(len(blocks), generator=generator).tolist()
-        pool: list[Tensor] = []
+        pool: list[Part] = []
         for number in order:
-            pool.append(self._read(blocks[number], self.kept))
-            if sum(map(len, pool)) >= pool_size:
+            pool.append(self._read(blocks[number]))
+            if sum(len(x) for x, _ in pool) >= pool_size:
                 left = yield from _draw(pool, batch_size, generator)
                 pool = [left]
         left = yield from _draw(pool, batch_size, generator)
-        if len(left):
+        if len(left[0]):
             yield left
 
     def _pool_size(self) -> int:
@@ -75,23 +80,27 @@ class StreamedRows:
         blocks: list[slice] = self.rows.source.blocks(max(1, pool_size // _BLOCKS_PER_POOL))
         return blocks
 
-    def _read(self, block: slice, kept: Any) -> Tensor:
+    def _read(self, block: slice) -> Part:
         x = self.rows[block].float()
-        return x if kept is None else x[torch.from_numpy(kept[block]).to(x.device)]
+        if self.kept is None:
+            return x, torch.arange(block.start, block.start + len(x))
+        kept = torch.from_numpy(self.kept[block])
+        first = int(np.searchsorted(self._places, block.start))
+        return x[kept.to(x.device)], torch.arange(first, first + int(kept.sum()))
 
 
 def _draw(
-    pool: list[Tensor], batch_size: int, generator: torch.Generator | None
-) -> Generator[Tensor, None, Tensor]:
+    pool: list[Part], batch_size: int, generator: torch.Generator | None
+) -> Generator[Part, None, Part]:
     """Yield the full batches of a pool; return what is left."""
-    x = torch.cat(pool)
+    x, places = torch.cat([x for x, _ in pool]), torch.cat([places for _, places in pool])
     pool.clear()
     order = torch.arange(len(x))
     if generator is not None:
         order = torch.randperm(len(x), generator=generator)
-    order = order.to(x.device)
     n_drawn = len(x) // batch_size * batch_size
     for part in torch.split(order[:n_drawn], batch_size):
         if len(part):
-            yield x[part]
-    return x[order[n_drawn:]]
+            yield x[part.to(x.device)], places[part]
+    rest = order[n_drawn:]
+    return x[rest.to(x.device)], places[rest]

@@ -256,13 +256,13 @@ def test_validation_scores_are_minus_half_the_code_error():
     held_out = []
 
     class Watch(LISTAEncoder):
-        def _validation_score(self, energy, x, seed):
-            held_out.append(x)
-            return super()._validation_score(energy, x, seed)
+        def _validation_score(self, energy, batch, seed):
+            held_out.append(batch)
+            return super()._validation_score(energy, batch, seed)
 
     Watch.__name__ = "LISTAEncoder"
     model = Watch(3, max_epochs=2, validation_fraction=0.25, random_state=0).fit(make_rows())
-    x, codes = held_out[-1][:, :6].numpy(), held_out[-1][:, 6:].numpy()
+    x, codes = held_out[-1].x.numpy(), held_out[-1].target.numpy()
     errors = ((model.transform(x) - codes) ** 2).sum(axis=1)
     assert len(x) == 30
     assert model.validation_scores_[-1] == pytest.approx(-0.5 * errors.mean(), rel=1e-5)

@@ -189,9 +189,9 @@ def test_validation_scores_are_minus_the_least_energy():
     seen = []
 
     class Watch(PredictiveSparseDecomposition):
-        def _validation_score(self, energy, x, seed):
-            seen.append(x.numpy())
-            return super()._validation_score(energy, x, seed)
+        def _validation_score(self, energy, batch, seed):
+            seen.append(batch.x.numpy())
+            return super()._validation_score(energy, batch, seed)
 
     Watch.__name__ = "PredictiveSparseDecomposition"
     model = Watch(4, max_epochs=2, validation_fraction=0.25, random_state=0).fit(X)

@@ -128,13 +128,12 @@ def count_rows(rank, cut):
     import torch
 
     from sklebm._shell.ranks import joined_ranks
-    from sklebm.training.loop import RowDataset
-    from sklebm.training.rank_batches import RankBatches
+    from sklebm.training.batches import RankBatches, TrainingRows
 
     rows = torch.arange(len(ROWS))[:, None][slice(cut) if rank == 0 else slice(cut, None)]
     with joined_ranks("ddp") as ranks:
-        batches = RankBatches(RowDataset(rows), 20, ranks, torch.Generator().manual_seed(rank))
-        steps = [(x[:, 0].tolist(), size) for x, size in batches.with_sizes()]
+        batches = RankBatches(TrainingRows(rows), 20, ranks, torch.Generator().manual_seed(rank))
+        steps = [(batch.x[:, 0].tolist(), size) for batch, size in batches.with_sizes()]
     assert len(steps) == len(batches)
     return steps
 

@@ -21,7 +21,7 @@ def energy_and_rows():
 
 
 def loss(objective, energy, x, codes):
-    value, state = objective.loss(energy, Batch(torch.cat([x, codes], 1)), {}, torch.Generator())
+    value, state = objective.loss(energy, Batch(x, codes), {}, torch.Generator())
     assert state == {}
     return float(value.detach())
 
@@ -29,7 +29,7 @@ def loss(objective, energy, x, codes):
 def test_the_last_layer(energy_and_rows):
     energy, x, codes = energy_and_rows
     error = ((energy.encode(x) - codes).detach().numpy() ** 2).sum(axis=1)
-    assert loss(CodePrediction(5), energy, x, codes) == pytest.approx(0.5 * error.mean())
+    assert loss(CodePrediction(), energy, x, codes) == pytest.approx(0.5 * error.mean())
 
 
 def test_all_layers(energy_and_rows):
@@ -38,12 +38,12 @@ def test_all_layers(energy_and_rows):
     assert len(layers) == 3
     scale = (codes.numpy() ** 2).sum()
     errors = [((z - codes.numpy()) ** 2).sum() / scale for z in layers]
-    found = loss(CodePrediction(5, "all"), energy, x, codes)
+    found = loss(CodePrediction("all"), energy, x, codes)
     assert found == pytest.approx(np.log(errors).mean())
 
 
 def test_codes_that_are_all_zero_or_predicted_exactly_have_a_finite_loss(energy_and_rows):
     energy, x, codes = energy_and_rows
-    assert np.isfinite(loss(CodePrediction(5, "all"), energy, x, torch.zeros_like(codes)))
+    assert np.isfinite(loss(CodePrediction("all"), energy, x, torch.zeros_like(codes)))
     exact = energy.encode(x).detach()
-    assert np.isfinite(loss(CodePrediction(5, "all"), energy, x, exact))
+    assert np.isfinite(loss(CodePrediction("all"), energy, x, exact))

@@ -10,7 +10,7 @@ import torch
 import sklebm
 from sklebm._shell.rows import Rows
 from sklebm._shell.tables import DaskTable, LazyTable, MappedTable, read_table
-from sklebm.training.loop import RowDataset
+from sklebm.training.batches import TensorBatches, TrainingRows
 from sklebm.training.streamed_rows import StreamedRows
 from tests.registry import (
     NAMES,
@@ -111,20 +111,24 @@ def stream(X, kept=None):
     return StreamedRows(Rows(read_table(X, "Model"), torch.device("cpu")), kept)
 
 
+def rows_of(parts):
+    return torch.cat([x for x, _ in parts])
+
+
 @kinds
 def test_an_epoch_holds_every_row_once_in_a_new_order(kind, tmp_path):
     X = ROWS.astype(np.float32)
     X[:, 0] = np.arange(400)
     rows, generator = stream(KINDS[kind](tmp_path, X)), torch.Generator().manual_seed(0)
-    epochs = [torch.cat(list(rows.batches(16, generator))) for _ in range(2)]
+    epochs = [rows_of(rows.batches(16, generator)) for _ in range(2)]
     for epoch in epochs:
         np.testing.assert_array_equal(epoch[epoch[:, 0].argsort()], X)
     assert not torch.equal(*epochs)
-    again = torch.cat(list(rows.batches(16, torch.Generator().manual_seed(0))))
+    again = rows_of(rows.batches(16, torch.Generator().manual_seed(0)))
     assert torch.equal(again, epochs[0])
-    assert [len(batch) for batch in rows.batches(16, generator)] == [16] * 25
-    assert [len(batch) for batch in rows.batches(150, generator)] == [150, 150, 100]
-    np.testing.assert_array_equal(torch.cat(list(rows.batches(16, None))), X)
+    assert [len(x) for x, _ in rows.batches(16, generator)] == [16] * 25
+    assert [len(x) for x, _ in rows.batches(150, generator)] == [150, 150, 100]
+    np.testing.assert_array_equal(rows_of(rows.batches(16, None)), X)
 
 
 def test_batches_mix_rows_of_distant_places(tmp_path):
@@ -133,7 +137,7 @@ def test_batches_mix_rows_of_distant_places(tmp_path):
     X[:, 0] = np.arange(4000)
     with sklearn.config_context(working_memory=0.02):  # a pool of 400 rows in 16 blocks
         batches = list(stream(mapped(tmp_path, X)).batches(50, torch.Generator().manual_seed(0)))
-    spreads = [float(batch[:, 0].std()) for batch in batches]
+    spreads = [float(x[:, 0].std()) for x, _ in batches]
     assert np.mean(spreads) > 0.8 * X[:, 0].std()
 
 
@@ -142,17 +146,24 @@ def test_rows_held_out_are_not_trained_on(kind, tmp_path):
     X = ROWS.astype(np.float32)
     X[:, 0] = np.arange(400)
     indices = np.random.default_rng(0).permutation(400)[:60]
-    kept, held = stream(KINDS[kind](tmp_path, X)).hold_out(indices)
-    np.testing.assert_array_equal(held, X[np.sort(indices)])
-    assert kept.shape == (340, 6)
-    seen = torch.cat(list(kept.batches(16, torch.Generator().manual_seed(0))))[:, 0]
-    assert sorted(seen.tolist()) == sorted(set(range(400)) - set(indices.tolist()))
+    numbers = torch.arange(400.0)
+    rows = TrainingRows(stream(KINDS[kind](tmp_path, X)), columns={"target": numbers})
+    held = rows.take(torch.from_numpy(indices)).batch(torch.device("cpu"))
+    np.testing.assert_array_equal(held.x, X[np.sort(indices)])
+    np.testing.assert_array_equal(held.target, np.sort(indices))
+    rest = np.setdiff1d(np.arange(400), indices)
+    kept = rows.take(torch.from_numpy(rest))
+    assert kept.X.shape == (340, 6)
+    batches = list(TensorBatches(kept, 16, torch.Generator().manual_seed(0)))
+    seen = torch.cat([batch.x for batch in batches])[:, 0]
+    assert sorted(seen.tolist()) == rest.tolist()
+    # What stands beside a row comes with it.
+    assert torch.equal(torch.cat([batch.target for batch in batches]), seen)
 
 
 def test_the_loader_of_torch_takes_single_rows(tmp_path):
     X = mapped(tmp_path, ROWS)
-    kept, _ = stream(X).hold_out(np.arange(0, 400, 2))
-    rows = RowDataset(kept)
+    rows = TrainingRows(stream(X)).take(torch.arange(1, 400, 2))
     assert len(rows) == 200
     np.testing.assert_array_equal(rows[7], ROWS[15].astype(np.float32))
     options = {"iterator_train": torch.utils.data.DataLoader, "iterator_train__shuffle": False}

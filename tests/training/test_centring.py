@@ -7,7 +7,7 @@ import torch
 from sklebm import BernoulliRBM
 from sklebm.energies import Bernoulli, BilinearEnergy
 from sklebm.energies.gradients import dense
-from sklebm.objectives import MaximumLikelihood
+from sklebm.objectives import Batch, MaximumLikelihood
 from sklebm.training.centring import Centring
 from sklebm.training.loop import EnergyTraining, run_batches
 from tests.machines import balanced_machine, exact_rows, make_machine, naive_gradient
@@ -21,10 +21,12 @@ def draw(*shape, seed=0):
     return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
 
-def train(machine, rows, centring, n_steps=3):
+def train(machine, rows, offsets, n_steps=3):
     """Exact gradient steps on all rows."""
-    machine.centring = centring
-    training = EnergyTraining(machine, MaximumLikelihood(), {}, torch.Generator())
+    transforms = () if offsets is None else (Centring(machine, *offsets),)
+    training = EnergyTraining(
+        machine, MaximumLikelihood(), {}, torch.Generator(), transforms=transforms
+    )
     run_batches(training, torch.optim.SGD(training.parameters(), lr=0.7), [rows] * n_steps, 1)
     return machine
 
@@ -56,7 +58,7 @@ def test_a_step_is_one_of_the_centred_parameters():
     new_weights = weights.detach() - 0.7 * weights.grad
     new_visible = (centred["visible"] - 0.7 * centred["visible"].grad) - offset @ new_weights
     new_hidden = (centred["hidden"] - 0.7 * centred["hidden"].grad) - new_weights @ m
-    train(machine, rows, Centring(m, offset), n_steps=1)
+    train(machine, rows, (m, offset), n_steps=1)
     for ours, truth in zip(
         machine.parameters(), (new_weights, new_visible, new_hidden), strict=True
     ):
@@ -70,24 +72,28 @@ def test_factors_of_gradients_are_centred_alike():
     with torch.no_grad():
         field = machine.hidden_field(v)
         _, plain = machine.free_energy_gradients(v, signs, field, torch.sigmoid(field))
-    centring = Centring(draw(5), draw(4, seed=1))
-    for parameter, gradient in plain:
-        parameter.grad = dense(gradient).clone()
-    centring.apply_to_gradients(machine, v)
-    ours = centring.centred(machine, plain, torch.sigmoid(field))
+    centring = Centring(machine, draw(5), draw(4, seed=1))
+    written = [(parameter, dense(gradient).clone()) for parameter, gradient in plain]
+    with torch.no_grad():
+        expected, state = centring.update(written, Batch(v), centring.init(), 1.0)
+        ours, other = centring.update(plain, Batch(v), centring.init(), 1.0)
     assert len(ours) == 3
+    truth = {id(parameter): gradient for parameter, gradient in expected}
     for parameter, gradient in ours:
-        torch.testing.assert_close(dense(gradient), parameter.grad, rtol=0, atol=1e-13)
+        torch.testing.assert_close(dense(gradient), truth[id(parameter)], rtol=0, atol=1e-13)
+    torch.testing.assert_close(state, other)  # both follow the same hidden means
 
 
 def test_centred_gradients_point_downhill():
     machine, rows = make_machine(5, 4), exact_rows(make_machine(5, 4, seed=1), 30)
     gradients = [torch.tensor(g) for g in naive_gradient(machine, rows)]
     tensors = (machine.weights, machine.hidden.bias, machine.visible.bias)
-    for tensor, gradient in zip(tensors, gradients, strict=True):
-        tensor.grad = gradient.clone()
-    Centring(draw(5), draw(4)).apply_to_gradients(machine, torch.tensor(rows))
-    product = sum((t.grad * g).sum() for t, g in zip(tensors, gradients, strict=True))
+    plain = [(t, g.clone()) for t, g in zip(tensors, gradients, strict=True)]
+    centring = Centring(machine, draw(5), draw(4))
+    with torch.no_grad():
+        steps, _ = centring.update(plain, Batch(torch.tensor(rows)), centring.init(), 1.0)
+    centred = {id(parameter): step for parameter, step in steps}
+    product = sum((centred[id(t)] * g).sum() for t, g in zip(tensors, gradients, strict=True))
     assert product > 0
 
 
@@ -112,8 +118,8 @@ def test_flipped_units_learn_the_flipped_parameters(layer):
     m, offset = rows.mean(dim=0), draw(4)
     twin_rows, twin_m = (flipped(rows), flipped(m)) if layer == "visible" else (rows, m)
     twin_offset = flipped(offset) if layer == "hidden" else offset
-    train(machine, rows, Centring(m, offset), n_steps=20)
-    train(twin, twin_rows, Centring(twin_m, twin_offset), n_steps=20)
+    train(machine, rows, (m, offset), n_steps=20)
+    train(twin, twin_rows, (twin_m, twin_offset), n_steps=20)
     expected = mirror(*(p.detach() for p in machine.parameters()))
     for ours, truth in zip(twin.parameters(), expected, strict=True):
         torch.testing.assert_close(ours.detach(), truth, rtol=0, atol=1e-10)

@@ -12,7 +12,8 @@ from sklebm.objectives import (
     MaximumLikelihood,
     PersistentContrastiveDivergence,
 )
-from sklebm.training.loop import EnergyTraining, RowDataset, TensorBatches, run_batches
+from sklebm.training.batches import TensorBatches, TrainingRows
+from sklebm.training.loop import EnergyTraining, run_batches
 from tests.machines import exact_rows, make_machine
 
 ROWS = torch.arange(46.0).reshape(23, 2)
@@ -20,7 +21,12 @@ ROWS = torch.arange(46.0).reshape(23, 2)
 
 def batches(rows=ROWS, size=5, seed=0):
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return TensorBatches(RowDataset(rows), size, generator)
+    return TensorBatches(TrainingRows(rows), size, generator)
+
+
+def rows_of(passed):
+    """The rows of a pass, one under the other."""
+    return torch.cat([batch.x for batch in passed])
 
 
 def make_training(machine=None, objective=None, n_chains=10):
@@ -38,33 +44,33 @@ def test_a_pass_holds_every_row_once():
     parts = list(batches())
     assert [len(part) for part in parts] == [5, 5, 5, 5, 3]
     assert len(batches()) == 5
-    assert sorted(torch.cat(parts)[:, 0].tolist()) == ROWS[:, 0].tolist()
+    assert sorted(torch.cat([part.x for part in parts])[:, 0].tolist()) == ROWS[:, 0].tolist()
 
 
 def test_passes_differ_and_seeds_repeat_them():
     one, other = batches(), batches()
-    first, second = torch.cat(list(one)), torch.cat(list(one))
+    first, second = rows_of(one), rows_of(one)
     assert not torch.equal(first, second)
-    assert torch.equal(torch.cat(list(other)), first)
-    assert torch.equal(torch.cat(list(other)), second)
-    assert not torch.equal(torch.cat(list(batches(seed=1))), first)
+    assert torch.equal(rows_of(other), first)
+    assert torch.equal(rows_of(other), second)
+    assert not torch.equal(rows_of(batches(seed=1)), first)
 
 
 def test_without_a_generator_the_order_is_kept():
-    assert torch.equal(torch.cat(list(batches(seed=None))), ROWS)
+    assert torch.equal(rows_of(batches(seed=None)), ROWS)
 
 
 @pytest.mark.parametrize("seed", [None, 0])
 def test_csr_rows_come_in_the_same_batches(seed):
     dense, sparse = batches(seed=seed), batches(scipy.sparse.csr_matrix(ROWS.numpy()), seed=seed)
     for ours, theirs in zip(sparse, dense, strict=True):
-        assert ours.dtype == torch.float32
-        assert torch.equal(ours, theirs)
+        assert ours.x.dtype == torch.float32
+        assert torch.equal(ours.x, theirs.x)
 
 
 def test_single_rows_are_dense_tensors():
     for rows in (ROWS, scipy.sparse.csr_matrix(ROWS.numpy())):
-        dataset = RowDataset(rows)
+        dataset = TrainingRows(rows)
         assert len(dataset) == 23
         assert torch.equal(dataset[3], ROWS[3])
 
@@ -134,9 +140,9 @@ def test_no_setting_of_the_optimiser_is_passed_by(setting):
     settings = {"lr": 0.1, setting: True if setting == "maximize" else 0.5}
     run_batches(training, torch.optim.SGD(training.parameters(), **settings), batches(rows), 5)
     optimizer = torch.optim.SGD(twin.parameters(), **settings)
-    for x in batches(rows):
+    for batch in batches(rows):
         optimizer.zero_grad()
-        twin(Batch(x)).backward()
+        twin(batch).backward()
         optimizer.step()
     for ours, theirs in zip(training.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

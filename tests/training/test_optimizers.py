@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 
 from sklebm import BernoulliRBM
 from sklebm.objectives import Batch, MaximumLikelihood, PersistentContrastiveDivergence
+from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.state import export_state, import_optimizer
 from tests.machines import balanced_machine, exact_rows, make_machine
@@ -130,14 +131,15 @@ def test_another_optimizer_starts_with_its_own_statistics():
 def test_statistics_go_to_arrays_and_back(name):
     choice = OPTIMIZERS[name]
     machine = make_machine(4, 3, dtype=torch.float32)
+    player = EnergyTraining(machine, PersistentContrastiveDivergence(), {}, torch.Generator())
     optimizer = choice.factory(machine.parameters(), lr=0.1, **choice.settings)
     for _ in range(3):
         machine.free_energy(torch.ones(2, 4)).sum().backward()
         optimizer.step()
-    flat = export_state(optimizer, PersistentContrastiveDivergence(), {}, seed=1, n_calls=2)
+    flat = export_state([player], [optimizer], seed=1, n_calls=2)
     twin_machine = copy.deepcopy(machine)
     twin = choice.factory(twin_machine.parameters(), lr=0.1, **choice.settings)
-    import_optimizer(twin, flat)
+    import_optimizer([player], [twin], flat)
     for steps, module in ((optimizer, machine), (twin, twin_machine)):
         steps.zero_grad()
         module.free_energy(torch.ones(2, 4)).sum().backward()

@@ -1,0 +1,83 @@
+"""What stands beside the rows of X, one entry a row: targets, weights, the sequence of a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklebm._shell.rows import Rows
+
+
+def add_columns(rows: Rows, owner: str, **columns: Any) -> None:
+    """Check ``target``, ``weight``, ``groups`` and put those that are given beside the rows.
+
+    Raises
+    ------
+    ValueError
+        If one has another length than X, or holds what it cannot.
+    """
+    checks = {"target": _target, "weight": _weight, "groups": _groups}
+    for name, values in columns.items():
+        if values is not None:
+            rows.columns[name] = checks[name](values, rows, owner)
+
+
+def _need_length(values: Any, rows: Rows, name: str) -> None:
+    if len(values) != len(rows):
+        raise ValueError(
+            f"{name} has {len(values)} entries, but X has {len(rows)} rows: pass one for each row."
+        )
+
+
+def _target(values: Any, rows: Rows, owner: str) -> Tensor:
+    """Numbers, one or several a row, in the precision of X; integers stay integers."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim == 0 or array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{owner} needs numbers as targets, one for each row of X, and got an array of dtype "
+            f"{array.dtype} and shape {array.shape}."
+        )
+    _need_length(array, rows, "y")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ValueError("Input y contains NaN or infinity: drop such rows from X and y.")
+        return torch.from_numpy(np.array(array)).to(rows.device, rows.dtype)
+    return torch.from_numpy(array.astype(np.int64)).to(rows.device)
+
+
+def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
+    """Weights of at least 0, not all of them 0."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim == 0:
+        array = np.full(len(rows), array)
+    if array.ndim != 1 or array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"Sample weights must be 1D array or scalar of numbers, got shape {array.shape} and "
+            f"dtype {array.dtype}."
+        )
+    if len(array) != len(rows):
+        raise ValueError(f"sample_weight.shape == {array.shape}, expected ({len(rows)},)!")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all() or (array < 0).any() or not array.any():
+        raise ValueError(
+            f"{owner} needs finite sample weights of at least 0, at least one of them above 0."
+        )
+    return torch.from_numpy(array).to(rows.device)
+
+
+def _groups(values: Any, rows: Rows, owner: str) -> Tensor:
+    """Sequence of each row, as numbers from 0 in the order in which the sequences begin."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(
+            f"groups has shape {array.shape}, but must name the group of each row: shape "
+            f"({len(rows)},)."
+        )
+    _need_length(array, rows, "groups")
+    _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
+    order = np.empty(len(first), dtype=np.int64)
+    order[np.argsort(first)] = np.arange(len(first))
+    return torch.from_numpy(order[inverse]).to(rows.device)

@@ -1,0 +1,94 @@
+"""torch's surroundings: what a program has set around a call changes no answer of an estimator.
+
+Default dtype, default device, autocasting, ``no_grad`` and ``inference_mode`` are switches of the
+program, meant for its own code. An estimator computes under its own: single precision by default,
+the CPU unless a device is named, gradients on, no autocasting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from functools import wraps
+from types import FunctionType
+from typing import Any
+
+import torch
+
+_lock = threading.Lock()
+_default_dtype: Any = None  # of the program, while at least one call has set it aside
+_n_inside = 0
+
+
+def sheltered(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, run in surroundings of our own."""
+
+    @wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if _is_plain():
+            return method(*args, **kwargs)
+        with _own_surroundings():
+            return method(*args, **kwargs)
+
+    run.is_sheltered = True  # type: ignore[attr-defined]
+    return run
+
+
+def shelter_methods(cls: type) -> None:
+    """Shelter the public methods that a class defines."""
+    for name, value in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(value, FunctionType) and not hasattr(value, "is_sheltered"):
+            setattr(cls, name, sheltered(value))
+        elif hasattr(value, "check") and not hasattr(value.fn, "is_sheltered"):  # available_if
+            value.fn = sheltered(value.fn)
+
+
+def _is_plain() -> bool:
+    """Whether the program has left everything as torch has it."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.is_inference_mode_enabled()
+        and torch.get_default_dtype() is torch.float32
+        and not _autocasts()
+        and torch._C._len_torch_function_stack() == 0
+    )
+
+
+def _autocasts() -> bool:
+    return bool(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+
+
+@contextlib.contextmanager
+def _own_surroundings() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_single_precision())
+        yield
+
+
+@contextlib.contextmanager
+def _single_precision() -> Iterator[None]:
+    """Set the default dtype aside. It belongs to all threads: the last call out puts it back."""
+    global _default_dtype, _n_inside
+    with _lock:
+        if _n_inside == 0:
+            _default_dtype = torch.get_default_dtype()
+        _n_inside += 1
+        if torch.get_default_dtype() is not torch.float32:
+            torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_inside -= 1
+            if _n_inside == 0 and _default_dtype is not torch.get_default_dtype():
+                torch.set_default_dtype(_default_dtype)

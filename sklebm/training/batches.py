@@ -1,0 +1,237 @@
+"""Rows to train on as batches: slices of what is already on the device, or reads from disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from sklebm._shell.random import make_generator
+from sklebm._shell.ranks import Ranks
+from sklebm._shell.rows import Rows
+from sklebm.objectives import Batch
+from sklebm.training.streamed_rows import StreamedRows
+
+
+class TrainingRows(torch.utils.data.Dataset[Any]):
+    """Rows and the columns that stand beside them, as skorch and torch's DataLoader take them.
+
+    Parameters
+    ----------
+    X : Tensor, csr matrix or StreamedRows of shape (n_rows, n_features)
+        The rows.
+    y : Ignored
+        skorch passes it.
+    columns : mapping from str to Tensor
+        What stands beside the rows, by its name in ``Batch``, one entry a row.
+    """
+
+    def __init__(self, X: Any, y: Any = None, *, columns: Mapping[str, Tensor] | None = None):
+        self.X = X
+        self.columns = dict(columns or {})
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0])
+
+    def __getitem__(self, index: int) -> Any:
+        """One row as a dense float32 tensor; with columns, a dictionary of what ``Batch`` holds."""
+        row: Any = self.X[index]
+        if scipy.sparse.issparse(row):
+            row = torch.from_numpy(row.toarray()[0]).float()
+        row = torch.as_tensor(row)
+        if not self.columns:
+            return row
+        return {"x": row, **{name: column[index] for name, column in self.columns.items()}}
+
+    def take(self, index: Tensor) -> TrainingRows:
+        """The rows at ``index``; those of a matrix are copied, those of a file stay there."""
+        if isinstance(self.X, StreamedRows):
+            index = index.sort().values  # a file is read from its beginning to its end
+        columns = {name: column[index.to(column.device)] for name, column in self.columns.items()}
+        if isinstance(self.X, StreamedRows):
+            return TrainingRows(self.X.keep(index.numpy()), columns=columns)
+        if scipy.sparse.issparse(self.X):
+            return TrainingRows(self.X[index.numpy()], columns=columns)
+        return TrainingRows(self.X[index.to(self.X.device)], columns=columns)
+
+    def batch(self, device: torch.device) -> Batch:
+        """All rows as one dense float32 batch."""
+        x = self.X
+        if isinstance(x, StreamedRows):
+            x = torch.cat([part for part, _ in x.batches(x.shape[0], None)])
+        elif scipy.sparse.issparse(x):
+            x = torch.from_numpy(x.toarray())
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return Batch(x.to(device, torch.float32), **columns)
+
+
+def training_rows(rows: Rows) -> TrainingRows:
+    """All rows as float32 on the device; a csr matrix stays one, and large files on disk."""
+    # Labels and groups stay integers.
+    columns = {
+        name: column.float() if column.is_floating_point() else column
+        for name, column in rows.columns.items()
+    }
+    x: Any = None
+    if rows.is_lazy:
+        x = StreamedRows(rows)
+    elif scipy.sparse.issparse(rows.source):
+        x = rows.source
+        if rows.limits is not None:
+            x = x.copy()
+            x.data = x.data.clip(*rows.limits)
+    else:
+        x = rows.all().float()
+    return TrainingRows(x, columns=columns)
+
+
+def hold_out(
+    rows: TrainingRows, fraction: float, seed: int, device: torch.device
+) -> tuple[TrainingRows, Batch]:
+    """The rows to train on, and a share of them, drawn at random, that is held out."""
+    n_rows = len(rows)
+    n_held_out = math.ceil(fraction * n_rows)
+    if n_held_out >= n_rows:
+        raise ValueError(
+            f"validation_fraction={fraction} leaves no training row of n_samples={n_rows}: lower "
+            "it or pass more rows."
+        )
+    order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
+    return rows.take(order[n_held_out:]), rows.take(order[:n_held_out]).batch(device)
+
+
+def as_batch(item: Any) -> Batch:
+    """What a user's iterator yields as a batch: bare rows, or what ``Batch`` holds by name."""
+    if isinstance(item, Batch):
+        return item
+    return Batch(**item) if isinstance(item, Mapping) else Batch(item)
+
+
+class TensorBatches:
+    """Batches as slices of a tensor that is already on the device, or of a csr matrix.
+
+    torch's DataLoader fetches row by row and collates, at several times the cost of a small
+    model's step; one gather per batch is all that is needed.
+
+    Parameters
+    ----------
+    dataset : TrainingRows
+        The rows and what stands beside them.
+    batch_size : int
+        Rows per batch; the last batch may have fewer.
+    generator : torch.Generator or None
+        Draws a new order for every pass; None keeps the order.
+    device : torch.device
+        Where batches of a csr matrix go.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingRows,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows = dataset.X
+        self.columns = {name: column.to(device) for name, column in dataset.columns.items()}
+        self.batch_size = batch_size
+        self.generator = generator
+        self.device = device
+
+    def __len__(self) -> int:
+        return -(-int(self.rows.shape[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if isinstance(self.rows, StreamedRows):
+            for x, numbers in self.rows.batches(self.batch_size, self.generator):
+                yield self._with_columns(x, numbers)
+            return
+        n_rows = int(self.rows.shape[0])
+        if self.generator is None:
+            for start in range(0, n_rows, self.batch_size):
+                places = slice(start, start + self.batch_size)
+                yield self._with_columns(self._rows(places), places)
+            return
+        order = torch.randperm(n_rows, generator=self.generator)
+        if isinstance(self.rows, Tensor):
+            order = order.to(self.rows.device)
+        for part in torch.split(order, self.batch_size):
+            yield self._with_columns(self._rows(part), part)
+
+    def with_sizes(self) -> Iterator[tuple[Batch, int]]:
+        """The batches, each with the number of rows that its step counts."""
+        for batch in self:
+            yield batch, len(batch)
+
+    def _with_columns(self, x: Tensor, index: slice | Tensor) -> Batch:
+        if not self.columns:
+            return Batch(x)
+        if isinstance(index, Tensor):
+            index = index.to(self.device)
+        return Batch(x, **{name: column[index] for name, column in self.columns.items()})
+
+    def _rows(self, index: slice | Tensor) -> Tensor:
+        if scipy.sparse.issparse(self.rows):
+            picked = self.rows[index if isinstance(index, slice) else index.numpy()]
+            return torch.from_numpy(picked.toarray()).to(self.device, torch.float32)
+        rows: Tensor = self.rows[index]
+        return rows
+
+
+class RankBatches(TensorBatches):
+    """Batches of one rank, as many as all others have, whatever rows each of them holds.
+
+    Parameters
+    ----------
+    dataset : TrainingRows
+        The rows of this rank.
+    batch_size : int
+        Rows of all ranks in a step; each rank's part is rounded up.
+    ranks : Ranks
+        The processes.
+    generator, device
+        See ``TensorBatches``.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingRows,
+        batch_size: int,
+        ranks: Ranks,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._n_rows: list[int] = ranks.concat(torch.tensor([len(dataset)])).tolist()
+        # The same share of every rank's rows in a step, so that all come to their end together.
+        n_steps = -(-sum(self._n_rows) // batch_size)
+        self._sizes = [-(-n // n_steps) for n in self._n_rows]
+        pairs = zip(self._n_rows, self._sizes, strict=True)
+        self._n_steps = max(-(-n // size) for n, size in pairs)
+        super().__init__(dataset, self._sizes[ranks.rank], generator, device)
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches, and empty ones where this rank has no rows left."""
+        step, batch = 0, None
+        for batch in super().__iter__():
+            yield batch
+            step += 1
+        empty = Batch(torch.empty(0, self.rows.shape[1], device=self.device))
+        if batch is not None:
+            parts = {name: getattr(batch, name) for name in self.columns}
+            empty = replace(empty, **{name: part[:0] for name, part in parts.items()})
+        for _ in range(step, self._n_steps):
+            yield empty
+
+    def with_sizes(self) -> Iterator[tuple[Batch, int]]:
+        """The batches, each with the number of rows that all ranks have in the step."""
+        for step, batch in enumerate(self):
+            taken = zip(self._n_rows, self._sizes, strict=True)
+            yield batch, sum(min(max(n - step * size, 0), size) for n, size in taken)

@@ -1,0 +1,383 @@
+"""One run of training: epochs through skorch, rates, validation, stopping, progress.
+
+``train`` knows nothing of the model. It gets players (an energy, or parts of one, each with an
+objective), rows, options, and functions to call after each epoch; it can be called again for the
+next layer of a stack, and once for each chunk of a stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import make_generator
+from sklebm.objectives import Batch, Objective
+from sklebm.training.batches import RankBatches, TensorBatches, TrainingRows
+from sklebm.training.loop import EnergyTraining
+from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
+from sklebm.training.ranks import average_buffers, rank_seed
+from sklebm.training.schedules import ConstantRate, Schedule
+from sklebm.training.state import export_state, import_optimizer
+
+#: What skorch calls it, and what to use instead.
+_SET_BY_THE_ESTIMATOR = {
+    "batch_size": "batch_size",
+    "criterion": "objective",
+    "dataset": "iterator_train",
+    "device": "device",
+    "lr": "learning_rate",
+    "max_epochs": "max_epochs",
+    "module": "the estimator's own parameters",
+    "optimizer": "optimizer",
+    "optimizer__lr": "learning_rate",
+    "train_split": "validation_fraction",
+    "verbose": "verbose",
+    "warm_start": "warm_start",
+}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train, whatever is trained; the names are those of the estimators' parameters."""
+
+    owner: str  # whom messages speak of
+    learning_rate: float
+    batch_size: int
+    max_epochs: int = 1
+    optimizer: str = "sgd"
+    schedule: Schedule = field(default_factory=ConstantRate)
+    n_iter_no_change: int | None = None
+    tol: float = 0.0
+    net_params: Mapping[str, Any] | None = None
+    verbose: int = 0
+    shuffle: bool = True
+    seed: int = 0
+    #: Losses of earlier runs that this one goes on from, for messages.
+    earlier: tuple[float, ...] = ()
+    #: Learning rates of players that have one of their own, by name.
+    rates: Mapping[str, float] = field(default_factory=dict)
+    #: Optimisers of players that have one of their own, by name.
+    optimizers: Mapping[str, str] = field(default_factory=dict)
+
+    def choice(self, name: str = "") -> OptimizerChoice:
+        """The optimiser of a player."""
+        return OPTIMIZERS[self.optimizers.get(name, self.optimizer)]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is looked at after each epoch: every part may be left out."""
+
+    #: Held-out rows, and their score; higher is better.
+    held_out: Batch | None = None
+    score: Callable[[Batch], float] | None = None
+    #: Functions of held-out rows and of as many rows to train on, by name.
+    monitors: Mapping[str, Callable[[Batch, Batch], float]] = field(default_factory=dict)
+    #: Raises FloatingPointError if the model has gone astray.
+    check: Callable[[], None] | None = None
+    progress: Progress | None = None
+    #: Fitted attributes as of now, for callbacks that score the model.
+    snapshot: Callable[[Course], dict[str, Any]] | None = None
+
+
+def train(
+    players: EnergyTraining | Sequence[EnergyTraining],
+    rows: TrainingRows,
+    options: TrainingOptions,
+    watch: Watch | None = None,
+    *,
+    device: torch.device,
+    previous: Mapping[str, Any] | None = None,
+) -> Course:
+    """Train one player, or several against each other, for at most ``max_epochs``.
+
+    Parameters
+    ----------
+    players : EnergyTraining or sequence of EnergyTraining
+        What is trained; of several, each takes its steps on every batch in turn.
+    rows : TrainingRows
+        The rows, with what stands beside them.
+    options : TrainingOptions
+        How.
+    watch : Watch or None, default=None
+        What is looked at after each epoch.
+    device : torch.device
+        Where the players are.
+    previous : mapping or None, default=None
+        ``Course.state()`` of an earlier run whose optimisers go on.
+
+    Returns
+    -------
+    course : Course
+        Losses, scores and the state that a later run can go on from.
+    """
+    course = Course(players, options, watch or Watch())
+    with _overflow_is_divergence(options):
+        course.run(rows, device, previous or {})
+    return course
+
+
+class Course:
+    """One run of training: what ``train`` does, and what it leaves."""
+
+    def __init__(
+        self,
+        players: EnergyTraining | Sequence[EnergyTraining],
+        options: TrainingOptions,
+        watch: Watch,
+    ) -> None:
+        self.players = [players] if isinstance(players, EnergyTraining) else list(players)
+        self.training = self.players[0]
+        self.options = options
+        self.watch = watch
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.losses: list[float] = []
+        self.scores: list[float] = []
+        self.monitored: dict[str, list[float]] = {name: [] for name in watch.monitors}
+        self._ranks = self.training.ranks
+        self._sample: Batch
+        self._waited = 0
+        self._best_score = -math.inf
+        self._best: list[Any] | None = None
+        self._rate = 1.0
+        comparable = watch.held_out is not None or self.training.objective.loss_is_comparable
+        if options.n_iter_no_change is not None and not comparable:
+            raise ValueError(
+                f"n_iter_no_change={options.n_iter_no_change} needs validation_fraction: the "
+                f"loss of {type(self.training.objective).__name__} cannot be compared between "
+                "epochs."
+            )
+
+    def run(self, rows: TrainingRows, device: torch.device, previous: Mapping[str, Any]) -> None:
+        """Train for at most ``max_epochs``."""
+        from sklebm.training.net import StopTraining
+
+        held_out = self.watch.held_out
+        if self.monitored and held_out is not None:
+            self._sample = self._draw_sample(rows, len(held_out), device)
+        for player in self.players:
+            player.train()
+        net = self._make_net(rows, device)
+        net.initialize()
+        self.optimizers = net.steppers
+        if previous:
+            import_optimizer(self.players, self.optimizers, previous)
+        net.notify("on_train_begin", X=rows.X, y=None)
+        # fit_loop, not fit: that would swallow a KeyboardInterrupt.
+        with contextlib.suppress(StopTraining):
+            net.fit_loop(rows)
+        net.notify("on_train_end", X=rows.X, y=None)
+        if self._best is not None:
+            for player, (numbers, states) in zip(self.players, self._best, strict=True):
+                player.energy.load_state_dict(numbers)
+                player.transform_states = states
+
+    def state(self, *, seed: int, n_calls: int = 0) -> dict[str, Any]:
+        """What a later run goes on from: statistics of the optimisers, and chains."""
+        return export_state(self.players, self.optimizers, seed=seed, n_calls=n_calls)
+
+    # ------------------------------------------------------------------ the net
+
+    def _make_net(self, rows: TrainingRows, device: torch.device) -> Any:
+        from skorch.callbacks import EpochTimer, PrintLog
+
+        from sklebm.training.net import EnergyNet, EpochBridge, NoCriterion, StopWhenAsked
+
+        options, choice = self.options, self.options.choice(self.training.name)
+        net_params = self._checked_net_params()
+        bridge = EpochBridge(self._begin, self._end)
+        verbose = int(options.verbose) if self._ranks.rank == 0 else 0
+        own = ["valid_loss", "valid_loss_best"]  # the score is printed
+        printing = [EpochTimer(), PrintLog(keys_ignored=own)] if verbose else []
+        callbacks = [bridge, *(net_params.pop("callbacks", None) or []), *printing]
+        if "iterator_train" not in net_params:
+            net_params = self._batches(device) | net_params
+        n_rows = int(self._ranks.total(len(rows))) if choice.full_batch else options.batch_size
+        return EnergyNet(
+            self.players[0] if len(self.players) == 1 else torch.nn.ModuleList(self.players),
+            criterion=NoCriterion,
+            optimizer=choice.factory,
+            lr=options.rates.get(self.training.name, options.learning_rate),
+            max_epochs=options.max_epochs,
+            batch_size=n_rows,
+            dataset=TrainingRows,
+            train_split=None,
+            callbacks=[*callbacks, StopWhenAsked(bridge)],
+            device=str(device),
+            verbose=verbose,
+            players=self._player_settings(),
+            **{f"optimizer__{name}": value for name, value in choice.settings.items()} | net_params,
+        )
+
+    def _player_settings(self) -> list[tuple[OptimizerChoice, float]]:
+        """The optimiser and the rate of each player."""
+        options = self.options
+        return [
+            (options.choice(player.name), options.rates.get(player.name, options.learning_rate))
+            for player in self.players
+        ]
+
+    def _batches(self, device: torch.device) -> dict[str, Any]:
+        """The part of the net's options that is about batches."""
+        ranks, generator = self._ranks, None
+        if self.options.shuffle:
+            generator = make_generator(rank_seed(self.options.seed, ranks), "batches")
+        options: dict[str, Any] = {
+            "iterator_train": TensorBatches,
+            "iterator_train__generator": generator,
+            "iterator_train__device": device,
+        }
+        if ranks.size > 1:
+            options |= {"iterator_train": RankBatches, "iterator_train__ranks": ranks}
+        return options
+
+    def _checked_net_params(self) -> dict[str, Any]:
+        """A copy of ``net_params``; refuses what the estimator sets itself."""
+        options, owner = dict(self.options.net_params or {}), self.options.owner
+        taken = sorted(set(options) & _SET_BY_THE_ESTIMATOR.keys())
+        if taken:
+            instead = ", ".join(_SET_BY_THE_ESTIMATOR[name] for name in taken)
+            raise ValueError(
+                f"net_params sets {', '.join(taken)}, which {owner} decides: use {instead} instead."
+            )
+        if self._ranks.size > 1 and "iterator_train" in options:
+            raise ValueError(
+                'net_params sets iterator_train, but with strategy="ddp" every process must take '
+                f"equally many batches, which {owner} sees to: leave it out."
+            )
+        return options
+
+    def _draw_sample(self, rows: TrainingRows, n_rows: int, device: torch.device) -> Batch:
+        """Rows to train on, as many as are held out (or all), to compare those with."""
+        generator = make_generator(self.options.seed, "monitors")
+        return next(iter(TensorBatches(rows, n_rows, generator, device)))
+
+    # ------------------------------------------------------------------ epochs
+
+    def _begin(self, net: Any) -> None:
+        losses = [-score for score in self.scores]
+        factor = self.options.schedule.factor(len(self.losses), self.options.max_epochs, losses)
+        if factor != self._rate:
+            # Only on a change, so that a skorch LRScheduler in net_params keeps its say.
+            settings = self._player_settings()
+            for optimizer, (_, rate) in zip(self.optimizers, settings, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * factor
+            self._rate = factor
+        if self.watch.progress is not None:
+            self.watch.progress.begin()
+
+    def _end(self, net: Any) -> bool:
+        loss = net.history[-1, "train_loss"]
+        _guard_loss(self.options, self.players, net.losses, self.losses)
+        for player in self.players:
+            average_buffers(self._ranks, player.energy)
+        if self.watch.check is not None:
+            self.watch.check()
+        self.losses.append(loss)
+        score, held_out = -loss, self.watch.held_out
+        if held_out is not None and self.watch.score is not None:
+            with torch.no_grad():
+                score = self._over_ranks(self.watch.score(held_out), len(held_out))
+            self.scores.append(score)
+            _record_score(net, score)
+            self._monitor(net, held_out)
+        stop = self._has_settled(score)
+        progress, snapshot = self.watch.progress, self.watch.snapshot
+        if progress is not None and snapshot is not None:
+            stop = progress.end(lambda: snapshot(self)) or stop
+            watched = progress.held_out_score()
+            if held_out is None and watched is not None:
+                net.history.record("valid_score", watched)
+        return stop
+
+    def _monitor(self, net: Any, held_out: Batch) -> None:
+        """Record what is watched beside the score."""
+        for name, function in self.watch.monitors.items():
+            with torch.no_grad():
+                value = self._over_ranks(function(held_out, self._sample), len(held_out))
+            self.monitored[name].append(value)
+            net.history.record(name, value)
+
+    def _over_ranks(self, value: float, n_rows: int) -> float:
+        """The mean over the rows that all ranks hold out, so that all decide the same."""
+        ranks = self._ranks
+        return value if ranks.size == 1 else ranks.total(value * n_rows) / ranks.total(n_rows)
+
+    def _has_settled(self, score: float) -> bool:
+        """Early stopping on an absolute improvement, which is right for scores of any sign."""
+        patience = self.options.n_iter_no_change
+        if patience is None:
+            return False
+        if score > self._best_score + self.options.tol:
+            self._best_score, self._waited = score, 0
+            self._best = [(_copies(player), player.transform_states[:]) for player in self.players]
+            return False
+        self._waited += 1
+        return self._waited >= int(patience)
+
+    def curves(self) -> dict[str, Any]:
+        """What was recorded of every epoch, as fitted attributes."""
+        return {
+            "loss_curve_": np.asarray(self.losses),
+            "validation_scores_": np.asarray(self.scores),
+            **{f"{name}s_": np.asarray(values) for name, values in self.monitored.items()},
+            "n_iter_": len(self.losses),
+        }
+
+
+def _copies(player: EnergyTraining) -> dict[str, torch.Tensor]:
+    state = player.energy.state_dict()
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _record_score(net: Any, score: float) -> None:
+    """The score, and what skorch's own callbacks look for: a loss, and whether it is the best."""
+    earlier = [row["valid_loss"] for row in net.history[:-1] if "valid_loss" in row]
+    net.history.record("valid_score", score)
+    net.history.record("valid_loss", -score)
+    net.history.record("valid_loss_best", all(-score < loss for loss in earlier))
+
+
+def _guard_loss(
+    options: TrainingOptions,
+    players: Sequence[EnergyTraining],
+    losses: Sequence[float],
+    past: Sequence[float],
+) -> None:
+    """Raise FloatingPointError when the loss of a player is no number."""
+    past = [*options.earlier, *past]
+    for player, loss in zip(players, losses, strict=True):
+        if math.isfinite(loss):
+            continue
+        last = f"{past[-1]:.6g}" if len(past) else "none"
+        raise FloatingPointError(
+            f"{options.owner}: the loss of {_name(player.objective)} became {loss} in epoch "
+            f"{len(past) + 1} (last finite loss: {last}). Lower learning_rate="
+            f"{options.learning_rate}, or scale X. The estimator was left as it was."
+        )
+
+
+def _name(objective: Objective) -> str:
+    return type(objective).__name__
+
+
+@contextlib.contextmanager
+def _overflow_is_divergence(options: TrainingOptions) -> Iterator[None]:
+    """Turn torch's complaint about a step too large for its type into FloatingPointError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise FloatingPointError(
+            f"{options.owner}: a step of {options.optimizer!r} overflowed. Lower learning_rate="
+            f"{options.learning_rate}. The estimator was left as it was."
+        ) from error
