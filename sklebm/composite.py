@@ -15,7 +15,6 @@ can be pipelines that start from text or frames.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -27,9 +26,10 @@ from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter, validate_data
 
-from sklebm._shell.pickling import VersionedPickle
+from sklebm._shell.pickling import pickled, unpickled
 from sklebm._shell.private import BaseComposition
 from sklebm._shell.rows import Rows, advice_on_memory, open_rows, resolve_device
+from sklebm._shell.surroundings import shelter_methods
 from sklebm.base import EnergyEstimator
 
 _INPUT_NAMES = ("n_features_in_", "feature_names_in_")
@@ -117,7 +117,7 @@ def input_names(members: Iterable[Any]) -> dict[str, Any]:
     return names
 
 
-class CompositeEstimator(CallbackSupportMixin, VersionedPickle, BaseComposition):
+class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     """Base of models made of models; ``estimator`` is one estimator, or a list of named ones.
 
     Subclasses set parameters in ``__init__`` and nothing else, and implement the hooks named in
@@ -133,6 +133,16 @@ class CompositeEstimator(CallbackSupportMixin, VersionedPickle, BaseComposition)
     estimator: Any
     named_estimators_: dict[str, Any]
     n_features_in_: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        shelter_methods(cls)
+        super().__init_subclass__(**kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pickled(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(unpickled(self, state))
 
     @property
     def _reads_numbers(self) -> bool:
@@ -189,7 +199,7 @@ class CompositeEstimator(CallbackSupportMixin, VersionedPickle, BaseComposition)
 
     def _learn(self, X: Any, y: Any = None, **data: Any) -> Self:
         """Run ``_fit`` and commit what it returns, all or nothing."""
-        probe = copy.copy(self)
+        probe = type(self).__new__(type(self))
         probe.__dict__ = self._unfitted_dict()
         members = MemberFits(self, self._n_fits())
         members.begin(X, y)
@@ -246,7 +256,8 @@ class CompositeEstimator(CallbackSupportMixin, VersionedPickle, BaseComposition)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inside = [get_tags(member) for member in self._tagged_members()]
+        # A class in place of an estimator has none; the fit says what is wrong with it.
+        inside = [get_tags(item) for item in self._tagged_members() if not isinstance(item, type)]
         if inside:
             tags.input_tags.sparse = all(item.input_tags.sparse for item in inside)
             tags.input_tags.allow_nan = all(item.input_tags.allow_nan for item in inside)
