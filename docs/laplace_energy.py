@@ -9,6 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
+from sklebm._shell.state import Array
 from sklebm.base import EnergyEstimator
 
 
@@ -62,9 +63,14 @@ class LaplaceEnergy(EnergyEstimator):
         scale = (x - location).abs().mean(dim=0).clamp(min=self.min_scale)
         return {"location_": location.cpu().numpy(), "scale_": scale.cpu().numpy()}
 
-    def _energy(self, device: torch.device) -> AbsoluteDeviation:
-        location, scale = (torch.from_numpy(a).to(device) for a in (self.location_, self.scale_))
-        return AbsoluteDeviation(location, scale)
+    def _state_spec(self) -> dict[str, Any]:
+        return {
+            "location_": Array("f", ("n_features_in_",), of="location"),
+            "scale_": Array("f", ("n_features_in_",), of="scale"),
+        }
+
+    def _rebuild(self, parameters: dict[str, Tensor]) -> AbsoluteDeviation:
+        return AbsoluteDeviation(parameters["location_"], parameters["scale_"])
 
     @property
     def _n_features_out(self) -> int:

@@ -22,6 +22,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
+    "EnergyPCA": "sklebm.linear",
     "GaussianEnergy": "sklebm.linear",
     "GaussianRBM": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
@@ -43,6 +44,7 @@ ESTIMATORS: dict[str, str] = {
 
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
+    "BlockGibbs": "sklebm.inference.gibbs",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -57,6 +59,7 @@ PARTS: dict[str, str] = {
     "GroupL2": "sklebm.energies",
     "HMC": "sklebm.inference.hamiltonian",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "L0": "sklebm.energies",
     "L1": "sklebm.energies",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
@@ -68,6 +71,7 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
@@ -121,6 +125,7 @@ if TYPE_CHECKING:
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
+    from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
     from sklebm.linear import ZCAWhitener as ZCAWhitener

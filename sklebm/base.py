@@ -1,10 +1,7 @@
 """The scikit-learn shell that every estimator lives in.
 
-An estimator chooses an energy, an inference and an objective; this base class does the rest:
-validation, device and dtype, one atomic ``fit``, NumPy fitted state, row-wise streaming,
-feature names, ``set_output`` and callbacks.
-
-A model supplies
+An estimator chooses an energy, an inference and an objective; this base class does the rest, from
+validation to callbacks. A model supplies
 
 - ``_fit(rows, progress, **data) -> state``: a pure function of the data that returns every
   fitted attribute in a dictionary; the shell commits it in one assignment;
@@ -23,7 +20,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
@@ -41,15 +37,16 @@ from sklebm._shell.state import (
     check_attributes,
     check_input_names,
     exported,
-    first_broken,
     fitted_attributes,
+    input_names,
     made_from,
     need_finite,
+    refuse_broken,
 )
 from sklebm._shell.surroundings import shelter_methods
-from sklebm._shell.tables import is_dask, map_blocks
+from sklebm._shell.tables import is_dask, map_blocks, wants_frames
 
-#: Root of the published documentation. Unset: the HTML representation carries no links.
+# Of the published documentation; without it, the HTML representation carries no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
 
 
@@ -64,11 +61,7 @@ def _keeps_training_state(estimator: Any) -> bool:
 class EnergyEstimator(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
 ):
-    """Base class of all estimators: the contract around an energy.
-
-    Subclasses set parameters in ``__init__`` and nothing else, extend
-    ``_parameter_constraints``, and implement the hooks named in the module's docstring.
-    """
+    """Base class of all estimators: the contract around an energy; see the module's docstring."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": [str, torch.device],
@@ -166,6 +159,10 @@ class EnergyEstimator(
         """How many times ``_fit`` calls ``progress.begin`` at most."""
         return 0
 
+    def _max_steps_on(self, rows: Rows) -> int:
+        """The same, where it depends on the rows."""
+        return self._max_steps()
+
     def _learn(
         self,
         X: Any,
@@ -191,12 +188,8 @@ class EnergyEstimator(
             rows.ranks = ranks
             if ranks.size > 1:
                 ranks.need_same(shared_facts(self, method, rows, first))
-            names = {
-                name: value
-                for name, value in vars(probe).items()
-                if name in ("n_features_in_", "feature_names_in_")
-            }
-            n_steps = self._max_steps() if whole else 0
+            names = input_names(probe)
+            n_steps = self._max_steps_on(rows) if whole else 0
             progress = Progress(self, X, n_steps, names, self._step_name, ranks)
             progress.begin_fit()
             state = ranks.agreed(step(rows, progress, **data), self._own_to_each_rank)
@@ -335,7 +328,9 @@ class EnergyEstimator(
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
         if beside is not None:
-            _need_pairs(rows, beside)
+            if len(rows) != len(beside):
+                have = f"X has {len(rows)} rows and Z has {len(beside)}"
+                raise ValueError(f"{have}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)
@@ -343,15 +338,15 @@ class EnergyEstimator(
                 lambda x, *z: function(energy, x.to(dtype), *(part.to(x.device) for part in z)),
                 floats_per_row=floats,
                 what=f"{type(self).__name__}.{what}",
-                as_numpy=what == "transform" and self._wants_frames(),
+                as_numpy=what == "transform" and wants_frames(self),
                 beside=beside,
                 may_be_infinite=may_be_infinite,
             )
         except (ArithmeticError, RuntimeError, ValueError) as error:
-            self._refuse_broken_state(what, error)
+            refuse_broken(self, what, error)
             raise
         if answer.dtype not in (torch.float32, torch.float64, np.float32, np.float64):
-            self._refuse_broken_state(what)  # an index is finite whatever it was computed from
+            refuse_broken(self, what)  # an index is finite whatever it was computed from
         return answer
 
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
@@ -365,15 +360,6 @@ class EnergyEstimator(
             may_be_infinite=may_be_infinite,
         )
 
-    def _refuse_broken_state(self, what: str, cause: Exception | None = None) -> None:
-        """Raise FloatingPointError if an answer cannot be had because of the fitted attributes."""
-        name = first_broken(fitted_attributes(self))
-        if name is not None:
-            raise FloatingPointError(
-                f"{type(self).__name__}.{what} has no answer: the fitted attribute {name} holds "
-                "NaN or infinity, which fit never leaves there. Fit again, or load an intact file."
-            ) from cause
-
     def _open_latents(self, Z: Any) -> Rows:
         """Validate latents with the same door as X."""
         width = self._n_features_out
@@ -386,11 +372,6 @@ class EnergyEstimator(
                 "columns: pass what transform returned."
             )
         return rows
-
-    def _wants_frames(self) -> bool:
-        """True if set_output asks for data frames, which are built from NumPy arrays."""
-        config = getattr(self, "_sklearn_output_config", {}).get("transform")
-        return bool((config or get_config()["transform_output"]) != "default")
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``; higher is better.
@@ -420,6 +401,4 @@ class EnergyEstimator(
         return tags
 
 
-def _need_pairs(rows: Rows, latents: Rows) -> None:
-    if len(rows) != len(latents):
-        raise ValueError(f"X has {len(rows)} rows and Z has {len(latents)}: pass one z per x.")
+shelter_methods(EnergyEstimator)  # __init_subclass__ runs for those that follow

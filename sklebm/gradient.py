@@ -27,6 +27,7 @@ from sklebm.objectives import Batch, Objective
 from sklebm.training.batches import hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
+from sklebm.training.pace import Pace
 from sklebm.training.ranks import rank_seed, share_parameters
 from sklebm.training.schedules import SCHEDULES, ConstantRate, Schedule
 from sklebm.training.state import import_objective
@@ -75,6 +76,8 @@ class GradientEstimator(EnergyEstimator):
     #: What is recorded beside the validation score of every epoch, in attributes that end in
     #: ``s_``: functions of the energy, held-out rows and as many rows to train on.
     _monitors: ClassVar[dict[str, Monitor]] = {}
+    #: What ``max_epochs="auto"`` stands for, in models that take it.
+    _pace: ClassVar[Pace] = Pace(n_updates=5000)
 
     training_state_: dict[str, Any]
 
@@ -111,8 +114,8 @@ class GradientEstimator(EnergyEstimator):
     def _monitor_score(self, X: Any) -> float:
         rows = self._open(X, self, reset=False)
         with torch.no_grad():
-            batch = Batch(rows.all().float())
-            return self._validation_score(self._energy(rows.device), batch, seed=0)
+            batch = training_rows(rows).batch(rows.device)
+            return self._validation_score(self._energy(rows.device).float(), batch, seed=0)
 
     def _check_epoch(self, energy: Any) -> None:
         """Raise FloatingPointError if the energy has gone astray; called after every epoch."""
@@ -123,8 +126,14 @@ class GradientEstimator(EnergyEstimator):
 
     # ------------------------------------------------------------------ fit
 
-    def _max_steps(self) -> int:
-        return int(self.max_epochs)
+    def _max_steps_on(self, rows: Rows) -> int:
+        return self._n_epochs(rows)
+
+    def _n_epochs(self, rows: Rows) -> int:
+        """Passes of a fit over the rows: ``max_epochs``, or what the pace makes of "auto"."""
+        if not isinstance(self.max_epochs, str):
+            return int(self.max_epochs)
+        return self._pace.epochs(rows.total(), self.batch_size)
 
     def _resumes(self) -> bool:
         """Whether ``fit`` goes on from the fitted parameters."""
@@ -137,8 +146,10 @@ class GradientEstimator(EnergyEstimator):
         means = _feature_means(rows)
         start = Start(rows, means, seed, resume=resume)
         energy = self._starting_energy(start)
-        seen = {"feature_means_": means.numpy(), "n_samples_seen_": rows.total()}
-        course = self._train(energy, start, self._options(seed), progress, seen)
+        mean = rows.in_own_units(means).numpy()
+        seen = {"feature_means_": mean, "n_samples_seen_": rows.total()}
+        options = replace(self._options(seed), max_epochs=self._n_epochs(rows))
+        course = self._train(energy, start, options, progress, seen)
         return self._complete(energy, self._trained(course, seed, seen), seed)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
@@ -158,7 +169,7 @@ class GradientEstimator(EnergyEstimator):
         energy = self._starting_energy(start)
         course = self._train(energy, start, self._options_of_a_chunk(seed))
         n_rows, earlier = rows.total(), int(getattr(self, "n_samples_seen_", 0))
-        mean = means.numpy()
+        mean = rows.in_own_units(means).numpy()
         if earlier:
             share = n_rows / (earlier + n_rows)
             mean = self.feature_means_ + (mean - self.feature_means_) * share
@@ -260,7 +271,6 @@ class GradientEstimator(EnergyEstimator):
             owner=type(self).__name__,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
-            max_epochs=self.max_epochs,
             optimizer=self.optimizer,
             schedule=self._schedule(),
             n_iter_no_change=self.n_iter_no_change,

@@ -1,5 +1,6 @@
 """What every gradient-trained estimator inherits, seen through BernoulliRBM."""
 
+import json
 import random
 
 import numpy as np
@@ -119,19 +120,34 @@ def test_a_loss_that_cannot_be_compared_needs_validation():
 
 
 def test_held_out_rows_are_not_trained_on():
-    """Rows of all ones hidden in zeros: whichever are held out do not move the base rate."""
-    rows = np.zeros((40, 3))
-    rows[::2] = 1.0
+    """Forty different rows: the same twelve are left out of every pass, and scored after each."""
+    rows = np.array([[number >> bit & 1 for bit in range(6)] for number in range(40)], float)
     seen = []
 
     class Collect(Callback):
-        def on_batch_begin(self, net, batch=None, **kwargs):
-            seen.append(len(batch))
+        def on_epoch_begin(self, net, **kwargs):
+            seen.append([])
 
-    model = make(validation_fraction=0.3, max_epochs=1, net_params={"callbacks": [Collect()]})
-    model.fit(rows)
-    assert sum(seen) == 40 - 12
+        def on_batch_begin(self, net, batch=None, **kwargs):
+            seen[-1].extend(np.asarray(getattr(batch, "x", batch)).astype(int) @ 2 ** np.arange(6))
+
+    model = exact_likelihood(
+        validation_fraction=0.3,
+        max_epochs=3,
+        learning_rate=0.5,
+        net_params={"callbacks": [Collect()]},
+    ).fit(rows)
+    kept = set(seen[0])
+    assert len(seen) == 3
+    assert len(kept) == 40 - 12
+    assert all(sorted(numbers) == sorted(kept) for numbers in seen)  # each row once
     assert model.n_samples_seen_ == 40
+    held_out = rows[sorted(set(range(40)) - kept)]
+    trained = rows[sorted(kept)]
+    gap = -model.score_samples(held_out).mean() + model.score_samples(trained).mean()
+    # The record compares as many training rows, drawn at random, with those held out.
+    spread = model.score_samples(rows).std()
+    assert model.free_energy_gaps_[-1] == pytest.approx(gap, abs=2 * spread)
 
 
 def test_validation_may_not_take_all_rows():
@@ -295,6 +311,41 @@ def test_torch_data_loader_may_replace_the_batches():
 
     model = make(max_epochs=30, learning_rate=0.5, net_params={"iterator_train": DataLoader})
     assert model.fit(ROWS).score(TEST_ROWS) > INDEPENDENT + 0.5
+
+
+def test_early_stopping_of_skorch_ends_training_and_no_search():
+    """It asks to stop by an interrupt of its own; a Ctrl-C is another thing, below."""
+    from skorch.callbacks import EarlyStopping
+
+    stop = EarlyStopping("train_loss", patience=2, threshold=1e6, threshold_mode="abs")
+    model = make(max_epochs=50, net_params={"callbacks": [stop]}).fit(ROWS)
+    assert model.n_iter_ == 3  # no epoch improves on the first by so much
+    search = GridSearchCV(model, {"learning_rate": [0.01, 0.1]}, cv=2).fit(ROWS)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_checkpoints_of_skorch_find_the_loss_of_held_out_rows(tmp_path):
+    from skorch.callbacks import Checkpoint
+
+    kept = Checkpoint(
+        dirname=tmp_path, f_optimizer=None, f_criterion=None, f_history="history.json"
+    )
+    model = make(max_epochs=4, validation_fraction=0.25, net_params={"callbacks": [kept]})
+    model.fit(ROWS)
+    rows = json.loads((tmp_path / "history.json").read_text())
+    assert [row["valid_loss"] for row in rows] == [
+        -score for score in model.validation_scores_[: len(rows)]
+    ]
+    assert rows[-1]["valid_loss_best"]
+
+
+def test_partial_fit_hears_of_net_params_like_fit():
+    watch = Watch()
+    model = make(net_params={"callbacks": [watch]}).partial_fit(ROWS[:60])
+    assert watch.calls["batch_end"] == 3
+    assert watch.calls["epoch_end"] == 1
+    with pytest.raises(ValueError, match="net_params sets lr"):
+        model.set_params(net_params={"lr": 1.0}).partial_fit(ROWS[:60])
 
 
 @pytest.mark.parametrize(

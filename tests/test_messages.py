@@ -120,10 +120,11 @@ def test_messages_are_those_reviewed(messages):
 def test_our_messages_say_what_to_do(messages):
     """Every message of ours asks for, names, or rules out something: it is no mere complaint."""
     advice = re.compile(
-        r"must|need|should|pass |call |set |use |lower |raise |scale |choose|increase|check|"
-        r"required|expect|instead|reshape|flatten|impute|not fitted",
+        r"\b(must|needs?|should|pass|call|set|use|lower|raise|scale|choose|increase|check|"
+        r"required|expect(s|ed|ing)?|instead|reshape|flatten|impute|not fitted)\b",
         re.IGNORECASE,
     )
+    assert not advice.search("because it is a chosen user's mustard")
     for what, kind, where, text in sorted(messages):
         if where == "sklebm":
             assert advice.search(text), f"{what}: {kind}: {text}"

@@ -1,5 +1,6 @@
 """Damaged and hostile files are refused, and nothing in them runs."""
 
+import json
 import os
 import pickle
 import random
@@ -60,6 +61,21 @@ def test_flipped_bits_are_refused(whole, path):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="cannot be loaded"):
+            sklebm.load(path)
+
+
+@pytest.mark.parametrize(("before", "after"), [("F64", "I64"), ("F64", "U64")])
+def test_the_checksum_covers_the_dtypes(before, after, whole, path):
+    """The same bytes called by another dtype of that size are another model."""
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    names = [name for name, entry in header.items() if entry.get("dtype") == before]
+    assert names
+    for name in names:
+        forged = {**header, name: {**header[name], "dtype": after}}
+        text = json.dumps(forged, separators=(",", ":")).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :])
+        with pytest.raises(ValueError, match="checksum does not match"):
             sklebm.load(path)
 
 
@@ -420,8 +436,8 @@ def test_a_hostile_detector_is_refused(path):
             {"type": "dict", "items": [["a", Encoder().estimator(PCAWhitener())]]},
         ),
         "scale of zero": tensor("scale_", np.zeros(6)),
-        "quantiles that fall": tensor("training_quantiles_", np.zeros((4, 4)) - np.arange(4)),
-        "no quantiles": tensor("training_quantiles_", np.zeros((4, 0))),
+        "quantiles that fall": tensor("training_quantiles_", np.zeros((5, 4)) - np.arange(4)),
+        "no quantiles": tensor("training_quantiles_", np.zeros((5, 0))),
         "no scale": drop(*STATE, "scale_"),
         "foreign estimator": put(
             *PARAMS,
@@ -429,14 +445,24 @@ def test_a_hostile_detector_is_refused(path):
             {"type": "estimator", "class": "SVC", "params": {}, "state": {}, "output": None},
         ),
     }
+    reasons = {
+        "member of another width": "location_",
+        "no members": "named_estimators_",
+        "unfitted member": "named_estimators_",
+        "scale of zero": "scale_ must be positive",
+        "quantiles that fall": "training_quantiles_ must ascend",
+        "no quantiles": "training_quantiles_ must ascend",
+        "no scale": "scale_",
+        "foreign estimator": "SVC",
+    }
     original = path.read_bytes()
-    for edit in edits.values():
+    for name, edit in edits.items():
         path.write_bytes(original)
         document, tensors = read_file(path)
         del document["sha256"]
         edit(document, tensors)
         path.write_bytes(to_bytes(document, tensors))
-        with pytest.raises(ValueError, match="cannot be loaded: "):
+        with pytest.raises(ValueError, match=f"cannot be loaded: .*{reasons[name]}"):
             sklebm.load(path)
 
 

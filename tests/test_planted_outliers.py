@@ -2,7 +2,8 @@
 
 Each feature of an outlier is distributed as it is among inliers, so that what a model knows before
 training (its initial weights, or the means of the features) tells nothing. Every estimator of the
-registry takes part.
+registry takes part; one does not start from nothing, and is held to the gain alone: an encoder of
+given codes begins as the solver of a dictionary, which has been learnt already.
 """
 
 import functools
@@ -14,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from tests.registry import (
     NAMES,
     entry,
+    fit_takes,
     is_gradient_trained,
     make,
     make_rows,
@@ -23,12 +25,7 @@ from tests.registry import (
 
 SEEDS = range(5)
 UNTRAINED = {"learning_rate": 1e-12, "max_epochs": 1}
-# What an encoder starts from has been learnt already: the dictionary.
-GRADIENT_TRAINED = [
-    name
-    for name in NAMES
-    if is_gradient_trained(make(name)) and not takes(make(name), "dictionary")
-]
+GRADIENT_TRAINED = [name for name in NAMES if is_gradient_trained(make(name))]
 
 
 def auroc(name, seed, **changes):
@@ -66,5 +63,6 @@ def test_inliers_score_higher(name):
 def test_training_finds_what_the_initialisation_cannot(name):
     changes = entry(name).untrained or UNTRAINED
     untrained = [auroc(name, seed, **changes) for seed in SEEDS]
-    assert np.median(untrained) < 0.8
+    if not fit_takes(make(name), "codes"):
+        assert np.median(untrained) < 0.8
     assert np.median(trained(name)) >= np.median(untrained) + 0.02

@@ -125,11 +125,24 @@ def test_the_search_sees_through_aliases():
     assert {"torch.load", "torch.jit.x"} <= names
 
 
+def docstring_lines(tree):
+    """Lines of the docstrings of classes and functions."""
+    owners = (ast.ClassDef, ast.FunctionDef)
+    texts = [node.body[0] for node in ast.walk(tree) if isinstance(node, owners) and node.body]
+    return sum(
+        text.end_lineno - text.lineno + 1
+        for text in texts
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    )
+
+
 @each_module
 def test_modules_can_be_read_in_one_sitting(path):
     tree = ast.parse(path.read_text())
     is_estimator = any(isinstance(node, ast.ClassDef) and node.name in NAMES for node in tree.body)
-    n_lines, limit = len(path.read_text().splitlines()), 320 if is_estimator else 400
+    n_lines, limit = len(path.read_text().splitlines()), 400
+    if is_estimator:  # its methods are all named there, each with the docstring that users read
+        n_lines, limit = n_lines - docstring_lines(tree), 260
     assert n_lines <= limit, (
         f"{path} has {n_lines} lines, more than {limit}: it has two ideas in it"
     )
@@ -144,7 +157,7 @@ def test_modules_say_what_they_are(path):
 
 # From the bottom: a layer imports from those above it in this list, never from those below.
 LAYERS = (
-    ("_shell.ranks",),
+    ("_shell.ranks", "_checks"),
     ("energies",),
     ("inference",),
     ("objectives",),

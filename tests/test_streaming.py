@@ -79,6 +79,43 @@ def test_out_of_memory_means_smaller_chunks(name, error, fault, monkeypatch):
         np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:.*ran out of memory:ResourceWarning")
+def test_chunks_are_halved_not_shortened(monkeypatch):
+    """From 4,000 rows to the 100 that fit: six attempts, not thousands."""
+    X = make_rows(4000, seed=1)
+    model = make("PCAWhitener").fit(make_rows())
+    expected = model.score_samples(X)
+    sizes, original = [], sklebm._shell.rows.Rows.__getitem__
+
+    def at_most_a_hundred(rows, index):
+        part = original(rows, index)
+        sizes.append(len(part))
+        if len(part) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return part
+
+    monkeypatch.setattr(sklebm._shell.rows.Rows, "__getitem__", at_most_a_hundred)
+    np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-10)
+    failed = [size for size in sizes if size > 100]
+    assert failed == [4000, 2000, 1000, 500, 250, 125]
+    assert max(size for size in sizes if size <= 100) == 62
+
+
+@pytest.mark.parametrize("place", [0, 1234, 3999])
+def test_a_row_without_an_answer_is_named_by_its_place_in_x(place):
+    X = make_rows(4000, seed=1)
+    X[place, 2] = 1e200  # its square overflows
+    model = make("PCAWhitener").fit(make_rows())
+    for memory in (0.05, 1024):
+        with (
+            sklearn.config_context(working_memory=memory),
+            pytest.raises(
+                FloatingPointError, match=rf"for row {place} \(largest \|X\| there: 1e\+200"
+            ),
+        ):
+            model.score_samples(X)
+
+
 @every
 @pytest.mark.filterwarnings("ignore:.*ran out of memory:ResourceWarning")
 def test_not_even_one_row_fits(name, monkeypatch):

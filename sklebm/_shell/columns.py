@@ -63,7 +63,7 @@ def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
     array = array.astype(np.float64)
     if not np.isfinite(array).all() or (array < 0).any() or not array.any():
         raise ValueError(
-            f"{owner} needs finite sample weights of at least 0, at least one of them above 0."
+            f"{owner} needs finite sample weights of at least 0, not all of them zero."
         )
     return torch.from_numpy(array).to(rows.device)
 

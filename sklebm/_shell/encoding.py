@@ -291,12 +291,13 @@ class Decoder:
     def _part(self, node: Node, depth: int) -> Any:
         cls = self._class(node["class"], sklebm.PARTS, "part")
         values = self._named(node["fields"], depth)
-        unknown = sorted(set(values) - {f.name for f in fields(cls) if f.init})
+        aliases = getattr(cls, "aliases", {})  # of settings that older versions named otherwise
+        unknown = sorted(set(values) - {f.name for f in fields(cls) if f.init} - set(aliases))
         if unknown:
             raise ValueError(f"{node['class']} has no field called {', '.join(unknown)}")
         hints = get_type_hints(cls)
         for name, value in values.items():
-            if not _fits(value, hints[name]):
+            if not _fits(value, hints[aliases.get(name, name)]):
                 raise ValueError(f"{node['class']}.{name} cannot be {value!r}")
         return cls(**values)
 

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
     Options,
+    RealNotInt,
     StrOptions,
 )
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
@@ -30,6 +31,7 @@ __all__ = [
     "MetadataRouter",
     "MethodMapping",
     "Options",
+    "RealNotInt",
     "StrOptions",
     "check_feature_names",
     "check_sample_weight",

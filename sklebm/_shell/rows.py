@@ -8,6 +8,7 @@ streams a row-wise function over them in chunks bounded by scikit-learn's ``work
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
@@ -20,6 +21,7 @@ from sklearn.utils.validation import validate_data
 
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
+from sklebm._shell.scaling import Scaling
 from sklebm._shell.tables import LazyTable, read_table
 from sklebm._shell.warning import warn
 
@@ -204,6 +206,11 @@ class Rows:
         self._output_device = source.device if is_tensor else None
         #: Rows are clamped to these limits when they are handed out.
         self.limits: tuple[float, float] | None = None
+        #: What ``map`` and training subtract from the rows, in double precision: far from zero,
+        #: single precision would lose them.
+        self.origin: torch.Tensor | None = None
+        #: Rows are standardised by this when they are handed out.
+        self.scaling: Scaling | None = None
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
         #: What stands beside the rows, one entry a row: "target", "weight", "groups".
@@ -222,7 +229,19 @@ class Rows:
         if isinstance(index, torch.Tensor):
             index = index.cpu().numpy()
         part = self._tensor(index)
-        return part if self.limits is None else part.clamp(*self.limits)
+        if self.limits is not None:
+            part = part.clamp(*self.limits)
+        return part if self.scaling is None else self.scaling.apply(part)
+
+    def standardized(self, scaling: Scaling | None) -> Rows:
+        """The same rows, handed out standardised; these stay as they are."""
+        rows = copy.copy(self)
+        rows.scaling = scaling
+        return rows
+
+    def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
+        """What the standardised row ``x``, such as a mean of rows, is in the units of X."""
+        return x if self.scaling is None else self.scaling.restore(x)
 
     def _tensor(self, index: Any) -> torch.Tensor:
         part = self.source[index]
@@ -260,6 +279,12 @@ class Rows:
         """Slices that cover all rows in order, see ``row_slices``."""
         return row_slices(len(self), floats_per_row, self.device)
 
+    def around_origin(self, x: torch.Tensor) -> torch.Tensor:
+        """Some of the rows less the origin, in their own dtype."""
+        if self.origin is None:
+            return x
+        return (x.double() - self.origin.to(x.device)).to(x.dtype)
+
     def map(
         self,
         function: Callable[..., torch.Tensor],
@@ -291,7 +316,7 @@ class Rows:
                 rows = slice(start, min(start + step, n_rows))
                 try:
                     others = () if beside is None else (beside[rows],)
-                    part = function(self[rows], *others)
+                    part = function(self.around_origin(self[rows]), *others)
                     if out is None:
                         out = self._allocate(part, as_numpy)
                 except (RuntimeError, MemoryError) as error:

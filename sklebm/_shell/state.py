@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -70,6 +70,11 @@ def fitted_attributes(estimator: Any) -> dict[str, Any]:
         for name, value in vars(estimator).items()
         if name.endswith("_") and not name.startswith("_")
     }
+
+
+def input_names(estimator: Any) -> dict[str, Any]:
+    """What validation has found of the columns of X."""
+    return {name: value for name, value in vars(estimator).items() if name in _INPUT_NAMES}
 
 
 def first_broken(values: Mapping[str, Any], prefix: str = "") -> str | None:
@@ -148,7 +153,12 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     spec = model._state_spec()
     if spec is None:
         raise TypeError(f"{cls.__name__} cannot be made from parameters: it has to be fitted.")
-    given = {f"{name}_": value for name, value in parameters.items() if f"{name}_" in spec}
+    # A name that the constructor has too, such as log_partition, says how to find an attribute.
+    given = {
+        f"{name}_": value
+        for name, value in parameters.items()
+        if f"{name}_" in spec and (name not in names or _is_parameter(spec[f"{name}_"]))
+    }
     unknown = [name for name in parameters if name not in names and f"{name}_" not in spec]
     if unknown:
         known = ", ".join(name.removesuffix("_") for name in spec)
@@ -157,18 +167,27 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
             f"parameters of the constructor and: {known}."
         )
     state = _given_state(model, given, spec, set(parameters))
-    if "n_features_in_" in state:
-        state = {**model._untrained_state(state), **state}
-    missing = [name for name in spec if name not in state]
-    needed = [name.removesuffix("_") for name in missing if not spec[name].optional]
-    if needed or "n_features_in_" not in state:
-        raise TypeError(f"{owner} needs {', '.join(needed) or 'its arrays'}.")
+    required = [name for name, declared in spec.items() if not declared.optional]
+    _need(owner, [name for name in required if _is_parameter(spec[name])], state)
+    state = {**model._untrained_state(state), **state}
+    _need(owner, required, state)
     broken = first_broken(state)
     if broken is not None:
         raise ValueError(f"{owner}: {broken} holds NaN or infinity.")
-    model.__dict__.update({**dict.fromkeys(missing), **state})
+    model.__dict__.update({**dict.fromkeys(spec), **state})
     model._check_state()
     return model
+
+
+def _is_parameter(declared: _Expected) -> bool:
+    """Whether the attribute holds a parameter of the energy."""
+    return isinstance(declared, Array) and bool(declared.of)
+
+
+def _need(owner: str, names: Iterable[str], state: Mapping[str, Any]) -> None:
+    missing = [name.removesuffix("_") for name in names if name not in state]
+    if missing or "n_features_in_" not in state:
+        raise TypeError(f"{owner} needs {', '.join(missing) or 'arrays'}.")
 
 
 def _given_state(
@@ -216,6 +235,16 @@ def need_finite(owner: str, state: Mapping[str, Any], rows: Any) -> None:
         f"{largest:.3g}). {remedy} X, for example with StandardScaler, and check for outliers. "
         "The estimator was left as it was."
     )
+
+
+def refuse_broken(estimator: Any, what: str, cause: Exception | None = None) -> None:
+    """Raise FloatingPointError if an answer cannot be had because of the fitted attributes."""
+    name = first_broken(fitted_attributes(estimator))
+    if name is not None:
+        raise FloatingPointError(
+            f"{type(estimator).__name__}.{what} has no answer: the fitted attribute {name} holds "
+            "NaN or infinity, which fit never leaves there. Fit again, or load an intact file."
+        ) from cause
 
 
 def _check_value(where: str, value: Any, expected: _Expected) -> None:

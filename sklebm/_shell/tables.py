@@ -182,3 +182,9 @@ def map_blocks(X: Any, function: Callable[[Any], Any]) -> Any:
         return X.map_blocks(apply, dtype=probe.dtype, drop_axis=1, meta=probe[:0])
     chunks = (X.chunks[0], (probe.shape[1],))
     return X.map_blocks(apply, dtype=probe.dtype, chunks=chunks, meta=probe[:0])
+
+
+def wants_frames(estimator: Any) -> bool:
+    """True if set_output asks for data frames, which are built from NumPy arrays."""
+    config = getattr(estimator, "_sklearn_output_config", {}).get("transform")
+    return bool((config or get_config()["transform_output"]) != "default")

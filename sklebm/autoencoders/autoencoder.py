@@ -2,16 +2,18 @@ r"""F(x) = |x - g(f(x))|^2, low where decoder g undoes encoder f; the code is na
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from sklebm._shell.random import RandomState
-from sklebm.autoencoders._deterministic import DeterministicAutoencoder
+from sklebm.autoencoders._base import RECONSTRUCTION_CONSTRAINTS, BaseAutoencoder
+from sklebm.objectives import Objective
+from sklebm.objectives.reconstruction import ReconstructionError
 from sklebm.training.schedules import Schedule
 
 
-class Autoencoder(DeterministicAutoencoder):
+class Autoencoder(BaseAutoencoder):
     r"""Auto-encoder: a code of few numbers from which the row can be rebuilt.
 
     .. math:: E(x, z) = \lVert x - g(z) \rVert^2, \qquad
@@ -83,6 +85,10 @@ class Autoencoder(DeterministicAutoencoder):
         Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
     architecture_ : dict
         What the networks are made of, as plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Mean of each feature, and one scale (root mean variance) for all of them: the networks see
+        (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
+        None if rows are used as they are, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -130,6 +136,8 @@ class Autoencoder(DeterministicAutoencoder):
     >>> bool(model.free_energy(X).mean() < 0.5 * X.var(axis=0).sum())
     True
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = RECONSTRUCTION_CONSTRAINTS
 
     def __init__(
         self,
@@ -181,3 +189,100 @@ class Autoencoder(DeterministicAutoencoder):
         self.verbose = verbose
         self.device = device
         self.strategy = strategy
+
+    def _objective(self, energy: Any) -> Objective:
+        return ReconstructionError()
+
+    def transform(self, X: Any) -> Any:
+        """Return the code f(x) of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            The encoder's output.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the row g(z) that each code decodes to.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            The decoder's output, in the units of X.
+        """
+        return self._map_rows(
+            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+        )
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return what the code of each row decodes to, g(f(x)).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode and decode.
+
+        Returns
+        -------
+        X_reconstructed : array or tensor of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) = |x - g(z)|^2 of each row with a code of its own.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            A code for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._pair_energies(X, Z)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = |x - g(f(x))|^2 of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x) of each row: higher is more typical, but it is no log density.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X)``. Deterministic.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")

@@ -10,14 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import Scaling
 from sklebm._shell.state import Scalar, Spec
-from sklebm.autoencoders._deterministic import DeterministicAutoencoder
+from sklebm.autoencoders._base import RECONSTRUCTION_CONSTRAINTS, BaseAutoencoder
 from sklebm.objectives import Objective
 from sklebm.objectives.denoising import DenoisingError
 from sklebm.training.schedules import Schedule
 
 
-class DenoisingAutoencoder(DeterministicAutoencoder):
+class DenoisingAutoencoder(BaseAutoencoder):
     r"""Auto-encoder that maps corrupted rows back.
 
     .. math:: \min \mathbb{E}\, \lVert x - g(f(\tilde x)) \rVert^2, \qquad
@@ -94,6 +96,10 @@ class DenoisingAutoencoder(DeterministicAutoencoder):
         Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
     architecture_ : dict
         What the networks are made of, as plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Mean of each feature, and one scale (root mean variance) for all of them: the networks see
+        (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
+        None if rows are used as they are, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -145,7 +151,7 @@ class DenoisingAutoencoder(DeterministicAutoencoder):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **DeterministicAutoencoder._parameter_constraints,
+        **RECONSTRUCTION_CONSTRAINTS,
         "corruption": [StrOptions({"gaussian", "masking", "salt_pepper"})],
         "corruption_level": [Interval(Real, 0, None, closed="neither")],
     }
@@ -214,7 +220,107 @@ class DenoisingAutoencoder(DeterministicAutoencoder):
                 f"entries that corruption={self.corruption!r} overwrites."
             )
         kind: Any = self.corruption
-        return DenoisingError(kind, float(self.corruption_level))
+        # The noise has the units of X; the rows of a training step are divided by one scale.
+        unit = 1.0 if energy.scaling is None else float(energy.scaling.scale[0])
+        return DenoisingError(kind, float(self.corruption_level) / unit)
+
+    def _scaling(self, rows: Rows) -> Scaling | None:
+        scaling = super()._scaling(rows)  # the other corruptions write 0 and 1 into rows
+        return scaling if self.corruption == "gaussian" else None
+
+    def transform(self, X: Any) -> Any:
+        """Return the code f(x) of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            The encoder's output.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the row g(z) that each code decodes to.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            The decoder's output, in the units of X.
+        """
+        return self._map_rows(
+            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+        )
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return what the code of each row decodes to, g(f(x)).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode and decode.
+
+        Returns
+        -------
+        X_reconstructed : array or tensor of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) = |x - g(z)|^2 of each row with a code of its own.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            A code for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._pair_energies(X, Z)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = |x - g(f(x))|^2 of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x) of each row: higher is more typical, but it is no log density.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X)``. Deterministic.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")
 
     def _export(self, energy: Any) -> dict[str, Any]:
         scale = float(self.corruption_level) if self.corruption == "gaussian" else None

@@ -2,6 +2,7 @@ r"""F(x) = mean over masks m of |m * (x - g(f(x with m hidden)))|^2: what patche
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -10,15 +11,15 @@ import torch
 from sklebm._shell.private import Interval
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm.autoencoders._deterministic import DeterministicAutoencoder
-from sklebm.autoencoders._estimator import row_shape
+from sklebm.autoencoders._base import RECONSTRUCTION_CONSTRAINTS, BaseAutoencoder
 from sklebm.energies.masked import MaskedReconstructionEnergy, patch_numbers
 from sklebm.objectives import Objective
 from sklebm.objectives.denoising import MaskedError
+from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
 
 
-class MaskedAutoencoder(DeterministicAutoencoder):
+class MaskedAutoencoder(BaseAutoencoder):
     r"""Auto-encoder that predicts hidden patches from the visible ones.
 
     .. math:: F(x) = \sum_i \frac{1}{|M_i|} \sum_{m \in M_i} (x_i - g_i(f(x_{\setminus m})))^2 ,
@@ -94,6 +95,10 @@ class MaskedAutoencoder(DeterministicAutoencoder):
         Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
     architecture_ : dict
         What the networks are made of, as plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Mean of each feature, and one scale (root mean variance) for all of them: the networks see
+        (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
+        None if rows are used as they are, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -141,7 +146,7 @@ class MaskedAutoencoder(DeterministicAutoencoder):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **DeterministicAutoencoder._parameter_constraints,
+        **RECONSTRUCTION_CONSTRAINTS,
         "masked_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patch_size": [Interval(Integral, 1, None, closed="left")],
     }
@@ -201,18 +206,17 @@ class MaskedAutoencoder(DeterministicAutoencoder):
         self.device = device
         self.strategy = strategy
 
-    def _architecture(self, n_features: int) -> dict[str, Any]:
-        return {
-            **super()._architecture(n_features),
-            "masked_fraction": float(self.masked_fraction),
-            "patch_size": int(self.patch_size),
-        }
+    def _record(self, n_features: int) -> NetworkRecord:
+        record = super()._record(n_features)
+        fraction, size = float(self.masked_fraction), int(self.patch_size)
+        values = {**record.values, "masked_fraction": fraction, "patch_size": size}
+        return replace(record, values=values)
 
-    def _assemble(self, architecture: dict[str, Any]) -> MaskedReconstructionEnergy:
-        networks = super()._assemble(architecture)
-        patches = patch_numbers(row_shape(architecture), architecture["patch_size"])
+    def _assemble(self, record: NetworkRecord) -> MaskedReconstructionEnergy:
+        networks = super()._assemble(record)
+        patches = patch_numbers(record.shape, record["patch_size"])
         return MaskedReconstructionEnergy(
-            networks.encoder, networks.decoder, patches, architecture["masked_fraction"]
+            networks.encoder, networks.decoder, patches, record["masked_fraction"]
         )
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
@@ -222,3 +226,98 @@ class MaskedAutoencoder(DeterministicAutoencoder):
 
     def _objective(self, energy: Any) -> Objective:
         return MaskedError()
+
+    def transform(self, X: Any) -> Any:
+        """Return the code f(x) of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            The encoder's output.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the row g(z) that each code decodes to.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            The decoder's output, in the units of X.
+        """
+        return self._map_rows(
+            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+        )
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return what the code of each row decodes to, g(f(x)).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode and decode.
+
+        Returns
+        -------
+        X_reconstructed : array or tensor of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) = |x - g(z)|^2 of each row with a code of its own.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            A code for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._pair_energies(X, Z)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = the mean squared error of predicting hidden entries of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            Summed over the features, averaged over the fixed masks that hide them; in squared
+            units of X.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x) of each row: higher is more typical, but it is no log density.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X)``. Deterministic.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")

@@ -9,7 +9,7 @@ import torch
 
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
-from sklebm.autoencoders._deterministic import DeterministicAutoencoder
+from sklebm.autoencoders._base import RECONSTRUCTION_CONSTRAINTS, BaseAutoencoder
 from sklebm.objectives import Objective
 from sklebm.objectives.penalties import (
     COMPLEMENTS,
@@ -19,7 +19,7 @@ from sklebm.objectives.penalties import (
 from sklebm.training.schedules import Schedule
 
 
-class SaturatingAutoencoder(DeterministicAutoencoder):
+class SaturatingAutoencoder(BaseAutoencoder):
     r"""Auto-encoder whose units saturate on the data.
 
     .. math:: \min \mathbb{E}\, \lVert x - g(h(a)) \rVert^2
@@ -47,7 +47,7 @@ class SaturatingAutoencoder(DeterministicAutoencoder):
     tied : bool, default=False
         Whether the decoder uses the transposed weights of the encoder.
     alpha : float, default=0.1
-        Weight of the penalty.
+        Weight of the penalty; the loss is that of rows divided by ``scale_``.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder : None, default=None
@@ -94,6 +94,10 @@ class SaturatingAutoencoder(DeterministicAutoencoder):
         Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
     architecture_ : dict
         What the networks are made of, as plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Mean of each feature, and one scale (root mean variance) for all of them: the networks see
+        (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
+        None if rows are used as they are, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -139,7 +143,7 @@ class SaturatingAutoencoder(DeterministicAutoencoder):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **DeterministicAutoencoder._parameter_constraints,
+        **RECONSTRUCTION_CONSTRAINTS,
         "code_activation": [StrOptions(set(COMPLEMENTS))],
         "encoder": [None],  # a module of the user has no unit inputs to look at
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -201,6 +205,100 @@ class SaturatingAutoencoder(DeterministicAutoencoder):
     def _objective(self, energy: Any) -> Objective:
         return SaturatingReconstruction(str(self.code_activation), float(self.alpha))
 
+    def transform(self, X: Any) -> Any:
+        """Return the code f(x) of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            The encoder's output.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the row g(z) that each code decodes to.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            The decoder's output, in the units of X.
+        """
+        return self._map_rows(
+            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+        )
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return what the code of each row decodes to, g(f(x)).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode and decode.
+
+        Returns
+        -------
+        X_reconstructed : array or tensor of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) = |x - g(z)|^2 of each row with a code of its own.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            A code for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._pair_energies(X, Z)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = |x - g(f(x))|^2 of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            Squared errors, in squared units of X.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x) of each row: higher is more typical, but it is no log density.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X)``. Deterministic.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")
+
     def penalty(self, X: Any) -> Any:
         r"""Return the distance of its units from saturation of each row.
 
@@ -218,4 +316,5 @@ class SaturatingAutoencoder(DeterministicAutoencoder):
 
 
 def _distance(energy: Any, x: torch.Tensor) -> torch.Tensor:
-    return saturation_penalty(energy.encoder[:-1](x), energy.architecture["code_activation"])
+    inputs = energy.encoder[:-1](energy.standardized(x))
+    return saturation_penalty(inputs, energy.record["code_activation"])

@@ -2,17 +2,30 @@ r"""log p(x) = log E_{p(z)} p(x | z) >= E_{q(z|x)} log p(x | z) - KL(q(z | x) ||
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.random import RandomState
-from sklebm.autoencoders._variational import VariationalAutoencoder
-from sklebm.objectives import Objective
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows, resolve_device, row_slices
+from sklebm._shell.scaling import Scaling, measure_spread
+from sklebm._shell.state import Scalar, Spec
+from sklebm._shell.value_range import apply_value_range
+from sklebm.autoencoders import _importance as importance
+from sklebm.autoencoders import _variational as variational
+from sklebm.autoencoders._base import BaseAutoencoder, sigmoid_bias
+from sklebm.autoencoders._categories import block_sizes, check_one_hot
+from sklebm.autoencoders._diagnosis import latent_variances, warn_of_collapse
+from sklebm.autoencoders._traversal import traverse_latents
+from sklebm.gradient import Start
+from sklebm.objectives import Batch, Objective
+from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
 
 
-class VAE(VariationalAutoencoder):
+class VAE(BaseAutoencoder):
     r"""Variational auto-encoder: a density with latents that an encoder infers.
 
     .. math:: E(x, z) = -\log p(x \mid z) - \log p(z),
@@ -40,8 +53,9 @@ class VAE(VariationalAutoencoder):
     n_categories : int, sequence of int or None, default=None
         Columns of each block under a categorical likelihood; one number if all have as many.
     noise_scale : {"shared", "learned"} or float, default="shared"
-        Standard deviation of the Gaussian likelihood: one learnt number, decoded from z for each
-        feature, or fixed. Learnt ones stay above 1e-3 of the data's own.
+        Standard deviation of the Gaussian likelihood: one learnt multiple of ``scale_``, decoded
+        from z for each feature, or fixed in the units of X. Learnt ones stay above 1e-3 of the
+        data's own.
     posterior : {"diagonal", "full", "bernoulli"}, default="diagonal"
         q(z | x): Gaussian with diagonal or full covariance, or independent bits.
     objective : {"elbo", "iwae", "dreg"} or Objective, default="elbo"
@@ -51,8 +65,9 @@ class VAE(VariationalAutoencoder):
         Draws of z per row and update. None: 1 for "elbo", 10 for "iwae" and "dreg".
     beta : float, default=1.0
         Weight of the divergence in "elbo". Above 1 it prunes latents.
-    beta_warmup : int, default=0
-        Number of updates over which the weight rises from 0 to ``beta``.
+    beta_warmup : int or "auto", default="auto"
+        Number of updates over which the weight rises from 0 to ``beta``. "auto": a quarter of
+        all (500 for chunks) with binary latents, none with others.
     free_bits : float, default=0.0
         Nats per latent, averaged over the batch, below which the divergence is not pushed.
     binarize : bool, default=False
@@ -114,6 +129,14 @@ class VAE(VariationalAutoencoder):
         "encoder.0.weight".
     architecture_ : dict
         What the networks are made of, as plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Mean and scale of each feature under a Gaussian likelihood: networks see
+        (x - offset_) / scale_. The scale is the standard deviation, at least a tenth of the largest
+        distance from the mean, and the same for all features if ``noise_scale`` is a number. None
+        if rows are used as they are.
+    effective_sample_size_ : float or None
+        Median over training rows of the share of 128 draws that a score rests on; see
+        ``effective_sample_size``. None if scores are exact. ``fit`` only.
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each posterior mean over the training rows; a latent below 0.01 is inactive.
         ``fit`` only.
@@ -169,6 +192,10 @@ class VAE(VariationalAutoencoder):
     (3, 64)
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = variational.CONSTRAINTS
+    # Burda et al.: a latent is active if the variance of its posterior mean exceeds 0.01.
+    _least_variance = 0.01
+
     def __init__(
         self,
         n_components: int = 10,
@@ -182,7 +209,7 @@ class VAE(VariationalAutoencoder):
         objective: str | Objective = "elbo",
         n_samples: int | None = None,
         beta: float = 1.0,
-        beta_warmup: int = 0,
+        beta_warmup: int | str = "auto",
         free_bits: float = 0.0,
         binarize: bool = False,
         discrete_gradient: str = "auto",
@@ -239,3 +266,296 @@ class VAE(VariationalAutoencoder):
         self.verbose = verbose
         self.device = device
         self.strategy = strategy
+
+    # ------------------------------------------------------------------ what is learnt
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
+        if self.likelihood == "bernoulli":
+            learning = reset or probe is not self
+            apply_value_range(rows, self.value_range, owner=owner, learning=learning)
+        elif self.likelihood == "categorical":
+            check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
+        return rows
+
+    def _scaling(self, rows: Rows) -> Scaling | None:
+        if self.likelihood != "gaussian":
+            return None
+        return measure_spread(rows).scaling(common=variational.has_fixed_noise(self))
+
+    def _record(self, n_features: int) -> NetworkRecord:
+        return variational.variational_record(self, n_features)
+
+    def _assemble(self, record: NetworkRecord) -> Any:
+        return variational.variational_energy(record)
+
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        energy = super()._initial_energy(rows, means, generator)
+        variational.begin(self, energy, rows, means)
+        energy.log_volume = variational.log_volume(energy.scaling)
+        return energy
+
+    def _output_bias(self, mean: torch.Tensor) -> torch.Tensor:
+        if self.likelihood == "categorical":
+            return mean.double().clamp(min=1e-3).log().float()
+        return sigmoid_bias(mean) if self.likelihood == "bernoulli" else mean
+
+    def _check_networks(self, energy: Any, record: NetworkRecord) -> None:
+        n, k = record["n_features"], record["n_components"]
+        record.check_module("encoder", energy.encoder, n, variational.n_encoder_outputs(record))
+        record.check_module("decoder", energy.decoder, k, energy.likelihood.n_per_feature * n)
+
+    def _energy(self, device: torch.device) -> Any:
+        energy = super()._energy(device)
+        energy.log_volume = variational.log_volume(energy.scaling)
+        return energy
+
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
+        energy.warmup = variational.warmup(self, start)
+        return energy
+
+    def _objective(self, energy: Any) -> Objective:
+        return variational.variational_objective(self, energy)
+
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        x = batch.x
+        energy.eval()
+        floats = 2 * energy.record.floats_per_row()
+        parts = row_slices(len(x), 8 * floats)
+        bounds = (importance.lower_bound(energy, x[part], 8, floats) for part in parts)
+        return sum(float(bound.double().sum()) for bound in bounds) / len(x)
+
+    def _diagnose(self, energy: Any, rows: Rows) -> dict[str, Any]:
+        name, floats = type(self).__name__, 2 * energy.record.floats_per_row()
+        variances = latent_variances(energy, rows, floats)
+        warn_of_collapse(variances, self._least_variance, name)
+        share = importance.median_share(energy, rows, floats)
+        if share is not None:
+            importance.warn_if_poor(share, name)
+        return {"latent_variances_": variances, "effective_sample_size_": share}
+
+    def _state_spec(self) -> Spec:
+        share = Scalar(float, 0.0, optional=True)
+        return {**super()._state_spec(), "effective_sample_size_": share}
+
+    # ------------------------------------------------------------------ answers
+
+    def transform(self, X: Any) -> Any:
+        """Return the mean of q(z | x) of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            Posterior means; probabilities if latents are binary.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return E[x | z] of each latent.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Latents.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            Means of p(x | z), in the units of X.
+        """
+        return self._map_rows(
+            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+        )
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return E[x | z] at the posterior mean of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode and decode.
+
+        Returns
+        -------
+        X_reconstructed : array or tensor of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) = -log p(x | z) - log p(z) of each row with a latent of its own.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            A latent for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
+
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) of each row, importance-weighted with the encoder's proposals.
+
+        The ``n_importance_samples`` draws of a row are Sobol points scrambled by a hash of its
+        content: equal rows have equal scores, in any order, and errors average out over rows. The
+        estimate is below log p(x) on average, and rises with the number of draws. With at most 12
+        binary latents it is exact.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            In nats; higher is more typical. Deterministic.
+        """
+        return self._map_draws(X, importance.log_marginal, "score_samples")
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = -log p(x), estimated as by ``score_samples``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            ``-score_samples(X)``, in nats.
+        """
+        return self._map_draws(X, lambda *of: -importance.log_marginal(*of), "free_energy")
+
+    def effective_sample_size(self, X: Any) -> Any:
+        """Return how many of its draws the score of each row rests on.
+
+        That is (sum w)^2 / sum w^2 for the importance weights w of the row's draws. A few draws
+        that outweigh all others mean that the encoder misses the posterior, and that the score is
+        well below log p(x): raise ``n_importance_samples``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to examine.
+
+        Returns
+        -------
+        size : array or tensor of shape (n_samples,)
+            Between 1 and ``n_importance_samples``; all of them if the encoder is exact.
+        """
+        return self._map_draws(X, importance.effective_sample_size, "effective_sample_size")
+
+    def lower_bound(self, X: Any) -> Any:
+        """Return the evidence lower bound E_q log p(x|z) - KL(q(z|x) || p(z)) of each row.
+
+        Its distance from ``score_samples`` is what the approximate posterior costs.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        bound : array or tensor of shape (n_samples,)
+            In nats, averaged over ``n_importance_samples`` draws; the divergence is exact.
+        """
+        return self._map_draws(X, importance.lower_bound, "lower_bound")
+
+    def _map_draws(self, X: Any, function: Any, what: str) -> Any:
+        """Stream a function of the rows' importance samples over X."""
+        n_samples = self.n_importance_samples
+        return self._map_rows(
+            X, lambda energy, x: function(energy, x, n_samples, self._floats_per_row()), what
+        )
+
+    def _block(self, x: torch.Tensor) -> int:
+        """Samples that are decoded at a time for the rows ``x``."""
+        return importance.block_size(len(x), self._floats_per_row())
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean held-out log p(x), importance-weighted.
+
+        Comparable over all parameters but ``likelihood`` and ``n_importance_samples``, for the
+        same X: ``n_components``, networks, posteriors and objectives all compete for nats.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean of ``score_samples(X)`` in nats.
+        """
+        return super().score(X)
+
+    def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
+        """Draw rows from the model: z from the prior, x from p(x | z).
+
+        ``inverse_transform`` of such latents gives means without the noise of p(x | z).
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Rows, float32; 0 and 1 under a Bernoulli or categorical likelihood.
+        """
+        n_samples = variational.count("n_samples", n_samples)
+        check_is_fitted(self)
+        device = resolve_device(self.device, None, self._prefers_cuda)
+        generator = make_generator(draw_seed(random_state), "sampling", device=device)
+        energy = self._energy(device).float()
+        out = np.empty((n_samples, self.n_features_in_), dtype=np.float32)
+        with torch.no_grad():
+            for part in row_slices(n_samples, self._floats_per_row()):
+                z = energy.draw_prior(len(out[part]), generator, torch.zeros(1, device=device))
+                out[part] = energy.draw(z, generator).cpu().numpy()
+        return out
+
+    def traverse(self, X: Any, *, components: Any = None, values: Any = None) -> Any:
+        """Return what each row becomes as one latent at a time takes given values.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to start from; their other latents stay at the posterior mean.
+        components : array-like of int or None, default=None
+            Latents to move; None moves all.
+        values : array-like of float or None, default=None
+            Values to take; None takes 7 from -3 to 3, or 0 and 1 if latents are binary.
+
+        Returns
+        -------
+        X_traversed : ndarray of shape (n_samples, n_chosen, n_values, n_features)
+            Means of p(x | z).
+        """
+        codes = self._map_rows(X, lambda energy, x: energy.encode(x), "traverse")
+        Z = np.asarray(torch.as_tensor(codes).cpu())
+        binary = self.architecture_["posterior"] == "bernoulli"
+        default = np.array([0.0, 1.0]) if binary else np.linspace(-3.0, 3.0, 7)
+        return traverse_latents(Z, self.inverse_transform, components, values, default)

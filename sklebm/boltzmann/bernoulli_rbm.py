@@ -3,23 +3,30 @@ r"""F(x) = -b' x - sum_k log(1 + exp(c_k + w_k' x)); log p(x) = -F(x) - log Z, x
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.random import RandomState
+from sklebm import likelihood
+from sklebm._shell.private import StrOptions
+from sklebm._shell.random import RandomState, make_generator
 from sklebm._shell.rows import Rows
-from sklebm.boltzmann._binary import BinaryVisible
+from sklebm._shell.value_range import apply_value_range
+from sklebm.boltzmann import _chains
+from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.energies import Bernoulli, BilinearEnergy
 from sklebm.inference.ais import base_rate_bias
-from sklebm.objectives import Objective
+from sklebm.inference.gibbs_langevin import GibbsLangevin
+from sklebm.objectives import Batch, Objective
+from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 from sklebm.training.schedules import Schedule
 
 # Standard deviation of the first weights where there are few units.
 _LARGEST_WEIGHTS = 0.3
 
 
-class BernoulliRBM(BinaryVisible):
+class BernoulliRBM(BoltzmannEstimator):
     r"""Restricted Boltzmann machine with binary visible and hidden units.
 
     .. math:: E(x, h) = -b^\top x - c^\top h - h^\top W x, \qquad \log p(x) = -F(x) - \log Z,
@@ -155,6 +162,12 @@ class BernoulliRBM(BinaryVisible):
     (1797, 16)
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BoltzmannEstimator._parameter_constraints,
+        "value_range": [StrOptions({"warn", "raise", "clip"})],
+    }
+    _visible_range = (0.0, 1.0)
+
     def __init__(
         self,
         n_components: int = 256,
@@ -216,3 +229,85 @@ class BernoulliRBM(BinaryVisible):
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> BilinearEnergy:
         visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
         return BilinearEnergy(Bernoulli(visible), Bernoulli(hidden), parameters["components_"])
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        learning = reset or probe is not self
+        apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
+        return rows
+
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        # The same bits in every epoch: what moves the score is the model alone.
+        generator = make_generator(seed, "pseudo-likelihood")
+        return float(pseudo_log_likelihood(energy, batch.x, generator).double().mean())
+
+    def transform(self, X: Any) -> Any:
+        """Return the mean of the hidden units given each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        H : array or tensor of shape (n_samples, n_components)
+            p(h_k = 1 | x).
+        """
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
+            Higher is more typical. Deterministic.
+        """
+        return likelihood.score_samples(self, X)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        n_steps: int = 1000,
+        init: Any = None,
+        clamped: Any = None,
+        sampler: GibbsLangevin | None = None,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Draw rows from the model, by a block Gibbs chain for each.
+
+        Draws are exact only in the limit of many steps; a machine with separated modes can need
+        very many. With ``clamped``, the chains keep the known features of each row and draw the
+        others given them: completion.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=1000
+            Gibbs steps of every chain.
+        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            States that the chains start from; None starts from the units' base rate.
+        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Values of known features, NaN for those that are drawn. One row holds for all chains.
+        sampler : GibbsLangevin, default=None
+            How real-valued visible units move in a step; None draws them anew given the hidden
+            units, which is block Gibbs.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)

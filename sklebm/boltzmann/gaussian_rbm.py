@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch.nn import functional
+from sklearn.utils.validation import check_is_fitted
 
+from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
-from sklebm.boltzmann._estimator import BoltzmannEstimator
+from sklebm.boltzmann import _chains
+from sklebm.boltzmann._base import OBJECTIVES, BoltzmannEstimator
+from sklebm.boltzmann._gaussian_start import (
+    around_offset,
+    around_zero,
+    directions,
+    independent_variance,
+    is_quickly_summed,
+)
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.gradient import Start
+from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective, ScoreMatching
 from sklebm.training.gaussian_centring import GaussianCentring
+from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.schedules import Schedule
 from sklebm.training.transforms import Projection
 
 # A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
 # Small weights on units that are on half of the time would be a saddle where rows are white.
 _SHARE = 0.03
-# So few rows say little about a variance, and one that starts too small makes learning diverge.
-_FEW = 10
+_LEARNING_RATE = 0.2
 # The least standard deviation of a feature relative to the largest, of whatever units they are.
 _RELATIVE_FLOOR = 1e-6
 
@@ -49,8 +60,10 @@ class GaussianRBM(BoltzmannEstimator):
         The variance s^2: given, or learnt in logarithmic form from that of the rows on, one for all
         features or one for each. Features of different units need "diagonal" or a scaler; nearly
         constant ones make "diagonal" diverge.
-    objective : str or Objective, default="pcd"
-        How the energy is shaped. With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
+    objective : str or Objective, default="auto"
+        How the energy is shaped. "auto" is "maximum_likelihood" in ``fit`` where the likelihood is
+        quickly summed (up to 16 hidden units; see Notes), else "pcd".
+        With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
         from the data), "tempered_pcd" (parallel tempering), "noise_contrastive",
         "variational_noise_contrastive"; without: "score_matching", "denoising_score_matching";
         exact: "maximum_likelihood" (at most 25 hidden units). Those for bits ("fast_pcd",
@@ -60,19 +73,19 @@ class GaussianRBM(BoltzmannEstimator):
     centering : bool, default=True
         Whether gradients are centred at the means of the units, which makes learning the same
         wherever the rows have their zero. "lbfgs" follows the plain gradient.
-    learning_rate : float, default=0.2
-        Step size, in a scale of its own (see Notes), so that it need not follow the units of X, the
-        number of hidden units or their sharpness. A batch of m < ``batch_size`` rows takes
-        m / ``batch_size`` of it.
+    learning_rate : float or "auto", default="auto"
+        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. In a scale of its own (see
+        Notes), so that it need not follow the units of X, the number of hidden units or their
+        sharpness. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
         Passes over the rows.
-    optimizer : str, default="sgd"
-        Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
-        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs "maximum_likelihood" or
-        "score_matching", and a rate of 1. "momentum" wants a tenth of the rate of "sgd", and
-        "adam" 0.01.
+    optimizer : str, default="auto"
+        Update rule: "auto" is "lbfgs" where ``objective="auto"`` is the exact likelihood, else
+        "sgd". Others: "momentum" (heavy ball), "rmsprop", "adam", "adamw", and, with all rows
+        at once, "gradient_descent"; "lbfgs" needs "maximum_likelihood" or "score_matching".
+        "momentum" wants a tenth of the rate of "sgd", and "adam" 0.01.
     learning_rate_schedule : str or Schedule, default="linear"
         Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
@@ -130,6 +143,9 @@ class GaussianRBM(BoltzmannEstimator):
         Mean of the training rows, which annealing and sampling start from.
     hidden_means_ : ndarray of shape (n_components,) or None
         Sliding mean of the hidden units, at which gradients are centred.
+    offset_ : ndarray of shape (n_features_in_,) or None
+        Mean of the first rows that were fitted, around which all is computed; intercepts are those
+        of rows as they are.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -147,6 +163,10 @@ class GaussianRBM(BoltzmannEstimator):
 
     Notes
     -----
+    With ``objective="auto"``, at most 16 hidden units and few enough rows, ``fit`` follows the exact
+    likelihood by L-BFGS, 20 iterations an epoch, which reaches what chains and plain steps do not
+    in hundreds of epochs. ``partial_fit`` always follows chains.
+
     Gradients are those with respect to W / s and a / s, divided by the variance of the rows over
     s^2 and by one more than the mean number of hidden units that are on [2]_. A step costs
     O(batch_size d k). Training runs in float32, log Z in float64, row-wise methods in
@@ -176,6 +196,9 @@ class GaussianRBM(BoltzmannEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BoltzmannEstimator._parameter_constraints,
+        "objective": [StrOptions({"auto", *OBJECTIVES}), Objective],
+        "optimizer": [StrOptions({"auto", *OPTIMIZERS})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "variance": [
             Interval(Real, 0, None, closed="neither"),
             StrOptions({"shared", "diagonal"}),
@@ -187,13 +210,13 @@ class GaussianRBM(BoltzmannEstimator):
         n_components: int = 64,
         *,
         variance: float | str = "shared",
-        objective: str | Objective = "pcd",
+        objective: str | Objective = "auto",
         n_gibbs_steps: int = 1,
         centering: bool = True,
-        learning_rate: float = 0.2,
+        learning_rate: float | str = "auto",
         batch_size: int = 100,
         max_epochs: int = 20,
-        optimizer: str = "sgd",
+        optimizer: str = "auto",
         learning_rate_schedule: str | Schedule = "linear",
         validation_fraction: float | None = None,
         n_iter_no_change: int | None = None,
@@ -227,20 +250,42 @@ class GaussianRBM(BoltzmannEstimator):
         self.device = device
         self.strategy = strategy
 
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        return BoltzmannEstimator._fit(self._decided(rows), rows, progress, **data)
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        return BoltzmannEstimator._partial_fit(self._decided(None), rows, progress, **data)
+
+    def _decided(self, rows: Rows | None) -> Self:
+        """A twin with "auto" replaced by what it stands for; chunks come without ``rows``."""
+        exact = self.objective == "auto" and self.optimizer in ("auto", "lbfgs")
+        exact = exact and rows is not None and is_quickly_summed(rows, self.n_components)
+        chosen: dict[str, Any] = {}
+        if self.objective == "auto":
+            chosen["objective"] = "maximum_likelihood" if exact else "pcd"
+        if self.optimizer == "auto":
+            chosen["optimizer"] = "lbfgs" if exact else "sgd"
+            if exact and self.learning_rate == "auto":
+                chosen["learning_rate_schedule"] = "constant"
+        if self.learning_rate == "auto":
+            line_search = chosen.get("optimizer", self.optimizer) == "lbfgs"
+            chosen["learning_rate"] = 1.0 if line_search else _LEARNING_RATE
+        return self._twin({**vars(self), **chosen})
+
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> GaussianBilinearEnergy:
         if isinstance(self.variance, str):
-            variance = _independent_variance(rows, means, self.variance == "shared")
+            variance = independent_variance(rows, means, self.variance == "shared")
             # Beyond, single precision has no room for a density; training says so if it matters.
             variance = variance.clamp(1e-30, 1e30).float()
         else:
             variance = torch.tensor([float(self.variance)])
-        weights = variance.sqrt() * _directions(rows, means, variance, self.n_components, generator)
+        weights = variance.sqrt() * directions(rows, means, variance, self.n_components, generator)
         # A hidden unit that is on moves the mean by its weights, and is on in few rows: the share
-        # of its mass is exp(c_k + w_k'(a + w_k / 2) / s^2).
-        bias = math.log(_SHARE) - (weights * (means.float() + 0.5 * weights) / variance).sum(dim=1)
-        units = Gaussian(means.float(), variance.log(), isinstance(self.variance, str))
+        # of its mass is exp(c_k + w_k'w_k / 2 s^2), around the mean of the rows.
+        bias = math.log(_SHARE) - 0.5 * (weights.square() / variance).sum(dim=1)
+        units = Gaussian(torch.zeros(len(means)), variance.log(), isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(bias), weights)
 
     def _transforms(self, energy: Any, start: Start) -> tuple[GaussianCentring]:
@@ -259,55 +304,105 @@ class GaussianRBM(BoltzmannEstimator):
 
         return (floor,)
 
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        return likelihood.set_origin(self, rows, reset=reset)
+
+    def _starting_energy(self, start: Start) -> Any:
+        start.rows.origin = likelihood.training_origin(self, start, kept=start.resume)
+        return super()._starting_energy(start)
+
+    def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
+        state = super()._trained(course, seed, seen, n_calls)
+        resumed = self._is_fitted() if n_calls else self._resumes()
+        state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
+        return {**state, **around_zero(state)}
+
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianBilinearEnergy:
+        parameters = around_offset(parameters, getattr(self, "offset_", None))
         visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
         units = Gaussian(visible, parameters["log_variance_"], isinstance(self.variance, str))
         return GaussianBilinearEnergy(units, Bernoulli(hidden), parameters["components_"])
 
     def _state_spec(self) -> Spec:
         size = "n_features_in_" if self.variance == "diagonal" else 1
-        declared = Array("f", (size,), of="visible.log_variance")
-        return {**super()._state_spec(), "log_variance_": declared}
+        return {
+            **super()._state_spec(),
+            "log_variance_": Array("f", (size,), of="visible.log_variance"),
+            "offset_": Array("f", ("n_features_in_",), optional=True),
+        }
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         loss, _ = ScoreMatching().loss(energy, batch, {}, torch.Generator())
         return -float(loss)
 
+    def transform(self, X: Any) -> Any:
+        """Return the mean of the hidden units given each row.
 
-def _independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:
-    """The variance of each feature, or their mean; that of few rows is drawn to the mean."""
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
-    squares = 0.0
-    for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
-        x = rows[part].double().cpu()
-        total += (x - means).square().sum(dim=0)
-        squares += float(x.square().sum())
-    n_rows = rows.total()
-    total, squares = rows.ranks.sum(total), rows.ranks.total(squares)
-    mean, square = float(total.mean()) / n_rows, squares / total.numel() / n_rows
-    if mean <= _RELATIVE_FLOOR * square:
-        # Equal rows, up to rounding: their own squares, or one, stand for a variance.
-        mean, total = square or 1.0, torch.zeros_like(total)
-    if shared:
-        return torch.tensor([mean])
-    drawn = (total + mean) / (n_rows + 1)
-    return torch.where(total > 0.0, total / n_rows, drawn) if n_rows >= _FEW else drawn
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to encode.
 
+        Returns
+        -------
+        H : array or tensor of shape (n_samples, n_components)
+            p(h_k = 1 | x).
+        """
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
-def _directions(
-    rows: Rows,
-    means: torch.Tensor,
-    variance: torch.Tensor,
-    n_units: int,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Vectors of length one towards rows far from the mean, in standard deviations."""
-    some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
-    gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
-    # As in the seeding of k-means: the squared distance is the chance, lest all begin in the bulk.
-    chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
-    chosen = torch.multinomial(chances, n_units, generator=generator)
-    # Units that begin at the same row, or at the mean, need something to tell them apart.
-    noise = torch.randn(n_units, len(means), generator=generator)
-    directions = functional.normalize(gaps[chosen], dim=1).float()
-    return functional.normalize(directions + 0.1 / len(means) ** 0.5 * noise, dim=1)
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None.
+            Higher is more typical. Deterministic.
+        """
+        return likelihood.score_samples(self, X)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        n_steps: int = 1000,
+        init: Any = None,
+        clamped: Any = None,
+        sampler: GibbsLangevin | None = None,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Draw rows from the model, by a block Gibbs chain for each.
+
+        Draws are exact only in the limit of many steps; a machine with separated modes can need
+        very many. With ``clamped``, the chains keep the known features of each row and draw the
+        others given them: completion.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=1000
+            Gibbs steps of every chain.
+        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            States that the chains start from; None starts from the units' base rate.
+        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Values of known features, NaN for those that are drawn. One row holds for all chains.
+        sampler : GibbsLangevin, default=None
+            How real-valued visible units move in a step; None draws them anew given the hidden
+            units, which is block Gibbs.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)

@@ -7,7 +7,7 @@ et al., 2010): it needs the sums only, never the rows.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.ranks import ALONE, Ranks
+from sklebm.coding._search import CodeSearch
+from sklebm.coding._sums import Sums
 from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.inference.atom_update import update_atoms
-from sklebm.inference.sparse import solve_codes
 
 # Passes over the rows that the sums remember.
 _MEMORY = 0.5
@@ -26,74 +27,6 @@ _N_SPARE = 8
 # Gradient steps: the first rate, as a share of the step to the minimum over one atom, and after how
 # many steps it has halved. Chosen on digits and natural patches.
 _RATE, _HALF_LIFE = 0.3, 30.0
-
-
-@dataclass
-class Sums:
-    """Sums over rows and their codes, float64."""
-
-    code_products: Tensor
-    row_products: Tensor
-    code_sum: Tensor
-    row_sum: Tensor
-    weight: Tensor
-
-    @classmethod
-    def zero(cls, atoms: Tensor) -> Sums:
-        """Of no rows."""
-        n_components, n_features = atoms.shape
-        shapes: tuple[tuple[int, ...], ...] = (
-            (n_components, n_components),
-            (n_components, n_features),
-            (n_components,),
-            (n_features,),
-            (),
-        )
-        return cls(
-            *(torch.zeros(shape, dtype=torch.float64, device=atoms.device) for shape in shapes)
-        )
-
-    def add(self, z: Tensor, x: Tensor) -> None:
-        """Add rows with their codes."""
-        z, x = z.double(), x.double()
-        self.code_products.addmm_(z.T, z)
-        self.row_products.addmm_(z.T, x)
-        self.code_sum += z.sum(dim=0)
-        self.row_sum += x.sum(dim=0)
-        self.weight += len(x)
-
-    def over(self, ranks: Ranks) -> Sums:
-        """Sums over the rows of all ranks."""
-        return Sums(*ranks.sum_each(getattr(self, field.name) for field in fields(self)))
-
-    def fade_and_add(self, share: float, other: Sums) -> None:
-        """Keep ``share`` of what there was, and add other sums."""
-        for field in fields(self):
-            getattr(self, field.name).mul_(share).add_(getattr(other, field.name))
-
-    def forget(self, atoms: Tensor) -> None:
-        """Remove what was summed for atoms that are replaced."""
-        self.code_products[atoms] = 0.0
-        self.code_products[:, atoms] = 0.0
-        self.row_products[atoms] = 0.0
-        self.code_sum[atoms] = 0.0
-
-    def export(self, prefix: str) -> dict[str, Any]:
-        """As a flat dictionary of arrays."""
-        return {
-            f"{prefix}.{field.name}": getattr(self, field.name).cpu().numpy().copy()
-            for field in fields(self)
-        }
-
-    @classmethod
-    def restore(cls, state: dict[str, Any], prefix: str, device: torch.device) -> Sums:
-        """What ``export`` made, copied."""
-        return cls(
-            *(
-                torch.from_numpy(np.array(state[f"{prefix}.{field.name}"])).to(device)
-                for field in fields(cls)
-            )
-        )
 
 
 @dataclass(frozen=True)
@@ -105,8 +38,9 @@ class Settings:
     batch_size: int
     unit_norm: bool
     fit_intercept: bool
-    tol: float
+    search: CodeSearch
     by_gradient: bool
+    positive: bool = False
 
 
 class DictionaryLearner:
@@ -164,7 +98,7 @@ class DictionaryLearner:
         atoms, centred = self.atoms.to(x.dtype), x
         if chosen.fit_intercept:
             centred = x - self.intercept.to(x.dtype)
-        z = solve_codes(centred, atoms, chosen.penalty, chosen.alpha, tol=chosen.tol).codes
+        z = chosen.search.solve(centred, atoms, chosen.penalty, chosen.alpha).codes
         energies = SparseCodingEnergy(atoms, chosen.penalty, chosen.alpha).energy(centred, z)
         if not bool(torch.isfinite(energies).all()):
             raise FloatingPointError(
@@ -206,6 +140,7 @@ class DictionaryLearner:
                     sums.code_products,
                     self._row_products(sums),
                     unit_norm=self.settings.unit_norm,
+                    positive=self.settings.positive,
                 )
             if self.settings.fit_intercept:
                 self.intercept = (sums.row_sum - sums.code_sum @ self.atoms) / sums.weight
@@ -230,6 +165,7 @@ class DictionaryLearner:
         rate = _RATE / (1.0 + self.n_steps / _HALF_LIFE)
         step = torch.where(curvature > 0, rate / curvature, 0.0)
         moved = self.atoms - step[:, None] * gradient / batch.weight
+        moved = moved.clamp(min=0.0) if self.settings.positive else moved
         lengths = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
         if self.settings.unit_norm:
             # A vanishing atom has no direction: it stays.
@@ -243,7 +179,8 @@ class DictionaryLearner:
         dead = (usage <= 1e-9 * usage.mean()).nonzero()[:, 0]
         if len(dead):
             self._keep_worst(self.ranks.concat(self.spare), self.ranks.concat(self.spare_errors))
-            rows = self.spare[self.spare.any(dim=1)]
+            rows = self.spare.clamp(min=0.0) if self.settings.positive else self.spare
+            rows = rows[rows.any(dim=1)]
             dead = dead[: len(rows)]
             self.atoms[dead] = normalise(rows[: len(dead)])
             self.history.forget(dead)
@@ -299,10 +236,15 @@ def initial_atoms(
     intercept: Tensor,
     generator: torch.Generator,
     ranks: Ranks = ALONE,
+    *,
+    positive: bool = False,
 ) -> Tensor:
-    """Unit atoms: rows of all ranks, drawn without replacement ("data"), or random directions."""
+    """Unit atoms: rows of all ranks, drawn without replacement ("data"), or random directions.
+
+    ``positive`` sets negative entries of rows to zero, and takes absolute values of directions.
+    """
     atoms = torch.randn(n_components, x.shape[1], generator=generator, dtype=torch.float64)
-    atoms = normalise(atoms).to(x.device)
+    atoms = normalise(atoms.abs() if positive else atoms).to(x.device)
     if init == "data":
         n_rows = int(ranks.total(len(x)))
         order = torch.randperm(n_rows, generator=generator).to(x.device)
@@ -310,6 +252,7 @@ def initial_atoms(
         # More than needed, because rows without a direction are passed over.
         for part in torch.split(order, 4 * n_components):
             rows = ranks.take(x, part).double() - intercept
+            rows = rows.clamp(min=0.0) if positive else rows
             rows = rows[rows.abs().amax(dim=1) > 0][: n_components - count]
             atoms[count : count + len(rows)] = normalise(rows)
             count += len(rows)

@@ -9,36 +9,79 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.rows import Rows
+from sklebm.coding._checks import given_dictionary, warn_if_codes_vanish, warn_of_unequal_scales
+from sklebm.coding._search import CodeSearch
+from sklebm.coding.sparse_coder import SparseCoder
 from sklebm.energies import L1
-from sklebm.inference.sparse import solve_codes
 
 _CODE_TOL = 1e-10
 
 
 class CodedRows(Rows):
-    """Rows with a target code each.
-
-    Parameters
-    ----------
-    rows : Rows
-        The rows.
-    atoms : Tensor of shape (n_components, n_features)
-        The dictionary.
-    codes : Tensor of shape (n_rows, n_components)
-        Target codes.
-    """
+    """Rows with their target codes beside them, and the dictionary of these codes."""
 
     def __init__(self, rows: Rows, atoms: Tensor, codes: Tensor) -> None:
         super().__init__(rows.source, rows.device)
         self.limits, self.ranks = rows.limits, rows.ranks
-        self.atoms = atoms
         self.columns = {**rows.columns, "target": codes}
+        self.atoms = atoms
 
 
-def solver_codes(rows: Rows, atoms: Tensor, alpha: float) -> Tensor:
-    """The optimal L1 codes of the rows."""
-    x = rows.all()
-    return solve_codes(x, atoms.to(x.dtype), L1(), alpha, tol=_CODE_TOL).codes
+def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = None) -> CodedRows:
+    """The rows with dictionary and target codes, of which either may have been given.
+
+    Parameters
+    ----------
+    model : LISTAEncoder
+        Whose parameters are followed.
+    rows : Rows
+        The rows.
+    seed : int
+        Of the dictionary, where one is learnt.
+    resume : bool
+        Whether to go on with the fitted dictionary.
+    codes : array-like, optional
+        Target codes.
+    """
+    if not resume:
+        warn_of_unequal_scales(type(model).__name__, rows)
+    atoms = _known_atoms(model, rows, resume)
+    if codes is not None:
+        width = model.n_components if atoms is None else len(atoms)
+        targets = given_codes(codes, rows, width)
+        if atoms is None:
+            rows.need_one_process("finding a dictionary for given codes")
+            atoms = fitted_dictionary(rows, targets)
+        return CodedRows(rows, atoms, targets)
+    x, alpha = rows.all(), float(model.alpha)
+    if atoms is None:  # the warnings of the coder are this encoder's too
+        coder = SparseCoder(
+            model.n_components, alpha=alpha, random_state=seed, strategy=model.strategy
+        )
+        atoms = torch.from_numpy(coder.fit(x).components_).to(rows.device)
+    elif not resume:
+        zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+        warn_if_codes_vanish(rows, atoms, zero, L1(), alpha)
+    with CodeSearch(type(model).__name__, _CODE_TOL) as search:
+        targets = search.solve(x, atoms.to(x.dtype), L1(), alpha).codes
+    return CodedRows(rows, atoms, targets)
+
+
+def _known_atoms(model: Any, rows: Rows, resume: bool) -> Tensor | None:
+    """The fitted dictionary, or the given one, or none."""
+    given = None
+    if model.dictionary is not None:
+        given = given_dictionary(model.dictionary, model.n_components, rows.shape[1])
+    if resume:
+        model._check_resumable(rows)
+        fitted = model.components_
+        if given is not None and not np.array_equal(given.astype(fitted.dtype), fitted):
+            raise ValueError(
+                "dictionary differs from the fitted components_ that training would continue "
+                "from: set it back, or fit with warm_start=False."
+            )
+        given = fitted
+    return None if given is None else torch.from_numpy(given).to(rows.device)
 
 
 def given_codes(codes: Any, rows: Rows, n_components: int | None) -> Tensor:

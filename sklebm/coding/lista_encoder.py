@@ -3,18 +3,24 @@ r"""z = f(x): z_0 = h(W x), z_t = h(W x + S z_{t-1}) for t = 1..T; F(x) = E(x, f
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.random import RandomState
-from sklebm.coding._unfolded_estimator import UnfoldedEstimator
+from sklebm._shell.rows import Rows
+from sklebm.coding._base import EncoderEstimator, encoded, free_energies, reconstructed
+from sklebm.coding._state import decoded
+from sklebm.coding._target_codes import CodedRows, coded_rows
+from sklebm.coding._unfolding import blank_encoder, check_mask, first_energy, unfolding_record
 from sklebm.gradient import GradientEstimator
+from sklebm.inference.unfolded import UnfoldedEncoder
+from sklebm.objectives import Batch, CodePrediction
 from sklebm.training.schedules import Schedule
 
 
-class LISTAEncoder(UnfoldedEstimator):
+class LISTAEncoder(EncoderEstimator):
     r"""Learnt ISTA: a network of few layers that predicts sparse codes.
 
     .. math:: z_0 = h_{\theta_0}(W x), \qquad z_t = h_{\theta_t}(W x + S z_{t-1}), \quad
@@ -75,7 +81,7 @@ class LISTAEncoder(UnfoldedEstimator):
         Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
         parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -263,3 +269,127 @@ class LISTAEncoder(UnfoldedEstimator):
             The updated encoder. An exception or an interrupt leaves it as it was before.
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted(), codes=codes)
+
+    # ------------------------------------------------------------------ the model
+
+    def _architecture(self, n_features: int, n_components: int) -> dict[str, Any]:
+        return unfolding_record(self, n_features, n_components)
+
+    def _blank_encoder(
+        self, architecture: dict[str, Any], dictionary: torch.Tensor
+    ) -> UnfoldedEncoder:
+        return blank_encoder(architecture, dictionary)
+
+    def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> CodedRows:
+        return coded_rows(self, rows, seed, resume=resume, **data)
+
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        atoms = cast(CodedRows, rows).atoms.cpu().double()
+        return first_energy(self, atoms, self._architecture(rows.shape[1], len(atoms)))
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        check_mask(self)
+
+    def _objective(self, energy: Any) -> CodePrediction:
+        for matrix in energy.encoder.matrices():
+            matrix.requires_grad_(bool(self.learn_weights))
+        return CodePrediction(self.supervised_layers)
+
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        """Minus half the squared error of the last layer's codes."""
+        return -float(CodePrediction().loss(energy, batch, {}, torch.Generator())[0])
+
+    # ------------------------------------------------------------------ row-wise methods
+
+    def transform(self, X: Any) -> Any:
+        """Return the predicted code of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            f(x), the encoder's output.
+        """
+        return self._map_rows(X, encoded, "transform")
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the reconstructions z D of codes z.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        return self._map_rows(X, decoded, "inverse_transform", latents=True)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return f(x) D, what the predicted code of each row decodes to.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Their reconstructions.
+        """
+        return self._map_rows(X, reconstructed, "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with its own code.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        return self._pair_energies(X, Z, may_be_infinite=True)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = E(x, f(x)), an upper bound of the least energy over all codes.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        return self._map_rows(X, free_energies, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x); the normaliser is not known.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            Minus the free energy, in squared units of X. Higher is more typical.
+        """
+        return -self.free_energy(X)

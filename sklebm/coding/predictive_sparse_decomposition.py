@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
+from sklebm._shell.state import Spec
+from sklebm.coding._base import EncoderEstimator, encoded, free_energies, reconstructed
+from sklebm.coding._checks import warn_of_unequal_scales
 from sklebm.coding._dictionary import initial_atoms
-from sklebm.coding._encoder_estimator import EncoderEstimator
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
-from sklebm.energies import NonNegativeL1, Penalty, PredictiveSparseCodingEnergy, TopK
+from sklebm.coding._state import decoded, dictionary_spec
+from sklebm.energies import Penalty, PredictiveSparseCodingEnergy
 from sklebm.energies.penalties import PENALTIES
 from sklebm.gradient import GradientEstimator
 from sklebm.inference.linear_tanh import LinearTanhEncoder
 from sklebm.inference.unfolded import Unfolding
 from sklebm.objectives import Batch, PredictiveDecomposition
 from sklebm.training.schedules import Schedule
-
-# What an encoder with a soft threshold cannot make: signs that never change, a number of non-zeros.
-_OUT_OF_REACH = (NonNegativeL1, TopK)
 
 
 class PredictiveSparseDecomposition(EncoderEstimator):
@@ -71,7 +71,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
         parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -150,7 +150,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "penalty": [
-            StrOptions({k for k, v in PENALTIES.items() if v not in _OUT_OF_REACH}),
+            StrOptions({k for k, v in PENALTIES.items() if v.finite}),
             Penalty,
         ],
         "encoder": [StrOptions({"lista", "shrink", "linear_tanh"})],
@@ -223,6 +223,14 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         unfolding = Unfolding("lista", int(architecture["n_layers"]))
         return unfolding.assemble(dictionary, weights, vector, lateral)
 
+    def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
+        if not resume:
+            warn_of_unequal_scales(type(self).__name__, rows)
+        return rows
+
+    def _state_spec(self) -> Spec:
+        return {**super()._state_spec(), **dictionary_spec(of="atoms")}  # of length at most one
+
     def _initial_energy(self, rows: Rows, means: Tensor, generator: torch.Generator) -> Any:
         k = self.n_components or rows.shape[1]
         penalty = self._resolved_penalty(k)
@@ -244,7 +252,8 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     def _resolved_penalty(self, n_components: int) -> Penalty:
         penalty = resolve_penalty(self.penalty, n_components)
-        if isinstance(penalty, _OUT_OF_REACH):
+        # An encoder with a soft threshold makes no signs that never change, no number of non-zeros.
+        if not penalty.finite:
             raise ValueError(
                 f"penalty={self.penalty!r} rules out codes that an encoder predicts: use "
                 '"l1", or another penalty that is finite everywhere.'
@@ -269,6 +278,96 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         """Minus the mean least energy of held-out rows."""
         return -float(PredictiveDecomposition().loss(energy, batch, {}, torch.Generator())[0])
 
-    def _export(self, energy: Any) -> dict[str, Any]:
-        state = super()._export(energy)
-        return {**state, "components_": energy.atoms().detach().cpu().numpy().copy()}
+    # ------------------------------------------------------------------ row-wise methods
+
+    def transform(self, X: Any) -> Any:
+        """Return the predicted code of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            f(x), the encoder's output.
+        """
+        return self._map_rows(X, encoded, "transform")
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the reconstructions z D of codes z.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        return self._map_rows(X, decoded, "inverse_transform", latents=True)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return f(x) D, what the predicted code of each row decodes to.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Their reconstructions.
+        """
+        return self._map_rows(X, reconstructed, "reconstruct")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with its own code.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        return self._pair_energies(X, Z, may_be_infinite=True)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = E(x, f(x)), an upper bound of the least energy over all codes.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        return self._map_rows(X, free_energies, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x); the normaliser is not known.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            Minus the free energy, in squared units of X. Higher is more typical.
+        """
+        return -self.free_energy(X)

@@ -2,32 +2,25 @@ r"""E(x, z) = 1/2 |x - b - z D|^2 + alpha R(z); F(x) = min_z E(x, z), with |d_k|
 
 from __future__ import annotations
 
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.ranks import ALONE, Ranks
+from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Array, Record, Scalar, Spec
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
-from sklebm.coding._coding_estimator import (
-    CodingEstimator,
-    given_dictionary,
-    warn_if_codes_vanish,
-)
-from sklebm.coding._dictionary import DictionaryLearner, Settings, initial_atoms
-from sklebm.coding._penalty import record_penalty, resolve_penalty
-from sklebm.energies import Penalty
+from sklebm.coding._learning import given_state, learn, learn_on, search_for, unlearnt_state
+from sklebm.coding._search import SOLVERS
+from sklebm.coding._state import coder_spec, coding_energy, decoded, floats_per_row, n_atoms
+from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.energies.penalties import PENALTIES
 
 
-class SparseCoder(CodingEstimator):
+class SparseCoder(EnergyEstimator):
     r"""Sparse coding: rows as combinations of few atoms of a dictionary, learnt or given.
 
     .. math:: E(x, z) = \tfrac12 \|x - b - z D\|^2 + \alpha R(z), \qquad
@@ -46,10 +39,15 @@ class SparseCoder(CodingEstimator):
     penalty : str or Penalty, default="l1"
         R: "l1", "nonnegative" (L1 with z >= 0), "elastic_net", "group" (Euclidean norms of
         consecutive groups), "topographic" (of overlapping pools on a torus), "lq" (0 < q < 1),
-        "top_k" (L0: the largest entries of the L1 code, fitted again) or "lateral_inhibition"; or
-        an object of ``sklebm.energies`` with settings, such as ``GroupL2(group_size=2)``.
+        "top_k" (the largest entries of the L1 code, fitted again), "l0" (orthogonal matching
+        pursuit) or "lateral_inhibition"; or an object of ``sklebm.energies`` with settings, such as
+        ``GroupL2(group_size=2)``.
     dictionary : array-like of shape (n_components, n_features) or None, default=None
         Atoms to be used as they are, of any length; ``fit`` then learns nothing.
+    dict_init : array-like of shape (n_components, n_features) or None, default=None
+        First atoms, instead of ``init``; longer ones are shortened to length one.
+    positive_dict : bool, default=False
+        Whether atoms are held at or above zero.
     algorithm : {"online", "gradient", "batch"}, default="online"
         Improve the dictionary every ``batch_size`` rows, by sums over earlier codes or a projected
         gradient step; or after all, which raises the mean energy by replacing atoms at most.
@@ -62,12 +60,17 @@ class SparseCoder(CodingEstimator):
     batch_size : int, default=512
         Rows between two improvements.
     max_iter : int, default=20
-        Most passes over the rows.
+        Maximum number of passes over the rows.
     tol : float, default=1e-3
         ``fit`` ends when the mean energy falls by no more than this share of itself in a pass; 0
         takes all passes.
     code_tol : float, default=1e-10
         Relative duality gap (or stationarity, where R is not convex) at which a code is final.
+    solver : {"auto", "ista", "fista", "cd", "threshold"}, default="auto"
+        How codes are found: the fastest way; a textbook method ("cd": one coordinate of each row in
+        a step); or one soft threshold of the products with the atoms, exact for orthonormal ones.
+    n_solver_steps : int or None, default=None
+        Take exactly so many steps of "ista", "fista" or "cd", whatever the codes' certificates.
     random_state : int, RandomState instance or None, default=None
         Seed of the first atoms and of the order of the rows.
     verbose : int, default=0
@@ -118,12 +121,9 @@ class SparseCoder(CodingEstimator):
 
     References
     ----------
-    .. [1] B. A. Olshausen and D. J. Field, "Emergence of simple-cell receptive field properties by
-       learning a sparse code for natural images", Nature 381, 1996.
-    .. [2] J. Mairal, F. Bach, J. Ponce and G. Sapiro, "Online learning for matrix factorization and
-       sparse coding", JMLR 11, 2010.
-    .. [3] A. Beck and M. Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear
-       inverse problems", SIAM Journal on Imaging Sciences 2(1), 2009.
+    B. A. Olshausen and D. J. Field, Nature 381, 1996. J. Mairal, F. Bach, J. Ponce and G. Sapiro,
+    "Online learning for matrix factorization and sparse coding", JMLR 11, 2010. A. Beck and
+    M. Teboulle, SIAM Journal on Imaging Sciences 2(1), 2009.
 
     Examples
     --------
@@ -146,6 +146,8 @@ class SparseCoder(CodingEstimator):
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "penalty": [StrOptions(set(PENALTIES)), Penalty],
         "dictionary": ["array-like", None],
+        "dict_init": ["array-like", None],
+        "positive_dict": ["boolean"],
         "algorithm": [StrOptions({"online", "gradient", "batch"})],
         "unit_norm": ["boolean"],
         "fit_intercept": ["boolean"],
@@ -154,6 +156,8 @@ class SparseCoder(CodingEstimator):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "code_tol": [Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({*SOLVERS, "threshold"})],
+        "n_solver_steps": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -165,6 +169,8 @@ class SparseCoder(CodingEstimator):
         alpha: float = 0.1,
         penalty: str | Penalty = "l1",
         dictionary: Any = None,
+        dict_init: Any = None,
+        positive_dict: bool = False,
         algorithm: Literal["online", "gradient", "batch"] = "online",
         unit_norm: bool = False,
         fit_intercept: bool = False,
@@ -173,6 +179,8 @@ class SparseCoder(CodingEstimator):
         max_iter: int = 20,
         tol: float = 1e-3,
         code_tol: float = 1e-10,
+        solver: Literal["auto", "ista", "fista", "cd", "threshold"] = "auto",
+        n_solver_steps: int | None = None,
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
@@ -182,6 +190,8 @@ class SparseCoder(CodingEstimator):
         self.alpha = alpha
         self.penalty = penalty
         self.dictionary = dictionary
+        self.dict_init = dict_init
+        self.positive_dict = positive_dict
         self.algorithm = algorithm
         self.unit_norm = unit_norm
         self.fit_intercept = fit_intercept
@@ -190,6 +200,8 @@ class SparseCoder(CodingEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.code_tol = code_tol
+        self.solver = solver
+        self.n_solver_steps = n_solver_steps
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
@@ -199,116 +211,136 @@ class SparseCoder(CodingEstimator):
         return self.max_iter if self.dictionary is None else 0
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        if self.dictionary is not None:
-            return self._keep(rows)
-        x, n_rows = rows.all(), rows.total()
-        seed = rows.ranks.first(draw_seed(self.random_state))
-        learner = self._start(x, seed, rows.ranks)
-        order = make_generator(seed, "batches")
-        curve: list[float] = []
-        state = partial(self._state, learner, rows, curve, n_rows)
-        for _ in range(self.max_iter):
-            progress.begin()
-            shuffled = torch.randperm(n_rows, generator=order).to(x.device)
-            energy, n_nonzero = learner.pass_over(x, shuffled, online=self.algorithm != "batch")
-            settled = bool(curve) and 0 < self.tol * abs(curve[-1]) >= curve[-1] - energy
-            curve.append(energy)
-            if progress.end(state, lambda: {"energy": curve[-1]}) or settled:
-                break
-        if n_nonzero == 0:
-            warn_if_codes_vanish(
-                rows, learner.atoms, learner.intercept, learner.settings.penalty, self.alpha
-            )
-        return state()
+        return learn(self, rows, progress) if self.dictionary is None else given_state(self, rows)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        if self.dictionary is not None:
-            return self._keep(rows)
-        rows.need_one_process("partial_fit of a dictionary")
-        x, fitted = rows.all(), self._is_fitted()
-        if fitted and self.n_iter_:  # none: a dictionary that was given, not learnt
-            learner = self._resume(rows.device)
-        else:
-            learner = self._start(x, draw_seed(self.random_state))
-        learner.absorb(x)
-        curve = [*(self.energy_curve_ if fitted else ()), learner.take_means()[0]]
-        seen = self.n_samples_seen_ if fitted else 0
-        return self._state(learner, rows, curve, seen + len(x))
-
-    def _settings(self, n_features: int) -> Settings:
-        return Settings(
-            resolve_penalty(self.penalty, self.n_components or n_features),
-            float(self.alpha),
-            self.batch_size,
-            self.unit_norm,
-            self.fit_intercept,
-            self.code_tol,
-            by_gradient=self.algorithm == "gradient",
-        )
-
-    def _start(self, x: torch.Tensor, seed: int, ranks: Ranks = ALONE) -> DictionaryLearner:
-        settings = self._settings(x.shape[1])
-        intercept = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-        if self.fit_intercept:
-            intercept = ranks.sum(x.double().sum(dim=0)) / ranks.total(len(x))
-        generator = make_generator(seed, "atoms")
-        n_components = self.n_components or x.shape[1]
-        atoms = initial_atoms(x, n_components, self.init, intercept, generator, ranks)
-        return DictionaryLearner(atoms, intercept, settings, ranks)
-
-    def _resume(self, device: torch.device) -> DictionaryLearner:
-        if self.n_components not in (None, len(self.components_)):
-            raise ValueError(
-                f"n_components={self.n_components} differs from the {len(self.components_)} fitted "
-                "atoms: set it back, or call fit to start again."
-            )
-        settings = self._settings(self.n_features_in_)
-        if self.online_state_:
-            return DictionaryLearner.restore(self.online_state_, settings, device)
-        atoms, intercept = (
-            torch.from_numpy(np.array(array)).to(device)
-            for array in (self.components_, self.intercept_)
-        )
-        return DictionaryLearner(atoms, intercept, settings)
-
-    def _keep(self, rows: Rows) -> dict[str, Any]:
-        """The state around a given dictionary."""
-        atoms = given_dictionary(self.dictionary, self.n_components, rows.shape[1])
-        penalty = resolve_penalty(self.penalty, len(atoms))
-        intercept = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-        tensor = torch.from_numpy(atoms).to(rows.device)
-        warn_if_codes_vanish(rows, tensor, intercept, penalty, self.alpha)
-        return {
-            "components_": atoms,
-            "intercept_": np.zeros(rows.shape[1], atoms.dtype),
-            "alpha_": float(self.alpha),
-            "penalty_": record_penalty(penalty),
-            "energy_curve_": np.empty(0),
-            "online_state_": {},
-            "n_iter_": 0,
-            "n_samples_seen_": rows.total(),
-        }
-
-    def _state(
-        self, learner: DictionaryLearner, rows: Rows, curve: list[float], n_seen: int
-    ) -> dict[str, Any]:
-        return {
-            "components_": learner.atoms.to(rows.dtype, copy=True).cpu().numpy(),
-            "intercept_": learner.intercept.to(rows.dtype, copy=True).cpu().numpy(),
-            "alpha_": learner.settings.alpha,
-            "penalty_": record_penalty(learner.settings.penalty),
-            "energy_curve_": np.asarray(curve),
-            "online_state_": learner.export(),
-            "n_iter_": len(curve),
-            "n_samples_seen_": n_seen,
-        }
+        return learn_on(self, rows) if self.dictionary is None else given_state(self, rows)
 
     def _state_spec(self) -> Spec:
-        return {
-            **self._dictionary_spec(),
-            "intercept_": Array("f", (self.n_features_in_,)),
-            "energy_curve_": Array("f", (None,)),
-            "online_state_": Record(),
-            "n_iter_": Scalar(int, 0),
-            "n_samples_seen_": Scalar(int, 1),
-        }
+        return coder_spec()
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return unlearnt_state(self, given["components_"]) if "components_" in given else {}
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> SparseCodingEnergy:
+        return coding_energy(self, parameters["components_"], parameters["intercept_"])
+
+    def _floats_per_row(self) -> int:
+        return floats_per_row(self)
+
+    @property
+    def _n_features_out(self) -> int:
+        return n_atoms(self)
+
+    def transform(self, X: Any) -> Any:
+        """Return the code of least energy of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            z*, sparse in value, dense in storage. A ConvergenceWarning tells of codes that are not
+            final.
+        """
+        with search_for(self) as search:
+            return self._map_rows(X, search.codes, "transform")
+
+    def certificate(self, X: Any) -> Any:
+        """Return how far the code of each row can be from the best one.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        certificate : array or tensor of shape (n_samples,)
+            The duality gap relative to E(x, z*), so that no code can lower the energy by a larger
+            share; where R is not convex, the largest violation of stationarity in units of alpha.
+        """
+        with search_for(self) as search:
+            return self._map_rows(X, search.certificates, "certificate")
+
+    def free_energy(self, X: Any) -> Any:
+        r"""Return :math:`F(x) = \min_z E(x, z)`.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        with search_for(self) as search:
+            return self._map_rows(X, search.free_energies, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -F(x); the normaliser is not known.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            Minus the free energy, in squared units of X. Higher is more typical.
+        """
+        return -self.free_energy(X)
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with its own code.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Codes, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In squared units of X. Infinite for codes that the penalty forbids.
+        """
+        return self._pair_energies(X, Z, may_be_infinite=True)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return z* D + b, what the code of each row decodes to.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Their reconstructions.
+        """
+        with search_for(self) as search:
+            return self._map_rows(X, search.reconstructions, "reconstruct")
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the reconstructions z D + b of codes z.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        return self._map_rows(X, decoded, "inverse_transform", latents=True)

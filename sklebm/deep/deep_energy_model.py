@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from sklearn.utils.validation import check_is_fitted
 
+from sklebm import likelihood
 from sklebm._shell.random import RandomState
-from sklebm.deep._density import DeepDensity
+from sklebm.deep import _chains
+from sklebm.deep._base import DeepEnergyEstimator
 from sklebm.objectives import Objective
 from sklebm.training.schedules import Schedule
 
 
-class DeepEnergyModel(DeepDensity):
+class DeepEnergyModel(DeepEnergyEstimator):
     r"""Deep energy model: experts on the features of a network, times a Gaussian.
 
     .. math:: F(x) = \frac{\lVert x \rVert^2}{2 \sigma^2} - b^\top x -
@@ -211,3 +214,81 @@ class DeepEnergyModel(DeepDensity):
         self.verbose = verbose
         self.device = device
         self.strategy = strategy
+
+    def transform(self, X: Any) -> Any:
+        """Return the probability that each hidden unit is on.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            p(z_k = 1 | x).
+        """
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return log p(x) where log Z is known, else the unnormalised -F(x).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None. Higher
+            is more typical. Deterministic. log Z is learnt, and has no error bar, after
+            noise-contrastive estimation; annealed, with ``log_partition_interval_``, otherwise.
+        """
+        return likelihood.score_samples(self, X)
+
+    def sample(
+        self, n_samples: int = 1, *, n_steps: int = 200, random_state: RandomState = None
+    ) -> Any:
+        """Draw rows from the model, by a chain of Hamiltonian Monte Carlo for each.
+
+        The chains start at a Gaussian with mean and covariance of the training rows; the step size
+        is adapted in the first half of the steps. Draws are exact in the limit of many steps, and
+        a chain can stay in one of several separated modes for very long.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=200
+            Trajectories of every chain, of ten leapfrog steps.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, float32.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, random_state)
+
+    def modes(self, X: Any, *, max_iter: int = 1000, tol: float = 1e-3) -> Any:
+        """Climb log p from each row to where it comes to rest.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to start from: data, samples, or noise.
+        max_iter : int, default=1000
+            Steps of gradient descent on F, with a step size for each row.
+        tol : float, default=1e-3
+            A row rests when the norm of the gradient of F times the root mean variance of the
+            features is at most this.
+
+        Returns
+        -------
+        X_modes : array or tensor of shape (n_samples, n_features)
+            Points of (locally) highest density, one for each row; equal modes are not merged.
+        """
+        return _chains.climbed(self, X, max_iter, tol)

@@ -1,13 +1,16 @@
 """WHAT is low: energies as pure torch modules, without scikit-learn or skorch."""
 
+from sklebm.energies.amortized import AmortizedEnergy
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.neighbours import NeighbourDistance
 from sklebm.energies.penalties import (
+    L0,
     L1,
     ElasticNet,
     GroupL2,
@@ -27,11 +30,14 @@ from sklebm.energies.sparse_coding import (
     PredictiveSparseCodingEnergy,
     SparseCodingEnergy,
 )
-from sklebm.energies.units import Bernoulli, Gaussian
+from sklebm.energies.subspace import SubspaceEnergy
+from sklebm.energies.units import Bernoulli, Gaussian, Units
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
 __all__ = [
+    "L0",
     "L1",
+    "AmortizedEnergy",
     "Bernoulli",
     "BernoulliLatentEnergy",
     "BernoulliLikelihood",
@@ -49,6 +55,7 @@ __all__ = [
     "GaussianMixtureEnergy",
     "GroupL2",
     "LateralInhibition",
+    "LayeredEnergy",
     "Lq",
     "MaskedReconstructionEnergy",
     "NeighbourDistance",
@@ -60,6 +67,8 @@ __all__ = [
     "QuadraticEnergy",
     "ReconstructionEnergy",
     "SparseCodingEnergy",
+    "SubspaceEnergy",
     "TopK",
     "Topographic",
+    "Units",
 ]

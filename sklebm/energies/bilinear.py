@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sklebm.energies.gradients import Gradients, Product
-from sklebm.energies.units import Bernoulli, Gaussian
+from sklebm.energies.layered import LayeredEnergy
+from sklebm.energies.units import Bernoulli, Gaussian, Units
 
 # Pairs of units, over the rows of a block, that ``flip_differences`` takes at a time.
 _MAX_PAIRS = 2**22
 
 
-class BilinearEnergy(nn.Module):
-    """Two layers of units and the weights between them.
+class BilinearEnergy(LayeredEnergy):
+    """Two layers of units and the weights between them: a layered energy whose sums are at hand.
 
     Parameters
     ----------
@@ -30,14 +31,21 @@ class BilinearEnergy(nn.Module):
         The couplings W.
     """
 
-    #: What the rows are made of; objectives that need other rows are refused.
-    domain = "binary"
-
     def __init__(self, visible: Bernoulli | Gaussian, hidden: Bernoulli, weights: Tensor) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # parameters keep the names that optimisers and files know
         self.visible = visible
         self.hidden = hidden
         self.weights = nn.Parameter(weights)
+
+    @property
+    def layers(self) -> tuple[Units, Units]:  # type: ignore[override]
+        """The visible and the hidden units."""
+        return self.visible, self.hidden
+
+    @property
+    def couplings(self) -> tuple[Tensor]:  # type: ignore[override]
+        """The weights."""
+        return (self.weights,)
 
     def with_parameters(self, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Self:
         """An energy of this kind with other weights and biases."""

@@ -51,6 +51,10 @@ class QuadraticEnergy(nn.Module):
             energy = energy + residual.square().sum(dim=1) / self.residual_variance
         return 0.5 * energy
 
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x) of shape (n_rows,)."""
+        return -self.free_energy(x) - self.log_partition()
+
     def whiten(self, x: Tensor) -> Tensor:
         """Coordinates along the directions in units of their standard deviation, (n_rows, q)."""
         return ((x - self.mean) @ self.directions.T) / self.variances.sqrt()
@@ -58,6 +62,29 @@ class QuadraticEnergy(nn.Module):
     def unwhiten(self, z: Tensor) -> Tensor:
         """The point of least energy that ``whiten`` maps to ``z``, (n_rows, d)."""
         return torch.addmm(self.mean, z * self.variances.sqrt(), self.directions)
+
+    def whiten_in_place(self, x: Tensor, rest: float) -> Tensor:
+        """``whiten``, rotated back; what is outside the directions times ``rest``, (n_rows, d)."""
+        centred = x - self.mean
+        scale = self.variances.rsqrt() - rest
+        return torch.addmm(rest * centred, (centred @ self.directions.T) * scale, self.directions)
+
+    def unwhiten_in_place(self, z: Tensor, rest: float) -> Tensor:
+        """The row, or if ``rest`` is 0 that of least energy, that is whitened to ``z``."""
+        undone = 1.0 / rest if rest else 0.0
+        scale = self.variances.sqrt() - undone
+        along = (z @ self.directions.T) * scale
+        return torch.addmm(self.mean + undone * z, along, self.directions)
+
+    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, (n_rows, d). O(n d q)."""
+        shape = (n_rows, len(self.mean))
+        white = torch.randn(
+            shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device
+        )
+        rest = self.residual_variance**0.5  # also along the directions, and taken off there
+        along = (white @ self.directions.T) * (self.variances.sqrt() - rest)
+        return torch.addmm(self.mean + rest * white, along, self.directions)
 
     def log_partition(self) -> float:
         """log Z in nats."""

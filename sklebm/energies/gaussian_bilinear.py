@@ -30,7 +30,6 @@ class GaussianBilinearEnergy(BilinearEnergy):
         The couplings W, in the units of v: a hidden unit that is on moves the mean by w_k.
     """
 
-    domain = "real"
     visible: Gaussian
 
     def hidden_field(self, v: Tensor) -> Tensor:

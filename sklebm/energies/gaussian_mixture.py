@@ -134,9 +134,23 @@ class GaussianMixtureEnergy(nn.Module):
         """E(x, z) = sum_k z_k E(x, k) for latents z of shape (n_rows, n_components)."""
         return torch.where(z != 0, z * self.energies(x), 0.0).sum(dim=1)
 
-    def free_energy(self, x: Tensor) -> Tensor:
-        """F(x) = -log p(x), shape (n_rows,)."""
-        return -torch.logsumexp(self.log_joint(x), dim=1)
+    def free_energy(self, x: Tensor, beta: float = 1.0) -> Tensor:
+        """F_beta(x) = -1/beta log sum_k exp(-beta E(x, k)), shape (n_rows,).
+
+        At ``beta=1`` it is -log p(x), at ``beta=inf`` the least energy.
+        """
+        log_joint = self.log_joint(x)
+        if math.isinf(beta):
+            return -log_joint.amax(dim=1)
+        return -torch.logsumexp(beta * log_joint if beta != 1.0 else log_joint, dim=1) / beta
+
+    def __len__(self) -> int:
+        """Number of components."""
+        return len(self.means)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Combinations of means, shape (n_rows, n_features)."""
+        return z @ self.means
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """p(z | x), shape (n_rows, n_components)."""

@@ -62,7 +62,7 @@ class MaskedReconstructionEnergy(ReconstructionEnergy):
         return hidden[:, patches]
 
     def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Rows with the filling where ``hidden`` is True.
+        """Standardised rows with the filling where ``hidden`` is True.
 
         Visible entries are moved away from it by as much as there are fewer of them, so that the
         sums in the first layer are on average those of a whole row.
@@ -87,8 +87,9 @@ class MaskedReconstructionEnergy(ReconstructionEnergy):
     def free_energy(self, x: Tensor) -> Tensor:
         """Squared error of each entry, averaged over the masks that hide it, shape (n_rows,)."""
         masks = self.fixed_masks()
-        total = torch.zeros_like(x)
+        y = self.standardized(x)
+        total = torch.zeros_like(y)
         for hidden in masks:
-            errors = (x - self.reconstruct(self.hide(x, hidden))).square()
+            errors = (y - self.decoder(self.encoder(self.hide(y, hidden)))).square()
             total = total + errors * hidden
-        return (total / masks.sum(dim=0)).sum(dim=1)
+        return self.in_units_of_rows((total / masks.sum(dim=0)).sum(dim=1))

@@ -1,72 +1,33 @@
-r"""R(z): what a code costs in E(x, z) = 1/2 |x - D'z - b|^2 + alpha R(z), and how to lower it.
+r"""Convex penalties R(z), whose best codes are certified by a duality gap, and the table of names.
 
-Every penalty is a frozen record of scalars with its value and its proximal operator
-prox(v, t) = argmin_z 1/2 |z - v|^2 + t R(z), row by row.
+See ``sklebm.energies.penalty`` for what solvers ask of a penalty.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from numbers import Integral
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm.energies.nonconvex_penalties import L0, LateralInhibition, Lq, TopK
+from sklebm.energies.penalty import Penalty, check_count, check_divides, check_positive
 
-@dataclass(frozen=True)
-class Penalty(ABC):
-    """A penalty R on codes."""
-
-    #: True if R is convex, so that a code of zero duality gap is the best one.
-    convex: ClassVar[bool] = True
-    #: True if z is held at or above zero.
-    non_negative: ClassVar[bool] = False
-
-    @abstractmethod
-    def value(self, z: Tensor) -> Tensor:
-        """R(z) of each row, shape (n_rows,)."""
-
-    def check_width(self, n_components: int) -> None:
-        """Raise ValueError if codes of ``n_components`` entries do not fit."""
-        if n_components < 1:
-            raise ValueError(f"{type(self).__name__} needs a code of at least one entry.")
-
-
-class ProximalPenalty(Penalty):
-    """A penalty whose proximal operator has a closed form."""
-
-    @abstractmethod
-    def prox(self, v: Tensor, step: float | Tensor) -> Tensor:
-        """The row-wise minimum of 1/2 |z - v|^2 + step R(z)."""
-
-
-def _check_positive(penalty: Penalty, name: str) -> None:
-    value = getattr(penalty, name)
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 < float(value) < math.inf:
-        raise ValueError(f"{type(penalty).__name__}: {name}={value!r} must be a positive number.")
-
-
-def _check_count(penalty: Penalty, name: str) -> None:
-    value = getattr(penalty, name)
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{type(penalty).__name__}: {name}={value!r} must be a positive integer.")
-
-
-def _check_divides(penalty: Any, n_components: int) -> None:
-    if n_components % penalty.group_size:
-        raise ValueError(
-            f"{type(penalty).__name__}: group_size={penalty.group_size} does not divide the "
-            f"{n_components} components: choose a multiple of it."
-        )
+__all__ = [
+    "L0", "L1", "PENALTIES", "ElasticNet", "GroupL2", "LateralInhibition", "Lq", "NonNegativeL1",
+    "Penalty", "TopK", "Topographic",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class L1(ProximalPenalty):
+class L1(Penalty):
     """R(z) = sum_k |z_k|: few non-zeros."""
+
+    quadratic_on_support: ClassVar[bool] = True
+    solvers: ClassVar[tuple[str, ...]] = ("compiled", "fista", "ista", "coordinate_descent")
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
@@ -76,12 +37,19 @@ class L1(ProximalPenalty):
         """Soft threshold."""
         return v.sign() * (v.abs() - step).clamp(min=0.0)
 
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """The largest absolute entry of each row."""
+        return gradient.abs().amax(dim=1)
+
 
 @dataclass(frozen=True)
-class NonNegativeL1(ProximalPenalty):
+class NonNegativeL1(Penalty):
     """R(z) = sum_k z_k for z >= 0, infinite elsewhere: parts that only add."""
 
     non_negative: ClassVar[bool] = True
+    finite: ClassVar[bool] = False
+    quadratic_on_support: ClassVar[bool] = True
+    solvers: ClassVar[tuple[str, ...]] = ("compiled", "fista", "ista", "coordinate_descent")
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,); infinite where an entry is negative."""
@@ -91,9 +59,13 @@ class NonNegativeL1(ProximalPenalty):
         """Rectified shrinkage: a ReLU with a threshold."""
         return (v - step).clamp(min=0.0)
 
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """The largest entry of each row, or zero where all are negative."""
+        return gradient.amax(dim=1).clamp(min=0.0)
+
 
 @dataclass(frozen=True)
-class ElasticNet(ProximalPenalty):
+class ElasticNet(Penalty):
     """R(z) = sum_k |z_k| + l2_ratio / 2 z_k^2: unique codes, shared between similar atoms.
 
     Parameters
@@ -103,9 +75,10 @@ class ElasticNet(ProximalPenalty):
     """
 
     l2_ratio: float = 1.0
+    solvers: ClassVar[tuple[str, ...]] = L1.solvers
 
     def __post_init__(self) -> None:
-        _check_positive(self, "l2_ratio")
+        check_positive(self, "l2_ratio")
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
@@ -115,9 +88,22 @@ class ElasticNet(ProximalPenalty):
         """Soft threshold, then shrinkage."""
         return v.sign() * (v.abs() - step).clamp(min=0.0) / (1.0 + step * self.l2_ratio)
 
+    @property
+    def ridge(self) -> float:
+        """The weight of the squares."""
+        return self.l2_ratio
+
+    def without_ridge(self) -> L1:
+        """The absolute values alone."""
+        return L1()
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """The largest absolute entry of each row."""
+        return gradient.abs().amax(dim=1)
+
 
 @dataclass(frozen=True)
-class GroupL2(ProximalPenalty):
+class GroupL2(Penalty):
     """R(z) = sum_g |z_g|_2 over consecutive groups: whole groups are on or off.
 
     Parameters
@@ -129,11 +115,11 @@ class GroupL2(ProximalPenalty):
     group_size: int = 4
 
     def __post_init__(self) -> None:
-        _check_count(self, "group_size")
+        check_count(self, "group_size")
 
     def check_width(self, n_components: int) -> None:
         """Raise ValueError if the groups do not cover ``n_components`` entries."""
-        _check_divides(self, n_components)
+        check_divides(self, n_components)
 
     def norms(self, z: Tensor) -> Tensor:
         """Euclidean norms of the groups, shape (n_rows, n_groups)."""
@@ -150,6 +136,10 @@ class GroupL2(ProximalPenalty):
         factor = (1.0 - step / norms.clamp(min=torch.finfo(v.dtype).tiny)).clamp(min=0.0)
         return v * factor.repeat_interleave(self.group_size, dim=1)
 
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """The largest norm of a group of each row."""
+        return self.norms(gradient).amax(dim=1)
+
 
 @dataclass(frozen=True)
 class Topographic(Penalty):
@@ -165,9 +155,10 @@ class Topographic(Penalty):
 
     grid: tuple[int, int] = (4, 4)
     pool_size: int = 3
+    solvers: ClassVar[tuple[str, ...]] = ("splitting",)
 
     def __post_init__(self) -> None:
-        _check_count(self, "pool_size")
+        check_count(self, "pool_size")
         grid = self.grid
         counts = isinstance(grid, tuple) and all(isinstance(side, Integral) for side in grid)
         if not counts or len(grid) != 2 or min(grid) < self.pool_size:
@@ -205,116 +196,18 @@ class Topographic(Penalty):
         """R(z) of each row, shape (n_rows,)."""
         return self.norms(z).sum(dim=1)
 
+    def critical_alpha(self, correlations: Tensor, squared_lengths: Tensor) -> Tensor:
+        """A weight from which on z = 0 is the best code; the least one has no closed form.
 
-@dataclass(frozen=True)
-class Lq(ProximalPenalty):
-    """R(z) = sum_k |z_k|^q with 0 < q < 1: sparser than L1, and not convex.
-
-    Parameters
-    ----------
-    q : float, default=0.5
-        Exponent, above 0 and below 1.
-    """
-
-    q: float = 0.5
-    convex: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.q, Real) or not 0 < self.q < 1:
-            raise ValueError(f"Lq: q={self.q!r} must lie between 0 and 1, without them.")
-
-    def value(self, z: Tensor) -> Tensor:
-        """R(z) of each row, shape (n_rows,)."""
-        return z.abs().pow(self.q).sum(dim=1)
-
-    def prox(self, v: Tensor, step: float | Tensor) -> Tensor:
-        """Zero below a jump, else the larger root of z - |v| + step q z^(q-1) = 0, by Newton."""
-        q = self.q
-        size = v.abs()
-        # At the jump z = (2 t (1 - q))^(1 / (2 - q)) is as good as 0 (Marjanovic & Solo, 2012).
-        least = torch.as_tensor(2.0 * (1.0 - q) * step, dtype=v.dtype, device=v.device)
-        least = least.pow(1.0 / (2.0 - q))
-        jump = least + q * step * least.pow(q - 1.0)
-        z = size.clone().clamp(min=torch.finfo(v.dtype).tiny)
-        for _ in range(10):  # from above the convex function's root: monotone, quadratic
-            slope = 1.0 - q * (1.0 - q) * step * z.pow(q - 2.0)
-            z = torch.where(size > jump, z - (z - size + q * step * z.pow(q - 1.0)) / slope, z)
-        return torch.where(size > jump, v.sign() * z, torch.zeros_like(v))
-
-
-@dataclass(frozen=True)
-class TopK(ProximalPenalty):
-    """R(z) = 0 for at most ``n_nonzero`` non-zeros, infinite beyond: L0 as a constraint.
-
-    The non-zeros are chosen once, as the largest entries of the L1 code of weight alpha, and fitted
-    again by least squares.
-
-    Parameters
-    ----------
-    n_nonzero : int, default=5
-        Most non-zeros of a code.
-    """
-
-    n_nonzero: int = 5
-    convex: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check_count(self, "n_nonzero")
-
-    def value(self, z: Tensor) -> Tensor:
-        """R(z) of each row, shape (n_rows,)."""
-        many = (z != 0).sum(dim=1) > self.n_nonzero
-        return torch.where(many, math.inf, torch.zeros_like(z[:, 0]))
-
-    def prox(self, v: Tensor, step: float | Tensor) -> Tensor:
-        """Keep the largest entries."""
-        if self.n_nonzero >= v.shape[1]:
-            return v.clone()
-        kept = v.abs().topk(self.n_nonzero, dim=1).indices
-        return torch.zeros_like(v).scatter_(1, kept, v.gather(1, kept))
-
-
-@dataclass(frozen=True)
-class LateralInhibition(Penalty):
-    """R(z) = |z|_1 + strength sum_{j < k} |z_j| |z_k| within groups: winners silence the others.
-
-    Not convex, and minimised one coordinate at a time: the threshold of an entry is 1 + its
-    inhibition.
-
-    Parameters
-    ----------
-    strength : float, default=1.0
-        Weight of each pair.
-    group_size : int, default=4
-        Components in a group; must divide their number.
-    """
-
-    strength: float = 1.0
-    group_size: int = 4
-    convex: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "strength")
-        _check_count(self, "group_size")
-
-    def check_width(self, n_components: int) -> None:
-        """Raise ValueError if the groups do not cover ``n_components`` entries."""
-        _check_divides(self, n_components)
-
-    def inhibition(self, z: Tensor) -> Tensor:
-        """sum_{j != k} strength |z_j| within the group of k, shape of z."""
-        size = z.abs()
-        totals = size.view(len(z), -1, self.group_size).sum(dim=2)
-        return self.strength * (totals.repeat_interleave(self.group_size, dim=1) - size)
-
-    def value(self, z: Tensor) -> Tensor:
-        """R(z) of each row, shape (n_rows,)."""
-        return (z.abs() * (1.0 + 0.5 * self.inhibition(z))).sum(dim=1)
+        It is reached if every pool takes an equal share of the correlations of its members.
+        """
+        return self.norms(correlations).amax(dim=1) / self.pool_size**2
 
 
 PENALTIES: dict[str, type[Penalty]] = {
     "elastic_net": ElasticNet,
     "group": GroupL2,
+    "l0": L0,
     "l1": L1,
     "lateral_inhibition": LateralInhibition,
     "lq": Lq,

@@ -37,10 +37,22 @@ class PrototypeEnergy(nn.Module):
         self.register_buffer("_squared_norms", shifted.square().sum(dim=1))
 
     def squared_distances(self, x: Tensor) -> Tensor:
-        """Energies of every one-hot latent: shape (n_rows, n_clusters). O(n d k)."""
-        x = x - self._origin
-        products = torch.addmm(self._squared_norms, x, self._shifted.T, alpha=-2.0)
-        return products.add_(x.square().sum(dim=1, keepdim=True)).clamp_(min=0.0)
+        """Energies of every one-hot latent: shape (n_rows, n_clusters). O(n d k).
+
+        Small ones are sums of squared differences: of theirs the expansion keeps no digit.
+        """
+        shifted = x - self._origin
+        lengths = shifted.square().sum(dim=1, keepdim=True)
+        squares = torch.addmm(self._squared_norms, shifted, self._shifted.T, alpha=-2.0)
+        squares.add_(lengths).clamp_(min=0.0)
+        # The error is a few roundings of the two lengths: below this share of them, less than half
+        # of the digits would be right.
+        share = math.sqrt(torch.finfo(x.dtype).eps)
+        rows, columns = torch.nonzero(squares < share * lengths, as_tuple=True)
+        for some in torch.split(torch.arange(len(rows), device=x.device), max(len(x), 1)):
+            row, column = rows[some], columns[some]
+            squares[row, column] = (x[row] - self.centers[column]).square().sum(dim=1)
+        return squares
 
     def assign(self, x: Tensor) -> Tensor:
         """Index of the prototype of least energy, shape (n_rows,). O(n d k).
@@ -51,22 +63,72 @@ class PrototypeEnergy(nn.Module):
             If an energy overflows: any index would be wrong.
         """
         # |x|^2 is the same for every prototype, so the minimum does not need it.
-        x = x - self._origin
-        products = torch.addmm(self._squared_norms, x, self._shifted.T, alpha=-2.0)
+        shifted = x - self._origin
+        products = torch.addmm(self._squared_norms, shifted, self._shifted.T, alpha=-2.0)
         least, labels = products.min(dim=1)
         if not torch.isfinite(least).all():
-            raise overflow(x)
+            raise overflow(shifted)
+        if len(self.centers) > 1:
+            self._settle(x, shifted, products, least, labels)
         return labels
+
+    def _settle(
+        self, x: Tensor, shifted: Tensor, products: Tensor, least: Tensor, labels: Tensor
+    ) -> None:
+        """Compare again, by differences, prototypes whose energies rounding cannot tell apart."""
+        reach = self._squared_norms.max().sqrt() + shifted.square().sum(dim=1).sqrt()
+        error = (x.shape[1] + 8) * torch.finfo(x.dtype).eps * reach.square()
+        near = products <= (least + 2.0 * error)[:, None]
+        unsure = (near.sum(dim=1) > 1).nonzero()[:, 0]
+        for rows in torch.split(unsure, max(len(x) // len(self.centers), 1)):
+            row, column = torch.nonzero(near[rows], as_tuple=True)
+            exact = (x[rows[row]].double() - self.centers[column].double()).square().sum(dim=1)
+            squares = torch.full(
+                (len(rows), len(self.centers)), torch.inf, dtype=torch.float64, device=x.device
+            )
+            squares[row, column] = exact
+            labels[rows] = squares.argmin(dim=1)
+
+    def __len__(self) -> int:
+        """Number of components."""
+        return len(self.centers)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Combinations of prototypes, shape (n_rows, n_features)."""
+        return z @ self.centers
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
         """E(x, z) for given latents z of shape (n_rows, n_clusters)."""
-        return (x - z @ self.centers).square().sum(dim=1)
+        return (x - self.decode(z)).square().sum(dim=1)
 
     def free_energy(self, x: Tensor, beta: float = math.inf) -> Tensor:
         """F_beta(x), shape (n_rows,); ``beta=inf`` is the distance to the closest prototype."""
         if math.isinf(beta):
             return (x - self.centers[self.assign(x)]).square().sum(dim=1)
         return -torch.logsumexp(-beta * self.squared_distances(x), dim=1) / beta
+
+    def codes(self, x: Tensor, kind: str, beta: float) -> Tensor:
+        """What stands for the latents of rows, shape (n_rows, n_clusters).
+
+        "onehot": the best latent; "responsibility": its posterior mean at ``beta``; "distance": how
+        far each prototype is; "triangle": how much closer than the average, or zero.
+        """
+        if kind == "onehot":
+            return nn.functional.one_hot(self.assign(x), len(self.centers)).to(x.dtype)
+        if kind == "responsibility":
+            return self.responsibilities(x, beta)
+        distances = self.squared_distances(x).sqrt_()
+        if kind == "distance":
+            return distances
+        return (distances.mean(dim=1, keepdim=True) - distances).clamp_(min=0.0)
+
+    def sample(self, n_rows: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor]:
+        """Draw prototypes, then rows of p(x | z) = N(w_z, I / 2 beta); both, and the choices."""
+        labels = torch.randint(len(self.centers), (n_rows,), generator=generator)
+        noise = torch.randn(
+            n_rows, self.centers.shape[1], generator=generator, dtype=self.centers.dtype
+        )
+        return self.centers[labels] + noise * math.sqrt(0.5 / beta), labels
 
     def responsibilities(self, x: Tensor, beta: float) -> Tensor:
         """p(z | x) at inverse temperature ``beta``, shape (n_rows, n_clusters)."""

@@ -1,6 +1,8 @@
-r"""A known density beside a model: q(x) = N(x; m, L L'), easy to draw from and to evaluate.
+r"""Known densities beside a model, easy to draw from and to evaluate: ``energy.reference``.
 
-It serves as the noise that a model learns to tell from data, as the start of chains, and as the
+    q(x) = N(x; m, L L'),      or  q(v) = prod_i exp(-U_i(v_i; b_i)) / Z_i   for units of any kind.
+
+They serve as the noise that a model learns to tell from data, as the start of chains, and as the
 density that annealing begins with.
 """
 
@@ -10,6 +12,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from sklebm.energies.units import Units
 
 
 class ReferenceGaussian(nn.Module):
@@ -53,3 +57,37 @@ class ReferenceGaussian(nn.Module):
     def scale(self) -> Tensor:
         """Root of the mean variance of a feature, a scalar."""
         return self.factor.square().sum(dim=1).mean().sqrt()
+
+
+class ReferenceUnits:
+    """Independent units: the visible layer of a machine without its hidden units.
+
+    Parameters
+    ----------
+    units : Units
+        The units, whose biases are those of the density.
+    """
+
+    def __init__(self, units: Units) -> None:
+        self.units = units
+        self.bias = units.bias.detach()
+
+    def draw(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, (n_rows, d)."""
+        with torch.no_grad():
+            mean = self.units.mean(self.bias).expand(n_rows, -1).contiguous()
+            return self.units.draw(mean, generator)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log q(x) in nats, (n_rows,)."""
+        with torch.no_grad():
+            return -self.units.energy(x, self.bias) - self.units.log_partition(self.bias).sum()
+
+    def free_energy(self, x: Tensor) -> Tensor:
+        """-log q(x), so that the density is an energy whose normaliser is 1."""
+        return -self.log_density(x)
+
+    def scale(self) -> Tensor:
+        """Root of the mean variance of a unit, a scalar."""
+        with torch.no_grad():
+            return self.units.variance(self.bias).mean().sqrt()

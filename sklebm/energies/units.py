@@ -7,7 +7,8 @@ p(u | f) = exp(f u) / exp(Gamma(f)), with the cumulant Gamma(f) = log sum_u exp(
 from __future__ import annotations
 
 import math
-from typing import Self
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,79 @@ def draw_bits(probability: Tensor, generator: torch.Generator) -> Tensor:
     return torch.empty_like(probability).uniform_(generator=generator).lt_(probability)
 
 
-class Bernoulli(nn.Module):
+class Units(nn.Module, ABC):
+    """What a layer of units of any kind offers to energies, samplers and estimators of log Z.
+
+    All functions are elementwise over units unless a shape is given, and differentiable in their
+    arguments where the units are.
+    """
+
+    bias: nn.Parameter
+
+    #: What the states are: "binary" or "real".
+    domain: ClassVar[str]
+    #: Smallest and largest state.
+    limits: ClassVar[tuple[float, float]]
+    #: True if there are few enough states of a unit to sum over; see ``states``.
+    is_discrete: ClassVar[bool]
+
+    @abstractmethod
+    def with_bias(self, bias: Tensor) -> Self:
+        """Units of this kind with other biases."""
+
+    @abstractmethod
+    def statistic(self, u: Tensor) -> Tensor:
+        """What the other layer receives of states u, before the weights."""
+
+    @abstractmethod
+    def energy(self, u: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Energy of states u without input, shape (n_rows,); with other biases if given."""
+
+    @abstractmethod
+    def log_partition(self, bias: Tensor) -> Tensor:
+        """Log of the sum (integral) over states of exp(-energy) at these biases."""
+
+    @abstractmethod
+    def cumulant(self, field: Tensor) -> Tensor:
+        """Log of the sum (integral) over states, given what the unit receives."""
+
+    @abstractmethod
+    def mean(self, field: Tensor) -> Tensor:
+        """Mean of the states, given what the unit receives."""
+
+    @abstractmethod
+    def variance(self, field: Tensor) -> Tensor:
+        """Variance of the states, given what the unit receives."""
+
+    @abstractmethod
+    def draw(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        """States with the given means."""
+
+    @abstractmethod
+    def as_states(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows of data as states: draws, where data are only their probabilities."""
+
+    @abstractmethod
+    def curvature_of_bias(self, slope: Tensor) -> Tensor | float:
+        """Second derivative of the energy as the bias moves along ``slope``; 0 if it is linear."""
+
+    @abstractmethod
+    def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Units:
+        """Independent units with the moments of ``count`` rows, drawn to a broad guess by ten.
+
+        ``mean`` and ``square`` are E[u] and E[u^2] of each unit. Holds no parameters of this layer.
+        """
+
+    def bias_gradient(self, u: Tensor) -> Tensor:
+        """Minus the derivative of the energy of each state by its bias, (n_rows, n_units)."""
+        return self.statistic(u)
+
+    def states(self) -> Tensor:
+        """The states of one unit, if there are finitely many."""
+        raise NotImplementedError(f"{type(self).__name__} units have no list of states.")
+
+
+class Bernoulli(Units):
     r"""Units in {0, 1}: Gamma(f) = log(1 + e^f), mean Gamma'(f) = 1 / (1 + e^-f).
 
     Parameters
@@ -34,6 +107,10 @@ class Bernoulli(nn.Module):
     bias : Tensor of shape (n_units,)
         The field without input, the log odds of being on.
     """
+
+    domain = "binary"
+    limits = (0.0, 1.0)
+    is_discrete = True
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
@@ -63,12 +140,33 @@ class Bernoulli(nn.Module):
         """p(u = 1 | field), elementwise; the derivative of the cumulant."""
         return torch.sigmoid(field)
 
+    def variance(self, field: Tensor) -> Tensor:
+        """m (1 - m) for the mean m, elementwise."""
+        mean = torch.sigmoid(field)
+        return mean * (1.0 - mean)
+
     def draw(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """States with the given means, as floating-point 0 and 1."""
         return draw_bits(mean, generator)
 
+    def as_states(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Bits that are 1 with the probabilities x."""
+        return draw_bits(x, generator)
 
-class Gaussian(nn.Module):
+    def curvature_of_bias(self, slope: Tensor) -> Tensor | float:
+        """0: the energy is linear in the bias."""
+        return 0.0
+
+    def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Bernoulli:
+        """Bits with the given means, as if ten more rows had been on half of the time."""
+        return Bernoulli(torch.logit((count * mean + 5.0) / (count + 10.0)))
+
+    def states(self) -> Tensor:
+        """0 and 1."""
+        return self.bias.new_tensor([0.0, 1.0])
+
+
+class Gaussian(Units):
     r"""Real-valued units: U(u) = (u - a)^2 / 2 s^2, mean f, variance s^2 for a field f.
 
     The field is in the units of u, and what the other layer receives is u / s^2, so that
@@ -83,6 +181,10 @@ class Gaussian(nn.Module):
     learn_variance : bool, default=False
         Whether ``log_variance`` is a parameter with a gradient.
     """
+
+    domain = "real"
+    limits = (-math.inf, math.inf)
+    is_discrete = False
 
     def __init__(self, bias: Tensor, log_variance: Tensor, learn_variance: bool = False) -> None:
         super().__init__()
@@ -119,3 +221,26 @@ class Gaussian(nn.Module):
         """States with the given means."""
         noise = torch.empty_like(mean).normal_(generator=generator)
         return torch.addcmul(mean, noise, torch.exp(0.5 * self.log_variance))
+
+    def variance(self, field: Tensor) -> Tensor:
+        """s^2, whatever the field."""
+        return torch.exp(self.log_variance).expand_as(field)
+
+    def as_states(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The rows themselves."""
+        return x
+
+    def curvature_of_bias(self, slope: Tensor) -> Tensor | float:
+        """sum_i slope_i^2 / s_i^2."""
+        return self.statistic(slope.square()).sum()
+
+    def bias_gradient(self, u: Tensor) -> Tensor:
+        """(u - a) / s^2."""
+        return self.statistic(u - self.bias)
+
+    def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Gaussian:
+        """Normal units with these moments, as if ten more rows had this layer's own variance."""
+        variance = (square - mean.square()).clamp(min=0.0)
+        broad = torch.exp(self.log_variance.detach())
+        variance = (count * variance + 10.0 * broad) / (count + 10.0)
+        return Gaussian(mean, variance.log())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from sklebm.energies.posteriors import (
     FullGaussian,
     GaussianPosterior,
 )
+from sklebm.energies.standardization import Standardization
 from sklebm.energies.units import softplus
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -43,7 +45,18 @@ class LatentVariableEnergy(nn.Module, ABC):
         What those parameters mean.
     n_components : int
         Number of latents.
+
+    Attributes
+    ----------
+    standardization : Standardization or None
+        What rows go through before the networks see them. None while training, whose rows are
+        standardised already.
+    log_volume : float
+        Logarithm of the product of the scales that rows were divided by, so that densities are
+        those of the rows as they were given.
     """
+
+    standardization: Standardization | None
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, n_components: int
@@ -53,6 +66,8 @@ class LatentVariableEnergy(nn.Module, ABC):
         self.decoder = decoder
         self.likelihood = likelihood
         self.n_components = n_components
+        self.standardization = None
+        self.log_volume = 0.0
 
     # ------------------------------------------------------------------ of each kind of latent
 
@@ -78,6 +93,16 @@ class LatentVariableEnergy(nn.Module, ABC):
 
     # ------------------------------------------------------------------ rows and latents
 
+    def standardized(self, x: Tensor) -> Tensor:
+        """What the networks see of the rows."""
+        y: Tensor = x if self.standardization is None else self.standardization(x)
+        return y
+
+    def posterior_parameters(self, x: Tensor) -> Tensor:
+        """The encoder's outputs, which describe q(z | x)."""
+        outputs: Tensor = self.encoder(self.standardized(x))
+        return outputs
+
     def encode(self, x: Tensor) -> Tensor:
         """Mean of q(z | x), shape (n_rows, n_components)."""
         mean: Tensor = self.posterior(x).mean
@@ -85,7 +110,14 @@ class LatentVariableEnergy(nn.Module, ABC):
 
     def decode(self, z: Tensor) -> Tensor:
         """E[x | z], shape (n_rows, n_features)."""
-        return self.likelihood.mean(self.decoder(z))
+        return self._in_units_of_rows(self.likelihood.mean(self.decoder(z)))
+
+    def draw(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """A row from p(x | z) for each latent, shape (n_rows, n_features)."""
+        return self._in_units_of_rows(self.likelihood.draw(self.decoder(z), generator))
+
+    def _in_units_of_rows(self, y: Tensor) -> Tensor:
+        return y if self.standardization is None else self.standardization.restore(y)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """E[x | z] at the posterior mean, shape (n_rows, n_features)."""
@@ -93,8 +125,8 @@ class LatentVariableEnergy(nn.Module, ABC):
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) for z of shape (..., n_rows, n_components), shape (..., n_rows)."""
-        decoded = self.decoder(z.reshape(-1, z.shape[-1]))
-        return self.likelihood.log_density(x, decoded.reshape(*z.shape[:-1], -1))
+        decoded = self.decoder(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], -1)
+        return self.likelihood.log_density(self.standardized(x), decoded) - self.log_volume
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
         """E(x, z) = -log p(x, z), shape (..., n_rows)."""
@@ -119,17 +151,30 @@ class LatentVariableEnergy(nn.Module, ABC):
         return bound
 
     def log_marginal(self, x: Tensor, noise: Tensor, block: int) -> Tensor:
-        """Importance-weighted log p(x) with the same noise for all rows, shape (n_rows,).
+        """Importance-weighted log p(x), shape (n_rows,).
 
-        ``noise`` is (n_samples, n_components); ``block`` samples are decoded at a time.
+        ``noise`` is (n_samples, n_components), the same for all rows, or (n_samples, n_rows,
+        n_components); ``block`` samples are decoded at a time.
+        """
+        shaped = noise[:, None] if noise.ndim == 2 else noise
+        return self.importance_sample(x, torch.split(shaped, block))[0]
+
+    def importance_sample(self, x: Tensor, noise: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Importance-weighted log p(x), and the effective number of draws behind it.
+
+        The latter is (sum_k w_k)^2 / sum_k w_k^2 for the weights w_k = p(x, z_k) / q(z_k | x): all
+        draws if q is the posterior, and close to 1 if a single one decides. ``noise`` comes in
+        blocks of shape (n_samples, n_rows or 1, n_components). Both shapes (n_rows,).
         """
         q = self.posterior(x)
-        total = x.new_full((len(x),), -math.inf)
-        for some in torch.split(noise, block):
-            z = q.draw(some[:, None])
-            part = torch.logsumexp(self.log_weights(x, q, z), dim=0)
-            total = torch.logaddexp(total, part)
-        return total - math.log(len(noise))
+        total, squares = (x.new_full((len(x),), -math.inf) for _ in range(2))
+        n_samples = 0
+        for block in noise:
+            weights = self.log_weights(x, q, q.draw(block))
+            total = torch.logaddexp(total, torch.logsumexp(weights, dim=0))
+            squares = torch.logaddexp(squares, torch.logsumexp(2.0 * weights, dim=0))
+            n_samples += len(block)
+        return total - math.log(n_samples), (2.0 * total - squares).exp()
 
 
 class GaussianLatentEnergy(LatentVariableEnergy):
@@ -160,7 +205,7 @@ class GaussianLatentEnergy(LatentVariableEnergy):
 
     def posterior(self, x: Tensor) -> GaussianPosterior:
         """q(z | x) of each row."""
-        return self.family.unpack(self.encoder(x))
+        return self.family.unpack(self.posterior_parameters(x))
 
     def reparametrize(self, q: GaussianPosterior, noise: Tensor) -> Tensor:
         """Draws that are differentiable in the posterior's parameters."""
@@ -205,7 +250,7 @@ class BernoulliLatentEnergy(LatentVariableEnergy):
 
     def posterior(self, x: Tensor) -> BernoulliPosterior:
         """q(z | x) of each row."""
-        return BernoulliPosterior(self.encoder(x), self.prior_logits)
+        return BernoulliPosterior(self.posterior_parameters(x), self.prior_logits)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z), shape (..., n_rows)."""
@@ -234,7 +279,13 @@ class BernoulliLatentEnergy(LatentVariableEnergy):
         """log p(x), summed over all states, shape (n_rows,). O(2^k n d)."""
         total = x.new_full((len(x),), -math.inf)
         for states in torch.split(self.states(x), block):
-            table = self.likelihood.log_density_table(x, self.decoder(states))
+            table = self.log_likelihood_table(x, states)
             part = torch.logsumexp(table + self.log_prior(states)[:, None], dim=0)
             total = torch.logaddexp(total, part)
         return total
+
+    def log_likelihood_table(self, x: Tensor, states: Tensor) -> Tensor:
+        """log p(x_n | z_s) of all rows for all states, shape (n_states, n_rows)."""
+        decoded = self.decoder(states)
+        table = self.likelihood.log_density_table(self.standardized(x), decoded)
+        return table - self.log_volume

@@ -1,11 +1,23 @@
-"""How kernels are compiled by numba; imported where they are used, for numba takes a second."""
+"""How kernels are compiled by numba; imported where they are used, for numba takes a second.
+
+Machine code is kept for the next process. Numba would keep it beside the source and look at the
+time of that one file: code of a kernel that another module defines would be stale after a change
+there. Here the folder is named after the text of all modules with kernels, and belongs to the user
+alone, because what is in it will be run. ``NUMBA_CACHE_DIR`` overrides it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
+import sys
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from numba import njit
+import numba
 
 # Sums may be reordered, so that they vectorise; infinities and NaN keep their meaning.
 REORDER = {"reassoc", "contract", "nsz", "arcp"}
@@ -15,9 +27,53 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile on first use, without the interpreter lock; kept on disk where that is possible."""
 
     def decorate(function: Callable[..., Any]) -> Any:
+        config: Any = numba.config
+        chosen = config.CACHE_DIR  # the user's, if there is one
+        folder = chosen or _folder()
+        if not folder:
+            return numba.njit(nogil=True, **options)(function)
         try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # a read-only installation without a cache folder
-            return njit(nogil=True, **options)(function)
+            # The place is fixed here, function by function: those of others keep theirs.
+            config.CACHE_DIR = folder
+            return numba.njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # it cannot be written to
+            return numba.njit(nogil=True, **options)(function)
+        finally:
+            config.CACHE_DIR = chosen
 
     return decorate
+
+
+@cache
+def _folder() -> str:
+    """Where this user keeps the machine code of these sources; empty if there is no safe place."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        text = path.read_bytes()
+        if b"_compiled" in text or path.name == Path(__file__).name:
+            digest.update(path.name.encode() + text)
+    try:
+        folder = _user_caches() / "sklebm" / f"kernels-{digest.hexdigest()[:16]}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return str(folder) if _is_private(folder) else ""
+    except (OSError, RuntimeError):  # no home, or a read-only one
+        return ""
+
+
+def _user_caches() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else can put code there that this process would run."""
+    if sys.platform == "win32":
+        return True  # the profile of a user is private there
+    status = folder.stat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return (
+        status.st_uid == os.getuid() and not status.st_mode & others and os.access(folder, os.W_OK)
+    )

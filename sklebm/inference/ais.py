@@ -1,33 +1,36 @@
-r"""Annealed importance sampling of log Z of restricted Boltzmann machines, forwards and backwards.
+r"""Annealed importance sampling of log Z along any path, forwards and backwards.
 
-From the base of a tempered path, whose Z_0 is known, to the machine at t = 1. The mean of the
-weights w = prod p*_{t+1}(v_t) / p*_t(v_t) estimates Z / Z_0 without bias; backwards, from rows of
-the machine, the mean weight estimates Z_0 / Z.
+From the base of a path, whose Z_0 is known, to the model at t = 1. The mean of the weights
+w = prod p*_{t+1}(v_t) / p*_t(v_t) estimates Z / Z_0 without bias; backwards, from rows of the
+model, the mean weight estimates Z_0 / Z. Of all estimates from both, that of Bennett (1976) has the
+least variance.
 
 R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief networks", ICML 2008;
 R. M. Neal, "Annealed importance sampling", Statistics and Computing 11, 2001; Y. Burda, R. Grosse
 and R. Salakhutdinov, "Accurate and conservative estimates of MRF log-likelihood using reverse
-annealing", AISTATS 2015.
+annealing", AISTATS 2015; G. E. Crooks, "Entropy production fluctuation theorem and the
+nonequilibrium work relation for free energy differences", Physical Review E 60, 1999.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sklebm.inference.tempered_path import TemperedPath
+from sklebm.inference.ratios import jackknife_error, log_mean
+from sklebm.inference.tempered_path import Path
 
 
 class PartitionEstimate(NamedTuple):
-    """log Z in nats with an interval of three standard errors of the mean weight."""
+    """log Z in nats with an interval of three standard errors, and where the chains ended."""
 
     value: float
     low: float
     high: float
     log_weights: Tensor
+    rows: Tensor
 
 
 def base_rate_bias(mean: Tensor, n_rows: int = 1000) -> Tensor:
@@ -40,63 +43,47 @@ def base_rate_bias(mean: Tensor, n_rows: int = 1000) -> Tensor:
     return torch.logit((mean * rows + 0.5) / (rows + 1.0))
 
 
-def log_partition(
-    energy: Any,
-    base_bias: Tensor,
-    generator: torch.Generator,
-    *,
-    n_chains: int = 100,
-    n_temperatures: int = 1000,
+def forward(
+    path: Path, generator: torch.Generator, *, n_chains: int = 100, n_temperatures: int = 1000
 ) -> PartitionEstimate:
-    """Estimate log Z of a bilinear energy forwards. O(n_temperatures n_chains d k).
+    """Estimate log Z from the base to the model, in ``n_temperatures`` steps of all chains.
 
     The estimate of Z is unbiased, so that of log Z is too low on average, by about half the
     variance of the log weights over the number of chains: a model that mixes badly looks better
-    than it is. All numbers are float64; pass the energy in that precision.
+    than it is.
     """
-    path = TemperedPath(energy, base_bias)
     v = path.draw_base(n_chains, generator)
     log_weights = v.new_zeros(n_chains)
     for index in range(n_temperatures):
         start, stop = index / n_temperatures, (index + 1) / n_temperatures
-        field = energy.hidden_field(v)
-        log_weights += path.log_weight(v, field, start, stop)
-        v = path.draw_visible(path.draw_hidden(field, stop, generator), stop, generator)
-    return summarise(log_weights, path.log_z0())
+        seen = path.observe(v)
+        log_weights += path.log_weight(v, seen, start, stop)
+        v = path.move(v, seen, stop, generator)
+    return summarise(log_weights, path.log_z0(), v)
 
 
-def reverse_log_partition(
-    energy: Any,
-    base_bias: Tensor,
-    rows: Tensor,
-    generator: torch.Generator,
-    *,
-    n_temperatures: int = 1000,
+def reverse(
+    path: Path, rows: Tensor, generator: torch.Generator, *, n_temperatures: int = 1000
 ) -> PartitionEstimate:
-    """Estimate log Z backwards, from rows of the model to the base. O(n_temperatures n d k).
+    """Estimate log Z from rows of the model to the base, in ``n_temperatures`` steps.
 
     If ``rows`` are exact draws of the model, the mean weight is unbiased for Z_0 / Z, and the
     estimate of log Z too high on average: with the forward one it brackets the truth. Rows of
     chains that have not seen every mode give no such bound, and the bracket is a diagnostic.
     """
-    path = TemperedPath(energy, base_bias)
-    v = rows.to(path.base)
+    v = rows.to(path.like)
     log_weights = v.new_zeros(len(v))
     for index in range(n_temperatures, 0, -1):
         start, stop = index / n_temperatures, (index - 1) / n_temperatures
-        field = energy.hidden_field(v)
-        v = path.draw_visible(path.draw_hidden(field, start, generator), start, generator)
-        log_weights += path.log_weight(v, energy.hidden_field(v), start, stop)
-    inverse = summarise(log_weights, -path.log_z0())
-    return PartitionEstimate(-inverse.value, -inverse.high, -inverse.low, log_weights)
+        v = path.move(v, path.observe(v), start, generator)
+        log_weights += path.log_weight(v, path.observe(v), start, stop)
+    inverse = summarise(log_weights, -path.log_z0(), v)
+    return PartitionEstimate(-inverse.value, -inverse.high, -inverse.low, log_weights, v)
 
 
-def summarise(log_weights: Tensor, log_z0: float) -> PartitionEstimate:
-    """Log of the mean weight, and three standard errors of that mean on either side."""
-    n = len(log_weights)
-    value = log_z0 + float(torch.logsumexp(log_weights, dim=0)) - math.log(n)
-    relative = torch.exp(log_weights - log_weights.max())
-    error = 3.0 * float(relative.std() / relative.mean()) / math.sqrt(n)
-    # Beyond a relative error of one the lower end would be minus infinity.
-    low = value + math.log1p(-min(error, 0.999))
-    return PartitionEstimate(value, low, value + math.log1p(error), log_weights)
+def summarise(log_weights: Tensor, log_z0: float, rows: Tensor) -> PartitionEstimate:
+    """Log of the mean weight, and three standard errors of that logarithm on either side."""
+    value = log_z0 + log_mean(log_weights)
+    n_chains = len(log_weights)
+    error = jackknife_error(lambda kept: log_mean(log_weights[kept]), n_chains, log_weights)
+    return PartitionEstimate(value, value - 3.0 * error, value + 3.0 * error, log_weights, rows)

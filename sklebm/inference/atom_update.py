@@ -2,7 +2,8 @@ r"""min_D 1/2 tr(D' A D) - tr(D' B), |d_k| <= 1 or = 1: one atom after the other
 
 A = sum z z' and B = sum z x' are all that a dictionary needs to know of the rows and their codes.
 Every update d_k <- d_k + (B_k - A_k D) / A_kk, followed by the projection, is the exact minimum
-over d_k, so the objective never rises.
+over d_k, so the objective never rises; so it is with d_k >= 0, where negative entries become zero
+before the length is seen to.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ def update_atoms(
     row_products: Tensor,
     *,
     unit_norm: bool,
+    positive: bool = False,
     n_sweeps: int = 1,
 ) -> None:
     """Improve every atom that is used, in place.
@@ -31,6 +33,8 @@ def update_atoms(
         B, float64.
     unit_norm : bool
         Whether atoms have length one, instead of at most one.
+    positive : bool, default=False
+        Whether atoms are held at or above zero.
     n_sweeps : int, default=1
         Passes over the atoms.
 
@@ -42,7 +46,7 @@ def update_atoms(
         from sklebm.inference.row_lasso import sweep_atoms
 
         arrays = (dictionary.numpy(), code_products.numpy(), row_products.numpy())
-        sweep_atoms(*arrays, unit_norm, n_sweeps)
+        sweep_atoms(*arrays, unit_norm, positive, n_sweeps)
         return
     for _ in range(n_sweeps):
         for k in code_products.diagonal().gt(0).nonzero()[:, 0].tolist():
@@ -50,6 +54,7 @@ def update_atoms(
                 dictionary[k]
                 + (row_products[k] - code_products[k] @ dictionary) / (code_products[k, k])
             )
+            atom = atom.clamp(min=0.0) if positive else atom
             length = atom.norm()
             if unit_norm:
                 # A vanishing atom has no direction: it stays.

@@ -1,20 +1,30 @@
-r"""Markov chains on R^d that leave exp(-F) / Z invariant: what every sampler shares.
-
-A sampler is a frozen record of settings with two pure functions, ``init`` and ``step``. Many chains
-move at once, one a row; nothing is read from the device, so a GPU never waits for the host. A
-proposal that is not finite is a rejection.
-"""
+r"""Markov chains on R^d that follow the gradient of F and leave exp(-F) / Z invariant."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+
+from sklebm._checks import check_number
+from sklebm.energies.base import FreeEnergy, ReferencedEnergy
+from sklebm.inference.samplers import Sampler, StepInfo, run, standard_normal
+
+__all__ = [
+    "ChainState",
+    "GradientSampler",
+    "Sampler",
+    "StepInfo",
+    "choose",
+    "energy_and_gradient",
+    "is_finite",
+    "metropolis",
+    "run",
+    "standard_normal",
+]
 
 
 class ChainState(NamedTuple):
@@ -29,14 +39,7 @@ class ChainState(NamedTuple):
     log_step: Tensor
 
 
-class StepInfo(NamedTuple):
-    """What happened to each chain: the probability of acceptance, and whether it moved, (n,)."""
-
-    acceptance: Tensor
-    moved: Tensor
-
-
-def energy_and_gradient(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def energy_and_gradient(energy: FreeEnergy, x: Tensor) -> tuple[Tensor, Tensor]:
     """F (n,) and its gradient (n, d) by one backward pass; no graph is kept."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -46,35 +49,50 @@ def energy_and_gradient(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Sampler(ABC):
-    """A Markov kernel for any energy with ``free_energy``."""
+class GradientSampler(Sampler):
+    """A Markov kernel that follows the gradient of ``free_energy``."""
 
     step_size: float = 0.1
 
-    #: Mean probability of acceptance that ``adapt`` steers to; None: the step size is kept.
-    target_acceptance: ClassVar[float | None] = None
+    domain: ClassVar[str | None] = "real"
+    domain_reason: ClassVar[str] = "moves them along the gradient of the energy"
 
     def __post_init__(self) -> None:
-        good = isinstance(self.step_size, Real) and 0.0 < self.step_size < math.inf
-        if not good:
-            raise ValueError(
-                f"{type(self).__name__}: step_size={self.step_size!r} must be a positive number."
-            )
+        check_number(self.step_size, "step_size", self)
 
-    def init(self, generator: torch.Generator, position: Tensor, energy: Any) -> ChainState:
+    def init(self, generator: torch.Generator, position: Tensor, energy: FreeEnergy) -> ChainState:
         """Start chains at ``position``, (n, d)."""
-        log_step = position.new_tensor(math.log(self.step_size))
+        return self.resume(position, position.new_tensor(math.log(self.step_size)), energy)
+
+    def start(
+        self, generator: torch.Generator, n_chains: int, energy: ReferencedEnergy
+    ) -> ChainState:
+        """Start chains at draws of ``energy.reference``, each with a step size of its own.
+
+        ``step_size`` is in units of the root mean variance of the reference.
+        """
+        position = energy.reference.draw(n_chains, generator)
+        # A step size for each: a chain that is stuck on a slope must find its own way out, or the
+        # model goes on raising the energy where it stands.
+        log_step = self.log_step_for(energy).expand(n_chains).clone()
         return self.resume(position, log_step, energy)
 
-    def resume(self, position: Tensor, log_step: Tensor, energy: Any) -> ChainState:
+    def log_step_for(self, energy: ReferencedEnergy) -> Tensor:
+        """Logarithm of ``step_size`` in units of the root mean variance of the reference."""
+        log_step: Tensor = energy.reference.scale().log() + math.log(self.step_size)
+        return log_step
+
+    def resume(self, position: Tensor, log_step: Tensor, energy: FreeEnergy) -> ChainState:
         """Chains at ``position`` with a step size that was adapted before."""
         return ChainState(position, *energy_and_gradient(energy, position), log_step)
 
-    @abstractmethod
-    def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
-    ) -> tuple[ChainState, StepInfo]:
-        """Move every chain once."""
+    def keep(self, state: ChainState) -> dict[str, Tensor]:
+        """Where the chains are, and the logarithm of the step size."""
+        return {"position": state.position, "log_step": state.log_step}
+
+    def restore(self, kept: dict[str, Tensor], energy: FreeEnergy) -> ChainState:
+        """Chains at the positions and with the step sizes that were kept. One gradient."""
+        return self.resume(kept["position"], kept["log_step"], energy)
 
     def adapt(self, state: ChainState, info: StepInfo, rate: float) -> ChainState:
         """Change the step size towards ``target_acceptance``.
@@ -88,22 +106,6 @@ class Sampler(ABC):
         acceptance = info.acceptance.mean() if shared else info.acceptance
         gap = acceptance - self.target_acceptance
         return state._replace(log_step=state.log_step + rate * gap)
-
-
-def run(
-    sampler: Sampler,
-    generator: torch.Generator,
-    state: ChainState,
-    energy: Any,
-    n_steps: int,
-    adaptation_rate: float = 0.0,
-) -> ChainState:
-    """Take ``n_steps`` steps, adapting the step size after each if the rate is positive."""
-    for _ in range(n_steps):
-        state, info = sampler.step(generator, state, energy)
-        if adaptation_rate:
-            state = sampler.adapt(state, info, adaptation_rate)
-    return state
 
 
 def choose(state: ChainState, proposal: ChainState, take: Tensor) -> ChainState:
@@ -132,15 +134,3 @@ def metropolis(
     uniform = torch.empty_like(acceptance).uniform_(generator=generator)
     moved = uniform < acceptance
     return choose(state, proposal, moved), StepInfo(acceptance, moved)
-
-
-def standard_normal(generator: torch.Generator, like: Tensor) -> Tensor:
-    """Independent standard normal numbers in the shape of ``like``."""
-    return torch.empty_like(like).normal_(generator=generator)
-
-
-def check_steps(part: Any, name: str) -> None:
-    """Refuse a number of steps that is no positive integer."""
-    value = getattr(part, name)
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{type(part).__name__}: {name}={value!r} must be a positive integer.")

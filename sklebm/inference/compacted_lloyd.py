@@ -222,7 +222,7 @@ class CompactedLloyd(Lloyd):
         overflows = ~torch.isfinite(largest)
         n_undecided, is_broken = torch.stack([undecided.sum(), overflows.long()]).tolist()
         if is_broken:
-            raise overflow(self._x)
+            raise overflow(self._x[:])
         if n_undecided:
             self._decide(rows[undecided])
 
@@ -243,7 +243,7 @@ class CompactedLloyd(Lloyd):
 
     def _decide_exactly(self, rows: Tensor, centers: _Centers) -> tuple[Tensor, Tensor]:
         """Labels by differences in double precision, ties to the lowest index, and distances."""
-        x = self._x[rows].double()
+        x: Tensor = self._x[rows].double()
         shifted = x - self._origin
         lengths = shifted.square().sum(dim=1)
         squares = _squared_distances(shifted, lengths, centers.shifted, centers.squares)
@@ -263,7 +263,8 @@ class CompactedLloyd(Lloyd):
         precision = (n_features + 8) * kind.eps
         if lengths.dtype == torch.float32:
             precision += _REDUCED[torch.get_float32_matmul_precision()]
-        return precision * (lengths + reach).square() + n_features * kind.tiny
+        bound: Tensor = precision * (lengths + reach).square() + n_features * kind.tiny
+        return bound
 
     # ------------------------------------------------------------ steps
 

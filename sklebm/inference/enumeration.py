@@ -8,11 +8,12 @@ O(2^min(d, k) d k).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from sklebm.energies.base import TwoLayerEnergy
 
 #: Most units that ``log_partition`` sums over: 2^25 states.
 MAX_UNITS = 25
@@ -33,13 +34,13 @@ def _chunk_of_states(start: int, n_units: int, like: Tensor) -> Tensor:
     return ((numbers[:, None] >> shifts) & 1).to(like.dtype)
 
 
-def n_summed_units(energy: Any) -> int:
+def n_summed_units(energy: TwoLayerEnergy) -> int:
     """Number of units that the sum runs over: the smaller layer, or the only binary one."""
     n_hidden, n_visible = energy.weights.shape
-    return int(n_hidden if energy.domain == "real" else min(n_hidden, n_visible))
+    return int(min(n_hidden, n_visible) if energy.visible.is_discrete else n_hidden)
 
 
-def log_partition(energy: Any) -> Tensor:
+def log_partition(energy: TwoLayerEnergy) -> Tensor:
     """Exact log Z of a bilinear energy with Bernoulli hidden units, as a scalar with a graph.
 
     Raises
@@ -52,14 +53,14 @@ def log_partition(energy: Any) -> Tensor:
     if n_units > MAX_UNITS:
         which = (
             f"all {n_hidden} hidden units"
-            if energy.domain == "real"
+            if not energy.visible.is_discrete
             else f"the smaller of {n_visible} visible and {n_hidden} hidden units"
         )
         raise ValueError(
             f"The exact log partition function sums over 2^{n_units} states ({which}), more than "
             f'2^{MAX_UNITS}: use annealed importance sampling, method="ais".'
         )
-    sums_visible = energy.domain == "binary" and n_visible <= n_hidden
+    sums_visible = energy.visible.is_discrete and n_visible <= n_hidden
     minus_energy = _minus_free_energy if sums_visible else _minus_hidden_energy
 
     def part(start: int) -> Tensor:
@@ -77,13 +78,13 @@ def log_partition(energy: Any) -> Tensor:
     return total
 
 
-def _minus_free_energy(energy: Any, v: Tensor) -> Tensor:
+def _minus_free_energy(energy: TwoLayerEnergy, v: Tensor) -> Tensor:
     """log sum_h exp(-E(v, h)), shape (n_rows,)."""
     total: Tensor = -energy.free_energy(v)
     return total
 
 
-def _minus_hidden_energy(energy: Any, h: Tensor) -> Tensor:
+def _minus_hidden_energy(energy: TwoLayerEnergy, h: Tensor) -> Tensor:
     """log sum_v exp(-E(v, h)), shape (n_rows,)."""
     total: Tensor = energy.visible.cumulant(energy.visible_field(h)).sum(dim=1)
     total = total - energy.hidden.energy(h)

@@ -1,13 +1,13 @@
 r"""Expectation maximisation for Gaussian mixtures: maximise sum_i v_i log p(x_i) over w, m, S.
 
 E step: r_ik = p(k | x_i). M step: w_k = n_k / n, m_k = sum_i v_i r_ik x_i / n_k,
-S_k = sum_i v_i r_ik (x_i - m_k)(x_i - m_k)' / n_k + reg_covar I, with n_k = sum_i v_i r_ik
-(Dempster, Laird & Rubin, 1977). Weights v and repetition are equivalent.
+S_k = sum_i v_i r_ik (x_i - m_k)(x_i - m_k)' / n_k + R, with n_k = sum_i v_i r_ik
+(Dempster, Laird & Rubin, 1977). R is a diagonal of small variances. Weights v and repetition are
+equivalent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,7 @@ from torch import Tensor
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies import GaussianMixture, GaussianMixtureEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType, row_moments
-
-Slices = Sequence[slice]
+from sklebm.inference.lloyd import RowSource, Slices
 
 # Rows of one block of sums on a CPU.
 _BLOCK_ROWS = 8192
@@ -52,7 +51,9 @@ class Statistics(NamedTuple):
         return Statistics(*ranks.sum_each(self))
 
 
-def expect(energy: GaussianMixtureEnergy, x: Tensor, weights: Tensor, parts: Slices) -> Statistics:
+def expect(
+    energy: GaussianMixtureEnergy, x: RowSource, weights: Tensor, parts: Slices
+) -> Statistics:
     """The E step, chunk by chunk, in float64. O(n K d^2) for "full".
 
     ``x`` may be float32; ``weights`` are float64, one a row.
@@ -142,9 +143,11 @@ def _full_sums(
 
 
 def maximise(
-    mixture: GaussianMixture, statistics: Statistics, reg_covar: float, step: float = 1.0
+    mixture: GaussianMixture, statistics: Statistics, regularisation: Tensor, step: float = 1.0
 ) -> GaussianMixture:
     r"""The M step, or a partial one: moments become (1 - step) old + step new. O(K d^3) for "full".
+
+    ``regularisation`` is added to the variances: one number for each feature, or for all.
 
     Raises
     ------
@@ -157,7 +160,7 @@ def maximise(
     moved = step * statistics.shifts / total / shares[:, None]
     scatter = step * statistics.scatter / total
     if step < 1:
-        old = add_to_diagonal(mixture.covariances, -reg_covar, kind)
+        old = add_to_diagonal(mixture.covariances, -regularisation, kind)
         mass = mixture.weights.view(-1, *[1] * (old.ndim - 1)) if kind != "tied" else 1.0
         scale = n_features if kind == "spherical" else 1
         scatter = scatter + (1 - step) * mass * old * scale
@@ -171,42 +174,50 @@ def maximise(
         covariances = (scatter / shares[:, None] - moved.square()).clamp_(min=0.0)
     else:
         covariances = (scatter / shares - moved.square().sum(dim=1)).clamp_(min=0.0) / n_features
-    covariances = add_to_diagonal(covariances, reg_covar, kind)
-    factors = precision_factors(covariances, kind, reg_covar)
+    covariances = add_to_diagonal(covariances, regularisation, kind)
+    factors = precision_factors(covariances, kind, regularisation)
     return GaussianMixture(shares / shares.sum(), mixture.means + moved, covariances, factors, kind)
 
 
-def add_to_diagonal(covariances: Tensor, amount: float, kind: CovarianceType) -> Tensor:
-    """Add ``amount`` to every variance; returns new covariances."""
-    if kind in ("diag", "spherical"):
-        return covariances + amount
-    identity = torch.eye(covariances.shape[-1], dtype=covariances.dtype, device=covariances.device)
-    return covariances + amount * identity
+def add_to_diagonal(covariances: Tensor, amounts: Tensor, kind: CovarianceType) -> Tensor:
+    """Add ``amounts`` to the variances of the features, or their mean; returns new covariances."""
+    if kind == "diag":
+        return covariances + amounts
+    if kind == "spherical":
+        return covariances + (amounts.mean() if amounts.ndim else amounts)
+    n_features = covariances.shape[-1]
+    return covariances + torch.diag(amounts.expand(n_features).to(covariances))
 
 
-def precision_factors(covariances: Tensor, kind: CovarianceType, reg_covar: float) -> Tensor:
-    """Upper triangular U with S^-1 = U U', all components in one batch. O(K d^3) for "full"."""
+def precision_factors(
+    covariances: Tensor, kind: CovarianceType, regularisation: Tensor | None = None
+) -> Tensor:
+    """Upper triangular U with S^-1 = U U', all components in one batch. O(K d^3) for "full".
+
+    ``regularisation`` is what the variances hold already, for the message of a failure.
+    """
     if kind in ("diag", "spherical"):
         bad = ~(covariances > 0).reshape(len(covariances), -1).all(dim=1)
-        _refuse(bad, kind, reg_covar)
+        _refuse(bad, kind, regularisation)
         return covariances.rsqrt()
     lower, info = torch.linalg.cholesky_ex(covariances)
     finite = torch.isfinite(lower).flatten(-2).all(dim=-1)
-    _refuse(((info != 0) | ~finite).reshape(-1), kind, reg_covar)
+    _refuse(((info != 0) | ~finite).reshape(-1), kind, regularisation)
     identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
     inverse = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
     factors: Tensor = inverse.mT.contiguous()
     return factors
 
 
-def _refuse(bad: Tensor, kind: CovarianceType, reg_covar: float) -> None:
+def _refuse(bad: Tensor, kind: CovarianceType, regularisation: Tensor | None) -> None:
     if not bool(bad.any()):
         return
     which = "The tied covariance" if kind == "tied" else f"The covariance of component {_list(bad)}"
+    amount = "" if regularisation is None else f"={float(regularisation.max()):g}"
     raise ValueError(
         f"{which} is not positive definite: its rows lie in a subspace, or on one point. Increase "
-        f"reg_covar={reg_covar:g}, lower n_components, choose a smaller covariance_type, or scale "
-        "or reduce X (for example with PCAWhitener)."
+        f"reg_covar{amount}, lower n_components, choose a smaller covariance_type, or scale or "
+        "reduce X (for example with PCAWhitener)."
     )
 
 
@@ -215,32 +226,31 @@ def _list(bad: Tensor) -> str:
     return ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
 
 
-def em_steps(
+def em_step(
     mixture: GaussianMixture,
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     parts: Slices,
-    reg_covar: float,
+    regularisation: Tensor,
     ranks: Ranks = ALONE,
-) -> Iterator[tuple[float, GaussianMixture]]:
-    """EM without end: the mean log likelihood before each M step, and the mixture after it.
+) -> tuple[float, GaussianMixture]:
+    """One step of EM: the mean log likelihood before it, and the mixture after it.
 
-    With ``reg_covar=0`` the log likelihood never falls.
+    Without ``regularisation`` the log likelihood never falls.
     """
-    while True:
-        statistics = expect(mixture.energy(), x, weights, parts).over(ranks)
-        mixture = maximise(mixture, statistics, reg_covar)
-        yield float(statistics.log_likelihood / statistics.total), mixture
+    statistics = expect(mixture.energy(), x, weights, parts).over(ranks)
+    bound = float(statistics.log_likelihood / statistics.total)
+    return bound, maximise(mixture, statistics, regularisation)
 
 
 def mixture_from_labels(
     labels: Tensor,
     centers: Tensor,
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     parts: Slices,
     covariance_type: CovarianceType,
-    reg_covar: float,
+    regularisation: Tensor,
     ranks: Ranks = ALONE,
 ) -> GaussianMixture:
     """The mixture of the groups that ``labels`` define: one M step from hard posteriors.
@@ -260,4 +270,4 @@ def mixture_from_labels(
         total = new if total is None else total + new
     if total is None:
         raise ValueError("mixture_from_labels needs at least one row.")
-    return maximise(nobody, total.over(ranks), reg_covar)
+    return maximise(nobody, total.over(ranks), regularisation)

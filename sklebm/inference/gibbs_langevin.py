@@ -19,20 +19,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sklebm.inference import gibbs
-from sklebm.inference.chains import StepInfo, check_steps, standard_normal
-from sklebm.inference.gibbs import GibbsState
+from sklebm._checks import check_counts
+from sklebm.energies.base import TwoLayerEnergy
+from sklebm.inference.gibbs import BlockGibbs, GibbsState
+from sklebm.inference.samplers import StepInfo, standard_normal
 
 CORRECTIONS = ("exact", "metropolis", "none")
 
 
 @dataclass(frozen=True)
-class GibbsLangevin:
+class GibbsLangevin(BlockGibbs):
     """Visible units that move by Langevin steps between draws of the hidden units.
 
     For Gaussian visible units. A step keeps part of where the visible units were, which block
@@ -56,8 +57,12 @@ class GibbsLangevin:
     n_langevin_steps: int = 10
     correction: str = "exact"
 
+    needs: ClassVar[tuple[str, ...]] = ("visible", "visible_field", "draw_hidden")
+    domain: ClassVar[str | None] = "real"
+    domain_reason: ClassVar[str] = "moves them by Langevin steps"
+
     def __post_init__(self) -> None:
-        check_steps(self, "n_langevin_steps")
+        check_counts(self, "n_langevin_steps")
         if self.correction not in CORRECTIONS:
             raise ValueError(
                 f'GibbsLangevin: correction={self.correction!r} must be "exact", "metropolis" or '
@@ -70,22 +75,11 @@ class GibbsLangevin:
                 f"GibbsLangevin: step_size={self.step_size!r} must be a positive number{below}."
             )
 
-    def init(self, generator: torch.Generator, visible: Tensor, energy: Any) -> GibbsState:
-        """Start chains at the given visible states."""
-        return gibbs.init(generator, visible, energy)
-
-    def step(
-        self, generator: torch.Generator, state: GibbsState, energy: Any
-    ) -> tuple[GibbsState, StepInfo]:
-        """Move the visible states given the hidden ones, then draw these. O(n_chains d k)."""
-        visible, info = self.move_visible(generator, state, energy)
-        return GibbsState(visible, energy.draw_hidden(visible, generator)), info
-
     def move_visible(
         self,
         generator: torch.Generator,
         state: GibbsState,
-        energy: Any,
+        energy: TwoLayerEnergy,
         known: Tensor | None = None,
     ) -> tuple[Tensor, StepInfo]:
         """Visible states after the Langevin steps; those where ``known`` is true stay."""

@@ -11,16 +11,17 @@ S. Duane, A. D. Kennedy, B. J. Pendleton and D. Roweth, "Hybrid Monte Carlo", Ph
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_counts
+from sklebm.energies.base import FreeEnergy
 from sklebm.inference.chains import (
     ChainState,
-    Sampler,
+    GradientSampler,
     StepInfo,
-    check_steps,
     energy_and_gradient,
     metropolis,
     standard_normal,
@@ -31,7 +32,7 @@ _JITTER = 0.2
 
 
 def leapfrog(
-    energy: Any, state: ChainState, momentum: Tensor, step: Tensor, n_steps: int
+    energy: FreeEnergy, state: ChainState, momentum: Tensor, step: Tensor, n_steps: int
 ) -> tuple[ChainState, Tensor]:
     """Follow the dynamics for ``n_steps`` steps of length ``step``, (n, 1) or a scalar.
 
@@ -49,7 +50,7 @@ def leapfrog(
 
 
 @dataclass(frozen=True)
-class HMC(Sampler):
+class HMC(GradientSampler):
     """Hamiltonian Monte Carlo with a step size that can be adapted.
 
     Each trajectory multiplies the step size by its own number between 0.8 and 1.2.
@@ -69,10 +70,10 @@ class HMC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_steps(self, "n_leapfrog")
+        check_counts(self, "n_leapfrog")
 
     def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
+        self, generator: torch.Generator, state: ChainState, energy: FreeEnergy
     ) -> tuple[ChainState, StepInfo]:
         """Follow a trajectory from every chain. ``n_leapfrog`` gradients."""
         momentum = standard_normal(generator, state.position)

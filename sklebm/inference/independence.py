@@ -6,16 +6,20 @@ L. Tierney, "Markov chains for exploring posterior distributions", Annals of Sta
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import ReferencedEnergy
 from sklebm.inference.chains import ChainState, energy_and_gradient
 
 
 def jump(
-    generator: torch.Generator, position: Tensor, log_step: Tensor, energy: Any, share: float
+    generator: torch.Generator,
+    position: Tensor,
+    log_step: Tensor,
+    energy: ReferencedEnergy,
+    share: float,
 ) -> ChainState:
     """Chains of which a share, drawn anew, has proposed to move to a draw of ``energy.reference``.
 

@@ -8,14 +8,15 @@ Langevin distributions and their discrete approximations", Bernoulli 2(4), 1996.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import FreeEnergy
 from sklebm.inference.chains import (
     ChainState,
-    Sampler,
+    GradientSampler,
     StepInfo,
     choose,
     is_finite,
@@ -25,7 +26,7 @@ from sklebm.inference.chains import (
 
 
 def _propose(
-    sampler: Sampler, generator: torch.Generator, state: ChainState, energy: Any
+    sampler: GradientSampler, generator: torch.Generator, state: ChainState, energy: FreeEnergy
 ) -> tuple[ChainState, Tensor, Tensor]:
     """The next positions, with the noise and the step size that led there."""
     step = state.log_step.exp().unsqueeze(-1)
@@ -35,7 +36,7 @@ def _propose(
 
 
 @dataclass(frozen=True)
-class Langevin(Sampler):
+class Langevin(GradientSampler):
     """Unadjusted Langevin dynamics: every finite step is taken.
 
     What it leaves invariant differs from exp(-F) / Z by O(step_size^2), and it mixes slowly when
@@ -49,7 +50,7 @@ class Langevin(Sampler):
     """
 
     def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
+        self, generator: torch.Generator, state: ChainState, energy: FreeEnergy
     ) -> tuple[ChainState, StepInfo]:
         """Move every chain once. One gradient."""
         proposal, _, _ = _propose(self, generator, state, energy)
@@ -58,7 +59,7 @@ class Langevin(Sampler):
 
 
 @dataclass(frozen=True)
-class MALA(Sampler):
+class MALA(GradientSampler):
     """Metropolis-adjusted Langevin algorithm: exact for any step size.
 
     Parameters
@@ -71,7 +72,7 @@ class MALA(Sampler):
     target_acceptance: ClassVar[float | None] = 0.574
 
     def step(
-        self, generator: torch.Generator, state: ChainState, energy: Any
+        self, generator: torch.Generator, state: ChainState, energy: FreeEnergy
     ) -> tuple[ChainState, StepInfo]:
         """Move every chain once, or leave it. One gradient."""
         proposal, noise, step = _propose(self, generator, state, energy)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,9 +19,32 @@ from sklebm.energies import PrototypeEnergy
 
 Slices = Sequence[slice]
 
+_ONLINE_ROWS = 4096  # copied at a time
+
+
+class RowSource(Protocol):
+    """Rows as a tensor has them, or rows that are read from disk part by part."""
+
+    @property
+    def shape(self) -> Any:
+        """Number of rows and of features."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are handed out."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Single or double precision."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Rows at a slice or an integer tensor."""
+
 
 def lloyd_step(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     centers: Tensor,
     parts: Slices,
@@ -47,7 +70,7 @@ def lloyd_step(
 
 
 def assign_and_add(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     centers: Tensor,
     origin: Tensor,
@@ -81,8 +104,8 @@ class Search(Protocol):
     """Lloyd's algorithm on rows that it holds."""
 
     @property
-    def mean_variance(self) -> float:
-        """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Weighted mean and variance of each feature, double precision."""
 
     def step(self, centers: Tensor) -> tuple[Tensor, Tensor]:
         """Labels under ``centers``, and the centres that they lead to."""
@@ -100,7 +123,7 @@ class Lloyd:
 
     def __init__(
         self,
-        x: Tensor,
+        x: RowSource,
         weights: Tensor,
         parts: Slices,
         ranks: Ranks = ALONE,
@@ -110,9 +133,9 @@ class Lloyd:
         self._ranks, self._assign = ranks, assign
 
     @cached_property
-    def mean_variance(self) -> float:
-        """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
-        return mean_variance(self._x, self._weights, self._parts, self._ranks)
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Weighted mean and variance of each feature, double precision."""
+        return column_moments(self._x, self._weights, self._parts, self._ranks)
 
     def step(self, centers: Tensor) -> tuple[Tensor, Tensor]:
         """Labels under ``centers``, and the centres that they lead to."""
@@ -145,7 +168,7 @@ def lloyd_steps(
     It has settled when the squared shift of all centres falls to ``tol`` times the mean variance of
     the features, or when no label changes.
     """
-    limit = tol * search.mean_variance
+    limit = tol * float(search.moments[1].mean())
     previous: Tensor | None = None
     while True:
         labels, moved = search.step(centers)
@@ -155,14 +178,15 @@ def lloyd_steps(
         centers, previous = moved, labels
 
 
-def mean_variance(x: Tensor, weights: Tensor, parts: Slices, ranks: Ranks = ALONE) -> float:
-    """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
-    total, zero = ranks.sum(weights.sum()), weights.new_zeros(())
+def column_moments(
+    x: RowSource, weights: Tensor, parts: Slices, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
+    """Weighted mean and variance of each feature, double precision."""
+    total = ranks.sum(weights.sum())
+    zero = weights.new_zeros(x.shape[1])
     mean = ranks.sum(sum((weights[part] @ x[part].double() for part in parts), zero)) / total
-    squares = sum(
-        ((weights[part] @ (x[part].double() - mean).square()).sum() for part in parts), zero
-    )
-    return float(ranks.sum(squares) / total) / x.shape[1]
+    squares = sum((weights[part] @ (x[part].double() - mean).square() for part in parts), zero)
+    return mean, ranks.sum(squares) / total
 
 
 def _grouped_sums(x: Tensor, labels: Tensor, weights: Tensor, n_groups: int) -> Tensor:
@@ -176,7 +200,7 @@ def _grouped_sums(x: Tensor, labels: Tensor, weights: Tensor, n_groups: int) -> 
 
 
 def relocate(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     centers: Tensor,
     empty: Tensor,
@@ -202,14 +226,14 @@ def relocate(
     return centers, last
 
 
-def _farthest(x: Tensor, distance: Tensor, ranks: Ranks) -> tuple[Tensor, float]:
+def _farthest(x: RowSource, distance: Tensor, ranks: Ranks) -> tuple[Tensor, float]:
     """The row of largest distance among those of all ranks, and this distance."""
     place = distance.argmax(keepdim=True)
     reaches = ranks.concat(distance[place])
     return ranks.take(x[place], reaches.argmax(keepdim=True))[0], float(reaches.max())
 
 
-def inertia(x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: Slices) -> float:
+def inertia(x: RowSource, weights: Tensor, labels: Tensor, centers: Tensor, parts: Slices) -> float:
     """Weighted sum of squared distances to the own centre, without cancellation, in float64."""
     centers = centers.double()
     total = sum(
@@ -220,7 +244,7 @@ def inertia(x: Tensor, weights: Tensor, labels: Tensor, centers: Tensor, parts: 
 
 
 def leave_one_out_inertia(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     labels: Tensor,
     centers: Tensor,
@@ -272,28 +296,33 @@ def group_centers(centers: Tensor, n_groups: int) -> Tensor:
     return [labels for _, (labels, _, _) in zip(range(5), steps, strict=False)][-1]
 
 
-def online_pass(
-    x: NDArray[np.floating], centers: NDArray[np.float64], counts: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], float]:
-    """One pass of MacQueen's rule: each row moves its centre by 1 / count towards itself.
+class OnlineClusters(NamedTuple):
+    """Centres of online k-means, the weight that each has won, and the sum of squared errors."""
 
-    Rows act one after the other, so the result does not depend on how they are cut into
-    chunks. Returns new centres, new counts, the labels and the sum of squared errors added
-    (Welford's update). O(n d k).
+    centers: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    error: float
+
+
+def online_pass(
+    x: NDArray[np.floating], weights: NDArray[np.float64], clusters: OnlineClusters, *, revive: bool
+) -> tuple[OnlineClusters, NDArray[np.int32]]:
+    """One pass of MacQueen's rule: each row moves its centre by 1 / count towards itself. O(n d k).
+
+    Rows act one after the other, so the result does not depend on how they are cut into chunks; a
+    weight of m acts as m copies of the row. ``revive``: a centre of count zero moves onto the next
+    row that lies farther from its centre than rows have done on average. Returns what becomes of
+    the clusters, and the labels.
     """
-    # The comparison |c|^2 - 2 x'c cancels far from zero: work around the mean of the centres.
-    origin = centers.mean(axis=0)
-    centers, counts = centers - origin, counts.copy()
-    norms = np.einsum("kd,kd->k", centers, centers)
+    from sklebm.inference._online import follow_rows
+
+    # Moves far from zero would be rounded to the size of the rows.
+    origin = clusters.centers.mean(axis=0)
+    centers, counts = clusters.centers - origin, clusters.counts.copy()
     labels = np.empty(len(x), dtype=np.int32)
-    error = 0.0
-    for index, row in enumerate(x):
-        shifted = row - origin
-        label = int(np.argmin(norms - 2.0 * (centers @ shifted)))
-        counts[label] += 1.0
-        before = shifted - centers[label]
-        centers[label] += before / counts[label]
-        error += float(before @ (shifted - centers[label]))
-        norms[label] = centers[label] @ centers[label]
-        labels[index] = label
-    return centers + origin, counts, labels, error
+    error = clusters.error
+    for start in range(0, len(x), _ONLINE_ROWS):
+        some = slice(start, start + _ONLINE_ROWS)
+        shifted = x[some] - origin
+        error = follow_rows(shifted, weights[some], centers, counts, error, revive, labels[some])
+    return OnlineClusters(centers + origin, counts, float(error)), labels

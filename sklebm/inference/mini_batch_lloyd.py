@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sklebm.inference.lloyd import Slices, assign_and_add, inertia, relocate
-from sklebm.inference.seeding import content_order
+from sklebm.inference.lloyd import RowSource, Slices, assign_and_add, inertia, relocate
+from sklebm.inference.seeding import content_keys
 
 
 class RandomBatches:
@@ -26,19 +26,21 @@ class RandomBatches:
     """
 
     def __init__(
-        self, x: Tensor, weights: Tensor, parts: Slices, generator: torch.Generator
+        self, x: RowSource, weights: Tensor, parts: Slices, generator: torch.Generator
     ) -> None:
         #: Rows that are dealt with at a time, so that distances to all centres fit in memory.
         self.part_size = max(parts[0].stop - parts[0].start, 1)
-        order = content_order(x, parts, generator)
+        keys = content_keys(x, parts, generator)
+        order = torch.argsort(keys, stable=True)
         self._order = order[weights[order] > 0]
-        same = [torch.zeros(1, dtype=torch.bool, device=x.device)]
-        for start in range(1, len(self._order), self.part_size):
-            rows = self._order[start - 1 : start + self.part_size]
-            here = x[rows]
-            same.append((here[1:] == here[:-1]).all(dim=1))
+        keys = keys[self._order]
+        same = torch.zeros(len(keys), dtype=torch.bool, device=x.device)
+        # Only rows of equal keys can be equal; on disk, reading all in this order would take long.
+        for places in torch.split((keys[1:] == keys[:-1]).nonzero()[:, 0], self.part_size):
+            equal = (x[self._order[places]] == x[self._order[places + 1]]).all(dim=1)
+            same[places + 1] = equal
         # The different rows are numbered in the order of their content.
-        self._number = (~torch.cat(same)).cumsum(0) - 1
+        self._number = (~same).cumsum(0) - 1
         self._n_different = int(self._number[-1]) + 1
         copies = weights[self._order]
         copies = copies * max(1.0, len(copies) / float(copies.sum()))
@@ -61,7 +63,7 @@ class RandomBatches:
 
 
 def mini_batch_steps(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     centers: Tensor,
     batches: RandomBatches,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import FreeEnergy
 from sklebm.inference.chains import energy_and_gradient
 
 # A step that succeeds may be longer next time; one that fails is halved.
@@ -14,7 +13,9 @@ _GROWTH, _SHRINKAGE = 1.3, 0.5
 _LOOK_EVERY = 25
 
 
-def descend(energy: Any, x: Tensor, *, step_size: float, max_iter: int, tol: float) -> Tensor:
+def descend(
+    energy: FreeEnergy, x: Tensor, *, step_size: float, max_iter: int, tol: float
+) -> Tensor:
     """Where each row comes to rest, (n, d). O(max_iter) gradients.
 
     F falls at every step that is taken. A row rests once its gradient is at most ``tol``; rows do

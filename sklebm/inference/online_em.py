@@ -30,40 +30,47 @@ class OnlineState(NamedTuple):
     block: Statistics | None
     n_before: float
 
-    def n_in_block(self) -> int:
-        """Rows in the block so far."""
-        return 0 if self.block is None else round(float(self.block.total))
+    def weight_in_block(self) -> float:
+        """Weight of the rows in the block so far."""
+        return 0.0 if self.block is None else float(self.block.total)
 
 
-def step_size(n_rows: int, n_seen: float, block_size: int) -> float:
+def step_size(n_rows: float, n_seen: float, block_size: int) -> float:
     """The step g for the last ``n_rows`` of ``n_seen`` rows; never above 1."""
     share = block_size / n_seen
     return float(n_rows / block_size * max(share, share**_FORGETTING))
 
 
 def online_pass(
-    state: OnlineState, x: Tensor, block_size: int, reg_covar: float
+    state: OnlineState, x: Tensor, weights: Tensor, block_size: int, regularisation: Tensor
 ) -> tuple[OnlineState, GaussianMixture, float, int]:
-    """One pass over the rows of ``x``.
+    """One pass over the rows of ``x``; a weight of m acts as m copies of the row.
 
     Returns the state, the mixture with all rows counted, the mean log likelihood of the rows of
     the last block under the mixture at its start, and the number of blocks that were closed.
     """
     first, n_closed = 0, 0
+    ends = weights.cumsum(0)
+    total, done = float(ends[-1]), 0.0
     current, mean_log_likelihood = state.start, float("nan")
-    while first < len(x):
-        rows = slice(first, first + block_size - state.n_in_block())
-        ones = torch.ones(len(x[rows]), dtype=torch.float64, device=x.device)
-        sums = expect(state.start.energy(), x[rows], ones, [slice(None)])
+    while done < total:
+        # A row whose weight does not fit any more goes on in the next block.
+        stop = min(done + block_size - state.weight_in_block(), total)
+        last = int(torch.searchsorted(ends, stop))
+        rows = slice(first, last + 1)
+        mass = weights[rows].clone()
+        mass[0] = float(ends[first]) - done
+        mass[-1] -= float(ends[last]) - stop
+        sums = expect(state.start.energy(), x[rows], mass, [slice(None)])
         block = sums if state.block is None else state.block + sums
         state = state._replace(block=block)
-        first = rows.stop
-        n_rows = state.n_in_block()
-        n_seen = state.n_before + n_rows
-        step = step_size(n_rows, n_seen, block_size)
-        current = maximise(state.start, block, reg_covar, step)
+        first, done = last + int(float(ends[last]) <= stop), stop
+        weight = state.weight_in_block()
+        n_seen = state.n_before + weight
+        step = step_size(weight, n_seen, block_size)
+        current = maximise(state.start, block, regularisation, step)
         mean_log_likelihood = float(block.log_likelihood / block.total)
-        if n_rows >= block_size:
+        if weight >= block_size * (1.0 - 1e-12):
             state = OnlineState(current, None, n_seen)
             n_closed += 1
     return state, current, mean_log_likelihood, n_closed

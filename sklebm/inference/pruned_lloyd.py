@@ -19,15 +19,18 @@ from torch import Tensor
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies.prototypes import overflow
 from sklebm.inference.compacted_lloyd import CompactedLloyd
-from sklebm.inference.lloyd import Fit, Lloyd, Search, Slices, group_centers, relocate
+from sklebm.inference.hamerly_lloyd import HamerlyLloyd
+from sklebm.inference.lloyd import Fit, Lloyd, RowSource, Search, Slices, group_centers, relocate
 
 Floats = NDArray[np.float64]
 
 _BLOCK = 2048  # rows of one task of a thread
 _GROUP_SIZE = 10  # centres that share a bound
 _SUMS = 1 << 15  # entries of one block of cluster sums: they stay in the cache
-# Below, all distances of a step take less time than compiling or loading the kernels.
-_LEAST_CLUSTERS, _LEAST_WORK = 16, 1 << 30
+# Below this many numbers in all distances of a step, they take less time than loading the kernels.
+_LEAST_COMPILED_WORK = 1 << 24
+# Bounds for groups of centres pay from here on; below, one bound for all of them.
+_LEAST_CLUSTERS, _LEAST_WORK = 64, 1 << 30
 # On a GPU compacting costs a step some hundred launches and four waits, a few milliseconds; the two
 # products with all centres that it saves, 4 n d k operations, are to take several times as long.
 # Reasoned for cards of 20 to 60 Tflop/s, not measured.
@@ -35,19 +38,21 @@ _LEAST_CLUSTERS_OF_DEVICE, _LEAST_WORK_OF_DEVICE = 128, 1 << 36
 
 
 def start_lloyd(
-    x: Tensor, weights: Tensor, centers: Tensor, parts: Slices, ranks: Ranks = ALONE
+    x: RowSource, weights: Tensor, centers: Tensor, parts: Slices, ranks: Ranks = ALONE
 ) -> Search:
     """Choose the way of computing Lloyd's steps that should be fastest for these rows."""
-    work = x.shape[0] * x.shape[1] * len(centers)
-    pruned: PrunedLloyd | CompactedLloyd | None = None
+    k, work = len(centers), x.shape[0] * x.shape[1] * len(centers)
+    compiled: PrunedLloyd | CompactedLloyd | HamerlyLloyd | None = None
     if x.device.type == "cpu":
-        if len(centers) >= _LEAST_CLUSTERS and work >= _LEAST_WORK:
-            pruned = PrunedLloyd(x, weights, centers, parts)
-    elif len(centers) >= _LEAST_CLUSTERS_OF_DEVICE and work >= _LEAST_WORK_OF_DEVICE:
-        pruned = CompactedLloyd(x, weights, centers, parts)
-    if pruned is None or ranks.size > 1:
-        return Lloyd(x, weights, parts, ranks, pruned.assign if pruned else None)
-    return pruned
+        if isinstance(x, Tensor) and k >= _LEAST_CLUSTERS and work >= _LEAST_WORK:
+            compiled = PrunedLloyd(x, weights, centers, parts)
+        elif work >= _LEAST_COMPILED_WORK:
+            compiled = HamerlyLloyd(x, weights, centers, parts)
+    elif k >= _LEAST_CLUSTERS_OF_DEVICE and work >= _LEAST_WORK_OF_DEVICE:
+        compiled = CompactedLloyd(x, weights, centers, parts) if isinstance(x, Tensor) else None
+    if compiled is None or ranks.size > 1:
+        return Lloyd(x, weights, parts, ranks, compiled.assign if compiled else None)
+    return compiled
 
 
 class PrunedLloyd:
@@ -270,8 +275,8 @@ class PrunedLloyd:
         )
 
     @cached_property
-    def mean_variance(self) -> float:
-        """Weighted variance of the features, averaged; the scale that ``tol`` refers to."""
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Weighted mean and variance of each feature, double precision."""
         n_rows, n_features = self._rows.shape
         weights = self._weights.numpy()
         origin = self._rows[:: max(n_rows // 1024, 1)].mean(axis=0, dtype=np.float64)
@@ -285,4 +290,5 @@ class PrunedLloyd:
             ),
         )
         mean, square = sums.sum(axis=0) / weights.sum()
-        return float((square - mean**2).mean())
+        variance = np.maximum(square - mean**2, 0.0)
+        return torch.from_numpy(mean + origin), torch.from_numpy(variance)

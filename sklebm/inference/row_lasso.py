@@ -210,18 +210,33 @@ def _gradient(q, c, z, atoms, n, dictionary, row, residual, gram, ridge):  # typ
 
 
 @compiled(fastmath=REORDER)
-def _correlate(row, dictionary, c):  # type: ignore[no-untyped-def]
-    """c = D x; returns the squared length of the row."""
-    squared_norm = row[0] * 0
+def _squared_norm(row):  # type: ignore[no-untyped-def]
+    """The squared length of a row."""
+    total = row[0] * 0
     for t in range(len(row)):
-        squared_norm += row[t] * row[t]
-    for j in range(len(dictionary)):
-        line = dictionary[j]
-        total = row[0] * 0
-        for t in range(len(row)):
-            total += line[t] * row[t]
-        c[j] = total
-    return squared_norm
+        total += row[t] * row[t]
+    return total
+
+
+@compiled()
+def screen_rows(  # type: ignore[no-untyped-def]
+    rows, correlations, alpha, non_negative, codes, gaps, squared_norms, active
+):  # fmt: skip
+    """Find the rows whose code is not zero; returns how many, and writes their indices.
+
+    A row whose correlations are all at most alpha is done: its code is zero. One that overflows is
+    done too, with a code and a gap that are no numbers.
+    """
+    n_active = 0
+    for r in range(len(rows)):
+        squared_norms[r] = _squared_norm(rows[r])
+        if not np.isfinite(squared_norms[r]):
+            codes[r] = np.nan
+            gaps[r] = np.nan
+        elif _peak(correlations[r], non_negative) > alpha:
+            active[n_active] = r
+            n_active += 1
+    return n_active
 
 
 @compiled(fastmath=REORDER)
@@ -262,15 +277,17 @@ def _gap(c, q, z, atoms, n, squared_norm, alpha, peak):  # type: ignore[no-untyp
 
 @compiled()
 def solve_rows(  # type: ignore[no-untyped-def]
-    rows, dictionary, gram, alpha, ridge, non_negative, tol, max_iter, codes, gaps, n_iter
+    active, rows, correlations, squared_norms, dictionary, gram, alpha, ridge, non_negative, tol,
+    max_iter, codes, gaps, n_iter,
 ):  # fmt: skip
-    """Codes, relative duality gaps and iterations of all rows, written in place.
+    """Codes, relative duality gaps and iterations of the active rows, written in place.
 
-    ``gram`` of shape (0, 0) means that products of atoms are computed where they are needed, which
-    pays for few rows. ``codes`` must be zero.
+    ``correlations`` holds the products of the rows with the atoms. ``gram`` of shape (0, 0) means
+    that products of atoms are computed where they are needed, which pays for few rows. ``codes``
+    must be zero.
     """
     n_atoms = len(dictionary)
-    z, q, c, q_local, c_local, target = np.empty((6, n_atoms), codes.dtype)
+    z, q, q_local, c_local, target = np.empty((5, n_atoms), codes.dtype)
     residual = np.empty(dictionary.shape[1], codes.dtype)
     atoms = np.empty(n_atoms, np.int64)
     support = np.empty(n_atoms, np.int64)
@@ -279,15 +296,9 @@ def solve_rows(  # type: ignore[no-untyped-def]
     room = min(n_atoms, 64)
     h, factor = np.empty((room, room), codes.dtype), np.empty((room, room), codes.dtype)
     rounding = 64 * np.finfo(codes.dtype).eps
-    for r in range(len(rows)):
-        squared_norm = _correlate(rows[r], dictionary, c)
-        if not np.isfinite(squared_norm):
-            codes[r] = np.nan  # it overflows, and so would its energy
-            gaps[r] = np.nan
-            continue
+    for r in active:
+        c, squared_norm = correlations[r], squared_norms[r]
         top = _peak(c, non_negative)
-        if not top > alpha:
-            continue
         q[:] = c
         n = 0
         chosen[:] = False
@@ -337,7 +348,9 @@ def solve_rows(  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=REORDER)
-def sweep_atoms(dictionary, code_products, row_products, unit_norm, n_sweeps):  # type: ignore[no-untyped-def]
+def sweep_atoms(  # type: ignore[no-untyped-def]
+    dictionary, code_products, row_products, unit_norm, positive, n_sweeps
+):  # fmt: skip
     """Minimise over one atom after the other, in place: see ``atom_update``."""
     n_atoms, n_features = dictionary.shape
     atom = np.empty(n_features)
@@ -356,6 +369,8 @@ def sweep_atoms(dictionary, code_products, row_products, unit_norm, n_sweeps):  
             total = 0.0
             for i in range(n_features):
                 atom[i] = dictionary[k, i] + atom[i] / usage
+                if positive and atom[i] < 0:
+                    atom[i] = 0.0
                 total += atom[i] * atom[i]
             length = np.sqrt(total)
             if unit_norm and not length > 0:

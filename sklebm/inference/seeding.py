@@ -7,33 +7,35 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies import PrototypeEnergy
-
-Slices = Sequence[slice]
+from sklebm.inference.lloyd import RowSource, Slices
 
 
 def content_order(
-    x: Tensor, parts: Slices, generator: torch.Generator, ranks: Ranks = ALONE
+    x: RowSource, parts: Slices, generator: torch.Generator, ranks: Ranks = ALONE
 ) -> Tensor:
     """A permutation of all rows that depends on their content alone, equal rows side by side.
 
     Rows are sorted by their projection on a random direction: O(n d + n log n), where sorting
     by one column after the other would cost O(n d log n).
     """
+    return torch.argsort(ranks.concat(content_keys(x, parts, generator)), stable=True)
+
+
+def content_keys(x: RowSource, parts: Slices, generator: torch.Generator) -> Tensor:
+    """A number for each row that depends on its content alone: its projection on a direction."""
     direction = torch.randn(x.shape[1], generator=generator, dtype=torch.float64)
     # Elementwise product and sum: a matrix product may round equal rows differently.
-    keys = torch.cat([(x[part] * direction.to(x.device)).sum(dim=1) for part in parts])
-    return torch.argsort(ranks.concat(keys), stable=True)
+    return torch.cat([(x[part] * direction.to(x.device)).sum(dim=1) for part in parts])
 
 
 def seed_centers(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     n_clusters: int,
     parts: Slices,
@@ -47,23 +49,49 @@ def seed_centers(
     each holds the distances of all rows.
     """
     order = content_order(x, parts, generator, ranks)
-    weights = ranks.concat(weights)[order]
     n_trials = 2 + int(math.log(n_clusters))
-    chosen = order[_draw(weights, 1, generator)]
-    closest = _distances_to(x, ranks.take(x, chosen), parts, ranks)[order, 0]
+    chosen = order[_draw(ranks.concat(weights)[order], 1, generator)]
+    closest = torch.full_like(weights, torch.inf)
+    _, closest = _closest_after(x, weights, ranks.take(x, chosen), closest, parts, ranks)
     for _ in range(1, n_clusters):
-        mass = weights * closest
-        candidates = order[_draw(mass if mass.sum() > 0 else weights, n_trials, generator)]
-        distances = _distances_to(x, ranks.take(x, candidates), parts, ranks)[order]
-        closer = torch.minimum(distances, closest[:, None])
-        best = int((weights @ closer).argmin())
-        closest = closer[:, best]
+        mass = ranks.concat(weights * closest)[order]
+        if not mass.sum() > 0:
+            mass = ranks.concat(weights)[order]
+        candidates = order[_draw(mass, n_trials, generator)]
+        best, closest = _closest_after(x, weights, ranks.take(x, candidates), closest, parts, ranks)
         chosen = torch.cat([chosen, candidates[best : best + 1]])
     return ranks.take(x, chosen).clone()
 
 
+def _closest_after(
+    x: RowSource, weights: Tensor, candidates: Tensor, closest: Tensor, parts: Slices, ranks: Ranks
+) -> tuple[int, Tensor]:
+    """The candidate that lowers the weighted sum of ``closest`` most, and what it becomes.
+
+    ``closest`` are squared distances of this rank's rows to the centres so far, double precision
+    for their sums. Distances to all candidates are kept only if the rows are in memory as well:
+    rows on disk are read twice.
+    """
+    energy = PrototypeEnergy(candidates)
+
+    def closer(part: slice) -> Tensor:
+        distances = energy.squared_distances(x[part]).double()
+        return torch.minimum(distances, closest[part, None])
+
+    in_memory, kept = isinstance(x, Tensor), []
+    potentials = weights.new_zeros(len(candidates))
+    for part in parts:
+        distances = closer(part)
+        potentials += weights[part] @ distances
+        if in_memory:
+            kept.append(distances)
+    best = int(ranks.sum(potentials).argmin())
+    after = kept if in_memory else (closer(part) for part in parts)
+    return best, torch.cat([distances[:, best].clone() for distances in after])
+
+
 def random_rows(
-    x: Tensor,
+    x: RowSource,
     weights: Tensor,
     n_rows: int,
     parts: Slices,
@@ -89,9 +117,3 @@ def _draw(mass: Tensor, count: int, generator: torch.Generator) -> Tensor:
     points = torch.rand(count, generator=generator, dtype=torch.float64).to(mass.device)
     picks = torch.searchsorted(cumulative, points * cumulative[-1], right=True)
     return picks.clamp_(max=len(mass) - 1)
-
-
-def _distances_to(x: Tensor, points: Tensor, parts: Slices, ranks: Ranks) -> Tensor:
-    """Squared distances of all rows to a few points, in double precision for later sums."""
-    energy = PrototypeEnergy(points)
-    return ranks.concat(torch.cat([energy.squared_distances(x[part]).double() for part in parts]))

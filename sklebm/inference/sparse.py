@@ -9,35 +9,27 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm.energies.penalties import (
-    L1,
-    ElasticNet,
-    LateralInhibition,
-    Lq,
-    NonNegativeL1,
-    Penalty,
-    TopK,
-    Topographic,
-)
+from sklebm.energies.penalties import L1
+from sklebm.energies.penalty import Penalty
 from sklebm.inference import proximal
-from sklebm.inference.sparse_problem import (
-    SparseProblem,
-    certificate_kind,
-    make_problem,
-    split_ridge,
-)
+from sklebm.inference.pool_splitting import PoolSplitting
+from sklebm.inference.pursuit import pursue, refit_largest
+from sklebm.inference.sparse_problem import SparseProblem, certificate_kind, make_problem
 
 Method = Literal["auto", "compiled", "fista", "ista", "coordinate_descent"]
 
-_COMPILED = (L1, NonNegativeL1, ElasticNet)
+_CHOICES = ("compiled", "fista", "ista", "coordinate_descent")
 # Rows of one call of the compiled solver: enough to hide the call, few enough to share evenly.
 _BLOCK = 256
+# Numbers in the correlations of one chunk of rows, which stay in the cache until they are used.
+_CHUNK = 2**19
 
 
 @dataclass(frozen=True)
@@ -56,12 +48,16 @@ class SparseSolution:
         alpha: zero at a minimum, which need not be the least where R is not convex.
     n_iter : Tensor of shape (n_rows,)
         Iterations of each row.
+    converged : Tensor of shape (n_rows,)
+        Whether the certificate of each row reached ``tol``, or what rounding allows, or is not
+        asked for.
     """
 
     codes: Tensor
     certificate: Tensor
     kind: str
     n_iter: Tensor
+    converged: Tensor
 
 
 def solve_codes(
@@ -73,6 +69,7 @@ def solve_codes(
     method: Method = "auto",
     tol: float = 1e-10,
     max_iter: int = 10_000,
+    n_steps: int | None = None,
     gram: Tensor | None = None,
 ) -> SparseSolution:
     """Find the code of least energy of each row.
@@ -91,13 +88,17 @@ def solve_codes(
         "compiled" (CPU; L1, non-negative L1, elastic net), "fista" with adaptive restart, "ista",
         or "coordinate_descent" (one coordinate of each row in a step). "auto" is the fastest:
         "compiled" where it exists; elsewhere FISTA, or coordinate descent for lateral inhibition,
-        with exact solves on the support; a choice of support and a re-fit for ``TopK``; primal-dual
-        splitting for ``Topographic``. Penalties that are not convex start at the L1 code.
+        with exact solves on the support; a choice of support and a re-fit for ``TopK``; orthogonal
+        matching pursuit for ``L0``; primal-dual splitting for ``Topographic``. Penalties that are
+        not convex start at the L1 code, and again at the best code of one atom if that is better.
     tol : float, default=1e-10
         A row ends when its certificate falls to ``tol``, or to what rounding may add to it: about
         2e-6 of the squared length of a row in float32. 0 goes on to machine precision.
     max_iter : int, default=10000
-        Most iterations of a row.
+        Maximum number of iterations of a row.
+    n_steps : int, optional
+        Take exactly so many steps of "fista", "ista" or "coordinate_descent" with every row, and
+        certify the code at the end.
     gram : Tensor of shape (n_components, n_components), optional
         Products of the atoms, if they are known.
 
@@ -114,22 +115,40 @@ def solve_codes(
     for a few rows.
     """
     penalty.check_width(len(dictionary))
-    kind = certificate_kind(penalty)
-    choice = _resolve(method, penalty, x.device)
+    choice = _resolve(method, penalty, x.device, n_steps)
     if choice == "compiled":
-        found = _solve_compiled(x, dictionary, penalty, alpha, tol, max_iter, gram)
-        return SparseSolution(*found[:2], kind, found[2])
+        answer = _solve_compiled(x, dictionary, penalty, alpha, tol, max_iter, gram)
+        return _solution(penalty, answer)
     problem = make_problem(x, dictionary, penalty, alpha, gram)
+    if choice == "pursuit":
+        return _solution(penalty, pursue(problem, _most_entries(penalty)))
     if penalty.convex:
-        state = proximal.start_at_zero(problem)
+        start = torch.zeros_like(problem.correlations)
     else:
         # Zero is a stationary point of penalties that are not convex, and rarely a good one.
-        first = solve_codes(x, dictionary, L1(), alpha, tol=max(tol, 1e-8), gram=gram)
-        if isinstance(penalty, TopK):
-            return _refit_largest(problem, penalty, first)
-        state = proximal.start_at(problem, first.codes)
-    codes, certificate, n_iter = _iterate(problem, choice, state, tol, max_iter)
-    return SparseSolution(codes, certificate, kind, n_iter)
+        start = solve_codes(x, dictionary, L1(), alpha, tol=max(tol, 1e-8), gram=gram).codes
+    if choice == "refit":
+        return _solution(penalty, refit_largest(problem, start, _most_entries(penalty)))
+    if n_steps is not None:
+        state, step = _start(problem, choice, start)
+        return _solution(penalty, proximal.run_steps(problem, step, state, n_steps))
+    answer = _iterate(problem, choice, method, start, tol, max_iter)
+    if not penalty.convex:
+        answer = _improve(problem, choice, method, answer, tol, max_iter)
+    return _solution(penalty, answer)
+
+
+Answer = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _most_entries(penalty: Any) -> int:
+    """How many entries of a code the methods "pursuit" and "refit" may use."""
+    return int(penalty.n_nonzero)
+
+
+def _solution(penalty: Penalty, answer: Answer) -> SparseSolution:
+    codes, certificate, n_iter, converged = answer
+    return SparseSolution(codes, certificate, certificate_kind(penalty), n_iter, converged)
 
 
 def solve_near(
@@ -173,62 +192,68 @@ def solve_near(
     return solve_codes(rows, atoms, penalty, alpha, tol=tol, gram=gram)
 
 
-def _resolve(method: Method, penalty: Penalty, device: torch.device) -> str:
+def _resolve(method: Method, penalty: Penalty, device: torch.device, n_steps: int | None) -> str:
     """The method that "auto" stands for; refuses one that the penalty does not have."""
-    compiled = isinstance(penalty, _COMPILED) and device.type == "cpu"
-    if method == "auto":
-        return "compiled" if compiled else "auto"
-    proximal_too = not isinstance(penalty, (TopK, Topographic, LateralInhibition))
-    known = {
-        "compiled": compiled,
-        "fista": proximal_too,
-        "ista": proximal_too,
-        "coordinate_descent": isinstance(penalty, (*_COMPILED, Lq, LateralInhibition)),
-    }
-    if not known.get(method, False):
-        choices = ", ".join(repr(name) for name in ["auto", *(n for n in known if known[n])])
+    known = [name for name in penalty.solvers if name != "compiled" or device.type == "cpu"]
+    if n_steps is not None:
+        known = [name for name in known if name in _CHOICES[1:]]
+    elif method == "auto":
+        return known[0]
+    if method not in known or method not in _CHOICES:
+        choices = ", ".join(repr(name) for name in ["auto", *known] if name in ("auto", *_CHOICES))
+        what = type(penalty).__name__ + ("" if n_steps is None else " in a given number of steps")
         raise ValueError(
-            f"method={method!r} does not solve {type(penalty).__name__} on {device.type}: choose "
-            f"one of {choices}."
+            f"method={method!r} does not solve {what} on {device.type}: choose one of {choices}."
         )
     return method
 
 
+def _start(
+    problem: SparseProblem, choice: str, codes: Tensor
+) -> tuple[proximal.State, proximal.Step]:
+    """Where an iterative method begins, and its step."""
+    state = proximal.start_at(problem, codes)
+    if choice == "coordinate_descent":
+        return state, proximal.coordinate_step
+    if choice == "ista":
+        return state, proximal.ista_step
+    return proximal.start_fista(problem, state), proximal.fista_step
+
+
 def _iterate(
-    problem: SparseProblem, method: str, state: proximal.State, tol: float, max_iter: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, certificates and iterations by a batched method."""
-    certify = None
-    if method == "coordinate_descent":
-        step: proximal.Step = proximal.coordinate_step
-    elif method == "ista":
-        step = proximal.ista_step
-    elif isinstance(problem.penalty, Topographic):
-        split = proximal.PoolSplitting(problem)
-        state = split.start(problem, state)
-        step, certify = split.step, split.certify
-    elif method == "auto" and isinstance(problem.penalty, proximal.FINISHED):
-        return proximal.run_and_finish(problem, state[0], tol=tol, max_iter=max_iter)
-    else:
-        state, step = proximal.start_fista(problem, state), proximal.fista_step
-    return proximal.run(problem, step, state, tol=tol, max_iter=max_iter, certify=certify)
+    problem: SparseProblem, choice: str, method: Method, start: Tensor, tol: float, max_iter: int
+) -> Answer:
+    """Codes, certificates, iterations and convergence by a batched method."""
+    if method == "auto" and problem.penalty.quadratic_on_support:
+        descend = choice == "coordinate_descent"
+        return proximal.run_and_finish(problem, start, tol=tol, max_iter=max_iter, descend=descend)
+    if choice == "splitting":
+        split = PoolSplitting(problem, problem.penalty.members())
+        state = split.start(problem, proximal.start_at(problem, start))
+        return proximal.run(
+            problem, split.step, state, tol=tol, max_iter=max_iter, settle=split.settle
+        )
+    state, step = _start(problem, choice, start)
+    return proximal.run(problem, step, state, tol=tol, max_iter=max_iter)
 
 
-def _refit_largest(problem: SparseProblem, penalty: TopK, first: SparseSolution) -> SparseSolution:
-    """Keep the largest entries of the L1 codes and fit them again by least squares."""
-    kept = penalty.prox(first.codes, 1.0)
-    size = min(penalty.n_nonzero, kept.shape[1])
-    index = kept.abs().topk(size, dim=1).indices
-    used = kept.gather(1, index) != 0
-    target = problem.correlations.gather(1, index)
-    solved = torch.empty_like(target)
-    rows = torch.arange(len(index), device=index.device)
-    for part in torch.split(rows, max(1, 2**24 // size**2)):
-        solved[part] = proximal.solve_on(problem.gram, index[part], used[part], target[part])
-    codes = torch.zeros_like(kept).scatter_(1, index, solved)
-    slope = (problem.correlations - codes @ problem.gram).gather(1, index)
-    residual = torch.where(used, slope, 0.0).abs().amax(dim=1) / problem.alpha
-    return SparseSolution(codes, residual, certificate_kind(penalty), first.n_iter)
+def _improve(
+    problem: SparseProblem, choice: str, method: Method, found: Answer, tol: float, max_iter: int
+) -> Answer:
+    """Go on from the best code of one atom (or none) in rows where that beats the code found."""
+    start, energy = problem.best_single()
+    worse = energy < problem.objective(found[0], found[0] @ problem.gram)
+    if not bool(worse.any()):
+        return found
+    some = problem.select(worse)
+    answer = _iterate(some, choice, method, start[worse], tol, max_iter)
+    # Momentum may have left the basin: the start is stationary or better than what it led to.
+    reached = some.objective(answer[0], answer[0] @ some.gram)
+    codes = torch.where((reached <= energy[worse])[:, None], answer[0], start[worse])
+    certificate = some.certificate(codes, codes @ some.gram)
+    for whole, part in zip(found, (codes, certificate, *answer[2:]), strict=True):
+        whole[worse] = part
+    return found
 
 
 def _solve_compiled(
@@ -239,36 +264,47 @@ def _solve_compiled(
     tol: float,
     max_iter: int,
     gram: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, relative duality gaps and iterations by the compiled solver, block by block."""
-    from sklebm.inference.row_lasso import solve_rows
+) -> Answer:
+    """Codes, relative duality gaps, iterations and convergence by the compiled solver.
+
+    The products of a chunk of rows with the atoms are one matrix product, after which rows without
+    an active atom are done. The others are shared by the threads, block by block.
+    """
+    from sklebm.inference.row_lasso import screen_rows, solve_rows
 
     n_rows, n_components = len(x), len(dictionary)
-    ridge = split_ridge(penalty, alpha)[1]
     if gram is None and n_rows * 8 >= n_components:
         gram = dictionary @ dictionary.T
     x, dictionary = x.contiguous(), dictionary.contiguous()
-    codes = x.new_zeros(n_rows, n_components)
-    gaps = x.new_zeros(n_rows)
-    n_iter = torch.zeros(n_rows, dtype=torch.int64)
     kind = np.float64 if x.dtype == torch.float64 else np.float32
+    # Zeros that nobody writes to cost nothing.
+    codes, gaps = np.zeros((n_rows, n_components), kind), np.zeros(n_rows, kind)
+    n_iter, active = np.zeros(n_rows, np.int64), np.empty(n_rows, np.int64)
+    squared_norms = np.empty(n_rows, kind)
     atoms = dictionary.numpy()
     products = np.empty((0, 0), kind) if gram is None else gram.contiguous().numpy()
-    rows, out = x.numpy(), (codes.numpy(), gaps.numpy(), n_iter.numpy())
-    settings = kind(alpha), kind(ridge), penalty.non_negative, kind(tol), max_iter
+    settings = kind(alpha), kind(alpha * penalty.ridge), penalty.non_negative, kind(tol), max_iter
+    size = min(n_rows, max(_BLOCK, _CHUNK // n_components))
+    buffer = x.new_empty(size, n_components)
+    n_workers = min(torch.get_num_threads(), -(-n_rows // _BLOCK))
+    # The solver releases the interpreter's lock; a pool of its own survives a fork.
+    with ThreadPoolExecutor(max(n_workers, 1)) as workers:
+        run = workers.map if n_workers > 1 else map
+        for start in range(0, n_rows, size):
+            part = slice(start, min(start + size, n_rows))
+            rows = x[part]
+            correlations = torch.mm(rows, dictionary.T, out=buffer[: len(rows)]).numpy()
+            arrays = rows.numpy(), correlations, squared_norms[part]
+            out = codes[part], gaps[part]
+            n_active = screen_rows(
+                arrays[0], correlations, settings[0], settings[2], *out, arrays[2], active
+            )
+            blocks = np.array_split(active[:n_active], -(-n_active // _BLOCK) or 1)
+            solve = partial(_solve_block, solve_rows, arrays, (atoms, products, *settings))
+            list(run(partial(solve, (*out, n_iter[part])), blocks))
+    count = torch.from_numpy(n_iter)
+    return torch.from_numpy(codes), torch.from_numpy(gaps), count, count < max_iter
 
-    def solve(start: int) -> None:
-        part = slice(start, start + _BLOCK)
-        answers = (array[part] for array in out)
-        solve_rows(rows[part], atoms, products, *settings, *answers)
 
-    starts = range(0, n_rows, _BLOCK)
-    n_workers = min(torch.get_num_threads(), len(starts))
-    if n_workers > 1:
-        # The solver releases the interpreter's lock; a pool of its own survives a fork.
-        with ThreadPoolExecutor(n_workers) as workers:
-            list(workers.map(solve, starts))
-    else:
-        for start in starts:
-            solve(start)
-    return codes, gaps, n_iter
+def _solve_block(solver: Any, arrays: Any, settings: Any, out: Any, block: Any) -> None:
+    solver(block, *arrays, *settings, *out)

@@ -11,15 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sklebm.energies.penalties import (
-    L1,
-    ElasticNet,
-    GroupL2,
-    LateralInhibition,
-    NonNegativeL1,
-    Penalty,
-    ProximalPenalty,
-)
+from sklebm.energies.penalty import Penalty
 
 
 @dataclass(frozen=True)
@@ -62,19 +54,18 @@ class SparseProblem:
 
     def certificate(self, z: Tensor, product: Tensor) -> Tensor:
         """How far each row can be from optimal: see ``certificate_kind``."""
-        if isinstance(self.penalty, (L1, NonNegativeL1, GroupL2)):
-            return self._relative_gap(z, product)
+        if self.penalty.certificate == "duality gap":
+            peak = self.penalty.dual_norm(self.correlations - product)
+            return self.relative_gap(z, product, peak)
         return self.stationarity(z, product)
 
-    def _relative_gap(self, z: Tensor, product: Tensor) -> Tensor:
-        gradient = self.correlations - product
-        if isinstance(self.penalty, GroupL2):
-            peak = self.penalty.norms(gradient).amax(dim=1)
-        elif self.penalty.non_negative:
-            peak = gradient.amax(dim=1).clamp(min=0.0)
-        else:
-            peak = gradient.abs().amax(dim=1)
-        scale = (self.alpha / peak).clamp(max=1.0)  # the residual, shrunk until dual feasible
+    def relative_gap(self, z: Tensor, product: Tensor, peak: Tensor) -> Tensor:
+        """The duality gap in units of the objective.
+
+        ``peak`` is the dual norm of the gradient c - z H, or an upper bound of it: the dual point
+        is the residual, shrunk until its dual norm is alpha.
+        """
+        scale = (self.alpha / peak).clamp(max=1.0)
         explained = (self.correlations * z).sum(dim=1)
         residual = self.squared_norms - 2.0 * explained + (product * z).sum(dim=1)
         objective = 0.5 * residual + self.alpha * self.penalty.value(z)
@@ -85,7 +76,7 @@ class SparseProblem:
     def rounding(self, z: Tensor, product: Tensor) -> Tensor:
         """What rounding alone may add to the certificate of each row."""
         eps = 16.0 * torch.finfo(z.dtype).eps
-        if isinstance(self.penalty, (L1, NonNegativeL1, GroupL2)):
+        if self.penalty.certificate == "duality gap":
             objective = self.objective(z, product)
             return torch.where(objective > 0, eps * self.squared_norms / objective, eps)
         return eps * (self.correlations.abs() + product.abs()).amax(dim=1) / self.alpha
@@ -93,25 +84,32 @@ class SparseProblem:
     def stationarity(self, z: Tensor, product: Tensor) -> Tensor:
         """Largest change that a proximal (or coordinate) step would make, in units of alpha."""
         gradient = self.correlations - product
-        if isinstance(self.penalty, ProximalPenalty):
-            step = 1.0 / self.lipschitz
-            moved = self.penalty.prox(z + step * gradient, step * self.alpha)
-            return (moved - z).abs().amax(dim=1) * (self.lipschitz / self.alpha)
-        moved = self.coordinate_minimum(z, gradient)
-        return ((moved - z).abs() * self.gram.diagonal()).amax(dim=1) / self.alpha
+        if self.penalty.solvers[0] == "coordinate_descent":
+            moved = self.coordinate_minimum(z, gradient)
+            return ((moved - z).abs() * self.gram.diagonal()).amax(dim=1) / self.alpha
+        step = 1.0 / self.lipschitz
+        moved = self.penalty.prox(z + step * gradient, step * self.alpha)
+        return (moved - z).abs().amax(dim=1) * (self.lipschitz / self.alpha)
 
     def coordinate_minimum(self, z: Tensor, gradient: Tensor) -> Tensor:
         """For each coordinate the value that minimises the objective, all others held."""
         curvature = self.gram.diagonal()
         target = gradient + curvature * z
-        if isinstance(self.penalty, LateralInhibition):
-            threshold = self.alpha * (1.0 + self.penalty.inhibition(z))
-            moved = target.sign() * (target.abs() - threshold).clamp(min=0.0) / curvature
-        elif isinstance(self.penalty, ProximalPenalty):
-            moved = self.penalty.prox(target / curvature, self.alpha / curvature)
-        else:
-            raise TypeError(f"{type(self.penalty).__name__} has no coordinate minimum.")
+        moved = self.penalty.coordinate_minimum(z, target, curvature, self.alpha)
         return torch.where(curvature > 0, moved, torch.zeros_like(moved))
+
+    def best_single(self) -> tuple[Tensor, Tensor]:
+        """The best code of at most one non-zero of each row, and its energy.
+
+        For penalties that are not convex, whose searches may end in a worse local minimum.
+        """
+        zero = torch.zeros_like(self.correlations)
+        each = self.coordinate_minimum(zero, self.correlations)
+        smooth = (0.5 * self.gram.diagonal() * each - self.correlations) * each
+        change, best = (smooth + self.alpha * self.penalty.price_alone(each)).min(dim=1)
+        pays, place = (change < 0)[:, None], best[:, None]
+        code = zero.scatter(1, place, torch.where(pays, each.gather(1, place), 0.0))
+        return code, 0.5 * self.squared_norms + change.clamp(max=0.0)
 
 
 def certificate_kind(penalty: Penalty) -> str:
@@ -120,15 +118,7 @@ def certificate_kind(penalty: Penalty) -> str:
     "duality gap", relative to the objective: no code can be better by more. "KKT residual": the
     largest violation of the stationarity conditions, in units of alpha.
     """
-    exact = isinstance(penalty, (L1, NonNegativeL1, ElasticNet, GroupL2))
-    return "duality gap" if exact else "KKT residual"
-
-
-def split_ridge(penalty: Penalty, alpha: float) -> tuple[Penalty, float]:
-    """The penalty without its squares, and what they add to the diagonal of the Gram matrix."""
-    if isinstance(penalty, ElasticNet):
-        return L1(), alpha * penalty.l2_ratio
-    return penalty, 0.0
+    return penalty.certificate
 
 
 def largest_eigenvalue(dictionary: Tensor) -> float:
@@ -141,7 +131,7 @@ def make_problem(
     x: Tensor, dictionary: Tensor, penalty: Penalty, alpha: float, gram: Tensor | None = None
 ) -> SparseProblem:
     """Reduce rows to their products with the atoms. O(n k d + k^2 d)."""
-    simple, ridge = split_ridge(penalty, alpha)
+    simple, ridge = penalty.without_ridge(), alpha * penalty.ridge
     gram = dictionary @ dictionary.T if gram is None else gram
     if ridge:
         gram = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -1,25 +1,61 @@
-r"""A path of machines from independent visible units to a bilinear energy.
+r"""Paths from a density that is known to a model, for annealing, tempering and bridging.
 
-    E_t(v, h) = U(v; (1 - t) b_0 + t b) - t (c' h + h' W s(v)),     0 <= t <= 1,
+A ``Path`` joins a base whose log Z_0 is known (t = 0) to the model (t = 1). Whoever follows one
+needs no more than its draws at the base, a kernel that leaves p_t invariant, and the differences
 
-with the energy U of the visible units at given biases and what they send, s(v). At t = 0 the
-visible units have biases b_0 and the hidden ones are on half of the time, so that Z_0 is known; at
-t = 1 it is the machine itself. Summed over h,
+    l(v; s, t) = log p*_t(v) - log p*_s(v).
 
-    log p*_t(v) = -U(v; b_t) + sum_k log(1 + exp(t f_k(v))),     f(v) = c + W s(v).
+``TemperedPath`` is the one of bilinear energies, from independent visible units on:
+
+    E_t(v, h) = (1 - t) U_0(v) + t U(v) - t (c' h + h' W s(v)),     0 <= t <= 1,
+
+with the energy U of the visible units and what they send, s(v). At t = 0 the visible units have the
+energy U_0, with biases b_0 (and variances) of their own, and the hidden ones are on half of the
+time, so that Z_0 is known; at t = 1 it is the machine itself. Summed over h,
+
+    log p*_t(v) = -(1 - t) U_0(v) - t U(v) + sum_k log(1 + exp(t f_k(v))),     f(v) = c + W s(v).
+
+Gaussian units of variance s_0^2 at the base have, in between, the precision (1 - t) / s_0^2 +
+t / s^2: a base as wide as the model meets all of its modes, where one as narrow as they are meets
+none.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
+class Path(Protocol):
+    """A path of unnormalised densities; states are rows of a tensor.
+
+    ``t``, ``start`` and ``stop`` are numbers, or columns of one number for each row.
+    """
+
+    #: Floating-point type and device of the states.
+    like: Tensor
+
+    def log_z0(self) -> float:
+        """log Z at t = 0."""
+
+    def draw_base(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Independent states at t = 0, (n_rows, d)."""
+
+    def observe(self, v: Tensor) -> Tensor:
+        """What ``log_weight`` and ``move`` need of the states, computed once for both."""
+
+    def log_weight(self, v: Tensor, seen: Tensor, start: Any, stop: Any) -> Tensor:
+        """log p*_stop(v) - log p*_start(v), (n_rows,); ``seen`` is ``observe(v)``."""
+
+    def move(self, v: Tensor, seen: Tensor, t: Any, generator: torch.Generator) -> Tensor:
+        """States after a step that leaves p_t invariant and is reversible."""
+
+
 class TemperedPath:
-    """The machines along the path, for samplers and estimators of log Z.
+    """The machines along the path of a bilinear energy.
 
     Parameters
     ----------
@@ -27,54 +63,64 @@ class TemperedPath:
         The machine at t = 1.
     base_bias : Tensor of shape (n_visible,)
         Biases b_0 of the visible units at t = 0.
+    base_variance : Tensor of shape (n_visible,) or None
+        Variances of Gaussian visible units at t = 0; None takes those of the machine.
     """
 
-    def __init__(self, energy: Any, base_bias: Tensor) -> None:
+    def __init__(self, energy: Any, base_bias: Tensor, base_variance: Tensor | None = None) -> None:
         self.energy = energy
         self.base = base_bias.to(energy.visible.bias)
+        self.like = self.base
         self.slope = energy.visible.bias.detach() - self.base
+        #: s^2 / s_0^2 of Gaussian units, where the base has variances of its own.
+        self.narrowing: Tensor | None = None
+        if base_variance is not None:
+            variance = torch.exp(energy.visible.log_variance.detach())
+            self.narrowing = variance / base_variance.to(variance)
 
     def log_z0(self) -> float:
         """log Z at t = 0."""
-        visible = float(self.energy.visible.log_partition(self.base).sum().detach())
-        return visible + len(self.energy.hidden.bias) * math.log(2.0)
+        log_z: Tensor = self.energy.visible.log_partition(self.base).sum().detach()
+        if self.narrowing is not None:
+            log_z = log_z - 0.5 * self.narrowing.expand_as(self.base).log().sum()
+        return float(log_z) + len(self.energy.hidden.bias) * math.log(2.0)
 
     def draw_base(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Independent visible states at t = 0, (n_rows, n_visible)."""
         mean = self.energy.visible.mean(self.base).expand(n_rows, -1).contiguous()
-        draws: Tensor = self.energy.visible.draw(mean, generator)
-        return draws
+        return self._spread(mean, 0.0, generator)
 
-    def log_weight(self, v: Tensor, field: Tensor, start: Any, stop: Any) -> Tensor:
-        """log p*_stop(v) - log p*_start(v), (n_rows,); ``field`` is ``hidden_field(v)``.
+    def observe(self, v: Tensor) -> Tensor:
+        """What the hidden units receive at t = 1, (n_rows, n_hidden). O(n d k)."""
+        field: Tensor = self.energy.hidden_field(v)
+        return field
 
-        ``start`` and ``stop`` are numbers, or columns of one number for each row.
-        """
-        hidden, visible = self.energy.hidden, self.energy.visible
-        gain = (hidden.cumulant(stop * field) - hidden.cumulant(start * field)).sum(dim=1)
-        if isinstance(start, Tensor):
-            # U is at most quadratic in its bias, and row by row this needs no bias for each row.
-            at_base, at_end = (
-                visible.energy(v, self.base),
-                visible.energy(v, self.base + self.slope),
-            )
-            bow = visible.statistic(self.slope.square()).sum() if self.is_quadratic else 0.0
-            linear = at_end - at_base - 0.5 * bow
-            start, stop = start[:, 0], stop[:, 0]
-            gap = (stop - start) * linear + 0.5 * bow * (stop.square() - start.square())
-        else:
-            gap = visible.energy(v, self._bias(stop)) - visible.energy(v, self._bias(start))
-        total: Tensor = gain - gap
-        return total
+    def move(self, v: Tensor, seen: Tensor, t: Any, generator: torch.Generator) -> Tensor:
+        """Draw the hidden units at t, then the visible ones: block Gibbs. O(n d k)."""
+        return self.draw_visible(self.draw_hidden(seen, t, generator), t, generator)
 
-    @property
-    def is_quadratic(self) -> bool:
-        """Whether the energy of the visible units is quadratic in their bias, not linear."""
-        return bool(self.energy.domain == "real")
+    def log_weight(self, v: Tensor, seen: Tensor, start: Any, stop: Any) -> Tensor:
+        """log p*_stop(v) - log p*_start(v), (n_rows,); ``seen`` is ``observe(v)``."""
+        cumulant = self.energy.hidden.cumulant
+        gain: Tensor = (cumulant(stop * seen) - cumulant(start * seen)).sum(dim=1)
+        share = stop - start
+        gap = self.energy.visible.energy(v) - self._base_energy(v)
+        return gain - (share[:, 0] if isinstance(share, Tensor) else share) * gap
 
-    def _bias(self, t: float) -> Tensor:
-        bias: Tensor = self.base + t * self.slope
-        return bias
+    def log_base_density(self, v: Tensor) -> Tensor:
+        """log of the normalised density of the visible units at t = 0, (n_rows,)."""
+        log_z = self.log_z0() - len(self.energy.hidden.bias) * math.log(2.0)
+        return -self._base_energy(v) - log_z
+
+    def _base_energy(self, v: Tensor) -> Tensor:
+        """U_0(v), (n_rows,)."""
+        visible = self.energy.visible
+        if self.narrowing is None:
+            energy: Tensor = visible.energy(v, self.base)
+            return energy
+        gap = v - self.base
+        energy = 0.5 * (visible.statistic(gap.square()) * self.narrowing).sum(dim=1)
+        return energy
 
     def draw_hidden(self, field: Tensor, t: Any, generator: torch.Generator) -> Tensor:
         """Hidden states given what they receive, at t."""
@@ -84,7 +130,21 @@ class TemperedPath:
 
     def draw_visible(self, h: Tensor, t: Any, generator: torch.Generator) -> Tensor:
         """Visible states given the hidden ones, at t."""
-        visible = self.energy.visible
-        field = self.base + t * (self.slope + h @ self.energy.weights)
-        draws: Tensor = visible.draw(visible.mean(field), generator)
-        return draws
+        pull = self.slope + h @ self.energy.weights
+        if self.narrowing is None:
+            field = self.base + t * pull
+        else:
+            field = self.base + t * pull / self._precision(t)
+        return self._spread(self.energy.visible.mean(field), t, generator)
+
+    def _precision(self, t: Any) -> Tensor:
+        """The precision of Gaussian units at t in that of the machine."""
+        precision: Tensor = (1.0 - t) * self.narrowing + t
+        return precision
+
+    def _spread(self, mean: Tensor, t: Any, generator: torch.Generator) -> Tensor:
+        """Visible states with these means."""
+        draws: Tensor = self.energy.visible.draw(mean, generator)
+        if self.narrowing is None:
+            return draws
+        return mean + (draws - mean) / self._precision(t).sqrt()

@@ -1,7 +1,8 @@
-"""Linear energies and preprocessing: whiteners, and Gaussians by their precision."""
+"""Linear energies and preprocessing: PCA, whiteners, and Gaussians by their precision."""
 
+from sklebm.linear.energy_pca import EnergyPCA
 from sklebm.linear.gaussian_energy import GaussianEnergy
 from sklebm.linear.pca_whitener import PCAWhitener
 from sklebm.linear.zca_whitener import ZCAWhitener
 
-__all__ = ["GaussianEnergy", "PCAWhitener", "ZCAWhitener"]
+__all__ = ["EnergyPCA", "GaussianEnergy", "PCAWhitener", "ZCAWhitener"]

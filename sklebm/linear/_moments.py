@@ -3,6 +3,8 @@ r"""Streaming mean and covariance: exact for any chunking.
 With n rows of mean m and scatter S = sum (x - m)(x - m)', and a chunk (n', m', S'):
 m <- m + n'/(n + n') (m' - m),  S <- S + S' + n n'/(n + n') (m' - m)(m' - m)'
 (Chan, Golub & LeVeque, 1983, "Algorithms for computing the sample variance").
+Fewer rows than features are kept as a factor, S = R'R with one row of R for each row of X: a
+matrix of d x d is made only once it is the smaller one. A weight of w counts as w copies of a row.
 """
 
 from __future__ import annotations
@@ -22,11 +24,19 @@ _CHUNK_FLOATS = 800_000
 
 
 class Moments(NamedTuple):
-    """Sufficient statistics of a Gaussian: number of rows, mean (d,), scatter (d, d)."""
+    """Sufficient statistics of a Gaussian: sum of weights, mean (d,), scatter (d, d)."""
 
-    n_rows: int
+    n_rows: float
     mean: Tensor
     scatter: Tensor
+
+
+class RowMoments(NamedTuple):
+    """The same with the scatter R'R by its factor R, (fewer than d, d)."""
+
+    n_rows: float
+    mean: Tensor
+    factor: Tensor
 
 
 def empty_moments(n_features: int, device: torch.device) -> Moments:
@@ -38,18 +48,69 @@ def empty_moments(n_features: int, device: torch.device) -> Moments:
     )
 
 
-def stream_moments(rows: Rows, moments: Moments) -> Moments:
+def empty_row_moments(n_features: int, device: torch.device) -> RowMoments:
+    """Statistics of no rows, without a matrix of d x d."""
+    zeros = torch.zeros(1, n_features, dtype=torch.float64, device=device)
+    return RowMoments(0, zeros[0], zeros[:0])
+
+
+def stream_moments(rows: Rows, moments: Moments, weights: Tensor | None = None) -> Moments:
     """Add the rows of all ranks to the statistics; returns new ones. O(n d^2)."""
     add = _moments_on_host if rows.device.type == "cpu" else _moments_on_device
-    return _joined(moments, _over_ranks(rows.ranks, add(rows)))
+    return _joined(moments, _over_ranks(rows.ranks, add(rows, weights)))
+
+
+def add_rows(
+    rows: Rows, before: Moments | RowMoments, weights: Tensor | None = None
+) -> Moments | RowMoments:
+    """Add rows; the scatter stays a factor while it has fewer rows than X has columns."""
+    n_features = rows.shape[1]
+    if isinstance(before, RowMoments):
+        n_new = len(rows) if weights is None else int((weights > 0).sum())
+        if len(before.factor) + int(rows.ranks.total(n_new)) < n_features:
+            return _joined_rows(before, _own_rows(rows, weights))
+        before = Moments(before.n_rows, before.mean, before.factor.T @ before.factor)
+    return stream_moments(rows, before, weights)
+
+
+def _own_rows(rows: Rows, weights: Tensor | None) -> RowMoments:
+    """The centred rows of all ranks as a factor."""
+    x = rows.all().double()
+    if weights is not None:
+        x, weights = x[weights > 0], weights[weights > 0]
+    mass = torch.ones(len(x), dtype=x.dtype, device=x.device) if weights is None else weights
+    n_rows = float(mass.sum())
+    mean = mass @ x / max(n_rows, 1e-300)
+    x = x - mean
+    # A mean of numbers far from zero is rounded: once more, where they are close to it.
+    shift = mass @ x / max(n_rows, 1e-300)
+    factor = (x - shift) * mass.sqrt()[:, None]
+    own = RowMoments(n_rows, mean + shift, factor)
+    if rows.ranks.size == 1:
+        return own
+    total = rows.ranks.total(n_rows)
+    mean = rows.ranks.sum(n_rows * own.mean) / total
+    gap = n_rows**0.5 * (own.mean - mean)
+    return RowMoments(total, mean, rows.ranks.concat(torch.cat([factor, gap[None]])))
+
+
+def _joined_rows(one: RowMoments, other: RowMoments) -> RowMoments:
+    """Statistics of both sets of rows."""
+    if not one.n_rows:
+        return other
+    n_rows = one.n_rows + other.n_rows
+    gap = other.mean - one.mean
+    between = (one.n_rows * other.n_rows / n_rows) ** 0.5 * gap
+    factor = torch.cat([one.factor, other.factor, between[None]])
+    return RowMoments(n_rows, one.mean + gap * (other.n_rows / n_rows), factor)
 
 
 def _over_ranks(ranks: Ranks, own: Moments) -> Moments:
     """Statistics of the rows of all ranks, from those of each."""
     if ranks.size == 1:
         return own
-    n_rows = int(ranks.total(own.n_rows))
-    mean = ranks.sum(own.n_rows * own.mean) / n_rows
+    n_rows = ranks.total(own.n_rows)
+    mean = ranks.sum(own.n_rows * own.mean) / max(n_rows, 1e-300)
     gap = own.mean - mean
     return Moments(n_rows, mean, ranks.sum(own.scatter + own.n_rows * torch.outer(gap, gap)))
 
@@ -57,24 +118,33 @@ def _over_ranks(ranks: Ranks, own: Moments) -> Moments:
 def _joined(one: Moments, other: Moments) -> Moments:
     """Statistics of both sets of rows."""
     n_rows = one.n_rows + other.n_rows
+    if not n_rows:
+        return other
     gap = other.mean - one.mean
     scatter = one.scatter + other.scatter
     scatter.addr_(gap, gap, alpha=one.n_rows * other.n_rows / n_rows)
     return Moments(n_rows, one.mean + gap * (other.n_rows / n_rows), scatter)
 
 
-def _moments_on_device(rows: Rows) -> Moments:
+def _moments_on_device(rows: Rows, weights: Tensor | None) -> Moments:
     moments = empty_moments(rows.shape[1], rows.device)
     step = chunk_size(len(rows), floats_per_row=3 * rows.shape[1])
     for start in range(0, len(rows), step):
         x = rows[start : start + step]
-        mean = x.mean(dim=0, dtype=torch.float64)
-        x = x - mean  # in double precision
-        moments = _joined(moments, Moments(len(x), mean, x.T @ x))
+        if weights is None:
+            mean = x.mean(dim=0, dtype=torch.float64)
+            x = x - mean  # in double precision
+            moments = _joined(moments, Moments(len(x), mean, x.T @ x))
+            continue
+        mass = weights[start : start + step]
+        n_rows = float(mass.sum())
+        mean = mass @ x.double() / max(n_rows, 1e-300)
+        x = x - mean
+        moments = _joined(moments, Moments(n_rows, mean, (x * mass[:, None]).T @ x))
     return moments
 
 
-def _moments_on_host(rows: Rows) -> Moments:
+def _moments_on_host(rows: Rows, weights: Tensor | None) -> Moments:
     """Sums around a point close to the mean, in a triangle that BLAS adds to.
 
     Without torch: its threads spin for a while after every call, and BLAS would wait for the
@@ -89,17 +159,38 @@ def _moments_on_host(rows: Rows) -> Moments:
     for start in range(0, n_rows, step):
         x = rows[start : start + step].numpy()
         centred = np.subtract(x, origin, out=buffer[: len(x)])
-        total += centred.sum(axis=0)
+        if weights is None:
+            total += centred.sum(axis=0)
+        else:
+            mass = weights[start : start + step].numpy()
+            total += mass @ centred
+            centred *= np.sqrt(mass)[:, None]
         scatter = dsyrk(1.0, centred.T, beta=1.0, c=scatter, lower=True, overwrite_c=True)
-    gap = total / n_rows
-    scatter -= n_rows * np.outer(gap, gap)
+    mass_of_all = n_rows if weights is None else float(weights.sum())
+    gap = total / max(mass_of_all, 1e-300)
+    scatter -= mass_of_all * np.outer(gap, gap)
     scatter = np.tril(scatter) + np.tril(scatter, -1).T
-    return Moments(n_rows, torch.from_numpy(origin + gap), torch.from_numpy(scatter))
+    return Moments(mass_of_all, torch.from_numpy(origin + gap), torch.from_numpy(scatter))
 
 
 def covariance_of(moments: Moments) -> Tensor:
     """Covariance (divisor n - 1). Features that moved by no more than rounding did not move."""
     covariance = moments.scatter / max(moments.n_rows - 1, 1)
-    rounding = 4 * torch.finfo(torch.float64).eps * moments.mean.abs()
-    still = covariance.diagonal() <= rounding.square()
+    still = stands_still(covariance.diagonal(), moments.mean)
     return covariance.masked_fill(still | still[:, None], 0.0)
+
+
+def covariance_factor_of(moments: RowMoments) -> tuple[Tensor, Tensor]:
+    """F with the covariance F'F, and its diagonal. Features that moved by rounding did not move."""
+    factor = moments.factor / max(moments.n_rows - 1, 1) ** 0.5
+    variances = torch.einsum("nd,nd->d", factor, factor)
+    still = stands_still(variances, moments.mean)
+    if bool(still.any()):
+        factor, variances = factor.masked_fill(still, 0.0), variances.masked_fill(still, 0.0)
+    return factor, variances
+
+
+def stands_still(variances: Tensor, mean: Tensor) -> Tensor:
+    """Which features moved by no more than the rounding of their mean."""
+    rounding = 4 * torch.finfo(torch.float64).eps * mean.abs()
+    return variances <= rounding.square()

@@ -1,21 +1,178 @@
-r"""C = U L U': eigenvalues of a covariance, the small ones as exact as the large ones.
+r"""C = U L U': the variances of a covariance, the small ones as exact as the large ones.
 
 The rounding of ``eigh`` is relative to the largest eigenvalue: a variance of 1e-9 times the
 largest keeps seven digits. In the subspace B of small variances the covariance B' C B is small
 itself, and ``eigh`` is exact relative to that. B first loses its rounding along the other
 directions A, to first order in it: B <- B - A L_A^-1 (A' C B).
+
+Columns whose scales s differ by more than that are divided by them: what has no variance is decided
+for the correlations C / ss', whose rounding does not depend on units, and Jacobi rotations of its
+factor times s are exact relative to each variance (Drmac & Veselic, 2008, "New fast and accurate
+Jacobi SVD algorithm"; LAPACK's dgejsv).
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
+from scipy.linalg.lapack import dgejsv
+from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
 # Variances below such a fraction of the largest are computed again among themselves, if some are
 # so much smaller still that their last digits are at stake.
 _LEVELS = (1e-3, 1e-6)
 _AT_STAKE = 1e-3
+# A column is in danger if its variance is less than so many times what counts as rounding in X, or
+# such a fraction of the largest, where ``eigh`` loses digits.
+_GRADED, _GRADED_ROUNDING = 10.0, 1e-11
+# Squares of singular values down to such a fraction of the largest keep ten digits.
+_GRAM = 1e-4
+# From so many features on, and up to such a share of them, Krylov's few vectors cost less.
+_MANY_FEATURES, _FEW_COMPONENTS = 500, 0.1
+# The largest residual |C v - l v| that is taken from it, relative to the largest variance, and the
+# least variance, relative to that, for which it is a small error.
+_RESIDUAL, _LEAST = 1e-13, 1e-6
+
+
+class Spectrum(NamedTuple):
+    """Variances (q,), descending, with directions (q, d), and what is known of all d of them.
+
+    ``total`` and ``squares`` are the sums of all variances and of their squares; ``variances`` are
+    all that are not 0, unless ``is_part``.
+    """
+
+    variances: Any
+    directions: Any
+    total: float
+    squares: float
+    is_part: bool = False
+
+    def rest(self, n_used: int) -> float:
+        """Sum of the variances but for the first ``n_used``."""
+        if self.is_part:
+            return max(self.total - float(self.variances[:n_used].sum()), 0.0)
+        return float(self.variances[n_used:].sum())
+
+
+def spectrum_of(covariance: Tensor, resolution: float, n_wanted: int | None = None) -> Spectrum:
+    """Of a covariance: all d variances, or the largest ``n_wanted`` if that is much cheaper.
+
+    Variances below ``resolution``, relative to those of the columns, are rounding and exactly 0.
+    """
+    scales = covariance.diagonal()
+    squares = float(covariance.square().sum())
+    if _is_graded(scales, resolution):
+        variances, directions = _graded_axes(covariance.cpu(), resolution)
+    else:
+        n_features = len(covariance)
+        if n_wanted is not None and n_features >= _MANY_FEATURES:
+            few = n_wanted <= _FEW_COMPONENTS * n_features
+            found = _leading_axes(covariance.cpu().numpy(), n_wanted) if few else None
+            if found is not None:
+                return Spectrum(*found, float(scales.sum()), squares, is_part=True)
+        axes = principal_axes(covariance, resolution)
+        variances, directions = (tensor.cpu().numpy() for tensor in axes)
+    return Spectrum(variances, directions, float(variances.sum()), squares)
+
+
+def spectrum_of_factor(factor: Tensor, scales: Tensor, resolution: float) -> Spectrum:
+    """Of the covariance F'F with the diagonal ``scales``, by F of fewer rows than columns.
+
+    Holds the variances that are not 0.
+    """
+    rows, scales = factor.cpu().numpy(), scales.cpu()
+    if _is_graded(scales, resolution):
+        variances, directions = _jacobi(rows)
+        # What counts is whether it is there in units of the columns.
+        unit = np.sqrt(np.where(scales > 0, scales, 1.0))
+        equal = np.linalg.norm(directions * unit, axis=1)
+        kept = variances > resolution * equal**2
+        variances, directions = variances[kept], directions[kept]
+    else:
+        variances, directions = _thin_axes(rows)
+        kept = variances > resolution * max(float(variances.max(initial=0.0)), 0.0)
+        variances, directions = variances[kept], directions[kept]
+    total, squares = float(variances.sum()), float(np.square(variances).sum())
+    return Spectrum(variances, directions, total, squares)
+
+
+def _is_graded(scales: Tensor, resolution: float) -> bool:
+    """Whether the variance of a column is close to the rounding of the largest."""
+    moving = scales[scales > 0]
+    if not len(moving):
+        return False
+    danger = max(_GRADED * resolution, _GRADED_ROUNDING)
+    return float(moving.min()) < danger * float(moving.max())
+
+
+def _graded_axes(covariance: Tensor, resolution: float) -> tuple[Any, Any]:
+    """All variances and directions of a covariance with columns of very different scales."""
+    variances = covariance.diagonal()
+    moving = variances > 0
+    scale = variances[moving].sqrt()
+    correlation = covariance[moving][:, moving] / scale[:, None] / scale
+    strengths, axes = principal_axes(correlation, resolution)
+    axes = axes[strengths > 0] * strengths[strengths > 0].sqrt()[:, None] * scale
+    factor = np.zeros((len(axes), len(covariance)))
+    factor[:, moving.numpy()] = axes.numpy()
+    found, directions = _jacobi(factor)
+    n_null = len(covariance) - len(found)
+    directions = np.concatenate([directions, complement(directions, n_null)])
+    return np.concatenate([found, np.zeros(n_null)]), directions
+
+
+def _jacobi(factor: Any) -> tuple[Any, Any]:
+    """Squares of the singular values of F, descending, and its right singular vectors as rows."""
+    values, left, _, work, _, info = dgejsv(factor.T, joba=2, jobu=0, jobv=3, jobp=0)
+    if info:
+        raise FloatingPointError(f"LAPACK's dgejsv did not converge (info={info}).")
+    variances, directions = np.square(values * (work[0] / work[1])), left.T
+    # A direction of small variance has small entries at large columns, which rounding relative to
+    # its length spoils. They follow from u_j'C u_i = 0 for all j of larger variance.
+    images = directions @ factor.T
+    leak = np.tril(images @ images.T, -1) / np.where(variances > 0, variances, 1.0)
+    return variances, directions - leak @ directions
+
+
+def _thin_axes(rows: Any) -> tuple[Any, Any]:
+    """The same for columns of similar scale, by products of rows where they are exact enough."""
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    if not values[-1] > 0:
+        return np.zeros(0), np.zeros((0, rows.shape[1]))
+    # Centred rows add up to 0, so that one value is always rounding.
+    values, vectors = values[:0:-1], vectors[:, :0:-1]
+    if len(values) and values[-1] >= _GRAM * values[0]:
+        return values, (vectors / np.sqrt(values)).T @ rows
+    _, singular, directions = np.linalg.svd(rows, full_matrices=False)
+    return np.square(singular), directions
+
+
+def _leading_axes(covariance: Any, n_wanted: int) -> tuple[Any, Any] | None:
+    """The largest variances by Lanczos' method, or None if it did not reach machine precision."""
+    start = np.random.default_rng(0).standard_normal(len(covariance))
+    try:
+        values, vectors = eigsh(covariance, n_wanted, which="LA", v0=start, maxiter=50)
+    except ArpackError:
+        return None
+    values, vectors = values[::-1], vectors[:, ::-1]
+    residual = np.linalg.norm(covariance @ vectors - vectors * values, axis=0).max()
+    rest = float(np.trace(covariance)) - float(values.sum())
+    exact = residual <= _RESIDUAL * len(covariance) * values[0]
+    if not exact or min(float(values[-1]), rest) < _LEAST * values[0]:
+        return None
+    return values.copy(), np.ascontiguousarray(vectors.T)
+
+
+def complement(directions: Any, count: int) -> Any:
+    """Orthonormal rows (count, d) that are orthogonal to orthonormal ``directions`` (q, d)."""
+    others = np.random.default_rng(0).standard_normal((count, directions.shape[1]))
+    for _ in range(2):  # the second time takes away the rounding of the first
+        others -= (others @ directions.T) @ directions
+        others = np.linalg.qr(others.T)[0].T
+    return others
 
 
 def principal_axes(covariance: Tensor, resolution: float) -> tuple[Tensor, Tensor]:

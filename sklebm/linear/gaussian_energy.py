@@ -265,7 +265,7 @@ class GaussianEnergy(PrecisionEstimator):
         )
         moments = stream_moments(rows, before)
         state = {
-            "n_samples_seen_": moments.n_rows,
+            "n_samples_seen_": int(moments.n_rows),
             "sample_mean_": moments.mean.cpu().numpy(),
             "sample_covariance_": (moments.scatter / moments.n_rows).cpu().numpy(),
         }

@@ -2,15 +2,19 @@ r"""F(x) = 1/2 (x - m)' C^-1 (x - m), z = L^-1/2 U' (x - m): principal-component
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
+from sklearn.utils.metaestimators import available_if
 
+from sklebm._shell.private import fit_context
+from sklebm._shell.random import RandomState
 from sklebm.energies import QuadraticEnergy
-from sklebm.linear._whitener import Whitener
+from sklebm.linear._base import PrincipalGaussian, inverse_roots, streams
+from sklebm.linear._derived import Derived
 
 
-class PCAWhitener(Whitener):
+class PCAWhitener(PrincipalGaussian):
     r"""Whitening along principal components, and the Gaussian energy it defines.
 
     With the covariance :math:`C = U L U^\top` of the training rows and their mean :math:`m`,
@@ -23,16 +27,21 @@ class PCAWhitener(Whitener):
 
     Parameters
     ----------
-    n_components : int, float or None, default=None
-        Number of leading components to keep; a fraction in (0, 1) keeps as many as explain that
-        share of the variance; None keeps all.
-    ridge : float, default=0.0
+    n_components : int, float, "mle", "held_out" or None, default=None
+        Number of leading components to keep. A fraction in (0, 1) keeps as
+        many as explain that share of the variance; "mle" as many as have the largest evidence
+        (Minka, 2000); "held_out" as many as give held-out rows the largest density, over five
+        folds, for which all rows are needed at once. None
+        keeps all: d, or with fewer rows than features as many as the rows span.
+    ridge : float or "auto", default=0.0
         Added to every variance, as a fraction of the mean variance. It limits how much
         directions of little variance are amplified. The codes then have variance l / (l + r).
-    shrinkage : float, "ledoit_wolf" or None, default=None
+        "auto" shrinks by "oas" instead, unless ``shrinkage`` is given.
+    shrinkage : float, "oas", "ledoit_wolf" or None, default=None
         Weight s in [0, 1] with which the covariance is mixed with the mean variance times the
-        identity, (1 - s) C + s (tr C / d) I, before the ridge; "ledoit_wolf" estimates the weight
-        of least expected squared error, needs all rows at once and leaves out ``partial_fit``.
+        identity, (1 - s) C + s (tr C / d) I, before the ridge. "oas" and "ledoit_wolf" estimate the
+        weight of least expected squared error; "ledoit_wolf" needs all rows at once, so that there
+        is no ``partial_fit``.
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
     strategy : {"ddp"} or None, default=None
@@ -51,12 +60,19 @@ class PCAWhitener(Whitener):
         Whitening filters: ``(X - mean_) @ filters_.T`` is ``transform(X)``.
     mean_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
+    singular_values_ : ndarray of shape (n_components_,)
+        Singular values of the centred rows, ``sqrt((n - 1) * explained_variance_)``.
     covariance_ : ndarray of shape (n_features_in_, n_features_in_)
-        Covariance of the training rows (divisor n - 1), before shrinkage and ridge.
+        Covariance of the training rows (divisor n - 1), before shrinkage and ridge. With fewer rows
+        than features it is computed when asked for, from ``covariance_factor_``.
+    covariance_factor_ : ndarray of shape (rank, n_features_in_)
+        F with ``covariance_ = F.T @ F``; stored instead of it with fewer rows than features.
+    dropped_features_ : ndarray of int
+        Columns of X that are constant, or take part in a direction without variance.
     noise_variance_ : float
         Variance that ``score_samples`` gives to each direction outside ``components_``: the mean
-        of the variances left out, shrunk, plus ``ridge_``, and at least a millionth of the mean
-        variance.
+        of the variances left out, shrunk, plus ``ridge_``, and at least a millionth of the
+        variance of the features there.
     ridge_ : float
         What is added to every variance, from ridge and shrinkage, in the units of the variances.
     shrinkage_ : float
@@ -64,8 +80,8 @@ class PCAWhitener(Whitener):
         ``(1 - shrinkage_) * l + ridge_``.
     n_components_ : int
         Number of components kept.
-    n_samples_seen_ : int
-        Number of rows in the statistics.
+    n_samples_seen_ : int or float
+        Number of rows in the statistics, or the sum of their weights.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -78,14 +94,21 @@ class PCAWhitener(Whitener):
 
     Notes
     -----
-    ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory beside X. All statistics are accumulated in
-    float64 in one pass, so ``partial_fit`` gives the same result for every way to cut the rows into
-    chunks. Directions without variance are mapped to 0.
+    ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory beside X; with n < d rows O(n^2 d) and
+    O(n d); with n_components far below d the d^3 becomes O(n_components d^2). All statistics are
+    accumulated in float64 in one pass, so ``partial_fit`` gives the same result for every way to
+    cut the rows into chunks. Directions without variance are mapped to 0. Whether there is variance
+    is decided for columns in units of their own scale, so that a column of scale 1e-9 of the
+    largest counts like any other. ``ridge``, ``shrinkage`` and ``n_components`` do compare columns:
+    with such, use StandardScaler first.
 
     References
     ----------
     M. E. Tipping and C. M. Bishop, "Probabilistic principal component analysis", Journal of the
     Royal Statistical Society B 61(3), 1999.
+    T. P. Minka, "Automatic choice of dimensionality for PCA", NIPS 13, 2000.
+    Y. Chen, A. Wiesel, Y. C. Eldar and A. O. Hero, "Shrinkage algorithms for MMSE covariance
+    estimation", IEEE Transactions on Signal Processing 58(10), 2010.
     O. Ledoit and M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
     Journal of Multivariate Analysis 88(2), 2004.
 
@@ -101,12 +124,76 @@ class PCAWhitener(Whitener):
     True
     """
 
+    def __init__(
+        self,
+        n_components: int | float | Literal["mle", "held_out"] | None = None,
+        *,
+        ridge: float | Literal["auto"] = 0.0,
+        shrinkage: float | Literal["oas", "ledoit_wolf"] | None = None,
+        device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.ridge = ridge
+        self.shrinkage = shrinkage
+        self.device = device
+        self.strategy = strategy
+
     @property
     def _n_features_out(self) -> int:
         return int(self.n_components_)
 
-    def _filters(self, components: Any, scale: Any) -> Any:
-        return scale[:, None] * components
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Learn the mean and the principal axes of the rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            Training rows, two at least. Sparse ones are made dense chunk by chunk.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a weight of m is the same as m copies of the row.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, self._fit, columns={"weight": sample_weight})
+
+    @available_if(streams)
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Add a chunk of rows to the statistics; any chunks give what one ``fit`` gives.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            The next chunk of training rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows of the chunk.
+
+        Returns
+        -------
+        self : object
+            The updated estimator. An exception or an interrupt leaves it as it was before.
+
+        Raises
+        ------
+        AttributeError
+            With ``shrinkage="ledoit_wolf"`` or ``n_components="held_out"``.
+        """
+        first = not self._is_fitted()
+        return self._learn(X, self._partial_fit, first=first, columns={"weight": sample_weight})
+
+    @Derived
+    def filters_(self) -> Any:
+        """Whitening filters, from the components and their variances."""
+        return inverse_roots(self._modelled_variances())[:, None] * self.components_
 
     def transform(self, X: Any) -> Any:
         """Return the whitened coordinates z of each row.
@@ -128,21 +215,73 @@ class PCAWhitener(Whitener):
 
         return self._map_rows(X, whiten, "transform")
 
-    def inverse_transform(self, Z: Any) -> Any:
-        """Return the rows whose whitened coordinates are Z.
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the rows whose whitened coordinates are X.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components_)
-            Whitened coordinates.
+        X : array-like or tensor of shape (n_samples, n_components_)
+            Whitened coordinates, as ``transform`` returns them.
 
         Returns
         -------
-        X : array or tensor of shape (n_samples, n_features)
+        X_original : array or tensor of shape (n_samples, n_features)
             Points in the span of the components.
         """
 
         def unwhiten(energy: QuadraticEnergy, z: torch.Tensor) -> torch.Tensor:
             return energy.unwhiten(z[:, : len(energy.variances)])
 
-        return self._map_rows(Z, unwhiten, "inverse_transform", latents=True)
+        return self._map_rows(X, unwhiten, "inverse_transform", latents=True)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return half the squared Mahalanobis distance to the mean.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            ``-log p(x) - log Z`` in nats under the Gaussian with the modelled covariance.
+        """
+        return self._map_rows(X, QuadraticEnergy.free_energy, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return the Gaussian log density of each row; the normaliser is exact.
+
+        The covariance has variance ``(1 - shrinkage_) * explained_variance_ + ridge_`` along each
+        component and ``noise_variance_`` in every other direction, as in probabilistic PCA
+        (Tipping & Bishop, 1999). Directions in which the training rows never moved get a small
+        positive variance, so that movement along them scores low.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        log_density : array or tensor of shape (n_samples,)
+            log p(x) in nats; higher is more typical.
+        """
+        return self._map_rows(X, QuadraticEnergy.log_density, "score_samples")
+
+    def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
+        """Draw rows from the Gaussian; exact and independent.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Draws, float64.
+        """
+        return self._draw(n_samples, random_state)

@@ -7,16 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.utils import check_array
+from torch import Tensor
 
 from sklebm._shell.ranks import Ranks
 from sklebm.energies import GaussianMixture, PrototypeEnergy
 from sklebm.energies.gaussian_mixture import CovarianceType
-from sklebm.inference.expectation_maximization import (
-    Slices,
-    mixture_from_labels,
-    precision_factors,
-)
-from sklebm.inference.lloyd import lloyd_steps
+from sklebm.inference.expectation_maximization import mixture_from_labels, precision_factors
+from sklebm.inference.lloyd import RowSource, Slices, lloyd_steps
 from sklebm.inference.pruned_lloyd import start_lloyd
 from sklebm.inference.seeding import random_rows, seed_centers
 
@@ -35,7 +32,7 @@ class Given(NamedTuple):
         return not any(value is None for value in self)
 
 
-def covariance_shape(kind: CovarianceType, n_components: int, n_features: int) -> tuple[int, ...]:
+def covariance_shape(kind: CovarianceType, n_components: Any, n_features: Any) -> tuple[Any, ...]:
     """Shape of ``covariances_`` and its relatives."""
     return {
         "full": (n_components, n_features, n_features),
@@ -80,34 +77,64 @@ def check_given(estimator: Any, n_features: int) -> Given:
     return Given(*given)
 
 
+class Scaled:
+    """Rows in units of the columns' standard deviations around their means, in double precision.
+
+    A clustering of them does not depend on the units of the columns.
+    """
+
+    def __init__(self, x: RowSource, mean: Tensor, deviations: Tensor) -> None:
+        self._x, self._mean = x, mean
+        self._scale = torch.where(deviations > 0, deviations, 1.0)
+        self.shape, self.device, self.dtype = x.shape, x.device, torch.float64
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        return self.scale(self._x[index])
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Rows or points in these units."""
+        return (x.double() - self._mean) / self._scale
+
+    def restore(self, points: Tensor) -> Tensor:
+        """Points in the units of the rows."""
+        return points * self._scale + self._mean
+
+
+class StartOptions(NamedTuple):
+    """What a start depends on beside the rows."""
+
+    n_components: int
+    kind: CovarianceType
+    init: str
+    given: Given
+    regularisation: Tensor
+    mean: Tensor
+    deviations: Tensor
+
+
 def start_mixture(
-    x: torch.Tensor,
-    weights: torch.Tensor,
+    x: RowSource,
+    weights: Tensor,
     parts: Slices,
-    estimator: Any,
-    given: Given,
+    options: StartOptions,
     generator: torch.Generator,
     ranks: Ranks,
 ) -> GaussianMixture:
     """The mixture that the first E step uses, float64 on the device of ``x``."""
-    k, kind, reg = estimator.n_components, estimator.covariance_type, float(estimator.reg_covar)
+    given, kind = options.given, options.kind
     own = Given(*(None if v is None else torch.from_numpy(v.copy()).to(x.device) for v in given))
     if own.complete():
         mixture = GaussianMixture(own.weights, own.means, own.precisions, own.precisions, kind)
-    elif own.means is not None:
-        labels = _nearest(own.means.to(x.dtype), x, parts)
-        mixture = mixture_from_labels(labels, own.means, x, weights, parts, kind, reg, ranks)
-    elif estimator.init == "kmeans":
-        centers = seed_centers(x, weights, k, parts, generator, ranks)
-        search = start_lloyd(x, weights, centers, parts, ranks)
-        steps = lloyd_steps(search, centers, _KMEANS_TOL, ranks)
-        for _ in range(_KMEANS_STEPS):
-            labels, centers, settled = next(steps)
-            if settled:
-                break
-        mixture = mixture_from_labels(labels, centers, x, weights, parts, kind, reg, ranks)
+    elif own.means is None and options.init == "random":
+        mixture = _around_random_rows(x, weights, parts, options, generator, ranks)
     else:
-        mixture = _around_random_rows(x, weights, parts, k, kind, reg, generator, ranks)
+        labels, centers = _cluster(x, weights, parts, options, own.means, generator, ranks)
+        mixture = mixture_from_labels(
+            labels, centers, x, weights, parts, kind, options.regularisation, ranks
+        )
     if own.weights is not None:
         mixture = mixture._replace(weights=own.weights)
     if own.means is not None:
@@ -115,27 +142,53 @@ def start_mixture(
     return mixture if own.precisions is None else _with_precisions(mixture, own.precisions)
 
 
-def _nearest(centers: torch.Tensor, x: torch.Tensor, parts: Slices) -> torch.Tensor:
-    energy = PrototypeEnergy(centers)
-    return torch.cat([energy.assign(x[part]) for part in parts])
+def _cluster(
+    x: RowSource,
+    weights: Tensor,
+    parts: Slices,
+    options: StartOptions,
+    means: Tensor | None,
+    generator: torch.Generator,
+    ranks: Ranks,
+) -> tuple[Tensor, Tensor]:
+    """Labels of the rows, and points near those of each label."""
+    # Spherical components measure all columns alike: so does their start.
+    alike = options.kind == "spherical"
+    ones = torch.ones_like(options.deviations)
+    zeros = torch.zeros_like(options.mean)
+    rows = Scaled(x, zeros, ones) if alike else Scaled(x, options.mean, options.deviations)
+    view: RowSource = x if alike else rows
+    if means is not None:
+        centers = rows.scale(means).to(view.dtype)
+    else:
+        centers = seed_centers(view, weights, options.n_components, parts, generator, ranks)
+    if means is None and options.init == "kmeans":
+        search = start_lloyd(view, weights, centers, parts, ranks)
+        steps = lloyd_steps(search, centers, _KMEANS_TOL, ranks)
+        for _ in range(_KMEANS_STEPS):
+            labels, centers, settled = next(steps)
+            if settled:
+                break
+    else:
+        energy = PrototypeEnergy(centers)
+        labels = torch.cat([energy.assign(view[part]) for part in parts])
+    return labels, rows.restore(centers.double())
 
 
 def _around_random_rows(
-    x: torch.Tensor,
-    weights: torch.Tensor,
+    x: RowSource,
+    weights: Tensor,
     parts: Slices,
-    k: int,
-    kind: CovarianceType,
-    reg_covar: float,
+    options: StartOptions,
     generator: torch.Generator,
     ranks: Ranks,
 ) -> GaussianMixture:
     """Equal weights, means at random rows, and the covariance of all rows for each."""
-    total = ranks.sum(weights.sum())
-    mean = sum((weights[part] @ x[part].double() for part in parts), total.new_zeros(x.shape[1]))
-    mean = ranks.sum(mean) / total
+    k, kind = options.n_components, options.kind
     nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    one = mixture_from_labels(nothing, mean[None], x, weights, parts, kind, reg_covar, ranks)
+    one = mixture_from_labels(
+        nothing, options.mean[None], x, weights, parts, kind, options.regularisation, ranks
+    )
     if kind != "tied":
         shape = covariance_shape(kind, k, x.shape[1])
         one = one._replace(
@@ -143,16 +196,16 @@ def _around_random_rows(
             factors=one.factors.expand(shape).clone(),
         )
     means = random_rows(x, weights, k, parts, generator, ranks).double()
-    return one._replace(weights=total.new_full((k,), 1.0 / k), means=means)
+    return one._replace(weights=means.new_full((k,), 1.0 / k), means=means)
 
 
-def _with_precisions(mixture: GaussianMixture, precisions: torch.Tensor) -> GaussianMixture:
+def _with_precisions(mixture: GaussianMixture, precisions: Tensor) -> GaussianMixture:
     kind = mixture.covariance_type
     try:
         # precision_factors inverts: applied to precisions it gives covariance factors.
-        inverse = precision_factors(precisions, kind, 0.0)
+        inverse = precision_factors(precisions, kind)
         square = inverse @ inverse.mT if kind in ("full", "tied") else inverse.square()
-        factors = precision_factors(square, kind, 0.0)
+        factors = precision_factors(square, kind)
     except ValueError as error:
         raise ValueError("precisions_init must be positive definite.") from error
     return mixture._replace(covariances=square, factors=factors)

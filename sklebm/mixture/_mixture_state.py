@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklebm._shell.rows import Rows, resolve_device
+from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
 from sklebm.energies import GaussianMixture
-from sklebm.inference.expectation_maximization import Statistics
+from sklebm.energies.gaussian_mixture import CovarianceType
+from sklebm.inference.conditional_gaussian import conditional_mean
+from sklebm.inference.expectation_maximization import Statistics, precision_factors
 from sklebm.inference.online_em import OnlineState
 from sklebm.mixture._mixture_start import covariance_shape
 
@@ -56,3 +62,120 @@ def import_block(flat: dict[str, Any], mixture: GaussianMixture, n_seen: float) 
     start = GaussianMixture(weights, means, covariances, factors, kind)
     block = Statistics(*(tensors[f"block.{key}"] for key in Statistics._fields))
     return OnlineState(start, block, float(flat["n_before"]))
+
+
+def fitted_type(estimator: Any) -> CovarianceType:
+    """The type of the fitted covariances, which stays if the parameter is changed later."""
+    factors, (k, d) = estimator.precisions_cholesky_, estimator.means_.shape
+    if factors.ndim != 2:
+        return "full" if factors.ndim == 3 else "spherical"
+    # A triangular factor has a zero in this corner, unless it is a single number: then "tied" and
+    # "diag" are the same model, and "diag" it is.
+    return "diag" if factors.shape == (k, d) and factors[-1, 0] != 0 else "tied"
+
+
+def fitted_mixture(estimator: Any, device: torch.device) -> GaussianMixture:
+    """The fitted attributes as tensors that share their memory on the CPU."""
+    weights, means, covariances, factors = (
+        torch.from_numpy(getattr(estimator, name)).to(device) for name in _ARRAYS
+    )
+    return GaussianMixture(weights, means, covariances, factors, fitted_type(estimator))
+
+
+def check_unchanged(estimator: Any, n_features: int) -> None:
+    """Refuse to go on from a mixture of another size or type than the parameters ask for."""
+    fitted: dict[str, Any] = {"n_components": len(estimator.weights_)}
+    if estimator.precisions_cholesky_.shape != (1, 1) or estimator.covariance_type != "tied":
+        fitted["covariance_type"] = fitted_type(estimator)
+    for name, value in fitted.items():
+        if getattr(estimator, name) != value:
+            raise ValueError(
+                f"{name}={getattr(estimator, name)!r} differs from that of the fitted mixture, "
+                f"{value!r}: set it back, or call fit to start again."
+            )
+    if estimator.means_.shape[1] != n_features:
+        raise ValueError(
+            f"X has {n_features} features, but the fitted mixture has {estimator.means_.shape[1]}: "
+            "set warm_start=False to start again."
+        )
+
+
+def complete(estimator: Any, X: Any) -> Any:
+    """Copy of X with conditional means at the missing entries."""
+    check_is_fitted(estimator)
+    if isinstance(X, torch.Tensor):
+        filled = torch.nan_to_num(X, nan=0.0, posinf=math.inf, neginf=-math.inf)
+        source: Any = validate_data(estimator, X.detach(), reset=False, skip_check_array=True)
+        estimator._open(filled, estimator, reset=False)  # shape, dtype and infinities
+        source = source if source.dtype == torch.float32 else source.double()
+    else:
+        kinds = [np.float64, np.float32]
+        source = validate_data(
+            estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
+        )
+    rows = Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
+    mixture = fitted_mixture(estimator, rows.device)
+
+    def fill(chunk: torch.Tensor) -> torch.Tensor:
+        return conditional_mean(mixture, chunk.double(), torch.isnan(chunk))
+
+    n_floats = 4 * len(estimator.weights_) * rows.shape[1]
+    return rows.map(fill, floats_per_row=n_floats, what=f"{type(estimator).__name__}.complete")
+
+
+def mixture_spec(estimator: Any) -> Spec:
+    """Kind and shape of every fitted attribute."""
+    shape = covariance_shape(estimator.covariance_type, "n_components", "n_features_in_")
+    return {
+        "weights_": Array("f", ("n_components",), of="weights"),
+        "means_": Array("f", ("n_components", "n_features_in_"), of="means"),
+        "precisions_cholesky_": Array("f", shape, of="factors"),
+        "covariances_": Array("f", shape),
+        "converged_": Flag(),
+        "n_iter_": Scalar(int, 0),
+        "lower_bound_": Scalar(float),
+        "lower_bounds_": Array("f", (None,)),
+        "n_samples_seen_": Scalar(float, 0.0),
+        "reg_covar_": Array("f", ("n_features_in_",), optional=True),
+        "training_state_": Record(),
+    }
+
+
+def with_factors(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with the factors of the precisions, from the covariances if need be."""
+    if "covariances" not in parameters or "precisions_cholesky" in parameters:
+        return parameters
+    covariances = torch.from_numpy(np.array(parameters["covariances"], dtype=np.float64))
+    factors = precision_factors(covariances, parameters.get("covariance_type", "full"))
+    return {**parameters, "precisions_cholesky": factors.numpy()}
+
+
+def untrained(given: dict[str, Any]) -> dict[str, Any]:
+    """Fitted attributes for a given mixture; it counts as one row for each component."""
+    factors, means = (np.asarray(given[name]) for name in ("precisions_cholesky_", "means_"))
+    diagonal = factors.ndim == 1 or (factors.ndim == 2 and factors.shape == means.shape)
+    if diagonal and not (factors.ndim == 2 and len(means) == means.shape[1] and _is_upper(factors)):
+        covariances = factors**-2.0
+    else:
+        inverse = np.linalg.inv(factors)
+        covariances = np.swapaxes(inverse, -1, -2) @ inverse
+    return {
+        "covariances_": covariances,
+        "converged_": False,
+        "n_iter_": 0,
+        "lower_bound_": 0.0,
+        "lower_bounds_": np.empty(0),
+        "n_samples_seen_": float(len(means)),
+        "training_state_": {},
+    }
+
+
+def _is_upper(factors: np.ndarray[Any, Any]) -> bool:
+    return bool((np.tril(factors, -1) == 0).all() and len(factors) > 1)
+
+
+def n_parameters(estimator: Any) -> int:
+    """Number of free parameters of the fitted mixture."""
+    k, d = estimator.means_.shape
+    per_type = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d}
+    return int(per_type.get(fitted_type(estimator), k) + k * d + k - 1)

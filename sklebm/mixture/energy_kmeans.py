@@ -2,33 +2,37 @@ r"""E(x, z) = \|x - z W\|^2, z one-hot; F_beta(x) = -1/beta log sum_k exp(-beta 
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from sklearn.base import ClusterMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.private import Interval, StrOptions, check_sample_weight, fit_context
+from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.ranks import ALONE, Ranks
-from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
-from sklebm.inference.lloyd import Lloyd, inertia, lloyd_steps, online_pass
-from sklebm.inference.mini_batch_lloyd import RandomBatches, mini_batch_steps
-from sklebm.inference.pruned_lloyd import start_lloyd
-from sklebm.inference.seeding import seed_centers
-from sklebm.mixture._prototype_estimator import PrototypeEstimator
+from sklebm.energies import PrototypeEnergy
+from sklebm.iterative import Draw
+from sklebm.mixture._base import OneHotEstimator, inverse_temperature
+from sklebm.mixture._clusters import (
+    ClusterProblem,
+    ClusterRun,
+    cluster_spec,
+    floats_per_row,
+    learn_online,
+    source,
+    untrained,
+    warn_of_clusters,
+)
 
 Output = Literal["distance", "onehot", "responsibility", "triangle"]
 
 
-class EnergyKMeans(ClusterMixin, PrototypeEstimator):
+class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     r"""K-means as an energy with a one-hot latent, and the density it defines.
 
     .. math:: E(x, z) = \|x - z W\|^2, \qquad F_\infty(x) = \min_k \|x - w_k\|^2,
@@ -43,8 +47,9 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
     ----------
     n_clusters : int, default=8
         Number K of prototypes.
-    init : {"k-means++"} or array-like of shape (n_clusters, n_features), default="k-means++"
-        Greedy k-means++ seeding, or the initial centres.
+    init : {"k-means++", "random"}, callable or array-like, default="k-means++"
+        Greedy k-means++ seeding; different rows at random; ``init(X, n_clusters, random_state=)``,
+        which returns the initial centres; or these, of shape (n_clusters, n_features).
     n_init : int, default=1
         Number of seedings; the run with the least inertia is kept.
     max_iter : int, default=300
@@ -67,8 +72,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
-        :doc:`/user_guide/scale`.
+        "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -92,6 +96,8 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         Iterations of the best run.
     n_features_in_ : int
         Number of features seen in ``fit``.
+    training_state_ : dict
+        Centres in double precision after ``partial_fit`` on single-precision rows, else empty.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the features, if X had string column names.
 
@@ -101,28 +107,25 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
 
     Notes
     -----
-    An iteration costs O(n d K) time at most. On the CPU, problems that are large enough skip the
-    distances that cannot change an assignment: compiled kernels keep bounds for groups of about
-    ten prototypes [4]_, [5]_, n K / 10 numbers of four bytes, and follow the steps of Lloyd's
-    algorithm in double precision for any number of threads. On a GPU (from K = 128 and n d K = 2^36
-    on) rows that the bounds leave are gathered for products with groups of centres. Other memory
-    beside X stays within scikit-learn's ``working_memory``; there is no n x K matrix.
+    An iteration costs O(n d K) time at most. On the CPU, compiled kernels in double precision skip
+    rows, and of many prototypes groups of about ten, whose distances cannot change an assignment
+    [4]_, [5]_: 24 bytes a row, or n K / 10 numbers of four bytes. On a GPU (from K = 128 and
+    n d K = 2^36 on) rows that the bounds leave are gathered. There is no n x K matrix. Memory maps,
+    dask arrays and csr matrices are read in parts; other memory stays within ``working_memory``.
 
-    ``partial_fit`` seeds on its first chunk, which must have at least K rows, and then follows
-    MacQueen's rule row by row on the CPU, so later rows may come in chunks of any size with the
-    same result. Energies are computed in float64.
+    Columns of X count by their scale: a warning says when they differ by more than 1e3.
+    ``partial_fit`` seeds on its first chunk, then follows MacQueen's rule row by row on the CPU, so
+    later rows may come in chunks of any size with the same result. A prototype without a row moves
+    onto the next row farther from its own than the average. Energies are computed in float64.
 
     References
     ----------
-    .. [1] D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding",
-       SODA 2007.
-    .. [2] D. Pelleg and A. Moore, "X-means", ICML 2000 (the likelihood, and the variance after
-       ``partial_fit``).
-    .. [3] A. Coates, H. Lee and A. Y. Ng, "An analysis of single-layer networks in unsupervised
-       feature learning", AISTATS 2011 (the triangle code).
-    .. [4] Y. Ding et al., "Yinyang k-means", ICML 2015.
-    .. [5] G. Hamerly, "Making k-means even faster", SDM 2010.
-    .. [6] D. Sculley, "Web-scale k-means clustering", WWW 2010.
+    .. [1] Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
+    .. [2] Pelleg and Moore, "X-means", ICML 2000 (likelihood, variance after ``partial_fit``).
+    .. [3] Coates, Lee and Ng, "An analysis of single-layer networks", AISTATS 2011 (triangle code).
+    .. [4] Ding et al., "Yinyang k-means", ICML 2015.
+    .. [5] Hamerly, "Making k-means even faster", SDM 2010.
+    .. [6] Sculley, "Web-scale k-means clustering", WWW 2010.
 
     Examples
     --------
@@ -141,7 +144,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **EnergyEstimator._parameter_constraints,
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions({"k-means++"}), "array-like"],
+        "init": [StrOptions({"k-means++", "random"}), callable, "array-like"],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -150,6 +153,7 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    _accepts_sparse = True
     _own_to_each_rank = ("labels_",)
 
     def __init__(
@@ -179,142 +183,128 @@ class EnergyKMeans(ClusterMixin, PrototypeEstimator):
         self.device = device
         self.strategy = strategy
 
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Find the prototypes of least total energy.
+    # ------------------------------------------------------------------ learning
 
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Training rows, at least ``n_clusters`` of them.
-        y : Ignored
-            Present for compatibility with scikit-learn pipelines.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a weight of m is the same as m copies of the row.
+    def _n_starts(self) -> int:
+        return self.n_init if isinstance(self.init, str) or callable(self.init) else 1
 
-        Returns
-        -------
-        self : object
-            The fitted estimator. An exception or an interrupt leaves it as it was before.
-        """
-        return self._learn(X, self._fit, sample_weight=sample_weight)
+    def _advice(self) -> str:
+        return ""  # as in scikit-learn: centres that still move a little are no fault
 
-    def _max_steps(self) -> int:
-        return self._n_runs() * self.max_iter
+    def _cost(self, state: Any) -> float:
+        return float(state["inertia_"])
 
-    def _n_runs(self) -> int:
-        return self.n_init if isinstance(self.init, str) else 1
-
-    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        x = rows.all()
-        weights = check_sample_weight(
-            data.get("sample_weight"), np.empty(x.shape), dtype=np.float64, ensure_non_negative=True
-        )
-        weights = torch.from_numpy(weights.copy()).to(x.device)
-        self._check_row_count(int(rows.ranks.sum((weights > 0).sum())))
-        seed = rows.ranks.first(draw_seed(self.random_state))
-        best: dict[str, Any] = {}
-        for run in range(self._n_runs()):
-            generator = make_generator(seed, "seeding", index=run)
-            state = self._run_lloyd(x, weights, rows, generator, progress)
-            if not best or state["inertia_"] < best["inertia_"]:
-                best = state
-            if progress.stopped:
-                break
-        distinct = int(np.count_nonzero(best["cluster_counts_"]))
-        if distinct < self.n_clusters:
-            warnings.warn(
-                f"Only {distinct} of n_clusters={self.n_clusters} prototypes own a row: X has "
-                "fewer distinct rows than n_clusters. Lower n_clusters.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
-        return best
-
-    def _run_lloyd(
-        self,
-        x: torch.Tensor,
-        weights: torch.Tensor,
-        rows: Rows,
-        generator: torch.Generator,
-        progress: Progress,
-    ) -> dict[str, Any]:
-        parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
-        if self.batch_size is None:
-            centers = self._initial_centers(x, weights, parts, generator, rows.ranks)
-            search = start_lloyd(x, weights, centers, parts, rows.ranks)
-            steps = lloyd_steps(search, centers, self.tol, rows.ranks)
-        else:
+    def _prepare(self, rows: Rows, **data: Any) -> ClusterProblem:
+        if self.batch_size is not None:
             rows.need_one_process(f"batch_size={self.batch_size}")
-            batches = RandomBatches(x, weights, parts, generator)
-            # Seeding on all rows would take longer than the passes.
-            some = batches.draw(max(3 * self.batch_size, 10 * self.n_clusters))[0]
-            few = row_slices(len(some), 3 * x.shape[1] + 2 * self.n_clusters)
-            centers = self._initial_centers(x[some], weights[some], few, generator)
-            search = Lloyd(x, weights, parts)
-            steps = mini_batch_steps(x, weights, centers, batches, self.batch_size, self.tol)
-        for n_iter in range(1, self.max_iter + 1):
-            progress.begin()
-            labels, centers, settled = next(steps)
-            state = partial(self._state, search, centers, weights, n_iter, rows.ranks)
-            report = partial(_report, rows.ranks, x, weights, labels, centers, parts)
-            if progress.end(state, report) or settled:
-                break
-        return state()
+        weights = self._weights(rows, self.n_clusters, "n_clusters")
+        parts = rows.chunks(floats_per_row(rows.shape[1], self.n_clusters))
+        return ClusterProblem(source(rows), weights, parts, rows.ranks, self.n_clusters, self.init)
 
-    def _initial_centers(
-        self,
-        x: torch.Tensor,
-        weights: torch.Tensor,
-        parts: Any,
-        generator: torch.Generator,
-        ranks: Ranks = ALONE,
-    ) -> torch.Tensor:
-        if isinstance(self.init, str):
-            return seed_centers(x, weights, self.n_clusters, parts, generator, ranks)
-        init = check_array(self.init, dtype=np.float64, input_name="init")
-        if init.shape != (self.n_clusters, x.shape[1]):
-            raise ValueError(
-                f"init has shape {init.shape}, but n_clusters={self.n_clusters} prototypes of "
-                f"{x.shape[1]} features need shape {(self.n_clusters, x.shape[1])}."
-            )
-        return torch.from_numpy(init.copy()).to(x)
+    def _start(self, problem: ClusterProblem, draw: Draw) -> ClusterRun:
+        if self.batch_size is None:
+            return problem.start(self.tol, draw)
+        return problem.start_batches(self.batch_size, self.tol, draw)
+
+    def _step(self, problem: ClusterProblem, run: ClusterRun) -> ClusterRun:
+        return run.next()
+
+    def _finish(self, problem: ClusterProblem, run: ClusterRun, state: dict[str, Any]) -> None:
+        warn_of_clusters(self, run, state)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows.need_one_process("partial_fit, which goes row by row,")
-        x = rows.to_numpy().astype(np.float64, copy=False)
-        if self._is_fitted():
-            centers, counts = self.cluster_centers_.astype(np.float64), self.cluster_counts_
-            error, n_iter = self.inertia_, self.n_iter_
-            if len(centers) != self.n_clusters:
-                raise ValueError(
-                    f"n_clusters={self.n_clusters} differs from the {len(centers)} fitted "
-                    "prototypes: set it back, or call fit to start again."
-                )
-        else:
-            self._check_row_count(len(x))
-            generator = make_generator(draw_seed(self.random_state), "seeding")
-            first = torch.from_numpy(np.require(x, requirements=["C", "W"]))
-            weights = torch.ones(len(x), dtype=torch.float64)
-            parts = rows.chunks(floats_per_row=3 * x.shape[1] + 2 * self.n_clusters)
-            centers = self._initial_centers(first, weights, parts, generator).numpy()
-            counts, error, n_iter = np.zeros(len(centers)), 0.0, 0
-        centers, counts, labels, added = online_pass(x, centers, counts)
-        n_rows = float(counts.sum())
-        # The spread of the prototypes stands in for that of rows that are no longer at hand.
-        spread = float(centers.var(axis=0).mean()) + error / n_rows
-        error += added
-        # Rows that are gone cannot be left out one by one: divide by the degrees of freedom.
-        freedom = max(n_rows - self.n_clusters, 1.0) * x.shape[1]
-        return {
-            "cluster_centers_": centers,
-            "labels_": labels,
-            "cluster_counts_": counts,
-            "inertia_": error,
-            "n_iter_": n_iter + 1,
-            **self._density(error / freedom, x.shape[1], spread),
-        }
+        return learn_online(self, rows, **data)
 
+    def _state_spec(self) -> Spec:
+        return cluster_spec()
 
-def _report(ranks: Ranks, *fit: Any) -> dict[str, float]:
-    return {"inertia": ranks.total(inertia(*fit))}
+    # ------------------------------------------------------------------ what it answers
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> PrototypeEnergy:
+        return PrototypeEnergy(parameters["cluster_centers_"].double())
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return untrained(given)
+
+    def _decodes(self) -> str:
+        right = self.output in ("onehot", "responsibility")
+        return "" if right else f'output="onehot" or "responsibility", not "{self.output}"'
+
+    def _temperature(self) -> dict[str, float]:
+        return {"beta": self.beta_}
+
+    def _n_parameters(self) -> int:
+        return int(self.cluster_centers_.size) + 1  # the variance
+
+    def predict(self, X: Any) -> Any:
+        """Return the index of the prototype of least energy.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to assign.
+
+        Returns
+        -------
+        labels : array or tensor of shape (n_samples,)
+            Index into ``cluster_centers_``.
+        """
+        return self._map_rows(X, lambda energy, x: energy.assign(x).to(torch.int32), "predict")
+
+    def transform(self, X: Any) -> Any:
+        """Return the latent code of each row, in the form that ``output`` chooses.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_clusters)
+            Distances (Euclidean), one-hot codes, responsibilities, or triangle codes.
+        """
+        return self._map_rows(
+            X, lambda energy, x: energy.codes(x, self.output, self.beta_), "transform"
+        )
+
+    def free_energy(self, X: Any, beta: float | None = None) -> Any:
+        r"""Return :math:`F_\beta(x)`, the energy with the latent summed out.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to measure.
+        beta : float or None, default=None
+            Inverse temperature; ``math.inf`` gives the squared distance to the closest
+            prototype; None uses the fitted ``beta_``.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        check_is_fitted(self)
+        chosen = inverse_temperature(beta, self.beta_)
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x, chosen), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        r"""Return :math:`\log p(x) = -\beta F_\beta(x) - \log Z` at the fitted temperature.
+
+        Parameters
+        ----------
+        X : array-like, tensor or csr matrix of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        log_density : array or tensor of shape (n_samples,)
+            Log density in nats of the mixture of K equally weighted spherical Gaussians with
+            variance ``noise_variance_``; exactly normalised. Higher is more typical.
+        """
+        return self._map_rows(
+            X,
+            lambda energy, x: -self.beta_ * energy.free_energy(x, self.beta_) - self.log_partition_,
+            "score_samples",
+        )

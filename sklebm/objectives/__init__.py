@@ -1,7 +1,8 @@
 """How the energy surface is SHAPED: training objectives, in pure torch."""
 
-from sklebm.objectives.base import Batch, Objective, check_needs, resolve_objective
+from sklebm.objectives.base import Batch, Objective, check_needs, check_weights, resolve_objective
 from sklebm.objectives.code_prediction import CodePrediction
+from sklebm.objectives.conditional_contrastive import ConditionalNoiseContrastive
 from sklebm.objectives.contrastive_divergence import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
@@ -16,7 +17,7 @@ from sklebm.objectives.evidence import (
 from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergence
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
-from sklebm.objectives.noise_contrastive import NoiseContrastive
+from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -26,10 +27,6 @@ from sklebm.objectives.predictive_decomposition import PredictiveDecomposition
 from sklebm.objectives.pseudo_likelihood import PseudoLikelihood
 from sklebm.objectives.ratio_matching import RatioMatching
 from sklebm.objectives.reconstruction import ReconstructionError
-from sklebm.objectives.reference_contrastive import (
-    ConditionalNoiseContrastive,
-    ReferenceNoiseContrastive,
-)
 from sklebm.objectives.sampled_divergence import (
     SampledContrastiveDivergence,
     SampledPersistentContrastiveDivergence,
@@ -79,5 +76,6 @@ __all__ = [
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",
     "check_needs",
+    "check_weights",
     "resolve_objective",
 ]

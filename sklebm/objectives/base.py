@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from numbers import Integral
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -37,11 +36,19 @@ class Batch:
         return len(self.x)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of one value a row, weighted if rows have weights."""
+        """The mean over rows of ``values``, (n_rows, ...), weighted if rows have weights."""
         if self.weight is None:
-            return values.mean()
+            return values.mean(dim=0) if values.dim() > 1 else values.mean()
         weight = self.weight.to(values.dtype)
-        return (weight @ values) / weight.sum()
+        total: Tensor = torch.tensordot(weight, values, dims=1)
+        return total / weight.sum()
+
+    def shares(self, like: Tensor) -> Tensor:
+        """How much of a mean each row is, (n_rows,): 1 / n_rows, or its share of all weights."""
+        if self.weight is None:
+            return like.new_full((len(self),), 1.0 / len(self))
+        weight = self.weight.to(like)
+        return weight / weight.sum()
 
 
 #: Tensors that an objective carries from one step to the next, such as persistent chains.
@@ -65,6 +72,10 @@ class Objective(ABC):
     loss_is_comparable: ClassVar[bool] = False
     #: True if log Z is one of the parameters that the objective fits.
     learns_log_partition: ClassVar[bool] = False
+    #: True if ``batch.weight`` counts: the loss is a weighted mean over the rows of the data.
+    weighs_rows: ClassVar[bool] = True
+    #: Other names of settings, such as those in files that older versions wrote.
+    aliases: ClassVar[dict[str, str]] = {}
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
@@ -76,9 +87,30 @@ class Objective(ABC):
         """The kind of rows it is for, if for one only, and why."""
         return self.domain, self.domain_reason
 
+    def missing_from(self, energy: Any) -> list[str]:
+        """Names of what it needs of an energy that this one does not have."""
+        return [name for name in self.needs if not hasattr(energy, name)]
+
     def varies_on(self, x: Tensor) -> bool:
-        """True if the loss of the rows x changes between calls, which no line search can bear."""
+        """True if the loss of the rows x changes between calls, which line searches cannot use."""
         return self.is_stochastic
+
+    def knows_gradients(self, energy: Any) -> bool:
+        """True if ``gradients`` gives the gradients for this energy without autograd."""
+        return False
+
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Rows of the model where the chains in ``state`` are, (n_chains, d); None without chains.
+
+        ``energy`` and ``generator`` are for states that older versions kept, without visible units.
+        """
+        return None
+
+    def continues(self, kind: str) -> bool:
+        """True if a state kept by the objective that is printed as ``kind`` can be gone on from."""
+        return kind == repr(self)
 
     @abstractmethod
     def loss(
@@ -87,50 +119,55 @@ class Objective(ABC):
         """Return the mean loss of the batch, whose gradient is followed downhill, and new state."""
 
 
-def check_choice(part: Objective, name: str, choices: tuple[str, ...]) -> None:
-    """Refuse a setting that is none of the choices."""
-    value = getattr(part, name)
-    if value not in choices:
+def check_weights(objective: Objective) -> None:
+    """Refuse an objective that cannot weigh rows; to be called where rows have weights.
+
+    Raises
+    ------
+    ValueError
+        If ``objective.weighs_rows`` is False.
+    """
+    if not objective.weighs_rows:
         raise ValueError(
-            f"{type(part).__name__}: {name}={value!r} must be one of "
-            f"{', '.join(map(repr, choices))}."
+            f"{type(objective).__name__} counts all rows alike and cannot use sample_weight: leave "
+            "sample_weight out, or choose another objective."
         )
 
 
-def check_count(part: Objective, name: str) -> None:
-    """Refuse a setting that is no positive integer."""
-    value = getattr(part, name)
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{type(part).__name__}: {name}={value!r} must be a positive integer.")
+def check_needs(
+    objective: Objective, energy: Any, choices: Iterable[Objective | type[Objective]]
+) -> None:
+    """Refuse an objective that needs what the energy lacks; name the ones that would work.
 
-
-def check_needs(objective: Objective, energy: Any, choices: Iterable[Objective]) -> None:
-    """Refuse an objective that needs what the energy lacks; name the ones that would work."""
-    choices = list(choices)
-    able = ", ".join(type(choice).__name__ for choice in choices if _fits(choice, energy)) or "none"
-    rows = getattr(energy, "domain", None)
+    ``choices`` are objectives, or their classes; nothing is made of them unless there is an error
+    to be told.
+    """
     if not _has_domain(objective, energy):
         needed, reason = objective.rows_needed()
         raise ValueError(
             f"{type(objective).__name__} needs {needed} rows, because it {reason}; those of "
-            f"{type(energy).__name__} are {rows}. Objectives that work with it: {able}."
+            f"{type(energy).__name__} are {energy.domain}. Objectives that work with it: "
+            f"{_able(choices, energy)}."
         )
-    missing = [name for name in objective.needs if not hasattr(energy, name)]
+    missing = objective.missing_from(energy)
     if missing:
         raise ValueError(
             f"{type(objective).__name__} needs {', '.join(missing)} of the energy, which "
-            f"{type(energy).__name__} does not have. Objectives that work with it: {able}."
+            f"{type(energy).__name__} does not have. Objectives that work with it: "
+            f"{_able(choices, energy)}."
         )
+
+
+def _able(choices: Iterable[Objective | type[Objective]], energy: Any) -> str:
+    """The names of the choices that the energy can serve."""
+    made = [choice() if isinstance(choice, type) else choice for choice in choices]
+    fitting = (c for c in made if _has_domain(c, energy) and not c.missing_from(energy))
+    return ", ".join(type(choice).__name__ for choice in fitting) or "none"
 
 
 def _has_domain(objective: Objective, energy: Any) -> bool:
     needed, _ = objective.rows_needed()
     return needed in (None, getattr(energy, "domain", needed))
-
-
-def _fits(objective: Objective, energy: Any) -> bool:
-    has_needs = all(hasattr(energy, name) for name in objective.needs)
-    return has_needs and _has_domain(objective, energy)
 
 
 def resolve_objective(
@@ -143,8 +180,8 @@ def resolve_objective(
     """
     if isinstance(objective, str):
         chosen = choices[objective]
-        fields = chosen.__dataclass_fields__
-        unused = sorted(name for name in options if name not in fields)
+        settings = {field.name for field in fields(chosen)} | set(chosen.aliases)
+        unused = sorted(name for name in options if name not in settings)
         if unused:
             raise ValueError(
                 f"{', '.join(unused)} has no meaning for objective={objective!r}: leave it out."

@@ -13,7 +13,11 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 class ClosedFormObjective(Objective):
-    """An objective that knows its gradients."""
+    """An objective that knows its gradients, if not for every energy; see ``knows_gradients``."""
+
+    def knows_gradients(self, energy: Any) -> bool:
+        """True: it has no other way."""
+        return True
 
     @abstractmethod
     def gradients(

@@ -42,7 +42,8 @@ class CodePrediction(Objective):
         if targets is None:
             raise ValueError("CodePrediction needs a target code beside each row.")
         if self.supervised == "last":
-            return 0.5 * (energy.encoder(rows) - targets).square().sum(dim=1).mean(), state
-        scale = targets.square().sum() + _EPSILON
-        errors = [(z - targets).square().sum() / scale for z in energy.encoder.layers(rows)]
+            return 0.5 * batch.mean((energy.encoder(rows) - targets).square().sum(dim=1)), state
+        scale = batch.mean(targets.square().sum(dim=1)) + _EPSILON
+        layers = energy.encoder.layers(rows)
+        errors = [batch.mean((z - targets).square().sum(dim=1)) / scale for z in layers]
         return (torch.stack(errors) + _EPSILON).log().mean(), state

@@ -1,13 +1,14 @@
 r"""Push the energy down at the data and up where a few sampling steps lead.
 
-The gradient of -log p(v) is dF(v) - E_model[dF]. Contrastive divergence replaces the model
-expectation by k Gibbs steps from the data, its persistent form by chains that are never reset. Real
-valued rows may move by Gibbs-Langevin steps instead.
+The gradient of -log p(x) is dF(x) - E_model[dF]. Contrastive divergence replaces the model
+expectation by k steps of any sampler from the data, its persistent form by chains that are never
+reset.
 
 G. E. Hinton, "Training products of experts by minimizing contrastive divergence", Neural
 Computation 14(8), 2002; T. Tieleman, "Training restricted Boltzmann machines using approximations
-to the likelihood gradient", ICML 2008; R. Liao et al., "Gaussian-Bernoulli RBMs without tears",
-arXiv:2210.10318, 2022.
+to the likelihood gradient", ICML 2008; Y. Du and I. Mordatch, "Implicit generation and modeling
+with energy-based models", NeurIPS 2019 (replay buffer); R. Liao et al., "Gaussian-Bernoulli RBMs
+without tears", arXiv:2210.10318, 2022.
 """
 
 from __future__ import annotations
@@ -18,145 +19,349 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_counts, check_share
+from sklebm.energies.base import FreeEnergy, ReferencedEnergy, TwoLayerEnergy
 from sklebm.energies.gradients import Gradients
-from sklebm.inference.gibbs import GibbsState
-from sklebm.inference.gibbs_langevin import GibbsLangevin
-from sklebm.objectives.base import Batch, ObjectiveState, check_count
+from sklebm.inference.gibbs import BlockGibbs, GibbsState
+from sklebm.inference.hamiltonian import HMC
+from sklebm.inference.independence import jump
+from sklebm.inference.samplers import Sampler, run
+from sklebm.objectives.aliases import with_aliases
+from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
 
-NEEDS = (
-    "draw_visible",
-    "draw_hidden",
-    "hidden_field",
-    "hidden",
-    "free_energy_gradients",
-)
+# How fast the step size follows the acceptance: the energy changes at every update, so that a
+# burn-in after which it could be held never ends.
+_ADAPTATION = 0.05
+_OWN_ADAPTATION = 0.1
+# Share of the chains that propose a jump at each update, in few dimensions.
+_JUMPS = 0.25
+#: What an energy must offer for gradients in closed form.
+CLOSED_FORM = ("hidden_field", "hidden", "free_energy_gradients")
 
 
+def default_sampler(energy: Any) -> Sampler:
+    """Block Gibbs where the units can be drawn in turns, Hamiltonian Monte Carlo elsewhere."""
+    smooth = hasattr(energy, "free_energy") and hasattr(energy, "reference")
+    return HMC(n_leapfrog=5) if smooth and not hasattr(energy, "draw_visible") else BlockGibbs()
+
+
+@with_aliases
 @dataclass(frozen=True)
-class _GibbsDivergence(ClosedFormObjective):
-    """What both forms share: how many steps the chains take, and of which kind."""
+class ContrastiveDivergence(ClosedFormObjective):
+    """CD-k: negatives are k steps of a sampler away from the batch itself.
 
-    n_gibbs_steps: int = 1
-    sampler: GibbsLangevin | None = field(default=None, kw_only=True)
-
-    needs: ClassVar[tuple[str, ...]] = NEEDS
-
-    def __post_init__(self) -> None:
-        check_count(self, "n_gibbs_steps")
-        if self.sampler is not None and not isinstance(self.sampler, GibbsLangevin):
-            raise ValueError(
-                f"{type(self).__name__}: sampler={self.sampler!r} must be a GibbsLangevin(), or "
-                "None for block Gibbs."
-            )
-
-    def rows_needed(self) -> tuple[str | None, str]:
-        """Real-valued rows, if the chains take Langevin steps."""
-        if self.sampler is None:
-            return super().rows_needed()
-        return "real", "moves them by Langevin steps"
-
-    def _moved(self, energy: Any, chains: ObjectiveState, generator: torch.Generator) -> Tensor:
-        """Visible states after ``n_gibbs_steps``, the hidden ones of the last not yet drawn."""
-        h = chains["hidden"]
-        v: Any = chains.get("visible")
-        for step in range(self.n_gibbs_steps):
-            if step:
-                h = energy.draw_hidden(v, generator)
-            if self.sampler is None:
-                v = energy.draw_visible(h, generator)
-            else:
-                v, _info = self.sampler.move_visible(generator, GibbsState(v, h), energy)
-        moved: Tensor = v
-        return moved
-
-
-@dataclass(frozen=True)
-class ContrastiveDivergence(_GibbsDivergence):
-    """CD-k: negatives are k block Gibbs steps away from the batch itself.
-
-    Biased: cheap and stable, but it can leave low energy far from the data, where no
-    chain ever goes.
+    Biased: cheap and stable, but it can leave low energy far from the data, where no chain ever
+    goes.
 
     Parameters
     ----------
-    n_gibbs_steps : int, default=1
-        Number k of Gibbs steps.
-    sampler : GibbsLangevin or None, default=None
-        How real-valued visible units move; None draws them anew, which is block Gibbs.
+    n_steps : int, default=1
+        Number k of steps; for Boltzmann machines also called ``n_gibbs_steps``.
+    sampler : Sampler or None, default=None
+        How a chain moves: ``BlockGibbs()``, ``GibbsLangevin()``, ``HMC()``, ``MALA()`` or
+        ``Langevin()``. None is block Gibbs for machines whose units can be drawn in turns, and
+        ``HMC(n_leapfrog=5)`` for other energies. Step sizes are adapted while training goes on,
+        where the sampler has a target acceptance, and start at its ``step_size``, in units of the
+        root mean variance of ``energy.reference``.
     """
+
+    n_steps: int = 1
+    sampler: Sampler | None = field(default=None, kw_only=True)
+
+    aliases: ClassVar[dict[str, str]] = {"n_gibbs_steps": "n_steps"}
+
+    def __post_init__(self) -> None:
+        check_counts(self, "n_steps")
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            raise ValueError(
+                f"{type(self).__name__}: sampler={self.sampler!r} must be a sampler, such as "
+                "HMC() or GibbsLangevin(), or None for the one that suits the energy."
+            )
+
+    # ------------------------------------------------------------------ what it needs
+
+    def rows_needed(self) -> tuple[str | None, str]:
+        """The rows that the sampler moves."""
+        if self.sampler is None:
+            return super().rows_needed()
+        return self.sampler.domain, self.sampler.domain_reason
+
+    def missing_from(self, energy: Any) -> list[str]:
+        """What the sampler needs, a free energy, and a reference that gives it its scale."""
+        sampler = self.sampler_for(energy)
+        needs = [*sampler.needs, "free_energy"]
+        if not sampler.alternates:
+            needs.append("reference")
+        return [name for name in dict.fromkeys(needs) if not hasattr(energy, name)]
+
+    def sampler_for(self, energy: Any) -> Sampler:
+        """The sampler, or the one that suits the energy."""
+        return default_sampler(energy) if self.sampler is None else self.sampler
+
+    def knows_gradients(self, energy: Any) -> bool:
+        """True for machines that know the gradients of their free energy."""
+        return all(hasattr(energy, name) for name in CLOSED_FORM)
+
+    def continues(self, kind: str) -> bool:
+        """True for its own states, and for those of this objective under its former settings."""
+        former = f"ContrastiveDivergence(n_gibbs_steps={self.n_steps}, sampler={self.sampler!r})"
+        sampled = (
+            f"SampledContrastiveDivergence(sampler={self.sampler or HMC(n_leapfrog=5)!r}, "
+            f"n_steps={self.n_steps})"
+        )
+        return kind in (repr(self), former, sampled)
+
+    # ------------------------------------------------------------------ negatives
+
+    def init_state(
+        self, energy: Any, batch_size: int, generator: torch.Generator
+    ) -> ObjectiveState:
+        """The logarithm of the step size, if there is one."""
+        sampler = self.sampler_for(energy)
+        log_step = getattr(sampler, "log_step_for", None)
+        return {} if log_step is None else {"log_step": log_step(energy)}
+
+    def negatives(
+        self,
+        energy: ReferencedEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Where the chains led, (n, d), and the new state."""
+        sampler = self.sampler_for(energy)
+        if "log_step" not in state:
+            chains = sampler.init(generator, batch.x, energy)
+            chains = run(sampler, generator, chains, energy, self.n_steps)
+            return rows_of(chains.position, batch), state
+        chains = sampler.restore({"position": batch.x, **state}, energy)
+        chains = run(sampler, generator, chains, energy, self.n_steps, _ADAPTATION)
+        return chains.position, {"log_step": chains.log_step}
+
+    def negative_shares(self, batch: Batch, negatives: Tensor) -> Tensor:
+        """How much of the model expectation each negative is: as much as the row it comes from."""
+        return batch.shares(negatives)
+
+    # ------------------------------------------------------------------ losses
+
+    def loss(
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean of F over the batch minus its mean over the negatives."""
+        if self.knows_gradients(energy):
+            return super().loss(energy, batch, state, generator)
+        negatives, state = self._detached(energy, batch, state, generator)
+        return difference(energy, batch, negatives, self.negative_shares(batch, negatives)), state
+
+    def _detached(
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        with torch.no_grad():
+            return self.negatives(energy, batch, state, generator)
 
     def gradients(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
-        """Mean of F over the batch minus its mean over the reconstructions."""
+        """Mean of F over the batch minus its mean over the negatives."""
+        sampler = self.sampler_for(energy)
+        if isinstance(sampler, BlockGibbs):
+            return self._gibbs_gradients(sampler, energy, batch, state, generator)
+        v, state = self.negatives(energy, batch, state, generator)
+        visible = torch.cat([batch.x, v])
+        fields = energy.hidden_field(visible)
+        signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
+        mean = energy.hidden.mean(fields)
+        return *energy.free_energy_gradients(visible, signs, fields, mean), state
+
+    def _gibbs_gradients(
+        self,
+        sampler: BlockGibbs,
+        energy: TwoLayerEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Gradients, ObjectiveState]:
+        """The same with one product by the weights less: the rows' fields are used twice."""
         x = batch.x
         field_data = energy.hidden_field(x)
         mean_data = energy.hidden.mean(field_data)
         h = energy.hidden.draw(mean_data, generator)
-        v = self._moved(energy, {"visible": x, "hidden": h}, generator)
+        v = sampler.moved(generator, GibbsState(x, h), energy, self.n_steps)
         field_model = energy.hidden_field(v)
         fields = torch.cat([field_data, field_model])
         mean = torch.cat([mean_data, energy.hidden.mean(field_model)])
-        signs = signs_of(len(x), len(v), x)
+        shares = batch.shares(x)
+        signs = torch.cat([shares, -shares])
         return *energy.free_energy_gradients(torch.cat([x, v]), signs, fields, mean), state
 
 
+@with_aliases
 @dataclass(frozen=True)
-class PersistentContrastiveDivergence(_GibbsDivergence):
-    """Stochastic maximum likelihood: negatives come from chains that go on between steps.
+class PersistentContrastiveDivergence(ContrastiveDivergence):
+    """Stochastic maximum likelihood: negatives come from chains that go on between updates.
 
     Asymptotically unbiased if the learning rate falls to zero; the chains must mix faster than
     the parameters move.
 
     Parameters
     ----------
-    n_gibbs_steps : int, default=1
-        Gibbs steps of every chain per update.
+    n_steps : int, default=1
+        Steps of a chain each time that it moves; for Boltzmann machines also called
+        ``n_gibbs_steps``.
     n_chains : int or None, default=None
-        Number of chains; None takes the batch size.
-    sampler : GibbsLangevin or None, default=None
-        How real-valued visible units move; None draws them anew, which is block Gibbs.
+        Number of chains; None takes the batch size. By block Gibbs and parallel tempering all of
+        them move at every update. Samplers that follow gradients, which cost more, move as many as
+        the batch size, drawn from the buffer.
+    restart : float, default=0.0
+        Share of the chains that begin anew at each update, from draws of ``energy.reference``.
+        Chains then reach modes that they could not, but those that have just begun are no draws of
+        the model: learning pushes them up without end unless ``n_steps`` are many.
+    jump : float or None, default=None
+        Share of the chains that propose to jump to such a draw at each update, and do so with the
+        probability that leaves the model invariant (Metropolis and Hastings). In few dimensions
+        this carries chains between modes; in many, hardly any jump is accepted. None takes a
+        quarter, or 4 / n_features if that is less, for samplers that follow gradients. Block Gibbs
+        and parallel tempering, whose chains move far without, cannot restart or jump.
+    sampler : Sampler or None, default=None
+        How a chain moves; see ``ContrastiveDivergence``. ``ParallelTempering()`` is one more.
     """
 
     n_chains: int | None = None
+    restart: float = 0.0
+    jump: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_chains is not None:
-            check_count(self, "n_chains")
+        check_counts(self, optional=("n_chains",))
+        check_share(self.restart, "restart", self)
+        if self.jump is not None:
+            check_share(self.jump, "jump", self)
+
+    def continues(self, kind: str) -> bool:
+        """True for its own states, and for those of this objective under its former settings."""
+        former = (
+            f"PersistentContrastiveDivergence(n_gibbs_steps={self.n_steps}, "
+            f"sampler={self.sampler!r}, n_chains={self.n_chains})"
+        )
+        sampled = (
+            f"SampledPersistentContrastiveDivergence(sampler="
+            f"{self.sampler or HMC(n_leapfrog=5)!r}, n_steps={self.n_steps}, "
+            f"n_chains={self.n_chains}, restart={self.restart}, jump={self.jump})"
+        )
+        return kind in (repr(self), former, sampled)
+
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Visible states or positions of the chains."""
+        return visible_chains(state, energy, generator)
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
-        """Start the chains from the visible units' base rate, so that they hold no row of X."""
-        n_chains = self.n_chains or batch_size
-        mean = energy.visible.mean(energy.visible.bias.detach()).expand(n_chains, -1).contiguous()
+        """Chains at draws of the reference density, so that they hold no row of X."""
+        sampler, n_chains = self.sampler_for(energy), self.n_chains or batch_size
         with torch.no_grad():
-            v = energy.visible.draw(mean, generator)
-            return self._chains(v, energy.draw_hidden(v, generator))
+            kept = sampler.keep(sampler.start(generator, n_chains, energy))
+        if "position" not in kept:
+            if self.restart or self.jump:
+                raise ValueError(
+                    f"{type(self).__name__}: restart={self.restart} and jump={self.jump} are for "
+                    f"samplers that follow gradients, such as HMC(); leave them out with "
+                    f"{type(sampler).__name__}()."
+                )
+            return kept
+        # As many numbers as chains move at a time: later batches may have fewer rows.
+        active = torch.arange(min(batch_size, n_chains), device=kept["position"].device)
+        return {**kept, "active": active}
 
-    def gradients(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+    def negatives(
+        self,
+        energy: ReferencedEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Where the chains that moved are, (n, d), and the new state."""
+        sampler = self.sampler_for(energy)
+        if "position" not in state:
+            chains = sampler.restore(state, energy)
+            chains = run(sampler, generator, chains, energy, self.n_steps)
+            return rows_of(chains.position, batch), sampler.keep(chains)
+        buffer, log_step, active = state["position"], state["log_step"], state["active"]
+        whole = len(active) == len(buffer)
+        if not whole:
+            order = torch.randperm(len(buffer), generator=generator, device=buffer.device)
+            active = order[: len(active)]
+        start = self._restarted(energy, buffer if whole else buffer[active], generator)
+        step = log_step if whole else log_step[active]
+        share = min(_JUMPS, 4.0 / batch.x.shape[1]) if self.jump is None else self.jump
+        if share:
+            chains = jump(generator, start, step, energy, share)
+        else:
+            chains = sampler.restore({"position": start, "log_step": step}, energy)
+        chains = run(sampler, generator, chains, energy, self.n_steps, _OWN_ADAPTATION)
+        position, steps = chains.position, chains.log_step
+        if not whole:
+            buffer = buffer.index_copy(0, active, position)
+            steps = log_step.index_copy(0, active, steps)
+        kept = {"position": position if whole else buffer, "active": active, "log_step": steps}
+        return position, kept
+
+    def negative_shares(self, batch: Batch, negatives: Tensor) -> Tensor:
+        """All chains count alike."""
+        return negatives.new_full((len(negatives),), 1.0 / len(negatives))
+
+    def _restarted(
+        self, energy: ReferencedEnergy, position: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """A share of the chains at new draws of the reference density."""
+        if not self.restart:
+            return position
+        fresh = energy.reference.draw(len(position), generator)
+        uniform = torch.empty_like(position[:, 0]).uniform_(generator=generator)
+        return torch.where((uniform < self.restart)[:, None], fresh, position)
+
+    def _gibbs_gradients(
+        self,
+        sampler: BlockGibbs,
+        energy: TwoLayerEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
-        """Mean of F over the batch minus its mean over the chains."""
+        """Data and chains share one product with the weights, the costly part of a step."""
         x = batch.x
-        v = self._moved(energy, state, generator)
-        # Data and chains share one product with the weights, the costly part of a step.
+        v = sampler.moved(generator, sampler.restore(state, energy), energy, self.n_steps)
         visible = torch.cat([x, v])
         fields = energy.hidden_field(visible)
         mean = energy.hidden.mean(fields)
-        state = self._chains(v, energy.hidden.draw(mean[len(x) :], generator))
-        signs = signs_of(len(x), len(v), x)
-        return *energy.free_energy_gradients(visible, signs, fields, mean), state
-
-    def _chains(self, v: Tensor, h: Tensor) -> ObjectiveState:
-        """What the next update goes on from: block Gibbs forgets the visible states."""
-        return {"hidden": h} if self.sampler is None else {"visible": v, "hidden": h}
+        kept = sampler.keep(GibbsState(v, energy.hidden.draw(mean[len(x) :], generator)))
+        signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
+        return *energy.free_energy_gradients(visible, signs, fields, mean), kept
 
 
-def signs_of(n_data: int, n_model: int, like: Tensor) -> Tensor:
-    """1/n for each data row, then -1/m for each model row."""
-    signs = like.new_full((n_data + n_model,), 1.0 / n_data)
-    signs[n_data:] = -1.0 / n_model
-    return signs
+def visible_chains(
+    state: ObjectiveState, energy: Any, generator: torch.Generator | None
+) -> Tensor | None:
+    """Visible states among what samplers keep, drawn given the hidden ones if only these are."""
+    visible = state.get("position", state.get("visible"))
+    if visible is None and "hidden" in state and energy is not None:
+        drawn: Tensor = energy.draw_visible(state["hidden"], generator)
+        return drawn
+    return visible[0] if visible is not None and visible.dim() == 3 else visible
+
+
+def rows_of(position: Tensor, batch: Batch) -> Tensor:
+    """The rows among the units that a chain draws together: deeper layers stand behind them."""
+    return position[:, : batch.x.shape[1]]
+
+
+def difference(energy: FreeEnergy, batch: Batch, negatives: Tensor, shares: Tensor) -> Tensor:
+    """Mean of F over the rows minus that over negatives, which count by ``shares``; one pass."""
+    values = energy.free_energy(torch.cat([batch.x, negatives]))
+    of_data, of_model = values[: len(batch)], values[len(batch) :]
+    if batch.weight is None:
+        return of_data.mean() - of_model.mean()
+    return batch.mean(of_data) - shares @ of_model

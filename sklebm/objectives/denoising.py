@@ -59,9 +59,8 @@ class DenoisingError(Objective):
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x~))|^2."""
-        x = batch.x
-        noisy = corrupt(x, self.corruption, self.level, generator)
-        return squared_error(x, energy.reconstruct(noisy)), state
+        noisy = corrupt(batch.x, self.corruption, self.level, generator)
+        return squared_error(batch, energy.reconstruct(noisy)), state
 
 
 @dataclass(frozen=True)
@@ -80,4 +79,7 @@ class MaskedError(Objective):
         x = batch.x
         hidden = energy.draw_hidden_entries(len(x), generator)
         errors = (x - energy.reconstruct(energy.hide(x, hidden))).square()
-        return (errors * hidden).sum() / hidden.sum() * x.shape[1], state
+        if batch.weight is None:
+            return (errors * hidden).sum() / hidden.sum() * x.shape[1], state
+        wrong, n_hidden = ((part * hidden).sum(dim=1) for part in (errors, torch.ones_like(x)))
+        return batch.mean(wrong) / batch.mean(n_hidden) * x.shape[1], state

@@ -22,9 +22,10 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_choice, check_number
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import Batch, ObjectiveState, check_choice
-from sklebm.objectives.evidence import WeightedBound, check_number
+from sklebm.objectives.base import Batch, ObjectiveState
+from sklebm.objectives.evidence import WeightedBound, row_mean
 
 DiscreteGradient = Literal["auto", "enumeration", "score_function", "relaxed"]
 #: Most latents whose states "auto" enumerates, and most that can be enumerated at all.
@@ -61,8 +62,9 @@ class DiscreteEvidenceLowerBound(WeightedBound):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "temperature", positive=True)
-        check_choice(self, "discrete_gradient", get_args(DiscreteGradient))
+        check_number(self.temperature, "temperature", self)
+        choices = get_args(DiscreteGradient)
+        check_choice(self.discrete_gradient, "discrete_gradient", choices, self)
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
@@ -72,20 +74,20 @@ class DiscreteEvidenceLowerBound(WeightedBound):
         if self.binarize:
             x = draw_bits(x, generator)
         q = energy.posterior(x)
-        divergence, state = self.weighted(q.divergence(), state)
+        divergence, state = self.weighted(q.divergence(), batch, state)
         how = self.discrete_gradient
         if how == "auto":
             how = "enumeration" if energy.n_components <= AUTO_LATENTS else "score_function"
         if how == "enumeration":
-            return divergence - _enumerated(energy, x, q), state
+            return divergence - _enumerated(energy, x, q, batch), state
         noise = energy.draw_noise(self.n_samples, len(x), generator=generator, like=x)
         if how == "relaxed":
             z = torch.sigmoid((q.logits + torch.logit(noise, eps=1e-6)) / self.temperature)
-            return divergence - energy.log_likelihood(x, z).mean(), state
-        return divergence - _antithetic(energy, x, q, noise), state
+            return divergence - row_mean(batch, energy.log_likelihood(x, z)), state
+        return divergence - _antithetic(energy, x, q, noise, batch), state
 
 
-def _enumerated(energy: Any, x: Tensor, q: Any) -> Tensor:
+def _enumerated(energy: Any, x: Tensor, q: Any, batch: Batch) -> Tensor:
     """Mean over rows of sum_z q(z | x) log p(x | z)."""
     if energy.n_components > MAX_LATENTS:
         raise ValueError(
@@ -94,12 +96,11 @@ def _enumerated(energy: Any, x: Tensor, q: Any) -> Tensor:
         )
     states = energy.states(x)
     shares = q.log_density(states[:, None]).exp()
-    table: Tensor = energy.likelihood.log_density_table(x, energy.decoder(states))
-    expected: Tensor = (shares * table).sum() / len(x)
-    return expected
+    table: Tensor = energy.log_likelihood_table(x, states)
+    return batch.mean((shares * table).sum(dim=0))
 
 
-def _antithetic(energy: Any, x: Tensor, q: Any, noise: Tensor) -> Tensor:
+def _antithetic(energy: Any, x: Tensor, q: Any, noise: Tensor, batch: Batch) -> Tensor:
     """A scalar with the value of the pair's mean and DisARM's gradient."""
     logits = q.logits.detach()
     probabilities = torch.sigmoid(logits)
@@ -108,6 +109,6 @@ def _antithetic(energy: Any, x: Tensor, q: Any, noise: Tensor) -> Tensor:
     gap = 0.5 * (pair[0] - pair[1]).detach()[..., None]
     # +1 where only z is on, -1 where only its mirror image is.
     gradient = (gap * (z - mirrored) * torch.sigmoid(logits.abs())).mean(dim=0)
-    surrogate = (gradient * q.logits).sum() / len(x)
-    value: Tensor = pair.mean() + surrogate - surrogate.detach()
+    surrogate = batch.mean((gradient * q.logits).sum(dim=1))
+    value: Tensor = row_mean(batch, pair) + surrogate - surrogate.detach()
     return value

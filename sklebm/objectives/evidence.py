@@ -14,25 +14,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_count, check_counts, check_number
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _NEEDS = ("posterior", "reparametrize", "log_likelihood")
 
 
-def check_number(part: Objective, name: str, *, positive: bool) -> None:
-    """Refuse a setting that is no finite number of the right sign."""
-    value = getattr(part, name)
-    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < 0.0 or (positive and value == 0.0):
-        kind = "positive number" if positive else "number of at least 0"
-        raise ValueError(f"{type(part).__name__}: {name}={value!r} must be a {kind}.")
+def row_mean(batch: Batch, values: Tensor) -> Tensor:
+    """The mean over rows of values (n_rows,), or of their mean over draws, (n_draws, n_rows)."""
+    if batch.weight is None:
+        return values.mean()
+    return batch.mean(values if values.dim() == 1 else values.mean(dim=0))
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,10 @@ class WeightedBound(Objective):
     binarize: bool = False
 
     def __post_init__(self) -> None:
-        check_count(self, "n_samples")
-        check_number(self, "beta", positive=True)
-        check_number(self, "free_bits", positive=False)
-        if not isinstance(self.beta_warmup, Integral) or self.beta_warmup < 0:
-            raise ValueError(
-                f"{type(self).__name__}: beta_warmup={self.beta_warmup!r} must be a number of "
-                "updates, an integer of at least 0."
-            )
+        check_counts(self, "n_samples")
+        check_number(self.beta, "beta", self)
+        check_number(self.free_bits, "free_bits", self, positive=False)
+        check_count(self.beta_warmup, "beta_warmup", self, least=0)
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
@@ -77,12 +71,16 @@ class WeightedBound(Objective):
             return {}
         return {"n_updates": torch.zeros(1, device=generator.device)}
 
-    def weighted(self, divergence: Tensor, state: ObjectiveState) -> tuple[Tensor, ObjectiveState]:
+    def weighted(
+        self, divergence: Tensor, batch: Batch, state: ObjectiveState
+    ) -> tuple[Tensor, ObjectiveState]:
         """The divergence's part of the loss, from that of each row and latent."""
         if self.free_bits:
-            part = divergence.mean(dim=0).clamp(min=self.free_bits).sum()
-        else:
+            part = batch.mean(divergence).clamp(min=self.free_bits).sum()
+        elif batch.weight is None:
             part = divergence.sum() / len(divergence)
+        else:
+            part = batch.mean(divergence.sum(dim=1))
         if not self.beta_warmup:
             return self.beta * part, state
         n_updates = state["n_updates"] + 1
@@ -121,8 +119,8 @@ class EvidenceLowerBound(WeightedBound):
         q = energy.posterior(x)
         shape = (len(x),) if self.n_samples == 1 else (self.n_samples, len(x))
         z = energy.reparametrize(q, energy.draw_noise(*shape, generator=generator, like=x))
-        divergence, state = self.weighted(q.divergence(), state)
-        return divergence - energy.log_likelihood(x, z).mean(), state
+        divergence, state = self.weighted(q.divergence(), batch, state)
+        return divergence - row_mean(batch, energy.log_likelihood(x, z)), state
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class ImportanceWeightedBound(Objective):
     needs: ClassVar[tuple[str, ...]] = _NEEDS
 
     def __post_init__(self) -> None:
-        check_count(self, "n_samples")
+        check_counts(self, "n_samples")
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
@@ -161,15 +159,15 @@ class ImportanceWeightedBound(Objective):
         z = energy.reparametrize(q, noise)
         if not self.doubly_reparametrized:
             weights = energy.log_weights(x, q, z)
-            return math.log(self.n_samples) - torch.logsumexp(weights, dim=0).mean(), state
+            return math.log(self.n_samples) - batch.mean(torch.logsumexp(weights, dim=0)), state
         # With q's own parameters held fixed the encoder is reached through z alone, where its
         # gradient has the weight w^2 instead of the decoder's w (w normalised over the draws).
         weights = energy.log_weights(x, q.detach(), z)
         shares = torch.softmax(weights.detach(), dim=0)
         if z.requires_grad:
             z.register_hook(lambda gradient: shares[..., None] * gradient)
-        surrogate = (shares * weights).sum(dim=0).mean()
-        bound = torch.logsumexp(weights.detach(), dim=0).mean() - math.log(self.n_samples)
+        surrogate = batch.mean((shares * weights).sum(dim=0))
+        bound = batch.mean(torch.logsumexp(weights.detach(), dim=0)) - math.log(self.n_samples)
         return surrogate.detach() - surrogate - bound, state
 
 

@@ -11,21 +11,19 @@ ICML 2009.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_counts, check_number
+from sklebm.energies.base import RetunableEnergy
 from sklebm.energies.gradients import Gradients, dense
-from sklebm.objectives.base import Batch, ObjectiveState, check_count
+from sklebm.inference.gibbs import BlockGibbs
+from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
-from sklebm.objectives.contrastive_divergence import (
-    NEEDS,
-    PersistentContrastiveDivergence,
-    signs_of,
-)
+from sklebm.objectives.contrastive_divergence import CLOSED_FORM, visible_chains
 
 _KEPT = 19 / 20
 
@@ -51,46 +49,50 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
     n_chains: int | None = None
     fast_learning_rate: float = 0.02
 
-    needs: ClassVar[tuple[str, ...]] = (*NEEDS, "with_parameters")
+    needs: ClassVar[tuple[str, ...]] = (*BlockGibbs.needs, *CLOSED_FORM, "with_parameters")
     domain: ClassVar[str | None] = "binary"
     domain_reason: ClassVar[str] = "gives its fast weights a rate that knows of no units"
 
     def __post_init__(self) -> None:
-        check_count(self, "n_gibbs_steps")
-        if self.n_chains is not None:
-            check_count(self, "n_chains")
-        if not 0.0 < self.fast_learning_rate < math.inf:
-            raise ValueError(
-                f"{type(self).__name__}: fast_learning_rate={self.fast_learning_rate!r} must be a "
-                "positive number."
-            )
+        check_counts(self, "n_gibbs_steps", optional=("n_chains",))
+        check_number(self.fast_learning_rate, "fast_learning_rate", self)
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
         """Chains at the base rate, and fast parameters of zero."""
-        chains = PersistentContrastiveDivergence(n_chains=self.n_chains)
-        state = chains.init_state(energy, batch_size, generator)
+        gibbs = BlockGibbs()
+        with torch.no_grad():
+            state = gibbs.keep(gibbs.start(generator, self.n_chains or batch_size, energy))
         for name, parameter in _parameters(energy).items():
             state[name] = torch.zeros_like(parameter.detach())
         return state
 
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Visible states of the chains."""
+        return visible_chains(state, energy, generator)
+
     def gradients(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: RetunableEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains; F without the fast weights."""
         x = batch.x
         slow = _parameters(energy)
         fast = energy.with_parameters(*(slow[name].detach() + state[name] for name in slow))
-        v = fast.draw_visible(state["hidden"], generator)
-        for _ in range(self.n_gibbs_steps - 1):
-            v = fast.draw_visible(fast.draw_hidden(v, generator), generator)
+        gibbs = BlockGibbs()
+        v = gibbs.moved(generator, gibbs.restore(state, fast), fast, self.n_gibbs_steps)
         visible = torch.cat([x, v])
         field = energy.hidden_field(visible)
         mean = energy.hidden.mean(field)
-        signs = signs_of(len(x), len(v), x)
+        signs = torch.cat([batch.shares(v), -v.new_full((len(v),), 1.0 / len(v))])
         value, gradients = energy.free_energy_gradients(visible, signs, field, mean)
-        new = {"hidden": fast.draw_hidden(v, generator)}
+        new = {"visible": v, "hidden": fast.draw_hidden(v, generator)}
         known = {id(parameter): gradient for parameter, gradient in gradients}
         for name, parameter in slow.items():
             step_down = dense(known[id(parameter)])
@@ -98,7 +100,7 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
         return value, gradients, new
 
 
-def _parameters(energy: Any) -> dict[str, Tensor]:
+def _parameters(energy: RetunableEnergy) -> dict[str, Tensor]:
     """What has a fast copy, in the order of ``with_parameters``."""
     return {
         "fast_weights": energy.weights,

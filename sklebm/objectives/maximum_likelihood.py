@@ -3,11 +3,12 @@ r"""-log p(v) = F(v) + log Z with log Z summed over all states: the exact object
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import TwoLayerEnergy
 from sklebm.inference import enumeration
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
@@ -24,8 +25,11 @@ class MaximumLikelihood(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: TwoLayerEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean negative log-likelihood of the batch."""
-        x = batch.x
-        return energy.free_energy(x).mean() + enumeration.log_partition(energy), state
+        return batch.mean(energy.free_energy(batch.x)) + enumeration.log_partition(energy), state

@@ -2,8 +2,9 @@ r"""Tell data from noise: min E_x softplus(-G(x)) + r E_y softplus(G(y)), y ~ q.
 
     G(u) = -F(u) - log Z - log q(u) - log r
 
-with r rows of noise for each row of data. log Z is one more unknown, fitted beside the energy; the
-noise q has the marginals of the data and no dependence: independent bits, or normal variables.
+with r rows of noise for each row of data: a logistic regression whose log odds are the log density
+ratio, so that -F - log Z is the log density of the data where the loss is least. log Z is one more
+unknown, fitted beside the energy.
 
 M. U. Gutmann and A. Hyvarinen, "Noise-contrastive estimation of unnormalized statistical models",
 Journal of Machine Learning Research 13, 2012.
@@ -12,70 +13,78 @@ Journal of Machine Learning Research 13, 2012.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sklebm.energies.units import Bernoulli, Gaussian
-from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
+from sklebm._checks import check_choice, check_counts
+from sklebm.energies.base import FreeEnergy, Reference
+from sklebm.energies.reference import ReferenceUnits
+from sklebm.inference import bit_noise
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 # log Z follows the energy by this share of the way to the best value for the batch.
 _RATE = 0.1
-
-
-class MarginalMasses(Objective):
-    """log of exp(-F) at data, (1, n), and at noise, (m,): what is compared with the noise density.
-
-    Objectives that know more than one value for a row of data have more rows.
-    """
-
-    n_noise: int
-
-    def __post_init__(self) -> None:
-        check_count(self, "n_noise")
-
-    def log_masses(
-        self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """At rows x of data and y of noise, in one pass."""
-        values = -energy.free_energy(torch.cat([x, y]))
-        return values[None, : len(x)], values[len(x) :]
-
-
-def logistic_loss(of_data: Tensor, of_noise: Tensor) -> Tensor:
-    """Mean of softplus(-G) over data (n_draws, n), plus the sum of softplus(G) over noise, by n."""
-    return softplus(-of_data).mean() + softplus(of_noise).sum() / of_data.shape[1]
+Noise = Literal["auto", "independent", "tree", "mixture"]
 
 
 @dataclass(frozen=True)
-class NoiseContrastive(MarginalMasses):
-    """Logistic regression between the rows and rows with independent features.
+class NoiseContrastive(Objective):
+    """Logistic regression between rows and noise of a known density.
 
-    Consistent if the data come from the model; the noise sees dependence only as well as
-    it happens to produce it, so that data of many features need much of it. Rows between 0
-    and 1 are drawn as bits where the model is binary.
+    Consistent if the data come from the model, as long as the noise reaches wherever the data are;
+    the nearer it is to them, the less of it is needed. In many dimensions noise is told apart too
+    easily, and little is learnt.
+
+    An energy with a ``log_partition`` of its own, such as a deep energy, learns it by its gradient,
+    and the noise is its ``reference``. For machines log Z is part of the objective's state, and the
+    noise is learnt from the rows as they come. Rows between 0 and 1 are drawn as bits where the
+    model is binary.
 
     Parameters
     ----------
-    n_noise : int, default=5
-        Rows of noise for each row of data.
+    n_noise : int or None, default=None
+        Rows of noise r for each row of data; None is 5 for machines and 4 for other energies.
+    noise : {"auto", "independent", "tree", "mixture"}, default="auto"
+        For machines of bits: independent features with the means of the data; or half of these and
+        half of features that depend on one other each (a tree of Chow and Liu), or of a mixture of
+        32 components of independent ones. "auto" takes what is likeliest at rows that it has not
+        learnt from yet, judged by the first 5,000 of them. Real-valued machines have independent
+        normal noise, whatever is chosen. Costs O(n d^2) for n rows unless "independent".
     """
 
-    n_noise: int = 5
+    n_noise: int | None = None
+    noise: Noise = field(default="auto", kw_only=True)
 
-    needs: ClassVar[tuple[str, ...]] = ("free_energy", "visible")
+    needs: ClassVar[tuple[str, ...]] = ("free_energy",)
+    learns_log_partition: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_counts(self, optional=("n_noise",))
+        check_choice(self.noise, "noise", get_args(Noise), self)
+
+    def missing_from(self, energy: Any) -> list[str]:
+        """What it needs, and a source of noise: a reference, or layers of units."""
+        source = "reference" if hasattr(energy, "log_partition") else "layers"
+        return [name for name in (*self.needs, source) if not hasattr(energy, name)]
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
-        """No rows seen; log Z that of independent units."""
-        bias = energy.visible.bias.detach()
+        """No rows seen; log Z that of units without weights. Nothing if both are the energy's."""
+        if hasattr(energy, "log_partition"):
+            return {}
+        units = energy.layers[0]
+        bias = units.bias.detach()
         with torch.no_grad():
-            log_z = energy.visible.log_partition(bias).sum()
-            log_z = log_z + softplus(energy.hidden.bias.detach()).sum()
+            log_z = units.log_partition(bias).sum()
+            for layer in list(energy.layers)[1:]:
+                log_z = log_z + layer.log_partition(layer.bias.detach()).sum()
+        if units.is_discrete and self.noise != "independent":
+            return {**bit_noise.init(bias), "log_partition": log_z}
         zero = torch.zeros_like(bias)
         return {"count": zero.sum(), "mean": zero, "square": zero, "log_partition": log_z}
 
@@ -83,50 +92,101 @@ class NoiseContrastive(MarginalMasses):
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean logistic loss of a row of data and its rows of noise, in nats."""
-        x = batch.x
+        own = hasattr(energy, "log_partition")
+        n_noise = self.n_noise or (4 if own else 5)
         with torch.no_grad():
-            if energy.domain == "binary":
-                x = energy.visible.draw(x, generator)
-            state = _count(state, x)
-            noise = _noise(energy, state)
-            mean = noise.mean(noise.bias).expand(len(x) * self.n_noise, -1).contiguous()
-            y = noise.draw(mean, generator)
-            log_q = [-noise.energy(u) - noise.log_partition(noise.bias).sum() for u in (x, y)]
-        offset = math.log(self.n_noise)
-        of_data, of_noise = self.log_masses(energy, x, y, generator)
+            if own:
+                noise: Reference = energy.reference
+            else:
+                x = energy.layers[0].as_states(batch.x, generator)
+                batch = Batch(x, weight=batch.weight)
+                state, noise = self._learnt_noise(energy, batch, state)
+            y = noise.draw(len(batch) * n_noise, generator)
+            log_q = [noise.log_density(u) for u in (batch.x, y)]
+        offset = math.log(n_noise) + (energy.log_partition if own else 0.0)
+        of_data, of_noise, log_draws = self.log_masses(energy, batch.x, y, generator)
         of_data, of_noise = of_data - log_q[0] - offset, of_noise - log_q[1] - offset
-        best = _best_constant(of_data.detach(), of_noise.detach())
-        # The gradient with respect to log Z vanishes at its best value, so that it may be held
-        # fixed while the energy moves.
-        log_z = torch.lerp(state["log_partition"], best, _RATE)
-        loss = logistic_loss(of_data - log_z, of_noise - log_z)
-        return loss, {**state, "log_partition": log_z}
+        if not own:
+            best = _best_constant(of_data.detach(), of_noise.detach(), batch)
+            # The gradient with respect to log Z vanishes at its best value, so that it may be held
+            # fixed while the energy moves.
+            log_z = torch.lerp(state["log_partition"], best, _RATE)
+            of_data, of_noise = of_data - log_z, of_noise - log_z
+            state = {**state, "log_partition": log_z}
+        return logistic_loss(of_data, of_noise, batch, log_draws), state
+
+    def log_masses(
+        self, energy: FreeEnergy, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """log of exp(-F) at rows of data, (n_draws, n), and at noise, (m,), in one pass.
+
+        What is compared with the density of the noise. Objectives that know more than one value for
+        a row of data have more draws, and return log q(z | x) of these where its gradient has to be
+        followed by the score function.
+        """
+        values = -energy.free_energy(torch.cat([x, y]))
+        return values[None, : len(x)], values[len(x) :], None
+
+    def _learnt_noise(
+        self, energy: Any, batch: Batch, state: ObjectiveState
+    ) -> tuple[ObjectiveState, Reference]:
+        """The state after these rows, and the noise for them."""
+        if "pairs" in state:
+            state = bit_noise.learn(state, batch.x, batch.shares(batch.x))
+            kind = bit_noise.best(state) if self.noise == "auto" else self.noise
+            return state, bit_noise.density(state, kind)
+        count = state["count"] + len(batch)
+        share = len(batch) / count
+        state = {
+            **state,
+            "count": count,
+            "mean": state["mean"] + (batch.mean(batch.x) - state["mean"]) * share,
+            "square": state["square"] + (batch.mean(batch.x.square()) - state["square"]) * share,
+        }
+        units = energy.layers[0].fitted(count, state["mean"], state["square"])
+        return state, ReferenceUnits(units)
 
 
-def _count(state: ObjectiveState, x: Tensor) -> ObjectiveState:
-    """First and second moments of the features over all rows so far."""
-    count = state["count"] + len(x)
-    share = len(x) / count
-    return {
-        **state,
-        "count": count,
-        "mean": state["mean"] + (x.mean(dim=0) - state["mean"]) * share,
-        "square": state["square"] + (x.square().mean(dim=0) - state["square"]) * share,
-    }
+@dataclass(frozen=True)
+class ReferenceNoiseContrastive(NoiseContrastive):
+    """``NoiseContrastive`` of an energy with a reference, under its former name.
+
+    Parameters
+    ----------
+    n_noise : int, default=4
+        Number of noise points for each row.
+    noise : {"auto", "independent", "tree", "mixture"}, default="auto"
+        Of no effect: the noise is ``energy.reference``.
+    """
+
+    n_noise: int = 4
+
+    needs: ClassVar[tuple[str, ...]] = ("free_energy", "reference", "log_partition")
 
 
-def _noise(energy: Any, state: ObjectiveState) -> Bernoulli | Gaussian:
-    """Independent units with the marginals so far, drawn to a broad guess by ten rows more."""
-    n = state["count"]
-    if energy.domain == "binary":
-        return Bernoulli(torch.logit((n * state["mean"] + 5.0) / (n + 10.0)))
-    variance = (state["square"] - state["mean"].square()).clamp(min=0.0)
-    broad = torch.exp(energy.visible.log_variance.detach())
-    variance = (n * variance + 10.0 * broad) / (n + 10.0)
-    return Gaussian(state["mean"], variance.log())
+def logistic_loss(
+    of_data: Tensor, of_noise: Tensor, batch: Batch | None = None, log_draws: Tensor | None = None
+) -> Tensor:
+    """Mean of softplus(-G) over data (n_draws, n), plus the sum of softplus(G) over noise, by n.
+
+    Rows count by the weights of ``batch``, if it is given. ``log_draws``, log q of the draws, adds
+    the gradient of their probabilities: each draw is compared with the mean of the others.
+    """
+    values = softplus(-of_data)
+    of_rows = values
+    if log_draws is not None:
+        n_draws = len(values)
+        others = (values.sum(dim=0) - values) / (n_draws - 1)
+        surrogate = (values - others).detach() * log_draws
+        of_rows = values + surrogate - surrogate.detach()
+    if batch is None or batch.weight is None:
+        mean = of_rows.mean()
+    else:
+        mean = batch.mean(of_rows.mean(dim=0))
+    return mean + softplus(of_noise).sum() / of_data.shape[1]
 
 
-def _best_constant(of_data: Tensor, of_noise: Tensor) -> Tensor:
+def _best_constant(of_data: Tensor, of_noise: Tensor, batch: Batch) -> Tensor:
     """log Z with as much weight on data taken for noise as on noise taken for data."""
     low = torch.minimum(of_data.min(), of_noise.min())
     high = torch.maximum(of_data.max(), of_noise.max())
@@ -135,8 +195,10 @@ def _best_constant(of_data: Tensor, of_noise: Tensor) -> Tensor:
     for _ in range(40):
         middle = 0.5 * (low + high)
         # Rises with log Z: the more it takes away from G, the more data look like noise.
-        missed = torch.sigmoid(middle - of_data).mean(dim=0).sum()
-        excess = missed - torch.sigmoid(of_noise - middle).sum()
+        missed = torch.sigmoid(middle - of_data).mean(dim=0)
+        if batch.weight is not None:
+            missed = missed * batch.shares(missed) * len(batch)
+        excess = missed.sum() - torch.sigmoid(of_noise - middle).sum()
         low = torch.where(excess < 0, middle, low)
         high = torch.where(excess < 0, high, middle)
     return 0.5 * (low + high)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.base import Reconstructing
 from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.reconstruction import squared_error
@@ -54,13 +55,19 @@ class SparseReconstruction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(z)|^2 + alpha times the penalty of z = f(x)."""
-        x = batch.x
-        z = energy.encode(x)
-        price = l1_penalty(z).mean() if self.penalty == "l1" else kl_penalty(z, self.target)
-        return squared_error(x, energy.decode(z)) + self.alpha * price, state
+        z = energy.encode(batch.x)
+        if self.penalty == "l1":
+            price = batch.mean(l1_penalty(z))
+        else:
+            price = kl_penalty(batch.mean(z), self.target)
+        return squared_error(batch, energy.decode(z)) + self.alpha * price, state
 
 
 def l1_penalty(z: Tensor) -> Tensor:
@@ -68,9 +75,9 @@ def l1_penalty(z: Tensor) -> Tensor:
     return z.abs().sum(dim=1)
 
 
-def kl_penalty(z: Tensor, target: float) -> Tensor:
-    """sum_j KL(target || mean of z_j over the rows), of units in (0, 1)."""
-    mean = z.mean(dim=0).clamp(_EPSILON, 1.0 - _EPSILON)
+def kl_penalty(mean: Tensor, target: float) -> Tensor:
+    """sum_j KL(target || mean_j) for the means over rows of units in (0, 1)."""
+    mean = mean.clamp(_EPSILON, 1.0 - _EPSILON)
     on = target * (target / mean).log()
     off = (1.0 - target) * ((1.0 - target) / (1.0 - mean)).log()
     return (on + off).sum()
@@ -94,7 +101,11 @@ class ContractiveReconstruction(Objective):
     needs: ClassVar[tuple[str, ...]] = ("encode", "decode", "encoder")
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2 + alpha |df/dx|_F^2."""
         x = batch.x
@@ -102,7 +113,7 @@ class ContractiveReconstruction(Objective):
             z, penalty = single_layer_jacobian_norm(energy.encoder, x)
         else:
             z, penalty = jacobian_norm(energy.encode, x, generator)
-        return squared_error(x, energy.decode(z)) + self.alpha * penalty.mean(), state
+        return squared_error(batch, energy.decode(z)) + self.alpha * batch.mean(penalty), state
 
 
 def is_single_layer(encoder: nn.Module) -> bool:
@@ -191,13 +202,17 @@ class SaturatingReconstruction(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(z)|^2 + alpha sum_j distance of a_j from saturation, z = h(a)."""
-        x = batch.x
-        a = energy.encoder[:-1](x)
-        price = saturation_penalty(a, self.function).mean()
-        return squared_error(x, energy.decode(energy.encoder[-1](a))) + self.alpha * price, state
+        a = energy.encoder[:-1](batch.x)
+        price = batch.mean(saturation_penalty(a, self.function))
+        reconstruction = energy.decode(energy.encoder[-1](a))
+        return squared_error(batch, reconstruction) + self.alpha * price, state
 
 
 def saturation_penalty(a: Tensor, function: str) -> Tensor:

@@ -55,4 +55,4 @@ class PredictiveDecomposition(Objective):
             price = energy.alpha * energy.penalty.value(z)
         error = (x - z @ atoms).square().sum(dim=1)
         distance = (z - prediction).square().sum(dim=1)
-        return (0.5 * error + price + 0.5 * energy.weight * distance).mean(), state
+        return batch.mean(0.5 * error + price + 0.5 * energy.weight * distance), state

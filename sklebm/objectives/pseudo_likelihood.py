@@ -6,12 +6,12 @@ J. Besag, "Statistical analysis of non-lattice data", The Statistician 24(3), 19
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from sklebm.energies.base import FreeEnergy
 from sklebm.objectives.single_flips import SingleFlips
 
 
@@ -31,7 +31,7 @@ class PseudoLikelihood(SingleFlips):
 
 
 def pseudo_log_likelihood(
-    energy: Any, v: Tensor, generator: torch.Generator, n_flips: int = 4
+    energy: FreeEnergy, v: Tensor, generator: torch.Generator, n_flips: int = 4
 ) -> Tensor:
     """Estimate of the log pseudo-likelihood of each row in nats, (n_rows,). O(n_flips n d k).
 

@@ -6,20 +6,23 @@ Nothing pushes it up elsewhere. That is left to a narrow code, or to the additio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sklebm.energies.base import Reconstructing
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _NEEDS = ("encode", "decode")
 
 
-def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """Mean over rows of the squared distance, one fused kernel."""
-    return functional.mse_loss(reconstruction, x, reduction="sum") / len(x)
+def squared_error(batch: Batch, reconstruction: Tensor) -> Tensor:
+    """Mean over rows of the squared distance; one fused kernel where rows count alike."""
+    if batch.weight is None:
+        return functional.mse_loss(reconstruction, batch.x, reduction="sum") / len(batch)
+    return batch.mean((batch.x - reconstruction).square().sum(dim=1))
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ class ReconstructionError(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: Reconstructing,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of |x - g(f(x))|^2."""
-        x = batch.x
-        return squared_error(x, energy.decode(energy.encode(x))), state
+        return squared_error(batch, energy.decode(energy.encode(batch.x))), state

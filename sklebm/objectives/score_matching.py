@@ -20,26 +20,26 @@ score matching and denoising autoencoders", Neural Computation 23(7), 2011.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sklebm.objectives.base import Batch, Objective, ObjectiveState, check_count
+from sklebm._checks import check_counts, check_number
+from sklebm.energies.base import FreeEnergy
+from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 _REASON = "differentiates log p by the features"
 
 
-def gradient(energy: Any, x: Tensor) -> Tensor:
+def gradient(energy: FreeEnergy, x: Tensor) -> Tensor:
     """dF at each row, (n, d), as a function of the energy's parameters."""
     (slope,) = torch.autograd.grad(energy.free_energy(x).sum(), x, create_graph=True)
     return slope
 
 
-def gradient_and_laplacian(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_and_laplacian(energy: FreeEnergy, x: Tensor) -> tuple[Tensor, Tensor]:
     """dF (n, d) and the trace of its derivative (n,), by d further backward passes."""
     x = x.detach().requires_grad_()
     slope = gradient(energy, x)
@@ -58,7 +58,7 @@ def gradient_and_laplacian(energy: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return slope, laplacian
 
 
-def projected_curvature(energy: Any, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def projected_curvature(energy: FreeEnergy, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """dF (n, d) and v_i' d^2F(x_i) v_i (n,), by one further backward pass."""
     x = x.detach().requires_grad_()
     slope = gradient(energy, x)
@@ -91,13 +91,13 @@ class ScoreMatching(Objective):
         x = batch.x
         if hasattr(energy, "score"):
             first, second = energy.score(x)
-            return (0.5 * first.square() + second).sum(dim=1).mean(), state
+            return batch.mean((0.5 * first.square() + second).sum(dim=1)), state
         if getattr(energy, "has_closed_derivatives", False):
             slope, laplacian = energy.gradient_and_laplacian(x)
         else:
             with torch.enable_grad():
                 slope, laplacian = gradient_and_laplacian(energy, x)
-        return (0.5 * slope.square().sum(dim=1) - laplacian).mean(), state
+        return batch.mean(0.5 * slope.square().sum(dim=1) - laplacian), state
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SlicedScoreMatching(Objective):
     domain_reason: ClassVar[str] = _REASON
 
     def __post_init__(self) -> None:
-        check_count(self, "n_projections")
+        check_counts(self, "n_projections")
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
@@ -128,7 +128,8 @@ class SlicedScoreMatching(Objective):
         signs = torch.empty_like(rows).uniform_(-1.0, 1.0, generator=generator).sign()
         with torch.enable_grad():
             slope, curvature = projected_curvature(energy, rows, signs)
-        return (0.5 * slope.square().sum(dim=1) - curvature).mean(), state
+        values = 0.5 * slope.square().sum(dim=1) - curvature
+        return batch.mean(values.view(self.n_projections, -1).mean(dim=0)), state
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class DenoisingScoreMatching(Objective):
     domain_reason: ClassVar[str] = _REASON
 
     def __post_init__(self) -> None:
-        check_scale(self, "noise_scale")
+        check_number(self.noise_scale, "noise_scale", self)
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
@@ -164,12 +165,4 @@ class DenoisingScoreMatching(Objective):
         else:
             with torch.enable_grad():
                 slope = gradient(energy, moved.requires_grad_())
-        return 0.5 * (slope - noise / self.noise_scale).square().sum(dim=1).mean(), state
-
-
-def check_scale(part: Any, name: str) -> None:
-    """Refuse a setting that is no positive number."""
-    value = getattr(part, name)
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and 0.0 < float(value) < math.inf):
-        raise ValueError(f"{type(part).__name__}: {name}={value!r} must be a positive number.")
+        return 0.5 * batch.mean((slope - noise / self.noise_scale).square().sum(dim=1)), state

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sklebm.energies.base import FlippableEnergy
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
@@ -34,12 +35,16 @@ class SingleFlips(Objective):
         """Cost of each difference, elementwise, shape (n_rows, n_features)."""
 
     def loss(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: FlippableEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean over the rows of the summed costs of their neighbours."""
         x = batch.x
         differences = energy.flip_differences(energy.visible.draw(x, generator))
-        return self.cost(differences).sum(dim=1).mean(), state
+        return batch.mean(self.cost(differences).sum(dim=1)), state
 
     def varies_on(self, x: Tensor) -> bool:
         """True if some rows are drawn as bits, that is if not all values are 0 or 1."""

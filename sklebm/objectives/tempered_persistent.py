@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_counts
+from sklebm.energies.base import TwoLayerEnergy
 from sklebm.energies.gradients import Gradients
-from sklebm.inference import parallel_tempering
-from sklebm.inference.tempered_path import TemperedPath
-from sklebm.objectives.base import Batch, ObjectiveState, check_count
+from sklebm.inference.parallel_tempering import ParallelTempering
+from sklebm.inference.samplers import run
+from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
-from sklebm.objectives.contrastive_divergence import NEEDS, signs_of
+from sklebm.objectives.contrastive_divergence import CLOSED_FORM
 
 
 @dataclass(frozen=True)
@@ -44,45 +46,47 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
     n_gibbs_steps: int = 1
     n_chains: int | None = None
 
-    needs: ClassVar[tuple[str, ...]] = NEEDS
+    needs: ClassVar[tuple[str, ...]] = (*ParallelTempering.needs, *CLOSED_FORM)
 
     def __post_init__(self) -> None:
-        check_count(self, "n_temperatures")
-        check_count(self, "n_gibbs_steps")
-        if self.n_chains is not None:
-            check_count(self, "n_chains")
+        check_counts(self, "n_temperatures", "n_gibbs_steps", optional=("n_chains",))
         if self.n_temperatures < 2:
             raise ValueError(
                 f"{type(self).__name__}: n_temperatures={self.n_temperatures} must be at least 2; "
                 "one temperature is PersistentContrastiveDivergence."
             )
 
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Visible states of the chains at the model's own temperature."""
+        visible = state.get("visible")
+        return None if visible is None else visible[0]
+
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
         """Ladders that start at the visible units' base rate, which stays their hot end."""
-        base = energy.visible.bias.detach().clone()
-        n_ladders = self.n_chains or batch_size
+        sampler = ParallelTempering(self.n_temperatures)
         with torch.no_grad():
-            path = TemperedPath(energy, base)
-            start = parallel_tempering.init(generator, path, self.n_temperatures, n_ladders)
-        return {"base": base, "visible": start.visible, "parity": torch.tensor(start.parity)}
+            return sampler.keep(sampler.start(generator, self.n_chains or batch_size, energy))
 
     def gradients(
-        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+        self,
+        energy: TwoLayerEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
         """Mean of F over the batch minus its mean over the chains at the model's temperature."""
-        x = batch.x
-        path = TemperedPath(energy, state["base"])
-        ladders = parallel_tempering.TemperingState(state["visible"], int(state["parity"]))
-        for _ in range(self.n_gibbs_steps):
-            ladders, _info = parallel_tempering.step(generator, ladders, path)
-        v = ladders.visible[0]
-        visible = torch.cat([x, v])
+        sampler = ParallelTempering(self.n_temperatures)
+        ladders = sampler.restore(state, energy)
+        ladders = run(sampler, generator, ladders, energy, self.n_gibbs_steps)
+        v = ladders.position
+        visible = torch.cat([batch.x, v])
         field = energy.hidden_field(visible)
-        signs = signs_of(len(x), len(v), x)
+        signs = torch.cat([batch.shares(v), -v.new_full((len(v),), 1.0 / len(v))])
         value, gradients = energy.free_energy_gradients(
             visible, signs, field, energy.hidden.mean(field)
         )
-        parity = torch.tensor(ladders.parity)
-        return value, gradients, {**state, "visible": ladders.visible, "parity": parity}
+        return value, gradients, sampler.keep(ladders)

@@ -5,13 +5,23 @@ With phi(x, z) = exp(-E(x, z)) / Z and r rows of noise from p_y for each row of 
     J(q) = E_x E_{z ~ q} log s(log[phi(x, z) / q(z | x)] - log p_y(x) - log r)
            + r E_y log s(log r + log p_y(y) - log sum_z phi(y, z)),        s(u) = 1 / (1 + e^-u),
 
-is a lower bound of what noise-contrastive estimation maximises, by the concavity of log s(log u),
-and equal to it where q is the posterior p(z | x): phi(x, z) / q(z | x) is then the same for all z.
-What is minimised here is -J. The inner sum over z is exact, or estimated by importance sampling
-from q. log of an average is low on average, which takes noise for less likely than it is: J is then
-biased upward, is no bound, and the less so the more draws there are.
+is a lower bound of what noise-contrastive estimation maximises, by the concavity of log s(log u).
+The gap is an f-divergence between q and the posterior: with the odds o(x) = phi(x) / (r p_y(x)),
 
-B. Rhodes and M. U. Gutmann, "Variational noise-contrastive estimation", AISTATS 2019.
+    J_NCE - J(q) = E_x sum_z q(z | x) [log(1 + q(z | x) / (p(z | x) o(x))) - log(1 + 1 / o(x))],
+
+which vanishes where q is the posterior p(z | x): phi(x, z) / q(z | x) is then the same for all z.
+Where the posterior is not at hand, q has parameters of its own, which climb J too: by
+reparametrised draws of real-valued latents, by the score function of bits, each draw against the
+mean of the others.
+
+What is minimised here is -J. The inner sum over z is exact, or estimated by importance sampling
+from q, whose parameters stand still there. log of an average is low on average, which takes noise
+for less likely than it is: J is then biased upward, is no bound, and the less so the more draws
+there are.
+
+B. Rhodes and M. U. Gutmann, "Variational noise-contrastive estimation", AISTATS 2019; W. Kool, H.
+van Hoof and M. Welling, "Buy 4 REINFORCE samples, get a baseline for free!", ICLR workshop 2019.
 """
 
 from __future__ import annotations
@@ -23,22 +33,22 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_choice, check_counts
+from sklebm.energies.base import AmortizedPosterior, LatentEnergy, PosteriorEnergy
 from sklebm.energies.units import draw_bits
-from sklebm.objectives.base import check_choice, check_count
-from sklebm.objectives.noise_contrastive import MarginalMasses, NoiseContrastive
-from sklebm.objectives.reference_contrastive import ReferenceNoiseContrastive
+from sklebm.objectives.noise_contrastive import NoiseContrastive
 
 InnerSum = Literal["exact", "sampled"]
 
 
-def log_ratio(energy: Any, x: Tensor, z: Tensor, mean: Tensor) -> Tensor:
+def log_ratio(energy: LatentEnergy, x: Tensor, z: Tensor, mean: Tensor) -> Tensor:
     """-E(x, z) - log q(z | x) for latent bits z with the means of q, both (n, K); (n,)."""
     log_q = torch.xlogy(z, mean) + torch.special.xlog1py(1.0 - z, -mean)
     result: Tensor = -energy.energy(x, z) - log_q.sum(dim=1)
     return result
 
 
-def _draw_log_ratios(energy: Any, x: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
+def _given(energy: PosteriorEnergy, x: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
     """``log_ratio`` of draws from q = ``energy.hidden_mean``, (n_draws, n)."""
     x = x.repeat(n_draws, 1)
     with torch.no_grad():
@@ -48,59 +58,98 @@ def _draw_log_ratios(energy: Any, x: Tensor, n_draws: int, generator: torch.Gene
     return log_ratio(energy, x, z, mean).view(n_draws, -1)
 
 
-@dataclass(frozen=True)
-class VariationalMasses(MarginalMasses):
-    """What both variational objectives put in the place of the free energy."""
+def _learnt(
+    energy: AmortizedPosterior, x: Tensor, n_draws: int, generator: torch.Generator, *, moves: bool
+) -> tuple[Tensor, Tensor]:
+    """log phi(x, z) / q(z | x) and log q(z | x) of draws from ``energy.posterior``, (n_draws, n).
 
-    n_draws: int = 1
-    inner_sum: InnerSum = "exact"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self, "n_draws")
-        check_choice(self, "inner_sum", get_args(InnerSum))
-
-    def log_masses(
-        self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """log phi(x, z) / q(z | x) at draws of z, (n_draws, n), and log sum_z phi(y, z), (m,)."""
-        of_data = _draw_log_ratios(energy, x, self.n_draws, generator)
-        if self.inner_sum == "exact":
-            return of_data, -energy.free_energy(y)
-        of_noise = _draw_log_ratios(energy, y, self.n_draws, generator)
-        return of_data, torch.logsumexp(of_noise, dim=0) - math.log(self.n_draws)
+    ``moves`` is False where the parameters of q are to stand still.
+    """
+    q = energy.posterior(x)
+    if not moves:
+        q = q.detach()
+    noise = energy.draw_noise(n_draws, len(x), generator=generator, like=x)
+    z = q.draw(noise)
+    log_q: Tensor = q.log_density(z)
+    rows = x.repeat(n_draws, 1)
+    value = -energy.energy(rows, z.flatten(0, 1)).view(n_draws, -1)
+    return value - log_q, log_q
 
 
 @dataclass(frozen=True)
-class VariationalNoiseContrastive(VariationalMasses, NoiseContrastive):
-    """Noise-contrastive estimation by draws of hidden units, against independent features.
+class VariationalNoiseContrastive(NoiseContrastive):
+    """Noise-contrastive estimation by draws of hidden units.
 
-    q(z | x) is ``hidden_mean`` of the energy. Where that is the posterior, as in restricted
-    Boltzmann machines, the loss is the one of ``NoiseContrastive`` and its gradient the same on
-    average, with the noise of the draws: there the plain objective is to be preferred. An
-    energy of one's own may have a ``hidden_mean`` that only comes close.
+    q(z | x) is ``posterior(x)`` of an energy that learns it, as an ``AmortizedEnergy`` does, and
+    else given by its ``hidden_mean``. Where that is the posterior, as in restricted Boltzmann
+    machines, the loss is the one of ``NoiseContrastive`` and its gradient the same on average, with
+    the noise of the draws: there the plain objective is to be preferred.
 
     Parameters
     ----------
-    n_noise : int, default=5
-        Rows of noise for each row of data.
+    n_noise : int or None, default=None
+        Rows of noise for each row of data; None is 5 for machines and 4 for other energies.
     n_draws : int, default=1
-        Draws of the hidden units for each row.
+        Draws of the hidden units for each row; at least 2 for bits whose q is learnt.
     inner_sum : {"exact", "sampled"}, default="exact"
         The sum over hidden states at the noise: by the free energy, or by the same number of draws
         from q, which biases the loss downward where q is not the posterior.
+    noise : {"auto", "independent", "tree", "mixture"}, default="auto"
+        As in ``NoiseContrastive``.
 
     References
     ----------
     .. [1] B. Rhodes and M. U. Gutmann, "Variational noise-contrastive estimation", AISTATS 2019.
     """
 
-    needs: ClassVar[tuple[str, ...]] = (*NoiseContrastive.needs, "energy", "hidden_mean")
+    n_draws: int = 1
+    inner_sum: InnerSum = "exact"
+
+    needs: ClassVar[tuple[str, ...]] = ("energy",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "n_draws")
+        check_choice(self.inner_sum, "inner_sum", get_args(InnerSum), self)
+
+    def missing_from(self, energy: Any) -> list[str]:
+        """What the plain objective needs, but for an exact inner sum only, and a posterior."""
+        missing = super().missing_from(energy)
+        if not hasattr(energy, "posterior") and not hasattr(energy, "hidden_mean"):
+            missing.append("hidden_mean")
+        if self.inner_sum == "exact" and not hasattr(energy, "free_energy"):
+            missing.append("free_energy")
+        return list(dict.fromkeys(missing))
+
+    def log_masses(
+        self, energy: Any, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """log phi(x, z) / q(z | x) at draws of z, (n_draws, n), and log sum_z phi(y, z), (m,)."""
+        learns = hasattr(energy, "posterior")
+        log_draws = None
+        if learns:
+            of_data, log_q = _learnt(energy, x, self.n_draws, generator, moves=True)
+            if not energy.is_reparametrized:
+                log_draws = log_q
+                if self.n_draws < 2:
+                    raise ValueError(
+                        f"{type(self).__name__}: n_draws={self.n_draws} must be at least 2 for "
+                        "latent bits whose posterior is learnt: each draw is compared with others."
+                    )
+        else:
+            of_data = _given(energy, x, self.n_draws, generator)
+        if self.inner_sum == "exact":
+            return of_data, -energy.free_energy(y), log_draws
+        if learns:
+            of_noise, _ = _learnt(energy, y, self.n_draws, generator, moves=False)
+        else:
+            of_noise = _given(energy, y, self.n_draws, generator)
+        return of_data, torch.logsumexp(of_noise, dim=0) - math.log(self.n_draws), log_draws
 
 
 @dataclass(frozen=True)
-class VariationalReferenceNoiseContrastive(VariationalMasses, ReferenceNoiseContrastive):
-    """The same against a Gaussian with the mean and covariance of the data; learns log Z.
+class VariationalReferenceNoiseContrastive(VariationalNoiseContrastive):
+    """``VariationalNoiseContrastive`` of an energy with a reference, under its former name.
 
     Parameters
     ----------
@@ -110,10 +159,10 @@ class VariationalReferenceNoiseContrastive(VariationalMasses, ReferenceNoiseCont
         Draws of the hidden units for each row.
     inner_sum : {"exact", "sampled"}, default="exact"
         As in ``VariationalNoiseContrastive``.
-
-    References
-    ----------
-    .. [1] B. Rhodes and M. U. Gutmann, "Variational noise-contrastive estimation", AISTATS 2019.
+    noise : {"auto", "independent", "tree", "mixture"}, default="auto"
+        Of no effect: the noise is ``energy.reference``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = (*ReferenceNoiseContrastive.needs, "energy", "hidden_mean")
+    n_noise: int = 4
+
+    needs: ClassVar[tuple[str, ...]] = ("energy", "reference", "log_partition")

@@ -140,7 +140,7 @@ class LikelihoodRegretScorer(EnergyScorer):
         energy.requires_grad_(False)
         points = cubature_points(energy.n_components).to(x)
         blocks = torch.split(points, self.estimator_._block(x))
-        outputs = energy.encoder(x)
+        outputs = energy.posterior_parameters(x)
         first = best = self._bound(energy, x, outputs, blocks)
         with torch.enable_grad():
             searched = outputs.detach().clone().requires_grad_(True)

@@ -2,6 +2,8 @@
 
 The record is part of the fitted state, so that changing a parameter later changes no answer.
 User modules are the exception: a class is no plain value, so it is read from the parameter.
+
+``NetworkRecord`` is what estimators use; the functions below it are its parts.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
@@ -17,12 +20,158 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklebm.energies.networks import Shape
+from sklebm.energies.networks import Shape, make_decoder, make_encoder, n_activations
 
 Record = dict[str, Any]
 
 _MAX_LAYERS = 100
 _default_generator = threading.RLock()
+
+
+@dataclass(frozen=True)
+class NetworkRecord:
+    """The networks of an estimator as plain values, and how they become modules.
+
+    Parameters
+    ----------
+    values : dict from str to number, str or array
+        What the networks follow from; kept as ``architecture_``.
+    classes : mapping from str to callable or None
+        Classes of the user by the parameter that holds them, such as "encoder"; None is built in.
+    """
+
+    values: Record
+    classes: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
+
+    @classmethod
+    def from_parameters(
+        cls, estimator: Any, n_features: int, names: tuple[str, ...], **further: Any
+    ) -> NetworkRecord:
+        """The networks that ``estimator`` asks for, from its checked parameters.
+
+        It has ``n_components``, ``hidden_sizes``, ``image_shape`` and ``activation``; ``names``
+        are its parameters that may hold a class of the user. ``further`` values join the record.
+        """
+        classes = {name: getattr(estimator, name) for name in names}
+        check_image_shape(estimator.image_shape, n_features)
+        shape = () if estimator.image_shape is None else estimator.image_shape
+        values = {
+            "n_features": n_features,
+            "n_components": int(estimator.n_components),
+            "hidden_sizes": np.array(check_sizes(estimator.hidden_sizes), dtype=np.int64),
+            "image_shape": np.array(shape, dtype=np.int64),
+            "activation": str(estimator.activation),
+            **{f"own_{k}": "built in" if c is None else "given" for k, c in classes.items()},
+            **further,
+        }
+        return cls(values, classes)
+
+    @classmethod
+    def of_fitted(cls, estimator: Any, names: tuple[str, ...]) -> NetworkRecord:
+        """The networks that ``estimator`` was fitted with."""
+        return cls(estimator.architecture_, {name: getattr(estimator, name) for name in names})
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    # ------------------------------------------------------------------ sizes
+
+    @property
+    def shape(self) -> Shape:
+        """(n_features,), or (channels, height, width) of a row."""
+        sides = self["image_shape"].tolist()
+        return check_image_shape(sides or None, int(self["n_features"]))
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of an image; 1 for other rows."""
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+    def floats_per_row(self) -> int:
+        """Numbers that one row takes in the hidden layers, the code and the output."""
+        hidden = n_activations(self.shape, self["hidden_sizes"].tolist())
+        return int(hidden + self["n_components"] + self["n_features"])
+
+    # ------------------------------------------------------------------ modules
+
+    def is_given(self, name: str) -> bool:
+        """Whether the network called ``name`` is a class of the user."""
+        return self.classes.get(name) is not None
+
+    def encoder(self, n_outputs: int, last: str = "identity", name: str = "encoder") -> nn.Module:
+        """Rows to ``n_outputs`` numbers, of which ``last`` is a function."""
+        given = self.classes.get(name)
+        if given is not None:
+            return build_user_module(given, name, self["n_features"], n_outputs)
+        sizes = self["hidden_sizes"].tolist()
+        return make_encoder(self.shape, sizes, n_outputs, self["activation"], last)
+
+    def decoder(
+        self, last: str = "identity", *, n_per_feature: int = 1, tied_to: Any = None
+    ) -> nn.Module:
+        """Codes to rows, or to ``n_per_feature`` numbers for each feature."""
+        given, n_inputs = self.classes.get("decoder"), self["n_components"]
+        if given is not None:
+            n_outputs = n_per_feature * self["n_features"]
+            return build_user_module(given, "decoder", n_inputs, n_outputs)
+        return make_decoder(
+            n_inputs,
+            self["hidden_sizes"].tolist(),
+            self.shape,
+            self["activation"],
+            last,
+            n_per_feature=n_per_feature,
+            tied_to=tied_to,
+        )
+
+    def build(self, assemble: Callable[[NetworkRecord], nn.Module], seed: int | None = None) -> Any:
+        """``assemble(self)``, whose built-in networks are on the meta device.
+
+        Modules of the user draw their first weights from ``seed``; torch's generator stays as it
+        was.
+        """
+        if not any(self.is_given(name) for name in self.classes):
+            return assemble(self)  # draws nothing, and needs no lock
+        with seeded(seed):
+            return assemble(self)
+
+    def restore(
+        self,
+        assemble: Callable[[NetworkRecord], nn.Module],
+        weights: Mapping[str, Any],
+        device: torch.device,
+    ) -> Any:
+        """The module with fitted weights, for inference."""
+        module = self.build(assemble)
+        import_weights(module, weights, device)
+        return module.to(device).eval()
+
+    # ------------------------------------------------------------------ checks
+
+    def check_module(self, name: str, module: nn.Module, n_inputs: int, n_outputs: int) -> None:
+        """Raise ValueError if a module of the user does not map so many numbers to so many."""
+        if self.is_given(name):
+            check_user_module(module, name, n_inputs, n_outputs)
+
+    def check_weights(
+        self,
+        assemble: Callable[[NetworkRecord], nn.Module],
+        weights: Mapping[str, Any],
+        owner: str,
+    ) -> None:
+        """Raise ValueError unless ``weights`` are those of the modules."""
+        check_arrays(self.build(assemble), weights, owner)
+
+    def check_fitted(self, asked: NetworkRecord, owner: str) -> None:
+        """Raise ValueError if the parameters, read as ``asked``, describe another network."""
+        check_record(asked.values, self.values, owner)
+
+    def check_resumable(self, asked: NetworkRecord, estimator: Any) -> None:
+        """Raise ValueError if training cannot go on with the network ``asked`` for."""
+        check_resumable(estimator, asked.values, self.values)
+
+
+# ---------------------------------------------------------------------- parts of the record
 
 
 def check_sizes(hidden_sizes: Any) -> tuple[int, ...]:

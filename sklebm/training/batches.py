@@ -29,11 +29,26 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         skorch passes it.
     columns : mapping from str to Tensor
         What stands beside the rows, by its name in ``Batch``, one entry a row.
+    origin : ndarray of shape (n_features,) or None
+        What is subtracted from the rows of a csr matrix as they are made dense.
     """
 
-    def __init__(self, X: Any, y: Any = None, *, columns: Mapping[str, Tensor] | None = None):
+    def __init__(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        columns: Mapping[str, Tensor] | None = None,
+        origin: Any = None,
+    ) -> None:
         self.X = X
         self.columns = dict(columns or {})
+        self.origin = origin
+
+    def dense(self, part: Any) -> Tensor:
+        """Some rows of a csr matrix as a tensor, less the origin."""
+        x = part.toarray()
+        return torch.from_numpy(x if self.origin is None else x - self.origin)
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
@@ -42,7 +57,7 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         """One row as a dense float32 tensor; with columns, a dictionary of what ``Batch`` holds."""
         row: Any = self.X[index]
         if scipy.sparse.issparse(row):
-            row = torch.from_numpy(row.toarray()[0]).float()
+            row = self.dense(row)[0].float()
         row = torch.as_tensor(row)
         if not self.columns:
             return row
@@ -56,7 +71,7 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         if isinstance(self.X, StreamedRows):
             return TrainingRows(self.X.keep(index.numpy()), columns=columns)
         if scipy.sparse.issparse(self.X):
-            return TrainingRows(self.X[index.numpy()], columns=columns)
+            return TrainingRows(self.X[index.numpy()], columns=columns, origin=self.origin)
         return TrainingRows(self.X[index.to(self.X.device)], columns=columns)
 
     def batch(self, device: torch.device) -> Batch:
@@ -65,7 +80,7 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         if isinstance(x, StreamedRows):
             x = torch.cat([part for part, _ in x.batches(x.shape[0], None)])
         elif scipy.sparse.issparse(x):
-            x = torch.from_numpy(x.toarray())
+            x = self.dense(x)
         columns = {name: column.to(device) for name, column in self.columns.items()}
         return Batch(x.to(device, torch.float32), **columns)
 
@@ -78,6 +93,7 @@ def training_rows(rows: Rows) -> TrainingRows:
         for name, column in rows.columns.items()
     }
     x: Any = None
+    origin = None
     if rows.is_lazy:
         x = StreamedRows(rows)
     elif scipy.sparse.issparse(rows.source):
@@ -85,9 +101,10 @@ def training_rows(rows: Rows) -> TrainingRows:
         if rows.limits is not None:
             x = x.copy()
             x.data = x.data.clip(*rows.limits)
+        origin = None if rows.origin is None else rows.origin.numpy()
     else:
-        x = rows.all().float()
-    return TrainingRows(x, columns=columns)
+        x = rows.around_origin(rows.all()).float()
+    return TrainingRows(x, columns=columns, origin=origin)
 
 
 def hold_out(
@@ -138,6 +155,7 @@ class TensorBatches:
         device: torch.device | str = "cpu",
     ) -> None:
         self.rows = dataset.X
+        self.dataset = dataset
         self.columns = {name: column.to(device) for name, column in dataset.columns.items()}
         self.batch_size = batch_size
         self.generator = generator
@@ -178,7 +196,7 @@ class TensorBatches:
     def _rows(self, index: slice | Tensor) -> Tensor:
         if scipy.sparse.issparse(self.rows):
             picked = self.rows[index if isinstance(index, slice) else index.numpy()]
-            return torch.from_numpy(picked.toarray()).to(self.device, torch.float32)
+            return self.dataset.dense(picked).to(self.device, torch.float32)
         rows: Tensor = self.rows[index]
         return rows
 

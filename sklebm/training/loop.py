@@ -12,7 +12,6 @@ from sklebm._shell.ranks import ALONE, Ranks
 from sklebm.energies.gradients import descend
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.base import ObjectiveState
-from sklebm.objectives.closed_form import ClosedFormObjective
 from sklebm.training.batches import TensorBatches, as_batch
 from sklebm.training.ranks import reduce_gradients
 from sklebm.training.transforms import GradientTransform, Projection, TransformState
@@ -208,7 +207,7 @@ def _knows_gradients(training: nn.Module) -> bool:
     """Whether the module may be passed by: no wrapper or hook waits for it to be called."""
     return (
         type(training) is EnergyTraining
-        and isinstance(training.objective, ClosedFormObjective)
+        and training.objective.knows_gradients(training.energy)
         and training.plays_alone
         and "forward" not in vars(training)
         and not training._forward_hooks

@@ -66,7 +66,7 @@ def import_objective(
     objective: Objective, flat: Mapping[str, Any], device: torch.device, prefix: str = ""
 ) -> ObjectiveState:
     """The objective's tensors in ``flat``, copied to ``device``; none if another objective's."""
-    if flat.get(f"{prefix}objective_kind") != repr(objective):
+    if not objective.continues(str(flat.get(f"{prefix}objective_kind"))):
         return {}
     start = f"{prefix}objective."
     return {

@@ -81,7 +81,7 @@ class StreamedRows:
         return blocks
 
     def _read(self, block: slice) -> Part:
-        x = self.rows[block].float()
+        x = self.rows.around_origin(self.rows[block]).float()
         if self.kept is None:
             return x, torch.arange(block.start, block.start + len(x))
         kept = torch.from_numpy(self.kept[block])

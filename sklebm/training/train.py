@@ -164,6 +164,8 @@ class Course:
             self._sample = self._draw_sample(rows, len(held_out), device)
         for player in self.players:
             player.train()
+            for parameter in player.parameters():
+                parameter.grad = None  # one left by an earlier run would move a layer that is held
         net = self._make_net(rows, device)
         net.initialize()
         self.optimizers = net.steppers

@@ -127,6 +127,7 @@ def test_tied_weights_are_the_transposed_ones(hidden_sizes):
     for index, (weight, bias) in enumerate(zip(weights[::-1], biases, strict=True)):
         h = h @ weight + bias
         h = np.maximum(h, 0.0) if index < len(hidden_sizes) else h
+    h = h * model.scale_ + model.offset_
     np.testing.assert_allclose(model.inverse_transform(model.transform(make_rows())), h, rtol=1e-6)
 
 
@@ -158,7 +159,8 @@ def test_every_parameter_learns():
 def test_the_decoder_starts_at_the_mean_row():
     X = 5.0 + make_rows()
     model = Autoencoder(2, max_epochs=1, learning_rate=1e-12, random_state=0).fit(X)
-    np.testing.assert_allclose(model.weights_["decoder.2.bias"], X.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(model.offset_, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(model.weights_["decoder.2.bias"], 0.0, atol=1e-6)
     model = Autoencoder(2, max_epochs=1, learning_rate=1e-12, output_activation="sigmoid")
     bias = model.fit(make_rows()).weights_["decoder.2.bias"]
     np.testing.assert_allclose(1 / (1 + np.exp(-bias)), make_rows().mean(axis=0), rtol=1e-5)
@@ -305,4 +307,58 @@ def test_the_encoder_starts_with_the_mean_row_as_its_zero():
     channels = X.reshape(50, 2, 12).mean(axis=(0, 2))
     convolution = Autoencoder(2, image_shape=(2, 3, 4), hidden_sizes=(3,), **start).fit(X)
     weight, bias = (convolution.weights_[f"encoder.1.{name}"] for name in ("weight", "bias"))
-    np.testing.assert_allclose(weight.sum(axis=(2, 3)) @ channels + bias, 0.0, atol=1e-6)
+    zero = weight.sum(axis=(2, 3)) @ (channels - X.reshape(50, 2, 12).mean(axis=(0, 2)))
+    np.testing.assert_allclose(zero + bias, 0.0, atol=1e-6)
+    bits = Autoencoder(2, output_activation="sigmoid", **start).fit(X)  # rows as they are
+    weight, bias = (bits.weights_[f"encoder.0.{name}"] for name in ("weight", "bias"))
+    np.testing.assert_allclose(weight @ X.mean(axis=0) + bias, 0.0, atol=1e-6)
+
+
+# ---------------------------------------------------------------- given weights
+
+
+def test_a_model_of_given_weights_is_that_model(tmp_path):
+    """Two features, one latent, by hand: z = x_1 + x_2 - 1, g(z) = (z, 2 z) + (3, 4)."""
+    weights = {
+        "encoder.0.weight": np.array([[1.0, 1.0]]),
+        "encoder.0.bias": np.array([-1.0]),
+        "decoder.0.weight": np.array([[1.0], [2.0]]),
+        "decoder.0.bias": np.array([3.0, 4.0]),
+    }
+    model = Autoencoder.from_parameters(n_components=1, hidden_sizes=(), weights=weights)
+    X = np.array([[0.0, 0.0], [2.0, 1.0]])
+    np.testing.assert_allclose(model.transform(X), [[-1.0], [2.0]])
+    np.testing.assert_allclose(model.reconstruct(X), [[2.0, 2.0], [5.0, 8.0]])
+    np.testing.assert_allclose(model.free_energy(X), [8.0, 58.0])
+    sklebm.save(model, tmp_path / "model.safetensors")
+    loaded = sklebm.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.free_energy(X), model.free_energy(X))
+    offset, scale = np.array([1.0, -1.0]), np.array([2.0, 2.0])
+    scaled = Autoencoder.from_parameters(
+        n_components=1, hidden_sizes=(), weights=weights, offset=offset, scale=scale
+    )
+    np.testing.assert_allclose(
+        scaled.reconstruct(2 * X + offset), 2 * model.reconstruct(X) + offset
+    )
+    np.testing.assert_allclose(scaled.free_energy(2 * X + offset), 4 * model.free_energy(X))
+    scaled.partial_fit(X)
+    assert scaled.n_iter_ == 1
+
+
+def test_a_fitted_model_is_made_again_from_its_weights():
+    X = make_rows()
+    model = Autoencoder(2, hidden_sizes=(5,), activation="tanh", max_epochs=2).fit(X)
+    state = {"weights": model.weights_, "offset": model.offset_, "scale": model.scale_}
+    again = Autoencoder.from_parameters(
+        n_components=2, hidden_sizes=(5,), activation="tanh", **state
+    )
+    np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
+    for change, error, message in (
+        ({"hidden_sizes": (6,)}, ValueError, "architecture asks for an array"),
+        ({"weights": None}, TypeError, "needs weights"),
+        ({"colour": 1}, TypeError, "no fitted attribute called colour"),
+        ({"scale": np.ones(5)}, ValueError, "scale_ has shape"),
+    ):
+        given = {"n_components": 2, "hidden_sizes": (5,), "activation": "tanh", **state, **change}
+        with pytest.raises(error, match=message):
+            Autoencoder.from_parameters(**given)

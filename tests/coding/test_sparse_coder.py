@@ -1,9 +1,12 @@
 """Dictionaries: what is learnt, against the truth that made the rows, and what is refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.decomposition import DictionaryLearning, sparse_encode
+from sklearn.exceptions import ConvergenceWarning
 
 from sklebm import SparseCoder
 from sklebm.energies import GroupL2, LateralInhibition, Lq, TopK, Topographic
@@ -193,3 +196,150 @@ def test_energy_is_least_at_the_code():
     assert (coder.energy(X, codes + noise) > coder.energy(X, codes)).all()
     with pytest.raises(ValueError, match="pass one z per x"):
         coder.energy(X, codes[:3])
+
+
+# ---------------------------------------------------------------- certificates, solvers, warnings
+
+
+def test_certificates_bound_what_better_codes_could_gain():
+    X, atoms = make_sparse_rows(60)
+    options = {"dictionary": atoms, "alpha": 0.1}
+    exact = SparseCoder(**options).fit(X)
+    assert exact.certificate(X).max() <= 1e-10
+    for solver in ("ista", "fista", "cd"):
+        rough = SparseCoder(solver=solver, n_solver_steps=15, **options).fit(X)
+        energy = rough.free_energy(X)
+        gap = rough.certificate(X)
+        assert (gap > 1e-9).mean() > 0.5
+        assert (energy - exact.free_energy(X) <= gap * energy + 1e-12).all()
+        long = SparseCoder(solver=solver, **options).fit(X)
+        np.testing.assert_allclose(long.transform(X), exact.transform(X), atol=1e-4)
+
+
+def test_threshold_coding_is_that_of_scikit_learn():
+    X, atoms = make_sparse_rows(60)
+    coder = SparseCoder(dictionary=atoms, alpha=0.3, solver="threshold").fit(X)
+    expected = sparse_encode(X, atoms, algorithm="threshold", alpha=0.3)
+    np.testing.assert_allclose(coder.transform(X), expected, atol=1e-12)
+    orthonormal = np.linalg.qr(atoms[:10].T)[0].T
+    one = SparseCoder(dictionary=orthonormal, alpha=0.3, solver="threshold").fit(X)
+    assert one.certificate(X).max() < 1e-12
+    with pytest.raises(ValueError, match=r"solver=\"threshold\" needs one"):
+        SparseCoder(dictionary=atoms, penalty=Topographic((3, 5), 2), solver="threshold").fit(
+            X
+        ).transform(X)
+
+
+def test_steps_without_a_method_that_has_steps():
+    with pytest.raises(ValueError, match="n_solver_steps=5 means nothing for solver='auto'"):
+        SparseCoder(3, n_solver_steps=5).fit(make_rows())
+
+
+def test_codes_that_are_not_final_warn(monkeypatch):
+    monkeypatch.setattr("sklebm.coding._search._MAX_ITER", 3)
+    X, atoms = make_sparse_rows(30)
+    coder = SparseCoder(dictionary=atoms, alpha=0.1, penalty=Topographic((3, 5), 2)).fit(X)
+    with pytest.warns(ConvergenceWarning, match="30 of 30 codes are not final") as caught:
+        coder.transform(X)
+    assert caught[0].filename == __file__
+    with pytest.warns(ConvergenceWarning, match="duality gap is up to"):
+        SparseCoder(15, alpha=0.1, penalty=Topographic((3, 5), 2), random_state=0).fit(X)
+
+
+def test_penalties_that_vanish_elsewhere_than_l1():
+    """lq: zero up to 1.5 alpha^(2/3); topographic: wherever zero solves the problem."""
+    X = np.eye(4)[:1] * np.ones((20, 1))
+    for alpha, vanish in ((0.54, False), (0.55, True)):  # (1 / 1.5)^1.5 = .5443
+        coder = SparseCoder(dictionary=np.eye(4), alpha=alpha, penalty="lq")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            coder.fit(X)
+        assert bool(caught) is vanish
+        assert bool((coder.transform(X) == 0).all()) is vanish
+    pools = Topographic((2, 2), 2)  # each of the four pools holds all: R = 4 |z|
+    for alpha, vanish in ((0.249, False), (0.251, True)):
+        coder = SparseCoder(dictionary=np.eye(4), alpha=alpha, penalty=pools)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            coder.fit(X)
+        assert bool(caught) is vanish
+        assert bool((coder.transform(X) == 0).all()) is vanish
+
+
+def test_columns_of_unequal_scale_warn_with_the_numbers():
+    X = make_rows(60)
+    X[:, 2] *= 1e4
+    message = r"factor of .*column 2 span .*SparseCoder measures squared differences"
+    with pytest.warns(UserWarning, match=message):
+        SparseCoder(3, random_state=0).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        X[:, 2] /= 1e2
+        X[:, 4] = 7.0  # a constant column has no scale
+        SparseCoder(3, random_state=0).fit(X)
+
+
+def test_long_fits_are_announced(monkeypatch):
+    """The estimate counts operations: it grows with rows, passes and non-zeros."""
+    monkeypatch.setattr("sklebm.coding._checks._LONG", 0.05)
+    X = make_sparse_rows(300)[0]
+    with pytest.warns(UserWarning, match=r"may take about .* 6e\+03 codes of .*Raise alpha=0.001"):
+        SparseCoder(15, alpha=1e-3, random_state=0).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SparseCoder(15, alpha=0.5, random_state=0, max_iter=2).fit(X)
+
+
+# ---------------------------------------------------------------- first atoms, signs, parameters
+
+
+def test_given_first_atoms_are_where_learning_begins():
+    X, atoms = make_sparse_rows(300)
+    options = {"alpha": 0.1, "random_state": 0, "dict_init": 2 * atoms}
+    begun = SparseCoder(batch_size=301, **options).partial_fit(X)
+    np.testing.assert_allclose(begun.components_, atoms, atol=1e-12)
+    near = SparseCoder(max_iter=2, batch_size=100, **options).fit(X)
+    assert recovered(near, atoms) == 1.0
+    with pytest.raises(ValueError, match="dict_init has shape"):
+        SparseCoder(dict_init=atoms[:, :4]).fit(X)
+    with pytest.raises(ValueError, match="dict_init means nothing where dictionary is given"):
+        SparseCoder(dictionary=atoms, dict_init=atoms).fit(X)
+
+
+@pytest.mark.parametrize("algorithm", ["online", "gradient", "batch"])
+@pytest.mark.parametrize("init", ["data", "random"])
+def test_positive_atoms_stay_so_and_learn(algorithm, init):
+    X = make_sparse_rows(300)[0]
+    options = {"alpha": 0.1, "init": init, "batch_size": 50, "random_state": 0}
+    options |= {"algorithm": algorithm, "positive_dict": True}
+    coder = SparseCoder(15, max_iter=5, **options).fit(X)
+    start = SparseCoder(15, **{**options, "batch_size": 301}).partial_fit(X)
+    assert coder.components_.min() >= 0
+    assert start.components_.min() >= 0
+    assert coder.score(X) > start.score(X)
+
+
+def test_an_atom_of_one_sign_is_the_best_one():
+    """One code entry and one atom: no other atom d >= 0 of length <= 1 has a lower energy."""
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((200, 3)) + np.array([1.0, -0.5, 0.5])
+    coder = SparseCoder(
+        1, alpha=0.1, positive_dict=True, algorithm="batch", tol=0.0, random_state=0
+    ).fit(X)
+    for _ in range(200):
+        other = np.abs(coder.components_ + 0.05 * generator.standard_normal((1, 3)))
+        other /= max(1.0, np.linalg.norm(other))
+        Z = coder.transform(X)
+        held = 0.5 * ((X - Z @ other) ** 2).sum(axis=1) + 0.1 * np.abs(Z).sum(axis=1)
+        assert held.mean() >= coder.free_energy(X).mean() - 1e-6
+
+
+def test_a_coder_from_parameters_is_as_after_a_fit():
+    X, atoms = make_sparse_rows(80)
+    made = SparseCoder.from_parameters(components=atoms, alpha=0.2)
+    fitted = SparseCoder(dictionary=atoms, alpha=0.2).fit(X)
+    np.testing.assert_array_equal(made.transform(X), fitted.transform(X))
+    assert made.n_components == 15
+    before = made.score(X)
+    assert made.partial_fit(np.tile(X, (10, 1))).score(X) > before
+    np.testing.assert_allclose(made.reconstruct(X), made.inverse_transform(made.transform(X)))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import sklebm._shell.rows
-import sklebm.deep._density
+import sklebm.deep._chains
 from sklebm import BernoulliRBM, DeepEnergyModel, EnergyOutlierDetector
 from sklebm.datasets import Rings
 from sklebm.inference.hamiltonian import HMC
@@ -229,7 +229,7 @@ def test_an_acceptance_of_zero_is_warned_of(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         good = model.sample(20, n_steps=10, random_state=0)
-    monkeypatch.setattr(sklebm.deep._density, "HMC", lambda: HMC(step_size=1e6))
+    monkeypatch.setattr(sklebm.deep._chains, "HMC", lambda: HMC(step_size=1e6))
     with pytest.warns(UserWarning, match=r"no proposal .* was accepted"):
         stuck = model.sample(20, n_steps=10, random_state=0)
     assert np.isfinite(stuck).all()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sklebm.inference import ais
+from sklebm.inference.tempered_path import TemperedPath
 from tests.machines import exact_rows, make_machine, naive_log_partition
 
 
@@ -19,7 +20,8 @@ def machine_and_base(seed=0, scale=1.5):
 
 def estimate(machine, base, seed, **options):
     with torch.no_grad():
-        return ais.log_partition(machine, base, torch.Generator().manual_seed(seed), **options)
+        path = TemperedPath(machine, base)
+        return ais.forward(path, torch.Generator().manual_seed(seed), **options)
 
 
 def test_the_interval_holds_the_truth_in_95_of_100_seeds():
@@ -73,21 +75,29 @@ def test_independent_units_are_exact():
     assert result.high - result.low < 1e-12
 
 
-def test_the_value_is_the_log_of_the_mean_weight():
-    log_weights = torch.tensor([0.1, 1.3, -0.4, 2.0], dtype=torch.float64)
-    result = ais.summarise(log_weights, log_z0=5.0)
+def test_the_value_is_the_log_of_the_mean_weight_and_its_error_that_of_the_jackknife():
+    rng = np.random.default_rng(0)
+    log_weights = torch.tensor(rng.normal(size=40))
+    result = ais.summarise(log_weights, 5.0, log_weights)
     weights = np.exp(log_weights.numpy())
     assert result.value == pytest.approx(5.0 + math.log(weights.mean()), abs=1e-12)
-    error = 3 * weights.std(ddof=1) / 2
-    assert math.exp(result.high - 5.0) == pytest.approx(weights.mean() + error, rel=1e-12)
-    # The lower end would be negative here; it is cut short of minus infinity.
-    assert result.low < result.value
-    assert math.isfinite(result.low)
+    left_out = [np.log(np.delete(weights, np.arange(g, 40, 10)).mean()) for g in range(10)]
+    error = math.sqrt(0.9 * np.sum((left_out - np.mean(left_out)) ** 2))
+    assert result.high - result.value == pytest.approx(3 * error, rel=1e-9)
+    assert result.value - result.low == pytest.approx(3 * error, rel=1e-9)
+
+
+def test_one_weight_that_dwarfs_the_others_leaves_a_wide_interval():
+    """A relative error of one has no end of its own: nothing is cut off."""
+    log_weights = torch.zeros(100, dtype=torch.float64)
+    log_weights[0] = 60.0
+    result = ais.summarise(log_weights, 0.0, log_weights)
+    assert result.high - result.low > 100.0
 
 
 def test_weights_of_any_magnitude_do_not_overflow():
     log_weights = torch.tensor([5000.0, 5001.0, 5000.5], dtype=torch.float64)
-    result = ais.summarise(log_weights, log_z0=0.0)
+    result = ais.summarise(log_weights, 0.0, log_weights)
     assert result.value == pytest.approx(5000 + math.log(np.exp([0.0, 1.0, 0.5]).mean()), abs=1e-9)
 
 

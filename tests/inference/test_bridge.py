@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from sklebm.energies import Bernoulli, BilinearEnergy
-from sklebm.inference import ais, bridge, enumeration
+from sklebm.inference import ais, bridge, enumeration, parallel_tempering, ratios
 from sklebm.inference.tempered_path import TemperedPath
 from tests.energies.test_gaussian_bilinear import make_gaussian_machine
 from tests.machines import exact_rows, make_machine, naive_log_partition
@@ -44,9 +44,13 @@ def ising_machine(size, coupling):
     return machine, 2 * coupling * size**2
 
 
-def run(machine, base, seed=0, **options):
+def run(machine, base, seed=0, *, n_temperatures=20, n_ladders=100, n_steps=100):
+    """Ladders that start at the base, after half as many steps to forget it."""
+    path, generator = TemperedPath(machine, base), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        return bridge.run_ladder(machine, base, torch.Generator().manual_seed(seed), **options)
+        state = parallel_tempering.init(generator, path, n_temperatures, n_ladders)
+        state = bridge.run_ladder(path, state, generator, n_steps=n_steps // 2).state
+        return bridge.run_ladder(path, state, generator, n_steps=n_steps)
 
 
 def base_of(machine, n_rows=1000):
@@ -59,8 +63,11 @@ def test_ising_machines_of_16_spins(coupling):
     truth, base = KAUFMAN[4, coupling] - offset, torch.zeros(8)
     with torch.no_grad():
         assert float(enumeration.log_partition(machine)) == pytest.approx(truth, abs=1e-9)
-        forward = ais.log_partition(
-            machine, base, torch.Generator().manual_seed(0), n_chains=500, n_temperatures=500
+        forward = ais.forward(
+            TemperedPath(machine, base),
+            torch.Generator().manual_seed(0),
+            n_chains=500,
+            n_temperatures=500,
         )
     ladder = run(machine, base, n_temperatures=8, n_ladders=200)
     bridged = bridge.log_partition(ladder, TemperedPath(machine, base).log_z0())
@@ -74,9 +81,8 @@ def test_ising_machines_of_16_spins(coupling):
 def test_ising_machines_of_256_spins(coupling):
     machine, offset = ising_machine(16, coupling)
     with torch.no_grad():
-        estimate = ais.log_partition(
-            machine,
-            torch.zeros(128),
+        estimate = ais.forward(
+            TemperedPath(machine, torch.zeros(128)),
             torch.Generator().manual_seed(0),
             n_chains=500,
             n_temperatures=20_000 if coupling == 0.6 else 5000,
@@ -93,11 +99,13 @@ def test_forward_is_low_reverse_from_exact_rows_is_high_bridging_is_neither():
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             forward.append(
-                ais.log_partition(machine, base, generator, n_chains=5, n_temperatures=3).value
+                ais.forward(
+                    TemperedPath(machine, base), generator, n_chains=5, n_temperatures=3
+                ).value
             )
             rows = torch.tensor(exact_rows(machine, 5, seed))
             reverse.append(
-                ais.reverse_log_partition(machine, base, rows, generator, n_temperatures=3).value
+                ais.reverse(TemperedPath(machine, base), rows, generator, n_temperatures=3).value
             )
         if seed >= 40:
             continue
@@ -117,7 +125,7 @@ def test_the_reverse_weights_are_unbiased_for_the_inverse():
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         rows = torch.tensor(exact_rows(machine, 20_000))
-        result = ais.reverse_log_partition(machine, base, rows, generator, n_temperatures=4)
+        result = ais.reverse(TemperedPath(machine, base), rows, generator, n_temperatures=4)
         path = TemperedPath(machine, base)
         values = torch.exp(result.log_weights - path.log_z0() + truth).numpy()
     assert abs(values.mean() - 1.0) < 3 * values.std() / math.sqrt(len(values))
@@ -144,7 +152,7 @@ def test_gaussian_machines_anneal_to_their_exact_normaliser():
     base = machine.visible.bias.detach() + 0.3
     with torch.no_grad():
         truth = float(enumeration.log_partition(machine))
-        estimate = ais.log_partition(machine, base, torch.Generator().manual_seed(0))
+        estimate = ais.forward(TemperedPath(machine, base), torch.Generator().manual_seed(0))
     assert estimate.low < truth < estimate.high
     assert estimate.high - estimate.low < 0.3
 
@@ -156,7 +164,7 @@ def test_ratios_solve_bennetts_equation():
     def excess(r):
         return expit(up - r).sum() - expit(r - down).sum()
 
-    found = bridge.log_ratios(torch.tensor(up), torch.tensor(down))
+    found = ratios.log_ratios(torch.tensor(up), torch.tensor(down))
     assert found.item() == pytest.approx(brentq(excess, -10, 10, xtol=1e-14), abs=1e-10)
 
 
@@ -167,6 +175,8 @@ def test_unbiased_over_10000_tiny_runs():
     generator, values = torch.Generator().manual_seed(0), []
     with torch.no_grad():
         for _ in range(10_000):
-            result = ais.log_partition(machine, base, generator, n_chains=2, n_temperatures=3)
+            result = ais.forward(
+                TemperedPath(machine, base), generator, n_chains=2, n_temperatures=3
+            )
             values.append(math.exp(result.value - truth))
     assert abs(np.mean(values) - 1.0) < 3 * np.std(values, ddof=1) / 100

@@ -313,12 +313,16 @@ def test_other_settings_are_checked():
     ):
         GibbsLangevin(correction=True)
     for kind in (ContrastiveDivergence, PersistentContrastiveDivergence):
-        with pytest.raises(ValueError, match=r"must be a GibbsLangevin\(\), or None"):
-            kind(sampler=Langevin())
+        with pytest.raises(ValueError, match=r"sampler='langevin' must be a sampler, such as HMC"):
+            kind(sampler="langevin")
 
 
 def test_bits_do_not_move_by_langevin_steps():
     objective = ContrastiveDivergence(sampler=GibbsLangevin())
     with pytest.raises(ValueError, match="needs real rows, because it moves them by Langevin"):
         check_needs(objective, make_machine(2, 2), [ContrastiveDivergence()])
+    check_needs(objective, MACHINES[0], [])
+    objective = ContrastiveDivergence(sampler=Langevin())
+    with pytest.raises(ValueError, match="needs real rows, because it moves them along the grad"):
+        check_needs(objective, make_machine(2, 2), [])
     check_needs(objective, MACHINES[0], [])

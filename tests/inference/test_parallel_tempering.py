@@ -7,6 +7,7 @@ import torch
 from sklebm.inference import gibbs, parallel_tempering
 from sklebm.inference.tempered_path import TemperedPath
 from tests.energies.test_gaussian_bilinear import make_gaussian_machine
+from tests.inference.test_gibbs import transition_matrix
 from tests.machines import (
     all_states,
     exact_rows,
@@ -52,19 +53,35 @@ def test_every_temperature_stays_at_its_own_distribution(n_steps):
     assert 0.5 * np.abs(ends[0] - ends[1]).sum() > 0.1
 
 
-def test_exchanges_are_in_detailed_balance():
-    """Flow between every two joint states of a pair of neighbours, from the acceptance rule."""
-    machine = make_machine(2, 3, scale=1.5)
+@pytest.mark.parametrize("start", [(0, 3), (1, 0)])
+def test_a_step_is_gibbs_and_then_an_exchange_in_detailed_balance(start):
+    """The joint states of two neighbours after a step, against the product of exact matrices."""
+    machine, n = make_machine(2, 3, scale=1.5), 40_000
     base = torch.tensor([0.7, -0.4], dtype=torch.float64)
-    path = TemperedPath(machine, base)
-    v = torch.tensor(all_states(2))
-    cold, hot = (naive_visible_probabilities(machine_at(machine, base, t)) for t in (1.0, 0.0))
-    with torch.no_grad():
-        gain = path.log_weight(v, machine.hidden_field(v), 0.0, 1.0).numpy()
-    joint = cold[:, None] * hot
-    accept = np.minimum(1.0, np.exp(gain[None, :] - gain[:, None]))
-    flow = joint * accept
+    machines = [machine_at(machine, base, t) for t in (1.0, 0.0)]
+    cold, hot = (naive_visible_probabilities(m) for m in machines)
+    before = np.outer(*(transition_matrix(m)[i] for m, i in zip(machines, start, strict=True)))
+    accept = np.minimum(1.0, (cold[None, :] * hot[:, None]) / (cold[:, None] * hot[None, :]))
+    # Detailed balance of what is expected, then the expectation itself.
+    flow = np.outer(cold, hot) * accept
     np.testing.assert_allclose(flow, flow.T, rtol=1e-12)
+    expected = before * (1 - accept) + (before * accept).T
+    states = torch.tensor(all_states(2))
+    visible = torch.stack([states[i].expand(n, -1) for i in start])
+    with torch.no_grad():
+        after, info = parallel_tempering.step(
+            torch.Generator().manual_seed(0),
+            parallel_tempering.TemperingState(visible, 0),
+            TemperedPath(machine, base),
+        )
+    numbers = after.visible.numpy().astype(int) @ [2, 1]
+    found = np.bincount(4 * numbers[0] + numbers[1], minlength=16).reshape(4, 4) / n
+    error = np.sqrt(expected * (1 - expected) / n)
+    assert (np.abs(found - expected) < 4.5 * error + 1e-9).all()
+    share = (before * accept).sum()
+    assert float(info.acceptance[0]) == pytest.approx(share, abs=4.5 * 0.5 / np.sqrt(n))
+    for wrong in (before, before.T):  # never and always exchanged
+        assert (np.abs(found - wrong) > 9 * error).any()
 
 
 def test_columns_of_temperatures_weigh_rows_like_single_ones():

@@ -246,3 +246,22 @@ def test_step_sizes_are_checked(kind, value):
 def test_numbers_of_steps_are_checked(value):
     with pytest.raises(ValueError, match="n_leapfrog"):
         HMC(n_leapfrog=value)
+
+
+def test_trajectories_that_would_return_to_their_start_do_not():
+    """Twenty leapfrog steps that turn |x|^2 / 2 once around end where they began, if all alike."""
+    n_leapfrog = 20
+    step_size = 2 * math.sin(math.pi / n_leapfrog)  # a step turns by 2 asin(step / 2)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2000, 3, generator=generator, dtype=DOUBLE)
+    fixed = HMC(step_size, n_leapfrog).init(generator, start, Quadratic())
+    momentum = torch.randn(2000, 3, generator=generator, dtype=DOUBLE)
+    step = torch.tensor(step_size, dtype=DOUBLE)
+    orbit, _ = leapfrog(Quadratic(), fixed, momentum, step, n_leapfrog)
+    torch.testing.assert_close(orbit.position, start, rtol=0, atol=1e-11)
+    state, info = HMC(step_size, n_leapfrog).step(generator, fixed, Quadratic())
+    assert info.moved.double().mean() > 0.9
+    distance = (state.position - start).norm(dim=1)
+    assert float(distance.median()) > 0.5
+    # Each chain has a step size of its own: the angle left over is spread, not the same for all.
+    assert float(distance.std()) > 0.3

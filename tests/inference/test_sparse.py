@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import ElasticNet as PeerElasticNet
-from sklearn.linear_model import Lasso, LassoLars
+from sklearn.linear_model import Lasso, LassoLars, orthogonal_mp
 
 from sklebm.energies import (
+    L0,
     L1,
     ElasticNet,
     GroupL2,
@@ -98,7 +99,9 @@ def test_both_back_ends_agree(penalty):
     x, atoms = draw()
     compiled = solve_codes(x, atoms, penalty, ALPHA, method="compiled", tol=0.0)
     problem = make_problem(x, atoms, penalty, ALPHA)
-    batched, gap, _ = run_and_finish(problem, start_at_zero(problem)[0], tol=1e-12, max_iter=20_000)
+    start = start_at_zero(problem)[0]
+    batched, gap, _, certified = run_and_finish(problem, start, tol=1e-12, max_iter=20_000)
+    assert certified.all()
     assert compiled.certificate.max() < 1e-12
     assert gap.max() < 1e-12
     torch.testing.assert_close(compiled.codes, batched, atol=1e-8, rtol=0)
@@ -352,3 +355,150 @@ def test_back_ends_agree_on_the_device(device):
     here = solve_codes(x, atoms, L1(), ALPHA, tol=0.0).codes
     there = solve_codes(x.to(device), atoms.to(device), L1(), ALPHA, tol=1e-12)
     torch.testing.assert_close(there.codes.cpu(), here, atol=1e-6, rtol=0)
+
+
+# ---------------------------------------------------------------- exact zeros, zero codes, pursuit
+
+
+def test_topographic_codes_hold_exact_zeros_where_a_pool_is_off():
+    x, atoms = draw(40, 40, 20)
+    penalty = Topographic((5, 8), 3)
+    found = solve_codes(x, atoms, penalty, 0.25, tol=1e-9, max_iter=50_000)
+    assert found.converged.all()
+    zero = found.codes == 0
+    assert 0.05 < zero.double().mean() < 0.95
+    # Nothing is left of the pools that are off: the other entries are far from rounding.
+    assert found.codes.abs()[~zero].min() > 1e-7
+    # A component is off exactly if one of its pools is.
+    off = penalty.norms(found.codes) == 0
+    touched = torch.zeros_like(found.codes).index_add_(
+        1, penalty.members().flatten(), off.double().repeat_interleave(9, dim=1)
+    )
+    assert (zero == (touched > 0)).all()
+
+
+def test_topographic_gaps_bound_the_distance_from_the_least_energy():
+    x, atoms = draw(15, 40, 20, seed=5)
+    penalty = Topographic((5, 8), 3)
+    best = energies(x, atoms, penalty, solve_codes(x, atoms, penalty, ALPHA, tol=1e-12).codes)
+    for tol in (1e-2, 1e-4, 1e-6):
+        found = solve_codes(x, atoms, penalty, ALPHA, tol=tol)
+        reached = energies(x, atoms, penalty, found.codes)
+        assert (reached - best <= found.certificate * reached + 1e-12).all()
+        assert found.certificate.max() <= tol
+    assert found.kind == "duality gap"
+
+
+def test_codes_that_are_cut_short_say_so():
+    x, atoms = draw(20)
+    for penalty in (L1(), GroupL2(4), Topographic((5, 8), 3), LateralInhibition()):
+        method = "fista" if isinstance(penalty, L1) else "auto"
+        found = solve_codes(x, atoms, penalty, ALPHA, method=method, tol=1e-12, max_iter=3)
+        assert not found.converged.any()
+        assert (found.certificate > 1e-12).all()
+
+
+@pytest.mark.parametrize("penalty", [Lq(0.5), Lq(0.9), LateralInhibition(3.0, 4)], **by_name)
+def test_codes_that_are_not_convex_beat_zero_and_every_single_atom(penalty):
+    """16 long atoms, where the search from the L1 code ends above the zero code in many rows."""
+    x, atoms = draw(200, 16, 8, seed=3)
+    atoms = 3.0 * atoms
+    found = solve_codes(x, atoms, penalty, 2.0, tol=1e-8)
+    energy = energies(x, atoms, penalty, found.codes, 2.0)
+    assert (energy <= 0.5 * x.square().sum(dim=1) + 1e-12).all()
+    sizes = torch.linspace(-3, 3, 601, dtype=torch.float64)
+    for k in range(16):
+        alone = torch.zeros(601, 16, dtype=torch.float64)
+        alone[:, k] = sizes
+        price = 2.0 * penalty.value(alone)
+        error = 0.5 * (x[:, None, :] - (alone @ atoms)[None]).square().sum(dim=2)
+        assert (energy <= (error + price).min(dim=1).values + 1e-10).all()
+
+
+def test_where_lq_codes_begin():
+    """q = 1/2 and one atom of length one: zero up to |x'd| = 3/2 alpha^(2/3)."""
+    atom = torch.eye(6, dtype=torch.float64)[:1]
+    for alpha in (0.3, 1.0, 20.0):
+        limit = 1.5 * alpha ** (2 / 3)
+        for factor, is_zero in ((0.999, True), (1.001, False)):
+            row = factor * limit * atom
+            code = solve_codes(row, atom, Lq(0.5), alpha).codes
+            assert bool((code == 0).all()) is is_zero
+            critical = Lq(0.5).critical_alpha(row @ atom.T, torch.ones(1, dtype=torch.float64))
+            assert float(critical) == pytest.approx(alpha * factor**1.5, rel=1e-12)
+
+
+def test_matching_pursuit_is_that_of_scikit_learn():
+    x, atoms = draw(60)
+    for n_nonzero in (1, 4, 12):
+        found = solve_codes(x, atoms, L0(n_nonzero), 0.1)
+        expected = orthogonal_mp(atoms.numpy().T, x.numpy().T, n_nonzero_coefs=n_nonzero).T
+        np.testing.assert_allclose(found.codes.numpy(), expected, atol=1e-9)
+        assert found.certificate.max() < 1e-10
+    # Atoms of any length: the one that lowers the error most by itself comes first.
+    lengths = torch.linspace(0.1, 10, 40, dtype=torch.float64)[:, None]
+    scaled = solve_codes(x, lengths * atoms, L0(4), 0.1).codes * lengths[:, 0]
+    plain = solve_codes(x, atoms, L0(4), 0.1).codes
+    torch.testing.assert_close(scaled, plain, atol=1e-9, rtol=0)
+
+
+def test_matching_pursuit_ends_when_nothing_is_left():
+    atoms = torch.eye(5, dtype=torch.float64)
+    x = torch.stack([2.0 * atoms[1], torch.zeros(5, dtype=torch.float64)])
+    codes = solve_codes(x, torch.cat([atoms, atoms]), L0(3), 0.1).codes
+    assert (codes != 0).sum(dim=1).tolist() == [1, 0]
+    torch.testing.assert_close(codes @ torch.cat([atoms, atoms]), x)
+
+
+def test_top_k_pays_for_its_entries():
+    x, atoms = draw()
+    codes = solve_codes(x, atoms, TopK(4), ALPHA).codes
+    error = 0.5 * (x - codes @ atoms).square().sum(dim=1)
+    torch.testing.assert_close(
+        energies(x, atoms, TopK(4), codes), error + ALPHA * codes.abs().sum(dim=1)
+    )
+    many = torch.ones_like(codes)
+    assert torch.isinf(energies(x, atoms, TopK(4), many)).all()
+
+
+def naive_ista(x, atoms, alpha, n_steps):
+    step, z = 1.0 / np.linalg.eigvalsh(atoms @ atoms.T)[-1], np.zeros((len(x), len(atoms)))
+    for _ in range(n_steps):
+        v = z + step * (x - z @ atoms) @ atoms.T
+        z = np.sign(v) * np.maximum(np.abs(v) - step * alpha, 0.0)
+    return z
+
+
+def test_a_given_number_of_steps_is_taken():
+    x, atoms = draw(10)
+    for n_steps in (1, 7, 40):
+        found = solve_codes(x, atoms, L1(), ALPHA, method="ista", n_steps=n_steps)
+        expected = naive_ista(x.numpy(), atoms.numpy(), ALPHA, n_steps)
+        np.testing.assert_allclose(found.codes.numpy(), expected, atol=1e-12)
+        assert (found.n_iter == n_steps).all()
+    one = solve_codes(x, atoms, L1(), ALPHA, method="coordinate_descent", n_steps=1).codes
+    assert ((one != 0).sum(dim=1) == 1).all()
+    with pytest.raises(ValueError, match="in a given number of steps"):
+        solve_codes(x, atoms, L1(), ALPHA, method="compiled", n_steps=3)
+
+
+@pytest.mark.parametrize("penalty", LASSO_FAMILY, **by_name)
+def test_chunks_blocks_and_threads_change_nothing(penalty, monkeypatch):
+    """Rows without an active atom, rows that overflow and rows with codes, in every chunk."""
+    x, atoms = draw(700)
+    x[::3] *= 1e-3
+    x[::50, 0] = 1e200
+    whole = solve_codes(x, atoms, penalty, ALPHA, tol=0.0)
+    monkeypatch.setattr("sklebm.inference.sparse._CHUNK", 40 * 300)
+    monkeypatch.setattr("sklebm.inference.sparse._BLOCK", 64)
+    n_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        parts = solve_codes(x, atoms, penalty, ALPHA, tol=0.0)
+    finally:
+        torch.set_num_threads(n_threads)
+    torch.testing.assert_close(parts.codes, whole.codes, atol=1e-9, rtol=0, equal_nan=True)
+    assert whole.codes[::50].isnan().all()
+    tiny = [row for row in range(0, 700, 3) if row % 50]
+    assert (whole.codes[tiny] == 0).all()
+    assert (whole.n_iter[tiny] == 0).all()

@@ -34,7 +34,7 @@ def test_ridge_is_a_fraction_of_the_mean_variance(whitener):
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
 def test_a_fraction_keeps_the_fewest_components_that_explain_it(whitener, share):
     X = correlated()
-    model = whitener(share).fit(X)
+    model = whitener(share, ridge=0).fit(X)
     shares = np.cumsum(np.linalg.eigvalsh(np.cov(X.T))[::-1])
     shares /= shares[-1]
     assert model.n_components_ == 1 + np.count_nonzero(shares <= share)
@@ -48,7 +48,7 @@ def test_a_fraction_keeps_the_fewest_components_that_explain_it(whitener, share)
 @pytest.mark.parametrize("n_components", [None, 1])
 def test_the_density_integrates_to_one(whitener, n_components):
     X = correlated(n_features=2)
-    model = whitener(n_components).fit(X)
+    model = whitener(n_components, ridge=0).fit(X)
     spread = 9 * np.sqrt(np.linalg.eigvalsh(np.cov(X.T))[-1])
     x, y = (np.linspace(m - spread, m + spread, 700) for m in X.mean(axis=0))
     density = np.exp(model.score_samples(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)))
@@ -59,9 +59,9 @@ def test_the_density_integrates_to_one(whitener, n_components):
 @both
 def test_transform_and_back(whitener):
     X = correlated()
-    model = whitener().fit(X)
+    model = whitener(ridge=0).fit(X)
     np.testing.assert_allclose(model.inverse_transform(model.transform(X)), X, rtol=1e-10)
-    few = whitener(3).fit(X)
+    few = whitener(3, ridge=0).fit(X)
     back = few.inverse_transform(few.transform(X))
     centred = X - X.mean(axis=0)
     projection = centred @ few.components_.T @ few.components_ + X.mean(axis=0)
@@ -70,7 +70,7 @@ def test_transform_and_back(whitener):
 
 def test_zca_filters_are_the_inverse_square_root_of_the_covariance():
     X = correlated()
-    filters = ZCAWhitener().fit(X).filters_
+    filters = ZCAWhitener(ridge=0).fit(X).filters_
     np.testing.assert_allclose(filters, filters.T, atol=1e-12)
     np.testing.assert_allclose(filters @ np.cov(X.T) @ filters, np.eye(6), atol=1e-10)
     assert (np.linalg.eigvalsh(filters) > 0).all()
@@ -79,7 +79,7 @@ def test_zca_filters_are_the_inverse_square_root_of_the_covariance():
 @both
 def test_more_components_than_features_are_refused(whitener):
     with pytest.raises(ValueError, match="n_components=7 is larger than the number of features, 6"):
-        whitener(7).fit(correlated())
+        whitener(7, ridge=0).fit(correlated())
 
 
 @both
@@ -87,7 +87,7 @@ def test_more_components_than_features_are_refused(whitener):
 def test_constant_rows_whiten_to_zero_and_score_high(whitener, value):
     """The mean of equal numbers may be off by a rounding error, which is no variance."""
     X = np.full((27, 3), value)
-    model = whitener().fit(X)
+    model = whitener(ridge=0).fit(X)
     np.testing.assert_array_equal(model.transform(X), 0.0)
     assert (model.score_samples(X) > model.score_samples(X + 0.01)).all()
     np.testing.assert_array_equal(model.partial_fit(X).transform(X), 0.0)

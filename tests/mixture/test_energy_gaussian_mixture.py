@@ -43,6 +43,7 @@ def start_for(X, kind, n_components=4):
         "weights_init": weights / weights.sum(),
         "means_init": X[:: len(X) // n_components][:n_components],
         "precisions_init": precisions[kind],
+        "reg_covar": 1e-6,  # scikit-learn's; ours follows the columns by default
     }
 
 
@@ -150,16 +151,6 @@ def test_weights_are_repetitions(kind):
         weighted = model.fit(X, sample_weight=counts).score_samples(X)
         repeated = model.fit(np.repeat(X, counts, axis=0)).score_samples(X)
         np.testing.assert_allclose(weighted, repeated, rtol=1e-8, atol=1e-8)
-
-
-def test_better_starts_win():
-    X = make_clusters(600, n_components=6)
-    options = {"n_components": 6, "init": "random", "max_iter": 200}
-    bounds = []
-    for n_init in (1, 5):
-        model = EnergyGaussianMixture(**options, n_init=n_init, random_state=0).fit(X)
-        bounds.append(model.lower_bound_)
-    assert bounds[1] >= bounds[0]
 
 
 def test_given_means_keep_their_order():

@@ -1,9 +1,11 @@
 """EnergyKMeans against scikit-learn, naive float64 formulas, scipy's densities and quadrature."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
@@ -13,7 +15,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from sklebm import EnergyKMeans
-from sklebm.inference.lloyd import leave_one_out_inertia, lloyd_step, online_pass
+from sklebm.energies import PrototypeEnergy
+from sklebm.inference.lloyd import (
+    OnlineClusters,
+    leave_one_out_inertia,
+    lloyd_step,
+    online_pass,
+)
 
 X_BLOBS, _ = make_blobs(400, n_features=5, centers=6, cluster_std=2.0, random_state=0)
 # Pixels are whole numbers: noise breaks the ties, which rounding would break either way.
@@ -80,6 +88,7 @@ def test_inertia_never_rises():
 def test_the_best_of_several_runs_is_kept():
     single = [fit(X_DIGITS, n_clusters=12, random_state=0, n_init=n).inertia_ for n in (1, 5, 20)]
     assert single == sorted(single, reverse=True)
+    assert single[-1] < single[0]
 
 
 def test_centres_are_the_means_of_their_rows():
@@ -183,7 +192,10 @@ def naive_macqueen(X, centers):
 
 def test_online_pass_is_macqueens_rule():
     start = X_BLOBS[[0, 40, 80, 120]]
-    centers, counts, labels, error = online_pass(X_BLOBS, start, np.zeros(4))
+    begin = OnlineClusters(start, np.zeros(4), 0.0)
+    (centers, counts, error), labels = online_pass(
+        X_BLOBS, np.ones(len(X_BLOBS)), begin, revive=False
+    )
     expected = naive_macqueen(X_BLOBS, start)
     np.testing.assert_allclose(centers, expected[0], rtol=1e-12)
     np.testing.assert_array_equal(counts, expected[1])
@@ -314,3 +326,170 @@ def test_a_model_that_memorises_its_rows_scores_others_low():
     scores = model.score_samples(X_DIGITS[100:200])
     assert np.isfinite(scores).all()
     assert scores.mean() < model.score(X)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_the_variance_of_distant_tight_clusters_is_theirs():
+    """No floor but rounding: each row left out of (0, 1, 2) and its like far away, by hand."""
+    X = np.array([[0.0], [1.0], [2.0], [1e4], [1e4 + 1], [1e4 + 2]])
+    for dtype in (np.float64, np.float32):
+        model = EnergyKMeans(2, random_state=0).fit(X.astype(dtype))
+        # (3/2)^2 (1 + 0 + 1) of each three rows, over three.
+        assert model.noise_variance_ == pytest.approx(1.5, rel=1e-6)
+    batches = EnergyKMeans(2, random_state=0, batch_size=6).fit(X)
+    assert batches.noise_variance_ == pytest.approx(1.5)
+    online = EnergyKMeans(2, init=[[0.0], [1e4]]).partial_fit(X)
+    assert online.noise_variance_ == pytest.approx(4.0 / (6 - 2))  # inertia / d (n - K)
+
+
+def test_rows_without_any_spread_have_a_finite_density():
+    for X in (np.zeros((5, 2)), np.full((5, 2), 0.1), np.full((5, 2), 1e-9)):
+        model = EnergyKMeans(1).fit(X)
+        assert np.isfinite(model.score_samples(X)).all()
+        assert 0 < model.noise_variance_ < 1e-11
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e8])
+def test_small_distances_survive_distant_prototypes(shift):
+    X = np.array([[0.0], [1.0], [1e8], [1e8 + 1]]) + shift
+    model = EnergyKMeans(2, init=np.array([[0.0], [1e8]]) + shift).fit(X)
+    np.testing.assert_array_equal(model.transform(X)[[0, 1, 2, 3], [0, 0, 1, 1]], 0.5)
+    np.testing.assert_allclose(model.free_energy(X), 0.25, rtol=1e-12)
+
+
+def test_distances_are_those_of_differences():
+    generator = np.random.default_rng(0)
+    centers = np.concatenate([generator.normal(size=(5, 3)), generator.normal(size=(5, 3)) + 1e6])
+    X = centers[generator.integers(10, size=200)] + 1e-3 * generator.normal(size=(200, 3))
+    energy = PrototypeEnergy(torch.from_numpy(centers))
+    x = torch.from_numpy(X)
+    exact = ((X[:, None] - centers) ** 2).sum(axis=2)
+    # What is expanded keeps half of the digits, and what is not keeps all but a few.
+    np.testing.assert_allclose(energy.squared_distances(x), exact, rtol=1e-7)
+    np.testing.assert_array_equal(energy.assign(x), exact.argmin(axis=1))
+
+
+def test_close_prototypes_far_from_another_are_told_apart():
+    centers = torch.tensor([[0.0], [1e8], [1e8 + 1]], dtype=torch.float64)
+    x = torch.tensor([[1e8 + 0.4], [1e8 + 0.6], [1e8 + 0.5], [3.0]], dtype=torch.float64)
+    assert PrototypeEnergy(centers).assign(x).tolist() == [1, 2, 1, 0]
+
+
+# ---------------------------------------------------------------- what users rely on
+
+
+def test_columns_of_unequal_scale_are_named():
+    X = X_BLOBS * [1.0, 1.0, 1e5, 1.0, 1.0]
+    with pytest.warns(UserWarning, match=r"factor of .*e\+05 .*of column 2\): EnergyKMeans"):
+        EnergyKMeans(3, random_state=0).fit(X)
+    constant = np.column_stack([X_BLOBS, np.full(len(X_BLOBS), 0.1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EnergyKMeans(3, random_state=0).fit(constant)
+
+
+def test_sparse_rows_give_the_same_model():
+    X = np.where(np.abs(X_BLOBS) > 2, X_BLOBS, 0.0)
+    for options in ({}, {"batch_size": 50}, {"init": "random"}):
+        dense = EnergyKMeans(5, random_state=0, **options).fit(X)
+        sparse = EnergyKMeans(5, random_state=0, **options).fit(scipy.sparse.csr_array(X))
+        np.testing.assert_array_equal(sparse.cluster_centers_, dense.cluster_centers_)
+        for method in ("score_samples", "transform", "predict"):
+            np.testing.assert_array_equal(
+                getattr(sparse, method)(scipy.sparse.csr_array(X)), getattr(dense, method)(X)
+            )
+    online = EnergyKMeans(5, random_state=0).partial_fit(scipy.sparse.csr_array(X))
+    expected = EnergyKMeans(5, random_state=0).partial_fit(X)
+    np.testing.assert_array_equal(online.cluster_centers_, expected.cluster_centers_)
+
+
+def test_weights_of_partial_fit_and_score_are_repetitions():
+    counts = np.random.default_rng(0).integers(0, 4, len(X_BLOBS))
+    repeated = np.repeat(X_BLOBS, counts, axis=0)
+    start = X_BLOBS[[0, 40, 80, 120]]
+    one = EnergyKMeans(4, init=start).partial_fit(X_BLOBS[:200], sample_weight=counts[:200])
+    one.partial_fit(X_BLOBS[200:], sample_weight=counts[200:])
+    other = EnergyKMeans(4, init=start).partial_fit(repeated)
+    np.testing.assert_allclose(one.cluster_centers_, other.cluster_centers_, rtol=1e-10)
+    np.testing.assert_allclose(one.cluster_counts_, other.cluster_counts_)
+    assert one.inertia_ == pytest.approx(other.inertia_, rel=1e-9)
+    assert one.score(X_BLOBS, sample_weight=counts) == pytest.approx(one.score(repeated), rel=1e-10)
+    with pytest.raises(ValueError, match="Negative values"):
+        one.partial_fit(X_BLOBS, sample_weight=-np.ones(len(X_BLOBS)))
+
+
+def test_first_centres_at_random_or_from_a_function():
+    model = EnergyKMeans(3, init="random", max_iter=1, tol=0.0, random_state=0)
+    seen = []
+
+    def choose(X, n_clusters, random_state):
+        seen.append(random_state.randint(1000))
+        return X[:n_clusters]
+
+    assert model.fit(X_BLOBS).inertia_ > 0
+    given = EnergyKMeans(3, init=choose, n_init=2, random_state=0).fit(X_BLOBS)
+    expected = EnergyKMeans(3, init=X_BLOBS[:3]).fit(X_BLOBS)
+    np.testing.assert_array_equal(given.cluster_centers_, expected.cluster_centers_)
+    assert len(set(seen)) == 2
+    again = list(seen)
+    EnergyKMeans(3, init=choose, n_init=2, random_state=0).fit(X_BLOBS)
+    assert seen == 2 * again
+    with pytest.raises(ValueError, match="init has shape"):
+        EnergyKMeans(3, init=lambda X, k, random_state: X[:2]).fit(X_BLOBS)
+
+
+def test_a_prototype_without_rows_comes_to_them_in_any_chunks():
+    start = np.concatenate([X_BLOBS[:2], [[1e3] * 5]])
+    models = []
+    for size in (7, 100):
+        model = EnergyKMeans(3, init=start).partial_fit(X_BLOBS[:50])
+        assert model.cluster_counts_[2] == 0
+        for first in range(50, len(X_BLOBS), size):
+            model.partial_fit(X_BLOBS[first : first + size])
+        models.append(model)
+    assert models[0].cluster_counts_.min() > 0
+    first, second = (model.cluster_centers_ for model in models)
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+    assert models[0].cluster_counts_.sum() == len(X_BLOBS)
+
+
+def test_single_precision_stays_so_and_chunks_change_nothing():
+    X = X_BLOBS.astype(np.float32)
+    models = []
+    for size in (13, 90):
+        model = EnergyKMeans(4, random_state=0).partial_fit(X[:100])
+        for first in range(100, len(X), size):
+            model.partial_fit(X[first : first + size])
+        models.append(model)
+    assert {model.cluster_centers_.dtype for model in models} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(models[0].cluster_centers_, models[1].cluster_centers_)
+    assert models[0].drop_training_state().training_state_ == {}
+    models[0].partial_fit(X[:10])
+
+
+def test_draws_have_the_moments_of_the_density():
+    model = fit()
+    n = 100_000
+    drawn, labels = model.sample(n, random_state=0)
+    shares = np.bincount(labels, minlength=6) / n
+    assert np.abs(shares - 1 / 6).max() < 5 * math.sqrt(5 / 36 / n)
+    residuals = drawn - model.cluster_centers_[labels]
+    assert residuals.var() == pytest.approx(model.noise_variance_, rel=5 * math.sqrt(2 / (5 * n)))
+    assert abs(residuals.mean()) < 5 * math.sqrt(model.noise_variance_ / (5 * n))
+    # The mean of -log p over draws is the entropy; by Gibbs no density does better on them.
+    other = EnergyKMeans(3, random_state=0).fit(X_BLOBS)
+    assert model.score(drawn) > other.score(drawn)
+
+
+def test_energies_of_one_hot_latents_are_squared_distances():
+    model = fit()
+    distances = model.transform(X_BLOBS)
+    for k in range(6):
+        codes = np.repeat(np.eye(6)[[k]], len(X_BLOBS), axis=0)
+        np.testing.assert_allclose(model.energy(X_BLOBS, codes), distances[:, k] ** 2, rtol=1e-9)
+    posterior = model.predict_proba(X_BLOBS)
+    np.testing.assert_allclose(
+        posterior, EnergyKMeans.transform(fit(output="responsibility"), X_BLOBS)
+    )

@@ -226,7 +226,7 @@ def test_a_dask_array_of_another_width_is_refused_at_once():
         model.transform(dask_array(ROWS[:, :5]))
 
 
-SUMS = ["PCAWhitener", "ZCAWhitener", "GaussianEnergy"]
+SUMS = ["PCAWhitener", "ZCAWhitener", "EnergyPCA", "GaussianEnergy"]
 
 
 @pytest.mark.parametrize("name", SUMS)

@@ -67,6 +67,7 @@ def fit_state(rank, name, settings, dtype=np.float64, weights=None):
 SUMS = [
     ("PCAWhitener", {}),
     ("ZCAWhitener", {"ridge": 0.1}),
+    ("EnergyPCA", {"shrinkage": "oas"}),
     ("GaussianEnergy", {}),
     ("GaussianEnergy", {"structure": "banded", "objective": "score_matching", "ridge": 0.1}),
     ("EnergyKMeans", {}),

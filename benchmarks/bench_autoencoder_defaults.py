@@ -1,0 +1,180 @@
+"""Defaults of Autoencoder and VAE, chosen by what they learn on development sets.
+
+Every candidate (updates, learning rate, width of the code) is fitted to every set. What is
+measured, on rows that training did not see:
+
+- labelled sets: accuracy of a linear classifier on the codes, beside that on the raw features and
+  on as many principal components (scikit-learn's nearest estimator);
+- tables: mean log density of the VAE, beside that of probabilistic PCA (`PCA.score`), both of
+  standardised rows.
+
+`leave_one_out` says which candidate the other sets would have chosen for each set, and what it
+gets there. Sets: scikit-learn's digits, wine and breast cancer; MNIST and Fashion-MNIST, every
+other pixel of 300 and 3,000 (`--quick`: 1,500) training images; tables of `adbench_dev` without their labels. None of
+them is used for a result that is reported elsewhere.
+
+Needs the folder of data sets named by SKLEBM_DATA.
+
+    python benchmarks/bench_autoencoder_defaults.py [--quick] [--only Autoencoder]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import save_results, set_threads
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklebm import VAE, Autoencoder
+from sklebm.training.pace import Pace
+
+TABLES = ("14_glass", "29_Pima", "6_cardio", "30_satellite")
+BEFORE: dict[str, dict[str, Any]] = {
+    "Autoencoder": {"n_components": 16, "learning_rate": 1e-3, "max_epochs": 50},
+    "VAE": {"n_components": 10, "learning_rate": 1e-3, "max_epochs": 50},
+}
+MODELS: dict[str, Any] = {"Autoencoder": Autoencoder, "VAE": VAE}
+N_UPDATES = 3000
+WIDTHS = {"Autoencoder": (16, 32), "VAE": (10, 20)}
+
+
+def candidates(name: str) -> dict[str, dict[str, Any]]:
+    """Settings by what the tables call them."""
+    found = {"before": BEFORE[name]}
+    narrow, wide = WIDTHS[name]
+    for rate, width in ((1e-3, narrow), (3e-3, narrow), (3e-3, wide)):
+        found[f"{N_UPDATES} updates, rate {rate:g}, {width} latents"] = {
+            "n_components": width,
+            "learning_rate": rate,
+            "max_epochs": Pace(N_UPDATES),
+        }
+    return found
+
+
+def labelled_sets(quick: bool) -> dict[str, tuple[Any, ...]]:
+    """Rows and labels to train on and to test with."""
+    found = {}
+    for name, load in (
+        ("digits", load_digits), ("wine", load_wine), ("cancer", load_breast_cancer)
+    ):  # fmt: skip
+        X, y = load(return_X_y=True)
+        parts = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
+        scaler = StandardScaler().fit(parts[0]) if name != "digits" else None
+        rows = [scaler.transform(x) if scaler else x / 16 for x in parts[:2]]
+        found[name] = (rows[0], parts[2], rows[1], parts[3])
+    folder = Path(os.environ["SKLEBM_DATA"])
+    for name, file in (("mnist", "mnist.npz"), ("fashion", "fashion_mnist_test.npz")):
+        with np.load(folder / file, allow_pickle=False) as data:
+            x, y = data["x_train"][:5000], data["y_train"][:5000]
+        x = x[:, ::2, ::2].reshape(len(x), -1) / 255
+        for n_rows in (300, 1500) if quick else (300, 3000):
+            found[f"{name} {n_rows}"] = (x[:n_rows], y[:n_rows], x[3000:4000], y[3000:4000])
+    return found
+
+
+def tables() -> dict[str, tuple[Any, Any]]:
+    """Standardised rows to train on and to test with."""
+    found = {}
+    for name in TABLES:
+        path = Path(os.environ["SKLEBM_DATA"]) / "adbench_dev" / f"{name}.npz"
+        with np.load(path, allow_pickle=False) as data:
+            parts = train_test_split(data["X"].astype(float), test_size=0.3, random_state=0)
+        scaler = StandardScaler().fit(parts[0])
+        found[name.partition("_")[2]] = tuple(map(scaler.transform, parts))
+    return found
+
+
+def fitted(name: str, settings: dict[str, Any], X: Any) -> tuple[Any, float]:
+    """The model and the processor seconds of its fit."""
+    settings = dict(settings)
+    if isinstance(settings["max_epochs"], Pace):
+        settings["max_epochs"] = settings["max_epochs"].epochs(len(X), 128)
+    began = time.process_time()
+    model = MODELS[name](random_state=0, **settings).fit(X)
+    return model, time.process_time() - began
+
+
+def accuracy(codes: Any, labels: Any, test_codes: Any, test_labels: Any) -> float:
+    """Of a linear classifier."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    return float(classifier.fit(codes, labels).score(test_codes, test_labels))
+
+
+def measure(name: str, quick: bool) -> list[list[Any]]:
+    """Rows of set, candidate, score, seconds."""
+    out: list[list[Any]] = []
+    for title, (X, y, X_test, y_test) in labelled_sets(quick).items():
+        out.append([title, "raw features", accuracy(X, y, X_test, y_test), 0.0])
+        for width in WIDTHS[name]:
+            pca = PCA(min(width, X.shape[1]), random_state=0).fit(X)
+            score = accuracy(pca.transform(X), y, pca.transform(X_test), y_test)
+            out.append([title, f"PCA, {width} components", score, 0.0])
+        for candidate, settings in candidates(name).items():
+            model, seconds = fitted(name, settings, X)
+            score = accuracy(model.transform(X), y, model.transform(X_test), y_test)
+            out.append([title, candidate, score, seconds])
+            print(*out[-1], sep="\t", flush=True)
+    for title, (X, X_test) in tables().items() if name == "VAE" else ():
+        width = min(WIDTHS[name][0], X.shape[1] - 1)
+        out.append([title, "PCA.score", float(PCA(width).fit(X).score(X_test)), 0.0])
+        for candidate, settings in candidates(name).items():
+            model, seconds = fitted(name, settings, X)
+            out.append([title, candidate, model.score(X_test), seconds])
+            print(*out[-1], sep="\t", flush=True)
+    return out
+
+
+def leave_one_out(name: str, measured: list[list[Any]]) -> list[list[Any]]:
+    """For each set the candidate with the best mean rank on the others, and its score here."""
+    names = [candidate for candidate in candidates(name) if candidate != "before"]
+    titles = list(dict.fromkeys(row[0] for row in measured))
+    score = {(row[0], row[1]): row[2] for row in measured}
+    table = np.array([[score[title, candidate] for candidate in names] for title in titles])
+    ranks = (-table).argsort(axis=1).argsort(axis=1)
+    rows = []
+    for index, title in enumerate(titles):
+        best = names[int(np.delete(ranks, index, axis=0).mean(axis=0).argmin())]
+        rows.append([title, best, score[title, best], score[title, "before"]])
+    best = names[int(ranks.mean(axis=0).argmin())]
+    return [*rows, ["all", best, float("nan"), float("nan")]]
+
+
+def main() -> None:
+    """Measure what is named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
+    parser.add_argument("--only", choices=list(MODELS), help="one model")
+    arguments = parser.parse_args()
+    if "SKLEBM_DATA" not in os.environ:
+        sys.exit("SKLEBM_DATA is not set: this benchmark needs the folder of data sets.")
+    set_threads(1)
+    warnings.simplefilter("ignore")
+    for name in [arguments.only] if arguments.only else list(MODELS):
+        measured = measure(name, arguments.quick)
+        chosen = leave_one_out(name, measured)
+        for row in chosen:
+            print(*row, sep="\t")
+        save_results(
+            f"autoencoder_defaults_{name.lower()}",
+            f"Defaults of {name} on development sets",
+            ["set", "settings", "score", "seconds"],
+            measured,
+            command=f"python benchmarks/bench_autoencoder_defaults.py --only {name}",
+            notes=f"One thread. Chosen on all sets: {chosen[-1][1]}.",
+        )
+
+
+if __name__ == "__main__":
+    main()

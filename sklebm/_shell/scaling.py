@@ -1,0 +1,119 @@
+"""Offset and scale of the features, which a model works out from its training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sklebm._shell.warning import warn
+
+if TYPE_CHECKING:
+    from sklebm._shell.rows import Rows
+
+# A feature that is almost always the same, such as a pixel at the border, has a tiny standard
+# deviation; a new row may differ from it by its whole range. Gaussian columns are not affected:
+# their range is at most ten standard deviations.
+_LEAST_SHARE_OF_RANGE = 0.1
+# Rounding of a mean of float64 values.
+_ROUNDING = 8 * np.finfo(np.float64).eps
+_MOST_UNEQUAL = 1e3
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x -> (x - offset) / scale, in double precision.
+
+    Parameters
+    ----------
+    offset : ndarray of shape (n_features,)
+        Mean of each feature.
+    scale : ndarray of shape (n_features,)
+        What each feature is divided by; the same number for all if only one scale was asked for.
+    """
+
+    offset: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardised rows, in the dtype of ``x``."""
+        return (x - self._like(self.offset, x)) / self._like(self.scale, x)
+
+    def restore(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows in the units of X from standardised ones."""
+        return x * self._like(self.scale, x) + self._like(self.offset, x)
+
+    @staticmethod
+    def _like(values: NDArray[np.float64], x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(values).to(x.device, x.dtype)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation and largest distance from the mean of each feature.
+
+    Parameters
+    ----------
+    mean, deviation, reach : ndarray of shape (n_features,)
+        In units of X; ``reach`` and ``deviation`` are 0 for a constant feature.
+    """
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    reach: NDArray[np.float64]
+
+    def scaling(self, *, common: bool) -> Scaling:
+        """One scale for all features (root mean variance), or one for each.
+
+        The scale of a feature is its standard deviation, but at least a tenth of its reach.
+        Constant features take the median of the others; if all are constant the scale is 1.
+        """
+        varies = self.reach > 0.0
+        if not varies.any():
+            scale = np.ones_like(self.mean)
+        elif common:
+            scale = np.full_like(self.mean, np.sqrt(np.mean(self.deviation**2)))
+        else:
+            scale = np.maximum(self.deviation, _LEAST_SHARE_OF_RANGE * self.reach)
+            scale[~varies] = np.median(scale[varies])
+        return Scaling(self.mean, scale)
+
+    def warn_if_unequal(self, owner: str) -> None:
+        """Warn if features differ so much in scale that errors in a few hide all others."""
+        reach = self.reach[self.reach > 0.0]
+        if not reach.size or reach.max() <= _MOST_UNEQUAL * reach.min():
+            return
+        warn(
+            f"The features of X differ in scale by a factor of {reach.max() / reach.min():.3g} "
+            f"(largest distances from their means: {reach.min():.3g} to {reach.max():.3g}), so "
+            f"that the squared error of {owner} is that of the largest features only. Scale X "
+            "with StandardScaler."
+        )
+
+
+def measure_spread(rows: Rows) -> Spread:
+    """Mean and spread of every feature over the rows of all processes. Two passes, O(n d)."""
+    d, ranks, n_rows = rows.shape[1], rows.ranks, rows.total()
+    total = torch.zeros(d, dtype=torch.float64)
+    for part in rows.chunks(2 * d):
+        total += rows[part].double().sum(dim=0).cpu()
+    mean = ranks.sum(total) / n_rows
+    squares, reach = torch.zeros_like(mean), torch.zeros_like(mean)
+    for part in rows.chunks(3 * d):
+        gaps = rows[part].double().cpu() - mean
+        reach = torch.maximum(reach, gaps.abs().amax(dim=0))
+        squares += gaps.square_().sum(dim=0)
+    reach = ranks.concat(reach[None]).amax(dim=0)
+    deviation = (ranks.sum(squares) / n_rows).sqrt()
+    constant = reach <= _ROUNDING * mean.abs()
+    deviation, reach = (x.masked_fill(constant, 0.0) for x in (deviation, reach))
+    return Spread(mean.numpy(), deviation.numpy(), reach.numpy())
+
+
+def recall_scaling(estimator: Any) -> Scaling | None:
+    """The fitted scaling; None if rows are taken as they are, as in files of earlier versions."""
+    offset, scale = (getattr(estimator, name, None) for name in ("offset_", "scale_"))
+    return None if offset is None or scale is None else Scaling(offset, scale)

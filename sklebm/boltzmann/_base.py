@@ -1,0 +1,328 @@
+"""What restricted Boltzmann machines share: objectives, centring, state, log Z, chains."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm import likelihood
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Spec
+from sklebm.boltzmann import _chains
+from sklebm.gradient import GradientEstimator, Start
+from sklebm.likelihood import DensityCheck, PartitionMethod
+from sklebm.objectives import (
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    FastPersistentContrastiveDivergence,
+    MaximumLikelihood,
+    MinimumProbabilityFlow,
+    NoiseContrastive,
+    Objective,
+    PersistentContrastiveDivergence,
+    PseudoLikelihood,
+    RatioMatching,
+    ScoreMatching,
+    TemperedPersistentContrastiveDivergence,
+    VariationalNoiseContrastive,
+    check_needs,
+    resolve_objective,
+)
+from sklebm.training.centring import Centring
+from sklebm.training.transforms import TransformState
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cd": ContrastiveDivergence,
+    "pcd": PersistentContrastiveDivergence,
+    "fast_pcd": FastPersistentContrastiveDivergence,
+    "tempered_pcd": TemperedPersistentContrastiveDivergence,
+    "maximum_likelihood": MaximumLikelihood,
+    "pseudo_likelihood": PseudoLikelihood,
+    "ratio_matching": RatioMatching,
+    "minimum_probability_flow": MinimumProbabilityFlow,
+    "noise_contrastive": NoiseContrastive,
+    "variational_noise_contrastive": VariationalNoiseContrastive,
+    "score_matching": ScoreMatching,
+    "denoising_score_matching": DenoisingScoreMatching,
+}
+
+# What n_gibbs_steps is unless it was set; objectives given as objects bring their own.
+_DEFAULT_GIBBS_STEPS = 1
+
+
+def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -> float:
+    """Mean F of held-out rows minus that of training rows; log Z is the same in both."""
+    means = [energy.free_energy(x).double().mean() for x in (held_out, sample)]
+    return float(means[0] - means[1])
+
+
+class BoltzmannEstimator(GradientEstimator):
+    """Base of the restricted Boltzmann machines."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **GradientEstimator._parameter_constraints,
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "objective": [StrOptions(set(OBJECTIVES)), Objective],
+        "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
+        "centering": ["boolean"],
+        "log_partition": [StrOptions(set(likelihood.METHODS)), None],
+    }
+    _accepts_sparse = True
+    # Least and largest state of a visible unit.
+    _visible_range = (-math.inf, math.inf)
+    _monitors: ClassVar[dict[str, Any]] = {"free_energy_gap": free_energy_gap}
+
+    # ------------------------------------------------------------------ training
+
+    def _objective(self, energy: Any) -> Objective:
+        given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
+        options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
+        name = "pcd" if self.objective == "auto" else self.objective
+        objective = resolve_objective(name, OBJECTIVES, options)
+        check_needs(objective, energy, OBJECTIVES.values())
+        return objective
+
+    def _transforms(self, energy: Any, start: Start) -> tuple[Centring, ...]:
+        """Gradients are centred at the means of both layers; those of an earlier fit go on."""
+        if not self.centering:
+            return ()
+        return (Centring(energy, *self._offsets(energy, start)),)
+
+    def _offsets(self, energy: Any, start: Start) -> tuple[torch.Tensor, torch.Tensor]:
+        """The means of visible and hidden units that centring begins with."""
+        # Without input, the hidden units are on half of the time.
+        hidden, means = torch.full_like(energy.hidden.bias.data, 0.5), start.means
+        if start.resume:
+            means = torch.from_numpy(self.feature_means_)
+            if self.hidden_means_ is not None:
+                hidden = torch.from_numpy(self.hidden_means_).to(hidden)
+        if start.rows.origin is not None:
+            means = means - start.rows.origin
+        return means.to(hidden), hidden
+
+    def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
+        return {"hidden_means_": copied(states[0]["hidden_mean"]) if self.centering else None}
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        fitted = self.components_.shape[0]
+        if fitted != self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} differs from the {fitted} fitted components "
+                "that training would continue from: set it back, or fit with warm_start=False."
+            )
+
+    def _export(self, energy: Any) -> dict[str, Any]:
+        # Any change of the parameters makes an earlier normaliser wrong.
+        return {**super()._export(energy), **likelihood.unknown()}
+
+    def _state_spec(self) -> Spec:
+        return {
+            **super()._state_spec(),
+            "components_": Array("f", ("n_components", "n_features_in_"), of="weights"),
+            "intercept_hidden_": Array("f", ("n_components",), of="hidden.bias"),
+            "intercept_visible_": Array("f", ("n_features_in_",), of="visible.bias"),
+            "hidden_means_": Array("f", ("n_components",), optional=True),
+            **likelihood.STATE,
+        }
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        # Annealing and chains start from the means that the visible biases stand for.
+        held = {name: torch.as_tensor(value) for name, value in given.items()}
+        visible = self._rebuild(held).visible
+        means = visible.mean(visible.bias.detach()).double().numpy()
+        return {**super()._untrained_state(given), "feature_means_": means}
+
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        return likelihood.complete(self, energy, state, seed)
+
+    # ------------------------------------------------------------------ row-wise methods
+
+    def _floats_per_row(self) -> int:
+        return 3 * int(self.n_features_in_) + 4 * len(self.components_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the mean of the visible units given hidden units.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states or probabilities.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            p(x_i = 1 | h), or the mean of p(x_i | h) where rows are real-valued.
+        """
+
+        def decode(energy: Any, h: torch.Tensor) -> torch.Tensor:
+            return likelihood.from_origin(self, energy.visible.mean(energy.visible_field(h)))
+
+        return self._map_rows(Z, decode, "inverse_transform", latents=True)
+
+    def free_energy(self, X: Any, beta: float = 1.0) -> Any:
+        r"""Return :math:`F_\beta(x) = -\frac1\beta \log \sum_h e^{-\beta E(x, h)}`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows to measure.
+        beta : float, default=1.0
+            Inverse temperature of the hidden units; the model itself is at 1.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In nats; at ``beta=1`` it is ``-log p(x) - log Z``.
+        """
+        if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
+            raise ValueError(f"beta={beta!r} must be a positive number.")
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
+
+        Comparable between machines of any size and training on the same X. Annealed importance
+        sampling flatters machines that mix badly; the upper end of ``log_partition_interval_``
+        keeps a search from choosing them for it.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean log-likelihood in nats.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown, as after ``partial_fit``.
+        """
+        check_is_fitted(self)
+        likelihood.need_log_partition(self, "score is a log-likelihood and")
+        return likelihood.pessimistic_mean(self, X)
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with its own hidden state.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Visible states.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
+
+    def gibbs(self, X: Any, n_steps: int = 1, *, random_state: RandomState = None) -> Any:
+        """Move rows by block Gibbs steps, which leave the model's distribution invariant.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Visible states to start from.
+        n_steps : int, default=1
+            Number of steps, each a draw of all hidden and then all visible units.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        V : array or tensor of shape (n_samples, n_features)
+            Visible states: 0 or 1, or real values.
+        """
+        check_is_fitted(self)
+        return _chains.moved(self, X, n_steps, random_state)
+
+    def estimate_log_partition(
+        self,
+        method: PartitionMethod = "auto",
+        *,
+        n_chains: int = 100,
+        n_temperatures: int | None = None,
+        n_steps: int = 100,
+        random_state: RandomState = None,
+    ) -> Self:
+        """Compute log Z, which turns ``score_samples`` into a log-likelihood.
+
+        Parameters
+        ----------
+        method : {"auto", "exact", "ais", "bridge"}, default="auto"
+            "exact" sums over all states of the smaller layer (at most 25 units); "ais" is
+            annealed importance sampling, forwards from the base rate and backwards from
+            tempered chains; "bridge" runs ladders of tempered chains and bridges from each
+            temperature to the next (Bennett, 1976). Half of the ladders start at the base rate,
+            half where persistent chains or annealed ones have ended. "auto" is exact up to 20
+            units and "ais" beyond.
+        n_chains : int, default=100
+            Number of annealed chains, or of ladders.
+        n_temperatures : int or None, default=None
+            Number of annealing steps, 1000 if None; or of rungs of each ladder, 20 if None.
+        n_steps : int, default=100
+            Steps of the ladders of "bridge", after half as many to forget their start.
+            Steps and temperatures are doubled, twice at most, while the two ends disagree or the
+            interval is wider than 0.8 nats.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the chains.
+
+        Returns
+        -------
+        self : object
+            The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
+
+        Warns
+        -----
+        UserWarning
+            If the two ends still disagree when the effort is spent. The interval holds both.
+        """
+        found = likelihood.estimate(self, method, n_chains, n_temperatures, n_steps, random_state)
+        self.__dict__.update(found)
+        return self
+
+    def check_density(self, random_state: RandomState = None) -> DensityCheck:
+        """Hold log p against a known density, over draws of the latter.
+
+        No density is higher on average, over draws of another, than that one (Gibbs' inequality).
+        A log Z that is too low can fail the check; passing it proves nothing.
+
+        Parameters
+        ----------
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        check : DensityCheck
+            ``mean_log_density``, ``reference_log_density``, ``standard_error`` and ``passed``.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown.
+        """
+        return likelihood.check_density(self, random_state)
+
+
+def copied(tensor: torch.Tensor) -> Any:
+    """A NumPy copy of a parameter."""
+    return tensor.detach().cpu().numpy().copy()

@@ -1,0 +1,148 @@
+"""Block Gibbs chains of a machine, one for each row, with known features held."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import resolve_device, row_slices
+from sklebm.energies import BilinearEnergy
+from sklebm.inference import gibbs
+from sklebm.inference.gibbs import GibbsState
+from sklebm.inference.gibbs_langevin import GibbsLangevin
+from sklebm.likelihood import centred_mean, from_origin
+
+
+def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
+    """Rows after block Gibbs steps that start from them, in the kind of X."""
+    check_count("n_steps", n_steps)
+    seed = draw_seed(random_state)
+    generators: dict[torch.device, torch.Generator] = {}
+
+    def move(energy: BilinearEnergy, v: torch.Tensor) -> torch.Tensor:
+        if v.device not in generators:
+            generators[v.device] = make_generator(seed, "gibbs", device=v.device)
+        generator = generators[v.device]
+        state = gibbs.init(generator, v, energy)
+        for _ in range(n_steps - 1):
+            state = gibbs.step(generator, state, energy)
+        return from_origin(model, energy.draw_visible(state.hidden, generator))
+
+    return model._map_rows(X, move, "gibbs")
+
+
+def drawn(
+    model: Any,
+    n_samples: int,
+    n_steps: int,
+    init: Any,
+    clamped: Any,
+    sampler: GibbsLangevin | None,
+    random_state: RandomState,
+) -> Any:
+    """Rows at the end of chains of a fitted model."""
+    limits = model._visible_range
+    check_count("n_samples", n_samples)
+    check_count("n_steps", n_steps)
+    shape = (int(n_samples), int(model.n_features_in_))
+    start = None if init is None else _chain_rows("init", init, shape, limits)
+    _check_sampler(model, sampler, limits)
+    known = given = None
+    if clamped is not None:
+        known = _chain_rows("clamped", clamped, shape, limits, missing=True)
+        given = known.numpy()
+    seed = draw_seed(random_state)
+    device = resolve_device(model.device, None, model._prefers_cuda)
+    generator = make_generator(seed, "sampling", device=device)
+    energy = model._energy(device).float()
+    mean = torch.from_numpy(centred_mean(vars(model)).clip(*limits)).to(device, torch.float32)
+    offset = getattr(model, "offset_", None)
+    if offset is not None:
+        start = None if start is None else (start.double() - torch.from_numpy(offset)).float()
+        known = None if known is None else (known.double() - torch.from_numpy(offset)).float()
+    out = np.empty(shape, dtype=np.float32)
+    with torch.no_grad():
+        for part in row_slices(n_samples, model._floats_per_row()):
+            if start is None:
+                base = mean.expand(len(out[part]), -1).contiguous()
+                v = energy.visible.draw(base, generator)
+            else:
+                v = start[part].to(device)
+            keep = None if known is None else known[part].to(device)
+            v = _run_chains(energy, v, keep, n_steps, sampler, generator)
+            out[part] = from_origin(model, v).cpu().numpy()
+    # Known features come back as they were given, whatever was subtracted in between.
+    return out if given is None else np.where(np.isnan(given), out, given)
+
+
+def _check_sampler(model: Any, sampler: Any, limits: tuple[float, float]) -> None:
+    if sampler is None:
+        return
+    if not isinstance(sampler, GibbsLangevin):
+        raise ValueError(f"sampler={sampler!r} must be a GibbsLangevin(), or None for block Gibbs.")
+    if math.isfinite(limits[1]):
+        raise ValueError(
+            f"GibbsLangevin moves real-valued visible units; those of {type(model).__name__} "
+            "are bits: leave sampler=None, which is block Gibbs."
+        )
+
+
+def _run_chains(
+    energy: BilinearEnergy,
+    v: torch.Tensor,
+    known: torch.Tensor | None,
+    n_steps: int,
+    sampler: GibbsLangevin | None,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The visible states after ``n_steps`` that leave known features as they are."""
+
+    def keep(states: torch.Tensor) -> torch.Tensor:
+        return states if known is None else torch.where(known.isnan(), states, known)
+
+    given = None if known is None else ~known.isnan()
+    v = keep(v)
+    for _ in range(n_steps):
+        h = energy.draw_hidden(v, generator)
+        if sampler is None:
+            v = keep(energy.draw_visible(h, generator))
+        else:
+            v, _info = sampler.move_visible(generator, GibbsState(v, h), energy, given)
+    return v
+
+
+def _chain_rows(
+    name: str,
+    values: Any,
+    shape: tuple[int, int],
+    limits: tuple[float, float],
+    *,
+    missing: bool = False,
+) -> torch.Tensor:
+    """One float32 row for each chain; refuses other shapes and values outside the limits."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+    array = np.asarray(values, dtype=np.float32)
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"{name} has shape {array.shape}, but must be one row of {shape[1]} features or "
+            f"{shape[0]} of them (n_samples)."
+        )
+    given = array[~np.isnan(array)] if missing else array
+    low, high = limits
+    if not ((given >= low) & (given <= high) & np.isfinite(given)).all():
+        where = f"values in [{low:g}, {high:g}]" if math.isfinite(high) else "finite values"
+        what = " or NaN, for features to draw" if missing else ""
+        raise ValueError(f"{name} must hold {where}{what}.")
+    return torch.from_numpy(np.array(np.broadcast_to(array, shape)))
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse an argument that is no positive integer."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a positive integer.")

@@ -1,0 +1,95 @@
+"""Where Gaussian machines begin, and their intercepts around zero and around an offset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sklebm._shell.rows import Rows
+
+# So few rows say little about a variance, and one that starts too small makes learning diverge.
+_FEW = 10
+# A spread below so many roundings of the values themselves is none.
+_ROUNDING = 8.0 * torch.finfo(torch.float64).eps
+# Most hidden units, states and rows with them, and products, that an evaluation of the exact
+# likelihood may take for L-BFGS to be the default: some tens of milliseconds.
+_MOST_UNITS, _MOST_STATES, _MOST_PRODUCTS = 16, 2**21, 1e8
+
+
+def is_quickly_summed(rows: Rows, n_units: int) -> bool:
+    """Whether the likelihood of all rows can be summed some hundred times in a few seconds."""
+    if rows.is_lazy or rows.ranks.size > 1 or n_units > _MOST_UNITS:
+        return False
+    n_states = len(rows) + 2**n_units
+    work = n_states * n_units
+    return work <= _MOST_STATES and work * rows.shape[1] <= _MOST_PRODUCTS
+
+
+def independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:
+    """The variance of each feature, or their mean; that of few rows is drawn to the mean."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    squares = 0.0
+    for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
+        x = rows[part].double().cpu()
+        total += (x - means).square().sum(dim=0)
+        squares += float(x.square().sum())
+    n_rows = rows.total()
+    total, squares = rows.ranks.sum(total), rows.ranks.total(squares)
+    mean, square = float(total.mean()) / n_rows, squares / total.numel() / n_rows
+    if mean <= _ROUNDING**2 * square:
+        # Equal rows, up to rounding: their own squares, or one, stand for a variance.
+        mean, total = square or 1.0, torch.zeros_like(total)
+    if shared:
+        return torch.tensor([mean])
+    drawn = (total + mean) / (n_rows + 1)
+    return torch.where(total > 0.0, total / n_rows, drawn) if n_rows >= _FEW else drawn
+
+
+def directions(
+    rows: Rows,
+    means: torch.Tensor,
+    variance: torch.Tensor,
+    n_units: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Vectors of length one towards rows far from the mean, in standard deviations."""
+    some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
+    gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
+    # As in the seeding of k-means: the squared distance is the chance, lest all begin in the bulk.
+    chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
+    chosen = torch.multinomial(chances, n_units, generator=generator)
+    # Units that begin at the same row, or at the mean, need something to tell them apart.
+    noise = torch.randn(n_units, len(means), generator=generator)
+    directions = functional.normalize(gaps[chosen], dim=1).float()
+    return functional.normalize(directions + 0.1 / len(means) ** 0.5 * noise, dim=1)
+
+
+def around_zero(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Intercepts of rows as they are, from those around ``offset_``, in double precision.
+
+    With x = m + u, the field c + W u / s^2 is (c - W m / s^2) + W x / s^2.
+    """
+    offset, weights = state["offset_"], state["components_"].astype(np.float64)
+    if offset is None:
+        return {}
+    shift = weights @ (offset * np.exp(-state["log_variance_"].astype(np.float64)))
+    return {
+        "intercept_visible_": state["intercept_visible_"] + offset,
+        "intercept_hidden_": state["intercept_hidden_"] - shift,
+    }
+
+
+def around_offset(parameters: Mapping[str, torch.Tensor], offset: Any) -> dict[str, torch.Tensor]:
+    """Parameters around an offset, in double precision: what ``around_zero`` undoes."""
+    if offset is None:
+        return dict(parameters)
+    double = {name: value.double() for name, value in parameters.items()}
+    shift = torch.from_numpy(offset).to(double["components_"])
+    sent = double["components_"] @ (shift * torch.exp(-double["log_variance_"]))
+    double["intercept_visible_"] = double["intercept_visible_"] - shift
+    double["intercept_hidden_"] = double["intercept_hidden_"] + sent
+    return double

@@ -1,0 +1,80 @@
+r"""Sums over rows x and their codes z: A = sum z z', B = sum z x', and what an intercept needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklebm._shell.ranks import Ranks
+
+
+@dataclass
+class Sums:
+    """Sums over rows and their codes, float64."""
+
+    code_products: Tensor
+    row_products: Tensor
+    code_sum: Tensor
+    row_sum: Tensor
+    weight: Tensor
+
+    @classmethod
+    def zero(cls, atoms: Tensor) -> Sums:
+        """Of no rows."""
+        n_components, n_features = atoms.shape
+        shapes: tuple[tuple[int, ...], ...] = (
+            (n_components, n_components),
+            (n_components, n_features),
+            (n_components,),
+            (n_features,),
+            (),
+        )
+        return cls(
+            *(torch.zeros(shape, dtype=torch.float64, device=atoms.device) for shape in shapes)
+        )
+
+    def add(self, z: Tensor, x: Tensor) -> None:
+        """Add rows with their codes."""
+        z, x = z.double(), x.double()
+        self.code_products.addmm_(z.T, z)
+        self.row_products.addmm_(z.T, x)
+        self.code_sum += z.sum(dim=0)
+        self.row_sum += x.sum(dim=0)
+        self.weight += len(x)
+
+    def over(self, ranks: Ranks) -> Sums:
+        """Sums over the rows of all ranks."""
+        return Sums(*ranks.sum_each(getattr(self, field.name) for field in fields(self)))
+
+    def fade_and_add(self, share: float, other: Sums) -> None:
+        """Keep ``share`` of what there was, and add other sums."""
+        for field in fields(self):
+            getattr(self, field.name).mul_(share).add_(getattr(other, field.name))
+
+    def forget(self, atoms: Tensor) -> None:
+        """Remove what was summed for atoms that are replaced."""
+        self.code_products[atoms] = 0.0
+        self.code_products[:, atoms] = 0.0
+        self.row_products[atoms] = 0.0
+        self.code_sum[atoms] = 0.0
+
+    def export(self, prefix: str) -> dict[str, Any]:
+        """As a flat dictionary of arrays."""
+        return {
+            f"{prefix}.{field.name}": getattr(self, field.name).cpu().numpy().copy()
+            for field in fields(self)
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], prefix: str, device: torch.device) -> Sums:
+        """What ``export`` made, copied."""
+        return cls(
+            *(
+                torch.from_numpy(np.array(state[f"{prefix}.{field.name}"])).to(device)
+                for field in fields(cls)
+            )
+        )

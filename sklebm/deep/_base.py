@@ -1,0 +1,420 @@
+"""What a deep energy model is made of: its network, its fitted state, its objectives."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sklebm import likelihood
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState, make_generator, purpose_seed
+from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.state import Array, Record, Scalar, Spec
+from sklebm.deep._layers import layer_by_layer
+from sklebm.deep._network import (
+    adopt_layers,
+    covariance,
+    fall_without_end,
+    initialize,
+    maps_of,
+    shape_of,
+)
+from sklebm.energies.deep import DeepEnergy
+from sklebm.energies.networks import make_encoder, n_activations
+from sklebm.energies.reference import ReferenceGaussian
+from sklebm.gradient import GradientEstimator, Start
+from sklebm.likelihood import DensityCheck
+from sklebm.objectives import (
+    Batch,
+    ConditionalNoiseContrastive,
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    NoiseContrastive,
+    Objective,
+    PersistentContrastiveDivergence,
+    ScoreMatching,
+    SlicedScoreMatching,
+    VariationalNoiseContrastive,
+    check_needs,
+    resolve_objective,
+)
+from sklebm.training.architecture import (
+    build_user_module,
+    check_arrays,
+    check_image_shape,
+    check_record,
+    check_resumable,
+    check_sizes,
+    check_user_module,
+    export_weights,
+    import_weights,
+    seeded,
+)
+from sklebm.training.diagnosis import warn_of_constant_network
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "noise_contrastive": NoiseContrastive,
+    "variational_noise_contrastive": VariationalNoiseContrastive,
+    "conditional_noise_contrastive": ConditionalNoiseContrastive,
+    "score_matching": ScoreMatching,
+    "sliced_score_matching": SlicedScoreMatching,
+    "denoising_score_matching": DenoisingScoreMatching,
+    "cd": ContrastiveDivergence,
+    "pcd": PersistentContrastiveDivergence,
+}
+#: Smooth functions only: samplers and score matching follow derivatives, of up to third order.
+ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
+# Rows near the data at which a network is looked at.
+_N_PROBES = 256
+
+
+class DeepEnergyEstimator(GradientEstimator):
+    """Network, reference density, objectives and fitted state of deep energies."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **GradientEstimator._parameter_constraints,
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "hidden_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "image_shape": ["array-like", None],
+        "network": [callable, None],
+        "layer_training": [StrOptions({"joint", "greedy"})],
+        "sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "learn_sigma": ["boolean"],
+        "objective": [StrOptions(set(OBJECTIVES)), Objective],
+        "log_partition": [StrOptions({"auto", "ais"}), None],
+    }
+
+    architecture_: dict[str, Any]
+    weights_: dict[str, Any]
+
+    # ------------------------------------------------------------------ the energy
+
+    def _architecture(
+        self,
+        n_features: int,
+        hidden_sizes: tuple[int, ...] | None = None,
+        n_last: int | None = None,
+    ) -> dict[str, Any]:
+        """The network as plain values, from checked parameters; or one of other widths."""
+        check_image_shape(self.image_shape, n_features)
+        shape = () if self.image_shape is None else self.image_shape
+        sizes = check_sizes(self.hidden_sizes) if hidden_sizes is None else hidden_sizes
+        return {
+            "n_features": n_features,
+            "n_components": int(self.n_components) if n_last is None else n_last,
+            "hidden_sizes": np.array(sizes, dtype=np.int64),
+            "image_shape": np.array(shape, dtype=np.int64),
+            "activation": str(self.activation),
+            "own_network": "built in" if self.network is None else "given",
+        }
+
+    def _make_network(self, architecture: dict[str, Any]) -> nn.Module:
+        n_features, n_components = architecture["n_features"], architecture["n_components"]
+        if self.network is not None:
+            return build_user_module(self.network, "network", n_features, n_components)
+        sizes = architecture["hidden_sizes"].tolist()
+        shape, activation = shape_of(architecture), architecture["activation"]
+        return make_encoder(shape, sizes, n_components, activation, "identity")
+
+    def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
+        architecture = self._architecture(len(means))
+        return self._fresh(covariance(rows, means), architecture, {}, generator)
+
+    def _fresh(
+        self,
+        spread: torch.Tensor,
+        architecture: dict[str, Any],
+        below: dict[str, Any],
+        generator: torch.Generator,
+    ) -> DeepEnergy:
+        """An energy of rows around zero with this covariance, on what was trained ``below``."""
+        if not bool(torch.isfinite(spread.float()).all()):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the variances of X overflow single precision. "
+                "Scale X, for example with StandardScaler."
+            )
+        scale, n_features = math.sqrt(float(spread.diagonal().mean())), len(spread)
+        sigma = scale if self.sigma == "auto" else float(self.sigma)
+        with seeded(purpose_seed(generator.initial_seed(), "modules")):
+            network = self._make_network(architecture)
+        if self.network is None:
+            initialize(network, architecture["activation"], scale, generator)
+        else:
+            check_user_module(network, "network", n_features, int(self.n_components))
+        energy = DeepEnergy(
+            network.float().train(),
+            torch.zeros(n_features),
+            torch.tensor(math.log(sigma)).float(),
+            ReferenceGaussian(torch.zeros(n_features), torch.linalg.cholesky(spread).float()),
+            torch.tensor(0.0),
+        )
+        adopt_layers(energy, below)
+        with torch.no_grad():  # log Z of the start, by importance sampling
+            draws = energy.reference.draw(1000, generator)
+            log_weights = -energy.free_energy(draws) - energy.reference.log_density(draws)
+            energy.log_partition.fill_(float(torch.logsumexp(log_weights, 0)) - math.log(1000))
+        energy.architecture = architecture
+        return energy
+
+    def _energy(self, device: torch.device) -> Any:
+        with seeded(None):
+            energy = self._assemble(self.architecture_)
+        import_weights(energy, self.weights_, device)
+        energy.architecture = self.architecture_
+        return energy.eval()
+
+    def _assemble(self, architecture: dict[str, Any]) -> DeepEnergy:
+        """The energy with numbers yet to come, on the meta device."""
+        d = architecture["n_features"]
+        empty = torch.empty(d, device="meta"), torch.empty(d, d, device="meta")
+        reference = ReferenceGaussian(*empty)
+        scalars = torch.empty((), device="meta"), torch.empty((), device="meta")
+        network = self._make_network(architecture)
+        return DeepEnergy(network, empty[0], scalars[0], reference, scalars[1])
+
+    def _export(self, energy: Any) -> dict[str, Any]:
+        weights = export_weights(energy, self)
+        learnt = energy.log_partition.requires_grad
+        return {
+            "architecture_": dict(energy.architecture),
+            "weights_": weights,
+            "sigma_": float(np.exp(np.float64(weights["log_sigma"]))),
+            "log_partition_": float(weights["log_partition"]) if learnt else None,
+            "log_partition_interval_": None,
+        }
+
+    # ------------------------------------------------------------------ training
+
+    def _objective(self, energy: Any) -> Objective:
+        objective = resolve_objective(self.objective, OBJECTIVES, {})
+        check_needs(objective, energy, OBJECTIVES.values())
+        energy.log_sigma.requires_grad_(self.learn_sigma)
+        energy.log_partition.requires_grad_(objective.learns_log_partition)
+        for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
+            layer.requires_grad_(False)
+        return objective
+
+    # ------------------------------------------------------------------ layer by layer
+
+    def _resumes(self) -> bool:
+        return super()._resumes() and not self._grows()
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        return likelihood.set_origin(self, rows, reset=reset)
+
+    def _starting_energy(self, start: Start) -> Any:
+        greedy = self.layer_training == "greedy"
+        if start.n_calls and not start.resume and greedy:
+            raise ValueError(
+                'layer_training="greedy" trains the lower layers on all rows before the last: call '
+                'fit first, or set layer_training="joint".'
+            )
+        kept = start.resume or super()._resumes()
+        start.rows.origin = likelihood.training_origin(self, start, kept=kept)
+        if start.resume or not greedy:
+            return super()._starting_energy(start)
+        return layer_by_layer(self, start)
+
+    def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
+        state = super()._trained(course, seed, seen, n_calls)
+        kept = self._is_fitted() if n_calls else super()._resumes()
+        state["offset_"] = getattr(self, "offset_", None) if kept else seen["feature_means_"]
+        return state
+
+    def _grows(self) -> bool:
+        """Whether warm_start puts a layer on top of the fitted model."""
+        fitted = self.architecture_
+        layers = (*fitted["hidden_sizes"].tolist(), fitted["n_components"])
+        return self.layer_training == "greedy" and layers == check_sizes(self.hidden_sizes)
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        check_resumable(self, self._architecture(rows.shape[1]), self.architecture_)
+
+    def _check_epoch(self, energy: Any) -> None:
+        fall = fall_without_end(energy)
+        if fall is not None:
+            raise FloatingPointError(
+                f"{type(self).__name__}: {fall}, so that it is no density. Bound the outputs of "
+                f"network, for example by a tanh, lower sigma or learning_rate="
+                f"{self.learning_rate}. The estimator was left as it was."
+            )
+
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        """Minus the held-out objective, on the same random numbers every time."""
+        x = batch.x
+        energy.eval()
+        objective = resolve_objective(self.objective, OBJECTIVES, {})
+        if isinstance(objective, ContrastiveDivergence):
+            # A difference of energies is no quality. Slopes and curvatures at the data are.
+            objective = SlicedScoreMatching()
+        generator = make_generator(seed, "validation", device=x.device)
+        total, floats = 0.0, self._floats_of(energy.architecture)
+        if isinstance(objective, ScoreMatching):
+            floats *= x.shape[1]  # Jacobians
+        for part in row_slices(len(x), floats):
+            loss, _ = objective.loss(energy, Batch(x[part]), {}, generator)
+            total += float(loss.detach()) * len(x[part])
+        energy.train()
+        return -total / len(x)
+
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        generator = make_generator(seed, "diagnosis", device=energy.visible_bias.device)
+        with torch.no_grad():
+            fields = energy.eval().network(energy.reference.draw(_N_PROBES, generator))
+        if bool((fields == fields[0]).all()):
+            warn_of_constant_network(type(self).__name__, fields.shape[1])
+        return likelihood.complete(self, energy, state, seed, learnt=state["log_partition_"])
+
+    # ------------------------------------------------------------------ state
+
+    def _state_spec(self) -> Spec:
+        return {
+            **super()._state_spec(),
+            "architecture_": Record(),
+            "weights_": Record(),
+            "sigma_": Scalar(float, 0.0),
+            "offset_": Array("f", ("n_features_in_",), optional=True),
+            **likelihood.STATE,
+        }
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        if not self._is_fitted():
+            return
+        name = type(self).__name__
+        check_record(self._architecture(self.n_features_in_), self.architecture_, name)
+        with seeded(None):
+            energy = self._assemble(self.architecture_)
+        check_arrays(energy, self.weights_, name)
+
+    def _floats_of(self, architecture: dict[str, Any]) -> int:
+        hidden = n_activations(shape_of(architecture), architecture["hidden_sizes"].tolist())
+        return 4 * int(hidden + architecture["n_components"] + architecture["n_features"])
+
+    def _floats_per_row(self) -> int:
+        return self._floats_of(self.architecture_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.architecture_["n_components"])
+
+    # ------------------------------------------------------------------ methods
+
+    def free_energy(self, X: Any) -> Any:
+        """Return F(x) = -log p(x) - log Z.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to measure.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row with a state of the hidden units.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Hidden states, one for each row.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In nats.
+        """
+        return self._pair_energies(X, Z)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean held-out log-likelihood, or minus the held-out objective.
+
+        With a known log Z it is the log-likelihood, at the pessimistic end of the interval of log Z
+        where there is one, and compares all models of the same X. Without, it is minus the
+        objective (for "cd" and "pcd" minus sliced score matching) on random numbers that are the
+        same in every call: it then compares networks, rates and epochs, but neither objectives nor
+        their settings.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean log-likelihood in nats, or minus the mean objective. Higher is better.
+        """
+        check_is_fitted(self)
+        if self.log_partition_ is None:
+            return self._monitor_score(X)
+        return likelihood.pessimistic_mean(self, X)
+
+    def estimate_log_partition(
+        self, *, n_chains: int = 100, n_temperatures: int = 200, random_state: RandomState = None
+    ) -> Self:
+        """Estimate log Z by annealed importance sampling from a Gaussian, there and back.
+
+        Parameters
+        ----------
+        n_chains : int, default=100
+            Number of annealed chains.
+        n_temperatures : int, default=200
+            Number of annealing steps, each a trajectory of Hamiltonian Monte Carlo. Doubled, twice
+            at most, while both ways disagree or the interval is wider than 0.8 nats.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the chains.
+
+        Returns
+        -------
+        self : object
+            The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
+
+        Warns
+        -----
+        UserWarning
+            If both ways still disagree when the effort is spent. The interval holds both.
+        """
+        found = likelihood.estimate(self, "ais", n_chains, n_temperatures, 100, random_state)
+        self.__dict__.update(found)
+        return self
+
+    def check_density(self, random_state: RandomState = None) -> DensityCheck:
+        """Hold log p against a known density, over draws of the latter.
+
+        No density is higher on average, over draws of another, than that one (Gibbs' inequality).
+        A log Z that is too low can fail the check; passing it proves nothing.
+
+        Parameters
+        ----------
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        check : DensityCheck
+            ``mean_log_density``, ``reference_log_density``, ``standard_error`` and ``passed``.
+
+        Raises
+        ------
+        ValueError
+            If log Z is unknown.
+        """
+        return likelihood.check_density(self, random_state)

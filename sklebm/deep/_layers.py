@@ -1,0 +1,45 @@
+"""Training a deep energy model layer by layer, each as the experts of a model that ends there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sklebm._shell.random import make_generator, purpose_seed
+from sklebm.deep._network import covariance
+from sklebm.energies.deep import DeepEnergy
+from sklebm.gradient import GradientEstimator, Start
+from sklebm.training.architecture import check_sizes, export_weights
+from sklebm.training.ranks import share_parameters
+
+
+def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
+    """The energy whose last layer is yet to be trained, on layers that have been.
+
+    With ``warm_start``, a fitted model whose layers are all but the last is where it begins.
+    """
+    if model.network is not None or model.image_shape is not None:
+        given = "network" if model.network is not None else "image_shape"
+        raise ValueError(
+            f'layer_training="greedy" trains layers of widths hidden_sizes, and cannot with '
+            f'{given}: leave {given} out, or set layer_training="joint".'
+        )
+    sizes = check_sizes(model.hidden_sizes)
+    layers = (*sizes, int(model.n_components))
+    first, below = 0, {}
+    if GradientEstimator._resumes(model) and model._grows():
+        GradientEstimator._check_resumable(model, start.rows)
+        first, below = len(sizes), model.weights_
+    spread = covariance(start.rows, start.means)
+    for depth in range(first, len(layers)):
+        last = depth == len(sizes)
+        seed = start.seed if last else purpose_seed(start.seed, "layers", index=depth)
+        architecture = model._architecture(len(spread), sizes[:depth], layers[depth])
+        generator = make_generator(seed, "parameters")
+        energy = model._fresh(spread, architecture, below, generator).to(start.rows.device)
+        share_parameters(start.rows.ranks, energy)
+        if not last:
+            options = replace(model._options(seed), n_iter_no_change=None)
+            model._train(energy, replace(start, seed=seed), options)
+            below = export_weights(energy, model)
+    return energy

@@ -1,0 +1,147 @@
+"""Models that iterate until they settle, from one start or several: the loop that they share.
+
+.. code-block:: text
+
+    problem = _prepare(rows)                     once: checked weights, chunks, given parameters
+    for each of _n_starts():
+        run = _start(problem, draw)              draw(purpose) is a generator of this start alone
+        until run.settled, max_iter or a callback that asks to stop:
+            run = _step(problem, run)
+        state = problem.state(run, n_iter)       every fitted attribute
+    the state of least _cost(state)
+
+K-means, mixtures and their like state these hooks; restarts, seeds, progress, verbose lines, early
+stopping and the warning about ``max_iter`` follow. Hooks return new values and change nothing on
+the estimator, so that an interrupted fit leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows
+from sklebm.base import EnergyEstimator
+
+R_contra = TypeVar("R_contra", bound="Run", contravariant=True)
+#: ``draw(purpose)``: a generator for one purpose of one start.
+Draw = Callable[[str], torch.Generator]
+
+
+class Run(Protocol):
+    """Where one run stands: whatever the model needs for its next step."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last step ended the run."""
+
+
+class Problem(Protocol[R_contra]):
+    """What all runs share: rows with their weights, chunks, checked parameters."""
+
+    def state(self, run: R_contra, n_iter: int) -> dict[str, Any]:
+        """Every fitted attribute after ``n_iter`` steps."""
+
+    def report(self, run: R_contra) -> Mapping[str, float]:
+        """The objective by its name, for ``verbose``."""
+
+
+R = TypeVar("R", bound=Run)
+P = TypeVar("P", bound=Problem[Any])
+
+
+class IterativeEstimator(EnergyEstimator, Generic[P, R]):
+    """Base of models that are fitted by steps over all rows, from random starts.
+
+    A subclass states the hooks below, and has the parameters ``max_iter`` and ``random_state``,
+    ``n_init`` if it starts more than once. ``P`` is what all runs share, ``R`` where one stands.
+    """
+
+    max_iter: int
+    random_state: RandomState
+
+    @abstractmethod
+    def _prepare(self, rows: Rows, **data: Any) -> P:
+        """What all runs share; checks what the user gave beside the rows."""
+
+    @abstractmethod
+    def _start(self, problem: P, draw: Draw) -> R:
+        """The beginning of a run, before its first step."""
+
+    @abstractmethod
+    def _step(self, problem: P, run: R) -> R:
+        """One iteration: where it leads, and whether the run has settled there."""
+
+    def _cost(self, state: Mapping[str, Any]) -> float:
+        """What decides between runs; the least is kept. Needed with more than one start."""
+        return 0.0
+
+    def _finish(self, problem: P, run: R, state: dict[str, Any]) -> None:
+        """Warn of what the best run has shown; ``stacklevel=6`` names the caller of ``fit``."""
+
+    def _n_starts(self) -> int:
+        """Number of runs."""
+        return int(getattr(self, "n_init", 1))
+
+    def _advice(self) -> str:
+        """What to do when the best run has not settled; empty: nothing is wrong with that."""
+        return (
+            f"{type(self).__name__} did not converge in max_iter={self.max_iter} iterations: "
+            "increase max_iter or tol."
+        )
+
+    def _max_steps(self) -> int:
+        return self._n_starts() * self.max_iter
+
+    def _fit(self, rows: Rows, progress: Progress | None, **data: Any) -> dict[str, Any]:
+        watch = progress or _Nobody()
+        problem = self._prepare(rows, **data)
+        seed = rows.ranks.first(draw_seed(self.random_state))
+        best: tuple[R, dict[str, Any]] | None = None
+        for index in range(self._n_starts()):
+            run = self._start(problem, partial(make_generator, seed, index=index))
+            run, state = self._iterate(problem, run, watch)
+            if best is None or self._cost(state) < self._cost(best[1]):
+                best = run, state
+            if watch.stopped:
+                break
+        if best is None:
+            raise ValueError(f"{type(self).__name__} needs at least one start.")
+        advice = "" if best[0].settled or watch.stopped else self._advice()
+        if advice:
+            warnings.warn(advice, ConvergenceWarning, stacklevel=5)
+        self._finish(problem, *best)
+        return best[1]
+
+    def _iterate(
+        self, problem: P, run: R, progress: Progress | _Nobody
+    ) -> tuple[R, dict[str, Any]]:
+        """Take steps until the run settles, or may take no more."""
+        for n_iter in range(1, self.max_iter + 1):
+            progress.begin()
+            run = self._step(problem, run)
+            state = partial(problem.state, run, n_iter)
+            if progress.end(state, partial(problem.report, run)) or run.settled:
+                break
+        return run, state()
+
+
+class _Nobody:
+    """Nobody watches: the first chunk of ``partial_fit`` is one step to callbacks."""
+
+    stopped = False
+
+    def begin(self) -> None:
+        """A step begins."""
+
+    def end(self, state: Callable[[], Any], report: Callable[[], Any]) -> bool:
+        """A step ends; it asks for no stop."""
+        return False

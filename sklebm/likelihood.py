@@ -1,0 +1,378 @@
+"""log Z of a model and what follows from it: scores, their check, draws and a look at the chains.
+
+Estimators call these functions; none is a base class. What can be done is asked of the energy:
+
+=================================  ============================================================
+it has                             then log Z is
+=================================  ============================================================
+``weights``, ``visible_field``     summed over the states of the smaller layer, or annealed along
+                                   a tempered path by block Gibbs
+``tempered_path(base, variance)``  annealed along a path of its own (``inference.tempered_path``)
+``reference`` and none of those    annealed from that density by Hamiltonian Monte Carlo
+``summed_units``                   summed by its ``exact_log_partition()`` over so many units
+=================================  ============================================================
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from functools import partial
+from numbers import Integral
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import resolve_device
+from sklebm._shell.state import Array, Scalar, Spec
+from sklebm._shell.warning import warn
+from sklebm.inference import ais, enumeration, partition
+from sklebm.inference.hamiltonian_path import HamiltonianPath
+from sklebm.inference.partition import Effort, Partition
+from sklebm.inference.tempered_path import TemperedPath
+from sklebm.training.diagnosis import warn_of_collapsed_chains
+from sklebm.training.state import import_objective
+
+METHODS = ("auto", "exact", "ais", "bridge")
+PartitionMethod = Literal["auto", "exact", "ais", "bridge"]
+#: Up to this many units ``"auto"`` sums over all of their states.
+AUTO_EXACT_UNITS = 20
+#: What a model with a normaliser declares beside its parameters.
+STATE: Spec = {
+    "log_partition_": Scalar(float, optional=True),
+    "log_partition_interval_": Array("f", (2,), optional=True),
+}
+# Steps of annealed chains that cost half of what training costs for each row that it sees: block
+# Gibbs in double precision, or trajectories of five gradients.
+_STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
+# So many multiplications take a fraction of a second, whatever training took.
+_SMALL_WORK = 1e8
+_FEWEST_CHAINS, _FEWEST_TEMPERATURES = 10, 16
+_CHECK_ROWS = 2000
+
+
+class DensityCheck(NamedTuple):
+    """Whether log p is a log density, as far as draws of a known density q can tell.
+
+    No density is on average higher than q over draws of q (Gibbs' inequality).
+
+    Attributes
+    ----------
+    mean_log_density : float
+        Mean of log p over draws of q (nats).
+    reference_log_density : float
+        Mean of log q over the same draws (nats).
+    standard_error : float
+        Of the difference of the two.
+    passed : bool
+        Whether the difference is at most three standard errors. False proves that log Z is too
+        low; True proves nothing.
+    """
+
+    mean_log_density: float
+    reference_log_density: float
+    standard_error: float
+    passed: bool
+
+
+# ---------------------------------------------------------------------- where rows are
+
+
+def centred_mean(state: Mapping[str, Any]) -> Any:
+    """Mean of the training rows in the coordinates that the energy computes in."""
+    mean, offset = state["feature_means_"], state.get("offset_")
+    return mean if offset is None else mean - offset
+
+
+def set_origin(model: Any, rows: Any, *, reset: bool) -> Any:
+    """Rows of a fitted model that its energy sees around ``offset_``."""
+    offset = None if reset else getattr(model, "offset_", None)
+    rows.origin = None if offset is None else torch.from_numpy(offset)
+    return rows
+
+
+def training_origin(model: Any, start: Any, *, kept: bool) -> torch.Tensor | None:
+    """What training subtracts: the mean of the rows, or the offset of the fit that it goes on from.
+
+    Single precision would lose rows beside a large offset.
+    """
+    if not kept:
+        return start.means  # type: ignore[no-any-return]
+    offset = getattr(model, "offset_", None)
+    return None if offset is None else torch.from_numpy(offset)
+
+
+def from_origin(model: Any, v: torch.Tensor) -> torch.Tensor:
+    """Rows in the coordinates of X, from those that the energy computes in."""
+    offset = getattr(model, "offset_", None)
+    return v if offset is None else (v.double() + torch.from_numpy(offset).to(v.device)).to(v.dtype)
+
+
+# ---------------------------------------------------------------------- what fit ends with
+
+
+def unknown() -> dict[str, Any]:
+    """The attributes while log Z is unknown."""
+    return {"log_partition_": None, "log_partition_interval_": None}
+
+
+def complete(
+    model: Any, energy: Any, state: Mapping[str, Any], seed: int, *, learnt: float | None = None
+) -> dict[str, Any]:
+    """What ``fit`` adds to ``state``: a look at the chains, and log Z as ``log_partition`` asks.
+
+    ``learnt`` is the log Z that an objective has found itself; "auto" keeps it if it may be true.
+    """
+    chains = _chains(model, energy, state, seed)
+    if chains is not None:
+        _look_at_chains(type(model).__name__, energy, chains, centred_mean(state))
+    method = model.log_partition
+    if method is None:
+        return {**state, **unknown()}
+    mean = centred_mean(state)
+    if learnt is not None and method == "auto":
+        check = _check(energy, mean, learnt, seed)
+        if check.passed:
+            return {**state, "log_partition_": learnt, "log_partition_interval_": None}
+        warn(
+            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} makes no density: draws of "
+            f"the reference have log p = {check.mean_log_density:.4g} on average and their own "
+            f"log density is {check.reference_log_density:.4g}. log Z is annealed instead; "
+            "estimate_log_partition() spends more effort on it."
+        )
+    effort = Effort()
+    if method == "auto":
+        effort = _affordable(energy, _rows_seen(state))
+    return {**state, **compute(model, energy, mean, method, seed, effort, chains)}
+
+
+def _rows_seen(state: Mapping[str, Any]) -> int:
+    """Rows that training has gone through, one epoch after the other."""
+    return int(state["n_samples_seen_"]) * max(1, int(state["n_iter_"]))
+
+
+def _affordable(energy: Any, n_rows_seen: int) -> Effort:
+    """Annealing that costs at most half of the training, or a fraction of a second.
+
+    Counted in rows, not in seconds, so that two fits are the same.
+    """
+    standard, by_gradients = Effort(), not _alternates(energy)
+    work = sum(p.numel() for p in energy.parameters()) * (20 if by_gradients else 2)
+    per_row = _TRAJECTORIES_PER_ROW if by_gradients else _STEPS_PER_ROW
+    n_moves = max(per_row * n_rows_seen, _SMALL_WORK / work)
+    # There, back, the ladders in between, and the pilot runs.
+    per_way = n_moves / 4.0
+    n_chains = min(standard.n_chains, max(_FEWEST_CHAINS, int(math.sqrt(per_way / 4.0))))
+    n_temperatures = min(1000, max(_FEWEST_TEMPERATURES, int(per_way / n_chains)))
+    doublings = standard.doublings if n_temperatures == 1000 else 0
+    return Effort(n_chains, n_temperatures, standard.n_steps, doublings)
+
+
+def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any:
+    """Rows where the objective's persistent chains are, if it has any."""
+    device = next(energy.parameters()).device
+    objective = model._objective(energy)
+    kept = import_objective(objective, state["training_state_"], device)
+    if not kept:
+        return None
+    generator = make_generator(seed, "chains", device=device)
+    with torch.no_grad():
+        return objective.chains(kept, copy.deepcopy(energy).float(), generator)
+
+
+def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
+    """Compare the spread of the chains with that of the rows, where it is known."""
+    if energy.domain == "binary":  # the variance of bits follows from their mean
+        of_rows = float((mean * (1.0 - mean)).clip(0.0).sum())
+    elif not _alternates(energy):  # its reference has the covariance of the rows
+        of_rows = len(mean) * float(energy.reference.scale().square())
+    else:
+        return
+    of_chains = float(chains.double().var(dim=0, correction=0).sum())
+    warn_of_collapsed_chains(name, of_chains, of_rows, len(chains))
+
+
+# ---------------------------------------------------------------------- log Z
+
+
+def _alternates(energy: Any) -> bool:
+    """Whether visible and hidden units take turns along a tempered path."""
+    return hasattr(energy, "tempered_path") or hasattr(energy, "visible_field")
+
+
+def n_summed_units(energy: Any) -> int | None:
+    """How many units an exact log Z sums over; None if nothing can be summed."""
+    if hasattr(energy, "summed_units"):
+        return int(energy.summed_units)
+    return enumeration.n_summed_units(energy) if hasattr(energy, "visible_field") else None
+
+
+def path_to(
+    energy: Any, mean: Any, generator: torch.Generator, rows: torch.Tensor | None = None
+) -> Any:
+    """A path from a known density to the energy, chosen by what the energy can do.
+
+    ``mean`` is that of the training rows, ``rows`` are some of the model, if there are any.
+    """
+    if not _alternates(energy):
+        return HamiltonianPath(energy, energy.reference, generator)
+    base = torch.as_tensor(mean, device=generator.device).double()
+    make = getattr(energy, "tempered_path", partial(TemperedPath, energy))
+    if energy.domain == "binary":
+        return make(ais.base_rate_bias(base), None)
+    variance = torch.exp(energy.visible.log_variance.detach())
+    if rows is None and bool(torch.isfinite(variance).all()):
+        # How far the model reaches is seen by chains that start with the variance of its units.
+        rows = ais.forward(make(base, None), generator, n_chains=50, n_temperatures=50).rows
+    if rows is not None:
+        square = (rows.to(base) - base).square().mean(dim=0)
+        variance = torch.maximum(variance, square.nan_to_num(0.0))
+    return make(base, variance.expand_as(base))
+
+
+def compute(
+    model: Any,
+    energy: Any,
+    mean: Any,
+    method: str,
+    seed: int,
+    effort: Effort,
+    chains: torch.Tensor | None = None,
+) -> dict[str, Any]:
+    """log Z and its interval in float64, as fitted attributes."""
+    double = copy.deepcopy(energy).double().eval()
+    n_units = n_summed_units(double)
+    if method == "exact" and n_units is None:
+        raise ValueError(
+            f'{type(model).__name__} has no exact log partition function: use method="ais".'
+        )
+    if n_units is not None and (
+        method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS)
+    ):
+        with torch.no_grad():
+            summed = getattr(double, "exact_log_partition", None)
+            value = float(enumeration.log_partition(double) if summed is None else summed())
+        return _known(value)
+    device = next(double.parameters()).device
+    generator = make_generator(seed, "annealing", device=device)
+    with torch.no_grad():
+        path = path_to(double, mean, generator, chains)
+        if not math.isfinite(path.log_z0()):
+            return _known(math.inf)
+        found = partition.estimate(path, generator, effort, method=method, rows=chains)
+        found = _raised(found, path, generator)
+    if not found.settled:
+        warn(
+            f"{type(model).__name__}: log Z is not known well. Chains that started at either end "
+            f"disagree, and the interval from {found.low:.4g} to {found.high:.4g} holds what both "
+            "say. score uses its upper end. estimate_log_partition() with more chains and "
+            "temperatures may bring them together; if not, the model mixes badly."
+        )
+    return {
+        "log_partition_": found.value,
+        "log_partition_interval_": np.array([found.low, found.high]),
+    }
+
+
+def _known(value: float) -> dict[str, Any]:
+    """The attributes where there is nothing to estimate."""
+    return {"log_partition_": value, "log_partition_interval_": np.array([value, value])}
+
+
+def _raised(found: Partition, path: Any, generator: torch.Generator) -> Partition:
+    """The estimate, no lower than Gibbs' inequality allows."""
+    bound, error = _gibbs_bound(path, generator)
+    least = bound - 3.0 * error
+    if found.value >= least or not math.isfinite(least):
+        return found
+    return Partition(bound, min(found.low, least), max(found.high, bound + 3.0 * error), False)
+
+
+def _gibbs_bound(path: Any, generator: torch.Generator) -> tuple[float, float]:
+    """A lower bound of log Z, E_q[log p* - log q] over draws of the base, and its error."""
+    x = path.draw_base(_CHECK_ROWS, generator)
+    gaps = path.log_z0() + path.log_weight(x, path.observe(x), 0.0, 1.0)
+    return float(gaps.mean()), float(gaps.std()) / math.sqrt(len(gaps))
+
+
+# ---------------------------------------------------------------------- Gibbs' inequality
+
+
+def check_density(model: Any, random_state: RandomState) -> DensityCheck:
+    """The check of a fitted model; refuses one whose log Z is unknown."""
+    check_is_fitted(model)
+    need_log_partition(model, "check_density compares log densities and")
+    energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
+    seed = draw_seed(random_state)
+    return _check(energy, centred_mean(vars(model)), float(model.log_partition_), seed)
+
+
+def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
+    double = copy.deepcopy(energy).double().eval()
+    device = next(double.parameters()).device
+    generator = make_generator(seed, "density check", device=device)
+    with torch.no_grad():
+        path = path_to(double, mean, generator)
+        x = path.draw_base(_CHECK_ROWS, generator)
+        log_q = path.log_base_density(x)
+        log_p = -double.free_energy(x) - log_z
+        gaps = log_p - log_q
+        error = float(gaps.std()) / math.sqrt(len(gaps))
+        passed = bool(float(gaps.mean()) <= 3.0 * error)
+        return DensityCheck(float(log_p.mean()), float(log_q.mean()), error, passed)
+
+
+# ---------------------------------------------------------------------- what methods answer
+
+
+def need_log_partition(model: Any, what: str) -> None:
+    """Raise ValueError if log Z is unknown, and say how to find it."""
+    if model.log_partition_ is None:
+        raise ValueError(
+            f"{what} needs the partition function, which is not known (log_partition=None, "
+            "partial_fit changed the parameters, or they were given): call "
+            "estimate_log_partition() first, or compare free energies with score_samples."
+        )
+
+
+def score_samples(model: Any, X: Any) -> Any:
+    """-F(x) - log Z, or -F(x) while log Z is unknown."""
+    check_is_fitted(model)
+    log_z = model.log_partition_ or 0.0
+    return model._map_rows(X, lambda energy, x: -energy.free_energy(x) - log_z, "score_samples")
+
+
+def pessimistic_mean(model: Any, X: Any) -> float:
+    """Mean log-likelihood at the upper end of the interval of log Z, where there is one."""
+    interval = model.log_partition_interval_
+    log_z = model.log_partition_ if interval is None else interval[1]
+    return -float(model.free_energy(X).mean()) - float(log_z)
+
+
+def estimate(
+    model: Any,
+    method: str,
+    n_chains: int,
+    n_temperatures: int | None,
+    n_steps: int,
+    random_state: RandomState,
+) -> dict[str, Any]:
+    """log Z of a fitted model as fitted attributes, from checked arguments."""
+    check_is_fitted(model)
+    if method not in METHODS:
+        names = ", ".join(f'"{name}"' for name in METHODS[:-1])
+        raise ValueError(f'method={method!r} must be one of {names} and "{METHODS[-1]}".')
+    counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "n_steps": n_steps}
+    for name, value in counts.items():
+        given = value is not None or name != "n_temperatures"
+        if given and (not isinstance(value, Integral) or value < 2):
+            raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
+    energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
+    seed = draw_seed(random_state)
+    chains = _chains(model, energy, vars(model), seed)
+    effort = Effort(n_chains, n_temperatures, n_steps)
+    return compute(model, energy, centred_mean(vars(model)), method, seed, effort, chains)
