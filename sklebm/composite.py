@@ -99,6 +99,14 @@ class MemberFits:
         )
 
 
+def map_energy(member: EnergyEstimator, X: Any, function: Callable[..., Any], what: str) -> Any:
+    """Stream ``function(energy, rows)`` over X, for scores that need more than a model's score.
+
+    The energy is the torch module of the fitted ``member``; the result follows the kind of X.
+    """
+    return member._map_rows(X, function, what)
+
+
 def takes_weights(member: Any) -> bool:
     """Whether ``member.fit`` has use for ``sample_weight``, by its signature or by routing."""
     if has_fit_parameter(member, "sample_weight"):

@@ -65,7 +65,7 @@ def test_sparse_rows_go_to_estimators_that_take_them():
     assert detector.predict(X).shape == (200,)
     assert detector.__sklearn_tags__().input_tags.sparse
     assert not EnergyOutlierDetector(PCAWhitener()).__sklearn_tags__().input_tags.sparse
-    with pytest.raises(TypeError, match="(?i)sparse data"):
+    with pytest.raises(TypeError, match=r"(?i)sparse data"):
         EnergyOutlierDetector(PCAWhitener()).fit(X)
 
 

@@ -100,7 +100,8 @@ def _category_roots(shares: Floats, n_rows: int) -> Floats:
     as_rare = np.array([shares[shares <= share].sum() for share in shares])
     # A category that is missing among the rows is rarer than one that occurs once.
     tail = np.clip(as_rare, 0.5 / (n_rows + 1), 1.0)
-    return np.sqrt(np.abs(ndtri(tail / 2)))
+    roots: Floats = np.sqrt(np.abs(ndtri(tail / 2)))
+    return roots
 
 
 def one_hot_blocks(x: Floats) -> NDArray[np.int64]:

@@ -190,21 +190,20 @@ class EnergyOutlierDetector(CalibratedDetector):
         inside = default_members(2, 1) if automatic else self.estimator
         return (2 if self.trim else 1) * (len(inside) if isinstance(inside, list) else 1)
 
-    def _fit(
-        self, X: Any, members: MemberFits, y: Any = None, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        weights = None
-        if sample_weight is not None:
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
+        weights = data["sample_weight"]
+        if weights is not None:
             shape = np.empty((count_rows(X), 1))
             weights = check_sample_weight(
-                sample_weight, shape, dtype=np.float64, ensure_non_negative=True
+                weights, shape, dtype=np.float64, ensure_non_negative=True
             )
         fitted, held_out = split_rows(X, self.calibration, self.random_state)
-        seen = [take_rows(part, fitted) for part in (X, y, weights)]
-        ensemble = self._fit_energies(*seen, members)
+        rows, labels, seen = (take_rows(part, fitted) for part in (X, data["y"], weights))
+        ensemble = self._fit_energies(rows, labels, seen, members)
         if self.trim:
-            kept = self._most_typical(to_numpy(ensemble.scores(seen[0], finite=True)))
-            ensemble = self._fit_energies(*(take_rows(part, kept) for part in seen), members)
+            kept = self._most_typical(to_numpy(ensemble.scores(rows, finite=True)))
+            rows, labels, seen = (take_rows(part, kept) for part in (rows, labels, seen))
+            ensemble = self._fit_energies(rows, labels, seen, members)
         state = self._threshold(X, weights, ensemble)
         if held_out is not None:
             scores = to_numpy(ensemble.scores(take_rows(X, held_out), finite=True))
@@ -267,7 +266,8 @@ class EnergyOutlierDetector(CalibratedDetector):
         self._check_names(X)
         view = None
         if hasattr(self, "location_"):
-            view = View(*(getattr(self, name, None) for name in _VIEW))
+            found: list[Any] = [getattr(self, name, None) for name in _VIEW]
+            view = View(*found)
             X = self._open(X, self, reset=False)
         return Ensemble(self.named_estimators_, self.training_quantiles_, view).scores(X)
 

@@ -119,7 +119,7 @@ class InputComplexityScorer(EnergyScorer):
     def _reads_numbers(self) -> bool:
         return True
 
-    def _fit(self, X: Rows, members: MemberFits, y: Any = None) -> dict[str, Any]:
+    def _fit(self, X: Rows, members: MemberFits, **data: Any) -> dict[str, Any]:
         member = self._density()
         self._check_image_shape(X.shape[1])
         values = X.to_numpy()
@@ -127,7 +127,7 @@ class InputComplexityScorer(EnergyScorer):
         if self.image_shape is not None:
             code["image_shape"] = np.array(self.image_shape, dtype=np.int64)
         return {
-            "named_estimators_": {"estimator": members.fit("estimator", member, values, y)},
+            "named_estimators_": {"estimator": members.fit("estimator", member, values, data["y"])},
             "range_": np.array([values.min(), values.max()], dtype=np.float64),
             "code_": code,
         }

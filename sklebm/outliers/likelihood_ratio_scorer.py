@@ -123,7 +123,7 @@ class LikelihoodRatioScorer(EnergyScorer):
     def _reads_numbers(self) -> bool:
         return True
 
-    def _fit(self, X: Rows, members: MemberFits, y: Any = None) -> dict[str, Any]:
+    def _fit(self, X: Rows, members: MemberFits, **data: Any) -> dict[str, Any]:
         member = self._density()
         if self.background is not None:
             require_scores("background", self.background, type(self).__name__)
@@ -133,8 +133,8 @@ class LikelihoodRatioScorer(EnergyScorer):
             background = clone(member)
         else:
             seen, background = values, clone(self.background)
-        members.fit("estimator", member, values, y)
-        members.fit("background", background, seen, y)
+        members.fit("estimator", member, values, data["y"])
+        members.fit("background", background, seen, data["y"])
         return {"named_estimators_": {"estimator": member, "background": background}}
 
     def score_samples(self, X: Any) -> Any:

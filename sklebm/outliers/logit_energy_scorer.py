@@ -100,16 +100,16 @@ class LogitEnergyScorer(EnergyScorer):
         self.estimator = estimator
         self.temperature = temperature
 
-    def _fit(self, X: Any, members: MemberFits, y: Any = None) -> dict[str, Any]:
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
         if isinstance(self.estimator, str):
             member = _default_classifier()
         else:
             require_instance("estimator", self.estimator)
             require_logits(self.estimator)
             member = clone(self.estimator)
-        members.fit("estimator", member, X, y)
+        members.fit("estimator", member, X, data["y"])
         require_logits(member)
-        fitted = {"named_estimators_": {"estimator": member}}
+        fitted: dict[str, Any] = {"named_estimators_": {"estimator": member}}
         if not hasattr(member, "n_features_in_"):  # not every classifier counts its features
             fitted["n_features_in_"] = int(np.shape(X)[1])
         return {**fitted, "temperature_": float(self.temperature)}

@@ -104,9 +104,9 @@ class TypicalityScorer(EnergyScorer):
         self.calibration = calibration
         self.random_state = random_state
 
-    def _fit(self, X: Any, members: MemberFits, y: Any = None) -> dict[str, Any]:
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
         fitted, held_out = split_rows(X, self.calibration, self.random_state)
-        rows, labels = take_rows(X, fitted), take_rows(y, fitted)
+        rows, labels = take_rows(X, fitted), take_rows(data["y"], fitted)
         member = members.fit("estimator", self._density(), rows, labels)
         judged = checked_scores("estimator", member, take_rows(X, held_out), finite=True)
         entropy = -float(to_numpy(judged).astype(np.float64).mean())
