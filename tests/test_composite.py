@@ -143,7 +143,7 @@ def test_weights_reach_the_members_and_only_those_who_want_them():
             X, sample_weight=weights
         )
     for bad in (-np.ones(120), np.ones(7)):
-        with pytest.raises(ValueError, match="(?i)weight"):
+        with pytest.raises(ValueError, match=r"(?i)weight"):
             EnergyOutlierDetector().fit(X, sample_weight=bad)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import OutlierMixin, clone
+from sklearn.utils import ClassifierTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -187,6 +188,12 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
         """
         level = check_level("fdr", fdr, len(self._calibrated_scores()))
         return discoveries(self.p_values(X), level)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Who has predict_proba is asked how many classes there are: inliers and outliers.
+        tags.classifier_tags = ClassifierTags(multi_class=False)
+        return tags
 
     def _calibrated_scores(self) -> NDArray[np.float64]:
         check_is_fitted(self)

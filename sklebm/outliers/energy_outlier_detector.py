@@ -115,13 +115,11 @@ class EnergyOutlierDetector(CalibratedDetector):
 
     Notes
     -----
-    The threshold is a share of the training rows, no guaranteed error rate: when the estimator
-    fits its training rows more closely than new ones, more new rows fall below it. Calibrated, the
-    error rate is guaranteed; the price is the rows held out, and that no p-value is below
-    1 / (n_calibration + 1). Every score depends on its row alone.
+    The threshold is a share of the training rows, no guaranteed error rate: new rows fall below it
+    more often if the estimator fits its training rows closely. Calibrated, the error rate is
+    guaranteed. Every score depends on its row alone.
 
-    Under "auto" the energies are fitted to at most 20,000 rows, so that a fit costs
-    O(k d^2) for each of at most 50 EM steps on k = min(n, 20,000) rows, and 50,000 rows are scored.
+    Under "auto" a fit costs O(k d^2) for each of at most 50 EM steps on k = min(n, 20,000) rows.
 
     Examples
     --------
@@ -132,6 +130,9 @@ class EnergyOutlierDetector(CalibratedDetector):
     >>> detector.predict([[1.0, 0.9], [1.0, -0.9]])  # the correlation is broken in the second
     array([ 1, -1])
     """
+
+    # Weights are passed on, as by scikit-learn's own meta-estimators: they can be requested.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"sample_weight": None}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [StrOptions({"auto"}), HasMethods("fit"), list],
@@ -166,7 +167,7 @@ class EnergyOutlierDetector(CalibratedDetector):
     # ------------------------------------------------------------------ learning
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Self:
         """Fit the estimators and set the threshold.
 
         Parameters
@@ -175,15 +176,19 @@ class EnergyOutlierDetector(CalibratedDetector):
             Training rows, in any form that the estimators accept.
         y : object, default=None
             Handed to the estimators' ``fit``, which ignores it if they are unsupervised.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, for estimators and threshold. Rows held out count once each.
+        **fit_params : dict
+            ``sample_weight`` of shape (n_samples,): weights of the rows, for the estimators and
+            the threshold. Rows that are held out are drawn, and count, once each.
 
         Returns
         -------
         self : object
             The fitted detector. An exception or an interrupt leaves it as it was before.
         """
-        return self._learn(X, y=y, sample_weight=sample_weight)
+        unknown = sorted(set(fit_params) - {"sample_weight"})
+        if unknown:
+            raise TypeError(f"fit takes X, y and sample_weight, but got {', '.join(unknown)}.")
+        return self._learn(X, y=y, sample_weight=fit_params.get("sample_weight"))
 
     def _n_fits(self) -> int:
         automatic = isinstance(self.estimator, str)
