@@ -31,6 +31,7 @@ ESTIMATORS: dict[str, str] = {
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
+    "NeighbourEnergy": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
     from sklebm.outliers import LikelihoodRatioScorer as LikelihoodRatioScorer
     from sklebm.outliers import LikelihoodRegretScorer as LikelihoodRegretScorer
     from sklebm.outliers import LogitEnergyScorer as LogitEnergyScorer
+    from sklebm.outliers import NeighbourEnergy as NeighbourEnergy
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save

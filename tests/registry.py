@@ -88,6 +88,13 @@ def prototype_free_energy(model: Any, X: Any) -> Any:
     return -logsumexp(-model.beta_ * (gaps**2).sum(axis=2), axis=1) / model.beta_
 
 
+def neighbour_free_energy(model: Any, X: Any) -> Any:
+    """d log r_k, from all distances."""
+    gaps = np.asarray(X, np.float64)[:, None] - model.samples_
+    reach = np.sort(np.sqrt((gaps**2).sum(axis=2)), axis=1)[:, model.n_neighbors_ - 1]
+    return X.shape[1] * np.log(np.maximum(reach, model.floor_))
+
+
 def mixture_free_energy(model: Any, X: Any) -> Any:
     """-log sum_k w_k N(x; m_k, diag v_k), from scipy's densities."""
     components = zip(model.weights_, model.means_, model.covariances_, strict=True)
@@ -477,6 +484,13 @@ ENTRIES: dict[str, Entry] = {
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=({"penalty": "kl", "code_activation": "sigmoid", "hidden_sizes": ()},),
         free_energy=reconstruction_free_energy,
+    ),
+    "NeighbourEnergy": Entry(
+        variants=({"n_neighbors": 1}, {"max_samples": 60, "random_state": 0}),
+        seeded={"max_samples": 60},
+        free_energy=neighbour_free_energy,
+        # A squared distance to rows of up to 1000 is chosen by its expansion.
+        rounding=1e-6,
     ),
     "TypicalityScorer": Entry(
         quick={"estimator": MIXTURE},

@@ -64,9 +64,19 @@ def test_sparse_rows_go_to_estimators_that_take_them():
     detector = EnergyOutlierDetector(IsolationForest(n_estimators=20, random_state=0)).fit(X)
     assert detector.predict(X).shape == (200,)
     assert detector.__sklearn_tags__().input_tags.sparse
-    assert not EnergyOutlierDetector().__sklearn_tags__().input_tags.sparse
-    with pytest.raises(TypeError, match="Sparse data"):
-        EnergyOutlierDetector().fit(X)
+    assert not EnergyOutlierDetector(PCAWhitener()).__sklearn_tags__().input_tags.sparse
+    with pytest.raises(TypeError, match=r"(?i)sparse data"):
+        EnergyOutlierDetector(PCAWhitener()).fit(X)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo"])
+def test_the_default_takes_sparse_rows(kind):
+    """The same numbers as for the same rows stored densely."""
+    X = scipy.sparse.random(200, 10, 0.3, format=kind, random_state=0)
+    dense = EnergyOutlierDetector(calibration=0.2, random_state=0).fit(X.toarray())
+    sparse = EnergyOutlierDetector(calibration=0.2, random_state=0).fit(X)
+    np.testing.assert_array_equal(sparse.score_samples(X), dense.score_samples(X.toarray()))
+    np.testing.assert_array_equal(sparse.p_values(X), dense.p_values(X.toarray()))
 
 
 # ---------------------------------------------------------------- a meta-estimator

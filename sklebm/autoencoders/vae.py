@@ -484,10 +484,6 @@ class VAE(BaseAutoencoder):
             X, lambda energy, x: function(energy, x, n_samples, self._floats_per_row()), what
         )
 
-    def _block(self, x: torch.Tensor) -> int:
-        """Samples that are decoded at a time for the rows ``x``."""
-        return importance.block_size(len(x), self._floats_per_row())
-
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log p(x), importance-weighted.
 

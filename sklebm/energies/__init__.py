@@ -8,6 +8,7 @@ from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEne
 from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
+from sklebm.energies.neighbours import NeighbourDistance
 from sklebm.energies.penalties import (
     L0,
     L1,
@@ -57,6 +58,7 @@ __all__ = [
     "LayeredEnergy",
     "Lq",
     "MaskedReconstructionEnergy",
+    "NeighbourDistance",
     "NonNegativeL1",
     "Penalty",
     "PrecisionEnergy",

@@ -1,67 +1,76 @@
-r"""What ``estimator="auto"`` means: five energies of robustly scaled features.
+"""What ``estimator="auto"`` means: energies of features, of most rows, of groups, of neighbours.
 
-Four see the features in units of their interquartile range; the fifth sees each feature alone, by
-its normal score :math:`t = \Phi^{-1}(u(x))`, u the share of training rows below x, through the
-signed root :math:`\operatorname{sign}(t) \sqrt{|t|}`, whose squared length is the sum of |t|.
-
-For tables whose features have units of their own. Chosen among some ninety energies and their
-combinations, none tuned per table, by the mean AUROC of ``benchmarks/bench_ood.py``.
+Chosen by what they find on tables that took no part in the choice, each table in turn:
+``benchmarks/bench_ood_choice.py``.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 
+from sklebm._shell.rows import Rows
+from sklebm.composite import MemberFits
 from sklebm.linear import PCAWhitener
 from sklebm.mixture import EnergyGaussianMixture, EnergyKMeans
+from sklebm.outliers._ensemble import Ensemble
+from sklebm.outliers._views import make_view
+from sklebm.outliers.neighbour_energy import NeighbourEnergy
 
+FITTED_ROWS = 20_000  # what the energies are fitted to at most
 _MAX_COMPONENTS = 8
 _ROWS_PER_FEATURE = 2  # training rows of a component, as a multiple of the features
-_MAX_CLUSTERS = 64
-_ROWS_PER_CLUSTER = 20
-_LOCAL_ROWS = 20_000  # what the two energies that iterate are fitted to at most
 _EM_PRODUCTS = 2e9  # multiplications of an EM step: wide tables get fewer components
-_QUANTILE_ROWS = 100_000  # quantiles of more rows change by less than a hundredth of the range
-_MAX_QUANTILES = 1000
+_NEIGHBOURS = 10
+_STORED_ROWS = 2_000
+_FLOATS_PER_VALUE = 16
 _CORE_SHARE = 0.75  # of the rows, which the robust Gaussian is fitted to
 _CORE_STEPS = 5
-_ITERATIVE: dict[str, Any] = {"max_iter": 50, "random_state": 0}
 
-Floats = NDArray[np.floating[Any]]
+Members = list[tuple[str, Any]]
 
 
-def default_members(n_rows: int, n_features: int) -> list[tuple[str, Any]]:
-    """Unfitted energies: single features, a Gaussian of all rows or most, a mixture, clusters."""
-    rows = min(n_rows, _LOCAL_ROWS)
+def default_members(n_rows: int, n_features: int) -> Members:
+    """Unfitted energies: single features, a Gaussian of most rows, a mixture, neighbours."""
+    rows = min(n_rows, FITTED_ROWS)
     n_components = min(
         _MAX_COMPONENTS,
         rows // (_ROWS_PER_FEATURE * n_features),
         int(_EM_PRODUCTS / (rows * n_features**2)),
     )
     n_components = max(1, n_components)
-    n_clusters = max(1, min(_MAX_CLUSTERS, rows // _ROWS_PER_CLUSTER))
+    mixture = EnergyGaussianMixture(n_components, reg_covar=0.01, max_iter=50, random_state=0)
+    n_neighbors = max(1, min(_NEIGHBOURS, rows // 2))
+    neighbours = NeighbourEnergy(n_neighbors, max_samples=_STORED_ROWS, random_state=0)
     return [
         ("marginals", EnergyKMeans(n_clusters=1, random_state=0)),
-        ("gaussian", PCAWhitener(ridge=0.1)),
         ("core", _core_gaussian()),
-        ("mixture", EnergyGaussianMixture(n_components, reg_covar=0.01, **_ITERATIVE)),
-        ("clusters", EnergyKMeans(n_clusters, **_ITERATIVE)),
+        ("mixture", mixture),
+        ("neighbours", neighbours),
     ]
 
 
-def fitting_rows(name: str, view: Any) -> Any:
-    """The rows that a member is fitted to: all, a sample for those that iterate, or the core."""
-    if name in ("core", "mixture", "clusters") and len(view) > _LOCAL_ROWS:
-        chosen = np.random.default_rng(0).choice(len(view), _LOCAL_ROWS, replace=False)
-        view = view[np.sort(chosen)]
-    return central_rows(view) if name == "core" else view
+def fit_default(rows: Rows, fits: MemberFits) -> Ensemble:
+    """Fit the energies to these rows, all of which are read into memory."""
+    view = make_view(rows.to_numpy())
+    members = dict(default_members(*rows.shape))
+    for name, member in members.items():
+        chunks = rows.chunks(_FLOATS_PER_VALUE * rows.shape[1])
+        with torch.no_grad():
+            seen = torch.cat([view.see(view.kind(name), rows[part]) for part in chunks])
+            seen = central_rows(seen) if name == "core" else seen
+        with warnings.catch_warnings():
+            # "Lower n_components" is no advice to somebody who did not choose it.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fits.fit(name, member, seen)
+    return Ensemble(members, view=view)
 
 
-def central_rows(view: Any) -> Any:
+def central_rows(view: torch.Tensor) -> torch.Tensor:
     """Three quarters of the rows, on which a Gaussian is narrow: those least far from it.
 
     Concentration steps (Rousseeuw and Van Driessen, 1999) from the rows nearest to the median, here
@@ -87,71 +96,17 @@ def _lowest(values: torch.Tensor, size: int) -> torch.Tensor:
     return torch.argsort(values, stable=True)[:size].sort().values
 
 
-def robust_scale(x: Floats) -> tuple[Floats, Floats]:
-    """Median and interquartile range of each feature, which outliers move little.
+def drawn_rows(n_rows: int, limit: int, weights: Any = None) -> Any:
+    """Indices of at most ``limit`` rows, ascending; None: all of them, once.
 
-    A feature whose quartiles coincide takes its standard deviation, a constant one 1.
-
-    Raises
-    ------
-    FloatingPointError
-        If a range overflows.
+    With weights rows are drawn in proportion to them, evenly spaced along their sum: a whole
+    weight of m draws the row m times, unless there are too many.
     """
-    some = _some_rows(x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        low, location, high = np.percentile(some.astype(np.float64), [25, 50, 75], axis=0)
-        scale = high - low
-        for column in np.flatnonzero(scale == 0):
-            values = x[:, column].astype(np.float64)
-            scale[column] = 1.0 if values.min() == values.max() else values.std()
-    if not np.isfinite(scale).all():
-        raise FloatingPointError(
-            f"The range of feature {int(np.argmin(np.isfinite(scale)))} overflows (largest |X|: "
-            f"{float(np.abs(x).max()):.3g}). Scale X first."
-        )
-    return location, scale
-
-
-def apply_scale(x: torch.Tensor, location: Floats, scale: Floats) -> torch.Tensor:
-    """The rows in units of the scale, in their own dtype and on their own device."""
-    return (x - torch.from_numpy(location).to(x)) / torch.from_numpy(scale).to(x)
-
-
-def feature_quantiles(x: Floats) -> Floats:
-    """At most 1,000 ascending values of each feature, shape (n_features, n_quantiles)."""
-    some = _some_rows(x)
-    count = min(len(some), _MAX_QUANTILES)
-    # Values that occur, not interpolated ones: tied values stay tied.
-    kept = ((np.arange(count) + 0.5) * len(some) / count).astype(np.int64)
-    return np.stack([np.sort(column)[kept] for column in some.T]).astype(np.float64)
-
-
-def _some_rows(x: Floats) -> Floats:
-    """All rows, or so many that their quantiles hardly differ from those of all."""
-    if len(x) <= _QUANTILE_ROWS:
-        return x
-    return x[np.random.default_rng(0).choice(len(x), _QUANTILE_ROWS, replace=False)]
-
-
-def signed_root_scores(x: torch.Tensor, quantiles: Floats, scale: Floats) -> torch.Tensor:
-    """Signed roots of the normal scores, which go on linearly beyond the training values.
-
-    O(n d log q) for q quantiles.
-    """
-    knots = torch.from_numpy(quantiles).to(x.device)
-    columns = x.T.to(knots.dtype).contiguous()
-    below = torch.searchsorted(knots, columns)
-    count = knots.shape[1]
-    left, right = (below - 1).clamp(min=0), below.clamp(max=count - 1)
-    low, high = knots.gather(1, left), knots.gather(1, right)
-    share = ((columns - low) / torch.where(high > low, high - low, 1.0)).clamp(0, 1)
-    between = left + 0.5 + share * (right - left)
-    # On a training value: the middle of its ties; between two: interpolated. Where ties end is
-    # looked up for the few knots, not for the many values.
-    middle = 0.5 * (below + torch.searchsorted(knots, knots, right=True).gather(1, right))
-    level = torch.where(columns == high, middle, between)
-    scores = torch.special.ndtri(level / count)
-    outside = (columns - knots[:, -1:]).clamp(min=0) + (columns - knots[:, :1]).clamp(max=0)
-    scores = scores + outside / torch.from_numpy(scale).to(knots)[:, None]
-    roots: torch.Tensor = scores.sign() * scores.abs().sqrt()
-    return roots.T.to(x.dtype).contiguous()
+    if weights is None:
+        if n_rows <= limit:
+            return None
+        return np.sort(np.random.default_rng(0).choice(n_rows, limit, replace=False))
+    upto = np.cumsum(weights)
+    size = min(limit, max(round(float(upto[-1])), int((weights > 0).sum())))
+    places = (np.arange(size) + 0.5) * (float(upto[-1]) / size)
+    return np.minimum(np.searchsorted(upto, places, side="right"), n_rows - 1)

@@ -19,12 +19,40 @@ _TAIL = 0.1  # share of the training scores that the slope of a tail is estimate
 Floats = NDArray[np.float64]
 
 
-def training_quantiles(scores: Floats) -> Floats:
-    """At most 1,000 quantiles of the scores, ascending; all of them if there are fewer rows."""
-    count = min(len(scores), _MAX_QUANTILES)
+def training_quantiles(scores: Floats, weights: Floats | None = None) -> Floats:
+    """At most 1,000 quantiles of the scores, ascending; all of them if there are fewer rows.
+
+    A weight of m is the same as m copies of the row.
+    """
+    ascending, upto = _in_order(scores, weights)
+    total = float(upto[-1])
+    count = min(max(int(total), len(ascending)), _MAX_QUANTILES)
     # Values that occur, not interpolated ones: tied scores stay tied.
-    chosen = ((np.arange(count) + 0.5) * len(scores) / count).astype(np.int64)
-    return _merge_ties(np.sort(scores).astype(np.float64)[chosen])
+    places = (np.arange(count) + 0.5) * total / count
+    return _merge_ties(ascending[np.searchsorted(upto, places, side="right")])
+
+
+def percentile(scores: Floats, share: float, weights: Floats | None = None) -> float:
+    """The linearly interpolated quantile at ``share``; m copies for a weight of m."""
+    if weights is None:
+        return float(np.percentile(scores.astype(np.float64), 100 * share))
+    ascending, upto = _in_order(scores, weights)
+    place = share * max(float(upto[-1]) - 1, 0.0)
+    below, last = np.floor(place), len(ascending) - 1
+    at = np.minimum(np.searchsorted(upto, [below, below + 1], side="right"), last)
+    low, high = ascending[at]
+    return float(low + (place - below) * (high - low))
+
+
+def _in_order(scores: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """Ascending scores of the rows that count, and the weight of all up to each."""
+    values = np.asarray(scores, dtype=np.float64)
+    if weights is None:
+        return np.sort(values), np.arange(1.0, len(values) + 1)
+    counts = weights > 0
+    values, weights = values[counts], weights[counts]
+    order = np.argsort(values, kind="stable")
+    return values[order], np.cumsum(weights[order])
 
 
 def log_rank(scores: Floats, quantiles: Floats) -> Floats:

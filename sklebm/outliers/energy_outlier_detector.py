@@ -2,16 +2,22 @@ r"""An inlier has s(x) >= t, a quantile of training scores; s = (log u_(1) + log
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.private import HasMethods, Interval, StrOptions, fit_context
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.private import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    check_sample_weight,
+    fit_context,
+)
+from sklebm._shell.rows import Rows
 from sklebm._shell.state import (
     Array,
     Estimators,
@@ -21,14 +27,23 @@ from sklebm._shell.state import (
     check_input_names,
     fitted_attributes,
 )
-from sklebm.outliers._calibration import CalibratedDetector, split_rows, take_rows
-from sklebm.outliers._ensemble import EnergyEnsemble
-from sklebm.outliers._members import checked_scores
+from sklebm._shell.warning import warn
+from sklebm.composite import MemberFits
+from sklebm.outliers._base import CalibratedDetector
+from sklebm.outliers._calibration import count_rows, split_rows, take_rows
+from sklebm.outliers._default import FITTED_ROWS, default_members, drawn_rows, fit_default
+from sklebm.outliers._ensemble import Ensemble
+from sklebm.outliers._members import given_members
+from sklebm.outliers._surprise import percentile
+from sklebm.outliers._views import View
 
 _AUTO_CONTAMINATION = 0.005
+_VIEW = ("location_", "scale_", "feature_quantiles_", "one_hot_blocks_", "category_scores_")
+_SCORED_ROWS = 50_000  # the default's threshold comes from at most so many rows
+_KEPT_SCORES = 100_000  # training scores of more rows are not kept
 
 
-class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
+class EnergyOutlierDetector(CalibratedDetector):
     r"""Outlier detection with any energy, or with several on one scale.
 
     A row is an inlier if its score reaches ``offset_``, a quantile of the scores of the training
@@ -40,29 +55,25 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
 
     where :math:`u_m` is the share of the n training rows that member m scores as low, and
     :math:`u_{(1)} \le u_{(2)}` are the two lowest. In nats: 0 for the most typical row, -4.6 if one
-    training row in a hundred is as atypical. Members that see nothing odd in a row cannot outvote
-    two that do, and one that errs alone is halved. Below the training scores, u falls
-    exponentially with their mean excess over the last decile, and 1 - u does so above them, so
-    that the order of rows never saturates.
+    training row in a hundred is as atypical. Beyond the training scores shares follow an
+    exponential tail, so that the order of rows never saturates.
 
     Parameters
     ----------
     estimator : "auto", estimator or list of (str, estimator), default="auto"
         Any estimator with ``score_samples``, of this library or scikit-learn's, pipelines
-        included; or a list of named ones to combine. "auto" combines five energies: one of each
-        feature alone, the sum of their absolute normal scores (:class:`~sklebm.EnergyKMeans` of
-        their signed roots), and, of features scaled by median and interquartile range, a Gaussian
-        (:class:`~sklebm.PCAWhitener`), a Gaussian of the three quarters of the rows on which it is
-        narrow, a mixture of at most 8 (:class:`~sklebm.EnergyGaussianMixture`), and at most 64
-        clusters.
+        included; or a list of named ones to combine. "auto" combines four energies of a table: of
+        single features (``marginals``), of the three quarters of the rows on which a Gaussian is
+        narrow (``core``), of groups (``mixture``, up to 8 Gaussians) and of neighbourhoods
+        (``neighbours``, which **stores up to 2,000 rows**).
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.005.
     trim : float in [0, 0.5], default=0
         Share of the rows, the least typical in a first fit, that a second fit leaves out. For
-        training rows that hold many outliers; it costs a second fit.
+        training rows that hold many outliers.
     calibration : float in (0, 1) or None, default=None
-        Share of the rows that is held out, for ``p_values``, ``predict(X, alpha=...)`` and
-        ``predict_fdr``. It should hold no outliers. None fits all rows.
+        Share of the rows that is held out, for ``p_values``, ``predict(X, alpha=...)``,
+        ``predict_fdr`` and ``predict_proba``. It should hold no outliers. None fits all rows.
     random_state : int, RandomState instance or None, default=None
         Draws the rows that are held out.
 
@@ -70,7 +81,11 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     ----------
     offset_ : float
         The threshold: the ``100 * contamination`` percentile of the scores of all rows given to
-        ``fit``.
+        ``fit``; under "auto" of at most 50,000 of them.
+    training_scores_ : ndarray of shape (n_samples,)
+        Scores of the rows given to ``fit``, unless there are more than were scored, or 100,000.
+    labels_ : ndarray of shape (n_samples,)
+        1 or -1 for the same rows: what ``fit_predict`` returns.
     named_estimators_ : dict
         The fitted estimators by name. Under "auto" they know the scaled features.
     estimators_ : list of estimators
@@ -78,12 +93,14 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     estimator_ : estimator
         The fitted estimator, if there is only one.
     training_quantiles_ : ndarray of shape (n_estimators, n_quantiles)
-        Ascending quantiles of each estimator's training scores, at most 1,000. They are scores: no
-        row of X is kept.
+        Ascending quantiles of each estimator's training scores, at most 1,000.
     location_, scale_ : ndarray of shape (n_features_in_,)
         Median and interquartile range of the features; only under "auto".
     feature_quantiles_ : ndarray of shape (n_features_in_, n_quantiles)
         At most 1,000 ascending training values of each feature; only under "auto".
+    one_hot_blocks_ : ndarray of shape (n_blocks, 2)
+        First column of each one-hot block and the one after its last, and in ``category_scores_``
+        how rare each category is; only under "auto", if there are such blocks.
     calibration_scores_ : ndarray of shape (n_calibration,)
         Ascending scores of the rows held out; only with ``calibration``.
     n_features_in_ : int
@@ -98,26 +115,11 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
 
     Notes
     -----
-    The threshold is a share of the training rows, no guaranteed error rate: when the estimator
-    fits its training rows more closely than new ones, more new rows fall below it. Every score
-    depends on its row alone, and ``fit`` is deterministic if the estimators and ``random_state``
-    are. Calibrated, the error rate is guaranteed; the price is the rows held out, and that no
-    p-value is below 1 / (n_calibration + 1).
+    The threshold is a share of the training rows, no guaranteed error rate: new rows fall below it
+    more often if the estimator fits its training rows closely. Calibrated, the error rate is
+    guaranteed. Every score depends on its row alone.
 
-    Under "auto" a fit costs O(n d^2 + d^3) for the Gaussian, six
-    times O(k d^2 + d^3) for that of the core, O(k d^2) for each of the at most 50
-    EM steps on k = min(n, 20,000) rows per component, and O(n d log q) for q quantiles, which come
-    from at most 100,000 rows. The mixture has a component for each 2 d rows, at most 8, and fewer
-    in tables so wide that an EM step would take 2e9 products; there is a cluster for each 20 rows.
-    The core, the mixture and the clusters are fitted to at most 20,000 rows.
-
-    References
-    ----------
-    P. J. Rousseeuw and K. Van Driessen, "A fast algorithm for the minimum covariance determinant
-    estimator", Technometrics 41, 1999 (the core).
-
-    J. Pickands, "Statistical inference using extreme order statistics", Annals of Statistics 3,
-    1975 (the tail).
+    Under "auto" a fit costs O(k d^2) for each of at most 50 EM steps on k = min(n, 20,000) rows.
 
     Examples
     --------
@@ -128,6 +130,9 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
     >>> detector.predict([[1.0, 0.9], [1.0, -0.9]])  # the correlation is broken in the second
     array([ 1, -1])
     """
+
+    # Weights are passed on, as by scikit-learn's own meta-estimators: they can be requested.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"sample_weight": None}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [StrOptions({"auto"}), HasMethods("fit"), list],
@@ -152,10 +157,17 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         self.calibration = calibration
         self.random_state = random_state
 
+    @property
+    def _reads_numbers(self) -> bool:
+        return isinstance(self.estimator, str)
+
+    _accepts_sparse = True
+    _min_rows_fit = 2
+
     # ------------------------------------------------------------------ learning
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Self:
         """Fit the estimators and set the threshold.
 
         Parameters
@@ -164,49 +176,80 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
             Training rows, in any form that the estimators accept.
         y : object, default=None
             Handed to the estimators' ``fit``, which ignores it if they are unsupervised.
+        **fit_params : dict
+            ``sample_weight`` of shape (n_samples,): weights of the rows, for the estimators and
+            the threshold. Rows that are held out are drawn, and count, once each.
 
         Returns
         -------
         self : object
             The fitted detector. An exception or an interrupt leaves it as it was before.
         """
-        return self._commit(self._fit(X, y))
+        unknown = sorted(set(fit_params) - {"sample_weight"})
+        if unknown:
+            raise TypeError(f"fit takes X, y and sample_weight, but got {', '.join(unknown)}.")
+        return self._learn(X, y=y, sample_weight=fit_params.get("sample_weight"))
 
     def _n_fits(self) -> int:
-        return (2 if self.trim else 1) * self._n_members()
+        automatic = isinstance(self.estimator, str)
+        inside = default_members(2, 1) if automatic else self.estimator
+        return (2 if self.trim else 1) * (len(inside) if isinstance(inside, list) else 1)
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
-        if isinstance(self.estimator, str):
-            self._open_rows(X, reset=True)
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
+        weights = data["sample_weight"]
+        if weights is not None:
+            shape = np.empty((count_rows(X), 1))
+            weights = check_sample_weight(
+                weights, shape, dtype=np.float64, ensure_non_negative=True
+            )
         fitted, held_out = split_rows(X, self.calibration, self.random_state)
-        rows, labels = take_rows(X, fitted), take_rows(y, fitted)
-        self._fit_energies(rows, labels, context)
+        rows, labels, seen = (take_rows(part, fitted) for part in (X, data["y"], weights))
+        ensemble = self._fit_energies(rows, labels, seen, members)
         if self.trim:
-            kept = self._most_typical(rows)
-            self._fit_energies(take_rows(rows, kept), take_rows(labels, kept), context)
+            kept = self._most_typical(to_numpy(ensemble.scores(rows, finite=True)))
+            rows, labels, seen = (take_rows(part, kept) for part in (rows, labels, seen))
+            ensemble = self._fit_energies(rows, labels, seen, members)
+        state = self._threshold(X, weights, ensemble)
         if held_out is not None:
-            scores = self._member_scores(take_rows(X, held_out), finite=True)
-            self.calibration_scores_ = np.sort(self._combine(scores).astype(np.float64))
-        self._set_threshold(X)
+            scores = to_numpy(ensemble.scores(take_rows(X, held_out), finite=True))
+            state["calibration_scores_"] = np.sort(scores.astype(np.float64))
+        return state
 
-    def _most_typical(self, X: Any) -> NDArray[np.int64]:
+    def _fit_energies(self, X: Any, y: Any, weights: Any, members: MemberFits) -> Ensemble:
+        """All estimators, fitted to these rows and compared by how they score them."""
+        if isinstance(X, Rows):
+            some = take_rows(X, drawn_rows(len(X), FITTED_ROWS, weights))
+            return fit_default(some, members).with_scale(some)
+        named = given_members(self.estimator, type(self).__name__)
+        self._validate_names([name for name, _ in named])
+        inside = {name: members.fit(name, member, X, y, weights) for name, member in named}
+        return Ensemble(inside).with_scale(X, weights)
+
+    def _most_typical(self, scores: Any) -> NDArray[np.int64]:
         """Indices of the rows that a trimmed fit keeps, ascending; at least two."""
-        scores = self._combine(self._member_scores(X, finite=True))
         n_left_out = min(int(self.trim * len(scores)), len(scores) - 2)
         return np.sort(np.argsort(scores, kind="stable")[max(n_left_out, 0) :])
 
-    def _set_threshold(self, X: Any) -> None:
-        """Set the threshold from the scores of all rows."""
-        scores = self._member_scores(X, finite=True)
-        for name, column in zip(self.named_estimators_, scores.T, strict=True):
+    def _threshold(self, X: Any, weights: Any, ensemble: Ensemble) -> dict[str, Any]:
+        """Every fitted attribute but those of the calibration; the threshold counts all rows."""
+        some = drawn_rows(len(X), _SCORED_ROWS) if isinstance(X, Rows) else None
+        table = ensemble.member_scores(take_rows(X, some), finite=True)
+        for name, column in zip(ensemble.members, table.T, strict=True):
             if len(column) > 1 and column.min() == column.max():
-                warnings.warn(
-                    f"{name!r} gives all training rows the same score: it tells nothing apart.",
-                    UserWarning,
-                    stacklevel=6,
-                )
+                warn(f"{name!r} gives all training rows the same score: it tells nothing apart.")
+        scores = ensemble.combine(table)
         share = _AUTO_CONTAMINATION if isinstance(self.contamination, str) else self.contamination
-        self.offset_ = float(np.percentile(self._combine(scores).astype(np.float64), 100 * share))
+        state: dict[str, Any] = {
+            "named_estimators_": ensemble.members,
+            "training_quantiles_": ensemble.quantiles,
+            "offset_": percentile(scores, float(share), take_rows(weights, some)),
+        }
+        if some is None and len(scores) <= _KEPT_SCORES:
+            state["training_scores_"] = scores
+        if ensemble.view is not None:
+            named = zip(_VIEW, ensemble.view, strict=True)
+            state |= {name: value for name, value in named if value is not None}
+        return state
 
     # ------------------------------------------------------------------ scores
 
@@ -226,13 +269,12 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         """
         check_is_fitted(self)
         self._check_names(X)
-        if len(self.named_estimators_) == 1:
-            ((name, member),) = self.named_estimators_.items()
-            return checked_scores(name, member, X)
+        view = None
         if hasattr(self, "location_"):
-            return self._map_default(X, self._combine)  # no matrix of all members' scores
-        scores = self._combine(self._member_scores(X))
-        return torch.from_numpy(scores).to(X.device) if isinstance(X, torch.Tensor) else scores
+            found: list[Any] = [getattr(self, name, None) for name in _VIEW]
+            view = View(*found)
+            X = self._open(X, self, reset=False)
+        return Ensemble(self.named_estimators_, self.training_quantiles_, view).scores(X)
 
     def decision_function(self, X: Any) -> Any:
         """Return ``score_samples(X) - offset_``: negative for outliers.
@@ -249,26 +291,6 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         """
         return self.score_samples(X) - self.offset_
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean of ``score_samples(X)``.
-
-        It compares detectors only if their estimators' scores are comparable; to choose
-        between others use :func:`~sklebm.metrics.make_ood_scorer`.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Held-out rows.
-        y : Ignored
-            Present for compatibility with scikit-learn pipelines.
-
-        Returns
-        -------
-        score : float
-            Mean over the rows.
-        """
-        return float(self.score_samples(X).mean())
-
     def _check_state(self) -> None:
         """Raise ValueError if a fitted detector's attributes do not fit each other."""
         if not fitted_attributes(self):
@@ -276,15 +298,19 @@ class EnergyOutlierDetector(CalibratedDetector, EnergyEnsemble):
         check_input_names(self)
         width, members = self.n_features_in_, getattr(self, "named_estimators_", {})
         automatic = hasattr(self, "location_")
-        per_feature = {name: Array("f", (width,)) for name in ("location_", "scale_")}
-        per_feature["feature_quantiles_"] = Array("f", (width, None))
-        calibrated = {"calibration_scores_": Array("f", (None,))}
+        seen = {name: Array("f", (width,)) for name in ("location_", "scale_")}
+        seen |= {
+            "feature_quantiles_": Array("f", (width, None)),
+            "one_hot_blocks_": Array("i", (None, 2), optional=True),
+            "category_scores_": Array("f", (width,), optional=True),
+        }
         spec: Spec = {
             "named_estimators_": Estimators(width),
             "training_quantiles_": Array("f", (len(members), None)),
             "offset_": Scalar(float),
-            **(per_feature if automatic else {}),
-            **(calibrated if hasattr(self, "calibration_scores_") else {}),
+            "training_scores_": Array("f", (None,), optional=True),
+            "calibration_scores_": Array("f", (None,), optional=True),
+            **(seen if automatic else {}),
         }
         check_attributes(self, spec)
         for name in ("training_quantiles_", "calibration_scores_", "feature_quantiles_"):

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Spec
+from sklebm.composite import MemberFits
+from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._complexity import COMPRESSORS, code_lengths, quantise
-from sklebm.outliers._scorer import NumericScorer
 
 
-class InputComplexityScorer(NumericScorer):
+class InputComplexityScorer(EnergyScorer):
     r"""Score rows by their density relative to how simple they are.
 
     .. math:: s(x) = \log p(x) + L(x) \log 2,
@@ -91,7 +93,7 @@ class InputComplexityScorer(NumericScorer):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **NumericScorer._parameter_constraints,
+        **EnergyScorer._parameter_constraints,
         "image_shape": ["array-like", None],
         "compressor": [StrOptions(set(COMPRESSORS))],
         "n_levels": [Interval(Integral, 2, 256, closed="both")],
@@ -113,16 +115,22 @@ class InputComplexityScorer(NumericScorer):
         self.compressor = compressor
         self.n_levels = n_levels
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
-        member = self._given_or_default()
-        rows = self._open(X, reset=True)
-        self._check_image_shape(rows.shape[1])
-        values = rows.to_numpy()
-        self.range_ = np.array([values.min(), values.max()], dtype=np.float64)
-        self.code_ = {"compressor": self.compressor, "n_levels": int(self.n_levels)}
+    @property
+    def _reads_numbers(self) -> bool:
+        return True
+
+    def _fit(self, X: Rows, members: MemberFits, **data: Any) -> dict[str, Any]:
+        member = self._density()
+        self._check_image_shape(X.shape[1])
+        values = X.to_numpy()
+        code: dict[str, Any] = {"compressor": self.compressor, "n_levels": int(self.n_levels)}
         if self.image_shape is not None:
-            self.code_["image_shape"] = np.array(self.image_shape, dtype=np.int64)
-        self._fit_named({"estimator": member}, values, y, context)
+            code["image_shape"] = np.array(self.image_shape, dtype=np.int64)
+        return {
+            "named_estimators_": {"estimator": members.fit("estimator", member, values, data["y"])},
+            "range_": np.array([values.min(), values.max()], dtype=np.float64),
+            "code_": code,
+        }
 
     def _check_image_shape(self, width: int) -> None:
         shape = self.image_shape
@@ -148,7 +156,7 @@ class InputComplexityScorer(NumericScorer):
         bits : array or tensor of shape (n_samples,)
             In bits, a multiple of 8.
         """
-        return self._stream(X, self._bits)
+        return self._map_values(X, self._bits)
 
     def score_samples(self, X: Any) -> Any:
         """Return the log density of each row plus the length of its code.
@@ -163,7 +171,7 @@ class InputComplexityScorer(NumericScorer):
         scores : array or tensor of shape (n_samples,)
             In nats; higher is more typical.
         """
-        return self._stream(
+        return self._map_values(
             X,
             lambda values: self._scores_of("estimator", values) + math.log(2) * self._bits(values),
         )

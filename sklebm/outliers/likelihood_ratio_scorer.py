@@ -10,11 +10,13 @@ from sklearn.base import clone
 
 from sklebm._shell.private import HasMethods, Interval
 from sklebm._shell.random import draw_seed
+from sklebm._shell.rows import Rows
+from sklebm.composite import MemberFits
+from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._members import require_scores
-from sklebm.outliers._scorer import NumericScorer
 
 
-class LikelihoodRatioScorer(NumericScorer):
+class LikelihoodRatioScorer(EnergyScorer):
     r"""Score rows by the ratio of two densities, so that what both models know cancels.
 
     .. math:: s(x) = \log p(x) - \log q(x).
@@ -90,7 +92,7 @@ class LikelihoodRatioScorer(NumericScorer):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **NumericScorer._parameter_constraints,
+        **EnergyScorer._parameter_constraints,
         "background": [HasMethods("fit"), None],
         "mutation_rate": [Interval(Real, 0, 1, closed="right")],
         "random_state": ["random_state"],
@@ -117,19 +119,23 @@ class LikelihoodRatioScorer(NumericScorer):
     def _n_fits(self) -> int:
         return 2
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
-        member = self._given_or_default()
+    @property
+    def _reads_numbers(self) -> bool:
+        return True
+
+    def _fit(self, X: Rows, members: MemberFits, **data: Any) -> dict[str, Any]:
+        member = self._density()
         if self.background is not None:
             require_scores("background", self.background, type(self).__name__)
-        rows = self._open(X, reset=True)
-        values = rows.to_numpy()
+        values = X.to_numpy()
         if self.background is None:
             seen = perturb(values, float(self.mutation_rate), draw_seed(self.random_state))
             background = clone(member)
         else:
             seen, background = values, clone(self.background)
-        self._fit_named({"estimator": member}, values, y, context)
-        self._fit_named({"background": background}, seen, y, context)
+        members.fit("estimator", member, values, data["y"])
+        members.fit("background", background, seen, data["y"])
+        return {"named_estimators_": {"estimator": member, "background": background}}
 
     def score_samples(self, X: Any) -> Any:
         """Return the log ratio of the two densities at each row.
@@ -148,7 +154,7 @@ class LikelihoodRatioScorer(NumericScorer):
         def score(values: Any) -> Any:
             return self._scores_of("estimator", values) - self._scores_of("background", values)
 
-        return self._stream(X, score)
+        return self._map_values(X, score)
 
 
 def perturb(values: Any, rate: float, seed: int) -> Any:

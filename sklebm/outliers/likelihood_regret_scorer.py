@@ -12,9 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 import sklebm
 from sklebm._shell.private import Interval, InvalidParameterError
+from sklebm._shell.rows import chunk_size
 from sklebm._shell.state import Scalar, Spec
+from sklebm.composite import MemberFits, map_energy
+from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._members import require_scores
-from sklebm.outliers._scorer import EnergyScorer
 
 
 class LikelihoodRegretScorer(EnergyScorer):
@@ -99,7 +101,7 @@ class LikelihoodRegretScorer(EnergyScorer):
         self.n_steps = n_steps
         self.learning_rate = learning_rate
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
         if isinstance(self.estimator, str):
             member = sklebm.VAE(random_state=0)
         else:
@@ -111,9 +113,11 @@ class LikelihoodRegretScorer(EnergyScorer):
                 f'(posterior "diagonal" or "full"), but estimator is {member!r}. For other '
                 "densities there are LikelihoodRatioScorer and TypicalityScorer."
             )
-        self._fit_named({"estimator": member}, X, y, context)
-        self.n_steps_ = int(self.n_steps)
-        self.learning_rate_ = float(self.learning_rate)
+        return {
+            "named_estimators_": {"estimator": members.fit("estimator", member, X, data["y"])},
+            "n_steps_": int(self.n_steps),
+            "learning_rate_": float(self.learning_rate),
+        }
 
     def score_samples(self, X: Any) -> Any:
         """Return minus the regret of each row.
@@ -130,13 +134,14 @@ class LikelihoodRegretScorer(EnergyScorer):
         """
         check_is_fitted(self)
         self._check_names(X)
-        return self.estimator_._map_rows(X, self._minus_regret, "score_samples")
+        return map_energy(self.estimator_, X, self._minus_regret, "score_samples")
 
     def _minus_regret(self, energy: Any, x: torch.Tensor) -> Any:
         """The bound of the encoder's posterior less that of the best one found."""
         energy.requires_grad_(False)
         points = cubature_points(energy.n_components).to(x)
-        blocks = torch.split(points, self.estimator_._block(x))
+        at_a_time = chunk_size(len(points), len(x) * _widths(energy), x.device)
+        blocks = torch.split(points, at_a_time)
         outputs = energy.posterior_parameters(x)
         first = best = self._bound(energy, x, outputs, blocks)
         with torch.enable_grad():
@@ -165,6 +170,11 @@ class LikelihoodRegretScorer(EnergyScorer):
 
     def _state_spec(self) -> Spec:
         return {"n_steps_": Scalar(int, 1), "learning_rate_": Scalar(float, 0.0)}
+
+
+def _widths(energy: torch.nn.Module) -> int:
+    """Numbers that a row becomes on its way through the networks."""
+    return sum(len(weight) for weight in energy.parameters() if weight.ndim > 1)
 
 
 def cubature_points(n_components: int) -> torch.Tensor:

@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import Interval
 from sklebm._shell.state import Scalar, Spec
+from sklebm.composite import MemberFits
+from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._logits import logits, require_logits
 from sklebm.outliers._members import checked_vector, require_instance
-from sklebm.outliers._scorer import EnergyScorer
 
 
 class LogitEnergyScorer(EnergyScorer):
@@ -99,18 +100,19 @@ class LogitEnergyScorer(EnergyScorer):
         self.estimator = estimator
         self.temperature = temperature
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
         if isinstance(self.estimator, str):
             member = _default_classifier()
         else:
             require_instance("estimator", self.estimator)
             require_logits(self.estimator)
             member = clone(self.estimator)
-        self._fit_named({"estimator": member}, X, y, context)
-        if not hasattr(self, "n_features_in_"):  # not every classifier counts its features
-            self.n_features_in_ = int(np.shape(X)[1])
+        members.fit("estimator", member, X, data["y"])
         require_logits(member)
-        self.temperature_ = float(self.temperature)
+        fitted: dict[str, Any] = {"named_estimators_": {"estimator": member}}
+        if not hasattr(member, "n_features_in_"):  # not every classifier counts its features
+            fitted["n_features_in_"] = int(np.shape(X)[1])
+        return {**fitted, "temperature_": float(self.temperature)}
 
     def free_energy(self, X: Any) -> Any:
         """Return the free energy of each row.

@@ -11,9 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval
 from sklebm._shell.state import Scalar, Spec
+from sklebm.composite import MemberFits
+from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._calibration import split_rows, take_rows
 from sklebm.outliers._members import checked_scores
-from sklebm.outliers._scorer import EnergyScorer
 
 
 class TypicalityScorer(EnergyScorer):
@@ -103,13 +104,13 @@ class TypicalityScorer(EnergyScorer):
         self.calibration = calibration
         self.random_state = random_state
 
-    def _learn(self, X: Any, y: Any, context: Any) -> None:
-        member = self._given_or_default()
+    def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
         fitted, held_out = split_rows(X, self.calibration, self.random_state)
-        rows, labels = take_rows(X, fitted), take_rows(y, fitted)
-        self._fit_named({"estimator": member}, rows, labels, context)
+        rows, labels = take_rows(X, fitted), take_rows(data["y"], fitted)
+        member = members.fit("estimator", self._density(), rows, labels)
         judged = checked_scores("estimator", member, take_rows(X, held_out), finite=True)
-        self.entropy_ = -float(to_numpy(judged).astype(np.float64).mean())
+        entropy = -float(to_numpy(judged).astype(np.float64).mean())
+        return {"named_estimators_": {"estimator": member}, "entropy_": entropy}
 
     def score_samples(self, X: Any) -> Any:
         """Return minus the distance of each row's score from the typical one.

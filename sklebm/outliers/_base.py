@@ -1,0 +1,312 @@
+"""The shells of detectors and of scores beyond raw likelihood: one score for each row."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import OutlierMixin, clone
+from sklearn.utils import ClassifierTags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.private import HasMethods, StrOptions, fit_context
+from sklebm._shell.state import (
+    Estimators,
+    Spec,
+    check_attributes,
+    check_input_names,
+    fitted_attributes,
+)
+from sklebm.composite import CompositeEstimator
+from sklebm.linear import PCAWhitener
+from sklebm.outliers._calibration import discoveries, labels_of, p_values_of
+from sklebm.outliers._conformal import check_level
+from sklebm.outliers._members import checked_scores, require_scores
+
+
+def _is_calibrated(detector: Any) -> bool:
+    if detector.calibration is not None:
+        return True
+    raise AttributeError("predict_proba needs calibration rows: fit with calibration=0.2, say.")
+
+
+class CalibratedDetector(OutlierMixin, CompositeEstimator):
+    """Base of detectors with a threshold, ``offset_``, and scores of rows that were held out."""
+
+    calibration: float | None
+    offset_: float
+    training_scores_: NDArray[Any]
+    calibration_scores_: NDArray[np.float64]
+
+    @property
+    def estimator_(self) -> Any:
+        """The fitted estimator, if there is only one."""
+        if len(self.named_estimators_) != 1:
+            raise AttributeError(
+                f"This {type(self).__name__} combines {len(self.named_estimators_)} estimators: "
+                "see named_estimators_."
+            )
+        return self.estimators_[0]
+
+    @property
+    def labels_(self) -> Any:
+        """1 or -1 for the rows given to ``fit``."""
+        if not hasattr(self, "training_scores_"):
+            raise AttributeError(
+                f"This {type(self).__name__} keeps no labels of training rows, because it is not "
+                "fitted or saw too many of them: call predict(X)."
+            )
+        return labels_of(self.training_scores_ - self.offset_ >= 0)
+
+    @abstractmethod
+    def score_samples(self, X: Any) -> Any:
+        """Return how typical each row of X is; higher is more typical."""
+
+    @abstractmethod
+    def decision_function(self, X: Any) -> Any:
+        """Return ``score_samples(X) - offset_``: negative for outliers."""
+
+    def predict(self, X: Any, alpha: float | None = None) -> Any:
+        """Return 1 for inliers and -1 for outliers.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to judge.
+        alpha : float, default=None
+            Share of inliers that may be called outliers, in [1 / (n_calibration + 1), 1): a row is
+            an outlier if its p-value is at most ``alpha``. None: if its ``decision_function`` is
+            negative.
+
+        Returns
+        -------
+        labels : array or tensor of shape (n_samples,)
+            1 or -1.
+
+        Raises
+        ------
+        ValueError
+            If ``alpha`` is given and the detector was not calibrated, or ``alpha`` is smaller than
+            the smallest p-value.
+        """
+        if alpha is None:
+            return labels_of(self.decision_function(X) >= 0)
+        level = check_level("alpha", alpha, len(self._calibrated_scores()))
+        return labels_of(self.p_values(X) > level)
+
+    def p_values(self, X: Any) -> Any:
+        r"""Return a conformal p-value for each row: small for outliers.
+
+        .. math:: p(x) = \frac{1 + |\{i : s(x_i) \le s(x)\}|}{n + 1}
+
+        over the n calibration rows :math:`x_i`. For a row that is exchangeable with them,
+        :math:`a - 1/(n + 1) < P(p \le a) \le a` whatever the estimator (the lower bound if scores
+        are not tied), on average over calibration draws.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to judge.
+
+        Returns
+        -------
+        p_values : array or tensor of shape (n_samples,)
+            In [1 / (n + 1), 1].
+
+        Raises
+        ------
+        ValueError
+            If the detector was fitted with ``calibration=None``.
+        """
+        calibration = self._calibrated_scores()
+        return p_values_of(self.score_samples(X), calibration)
+
+    @available_if(_is_calibrated)
+    def predict_proba(self, X: Any) -> Any:
+        """Return 1 - p and p for each row, p its conformal p-value.
+
+        The first column is the share of calibration rows that are more typical than the row, not
+        the probability that the row is an outlier, which depends on how common outliers are.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to judge.
+
+        Returns
+        -------
+        probabilities : array or tensor of shape (n_samples, 2)
+            Outlier (-1) and inlier (1), as classes are sorted; rows sum to 1.
+
+        Raises
+        ------
+        AttributeError
+            With ``calibration=None``.
+        """
+        p_values = self.p_values(X)
+        if isinstance(p_values, torch.Tensor):
+            return torch.stack([1 - p_values, p_values], dim=1)
+        return np.stack([1 - p_values, p_values], axis=1)
+
+    def predict_fdr(self, X: Any, fdr: float = 0.1) -> Any:
+        """Return -1 for rows among which a share of at most ``fdr`` is expected to be inliers.
+
+        The procedure of Benjamini and Hochberg on the p-values: which rows are called outliers
+        depends on all rows of X, although each p-value depends on its row alone. The rate holds on
+        average over calibration draws, for rows that are independent, of which the inliers are
+        distributed as the calibration rows are [1]_; a contaminated calibration set finds fewer.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to judge together.
+        fdr : float, default=0.1
+            Expected share of inliers among the rows called outliers, in
+            [1 / (n_calibration + 1), 1).
+
+        Returns
+        -------
+        labels : array or tensor of shape (n_samples,)
+            1 or -1. All 1 if no set of rows reaches the rate: k outliers among m rows need
+            p-values of at most k fdr / m.
+
+        Raises
+        ------
+        ValueError
+            If the detector was not calibrated, or ``fdr`` is smaller than the smallest p-value.
+
+        References
+        ----------
+        .. [1] S. Bates, E. Candes, L. Lei, Y. Romano and M. Sesia, "Testing for outliers with
+           conformal p-values", Annals of Statistics 51, 2023.
+        """
+        level = check_level("fdr", fdr, len(self._calibrated_scores()))
+        return discoveries(self.p_values(X), level)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Who has predict_proba is asked how many classes there are: inliers and outliers.
+        tags.classifier_tags = ClassifierTags(multi_class=False)
+        return tags
+
+    def _calibrated_scores(self) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        if not hasattr(self, "calibration_scores_"):
+            raise ValueError(
+                f"This {type(self).__name__} has no calibration rows, which p-values are counted "
+                "among: fit it with calibration=0.2, say."
+            )
+        return self.calibration_scores_
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of ``score_samples(X)``.
+
+        It compares detectors only if their estimators' scores are comparable; to choose
+        between others use :func:`~sklebm.metrics.make_ood_scorer`.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean over the rows.
+        """
+        return float(self.score_samples(X).mean())
+
+
+class EnergyScorer(CompositeEstimator):
+    """Base of meta-estimators that turn fitted estimators into another ``score_samples``."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [StrOptions({"auto"}), HasMethods("fit")]
+    }
+
+    @property
+    def estimator_(self) -> Any:
+        """The fitted estimator."""
+        return self.named_estimators_["estimator"]
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the estimators inside.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training rows, in any form that the estimators accept.
+        y : object, default=None
+            Handed to the estimators' ``fit``, which ignores it if they are unsupervised.
+
+        Returns
+        -------
+        self : object
+            The fitted scorer. An exception or an interrupt leaves it as it was before.
+        """
+        return self._learn(X, y=y)
+
+    def _density(self) -> Any:
+        """A clone of the estimator with log densities that was asked for."""
+        if isinstance(self.estimator, str):
+            return PCAWhitener()  # a Gaussian with all correlations
+        require_scores("estimator", self.estimator, type(self).__name__)
+        return clone(self.estimator)
+
+    def _map_values(self, X: Any, score: Callable[[Any], Any]) -> Any:
+        """``score`` of what the estimators inside see of X, chunk by chunk, in the kind of X."""
+        check_is_fitted(self)
+
+        def apply(chunk: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(np.asarray(score(_plain(chunk)))).to(chunk.device)
+
+        return self._stream(X, apply)
+
+    def _scores_of(self, name: str, values: Any) -> Any:
+        member = self.named_estimators_[name]
+        return to_numpy(checked_scores(name, member, values)).astype(np.float64)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of ``score_samples(X)``.
+
+        To choose parameters, use :func:`~sklebm.metrics.make_ood_scorer`: the mean score compares
+        neither estimators nor scorers.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean over the rows.
+        """
+        return float(self.score_samples(X).mean())
+
+    def _state_spec(self) -> Spec:
+        """What the subclass stores beside its estimators."""
+        return {}
+
+    def _check_state(self) -> None:
+        """Raise ValueError if a fitted scorer's attributes do not fit each other."""
+        if fitted_attributes(self):
+            check_input_names(self)
+            members: Spec = {"named_estimators_": Estimators(self.n_features_in_)}
+            check_attributes(self, {**members, **self._state_spec()})
+
+
+def _plain(values: torch.Tensor) -> Any:
+    """Rows as any estimator takes them: NumPy on the host, tensors on another device."""
+    return values.numpy() if values.device.type == "cpu" else values
