@@ -188,7 +188,8 @@ class DeepEnergyEstimator(GradientEstimator):
             "log_partition_interval_": None,
         }
 
-    def _objective(self, energy: Any) -> Objective:
+    def _shaped_by(self, energy: Any) -> Objective:
+        """The objective, with the parameters of the energy that it may move set free."""
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         check_needs(objective, energy, OBJECTIVES.values())
         energy.log_sigma.requires_grad_(self.learn_sigma)
