@@ -142,6 +142,9 @@ class EnergyPCA(PrincipalGaussian):
     def _n_features_out(self) -> int:
         return int(self.n_components_)
 
+    def _compares_columns(self) -> bool:
+        return True
+
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> SubspaceEnergy:
         gaussian = self._gaussian(parameters)
         return SubspaceEnergy(parameters["mean_"], parameters["components_"], gaussian)
