@@ -264,8 +264,9 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # A class in place of an estimator has none; the fit says what is wrong with it.
-        inside = [get_tags(item) for item in self._tagged_members() if not isinstance(item, type)]
+        # What is no estimator has none; the fit says what is wrong with it.
+        members = [item for item in self._tagged_members() if not isinstance(item, type)]
+        inside = [get_tags(item) for item in members if hasattr(item, "__sklearn_tags__")]
         if inside:
             tags.input_tags.sparse = all(item.input_tags.sparse for item in inside)
             tags.input_tags.allow_nan = all(item.input_tags.allow_nan for item in inside)

@@ -324,7 +324,7 @@ def test_the_default_takes_few_equal_and_many_rows():
     assert np.isfinite(few.score_samples(make_rows(9, seed=1))).all()
     with pytest.raises(ValueError, match="minimum of 2 is required by EnergyOutlierDetector"):
         EnergyOutlierDetector().fit(make_rows(1))
-    X = np.random.default_rng(0).normal(size=(101_000, 1))  # more rows than the quartiles need
+    X = np.random.default_rng(0).normal(size=(101_000, 1))  # more than are fitted
     detector = EnergyOutlierDetector().fit(X)
     np.testing.assert_allclose(detector.scale_, 1.349, atol=0.02)  # of a standard normal
 

@@ -94,14 +94,14 @@ def test_rows_are_drawn_evenly_by_weight():
 
 
 def test_a_sample_of_the_rows_stands_for_all():
-    """Fitted to 20,000 of 60,000 rows, threshold from 50,000: the share called outliers holds."""
+    """Fitted to 10,000 of 60,000 rows, threshold from 30,000: the share called outliers holds."""
     X = np.random.default_rng(0).normal(size=(60_000, 2))
     detector = EnergyOutlierDetector(contamination=0.05).fit(X)
     assert not hasattr(detector, "training_scores_")
     with pytest.raises(AttributeError, match=r"call predict\(X\)"):
         _ = detector.labels_
-    # A share of 0.05 estimated from 50,000 rows: 4 standard deviations, and the rows left out.
-    error = 4 * np.sqrt(0.05 * 0.95 / 50_000)
+    # A share of 0.05 estimated from 30,000 rows: 4 standard deviations, and the rows left out.
+    error = 4 * np.sqrt(0.05 * 0.95 / 30_000)
     assert (detector.predict(X) == -1).mean() == pytest.approx(0.05, abs=error)
 
 

@@ -435,8 +435,8 @@ def test_a_hostile_detector_is_refused(path):
             {"type": "dict", "items": [["a", Encoder().estimator(PCAWhitener())]]},
         ),
         "scale of zero": tensor("scale_", np.zeros(6)),
-        "quantiles that fall": tensor("training_quantiles_", np.zeros((5, 4)) - np.arange(4)),
-        "no quantiles": tensor("training_quantiles_", np.zeros((5, 0))),
+        "quantiles that fall": tensor("training_quantiles_", np.zeros((4, 4)) - np.arange(4)),
+        "no quantiles": tensor("training_quantiles_", np.zeros((4, 0))),
         "no scale": drop(*STATE, "scale_"),
         "foreign estimator": put(
             *PARAMS,

@@ -17,7 +17,6 @@ from sklebm._shell.random import RandomState, make_generator, purpose_seed
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import warn_of_unequal_scales
 from sklebm._shell.state import Array, Record, Scalar, Spec
-from sklebm._shell.warning import warn
 from sklebm.deep._layers import layer_by_layer
 from sklebm.deep._network import (
     adopt_layers,
@@ -58,7 +57,7 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
-from sklebm.training.diagnosis import warn_of_constant_network
+from sklebm.training.diagnosis import warn_of_constant_network, warn_of_unusual_scale
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": NoiseContrastive,
@@ -74,10 +73,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
 ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
 # Rows near the data at which a network is looked at.
 _N_PROBES = 256
-
-
-# Standard deviations of features that the default learning rate suits.
-_ORDINARY = (0.03, 30.0)
 
 
 class DeepEnergyEstimator(GradientEstimator):
@@ -146,12 +141,7 @@ class DeepEnergyEstimator(GradientEstimator):
             )
         scale, n_features = math.sqrt(float(spread.diagonal().mean())), len(spread)
         warn_of_unequal_scales(type(self).__name__, spread.diagonal().sqrt())
-        if not _ORDINARY[0] <= scale <= _ORDINARY[1]:
-            warn(
-                f"{type(self).__name__}: the features of X have a standard deviation of {scale:.3g}"
-                f" (root mean variance), but learning_rate={self.learning_rate} suits features "
-                "near 1: scale X, for example with StandardScaler."
-            )
+        warn_of_unusual_scale(type(self).__name__, scale, self.learning_rate)
         sigma = scale if self.sigma == "auto" else float(self.sigma)
         with seeded(purpose_seed(generator.initial_seed(), "modules")):
             network = self._make_network(architecture)

@@ -75,6 +75,7 @@ class PrincipalGaussian(EnergyEstimator):
 
     n_components: Any
     ridge: Any = 0.0
+    _compares_columns = False  # whether their units against each other change the density
     shrinkage: Any = None
 
     # What fit fills.
@@ -90,7 +91,7 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ learning
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        if self._compares_columns():
+        if self._compares_columns:
             warn_of_unequal_scales(type(self).__name__, column_spans(rows))
         return self._solve(rows, empty_row_moments(rows.shape[1], rows.device))
 
@@ -105,10 +106,6 @@ class PrincipalGaussian(EnergyEstimator):
             return self._solve(rows, RowMoments(seen, mean, factor))
         scatter = torch.from_numpy(self.covariance_ * max(seen - 1, 1)).to(rows.device)
         return self._solve(rows, Moments(seen, mean, scatter))
-
-    def _compares_columns(self) -> bool:
-        """Whether the units of columns against each other change the density."""
-        return False
 
     def _solve(self, rows: Rows, before: Moments | RowMoments) -> dict[str, Any]:
         weights = rows.columns.get("weight")

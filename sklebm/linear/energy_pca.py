@@ -125,6 +125,8 @@ class EnergyPCA(PrincipalGaussian):
 
     _whitens = False
 
+    _compares_columns = True
+
     def __init__(
         self,
         n_components: int | float | Literal["mle", "held_out"] | None = None,
@@ -141,9 +143,6 @@ class EnergyPCA(PrincipalGaussian):
     @property
     def _n_features_out(self) -> int:
         return int(self.n_components_)
-
-    def _compares_columns(self) -> bool:
-        return True
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> SubspaceEnergy:
         gaussian = self._gaussian(parameters)

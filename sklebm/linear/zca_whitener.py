@@ -202,7 +202,8 @@ class ZCAWhitener(PrincipalGaussian):
         filters[np.diag_indices(len(filters))] += rest
         return filters
 
-    def _compares_columns(self) -> bool:
+    @property
+    def _compares_columns(self) -> bool:  # type: ignore[override]
         return self.ridge != 0.0 or self.shrinkage not in (0.0, None)
 
     def _rest(self) -> float:

@@ -196,21 +196,21 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         return ""
 
     @available_if(_check_decodes)
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """Return what latents decode to: combinations Z W of prototypes, or of means.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components)
+        X : array-like or tensor of shape (n_samples, n_components)
             One-hot codes or responsibilities.
 
         Returns
         -------
-        X : array or tensor of shape (n_samples, n_features)
+        X_original : array or tensor of shape (n_samples, n_features)
             Reconstructed rows.
         """
         decode = lambda energy, z: energy.decode(z)  # noqa: E731
-        return self._map_rows(Z, decode, "inverse_transform", latents=True)
+        return self._map_rows(X, decode, "inverse_transform", latents=True)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log density of the rows of X, in nats; higher is better.

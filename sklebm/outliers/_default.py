@@ -21,7 +21,7 @@ from sklebm.outliers._ensemble import Ensemble
 from sklebm.outliers._views import make_view
 from sklebm.outliers.neighbour_energy import NeighbourEnergy
 
-FITTED_ROWS = 20_000  # what the energies are fitted to at most
+FITTED_ROWS = 10_000  # what the energies are fitted to at most
 _MAX_COMPONENTS = 8
 _ROWS_PER_FEATURE = 2  # training rows of a component, as a multiple of the features
 _EM_PRODUCTS = 2e9  # multiplications of an EM step: wide tables get fewer components
@@ -44,7 +44,7 @@ def default_members(n_rows: int, n_features: int) -> Members:
     )
     n_components = max(1, n_components)
     mixture = EnergyGaussianMixture(n_components, reg_covar=0.01, max_iter=50, random_state=0)
-    n_neighbors = max(1, min(_NEIGHBOURS, rows // 2))
+    n_neighbors = min(_NEIGHBOURS, max(2, rows // 2))  # a row is its own nearest neighbour
     neighbours = NeighbourEnergy(n_neighbors, max_samples=_STORED_ROWS, random_state=0)
     return [
         ("marginals", EnergyKMeans(n_clusters=1, random_state=0)),

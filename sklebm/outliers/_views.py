@@ -34,7 +34,7 @@ class View(NamedTuple):
     quantiles : ndarray of shape (n_features, n_quantiles)
         Ascending training values of each feature.
     blocks : ndarray of shape (n_blocks, 2) or None
-        First column of each one-hot block and the one after its last.
+        First column of each one-hot block and the one after its last; files of before know none.
     categories : ndarray of shape (n_features,) or None
         Root of the normal score of each category, 0 for other columns.
     """
@@ -59,7 +59,7 @@ class View(NamedTuple):
             location = torch.from_numpy(self.location).to(x)
             return (x - location) / torch.from_numpy(self.scale).to(x)
         roots = signed_root_scores(x, self.quantiles, self.scale)
-        return roots if self.blocks is None else self._one_each(x, roots)
+        return self._one_each(x, roots) if self.blocks is not None and len(self.blocks) else roots
 
     def _one_each(self, x: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
         """The roots, with one value for each block in place of one for each category."""
@@ -83,8 +83,6 @@ def make_view(x: Floats) -> View:
     """
     location, scale = robust_scale(x)
     blocks = one_hot_blocks(x)
-    if not len(blocks):
-        return View(location, scale, feature_quantiles(x))
     categories = np.zeros(x.shape[1])
     for start, stop in blocks.tolist():
         shares = x[:, start:stop].mean(axis=0).astype(np.float64)

@@ -39,7 +39,7 @@ from sklebm.outliers._views import View
 
 _AUTO_CONTAMINATION = 0.005
 _VIEW = ("location_", "scale_", "feature_quantiles_", "one_hot_blocks_", "category_scores_")
-_SCORED_ROWS = 50_000  # the default's threshold comes from at most so many rows
+_SCORED_ROWS = 30_000  # the default's threshold comes from at most so many rows
 _KEPT_SCORES = 100_000  # training scores of more rows are not kept
 
 
@@ -81,15 +81,13 @@ class EnergyOutlierDetector(CalibratedDetector):
     ----------
     offset_ : float
         The threshold: the ``100 * contamination`` percentile of the scores of all rows given to
-        ``fit``; under "auto" of at most 50,000 of them.
+        ``fit``; under "auto" of at most 30,000 of them.
     training_scores_ : ndarray of shape (n_samples,)
         Scores of the rows given to ``fit``, unless there are more than were scored, or 100,000.
     labels_ : ndarray of shape (n_samples,)
         1 or -1 for the same rows: what ``fit_predict`` returns.
     named_estimators_ : dict
         The fitted estimators by name. Under "auto" they know the scaled features.
-    estimators_ : list of estimators
-        The same without names.
     estimator_ : estimator
         The fitted estimator, if there is only one.
     training_quantiles_ : ndarray of shape (n_estimators, n_quantiles)
@@ -99,8 +97,9 @@ class EnergyOutlierDetector(CalibratedDetector):
     feature_quantiles_ : ndarray of shape (n_features_in_, n_quantiles)
         At most 1,000 ascending training values of each feature; only under "auto".
     one_hot_blocks_ : ndarray of shape (n_blocks, 2)
-        First column of each one-hot block and the one after its last, and in ``category_scores_``
-        how rare each category is; only under "auto", if there are such blocks.
+        First column of each one-hot block and the one after its last; only under "auto".
+    category_scores_ : ndarray of shape (n_features_in_,)
+        How rare each category is, 0 for columns outside blocks; only under "auto".
     calibration_scores_ : ndarray of shape (n_calibration,)
         Ascending scores of the rows held out; only with ``calibration``.
     n_features_in_ : int
@@ -111,7 +110,6 @@ class EnergyOutlierDetector(CalibratedDetector):
     See Also
     --------
     sklebm.metrics.make_ood_scorer : Measures a detector on known outliers, for a search.
-    sklearn.ensemble.IsolationForest : The same methods, from random trees.
 
     Notes
     -----
@@ -119,7 +117,7 @@ class EnergyOutlierDetector(CalibratedDetector):
     more often if the estimator fits its training rows closely. Calibrated, the error rate is
     guaranteed. Every score depends on its row alone.
 
-    Under "auto" a fit costs O(k d^2) for each of at most 50 EM steps on k = min(n, 20,000) rows.
+    Under "auto" a fit costs O(k d^2) for each of at most 50 EM steps on k = min(n, 10,000) rows.
 
     Examples
     --------

@@ -93,7 +93,7 @@ class NeighbourEnergy(EnergyEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **EnergyEstimator._parameter_constraints,
+        "device": EnergyEstimator._parameter_constraints["device"],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "max_samples": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
