@@ -7,8 +7,8 @@ of 0 and 1, a category with many values would count many times. The default of
 :class:`~sklebm.EnergyOutlierDetector` finds such one-hot blocks and takes each for one variable:
 one scale for all its columns, and one rank, that of the category.
 
-The table is generated. Fraud comes in two kinds: amounts that are ordinary for another kind of shop,
-and payments by night in rare combinations of country and card. The detector sees no label.
+The table is generated. Fraud comes in two kinds: amounts that are ordinary for another kind of
+shop, and payments by night in rare combinations of country and card. The detector sees no label.
 """
 
 import matplotlib.pyplot as plt
