@@ -155,13 +155,9 @@ class EnergyEstimator(
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         """Return every fitted attribute, learnt from ``rows``; change nothing on ``self``."""
 
-    def _max_steps(self) -> int:
+    def _max_steps(self, rows: Rows) -> int:
         """How many times ``_fit`` calls ``progress.begin`` at most."""
         return 0
-
-    def _max_steps_on(self, rows: Rows) -> int:
-        """The same, where it depends on the rows."""
-        return self._max_steps()
 
     def _learn(
         self,
@@ -189,7 +185,7 @@ class EnergyEstimator(
             if ranks.size > 1:
                 ranks.need_same(shared_facts(self, method, rows, first))
             names = input_names(probe)
-            n_steps = self._max_steps_on(rows) if whole else 0
+            n_steps = self._max_steps(rows) if whole else 0
             progress = Progress(self, X, n_steps, names, self._step_name, ranks)
             progress.begin_fit()
             state = ranks.agreed(step(rows, progress, **data), self._own_to_each_rank)

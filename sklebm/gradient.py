@@ -126,7 +126,7 @@ class GradientEstimator(EnergyEstimator):
 
     # ------------------------------------------------------------------ fit
 
-    def _max_steps_on(self, rows: Rows) -> int:
+    def _max_steps(self, rows: Rows) -> int:
         return self._n_epochs(rows)
 
     def _n_epochs(self, rows: Rows) -> int:

@@ -99,7 +99,7 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
             "increase max_iter or tol."
         )
 
-    def _max_steps(self) -> int:
+    def _max_steps(self, rows: Rows) -> int:
         return self._n_starts() * self.max_iter
 
     def _fit(self, rows: Rows, progress: Progress | None, **data: Any) -> dict[str, Any]:

@@ -248,8 +248,8 @@ def unfolded_free_energy(model: Any, X: Any) -> Any:
 
 
 def deep_free_energy(model: Any, X: Any) -> Any:
-    """|x|^2 / 2 s^2 - b'x - sum_k log(1 + exp(f_k(x))), f by affine maps and tanh between them."""
-    h = x = np.asarray(X, np.float64)
+    """|u|^2 / 2 s^2 - b'u - sum_k log(1 + exp(f_k(u))), f by affine maps and tanh, u = x - m."""
+    h = x = np.asarray(X, np.float64) - model.offset_
     numbers = sorted(int(name.split(".")[1]) for name in model.weights_ if name.endswith(".bias"))
     for number in numbers:
         h = np.tanh(h) if number != numbers[0] else h

@@ -113,3 +113,39 @@ def test_tests_mirror_the_package():
             *(ROOT / "tests").glob(f"test_{part}*.py"),
         ]
         assert has_tests, part
+
+
+# ---------------------------------------------------------------- a reader who opens one file
+
+FIT_HOOKS = (
+    "fit",
+    "_fit",
+    "_learn",
+    "_fitted",
+    "_objective",
+    "_start",
+    "_starts",
+    "_initial_energy",
+)
+
+
+@every
+def test_few_ancestors_stand_between_an_estimator_and_scikit_learn(name):
+    ancestors = [
+        cls.__name__
+        for cls in getattr(sklebm, name).__mro__[1:]
+        if cls.__module__.startswith("sklebm")
+    ]
+    assert len(ancestors) <= 3, ancestors
+
+
+@every
+def test_the_file_of_an_estimator_names_what_it_does(name):
+    """What fit shapes and what the methods answer is found by name where the class is."""
+    cls = getattr(sklebm, name)
+    for method in ("transform", "score_samples", "sample", "predict"):
+        if hasattr(cls, method):
+            assert method in vars(cls), f"{name}.{method} is defined elsewhere"
+    assert any(hook in vars(cls) for hook in FIT_HOOKS), (
+        f"{name}: what fit does is defined elsewhere"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
 from sklebm._shell.scaling import Scaling
-from sklebm._shell.tables import LazyTable, read_table
+from sklebm._shell.tables import LazyTable, check_table, read_table
 from sklebm._shell.warning import warn
 
 # Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
@@ -77,9 +77,9 @@ def open_rows(
         X = validate_data(estimator, X, reset=reset, skip_check_array=True)
         return Rows(X, device)
     name = type(estimator).__name__
-    _check_table(X, name)
-    if type(X) is not np.ndarray or X.base is not None:  # it may be a view of a file
-        X = read_table(X, name)
+    if type(X) is not np.ndarray or X.ndim > 2 or X.dtype.names or X.base is not None:
+        check_table(X, name)
+        X = read_table(X, name)  # it may be a view of a file
     if isinstance(X, LazyTable):  # it checks the rows as it reads them
         _check_size(X.shape, name, min_rows)
         validate_data(estimator, X.array, reset=reset, skip_check_array=True)
@@ -100,42 +100,6 @@ def open_rows(
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
         return Rows(checked, device)
     return Rows(np.asarray(checked), device)
-
-
-def _check_table(X: object, name: str) -> None:
-    """Refuse what NumPy would turn into a puzzling array."""
-    if scipy.sparse.issparse(X):  # one of them is a dictionary
-        return
-    advice = _advice(X)
-    if advice or X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
-        raise TypeError(
-            f"X is of type {type(X).__name__}, but {name} needs a table of numbers: an array, a "
-            f"data frame, a tensor or a list of rows.{advice}"
-        )
-    if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
-        raise ValueError(
-            f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values, which "
-            f"{name} would read as numbers: impute them first, X.filled(...), or drop such rows."
-        )
-    shape = getattr(X, "shape", ())
-    if len(shape) > 2:
-        raise ValueError(
-            f"Found array with dim {len(shape)} (shape={tuple(shape)}), while dim <= 2 is required "
-            f"by {name}: flatten images to rows, X.reshape(len(X), -1)."
-        )
-
-
-def _advice(X: object) -> str:
-    """How to make a table of what looks like one and is none; empty for all else."""
-    if isinstance(X, torch.utils.data.DataLoader):
-        return " Pass the tensor that the loader reads: batches are made here."
-    if isinstance(X, torch.utils.data.Dataset):
-        return " Pass its rows as one tensor, such as dataset.tensors[0]."
-    if type(X).__name__ == "LazyFrame":
-        return " Call X.collect() first."
-    if getattr(getattr(X, "dtype", None), "names", None):
-        return " Turn its fields into columns: numpy.lib.recfunctions.structured_to_unstructured."
-    return ""
 
 
 def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ _LEAST_SHARE_OF_RANGE = 0.1
 _ROUNDING = 8 * np.finfo(np.float64).eps
 _LEAST_REACH = float(np.sqrt(np.finfo(np.float64).tiny))
 _MOST_UNEQUAL = 1e3
+_ROUNDING_OF_MEANS = 4096 * torch.finfo(torch.float64).eps  # of many rows
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,45 @@ class Spread:
 
     def warn_if_unequal(self, owner: str) -> None:
         """Warn if features differ so much in scale that errors in a few hide all others."""
-        reach = self.reach[self.reach > 0.0]
-        if not reach.size or reach.max() <= _MOST_UNEQUAL * reach.min():
-            return
+        warn_of_unequal_scales(owner, torch.from_numpy(self.reach))
+
+
+def column_deviations(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """Standard deviations of the columns; zero for those that vary by rounding alone."""
+    deviations = variance.sqrt()
+    return torch.where(deviations > _ROUNDING_OF_MEANS * mean.abs(), deviations, 0.0)
+
+
+def column_spans(rows: Rows) -> torch.Tensor:
+    """Largest less smallest value of each column, over the rows of this process. O(n d).
+
+    Unlike a standard deviation, it does not take a pixel that is mostly off for one that is faint.
+    """
+    low = torch.full((rows.shape[1],), torch.inf, dtype=torch.float64, device=rows.device)
+    high = -low
+    for part in rows.chunks(3 * rows.shape[1]):
+        x = rows[part].double()
+        low, high = torch.minimum(low, x.amin(dim=0)), torch.maximum(high, x.amax(dim=0))
+    return high - low
+
+
+def warn_of_unequal_scales(owner: str, scales: torch.Tensor) -> None:
+    """Warn, with the numbers, if the scales of two columns differ by more than 1e3.
+
+    Scales are spans or standard deviations. Constant columns, of scale 0, do not count: no change
+    of units would make them matter.
+    """
+    used = (scales > 0).nonzero()[:, 0]
+    if len(used) < 2:
+        return
+    least, most = (int(used[place(scales[used])]) for place in (torch.argmin, torch.argmax))
+    ratio = float(scales[most] / scales[least])
+    if ratio > _MOST_UNEQUAL:
         warn(
-            f"The features of X differ in scale by a factor of {reach.max() / reach.min():.3g} "
-            f"(largest distances from their means: {reach.min():.3g} to {reach.max():.3g}), so "
-            f"that the squared error of {owner} is that of the largest features only. Scale X "
-            "with StandardScaler."
+            f"The columns of X differ in scale by a factor of {ratio:.2g}: values of column "
+            f"{least} vary by about {float(scales[least]):.3g}, those of column {most} by "
+            f"{float(scales[most]):.3g}. {owner} adds up squared differences, so that columns of "
+            "small scale hardly count. Scale X, for example with StandardScaler."
         )
 
 

@@ -8,10 +8,12 @@ converted as they come.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
+import scipy.sparse
+import torch
 from numpy.typing import NDArray
 from sklearn import get_config
 
@@ -21,6 +23,42 @@ Array = NDArray[Any]
 def is_dask(X: object) -> bool:
     """True for a dask array, without importing dask."""
     return type(X).__module__.startswith("dask.array")
+
+
+def check_table(X: object, name: str) -> None:
+    """Refuse what NumPy would turn into a puzzling array."""
+    if scipy.sparse.issparse(X):  # one of them is a dictionary
+        return
+    advice = _advice(X)
+    if advice or X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
+        raise TypeError(
+            f"X is of type {type(X).__name__}, but {name} needs a table of numbers: an array, a "
+            f"data frame, a tensor or a list of rows.{advice}"
+        )
+    if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
+        raise ValueError(
+            f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values, which "
+            f"{name} would read as numbers: impute them first, X.filled(...), or drop such rows."
+        )
+    shape = getattr(X, "shape", ())
+    if len(shape) > 2:
+        raise ValueError(
+            f"Found array with dim {len(shape)} (shape={tuple(shape)}), while dim <= 2 is required "
+            f"by {name}: flatten images to rows, X.reshape(len(X), -1)."
+        )
+
+
+def _advice(X: object) -> str:
+    """How to make a table of what looks like one and is none; empty for all else."""
+    if isinstance(X, torch.utils.data.DataLoader):
+        return " Pass the tensor that the loader reads: batches are made here."
+    if isinstance(X, torch.utils.data.Dataset):
+        return " Pass its rows as one tensor, such as dataset.tensors[0]."
+    if type(X).__name__ == "LazyFrame":
+        return " Call X.collect() first."
+    if getattr(getattr(X, "dtype", None), "names", None):
+        return " Turn its fields into columns: numpy.lib.recfunctions.structured_to_unstructured."
+    return ""
 
 
 def read_table(X: Any, name: str) -> Any:

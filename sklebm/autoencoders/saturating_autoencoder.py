@@ -220,21 +220,21 @@ class SaturatingAutoencoder(BaseAutoencoder):
         """
         return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
 
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """Return the row g(z) that each code decodes to.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components)
+        X : array-like or tensor of shape (n_samples, n_components)
             Codes.
 
         Returns
         -------
-        X : array or tensor of shape (n_samples, n_features)
+        X_original : array or tensor of shape (n_samples, n_features)
             The decoder's output, in the units of X.
         """
         return self._map_rows(
-            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+            X, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
         )
 
     def reconstruct(self, X: Any) -> Any:

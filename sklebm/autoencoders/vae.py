@@ -357,21 +357,21 @@ class VAE(BaseAutoencoder):
         """
         return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
 
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """Return E[x | z] of each latent.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components)
+        X : array-like or tensor of shape (n_samples, n_components)
             Latents.
 
         Returns
         -------
-        X : array or tensor of shape (n_samples, n_features)
+        X_original : array or tensor of shape (n_samples, n_features)
             Means of p(x | z), in the units of X.
         """
         return self._map_rows(
-            Z, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
+            X, lambda energy, z: energy.decode(z), "inverse_transform", latents=True
         )
 
     def reconstruct(self, X: Any) -> Any:

@@ -172,24 +172,24 @@ class BoltzmannEstimator(GradientEstimator):
         """
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """Return the mean of the visible units given hidden units.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components)
+        X : array-like or tensor of shape (n_samples, n_components)
             Hidden states or probabilities.
 
         Returns
         -------
-        X : array or tensor of shape (n_samples, n_features)
+        X_original : array or tensor of shape (n_samples, n_features)
             p(x_i = 1 | h), or the mean of p(x_i | h) where rows are real-valued.
         """
 
         def decode(energy: Any, h: torch.Tensor) -> torch.Tensor:
             return likelihood.from_origin(self, energy.visible.mean(energy.visible_field(h)))
 
-        return self._map_rows(Z, decode, "inverse_transform", latents=True)
+        return self._map_rows(X, decode, "inverse_transform", latents=True)
 
     def free_energy(self, X: Any, beta: float = 1.0) -> Any:
         r"""Return :math:`F_\beta(x) = -\frac1\beta \log \sum_h e^{-\beta E(x, h)}`.

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sklebm._shell.rows import Rows
@@ -14,8 +13,6 @@ from sklebm._shell.warning import warn
 from sklebm.energies.penalty import Penalty
 from sklebm.inference.sparse import solve_codes
 
-# Spans of columns that differ by more make the smaller ones invisible to squared errors.
-_LARGEST_RATIO = 1e3
 # A fit that is expected to take longer is announced: seconds. Rows whose codes tell what the others
 # will cost, and products of rows and atoms below which nothing takes long.
 _LONG, _N_PROBES, _SMALL = 300.0, 4, 1e8
@@ -84,33 +81,6 @@ def warn_if_codes_vanish(
         f"alpha={alpha:.6g} is too large for X (for its rows and atoms, codes begin to differ from "
         f"zero at about {largest:.6g}), so that every code is zero. Lower alpha, or scale X."
     )
-
-
-def warn_of_unequal_scales(name: str, rows: Rows) -> None:
-    """Warn, with the numbers, if the spans of two columns differ by more than 1e3.
-
-    A squared error adds up squared units. Constant columns do not count: no scale would help them.
-    The span, largest less smallest value, does not take a pixel that is mostly off for one that is
-    faint, as the standard deviation would.
-    """
-    low = torch.full((rows.shape[1],), torch.inf, dtype=torch.float64, device=rows.device)
-    high = -low
-    for part in rows.chunks(3 * rows.shape[1]):
-        x = rows[part].double()
-        low, high = torch.minimum(low, x.amin(dim=0)), torch.maximum(high, x.amax(dim=0))
-    span = high - low
-    used = (span > 0).nonzero()[:, 0]
-    if len(used) < 2:
-        return
-    widest, narrowest = (used[place(span[used])] for place in (torch.argmax, torch.argmin))
-    ratio = float(span[widest] / span[narrowest])
-    if ratio > _LARGEST_RATIO:
-        warn(
-            f"Columns of X differ in scale by a factor of {ratio:.2g}: the values of column "
-            f"{int(widest)} span {float(span[widest]):.3g}, those of column {int(narrowest)} "
-            f"{float(span[narrowest]):.3g}. {name} measures squared differences, so columns of "
-            "small scale hardly count. Scale X first, for example with StandardScaler."
-        )
 
 
 def warn_of_cost(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.rows import Rows
-from sklebm.coding._checks import given_dictionary, warn_if_codes_vanish, warn_of_unequal_scales
+from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm.coding._checks import given_dictionary, warn_if_codes_vanish
 from sklebm.coding._search import CodeSearch
 from sklebm.coding.sparse_coder import SparseCoder
 from sklebm.energies import L1
@@ -44,7 +45,7 @@ def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = 
         Target codes.
     """
     if not resume:
-        warn_of_unequal_scales(type(model).__name__, rows)
+        warn_of_unequal_scales(type(model).__name__, column_spans(rows))
     atoms = _known_atoms(model, rows, resume)
     if codes is not None:
         width = model.n_components if atoms is None else len(atoms)

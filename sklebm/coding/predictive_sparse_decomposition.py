@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
 from sklebm._shell.state import Spec
 from sklebm.coding._base import EncoderEstimator, encoded, free_energies, reconstructed
-from sklebm.coding._checks import warn_of_unequal_scales
 from sklebm.coding._dictionary import initial_atoms
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.coding._state import decoded, dictionary_spec
@@ -225,7 +225,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         if not resume:
-            warn_of_unequal_scales(type(self).__name__, rows)
+            warn_of_unequal_scales(type(self).__name__, column_spans(rows))
         return rows
 
     def _state_spec(self) -> Spec:

@@ -221,7 +221,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
             return given_state(self, rows)
         return super()._fit(rows, progress, **data)
 
-    def _max_steps(self) -> int:
+    def _max_steps(self, rows: Rows) -> int:
         return self.max_iter if self.dictionary is None else 0
 
     def _prepare(self, rows: Rows, **data: Any) -> Learning:

@@ -15,6 +15,7 @@ from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState, make_generator, purpose_seed
 from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.scaling import warn_of_unequal_scales
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.deep._layers import layer_by_layer
 from sklebm.deep._network import (
@@ -56,7 +57,7 @@ from sklebm.training.architecture import (
     import_weights,
     seeded,
 )
-from sklebm.training.diagnosis import warn_of_constant_network
+from sklebm.training.diagnosis import warn_of_constant_network, warn_of_unusual_scale
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": NoiseContrastive,
@@ -139,6 +140,8 @@ class DeepEnergyEstimator(GradientEstimator):
                 "Scale X, for example with StandardScaler."
             )
         scale, n_features = math.sqrt(float(spread.diagonal().mean())), len(spread)
+        warn_of_unequal_scales(type(self).__name__, spread.diagonal().sqrt())
+        warn_of_unusual_scale(type(self).__name__, scale, self.learning_rate)
         sigma = scale if self.sigma == "auto" else float(self.sigma)
         with seeded(purpose_seed(generator.initial_seed(), "modules")):
             network = self._make_network(architecture)
@@ -188,7 +191,8 @@ class DeepEnergyEstimator(GradientEstimator):
             "log_partition_interval_": None,
         }
 
-    def _objective(self, energy: Any) -> Objective:
+    def _shaped_by(self, energy: Any) -> Objective:
+        """The objective, with the parameters of the energy that it may move set free."""
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         check_needs(objective, energy, OBJECTIVES.values())
         energy.log_sigma.requires_grad_(self.learn_sigma)

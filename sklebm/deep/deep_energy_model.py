@@ -220,6 +220,9 @@ class DeepEnergyModel(DeepEnergyEstimator):
         self.device = device
         self.strategy = strategy
 
+    def _objective(self, energy: Any) -> Objective:
+        return self._shaped_by(energy)
+
     def transform(self, X: Any) -> Any:
         """Return the probability that each hidden unit is on.
 

@@ -14,6 +14,7 @@ from sklebm._shell.private import Interval, RealNotInt, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
@@ -74,6 +75,7 @@ class PrincipalGaussian(EnergyEstimator):
 
     n_components: Any
     ridge: Any = 0.0
+    _compares_columns = False  # whether their units against each other change the density
     shrinkage: Any = None
 
     # What fit fills.
@@ -89,6 +91,8 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ learning
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        if self._compares_columns:
+            warn_of_unequal_scales(type(self).__name__, column_spans(rows))
         return self._solve(rows, empty_row_moments(rows.shape[1], rows.device))
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:

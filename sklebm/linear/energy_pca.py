@@ -125,6 +125,8 @@ class EnergyPCA(PrincipalGaussian):
 
     _whitens = False
 
+    _compares_columns = True
+
     def __init__(
         self,
         n_components: int | float | Literal["mle", "held_out"] | None = None,

@@ -297,7 +297,7 @@ class GaussianEnergy(EnergyEstimator):
         check_is_fitted(self)
         return draw(self._energy(torch.device("cpu")), n_samples, random_state)
 
-    def _max_steps(self) -> int:
+    def _max_steps(self, rows: Rows) -> int:
         return 1
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:

@@ -202,6 +202,10 @@ class ZCAWhitener(PrincipalGaussian):
         filters[np.diag_indices(len(filters))] += rest
         return filters
 
+    @property
+    def _compares_columns(self) -> bool:  # type: ignore[override]
+        return self.ridge != 0.0 or self.shrinkage not in (0.0, None)
+
     def _rest(self) -> float:
         """What movement outside the components is multiplied with: 0 if they were chosen."""
         factor = vars(self).get("covariance_factor_")

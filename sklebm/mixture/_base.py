@@ -139,23 +139,8 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         """
         return self._pair_energies(X, Z)
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
-        """Draw independent rows from the density that ``score_samples`` gives, exactly.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows, in random order of their components.
-        labels : ndarray of shape (n_samples,)
-            The component that each row came from.
-        """
+    def _draw(self, n_samples: int, random_state: RandomState) -> tuple[Any, Any]:
+        """Rows and their components, as NumPy arrays."""
         if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 1.")
         check_is_fitted(self)
@@ -211,21 +196,21 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         return ""
 
     @available_if(_check_decodes)
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """Return what latents decode to: combinations Z W of prototypes, or of means.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components)
+        X : array-like or tensor of shape (n_samples, n_components)
             One-hot codes or responsibilities.
 
         Returns
         -------
-        X : array or tensor of shape (n_samples, n_features)
+        X_original : array or tensor of shape (n_samples, n_features)
             Reconstructed rows.
         """
         decode = lambda energy, z: energy.decode(z)  # noqa: E731
-        return self._map_rows(Z, decode, "inverse_transform", latents=True)
+        return self._map_rows(X, decode, "inverse_transform", latents=True)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log density of the rows of X, in nats; higher is better.

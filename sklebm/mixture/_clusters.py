@@ -14,10 +14,10 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
-from sklebm._shell.column_scales import column_deviations, warn_of_unequal_scales
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.scaling import column_deviations, warn_of_unequal_scales
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference.lloyd import (

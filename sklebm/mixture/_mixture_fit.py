@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._shell.column_scales import column_deviations
 from sklebm._shell.ranks import Ranks
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import column_deviations
 from sklebm.energies import GaussianMixture
 from sklebm.inference.expectation_maximization import em_step
 from sklebm.inference.lloyd import RowSource, Slices, column_moments

@@ -317,3 +317,22 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         tags = super().__sklearn_tags__()
         tags.estimator_type = "density_estimator"
         return tags
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
+        """Draw independent rows from the density that ``score_samples`` gives, exactly.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, in random order of their components.
+        labels : ndarray of shape (n_samples,)
+            The component that each row came from.
+        """
+        return self._draw(n_samples, random_state)

@@ -308,3 +308,22 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
             lambda energy, x: -self.beta_ * energy.free_energy(x, self.beta_) - self.log_partition_,
             "score_samples",
         )
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
+        """Draw independent rows from the density that ``score_samples`` gives, exactly.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, in random order of their components.
+        labels : ndarray of shape (n_samples,)
+            The component that each row came from.
+        """
+        return self._draw(n_samples, random_state)

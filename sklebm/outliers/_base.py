@@ -72,29 +72,8 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
     def decision_function(self, X: Any) -> Any:
         """Return ``score_samples(X) - offset_``: negative for outliers."""
 
-    def predict(self, X: Any, alpha: float | None = None) -> Any:
-        """Return 1 for inliers and -1 for outliers.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Rows to judge.
-        alpha : float, default=None
-            Share of inliers that may be called outliers, in [1 / (n_calibration + 1), 1): a row is
-            an outlier if its p-value is at most ``alpha``. None: if its ``decision_function`` is
-            negative.
-
-        Returns
-        -------
-        labels : array or tensor of shape (n_samples,)
-            1 or -1.
-
-        Raises
-        ------
-        ValueError
-            If ``alpha`` is given and the detector was not calibrated, or ``alpha`` is smaller than
-            the smallest p-value.
-        """
+    def _labels(self, X: Any, alpha: float | None) -> Any:
+        """1 for inliers and -1 for outliers, by the threshold or at a level of the p-values."""
         if alpha is None:
             return labels_of(self.decision_function(X) >= 0)
         level = check_level("alpha", alpha, len(self._calibrated_scores()))

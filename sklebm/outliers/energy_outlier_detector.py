@@ -289,6 +289,31 @@ class EnergyOutlierDetector(CalibratedDetector):
         """
         return self.score_samples(X) - self.offset_
 
+    def predict(self, X: Any, alpha: float | None = None) -> Any:
+        """Return 1 for inliers and -1 for outliers.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to judge.
+        alpha : float, default=None
+            Share of inliers that may be called outliers, in [1 / (n_calibration + 1), 1): a row is
+            an outlier if its p-value is at most ``alpha``. None: if its ``decision_function`` is
+            negative.
+
+        Returns
+        -------
+        labels : array or tensor of shape (n_samples,)
+            1 or -1.
+
+        Raises
+        ------
+        ValueError
+            If ``alpha`` is given and the detector was not calibrated, or ``alpha`` is smaller than
+            the smallest p-value.
+        """
+        return self._labels(X, alpha)
+
     def _check_state(self) -> None:
         """Raise ValueError if a fitted detector's attributes do not fit each other."""
         if not fitted_attributes(self):

@@ -8,6 +8,8 @@ from sklebm._shell.warning import warn
 # and what is still to be learnt. A tenth of the variance is far outside both.
 _LEAST_SHARE = 0.1
 _FEWEST_CHAINS = 10
+# Standard deviations of features that learning rates are meant for.
+_ORDINARY = (0.03, 30.0)
 
 
 def warn_of_collapsed_chains(
@@ -31,3 +33,13 @@ def warn_of_constant_network(name: str, n_outputs: int) -> None:
         f"{n_outputs} outputs of the network depends on the row: its units are dead. Lower "
         "learning_rate, scale X, or use an activation that does not saturate.",
     )
+
+
+def warn_of_unusual_scale(name: str, scale: float, learning_rate: float) -> None:
+    """Warn if features are so large or small that steps of the usual size do not suit them."""
+    if not _ORDINARY[0] <= scale <= _ORDINARY[1]:
+        warn(
+            f"{name}: the features of X have a standard deviation of {scale:.3g} (root mean "
+            f"variance), but learning_rate={learning_rate} suits features near 1: scale X, for "
+            "example with StandardScaler."
+        )

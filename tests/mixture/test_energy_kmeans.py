@@ -416,7 +416,7 @@ def test_weights_of_partial_fit_and_score_are_repetitions():
     np.testing.assert_allclose(one.cluster_counts_, other.cluster_counts_)
     assert one.inertia_ == pytest.approx(other.inertia_, rel=1e-9)
     assert one.score(X_BLOBS, sample_weight=counts) == pytest.approx(one.score(repeated), rel=1e-10)
-    with pytest.raises(ValueError, match="Negative values"):
+    with pytest.raises(ValueError, match="sample weights of at least 0"):
         one.partial_fit(X_BLOBS, sample_weight=-np.ones(len(X_BLOBS)))
 
 

@@ -293,7 +293,7 @@ class ToyStack(GradientEstimator):
 
     sizes = (4, 2)
 
-    def _max_steps(self):
+    def _max_steps(self, rows):
         return len(self.sizes) * int(self.max_epochs)
 
     def _initial_energy(self, rows, means, generator):
