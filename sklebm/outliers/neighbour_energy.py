@@ -13,6 +13,7 @@ from sklebm._shell.private import Interval
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import draw_seed
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import warn_of_unequal_scales
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies.neighbours import NeighbourDistance
@@ -71,7 +72,8 @@ class NeighbourEnergy(EnergyEstimator):
     -----
     A stored row is its own nearest neighbour, so that ``score_samples`` of a training row looks at
     k - 1 others. The estimate is no normalised density: its integral diverges, as it falls like a
-    power of the distance. Distances weigh features by their units: scale X first.
+    power of the distance. Distances weigh features by their units: scale X
+    first; a warning says when the scales of two columns differ by more than 1e3.
 
     Cost: ``fit`` O(n d), a row of ``score_samples`` O(n d) in blocks of matrix products.
 
@@ -129,6 +131,8 @@ class NeighbourEnergy(EnergyEstimator):
         if limit < len(rows):
             chosen = np.sort(generator.choice(len(rows), limit, replace=False))
         stored = rows[chosen].double().contiguous()
+        if len(stored) > 1:
+            warn_of_unequal_scales(type(self).__name__, stored.std(dim=0))
         return {
             "samples_": stored.cpu().numpy().copy(),
             "n_neighbors_": int(self.n_neighbors),
