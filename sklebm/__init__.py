@@ -32,6 +32,7 @@ ESTIMATORS: dict[str, str] = {
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "PCAWhitener": "sklebm.linear",
+    "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SparseAutoencoder": "sklebm.autoencoders",
@@ -106,6 +107,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "topics",
 )
 
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.topics import PLSA as PLSA
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,8 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "discrete_gradient": CHOICE,
     "encoder": ("linear", 3),
     "estimator": ("no such choice", 3, [], None),
+    "fold_in_iter": (*COUNT, None),
+    "fold_in_tol": (-1.0, NAN, "much"),
     "free_bits": (-0.1, math.inf, NAN, "much"),
     "hidden_sizes": ("wide", 3, (0,), (2.5,), (8, -1)),
     "dictionary": ("random", [[0.0]], [[NAN] * 6] * 3, [[0.0] * 6] * 3),

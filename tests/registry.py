@@ -49,6 +49,9 @@ class Entry:
         Rounding of the scores of rows up to 1000 under the least variance that a fit allows,
         relative to the largest score of the call. (Terms of that size cancel in every score, so
         that a small score keeps fewer digits of its own.)
+    learnable : callable
+        ``learnable(n_rows, seed) -> ndarray``: rows whose dependence the scores can see, if those
+        of ``make_rows`` are none.
     """
 
     quick: Mapping[str, Any] = field(default_factory=dict)
@@ -58,6 +61,7 @@ class Entry:
     free_energy: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
     normalised: Mapping[str, Any] = field(default_factory=dict)
     rounding: float = 1e-9
+    learnable: Callable[..., Any] | None = None
 
 
 def gaussian_free_energy(model: Any, X: Any) -> Any:
@@ -251,6 +255,31 @@ def deep_free_energy(model: Any, X: Any) -> Any:
     precision = np.exp(-2 * np.float64(model.weights_["log_sigma"]))
     linear = x @ model.weights_["visible_bias"].astype(np.float64)
     return 0.5 * precision * (x**2).sum(axis=1) - linear - np.logaddexp(0.0, h).sum(axis=1)
+
+
+def make_documents(n_rows: int, seed: int) -> Any:
+    """Counts of six words in documents of 20 tokens, each about one of three pairs of words.
+
+    In ``make_rows``, half of the rows have all words alike. That is what independence gives too,
+    and a score per token does not see how many there are.
+    """
+    generator = np.random.default_rng(seed)
+    topics = np.kron(np.eye(3), [0.45, 0.45]) + 0.1 / 6
+    return generator.multinomial(20, topics[generator.integers(3, size=n_rows)]).astype(np.float64)
+
+
+def topic_free_energy(model: Any, X: Any) -> Any:
+    """min_theta -1/n sum_w x_w log sum_k theta_k p(w | k), by EM of one document at a time."""
+    energies = []
+    for x in np.asarray(X, np.float64):
+        theta = np.full(len(model.components_), 1 / len(model.components_))
+        for _ in range(model.fold_in_iter):
+            slope = model.components_ @ (x / (theta @ model.components_)) / x.sum()
+            if slope.max() - 1 <= model.fold_in_tol:
+                break
+            theta = theta * slope
+        energies.append(-(x @ np.log(theta @ model.components_)) / x.sum())
+    return np.array(energies)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -449,6 +478,13 @@ ENTRIES: dict[str, Entry] = {
             {"n_components": "mle", "shrinkage": "oas"},
         ),
         free_energy=gaussian_free_energy,
+    ),
+    "PLSA": Entry(
+        quick={"n_components": 3, "random_state": 0},
+        untrained={"max_iter": 1},
+        variants=({"n_components": 2, "beta": 0.8}, {"n_components": 3, "beta": "auto"}),
+        free_energy=topic_free_energy,
+        learnable=make_documents,
     ),
     "PredictiveSparseDecomposition": Entry(
         quick={

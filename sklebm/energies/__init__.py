@@ -30,6 +30,7 @@ from sklebm.energies.sparse_coding import (
     SparseCodingEnergy,
 )
 from sklebm.energies.subspace import SubspaceEnergy
+from sklebm.energies.topics import TopicEnergy
 from sklebm.energies.units import Bernoulli, Gaussian, Units
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
@@ -67,6 +68,7 @@ __all__ = [
     "SparseCodingEnergy",
     "SubspaceEnergy",
     "TopK",
+    "TopicEnergy",
     "Topographic",
     "Units",
 ]

@@ -1,0 +1,5 @@
+"""Documents as mixtures of topics: energies of counts of words."""
+
+from sklebm.topics.plsa import PLSA
+
+__all__ = ["PLSA"]
