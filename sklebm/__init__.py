@@ -27,6 +27,7 @@ ESTIMATORS: dict[str, str] = {
     "GaussianRBM": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
+    "LatentDirichletAllocation": "sklebm.topics",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
@@ -141,6 +142,7 @@ if TYPE_CHECKING:
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
     from sklebm.topics import PLSA as PLSA
+    from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 
 
 def __getattr__(name: str) -> Any:

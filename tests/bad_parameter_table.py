@@ -27,6 +27,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "calibration": (0.0, 1.0, -0.5, NAN, "much"),
     "centering": ("much", 0.5),
     "code_activation": CHOICE,
+    "components_init": ("random", [[0.0]], [[NAN] * 6] * 3, [[-1.0] * 6] * 3),
     "compressor": CHOICE,
     "code_tol": (-1.0, NAN, "much"),
     "contamination": (0.0, -0.1, 0.6, NAN, "much"),
@@ -35,6 +36,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "covariance_type": CHOICE,
     "decoder": ("linear", 3),
     "discrete_gradient": CHOICE,
+    "doc_topic_prior": (0.0, -1.0, NAN, "much", [1.0], [0.0, 1.0, 1.0], [NAN] * 3),
     "encoder": ("linear", 3),
     "estimator": ("no such choice", 3, [], None),
     "fold_in_iter": (*COUNT, None),
@@ -46,6 +48,9 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "image_shape": ("square", 3),
     "init": ("no such choice", [[0.0]], [[NAN] * 6] * 4),
     "inhibition_mask": (0.0, 1.5, NAN, "much", [[1.0]], [[2.0] * 3] * 3),
+    "learning_decay": (0.5, 1.5, NAN, "much"),
+    "learning_method": CHOICE,
+    "learning_offset": (-1.0, math.inf, NAN, "much"),
     "learning_rate": RATE,
     "learning_rate_schedule": CHOICE,
     "likelihood": CHOICE,
@@ -54,9 +59,11 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "learn_weights": ("much", 0.5),
     "log_partition": CHOICE,
     "masked_fraction": (0.0, 1.0, NAN, "much"),
+    "max_doc_update_iter": (*COUNT, None),
     "max_epochs": (*COUNT, None),
     "max_iter": (*COUNT, None),
     "max_selection": (-0.1, 1.1, NAN, "much"),
+    "mean_change_tol": (-1.0, NAN, "much"),
     "means_init": ("random", [[0.0]], [[NAN] * 6] * 4),
     "mutation_rate": (0.0, 1.5, NAN, "much"),
     "n_clusters": (*COUNT, None, 2**31),
@@ -98,6 +105,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "strategy": CHOICE,
     "tied": ("much", 0.5),
     "tol": (-1.0, NAN, "much"),
+    "topic_word_prior": RATE,
     "trim": (-0.1, 0.6, NAN, "much"),
     "unit_norm": ("much", 0.5),
     "validation_fraction": (0.0, 1.0, -0.1, NAN, "much"),
@@ -113,7 +121,14 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
 ELSEWHERE = {"device": "test_containers.py"}
 
 # Read when learning begins, not when it goes on.
-STARTS = ("init", "inhibition_mask", "means_init", "precisions_init", "weights_init")
+STARTS = (
+    "components_init",
+    "init",
+    "inhibition_mask",
+    "means_init",
+    "precisions_init",
+    "weights_init",
+)
 
 # Values too large for any machine: refused by a check or by the allocator, never half done.
 TOO_LARGE = {"n_components": 2**44, "n_clusters": 2**44}

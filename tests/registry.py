@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
+from scipy.special import digamma, gammaln, logsumexp
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LassoLars
@@ -258,14 +258,15 @@ def deep_free_energy(model: Any, X: Any) -> Any:
 
 
 def make_documents(n_rows: int, seed: int) -> Any:
-    """Counts of six words in documents of 20 tokens, each about one of three pairs of words.
+    """Counts of 30 words in documents of 60 tokens, each about one of three sets of ten words.
 
     In ``make_rows``, half of the rows have all words alike. That is what independence gives too,
-    and a score per token does not see how many there are.
+    and a score per token does not see how many there are. Of so many words, shuffled documents
+    have about as many tokens: a score of whole documents compares them.
     """
     generator = np.random.default_rng(seed)
-    topics = np.kron(np.eye(3), [0.45, 0.45]) + 0.1 / 6
-    return generator.multinomial(20, topics[generator.integers(3, size=n_rows)]).astype(np.float64)
+    topics = np.kron(np.eye(3), np.full(10, 0.09)) + 0.1 / 30
+    return generator.multinomial(60, topics[generator.integers(3, size=n_rows)]).astype(np.float64)
 
 
 def topic_free_energy(model: Any, X: Any) -> Any:
@@ -275,10 +276,34 @@ def topic_free_energy(model: Any, X: Any) -> Any:
         theta = np.full(len(model.components_), 1 / len(model.components_))
         for _ in range(model.fold_in_iter):
             slope = model.components_ @ (x / (theta @ model.components_)) / x.sum()
+            theta = theta * slope
             if slope.max() - 1 <= model.fold_in_tol:
                 break
-            theta = theta * slope
         energies.append(-(x @ np.log(theta @ model.components_)) / x.sum())
+    return np.array(energies)
+
+
+def dirichlet_free_energy(model: Any, X: Any) -> Any:
+    """Minus the evidence lower bound, its terms one after the other, one document at a time."""
+    alpha, components = model.doc_topic_prior_, model.components_
+    log_topics = digamma(components) - digamma(components.sum(axis=1, keepdims=True))
+    energies = []
+    for x in np.asarray(X, np.float64):
+        gamma, change = np.ones(len(alpha)), np.inf
+        for _ in range(model.max_doc_update_iter):
+            scores = (digamma(gamma) - digamma(gamma.sum()))[:, None] + log_topics
+            posterior = np.exp(scores - logsumexp(scores, axis=0))
+            new = alpha + posterior @ x
+            change, gamma = np.abs(new - gamma).mean(), new
+            if change < model.mean_change_tol:
+                break
+        log_shares = digamma(gamma) - digamma(gamma.sum())
+        scores = log_shares[:, None] + log_topics
+        posterior = np.exp(scores - logsumexp(scores, axis=0))
+        tokens = (posterior * (scores - np.log(posterior))).sum(axis=0) @ x
+        prior = gammaln(alpha.sum()) - gammaln(alpha).sum() + (alpha - 1) @ log_shares
+        entropy = gammaln(gamma).sum() - gammaln(gamma.sum()) - (gamma - 1) @ log_shares
+        energies.append(-(tokens + prior + entropy))
     return np.array(energies)
 
 
@@ -423,6 +448,16 @@ ENTRIES: dict[str, Entry] = {
             {"compressor": "bz2", "n_levels": 16},
             {"compressor": "lzma", "estimator": sklebm.PCAWhitener()},
         ),
+    ),
+    "LatentDirichletAllocation": Entry(
+        quick={"n_components": 3, "random_state": 0},
+        untrained={"max_iter": 1},
+        variants=(
+            {"n_components": 2, "doc_topic_prior": "auto", "topic_word_prior": 0.5},
+            {"n_components": 3, "learning_method": "online", "batch_size": 32, "max_iter": 5},
+        ),
+        free_energy=dirichlet_free_energy,
+        learnable=make_documents,
     ),
     "LikelihoodRatioScorer": Entry(
         quick={"estimator": MIXTURE, "random_state": 0},

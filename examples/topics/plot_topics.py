@@ -4,7 +4,8 @@ Topics of documents as pictures
 ===============================
 
 The classic test of topic models: words are the pixels of a small square, topics are its bars, and a
-document is a handful of words from a few bars. :class:`~sklebm.PLSA` sees the counts only.
+document is a handful of words from a few bars. :class:`~sklebm.PLSA` and
+:class:`~sklebm.LatentDirichletAllocation` see the counts only.
 """
 
 # %%
@@ -15,8 +16,9 @@ document is a handful of words from a few bars. :class:`~sklebm.PLSA` sees the c
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.sparse import csr_array
+from sklearn.base import clone
 
-from sklebm import PLSA
+from sklebm import PLSA, LatentDirichletAllocation
 
 rng = np.random.default_rng(0)
 side = 5
@@ -37,29 +39,33 @@ def draw(axes, pictures, label):
 
 
 plsa = PLSA(n_components=10, max_iter=500, random_state=0).fit(X)
+lda = LatentDirichletAllocation(n_components=10, max_iter=500, random_state=0).fit(X)
 
-figure, axes = plt.subplots(3, 10, figsize=(10, 3.2))
+figure, axes = plt.subplots(4, 10, figsize=(10, 4.2))
 draw(axes[0], X[:10].toarray(), "documents")
 draw(axes[1], bars, "true topics")
 draw(axes[2], plsa.components_, "PLSA")
+draw(axes[3], lda.components_, "LDA")
 figure.tight_layout()
 
 # %%
 # Other words of the same documents choose the number of topics
 # -------------------------------------------------------------
 # On its own words a model of more topics always fits better. Words of the same documents that it
-# has not seen tell when topics describe chance. A temperature makes up for too many topics.
+# has not seen tell when topics describe chance. A temperature or a prior makes up for too many
+# topics.
 
 sizes = [4, 7, 10, 15, 20]
 figure, axis = plt.subplots(figsize=(6, 3.5))
-for beta in (1.0, 0.8):
-    models = [PLSA(size, beta=beta, random_state=0).fit(X) for size in sizes]
-    axis.plot(
-        sizes,
-        [model.perplexity(X_again, given=X) for model in models],
-        marker="o",
-        label=f"beta={beta}",
-    )
+contestants = {
+    "PLSA": PLSA(max_iter=500, tol=1e-4, random_state=0),
+    "PLSA, beta=0.8": PLSA(beta=0.8, max_iter=500, tol=1e-4, random_state=0),
+    "LDA": LatentDirichletAllocation(max_iter=500, random_state=0),
+}
+for label, model in contestants.items():
+    fitted = [clone(model).set_params(n_components=size).fit(X) for size in sizes]
+    perplexities = [each.perplexity(X_again, given=X) for each in fitted]
+    axis.plot(sizes, perplexities, marker="o", label=label)
 axis.set(xlabel="n_components", ylabel="perplexity of unseen words")
 axis.legend()
 figure.tight_layout()

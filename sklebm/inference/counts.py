@@ -11,6 +11,7 @@ Every step of EM or of variational inference in a topic model is made of three s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,11 @@ from torch import Tensor
 
 # Non-zeros whose topics are looked at together, times topics: what stays in a CPU's cache.
 _PART = 1 << 17
+# Documents times words times topics of a group: a CPU reads them from its cache in every step.
+_GROUP = 1 << 18
+_GROUP_ELSEWHERE = 1 << 26
+# Documents that have settled are left out when they are this share of a group.
+_SETTLED = 0.25
 
 
 class Counts(NamedTuple):
@@ -65,10 +71,103 @@ class Counts(NamedTuple):
     def of_documents(self, kept: Tensor) -> Counts:
         """The documents at a mask of shape (n,), renumbered."""
         number = kept.cumsum(0) - 1
-        entries = kept[self.documents]
-        chosen = self.where(entries)
+        chosen = self.where(kept[self.documents])
         n_kept = int(kept.sum())
         return chosen._replace(documents=number[chosen.documents], shape=(n_kept, self.shape[1]))
+
+
+class PaddedDocuments(NamedTuple):
+    """Some documents of about the same length, beside what the topics say of their words.
+
+    Attributes
+    ----------
+    values : Tensor of shape (n, length)
+        Counts of the distinct words of each document, zeros at the end.
+    phi : Tensor of shape (n, length, n_topics)
+        The rows of the topics at these words.
+    """
+
+    values: Tensor
+    phi: Tensor
+
+    def sums(self, theta: Tensor) -> Tensor:
+        """sum_w x_dw phi_wk / sum_j theta_dj phi_wj of shape (n, n_topics)."""
+        ratios = self.values / torch.bmm(self.phi, theta[:, :, None])[:, :, 0]
+        return torch.bmm(ratios[:, None, :], self.phi)[:, 0]
+
+    def where(self, kept: Tensor) -> PaddedDocuments:
+        """The documents at a mask."""
+        return PaddedDocuments(self.values[kept], self.phi[kept])
+
+
+# What a step takes documents to, and whether they have arrived.
+Step = Callable[[Tensor, PaddedDocuments], tuple[Tensor, Tensor]]
+
+
+def settle(counts: Counts, start: Tensor, phi: Tensor, step: Step, max_iter: int) -> Tensor:
+    """Repeat a step of every document until it has settled.
+
+    Parameters
+    ----------
+    counts : Counts
+        Documents.
+    start : Tensor of shape (n_documents, n_topics)
+        Where they begin.
+    phi : Tensor of shape (n_words, n_topics)
+        A row for each word.
+    step : callable
+        ``step(state, documents) -> (state, settled)`` for some of the documents.
+    max_iter : int
+        Most steps.
+
+    Returns
+    -------
+    state : Tensor of shape (n_documents, n_topics)
+        Each row by itself: what else is in ``counts`` does not matter.
+    """
+    answer = start.clone()
+    for where in _groups(counts, phi):
+        part, state = _padded(counts, where, phi), start[where]
+        settled = torch.zeros(len(where), dtype=torch.bool, device=start.device)
+        for _ in range(max_iter):
+            moved, arrived = step(state, part)
+            state = torch.where(settled[:, None], state, moved)
+            settled = settled | arrived
+            share = float(settled.double().mean())
+            if share == 1:
+                break
+            if share >= _SETTLED:
+                answer[where[settled]] = state[settled]
+                rest = ~settled
+                where, part, state = where[rest], part.where(rest), state[rest]
+                settled = settled[rest]
+        answer[where] = state
+    return answer
+
+
+def _groups(counts: Counts, phi: Tensor) -> list[Tensor]:
+    """Documents of like lengths that are looked at together."""
+    lengths = torch.bincount(counts.documents, minlength=counts.shape[0])
+    order = torch.argsort(lengths, stable=True)
+    room = (_GROUP if phi.device.type == "cpu" else _GROUP_ELSEWHERE) // phi.shape[1]
+    sizes, size = [], 0
+    for length in lengths[order].tolist():
+        if size and (size + 1) * length > room:
+            sizes.append(size)
+            size = 0
+        size += 1
+    return list(torch.split(order, [*sizes, size]))
+
+
+def _padded(counts: Counts, where: Tensor, phi: Tensor) -> PaddedDocuments:
+    lengths = torch.bincount(counts.documents, minlength=counts.shape[0])
+    first = (lengths.cumsum(0) - lengths)[where]
+    place = torch.arange(max(int(lengths[where].max()), 1), device=phi.device)
+    inside = place < lengths[where, None]
+    if not len(counts.values):
+        return PaddedDocuments(inside.double(), phi[torch.zeros_like(inside, dtype=torch.long)])
+    entries = (first[:, None] + place).clamp(max=len(counts.values) - 1)
+    return PaddedDocuments(counts.values[entries] * inside, phi[counts.words[entries]])
 
 
 def count_table(x: Tensor) -> Counts:

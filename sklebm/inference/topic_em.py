@@ -17,12 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklebm.inference.counts import Counts
+from sklebm.inference.counts import Counts, PaddedDocuments, settle
 
 #: No probability gets smaller: a quotient of two of them stays within the range of float64.
 LEAST = 1e-100
-# Documents that have settled are left out when they are this share of all that were looked at.
-_SHARE = 0.5
 
 
 class TopicStep(NamedTuple):
@@ -84,34 +82,20 @@ def fold_in(
     theta : Tensor of shape (n_documents, n_topics)
         Each row by itself: what else is in ``counts`` does not matter.
     """
-    tokens = counts.tokens()
-    answer = empty.repeat(len(tokens), 1)
-    where = torch.nonzero(tokens > 0)[:, 0]
-    part = counts.of_documents(tokens > 0)
-    theta, tokens = torch.full_like(answer[where], 1.0 / len(empty)), tokens[where, None]
-    settled = torch.zeros(len(where), dtype=torch.bool, device=tokens.device)
     hot_phi = _tempered(phi, beta)
-    for _ in range(max_iter):
-        if bool(settled.all()):
-            break
-        if float(settled.double().mean()) >= _SHARE:
-            answer[where[settled]] = theta[settled]
-            rest = ~settled
-            where, part, theta, tokens = (
-                where[rest],
-                part.of_documents(rest),
-                theta[rest],
-                tokens[rest],
-            )
-            settled = settled[rest]
+
+    def step(theta: Tensor, part: PaddedDocuments) -> tuple[Tensor, Tensor]:
         hot = _tempered(theta, beta)
-        ratios = part.values / part.reconstruct(hot, hot_phi)
-        moved = hot * part.sum_by_document(ratios, hot_phi) / tokens
-        # The gradient of -F_b, whose largest entry is 1 at the optimum.
-        settled = settled | ((moved / theta).amax(dim=1) - 1 <= tol)
-        theta = torch.where(settled[:, None], theta, _shares(moved, dim=1))
-    answer[where] = theta
-    return answer
+        # Without words, what a document has moved to does not matter: it gets ``empty``.
+        tokens = part.values.sum(dim=1, keepdim=True)
+        moved = hot * part.sums(hot) / torch.where(tokens > 0, tokens, 1.0)
+        # The gradient of -F_b, whose largest entry is 1 at the optimum; a step lowers F_b further.
+        settled = (moved / theta).amax(dim=1) - 1 <= tol
+        return _shares(moved, dim=1), settled
+
+    equal = torch.full_like(empty, 1.0 / len(empty)).repeat(counts.shape[0], 1)
+    theta = settle(counts, equal, hot_phi, step, max_iter)
+    return torch.where(counts.tokens()[:, None] > 0, theta, empty)
 
 
 def _tempered(probabilities: Tensor, beta: float) -> Tensor:

@@ -123,6 +123,7 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
 
     See Also
     --------
+    LatentDirichletAllocation : Topics with priors, and log probabilities of documents.
     SparseCoder : Codes of rows that are sums of parts, and no counts.
 
     Notes
