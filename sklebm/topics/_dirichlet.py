@@ -90,14 +90,30 @@ class DirichletProblem(NamedTuple):
 
     def _batch_step(self, run: DirichletRun, tol: float) -> DirichletRun:
         topics = geometric_mean(run.words, dim=0)
-        gamma = infer_shares(self.counts, run.gamma, run.prior, topics, self.precision)
-        fit = document_bounds(self.counts, gamma, run.prior, topics).sum()
-        bound = float((fit - self._divergence(run.words)) / self._total())
+        gamma, fit = self._posteriors(run, topics)
+        bound = float((fit.sum() - self._divergence(run.words)) / self._total())
         words = self.eta + word_sums(self.counts, gamma, topics)
         prior = self._prior(run.prior, gamma)
         settled = bool(run.bounds) and abs(bound - run.bounds[-1]) < tol
         bounds = (*run.bounds, bound)
         return DirichletRun(words, gamma, prior, run.n_batches + 1, bounds, settled)
+
+    def _posteriors(self, run: DirichletRun, topics: Tensor) -> tuple[Tensor, Tensor]:
+        """Concentrations of the shares of all documents, and their bounds.
+
+        A document begins anew in each pass: what it came to under earlier topics may be a poor
+        optimum by now. Where that still is the better one, it goes on from there, so that no pass
+        lowers the bound.
+        """
+        counts, prior = self.counts, run.prior
+        gamma = infer_shares(counts, torch.ones_like(run.gamma), prior, topics, self.precision)
+        fit = document_bounds(counts, gamma, prior, topics)
+        worse = document_bounds(counts, run.gamma, prior, topics) > fit
+        if bool(worse.any()):
+            some = counts.of_documents(worse)
+            old = infer_shares(some, run.gamma[worse], prior, topics, self.precision)
+            gamma[worse], fit[worse] = old, document_bounds(some, old, prior, topics)
+        return gamma, fit
 
     def _online_pass(self, run: DirichletRun, batch_size: int) -> DirichletRun:
         """Steps towards what each batch would give if all documents were like it."""

@@ -113,8 +113,9 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     of the words of each topic, and by a distribution of the topic of each word of a document. A
     step of the documents' posteriors takes O(nnz K) time, and a pass takes as many as they need;
     memory is O((n + W) K) for n documents and W words. With a prior below 1, a document may have
-    several local optima. Batch learning therefore goes on from the posteriors of the pass before:
-    no pass can lower the bound. Online learning follows [2]_. Learnt priors are at least 1e-3.
+    several local optima. Batch learning begins each document anew in every pass, and takes the
+    posterior of the pass before where that is better: no pass can lower the bound. Online learning
+    follows [2]_. Learnt priors are at least 1e-3.
 
     Counts may be fractions, which weigh words. A word that no training document holds keeps the
     concentration ``topic_word_prior_`` in every topic (in online learning, what is left of the
