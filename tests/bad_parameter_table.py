@@ -40,7 +40,14 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
 ELSEWHERE = {"device": "test_containers.py"}
 
 # Read when learning begins, not when it goes on.
-STARTS = ("init", "inhibition_mask", "means_init", "precisions_init", "weights_init")
+STARTS = (
+    "components_init",
+    "init",
+    "inhibition_mask",
+    "means_init",
+    "precisions_init",
+    "weights_init",
+)
 
 # Values too large for any machine: refused by a check or by the allocator, never half done.
 TOO_LARGE = {"n_components": 2**44, "n_clusters": 2**44}
