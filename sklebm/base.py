@@ -318,8 +318,9 @@ class EnergyEstimator(
         ``beside``, what stands there at the same places is passed on as a third argument.
         """
         check_is_fitted(self)
-        if not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            return map_blocks(X, lambda x: self._map_rows(x, function, what, latents=latents))
+        if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
+            options = {"latents": latents, "may_be_infinite": may_be_infinite}
+            return map_blocks(X, lambda x: self._map_rows(x, function, what, **options))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
