@@ -10,9 +10,9 @@
         state = problem.state(run, n_iter)       every fitted attribute
     keep the state with the lowest _cost(state)
 
-Models such as k-means and mixtures define these hooks; restarts, seeds, progress, verbose lines, early
-stopping and the warning about ``max_iter`` follow. Hooks return new values and change nothing on
-the estimator, so that an interrupted fit leaves it as it was.
+Models such as k-means and mixtures define these hooks; restarts, seeds, progress, verbose lines,
+early stopping and the warning about ``max_iter`` follow. Hooks return new values and change nothing
+on the estimator, so an interrupted fit leaves it unchanged.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
     """Base of models that are fitted by steps over all rows, from random starts.
 
     A subclass implements the hooks below and has the parameters ``max_iter`` and ``random_state``,
-    and ``n_init`` if it starts more than once. ``P`` is what all runs share, ``R`` the state of one.
+    and ``n_init`` if it starts more than once. ``P`` is what all runs share, ``R`` the state of
+    one.
     """
 
     max_iter: int

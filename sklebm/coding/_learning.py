@@ -177,8 +177,8 @@ def given_state(coder: Any, rows: Rows) -> dict[str, Any]:
     """The fitted attributes for a given dictionary: nothing is learnt."""
     if coder.dict_init is not None:
         raise ValueError(
-            "dict_init means nothing where dictionary is given, which is used as it is: pass one "
-            "of them."
+            "dict_init has no effect when dictionary is given, which is used as it is: pass only "
+            "one of them."
         )
     atoms = given_dictionary(coder.dictionary, coder.n_components, rows.shape[1])
     penalty = resolve_penalty(coder.penalty, len(atoms))

@@ -113,7 +113,7 @@ class ClusterProblem(NamedTuple):
     def state(self, run: ClusterRun, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute for the centres of a run; labels agree with ``predict``."""
         weights, ranks, centers = self.weights, self.ranks, run.centers
-        # Weights count as copies of a row; weights that sum to one or less count as one copy each.
+        # Weights count as copies of a row; weights that average less than one are scaled up to one.
         n_rows, total = ranks.sum((weights > 0).sum()), ranks.sum(weights.sum())
         copies = weights * max(1.0, float(n_rows / total))
         fit = run.search.measure(centers, copies)

@@ -151,7 +151,7 @@ def _cluster(
     generator: torch.Generator,
     ranks: Ranks,
 ) -> tuple[Tensor, Tensor]:
-    """Labels of the rows, and the points nearest to those of each label."""
+    """Labels of the rows, and the centre of each label."""
     # Spherical components weigh all columns alike, and so must their starting point.
     alike = options.kind == "spherical"
     ones = torch.ones_like(options.deviations)
