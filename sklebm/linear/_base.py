@@ -274,8 +274,7 @@ class PrincipalGaussian(EnergyEstimator):
 
     @Derived
     def covariance_(self) -> Any:
-        """Covariance of the training rows from its factor, or of the model if made from
-        parameters."""
+        """Covariance of the training rows from its factor, or that of given parameters."""
         factor = vars(self).get("covariance_factor_")
         return self.get_covariance() if factor is None else factor.T @ factor
 
