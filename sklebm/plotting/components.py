@@ -31,7 +31,7 @@ class ComponentsDisplay:
     figure_ : matplotlib Figure
         The figure of the last plot.
     image_ : matplotlib AxesImage
-        The grid that was drawn, as one image.
+        The grid as drawn, a single image.
 
     See Also
     --------
@@ -40,7 +40,7 @@ class ComponentsDisplay:
 
     Examples
     --------
-    >>> from sklearn.datasets import load_digits
+    Height and width of a tile; None assumes square images.
     >>> from sklebm import EnergyKMeans
     >>> from sklebm.plotting import ComponentsDisplay
     >>> model = EnergyKMeans(10, random_state=0).fit(load_digits().data)
