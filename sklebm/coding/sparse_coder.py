@@ -83,13 +83,13 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
     n_solver_steps : int or None, default=None
         Take exactly this many steps of "ista", "fista" or "cd", whatever the certificates say.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial atoms and of the order of the rows.
+        Seed for the initial atoms and the order of the rows.
     verbose : int, default=0
-        Whether to print a line per pass, with the mean energy and the time in seconds.
+        If nonzero, print one line per pass, with the mean energy and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -299,7 +299,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------

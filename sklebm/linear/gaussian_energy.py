@@ -70,13 +70,14 @@ class GaussianEnergy(EnergyEstimator):
         Newton's method stops when no derivative of the objective, with features in units of their
         standard deviation, exceeds this.
     random_state : int, RandomState instance or None, default=None
-        Seed of the noise.
+        Seed for the noise.
     verbose : int, default=0
-        Whether to print a line per Newton step, with the objective and the time in seconds.
+        If nonzero, print one line per Newton step, with the objective and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes of ``torchrun`` fit together; see :doc:`/user_guide/scale`.
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -256,7 +257,7 @@ class GaussianEnergy(EnergyEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -288,7 +289,7 @@ class GaussianEnergy(EnergyEstimator):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

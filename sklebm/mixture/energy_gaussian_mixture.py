@@ -61,13 +61,14 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     warm_start : bool, default=False
         Whether ``fit`` starts from the fitted mixture, if there is one, instead of ``init``.
     random_state : int, RandomState instance or None, default=None
-        Seed of the starting points.
+        Seed for the starting points.
     verbose : int, default=0
-        Whether to print a line per EM step, with the mean log density and the time in seconds.
+        If nonzero, print one line per EM step, with the mean log density and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -268,7 +269,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float or None, default=None
             Inverse temperature; None is 1, which gives -log p(x); ``math.inf`` gives the lowest
             energy of any component.
@@ -327,7 +328,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -66,13 +66,14 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         p(z | x) at ``beta_``; or max(0, mean distance - distance), a sparse code that suits linear
         classifiers.
     random_state : int, RandomState instance or None, default=None
-        Seed of the starting points.
+        Seed for the starting points.
     verbose : int, default=0
-        Whether to print a line per iteration, with the inertia and the time in seconds.
+        If nonzero, print one line per iteration, with the inertia and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -277,7 +278,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float or None, default=None
             Inverse temperature; ``math.inf`` gives the squared distance to the closest
             prototype; None uses the fitted ``beta_``.
@@ -319,7 +320,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

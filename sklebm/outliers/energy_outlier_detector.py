@@ -75,7 +75,7 @@ class EnergyOutlierDetector(CalibratedDetector):
         Share of the rows to hold out for ``p_values``, ``predict(X, alpha=...)``, ``predict_fdr``
         and ``predict_proba``. They should contain no outliers. None fits all rows.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw of held-out rows.
+        Seed for drawing the held-out rows.
 
     Attributes
     ----------

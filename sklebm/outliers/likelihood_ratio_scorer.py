@@ -40,7 +40,7 @@ class LikelihoodRatioScorer(EnergyScorer):
         between the lowest and highest training value of its feature. Used only without
         ``background``.
     random_state : int, RandomState instance or None, default=None
-        Seed of the replacements.
+        Seed for the replacements.
 
     Attributes
     ----------

@@ -43,9 +43,9 @@ class NeighbourEnergy(EnergyEstimator):
     max_samples : int or None, default=None
         Maximum number of rows to store, drawn without replacement. None stores all.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw of stored rows.
+        Seed for drawing the stored rows.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class NeighbourEnergy(EnergyEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------

@@ -38,7 +38,7 @@ class TypicalityScorer(EnergyScorer):
         Share of the rows to hold out for estimating the entropy. None uses the training scores,
         which are higher than those of new rows if the estimator fits its training rows closely.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw of held-out rows.
+        Seed for drawing the held-out rows.
 
     Attributes
     ----------
