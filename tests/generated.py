@@ -1,7 +1,8 @@
 """Parts of files that follow from the code: written by ``make generated``, held to it by tests.
 
-The table of estimators in README.md is made of the first lines of their docstrings, and
-``expected_messages.txt`` of what they say. Nothing here names an estimator.
+The imports of each family, and those that type checkers read in ``sklebm/__init__.py``, follow from
+the table of names there. The table of estimators in README.md is made of the first lines of their
+docstrings, and ``expected_messages.txt`` of what they say. Nothing here names an estimator.
 """
 
 from __future__ import annotations
@@ -46,11 +47,67 @@ def readme() -> str:
     return before + BEGIN + estimator_table() + END + rest.partition(END)[2]
 
 
+def home(name: str, family: str) -> str:
+    """The module that defines an estimator of a family."""
+    folder = ROOT / family.replace(".", "/")
+    found = [
+        path.stem
+        for path in sorted(folder.glob("*.py"))
+        if re.search(rf"^class {name}\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{name} must be a class of one module in {family}, not of {found}.")
+    return f"{family}.{found[0]}"
+
+
+def family_init(family: str) -> str:
+    """``__init__.py`` of a family: its docstring, and its estimators."""
+    path = ROOT / family.replace(".", "/") / "__init__.py"
+    docstring = path.read_text(encoding="utf-8").partition('"""\n')[0]
+    names = [name for name, own in sklebm.ESTIMATORS.items() if own == family]
+    modules = {name: home(name, family) for name in names}
+    imports = "".join(
+        f"from {modules[name]} import {name}\n" for name in sorted(names, key=modules.__getitem__)
+    )
+    # Constants before classes, as linters sort exported names.
+    listed = ", ".join(f'"{name}"' for name in sorted(names, key=lambda n: (not n.isupper(), n)))
+    text = f"__all__ = [{listed}]\n"
+    if len(text) > 101:
+        text = f"__all__ = [\n    {listed.replace(', ', f',{chr(10)}    ')},\n]\n"
+    return f'{docstring}"""\n\n{imports}\n{text}'
+
+
+def package_init() -> str:
+    """``sklebm/__init__.py`` with the imports that type checkers see."""
+    path = ROOT / "sklebm" / "__init__.py"
+    before, _, rest = path.read_text(encoding="utf-8").partition("if TYPE_CHECKING:\n")
+    homes = {**sklebm.ESTIMATORS, **sklebm.FUNCTIONS}
+    order = sorted(homes, key=lambda name: (homes[name], not name.isupper(), name))
+    lines = "".join(f"    from {homes[name]} import {name} as {name}\n" for name in order)
+    return f"{before}if TYPE_CHECKING:\n{lines}\n\ndef {rest.partition(chr(10) + 'def ')[2]}"
+
+
+def inits() -> dict[Any, str]:
+    """The files that import what the table of names lists, with what they should hold."""
+    families = dict.fromkeys(sklebm.ESTIMATORS.values())
+    files: dict[Any, str] = {
+        ROOT / family.replace(".", "/") / "__init__.py": family_init(family) for family in families
+    }
+    return {ROOT / "sklebm" / "__init__.py": package_init(), **files}
+
+
+def write_imports_and_readme() -> None:
+    """What follows from names and docstrings, in a moment."""
+    for path, text in inits().items():
+        path.write_text(text, encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
+
+
 def main() -> None:
-    """Write all of them."""
+    """Write all of them; the messages take minutes, since every estimator has to say them."""
+    write_imports_and_readme()
     from tests import test_messages
 
-    README.write_text(readme(), encoding="utf-8")
     warnings.simplefilter("ignore")
     test_messages.FILE.write_text(test_messages.render())
 

@@ -104,7 +104,7 @@ def choose(
     seen: collections.Counter[str] = collections.Counter()
     turns = sorted(waiting, key=lambda name: (shown[name], order.random()))
     chosen: set[str] = set()
-    while len(chosen) < limit:
+    while len(chosen) < limit and any(waiting.values()):  # two cases may bear one name
         for name in turns[: limit - len(chosen)]:
             if waiting[name]:
                 case = min(waiting[name], key=lambda case: seen[_rest(case, name)])

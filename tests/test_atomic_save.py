@@ -10,7 +10,8 @@ import textwrap
 import pytest
 
 import sklebm
-from sklebm import PCAWhitener, _tensor_file
+from sklebm import PCAWhitener
+from sklebm._shell import tensor_file
 from tests.registry import make_rows
 
 
@@ -37,9 +38,9 @@ def test_a_failed_save_leaves_the_old_file_alone(step, fault, path, monkeypatch)
         raise fault
 
     if step == "write":
-        monkeypatch.setattr(_tensor_file, "open", HalfWriter(fail), raising=False)
+        monkeypatch.setattr(tensor_file, "open", HalfWriter(fail), raising=False)
     else:
-        monkeypatch.setattr(_tensor_file.os, step, fail)
+        monkeypatch.setattr(tensor_file.os, step, fail)
     with pytest.raises(type(fault)):
         sklebm.save(PCAWhitener().fit(make_rows()), path)
     monkeypatch.undo()
@@ -73,7 +74,7 @@ CRASHES = """
     import os, resource, signal, sys
     from pathlib import Path
     import numpy as np, sklebm
-    from sklebm import _tensor_file
+    from sklebm._shell import tensor_file
     from tests.test_atomic_save import HalfWriter
 
     path = Path(sys.argv[1])
@@ -91,11 +92,11 @@ CRASHES = """
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 
     steps = {
-        "open": lambda: setattr(_tensor_file, "open", die),
-        "write": lambda: setattr(_tensor_file, "open", HalfWriter(die)),
-        "fsync": lambda: setattr(_tensor_file.os, "fsync", die),
-        "replace": lambda: setattr(_tensor_file.os, "replace", die),
-        "replaced": lambda: setattr(_tensor_file.os, "replace", die_after(os.replace)),
+        "open": lambda: setattr(tensor_file, "open", die),
+        "write": lambda: setattr(tensor_file, "open", HalfWriter(die)),
+        "fsync": lambda: setattr(tensor_file.os, "fsync", die),
+        "replace": lambda: setattr(tensor_file.os, "replace", die),
+        "replaced": lambda: setattr(tensor_file.os, "replace", die_after(os.replace)),
         "full": limit_file_size,
     }
     for name, prepare in steps.items():

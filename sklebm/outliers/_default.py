@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
 from sklebm._shell.rows import Rows
 from sklebm.composite import MemberFits
@@ -58,15 +57,14 @@ def fit_default(rows: Rows, fits: MemberFits) -> Ensemble:
     """Fit the energies to these rows, all of which are read into memory."""
     view = make_view(rows.to_numpy())
     members = dict(default_members(*rows.shape))
-    for name, member in members.items():
-        chunks = rows.chunks(_FLOATS_PER_VALUE * rows.shape[1])
-        with torch.no_grad():
-            seen = torch.cat([view.see(view.kind(name), rows[part]) for part in chunks])
-            seen = central_rows(seen) if name == "core" else seen
-        with warnings.catch_warnings():
-            # "Lower n_components" is no help to users who did not choose it.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fits.fit(name, member, seen)
+    with warnings.catch_warnings():
+        # Advice to lower n_components or drop a column is no help: the user chose neither.
+        warnings.simplefilter("ignore", UserWarning)
+        for name, member in members.items():
+            chunks = rows.chunks(_FLOATS_PER_VALUE * rows.shape[1])
+            with torch.no_grad():
+                seen = torch.cat([view.see(view.kind(name), rows[part]) for part in chunks])
+            fits.fit(name, member, central_rows(seen) if name == "core" else seen)
     return Ensemble(members, view=view)
 
 

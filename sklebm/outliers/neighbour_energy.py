@@ -13,6 +13,7 @@ from sklebm._shell.private import Interval
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import draw_seed
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import warn_of_unequal_scales
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.energies.neighbours import NeighbourDistance
@@ -71,7 +72,8 @@ class NeighbourEnergy(EnergyEstimator):
     -----
     A stored row is its own nearest neighbour, so ``score_samples`` of a training row looks at k - 1
     others. The estimate is not a normalised density: it falls like a power of the distance, so its
-    integral diverges. Distances weigh features by their units: scale X first.
+    integral diverges. Distances weigh features by their units: scale X first; a warning says when
+    the scales of two columns differ by more than 1e3.
 
     Cost: ``fit`` O(n d), and O(n d) per row of ``score_samples``, in blocks of matrix products.
 
@@ -129,6 +131,8 @@ class NeighbourEnergy(EnergyEstimator):
         if limit < len(rows):
             chosen = np.sort(generator.choice(len(rows), limit, replace=False))
         stored = rows[chosen].double().contiguous()
+        if len(stored) > 1:
+            warn_of_unequal_scales(type(self).__name__, stored.std(dim=0))
         return {
             "samples_": stored.cpu().numpy().copy(),
             "n_neighbors_": int(self.n_neighbors),

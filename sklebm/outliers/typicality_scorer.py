@@ -131,3 +131,6 @@ class TypicalityScorer(EnergyScorer):
 
     def _state_spec(self) -> Spec:
         return {"entropy_": Scalar(float)}
+
+    def _tagged_members(self) -> list[Any]:
+        return [self._density()] if isinstance(self.estimator, str) else super()._tagged_members()

@@ -31,6 +31,8 @@ MODELS = {
         2, objective=PersistentContrastiveDivergence(n_chains=3), max_epochs=2, random_state=0
     ),
     "detector": lambda: EnergyOutlierDetector([("a", PCAWhitener(1)), ("b", PCAWhitener())]),
+    # Written when the default was five energies.
+    "default_detector": lambda: EnergyOutlierDetector(),
 }
 
 
