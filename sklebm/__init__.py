@@ -27,12 +27,14 @@ ESTIMATORS: dict[str, str] = {
     "GaussianRBM": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
+    "LatentDirichletAllocation": "sklebm.topics",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "NeighbourEnergy": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
+    "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SparseAutoencoder": "sklebm.autoencoders",
@@ -107,6 +109,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "topics",
 )
 
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
@@ -140,6 +143,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.topics import PLSA as PLSA
+    from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import sklebm
 from sklebm._shell.encoding import Decoder, Encoder, registered
 from sklebm._shell.ranks import is_first_rank
 from sklebm._shell.tensor_file import SUFFIX, digest, read_file, replace_file, to_bytes
+from sklebm._shell.warning import warn
 
 __all__ = ["load", "save"]
 
@@ -201,11 +201,9 @@ def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
 def _warn_if_newer(versions: dict[str, str]) -> None:
     written, ours = (_minor_version(text) for text in (versions["sklebm"], sklebm.__version__))
     if written > ours:
-        warnings.warn(
+        warn(
             f"The file was written by sklebm {versions['sklebm']}, newer than this "
             f"{sklebm.__version__}: its model may mean something else here.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

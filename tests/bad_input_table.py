@@ -62,6 +62,8 @@ RESHAPE = value_error("Expected 2D array", "Reshape your data")
 NO_TABLE = type_error("X is of type", "needs a table of numbers")
 FEW_ROWS = value_error(r"1 sample|n_samples ?= ?[13]\b", "minimum of|should be|at least")
 IMAGES = value_error("dim 3|3D", r"\(120, 2, 3\)", r"X\.reshape|X\.flatten")
+NEGATIVE = value_error("Negative values", r"-[\d.]+", "at least 0")
+HAS_NEGATIVE = (21, 40)
 DENSE = type_error("[Ss]parse", "toarray")
 
 
@@ -87,10 +89,12 @@ class Input:
     fit: Raises | Works
     predict: Raises | Works | None = None
 
-    def outcome(self, method: str, *, takes_sparse: bool) -> Raises | Works:
-        """What ``method`` does with it."""
-        if takes_sparse and self.number == 32:
+    def outcome(self, method: str, tags: Any) -> Raises | Works:
+        """What ``method`` of an estimator with these input tags does with it."""
+        if tags.sparse and self.number == 32:
             return WORKS
+        if tags.positive_only and self.number in HAS_NEGATIVE:
+            return NEGATIVE
         return self.predict or self.fit if method != "fit" else self.fit
 
 

@@ -21,8 +21,10 @@ N_NUMBERS, N_OTHERS = 5, 3
 
 BY_NAME: dict[str, tuple[Any, ...]] = {
     "background": ([],),
+    "components_init": ("random", [[0.0]], [[NAN] * 6] * 3, [[-1.0] * 6] * 3),
     "dict_init": ("random", [[0.0]], [[NAN] * 6] * 3, [[0.0] * 6] * 3),
     "dictionary": ("random", [[0.0]], [[NAN] * 6] * 3, [[0.0] * 6] * 3),
+    "doc_topic_prior": ([1.0], [0.0, 1.0, 1.0], [NAN] * 3),
     "estimator": ("no such choice", 3, [], None),
     "hidden_sizes": ((0,), (2.5,), (8, -1)),
     "init": ([[0.0]], [[NAN] * 6] * 4),
@@ -38,7 +40,14 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
 ELSEWHERE = {"device": "test_containers.py"}
 
 # Read when learning begins, not when it goes on.
-STARTS = ("init", "inhibition_mask", "means_init", "precisions_init", "weights_init")
+STARTS = (
+    "components_init",
+    "init",
+    "inhibition_mask",
+    "means_init",
+    "precisions_init",
+    "weights_init",
+)
 
 # Values too large for any machine: refused by a check or by the allocator, never half done.
 TOO_LARGE = {"n_components": 2**44, "n_clusters": 2**44}

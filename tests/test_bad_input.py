@@ -87,7 +87,7 @@ def test_fit(case, name, was_fitted):
         outcome = case.outcome(
             # a fitted estimator that learns more rows expects as many features as before
             "fit" if method == "fit" or not was_fitted else "partial_fit",
-            takes_sparse=get_tags(model).input_tags.sparse,
+            get_tags(model).input_tags,
         )
         X = case.make(make_rows())
         if call(model, method, X, outcome) is not None:
@@ -100,7 +100,7 @@ def test_fit(case, name, was_fitted):
 def test_row_methods(case, name):
     model = make_brief(name).fit(make_rows())
     for method in row_methods(model):
-        outcome = case.outcome(method, takes_sparse=get_tags(model).input_tags.sparse)
+        outcome = case.outcome(method, get_tags(model).input_tags)
         result = call(model, method, case.make(make_rows()), outcome)
         if result is not None:
             assert np.isfinite(np.asarray(result)).all()

@@ -60,12 +60,12 @@ def observe(what, call):
 
 def observe_inputs(name):
     fitted = make_brief(name).fit(make_rows())
-    takes_sparse = get_tags(fitted).input_tags.sparse
+    tags = get_tags(fitted).input_tags
     for case in INPUTS:
-        if case.outcome("fit", takes_sparse=takes_sparse) != Works():
+        if case.outcome("fit", tags) != Works():
             fit = make_brief(name).fit
             yield from observe(f"X: {case.name}", lambda f=fit, c=case: f(c.make(make_rows())))
-        if case.outcome("score_samples", takes_sparse=takes_sparse) != Works():
+        if case.outcome("score_samples", tags) != Works():
             score = fitted.score_samples
             yield from observe(f"X: {case.name}", lambda s=score, c=case: s(c.make(make_rows())))
 

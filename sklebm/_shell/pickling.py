@@ -5,8 +5,9 @@ scikit-learn's ``BaseEstimator`` records its own version, and for its own classe
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
+
+from sklebm._shell.warning import warn
 
 _KEY = "_sklebm_version"
 
@@ -25,12 +26,10 @@ def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     state = dict(state)
     written_by = state.pop(_KEY, "an unknown version")
     if written_by != __version__:
-        warnings.warn(
+        warn(
             f"This {type(estimator).__name__} was pickled by sklebm {written_by} and is opened by "
             f"{__version__}: pickles hold internals that change between versions, so results "
             "may be invalid. Keep models with sklebm.save.",
-            UserWarning,
-            stacklevel=3,
         )
     return state
 

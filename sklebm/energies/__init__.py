@@ -31,6 +31,7 @@ from sklebm.energies.sparse_coding import (
     SparseCodingEnergy,
 )
 from sklebm.energies.subspace import SubspaceEnergy
+from sklebm.energies.topics import DirichletTopicEnergy, TopicEnergy
 from sklebm.energies.units import Bernoulli, Gaussian, Units
 from sklebm.energies.variational import BernoulliLatentEnergy, GaussianLatentEnergy
 
@@ -44,6 +45,7 @@ __all__ = [
     "BernoulliPosterior",
     "BilinearEnergy",
     "DiagonalGaussian",
+    "DirichletTopicEnergy",
     "ElasticNet",
     "EncodedSparseCodingEnergy",
     "FullGaussian",
@@ -69,6 +71,7 @@ __all__ = [
     "SparseCodingEnergy",
     "SubspaceEnergy",
     "TopK",
+    "TopicEnergy",
     "Topographic",
     "Units",
 ]

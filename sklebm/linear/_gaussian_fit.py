@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklebm._shell.rows import Rows
+from sklebm._shell.warning import warn
 from sklebm.energies import PrecisionEnergy
 from sklebm.linear._contrastive import noise_contrastive
 from sklebm.linear._moments import Moments
@@ -155,11 +155,10 @@ def fit_rows(
 
 def _check_convergence(converged: bool, n_iter: int, settings: Settings) -> None:
     if not converged:
-        warnings.warn(
+        warn(
             f"objective={settings.objective!r} did not reach tol={settings.tol} in {n_iter} "
             "iterations: raise max_iter or tol, or scale X.",
             ConvergenceWarning,
-            stacklevel=6,
         )
 
 
