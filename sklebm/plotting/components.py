@@ -40,7 +40,7 @@ class ComponentsDisplay:
 
     Examples
     --------
-    Height and width of a tile; None assumes square images.
+    >>> from sklearn.datasets import load_digits
     >>> from sklebm import EnergyKMeans
     >>> from sklebm.plotting import ComponentsDisplay
     >>> model = EnergyKMeans(10, random_state=0).fit(load_digits().data)

@@ -116,8 +116,9 @@ class EnergyHistogramDisplay:
             Where to draw; None makes a new figure.
         n_bins : int, default=60
             Number of bins, the same for every group.
-        Fraction of each group's lowest scores that the axis may leave out; they are counted in the
-        first bin. Otherwise a single far outlier would flatten everything else.
+        clip : float, default=0.01
+            Fraction of each group's lowest scores that the axis may leave out; they are counted in
+            the first bin. Otherwise a single far outlier would flatten everything else.
 
         Returns
         -------

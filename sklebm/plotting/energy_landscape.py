@@ -77,8 +77,8 @@ class EnergyLandscapeDisplay:
             Rows that set the range of the map and are drawn as points.
         grid_resolution : int, default=150
             Points along each axis.
-        Margin around the rows, as a fraction of their range.
-            Room around the rows, as a fraction of their range.
+        margin : float, default=0.2
+            Margin around the rows, as a fraction of their range.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         **kwargs : dict
@@ -130,9 +130,10 @@ class EnergyLandscapeDisplay:
             Draw arrows down the gradient, of equal length.
         n_levels : int, default=24
             Number of levels.
-        Range of energies above the lowest that the colours resolve; higher ones share the last
-        colour. None stops at the median of the map, because far slopes would use up all the
-        colours.
+        depth : float, default=None
+            Range of energies above the lowest that the colours resolve; higher ones share the last
+            colour. None stops at the median of the map, because far slopes would use up all the
+            colours.
         cmap : str, default="viridis_r"
             Colour map; dark is high.
         colorbar : bool, default=True
