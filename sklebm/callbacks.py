@@ -22,22 +22,22 @@ def _recorded(estimator: Any, value: float, y: Any) -> float:
 class EnergyMonitor(ScoringMonitor):
     """Score of held-out rows after every epoch or iteration, with early stopping.
 
-    scikit-learn's own ScoringMonitor scores the training data and records nothing when there
-    is no y. This one scores rows of its own and needs none.
+    scikit-learn's own ScoringMonitor scores the training data and records nothing without y. This
+    monitor scores separate rows and needs no y.
 
     Parameters
     ----------
     X_val : array-like of shape (n_samples, n_features)
         Held-out rows.
     scoring : callable or None, default=None
-        ``scoring(fitted_estimator, X_val)`` returns a float, higher is better. None takes the
-        score that the estimator itself can compare between epochs: ``score``, or for models
-        without a normaliser during training their held-out objective (for BernoulliRBM the log
+        ``scoring(fitted_estimator, X_val)`` returns a float; higher is better. None uses the score
+        that the estimator itself can compare between epochs: ``score`` or, for models without a
+        normaliser during training, their held-out objective (for BernoulliRBM, the log
         pseudo-likelihood in nats).
     patience : int or None, default=None
-        Stop the fit when the score has not risen for so many steps; None never stops it.
+        Stop the fit when the score has not improved for this many steps; None never stops it.
     tol : float, default=0.0
-        Least absolute rise that counts, in the units of the score.
+        Minimum absolute improvement that counts as progress, in the units of the score.
 
     See Also
     --------
@@ -46,7 +46,8 @@ class EnergyMonitor(ScoringMonitor):
     Notes
     -----
     Each step costs a snapshot of the fitted parameters and one evaluation of ``scoring``.
-    ``get_logs()`` returns the scores by step, also from the worker processes of a search.
+    ``get_logs()`` returns the scores by step, including those from the worker processes of a
+    search.
 
     Examples
     --------
@@ -114,16 +115,17 @@ class EnergyMonitor(ScoringMonitor):
         return self.patience is not None and waited >= self.patience
 
     def latest_score(self, estimator: Any) -> float | None:
-        """Return the score after the last step of a fit that is under way.
+        """Return the score after the latest step of a fit in progress.
 
         Parameters
         ----------
         estimator : object
-            The estimator that is being fitted.
+            The estimator being fitted.
 
         Returns
         -------
         score : float or None
-            What ``verbose`` prints beside the objective; None before the end of the first step.
+            The value that ``verbose`` prints next to the objective; None before the end of the
+            first step.
         """
         return self._latest.get(id(estimator))

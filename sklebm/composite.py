@@ -1,16 +1,16 @@
 """Models made of models: detectors, scores on top of models, stacks.
 
-What they share is here: parameters of the models inside by ``name__parameter``, one atomic fit,
-one step of the callbacks' task tree for each model, weights for those that take them.
-A composite supplies
+The shared parts are here: parameters of the inner models as ``name__parameter``, one atomic fit,
+one step of the callbacks' task tree per model, and weights for the models that accept them. A
+composite supplies
 
-- ``_fit(X, members, **data) -> state``: a pure function that returns every fitted attribute, among
-  them ``named_estimators_``; it fits a model by ``members.fit(name, model, rows, ...)``;
-- ``_n_fits()``: how many models that is.
+- ``_fit(X, members, **data) -> state``: a pure function that returns every fitted attribute,
+  including ``named_estimators_``; it fits a model by ``members.fit(name, model, rows, ...)``;
+- ``_n_fits()``: the number of models to fit.
 
-If ``_reads_numbers`` is true, X passes the same door as in every other estimator, and ``_fit`` gets
-its :class:`~sklebm._shell.rows.Rows`; if not, X goes to the models as it was given, so that they
-can be pipelines that start from text or frames.
+If ``_reads_numbers`` is true, X is checked as in every other estimator, and ``_fit`` gets its
+:class:`~sklebm._shell.rows.Rows`; otherwise X is passed to the models unchanged, so that they can
+be pipelines that start from text or frames.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MemberFits:
     owner : CompositeEstimator
         The composite that is being fitted.
     n_fits : int
-        How many models are fitted at most.
+        Maximum number of models to fit.
     """
 
     def __init__(self, owner: Any, n_fits: int) -> None:
@@ -60,13 +60,13 @@ class MemberFits:
         Parameters
         ----------
         name : str
-            What callbacks and messages call it.
+            Its name in callbacks and messages.
         member : estimator
-            An unfitted copy of its own: it is changed.
+            An unfitted copy that may be modified.
         X, y : object
-            Handed to its ``fit``.
+            Passed to its ``fit``.
         sample_weight : array of shape (n_samples,), default=None
-            Handed to its ``fit``, unless it is None.
+            Passed to its ``fit``, unless it is None.
 
         Returns
         -------
@@ -76,7 +76,7 @@ class MemberFits:
         Raises
         ------
         ValueError
-            If there are weights and the model takes none.
+            If there are weights and the model does not accept any.
         """
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         if weights and not takes_weights(member):
@@ -93,7 +93,7 @@ class MemberFits:
 
     def end(self, X: Any, y: Any, attributes: dict[str, Any]) -> None:
         """Tell the callbacks that the fit ended, with all attributes of the fitted composite."""
-        whole = {"__dict__": attributes}  # so that none of an earlier fit stays on their copy
+        whole = {"__dict__": attributes}  # so that their copy keeps nothing of an earlier fit
         self._context.call_on_fit_task_end(
             estimator=self._owner, X=X, y=y, reconstruction_attributes=whole
         )
@@ -102,13 +102,13 @@ class MemberFits:
 def map_energy(member: EnergyEstimator, X: Any, function: Callable[..., Any], what: str) -> Any:
     """Stream ``function(energy, rows)`` over X, for scores that need more than a model's score.
 
-    The energy is the torch module of the fitted ``member``; the result follows the kind of X.
+    The energy is the torch module of the fitted ``member``; the result is of the kind of X.
     """
     return member._map_rows(X, function, what)
 
 
 def takes_weights(member: Any) -> bool:
-    """Whether ``member.fit`` has use for ``sample_weight``, by its signature or by routing."""
+    """Whether ``member.fit`` uses ``sample_weight``, by its signature or by routing."""
     if has_fit_parameter(member, "sample_weight"):
         return True
     routed = get_config()["enable_metadata_routing"]
@@ -116,7 +116,7 @@ def takes_weights(member: Any) -> bool:
 
 
 def input_names(members: Iterable[Any]) -> dict[str, Any]:
-    """Number and names of features, from the first fitted estimator that knows them."""
+    """Number and names of features, from the first fitted estimator that has them."""
     names: dict[str, Any] = {}
     for member in members:
         for key in _INPUT_NAMES:
@@ -128,15 +128,15 @@ def input_names(members: Iterable[Any]) -> dict[str, Any]:
 class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     """Base of models made of models; ``estimator`` is one estimator, or a list of named ones.
 
-    Subclasses set parameters in ``__init__`` and nothing else, and implement the hooks named in
-    the module's docstring.
+    Subclasses only set parameters in ``__init__`` and implement the hooks named in the module's
+    docstring.
     """
 
     _doc_link_module = EnergyEstimator._doc_link_module
     _doc_link_template = EnergyEstimator._doc_link_template
 
     _min_rows_fit = 1
-    _accepts_sparse = False  # with _reads_numbers: csr input is handed over chunk by chunk
+    _accepts_sparse = False  # with _reads_numbers: csr input is passed on chunk by chunk
 
     estimator: Any
     named_estimators_: dict[str, Any]
@@ -154,7 +154,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
 
     @property
     def _reads_numbers(self) -> bool:
-        """True if X must be a table of numbers, whatever the models inside accept."""
+        """True if X must be a table of numbers, whatever the inner models accept."""
         return False
 
     @property
@@ -180,7 +180,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
         return dict(super().get_params(deep=deep))
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, a whole estimator of the list by its name, or ``name__parameter``.
+        """Set parameters: a whole estimator of the list by its name, or ``name__parameter``.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
         """Return every fitted attribute; change nothing on ``self``."""
 
     def _n_fits(self) -> int:
-        """How many models ``_fit`` fits at most."""
+        """Maximum number of models that ``_fit`` fits."""
         return 1
 
     def _learn(self, X: Any, y: Any = None, **data: Any) -> Self:
@@ -223,7 +223,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
         return self
 
     def _unfitted_dict(self) -> dict[str, Any]:
-        """Attributes that are no fitted state: parameters and scikit-learn's private ones."""
+        """Attributes that are not fitted state: parameters and scikit-learn's private ones."""
         return {k: v for k, v in vars(self).items() if k.startswith("_") or not k.endswith("_")}
 
     # ------------------------------------------------------------------ rows
@@ -239,7 +239,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
         )
 
     def _stream(self, X: Any, function: Callable[[Any], Any], floats_per_value: int = 8) -> Any:
-        """``function`` of the rows, chunk by chunk; the result follows the kind of X."""
+        """``function`` of the rows, chunk by chunk; the result is of the kind of X."""
         rows = X if isinstance(X, Rows) else self._open(X, self, reset=False)
         return rows.map(
             function,
@@ -248,7 +248,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
         )
 
     def _check_names(self, X: Any) -> None:
-        """Refuse other features than those of ``fit``, which not every estimator checks."""
+        """Refuse features other than those of ``fit``, which not every estimator checks."""
         if len(getattr(X, "shape", ())) == 2:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the estimators warn themselves
@@ -257,14 +257,14 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     # ------------------------------------------------------------------ what scikit-learn asks
 
     def _tagged_members(self) -> list[Any]:
-        """The unfitted estimators whose tags decide; none: scikit-learn's defaults hold."""
+        """The unfitted estimators whose tags decide; if empty, scikit-learn's defaults apply."""
         if isinstance(self.estimator, list):
             return [member for _, member in self.estimator]
         return [] if isinstance(self.estimator, str) else [self.estimator]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # What is no estimator has none; the fit says what is wrong with it.
+        # Non-estimators have no tags; fit explains what is wrong with them.
         members = [item for item in self._tagged_members() if not isinstance(item, type)]
         inside = [get_tags(item) for item in members if hasattr(item, "__sklearn_tags__")]
         if inside:

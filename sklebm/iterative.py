@@ -1,18 +1,18 @@
-"""Models that iterate until they settle, from one start or several: the loop that they share.
+"""Models that iterate until they settle, from one or several starting points: the loop they share.
 
 .. code-block:: text
 
-    problem = _prepare(rows)                     once: checked weights, chunks, given parameters
+    problem = _prepare(rows)                     once:  checked weights, chunks, given parameters
     for each of _n_starts():
-        run = _start(problem, draw)              draw(purpose) is a generator of this start alone
+        run = _start(problem, draw)              draw(purpose) is a generator for this start only
         until run.settled, max_iter or a callback that asks to stop:
             run = _step(problem, run)
         state = problem.state(run, n_iter)       every fitted attribute
-    the state of least _cost(state)
+    keep the state with the lowest _cost(state)
 
-K-means, mixtures and their like state these hooks; restarts, seeds, progress, verbose lines, early
-stopping and the warning about ``max_iter`` follow. Hooks return new values and change nothing on
-the estimator, so that an interrupted fit leaves it as it was.
+Models such as k-means and mixtures define these hooks; restarts, seeds, progress, verbose lines,
+early stopping and the warning about ``max_iter`` follow. Hooks return new values and change nothing
+on the estimator, so an interrupted fit leaves it unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Draw = Callable[[str], torch.Generator]
 
 
 class Run(Protocol):
-    """Where one run stands: whatever the model needs for its next step."""
+    """The state of one run: whatever the model needs for its next step."""
 
     @property
     def settled(self) -> bool:
@@ -62,8 +62,9 @@ P = TypeVar("P", bound=Problem[Any])
 class IterativeEstimator(EnergyEstimator, Generic[P, R]):
     """Base of models that are fitted by steps over all rows, from random starts.
 
-    A subclass states the hooks below, and has the parameters ``max_iter`` and ``random_state``,
-    ``n_init`` if it starts more than once. ``P`` is what all runs share, ``R`` where one stands.
+    A subclass implements the hooks below and has the parameters ``max_iter`` and ``random_state``,
+    and ``n_init`` if it starts more than once. ``P`` is what all runs share, ``R`` the state of
+    one.
     """
 
     max_iter: int
@@ -71,29 +72,29 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
 
     @abstractmethod
     def _prepare(self, rows: Rows, **data: Any) -> P:
-        """What all runs share; checks what the user gave beside the rows."""
+        """What all runs share; also checks whatever the user passed besides the rows."""
 
     @abstractmethod
     def _start(self, problem: P, draw: Draw) -> R:
-        """The beginning of a run, before its first step."""
+        """A run before its first step."""
 
     @abstractmethod
     def _step(self, problem: P, run: R) -> R:
-        """One iteration: where it leads, and whether the run has settled there."""
+        """One iteration: the new state of the run, and whether it has settled."""
 
     def _cost(self, state: Mapping[str, Any]) -> float:
-        """What decides between runs; the least is kept. Needed with more than one start."""
+        """What decides between runs: the lowest is kept. Needed with more than one start."""
         return 0.0
 
     def _finish(self, problem: P, run: R, state: dict[str, Any]) -> None:
-        """Warn of what the best run has shown."""
+        """Issue warnings about the best run."""
 
     def _n_starts(self) -> int:
         """Number of runs."""
         return int(getattr(self, "n_init", 1))
 
     def _advice(self) -> str:
-        """What to do when the best run has not settled; empty: nothing is wrong with that."""
+        """Advice if the best run has not settled; empty if that is no problem."""
         return (
             f"{type(self).__name__} did not converge in max_iter={self.max_iter} iterations: "
             "increase max_iter or tol."
@@ -123,14 +124,14 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
         return best[1]
 
     def _is_better(self, state: dict[str, Any], best: dict[str, Any]) -> bool:
-        """Whether a later run ended lower by more than rounding, which may differ elsewhere."""
+        """Whether a later run ended lower by more than rounding, which varies between machines."""
         cost, least = self._cost(state), self._cost(best)
         return cost < least - _ROUNDING * abs(least)
 
     def _iterate(
         self, problem: P, run: R, progress: Progress | _Nobody
     ) -> tuple[R, dict[str, Any]]:
-        """Take steps until the run settles, or may take no more."""
+        """Take steps until the run settles or reaches its limit."""
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             run = self._step(problem, run)
@@ -141,7 +142,7 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
 
 
 class _Nobody:
-    """Nobody watches: the first chunk of ``partial_fit`` is one step to callbacks."""
+    """A stand-in for Progress: the first chunk of ``partial_fit`` is one step to callbacks."""
 
     stopped = False
 
@@ -149,5 +150,5 @@ class _Nobody:
         """A step begins."""
 
     def end(self, state: Callable[[], Any], report: Callable[[], Any]) -> bool:
-        """A step ends; it asks for no stop."""
+        """A step ends; never asks to stop."""
         return False

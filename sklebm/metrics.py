@@ -1,7 +1,7 @@
-"""Measuring and tuning detectors: false positives at a recall, a scorer, and a splitter.
+"""Measuring and tuning detectors: false positives at a given recall, a scorer, and a splitter.
 
-A detector is fitted to inliers; outliers are known only for its evaluation. ``make_ood_scorer``
-and ``InlierTrainSplit`` let ``GridSearchCV`` work that way.
+A detector is fitted to inliers; outliers are known only for its evaluation. ``make_ood_scorer`` and
+``InlierTrainSplit`` make ``GridSearchCV`` work that way.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def fpr_at_tpr(y_true: Any, scores: Any, tpr: float = 0.95) -> float:
               \mathrm{FPR}(t) = \frac{|\{i : y_i = 0, s_i \ge t\}|}{|\{i : y_i = 0\}|}.
 
     The threshold is one of the positive rows' scores, and a row whose score equals it counts as
-    called positive: ties are never split, and nothing is interpolated.
+    positive: ties are never split, and nothing is interpolated.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Two different labels, of which the greater is the positive one, as in
+        Two different labels; the greater one is positive, as in
         :func:`~sklearn.metrics.roc_auc_score`. With scikit-learn's convention of 1 for inliers and
-        -1 for outliers this is the rate of outliers that pass as inliers.
+        -1 for outliers, the result is the rate of outliers that pass as inliers.
     scores : array-like of shape (n_samples,)
         Higher for the positive label, such as ``score_samples``. Infinities are allowed.
     tpr : float, default=0.95
@@ -52,8 +52,8 @@ def fpr_at_tpr(y_true: Any, scores: Any, tpr: float = 0.95) -> float:
     Raises
     ------
     ValueError
-        If there are not two labels, a score is NaN, the lengths differ, or ``tpr`` is outside
-        (0, 1].
+        If there are not exactly two labels, a score is NaN, the lengths differ, or ``tpr`` is
+        outside (0, 1].
 
     Examples
     --------
@@ -80,7 +80,7 @@ def fpr_at_tpr(y_true: Any, scores: Any, tpr: float = 0.95) -> float:
     positive = labels == kinds[1]
     ranked = np.sort(values[positive])[::-1]
     count = math.ceil(tpr * len(ranked))
-    # tpr * n may be rounded above an integer; the rate itself decides.
+    # tpr * n may be rounded up past an integer; the rate itself decides.
     if count > 1 and (count - 1) / len(ranked) >= tpr:
         count -= 1
     return float((values[~positive] >= ranked[count - 1]).mean())
@@ -96,19 +96,19 @@ def make_ood_scorer(
     metric : {"roc_auc", "average_precision", "fpr_at_95_tpr"}, default="roc_auc"
         "roc_auc" is the probability that an inlier scores higher than an outlier. For
         "average_precision" the outliers are the positive class. "fpr_at_95_tpr" is the rate of
-        outliers that pass when 95 % of the inliers do; the scorer returns minus this rate, since
-        searches take the highest value.
+        outliers that pass when 95 % of the inliers do; the scorer returns minus this rate, because
+        searches maximise.
     X_ood : array-like of shape (n_outliers, n_features), default=None
-        Rows to detect in addition to those that ``y`` labels, such as those of another data set.
-        None of them is ever fitted.
+        Outliers to detect in addition to those labelled in ``y``, such as rows of another data set.
+        They are never used for fitting.
     outlier_label : object, default=-1
         Rows with this label in ``y`` are outliers, all others inliers.
 
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, y=None)`` returns a float, higher is better. It can be pickled and
-        given as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`.
+        ``scorer(estimator, X, y=None)`` returns a float; higher is better. It can be pickled and
+        passed as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`.
 
     See Also
     --------
@@ -140,7 +140,7 @@ def make_ood_scorer(
 
 
 class OutlierScorer:
-    """What ``make_ood_scorer`` makes: a callable with readable attributes."""
+    """The scorer that ``make_ood_scorer`` returns: a callable with readable attributes."""
 
     def __init__(self, metric: str, X_ood: Any, outlier_label: Any) -> None:
         self.metric = metric
@@ -155,7 +155,7 @@ class OutlierScorer:
         )
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
-        """Score the rows of X, and those of ``X_ood``, and compare."""
+        """Score the rows of X and those of ``X_ood``, and compare."""
         if not hasattr(estimator, "score_samples"):
             raise TypeError(
                 f"{type(estimator).__name__} has no score_samples, which the scorer of detectors "
@@ -193,17 +193,17 @@ def _as_vector(scores: Any) -> NDArray[np.float64]:
 
 
 class InlierTrainSplit(BaseCrossValidator):  # type: ignore[misc, unused-ignore]
-    """Cross-validation whose training folds hold no labelled outliers.
+    """Cross-validation whose training folds contain no labelled outliers.
 
-    Test folds keep them, so that detection can be measured on rows that were not fitted. A search
-    with ``refit=True`` fits all rows in the end, outliers included: use ``refit=False`` and fit
-    the best parameters to the inliers.
+    Test folds keep them, so that detection is measured on rows that were not fitted. A search with
+    ``refit=True`` finally fits all rows, outliers included: use ``refit=False`` and fit the best
+    parameters to the inliers yourself.
 
     Parameters
     ----------
     cv : int, cross-validation splitter or iterable, default=5
-        The splits before outliers are dropped. An integer gives folds with equal shares of
-        outliers (:class:`~sklearn.model_selection.StratifiedKFold`); a splitter is used as it is.
+        The splits before outliers are dropped. An integer gives folds with equal shares of outliers
+        (:class:`~sklearn.model_selection.StratifiedKFold`); a splitter is used as it is.
     outlier_label : object, default=-1
         Rows with this label in ``y`` are outliers, all others inliers.
 
@@ -220,7 +220,7 @@ class InlierTrainSplit(BaseCrossValidator):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, cv: Any = 5, *, outlier_label: Any = -1) -> None:
         is_splitter = hasattr(cv, "split") or cv is None or isinstance(cv, numbers.Integral)
-        self.cv = cv if is_splitter else list(cv)  # a generator of splits could be used only once
+        self.cv = cv if is_splitter else list(cv)  # a generator of splits can be used only once
         self.outlier_label = outlier_label
 
     def _prepare(self, y: Any) -> tuple[Any, Any, NDArray[np.bool_] | None]:
@@ -239,7 +239,7 @@ class InlierTrainSplit(BaseCrossValidator):  # type: ignore[misc, unused-ignore]
         y : array-like of shape (n_samples,)
             Labels; ``outlier_label`` marks the outliers.
         groups : array-like of shape (n_samples,), default=None
-            Handed to ``cv``.
+            Passed to ``cv``.
 
         Yields
         ------
@@ -265,16 +265,16 @@ class InlierTrainSplit(BaseCrossValidator):  # type: ignore[misc, unused-ignore]
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), default=None
-            Handed to ``cv``.
+            Passed to ``cv``.
         y : array-like of shape (n_samples,), default=None
-            Handed to ``cv``.
+            Passed to ``cv``.
         groups : array-like of shape (n_samples,), default=None
-            Handed to ``cv``.
+            Passed to ``cv``.
 
         Returns
         -------
         n_splits : int
-            How many pairs ``split`` generates.
+            Number of pairs that ``split`` generates.
         """
         splitter, labels, _ = self._prepare(y)
         return int(splitter.get_n_splits(X, labels, groups))

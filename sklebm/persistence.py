@@ -1,7 +1,7 @@
 """Models in files without pickle: ``save`` writes one safetensors file, ``load`` reads it back.
 
-A file holds numbers, strings and names of this library's classes. Reading one runs no code from
-it, whoever wrote it.
+A file holds numbers, strings and names of this library's classes. Reading it runs none of its
+contents as code, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from sklebm._shell.warning import warn
 __all__ = ["load", "save"]
 
 FORMAT_VERSION = 1
-# From a format to the next: what turns a document of the one into a document of the other. An
-# entry, once released, stays, so that every file ever written can be read.
+# One entry per format: the function that turns its document into one of the next format. Entries
+# stay once released, so that every file ever written can be read.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-_MAX_REASON = 1000  # a file should not fill the terminal with its own text
+_MAX_REASON = 1000  # a file must not fill the terminal with its own text
 _KEYS = {"format_version", "versions", "estimator", "sha256"}
 _RECORDED = {"numpy": np, "scikit-learn": sklearn, "sklebm": sklebm, "torch": torch}
 
@@ -36,32 +36,33 @@ _RECORDED = {"numpy": np, "scikit-learn": sklearn, "sklebm": sklebm, "torch": to
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Save an estimator of this library to one file.
 
-    The file holds the parameters, the fitted attributes (arrays as tensors, floats to the last
-    bit) and the names of the classes. Estimators inside it, and parts such as objectives, are
-    stored with it if they are this library's own. What belongs to a session rather than to the
-    model is not stored: callbacks and metadata requests.
+    The file holds the parameters, the fitted attributes (arrays as tensors, floats to the last bit)
+    and the names of the classes. Nested estimators, and parts such as objectives, are stored if
+    they are this library's own. What belongs to a session rather than to the model is not stored:
+    callbacks and metadata requests.
 
-    Of several processes that fit an estimator with ``strategy="ddp"`` the first alone writes; the
+    If several processes fit an estimator with ``strategy="ddp"``, only the first one writes; the
     others return at once.
 
-    The file is written beside ``path`` and then put in its place in one step: if saving fails, or
-    the process is killed, what was at ``path`` is still there, whole.
+    The file is written next to ``path`` and then moved into place in one step: if saving fails or
+    the process is killed, whatever was at ``path`` is still there, intact.
 
     Parameters
     ----------
     estimator : estimator of sklebm
-        Fitted or not. It is checked as ``load`` will check it.
+        Fitted or not. It is checked just as ``load`` will check it.
     path : str or path-like
-        Where to; must end in ``.safetensors``.
+        Destination; must end in ``.safetensors``.
 
     Raises
     ------
     TypeError
-        If the estimator, or something inside it, is not of this library, or is a callable, a torch
-        module, a ``RandomState``, or of another type that files do not hold. Use skops for those.
+        If the estimator, or something inside it, is not from this library, or is a callable, a
+        torch module, a ``RandomState``, or of another type that files cannot hold. Use skops for
+        those.
     ValueError
-        If ``path`` has another ending, a value is NaN or infinite, or a parameter is invalid or
-        was changed after ``fit`` so that the fitted attributes no longer belong to it.
+        If ``path`` has a different ending, a value is NaN or infinite, or a parameter is invalid or
+        was changed after ``fit`` so that the fitted attributes no longer match it.
     OSError
         If the file cannot be written.
 
@@ -103,28 +104,28 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Any:
     """Load an estimator that ``save`` wrote.
 
-    Safe for files from strangers: the file is checked for size, structure, checksum, names,
-    types, shapes and finite values, classes come from this library's own table, and nothing in
-    the file is executed. The checksum finds damage, not malice: whoever can write a file can
-    write a model that gives wrong answers. The estimator's arrays are on the host, so a model
-    fitted on a GPU loads anywhere; if its ``device`` parameter names a device that is missing, set
-    another one with ``set_params``.
+    Safe for files from strangers: the file's size, structure, checksum, names, types, shapes and
+    finite values are checked, classes come from this library's own table, and nothing in the file
+    is executed. The checksum detects damage, not malice: whoever can write a file can write a model
+    that gives wrong answers. The estimator's arrays are on the CPU, so a model fitted on a GPU
+    loads anywhere; if its ``device`` parameter names a missing device, choose another with
+    ``set_params``.
 
     Parameters
     ----------
     path : str or path-like
-        A file that ends in ``.safetensors``.
+        A file ending in ``.safetensors``.
 
     Returns
     -------
     estimator : object
-        Equal to the one saved: its methods return the same numbers to the last bit under the same
-        versions, device and number of threads.
+        Equal to the one saved: with the same versions, device and number of threads, its methods
+        return the same numbers to the last bit.
 
     Raises
     ------
     ValueError
-        If the file is damaged, of another kind, of a newer format, or does not describe a valid
+        If the file is damaged, of another kind or a newer format, or does not describe a valid
         estimator.
     OSError
         If there is no such file (``FileNotFoundError``) or it cannot be read.
@@ -156,7 +157,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     except (OSError, MemoryError, Warning):  # Warning: the caller may have made it an error
         raise
     except Exception as error:
-        # Whatever a file makes go wrong, in our code or below it, is a fault of the file.
+        # Whatever a file makes fail, in our code or below it, is the file's fault.
         reason = (str(error).rstrip(".") or type(error).__name__)[:_MAX_REASON]
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {reason}.") from error
     return estimator
@@ -173,7 +174,7 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _check_document(document: dict[str, Any]) -> None:
-    """Check the outermost keys; the format's version first, since others may differ with it."""
+    """Check the outermost keys; the format version first, because others may differ with it."""
     written = document.get("format_version")
     if type(written) is not int or written < 1:
         raise ValueError(f"its format_version is {written!r}")
@@ -191,7 +192,7 @@ def _check_document(document: dict[str, Any]) -> None:
 
 
 def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
-    """The document in the present format, step by step."""
+    """Convert the document to the current format, step by step."""
     for version in range(document["format_version"], FORMAT_VERSION):
         document = UPGRADES[version](document)
     return document
@@ -209,5 +210,5 @@ def _warn_if_newer(versions: dict[str, str]) -> None:
 def _minor_version(text: str) -> tuple[int, int]:
     match = re.match(r"(\d{1,9})\.(\d{1,9})", text)
     if match is None:
-        raise ValueError(f"{text!r} is no version")
+        raise ValueError(f"{text!r} is not a version")
     return int(match[1]), int(match[2])

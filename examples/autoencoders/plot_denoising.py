@@ -3,7 +3,7 @@ Denoising, and what each penalty keeps
 ======================================
 
 Six auto-encoders of the same width reconstruct digits under noise that they did or did not train
-for. Where reconstruction goes wrong on purpose, the energy says that a row is no digit.
+for. Where the reconstruction goes wrong on purpose, the energy shows that a row is not a digit.
 """
 
 import matplotlib.pyplot as plt
@@ -28,8 +28,7 @@ noise = np.random.default_rng(0).normal(0, 0.3, X_test.shape).astype(np.float32)
 noisy = X_test + noise
 
 # %%
-# All codes have 64 units, as many as there are pixels, so that width alone stops no one from
-# copying.
+# All codes have 64 units, as many as there are pixels, so width alone does not prevent copying.
 settings = {"hidden_sizes": (), "learning_rate": 0.005, "max_epochs": 40, "random_state": 0}
 models = {
     "plain": Autoencoder(64, **settings),
@@ -44,9 +43,8 @@ models = {
 }
 
 # %%
-# Error of the reconstruction of noisy test digits, against the clean ones; and how well the energy
-# tells digits from images whose pixels were shuffled between digits, which pixel by pixel look the
-# same.
+# The reconstruction error of noisy test digits relative to the clean ones, and how well the energy
+# tells digits from images whose pixels were shuffled between digits and so have the same marginals.
 shuffled = np.random.default_rng(1).permuted(X_test, axis=0)
 labels = np.repeat([1, 0], len(X_test))
 left, auroc = {}, {}
@@ -59,9 +57,9 @@ assert left["denoising"] < 0.5 * left["plain"]
 assert auroc["denoising"] > auroc["plain"]
 
 # %%
-# What is made of digits that were not trained on: with noise, their codes, and what the codes
-# decode to, all within the range of grey levels. The plain auto-encoder hands the noise on; the
-# denoiser removes most of it, and fine strokes with it.
+# Reconstructions of digits that were not used for training: with noise, their codes, and what the
+# codes decode to, all within the range of grey levels. The plain auto-encoder passes on the noise;
+# the denoiser removes most of it, along with fine strokes.
 figure, axes = plt.subplots(3, 1, figsize=(9, 6), layout="constrained", height_ratios=[1, 3, 3])
 ComponentsDisplay(X_test[:12], (8, 8)).plot(axes[0], n_columns=12, title="test digits, clean")
 for axis, name in zip(axes[1:], ("denoising", "plain"), strict=True):

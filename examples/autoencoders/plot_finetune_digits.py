@@ -2,9 +2,9 @@ r"""
 Codes for a classifier, and fine-tuning
 =======================================
 
-Codes that were learnt without labels can feed a classifier as they are, or start a network that is
-then trained on labels as a whole. The fitted weights are NumPy arrays under torch's own names, so
-that the second takes a dozen lines of PyTorch.
+Codes learnt without labels can feed a classifier directly, or initialise a network that is then
+trained on labels as a whole. The fitted weights are NumPy arrays under torch's own names, so the
+second option takes a dozen lines of PyTorch.
 """
 
 import matplotlib.pyplot as plt
@@ -26,7 +26,7 @@ draws = [generator.choice(len(X_train), 60, replace=False) for _ in range(6)]
 
 
 # %%
-# The helper: the encoder's one layer, a softmax head on top of it, and some steps on labels.
+# The helper: the encoder's single layer, a softmax head on top of it, and some steps on labels.
 def fine_tune(model, X, y, n_steps=100):
     """Return a network that begins as the encoder of a fitted one-layer sigmoid model."""
     weights = {name: torch.from_numpy(array) for name, array in model.weights_.items()}
@@ -45,14 +45,14 @@ def fine_tune(model, X, y, n_steps=100):
 
 
 def accuracy(net, X, y):
-    """Share of right answers."""
+    """Share of correct answers."""
     with torch.no_grad():
         return float((net(torch.from_numpy(X)).argmax(dim=1).numpy() == y).mean())
 
 
 # %%
 # All images train the codes, 60 labels the classifiers. "untrained" is the same network before it
-# saw any image.
+# has seen any image.
 shared = {"hidden_sizes": (), "code_activation": "sigmoid", "tied": True, "random_state": 0}
 shared |= {"learning_rate": 0.01, "max_epochs": 60, "batch_size": 50}
 models = {

@@ -4,8 +4,8 @@ A map of digits
 
 Two numbers per image are enough to lay digits out on a page. Principal components do it with a
 linear map; an auto-encoder with hidden layers bends the page to the data, and keeps more of each
-image. A variational one knows besides where on the page images are to be expected: it is a density,
-and its codes are drawn to a standard normal distribution.
+image. A variational one also knows where on the page to expect images: it is a density, and its
+codes are pulled towards a standard normal distribution.
 """
 
 import itertools

@@ -4,7 +4,7 @@ A high density is not typicality
 
 A variational auto-encoder trained on *textured* patches of photographs gives smooth patches, which
 it never saw, a higher log density than its own kind: a smooth patch is easy to predict for any
-model of images. Ranking rows by raw log p(x) then calls the strangers the most typical of all.
+image model. Ranking rows by raw log p(x) then calls these strangers the most typical of all.
 Typicality asks how far a density is from the usual one, in either direction; input complexity
 subtracts what a general compressor would pay for the row.
 """
@@ -19,9 +19,9 @@ from sklebm import VAE, InputComplexityScorer, TypicalityScorer
 from sklebm.plotting import EnergyHistogramDisplay
 
 # %%
-# Patches of 8 x 8 pixels from the two photographs that scikit-learn ships. The half with the larger
-# contrasts is what the model learns; smooth patches are the strangers. Shuffling pixels between
-# textured patches makes a second kind, which is wrong in every pair of pixels.
+# Patches of 8 x 8 pixels from the two photographs that come with scikit-learn. The model learns the
+# half with the higher contrast; smooth patches are the strangers. Shuffling pixels between textured
+# patches makes a second kind, which is wrong in every pair of pixels.
 patches = np.concatenate(
     [
         extract_patches_2d(image.mean(axis=2) / 255, (8, 8), max_patches=3000, random_state=0)
@@ -57,8 +57,8 @@ for kind, rows in others.items():
     print(f"{kind:18s}" + "".join(f"{value:18.3f}" for value in auroc[kind].values()))
 
 # %%
-# The density fails on smooth patches, and not by a little: it is far below chance. So does
-# reconstruction. Both are right about shuffled pixels.
+# The density fails badly on smooth patches: it is far below chance. So does the reconstruction
+# error. Both are right about shuffled pixels.
 assert auroc["smooth patches"]["log p(x)"] < 0.2
 assert auroc["smooth patches"]["typicality"] > auroc["smooth patches"]["log p(x)"] + 0.4
 assert auroc["smooth patches"]["input complexity"] > 0.9

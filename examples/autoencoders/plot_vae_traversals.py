@@ -19,8 +19,8 @@ X = (X / 16).astype(np.float32)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
 
 # %%
-# The same model under three weights. Held-out nats are best at weight 1, which is the likelihood's
-# own; under a much heavier divergence some latents no longer pay for themselves and go unused.
+# The same model with three weights. Held-out nats are best at weight 1, which is that of the
+# likelihood; with a much larger weight, some latents no longer pay for themselves and go unused.
 models = {}
 for beta in (0.2, 1.0, 10.0):
     vae = VAE(

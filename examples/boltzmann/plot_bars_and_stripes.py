@@ -2,10 +2,10 @@ r"""
 Bars and stripes, exactly
 =========================
 
-A machine small enough to be summed over keeps no secrets: its log-likelihood is a number, not an
-estimate, and the entropy of the patterns bounds it. The patterns are 3 x 3 images of vertical bars
-or horizontal stripes; each of the 16 draws is equally likely, the empty and the full image come
-twice. No model can score above -2.5993 nats.
+A machine small enough to sum over has no secrets: its log-likelihood is exact, not an estimate, and
+the entropy of the patterns bounds it. The patterns are 3 x 3 images of vertical bars or horizontal
+stripes; each of the 16 draws is equally likely, and the empty and the full image occur twice. No
+model can score above -2.5993 nats.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +24,8 @@ bound = float(probabilities @ np.log(probabilities))
 print(f"bound: {bound:.4f} nats")
 
 # %%
-# **Three ways to learn.** The gradient of the exact likelihood, chains that go on from update to
-# update, and chains that begin at the data. Every score below is exact as well:
+# **Three ways to learn.** The gradient of the exact likelihood, chains that continue from update to
+# update, and chains that start at the data. Every score below is exact as well:
 # ``log_partition="exact"`` sums over the 256 states of the hidden units.
 X = np.tile(patterns, (50, 1))  # an epoch of 50 updates
 settings = {"n_components": 8, "batch_size": 16, "learning_rate": 0.3, "log_partition": "exact"}
@@ -41,8 +41,8 @@ scores = {
 }
 
 # %%
-# Without noise a quasi-Newton method can follow the exact gradient to the end. Some starts lead to
-# a local maximum; the best of them sits on the bound.
+# Without noise, a quasi-Newton method can follow the exact gradient to the end. Some runs lead to a
+# local maximum; the best of them reach the bound.
 newton = {"optimizer": "lbfgs", "learning_rate": 1.0, "learning_rate_schedule": "constant"}
 machines = [
     BernoulliRBM(
@@ -62,7 +62,7 @@ best = max(machines, key=lambda machine: machine.score(patterns))
 assert best.score(patterns) > bound - 0.01
 
 # %%
-# On the left, every run against the bound. On the right, all 512 images in the order of their
+# On the left, every run compared with the bound. On the right, all 512 images in order of their
 # probability under the best machine: the 14 patterns have nearly all of it, two of them twice the
 # share of the others.
 images = ((np.arange(2**side**2)[:, None] >> np.arange(side**2)) & 1).astype(np.float32)

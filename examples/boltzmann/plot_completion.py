@@ -3,8 +3,8 @@ Completing images
 =================
 
 A density over whole images answers questions about parts of them. With some pixels given
-(``sample(clamped=...)``), the chains of a Boltzmann machine draw the others from
-:math:`p(x_\text{unknown} \mid x_\text{known})`: not one best guess but as many as there are.
+(``sample(clamped=...) ``), the chains of a Boltzmann machine draw the others from
+:math:`p(x_\text{unknown} \mid x_\text{known})`: not a single best guess but as many as there are.
 """
 
 import matplotlib.pyplot as plt
@@ -21,7 +21,7 @@ machine = BernoulliRBM(
 ).fit(train)
 
 # %%
-# The lower half of unseen digits is hidden: not-a-number is what is asked for. Each of 50 chains
+# The lower half of unseen digits is hidden: NaN marks the pixels to fill in. Each of 50 chains
 # draws a completion; their mean is the conditional probability of each pixel.
 clamped = test.copy()
 clamped[:, 32:] = np.nan

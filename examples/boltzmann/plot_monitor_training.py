@@ -2,8 +2,8 @@ r"""
 Watching a machine learn, and stopping in time
 ==============================================
 
-There are no labels, so there is no accuracy to watch. ``EnergyMonitor`` scores held-out rows after
-every epoch instead, and ends the fit when the score has stopped rising.
+There are no labels, so there is no accuracy to watch. Instead, ``EnergyMonitor`` scores held-out
+rows after every epoch and stops the fit when the score no longer rises.
 """
 
 import copy
@@ -18,8 +18,8 @@ from sklebm.callbacks import EnergyMonitor
 from sklebm.plotting import LearningCurveDisplay
 
 # %%
-# Few digits and many epochs: the machine learns the training rows by heart. Twelve hidden units can
-# be summed over, so that the exact likelihood serves as the objective and curves are smooth.
+# With few digits and many epochs, the machine memorises the training rows. Twelve hidden units can
+# be summed over, so the exact likelihood serves as the objective and curves are smooth.
 X = (load_digits().data > 8).astype(np.float32)
 X_train, X_rest = train_test_split(X, train_size=80, random_state=0)
 X_val, X_test = train_test_split(X_rest, test_size=0.5, random_state=0)
@@ -35,9 +35,9 @@ settings = {
 
 
 # %%
-# Without ``scoring`` the monitor takes what the model itself can compare between epochs: for a
-# Boltzmann machine the log pseudo-likelihood, which needs no partition function. A scoring function
-# of one's own may take the exact likelihood of so small a machine.
+# Without ``scoring``, the monitor uses what the model itself can compare between epochs: for a
+# Boltzmann machine the log pseudo-likelihood, which needs no partition function. A custom scoring
+# function can use the exact likelihood of such a small machine.
 def exact_log_likelihood(model, rows):
     """Mean log-likelihood in nats."""
     return copy.deepcopy(model).estimate_log_partition("exact").score(rows)
@@ -53,7 +53,7 @@ curves = {
 }
 
 # %%
-# With ``patience`` the same monitor ends the fit.
+# With ``patience``, the same monitor stops the fit.
 stopper = EnergyMonitor(X_val, scoring=exact_log_likelihood, patience=10)
 stopped = BernoulliRBM(**settings).set_callbacks(stopper).fit(X_train)
 print(f"all {overfitted.n_iter_} epochs: {overfitted.score(X_test):.2f} nats a test digit")
@@ -61,8 +61,8 @@ print(f"stopped after {stopped.n_iter_}: {stopped.score(X_test):.2f} nats a test
 assert stopped.score(X_test) > overfitted.score(X_test)
 
 # %%
-# The loss, here minus the log-likelihood of the training rows, goes on falling after the likelihood
-# of held-out rows has turned. The pseudo-likelihood is on another scale but moves with it.
+# The loss, here minus the log-likelihood of the training rows, keeps falling after the likelihood
+# of held-out rows has turned. The pseudo-likelihood is on a different scale but moves with it.
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
 LearningCurveDisplay.from_estimator(overfitted, scores=curves, ax=axis)
 axis.axvline(stopped.n_iter_, color="black", linewidth=0.8, linestyle=":")

@@ -45,7 +45,7 @@ for name, value in accuracy.items():
 assert accuracy["hidden units"] > accuracy["raw pixels"] + 0.03
 
 # %%
-# What the units look for: strokes, and their ends (red: a pixel that speaks for the unit).
+# What the units look for: strokes and their ends (red: a pixel that activates the unit).
 rbm = on_features[0]
 ComponentsDisplay.from_estimator(rbm, order="norm", max_components=60, n_columns=15)
 
@@ -85,7 +85,7 @@ for axis, rows, title in [
     ComponentsDisplay(rows, (8, 8)).plot(axis, n_columns=10, title=title, cmap="gray_r")
 
 # %%
-# Chains that start at noise leave it within some ten steps, and then go from one shape to the next.
+# Chains that start from noise leave it within about ten steps, and then move from shape to shape.
 noise = np.random.default_rng(0).integers(0, 2, size=(4, 64)).astype(np.float32)
 SampleChainDisplay.from_estimator(machine, noise, random_state=0)
 plt.show()

@@ -4,8 +4,8 @@ Sparse coding cleans up a photograph
 =====================================
 
 :class:`~sklebm.SparseCoder` learns a dictionary from the patches of a noisy photograph. Structure
-needs few atoms, noise needs many: the reconstruction from sparse codes keeps the first and loses
-most of the second. The atoms that are learnt are small edges.
+needs few atoms, noise needs many: the reconstruction from sparse codes keeps the structure and
+loses most of the noise. The learnt atoms are small edges.
 """
 
 # %%
@@ -38,7 +38,7 @@ def psnr(image):
 # %%
 # Learn on its own patches
 # ------------------------
-# Every patch of 8 x 8 pixels, without its mean. The threshold ``alpha`` is set by the noise: a
+# Every patch of 8 x 8 pixels, minus its mean. The noise determines the threshold ``alpha``: the
 # product of pure noise with an atom of length one has the standard deviation of the noise.
 
 patches = extract_patches_2d(noisy, (SIZE, SIZE)).reshape(-1, SIZE * SIZE)
@@ -48,8 +48,8 @@ codes = coder.transform(patches - means)
 print(f"non-zeros per patch: {(codes != 0).sum(axis=1).mean():.1f} of {codes.shape[1]}")
 
 # %%
-# Codes choose the atoms; shrinkage makes them too small, so their values are fitted again, by least
-# squares on the atoms that were chosen. Every pixel is the mean over the 64 patches that cover it.
+# The codes select the atoms; shrinkage makes their values too small, so they are refitted by least
+# squares on the selected atoms. Every pixel is the mean over the 64 patches that cover it.
 
 
 def fit_again(rows, codes, atoms):

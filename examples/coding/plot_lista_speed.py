@@ -3,9 +3,9 @@
 LISTA against FISTA: speed, accuracy
 ======================================
 
-The optimal sparse code of a patch is the end of an iteration. :class:`~sklebm.LISTAEncoder` unfolds
-the first few steps of that iteration into a network, and learns its matrices from optimal codes. A
-step of the network costs what a step of ISTA or FISTA costs, and brings the code much closer.
+The optimal sparse code of a patch is the limit of an iteration. :class:`~sklebm.LISTAEncoder`
+unfolds the first few steps of that iteration into a network, and learns its matrices from optimal
+codes. A network step costs as much as a step of ISTA or FISTA, but brings the code much closer.
 """
 
 # %%
@@ -68,7 +68,7 @@ errors = {
 # %%
 # Networks of 1, 3 and 7 layers
 # -----------------------------
-# A network of T layers makes T + 1 shrinks, as T + 1 steps of a solver do.
+# A network of T layers makes T + 1 shrinkages, as do T + 1 steps of a solver.
 
 depths, learnt, start = [0, 1, 3, 7], [], []
 for n_layers in depths:
@@ -96,8 +96,8 @@ figure.tight_layout()
 # %%
 # What it buys
 # ------------
-# The exact solver is fast too, on this number of atoms and non-zeros. A network is a fixed number
-# of matrix products: differentiable, the same time for every row, at home on any device.
+# With this number of atoms and non-zeros, the exact solver is fast too. A network is a fixed number
+# of matrix products: differentiable, equally fast for every row, and able to run on any device.
 
 for name, model in (("optimal codes", coder), ("network of 7 layers", encoder)):
     began = time.perf_counter()

@@ -3,9 +3,9 @@
 Sparse codes of natural images: edges
 ==========================================
 
-The codes of natural image patches are sparse, and asking for sparse codes makes the atoms look like
-the receptive fields of the visual cortex: localised, oriented, band-pass (Olshausen and Field,
-1996). A dictionary without a price on its codes, the principal components, has none of this.
+Natural image patches have sparse codes, and requiring sparse codes makes the atoms look like the
+receptive fields of the visual cortex: localised, oriented, band-pass (Olshausen and Field, 1996).
+Principal components, a dictionary without a penalty on its codes, have none of this.
 """
 
 # %%
@@ -42,12 +42,11 @@ codes = coder.transform(white[:2000])
 print(f"non-zeros per patch: {(codes != 0).sum(axis=1).mean():.1f} of {codes.shape[1]}")
 
 # %%
-# The same patches give other pictures to other models. Principal components are waves that fill the
-# patch. Each whitening filter subtracts its surround from one pixel. The codes of k-means have a
-# single non-zero, so that one centre has to stand for a whole patch. The hidden units of a
-# Boltzmann machine are on or off, and what most of them add to a patch are pieces of edges again;
-# it gets the leading 80 principal components, which leaves fine noise out. Those that are used most
-# are shown.
+# Other models see the same patches differently. Principal components are waves that fill the patch.
+# Each whitening filter subtracts its surround from one pixel. The codes of k-means have a single
+# non-zero, so one centre has to represent a whole patch. The hidden units of a Boltzmann machine
+# are on or off, and most of them again add pieces of edges to a patch; it gets the leading 80
+# principal components, which leaves out fine noise. The most-used ones are shown.
 
 pca = PCAWhitener(80).fit(patches)
 zca = ZCAWhitener().fit(patches)
@@ -81,8 +80,8 @@ for axis, (title, filters) in zip(axes.flat, pictures.items(), strict=True):
 # %%
 # Few large coefficients
 # ----------------------
-# Excess kurtosis is 0 for Gaussian coefficients, and large where few are large and most are zero.
-# As many random atoms describe a patch less well, so that its energy is higher, and their
+# Excess kurtosis is 0 for Gaussian coefficients, and large if a few are large and most are zero.
+# The same number of random atoms describe a patch less well, so its energy is higher, and their
 # coefficients are less unequal.
 
 random_atoms = np.random.default_rng(0).standard_normal(coder.components_.shape)

@@ -4,7 +4,7 @@ Few atoms, fitted again
 
 The L1 penalty finds which atoms a patch consists of, and makes their coefficients too small:
 :math:`\alpha` is subtracted from each. The penalty ``TopK`` keeps the largest entries of the L1
-code and fits them again by least squares. With as many non-zeros it misses half as much.
+code and refits them by least squares. With the same number of non-zeros, it misses half as much.
 """
 
 import matplotlib.pyplot as plt
@@ -18,9 +18,9 @@ from sklebm.energies import TopK
 from sklebm.plotting import ComponentsDisplay
 
 # %%
-# Patches of one photograph teach the dictionary, those of the other are coded. All are brought to
-# length one: otherwise L1, whose threshold is the same for all, spends its non-zeros on patches of
-# high contrast, and the number a patch is no common scale.
+# Patches of one photograph train the dictionary; those of the other are coded. All are scaled to
+# length one: otherwise L1, with the same threshold for all, spends its non-zeros on high-contrast
+# patches, and the number per patch is not a common scale.
 SIZE = 8
 train, test = (
     extract_patches_2d(photo.mean(axis=2) / 255, (SIZE, SIZE), max_patches=5_000, random_state=0)
@@ -33,8 +33,8 @@ coder = SparseCoder(128, alpha=0.1, max_iter=5, random_state=0).fit(train)
 atoms = coder.components_
 
 # %%
-# Each way codes the test patches with more and more atoms: L1 alone with falling ``alpha``, the
-# largest entries fitted again, orthogonal matching pursuit, which chooses atoms one by one, and the
+# Each method codes the test patches with more and more atoms: L1 alone with decreasing ``alpha``,
+# the largest entries refitted, orthogonal matching pursuit, which chooses atoms one by one, and the
 # leading principal components, which are the same for all patches.
 counts = [1, 2, 3, 5, 8, 12]
 power = (test**2).sum()
@@ -68,8 +68,8 @@ assert fitted_again[0] < shrunk_ones[0]
 assert fitted_again[1] < 0.7 * shrunk_ones[1]
 
 # %%
-# Left, what is missed of the patches. Right, from three atoms a patch: the test patch, its code by
-# L1 alone, and the three largest fitted again.
+# Left, the share of the patches that is missed. Right, with three atoms per patch: the test patch,
+# its code by L1 alone, and the three largest refitted.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
 for name, points in curves.items():
     left.plot(*np.transpose(points), "o-", label=name, markersize=4)

@@ -4,8 +4,8 @@ A topographic map of the filters of images
 =============================================
 
 Neighbouring neurons of the visual cortex prefer neighbouring places and orientations. Such a map
-comes about by itself when the units of a code lie on a sheet and are charged for activity by
-pools of neighbours: those that are on together had better be close together (Kavukcuoglu, Ranzato,
+arises by itself when the units of a code lie on a sheet and pools of neighbours are penalised for
+activity: it pays for units that are active together to be close together (Kavukcuoglu, Ranzato,
 Fergus and LeCun, 2009). :class:`~sklebm.PredictiveSparseDecomposition` learns the filters, and an
 encoder that predicts their responses.
 """
@@ -43,7 +43,7 @@ train, test = windows[0][:-2000], [x[-2000:] for x in windows]
 # %%
 # With and without a map
 # ----------------------
-# The same model twice: charged by pools of 3 x 3 units on a torus of 10 x 10, and unit by unit.
+# The same model twice: penalised by pools of 3 x 3 units on a 10 x 10 torus, and unit by unit.
 
 settings = {"prediction_weight": 0.3, "learning_rate": 0.01, "random_state": 0}
 sheet = PredictiveSparseDecomposition(
@@ -72,8 +72,8 @@ for name, model in (("by pools", sheet), ("unit by unit", plain)):
 # %%
 # Pools are more invariant to a shift
 # -----------------------------------
-# The distance between the responses to a patch and to the patch moved by some pixels, relative to
-# the distance between the responses to two patches that have nothing to do with each other.
+# The distance between the responses to a patch and to the same patch shifted by some pixels,
+# relative to the distance between the responses to two unrelated patches.
 
 
 def distances(respond):

@@ -2,8 +2,8 @@ r"""
 What an objective can see: deep energies in the plane
 =====================================================
 
-Two dimensions can be integrated over, so that the divergence of a model from the true density is
-measured, not estimated. The same network learns three densities by three objectives.
+Two dimensions can be integrated over, so the divergence of a model from the true density is
+measured, not estimated. The same network learns three densities with three objectives.
 """
 
 import matplotlib.pyplot as plt
@@ -34,8 +34,8 @@ settings = {
 }
 
 # %%
-# Noise-contrastive estimation learns the normaliser as well, so that its ``score`` is a
-# log-likelihood. The others leave it unknown here, and quadrature normalises them all.
+# Noise-contrastive estimation also learns the normaliser, so its ``score`` is a log-likelihood. The
+# others leave it unknown here, and quadrature normalises them all.
 models, divergences = {}, {}
 for name, density in densities.items():
     X = density.sample(3000, random_state=0)
@@ -50,9 +50,9 @@ for name, density in densities.items():
         print(f"{name}, {objective}: {divergences[name, objective]:.3f} nats from the truth")
 
 # %%
-# Score matching looks at slopes at the data only. Between distant modes there are no data, so that
-# nothing tells it how the mass divides: it can have the shape of both and miss their weights.
-# Denoising learns the density of rows with noise of 0.3 on them, which is wider than the truth.
+# Score matching sees only slopes at the data. Between distant modes there are no data, so nothing
+# tells it how the mass divides: it can get the shape of both right and their weights wrong.
+# Denoising learns the density of rows with noise of 0.3 added, which is wider than the truth.
 figure, axes = plt.subplots(3, 4, figsize=(10, 7.5), layout="constrained")
 for row, (name, density) in zip(axes, densities.items(), strict=True):
     grid, area = density.grid(120)

@@ -4,7 +4,7 @@ Natural patches beyond their covariance
 
 A Gaussian with the covariance of image patches draws clouds: it has their spectrum and no edges. A
 deep energy model that learns to tell patches from those clouds must find what the covariance does
-not say. It needs no normaliser for that, and learns it on the way.
+not capture. It needs no normaliser for that, but learns it along the way.
 """
 
 import matplotlib.pyplot as plt
@@ -17,9 +17,9 @@ from sklebm import DeepEnergyModel, PCAWhitener
 from sklebm.plotting import ComponentsDisplay
 
 # %%
-# Patches of 8 x 8 pixels of the photographs that come with scikit-learn, without their means, in
-# 32 whitened components: what is left to learn is no covariance. Flat ones, mostly of sky, are left
-# out, which would be too easy to tell. The lower third of each photograph is held out.
+# Patches of 8 x 8 pixels from the photographs that come with scikit-learn, without their means, in
+# 32 whitened components: what remains to be learnt is not covariance. Flat patches, mostly of sky,
+# are left out because they would be too easy. The lower third of each photograph is held out.
 SIZE = 8
 photographs = [photo.mean(axis=2) / 255 for photo in load_sample_images().images]
 
@@ -41,8 +41,8 @@ whitener = PCAWhitener(n_components=32).fit(train)
 X, X_test = (whitener.transform(rows).astype(np.float32) for rows in (train, test))
 
 # %%
-# The clouds are draws of the Gaussian that has the moments of the training patches. They are the
-# hard case: every score that looks at second moments alone is blind to the difference.
+# The clouds are draws from the Gaussian with the moments of the training patches. They are the hard
+# case: any score that looks only at second moments is blind to the difference.
 clouds = np.random.default_rng(0).standard_normal(X_test.shape).astype(np.float32)
 model = DeepEnergyModel(
     64,
@@ -69,10 +69,10 @@ assert nats["deep"] > nats["Gaussian"] + 2
 assert auroc["deep - Gaussian"] > 0.8
 
 # %%
-# Left, patches and clouds. In the middle, the held-out patches that are most and least like a cloud
-# to the model: fine texture, and the smooth ramps and edges that no Gaussian draws. Right, the log
-# ratio of the two densities, which is all that the model learnt beyond the Gaussian. Its nats rest
-# on the normaliser that it learnt on the way; order and AUROC do not.
+# Left, patches and clouds. In the middle, the held-out patches that look most and least like a
+# cloud to the model: fine texture, and the smooth ramps and edges that no Gaussian draws. Right,
+# the log ratio of the two densities, which is all that the model has learnt beyond the Gaussian.
+# Its value in nats depends on the learnt normaliser; order and AUROC do not.
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
 order = np.argsort(ratio[labels == 1])
 panels = {

@@ -2,7 +2,7 @@ r"""
 Seven ways to shape an energy
 =============================
 
-Lowering the energy of data is easy; the ways to learn differ in what keeps it high elsewhere
+Lowering the energy of the data is easy; learning methods differ in what keeps it high elsewhere
 (:doc:`/user_guide/energies`). Here are all seven on the same two moons: three that push up
 explicitly, and four that leave no room for low energy away from the data.
 """
@@ -46,7 +46,7 @@ for model in ways.values():
 
 # %%
 # Lines enclose the energies below that of 95 % of held-out rows. The less of the plane they
-# enclose, the more the model knows; the area of the density itself is the least possible.
+# enclose, the more the model knows; the area for the density itself is the minimum.
 low, high = X.min(axis=0) - 0.8, X.max(axis=0) + 0.8
 x, y = np.linspace(low, high, 120).T
 grid = np.stack([axis.ravel() for axis in np.meshgrid(x, y)], axis=1)
@@ -78,7 +78,7 @@ for axis in axes.flat:
 plt.show()
 
 # %%
-# Likelihood and its stand-ins (C1, C2, A4) come close to the density. The moons are curves with
-# some width, and a code of one number (A2) fits a curve. K-means (A1) covers them with discs. Those
-# that reconstruct (C3, A3) are exact along the data and learn what is beside them; nothing tells
-# them what lies further away, so that they fill the gaps between the moons.
+# Likelihood and its substitutes (C1, C2, A4) come close to the density. The moons are curves with
+# some width, and a one-number code (A2) fits a curve. K-means (A1) covers them with discs. Models
+# that reconstruct (C3, A3) are exact along the data and learn what is next to it; nothing tells
+# them what lies further away, so they fill the gaps between the moons.

@@ -39,7 +39,7 @@ figure.tight_layout()
 # %%
 # Held-out rows choose the number of directions
 # ---------------------------------------------
-# On the training rows the likelihood rises with every direction. On held-out rows it falls once
+# On the training rows, the likelihood rises with every direction. On held-out rows, it falls once
 # the directions describe noise. ``"held_out"`` finds the peak over five folds of the training rows.
 
 rng = np.random.default_rng(0)

@@ -4,17 +4,17 @@ A sparse precision for a grid of pixels
 =======================================
 
 The covariance of images is dense: every pixel is correlated with every other. Its inverse, the
-precision, is nearly sparse, because a pixel depends on far ones only through those between.
-:class:`~sklebm.GaussianEnergy` makes that a model. Its precision is zero between pixels that are
-not neighbours, and the rest is fitted by one of four objectives.
+precision, is nearly sparse, because a pixel depends on distant ones only through those in between.
+:class:`~sklebm.GaussianEnergy` turns this into a model. Its precision is zero between pixels that
+are not neighbours, and the rest is fitted by one of four objectives.
 """
 
 # %%
 # A neighbourhood is a good prior for few rows
 # --------------------------------------------
-# The digits have 64 pixels, so that a full precision has 2,080 free entries, and a neighbourhood
-# of radius 1 has 274. Uniform noise of one grey level turns counts into a density. With few rows
-# the full model fits their noise.
+# The digits have 64 pixels, so a full precision has 2,080 free entries, and a neighbourhood of
+# radius 1 has 274. Uniform noise of one grey level turns counts into a density. With few rows, the
+# full model fits their noise.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,10 +56,10 @@ figure.tight_layout()
 # %%
 # Four objectives, one energy
 # ---------------------------
-# On rows from the model itself all four recover it; they differ in how much noise their estimates
-# carry. Maximum likelihood is the most exact, and the only one that needs the normaliser.
-# In many dimensions noise of the size of the data is told from it too easily to teach anything, so
-# the conditional objective takes less of it, the more features there are (``noise_scale``).
+# On rows from the model itself, all four recover it; they differ in the noise of their estimates.
+# Maximum likelihood is the most accurate, and the only one that needs the normaliser. In many
+# dimensions, noise as large as the data is too easily told from it to teach anything, so the
+# conditional objective uses less noise the more features there are (``noise_scale``).
 
 truth = GaussianEnergy("banded", image_shape=(8, 8)).fit(digits)
 rows = truth.sample(n_samples=4000, random_state=0)

@@ -37,7 +37,7 @@ patches = np.concatenate(
 ).reshape(-1, SIZE * SIZE)
 patches -= patches.mean(axis=1, keepdims=True)
 
-# Patches without a mean do not move along the direction of equal pixels.
+# Patches without a mean do not vary along the direction of equal pixels.
 zca = ZCAWhitener(SIZE * SIZE - 1, ridge=0).fit(patches)
 pca = PCAWhitener(SIZE * SIZE - 1).fit(patches)
 kept = np.count_nonzero(zca.explained_variance_)
@@ -57,8 +57,8 @@ print(
 # %%
 # The filters
 # -----------
-# A ZCA filter belongs to one pixel, here nine in the middle of the patch. A PCA filter is a
-# principal component divided by its standard deviation, so that fine patterns are amplified most.
+# A ZCA filter belongs to one pixel; here are nine from the middle of the patch. A PCA filter is a
+# principal component divided by its standard deviation, so fine patterns are amplified most.
 
 middle = [SIZE * row + column for row in (4, 6, 8) for column in (4, 6, 8)]
 figure, axes = plt.subplots(1, 2, figsize=(8, 4))
@@ -71,8 +71,8 @@ figure.tight_layout()
 # %%
 # What a whitened patch looks like
 # --------------------------------
-# Edges stay where they are, and even surfaces fade. ``ridge`` damps the faintest directions, which
-# hold mostly noise.
+# Edges stay in place, and even surfaces fade. ``ridge`` damps the faintest directions, which
+# contain mostly noise.
 
 rng = np.random.default_rng(0)
 strong = np.argsort(patches.var(axis=1))[-8000:]
@@ -94,9 +94,9 @@ figure.tight_layout()
 # %%
 # The same covariance is a density
 # --------------------------------
-# ``score_samples`` is the log density of the Gaussian. Shuffled pixels have the same values and no
-# smoothness, and adding a constant moves a patch where no patch ever was: both are improbable, the
-# second although ``transform`` does not see it at all.
+# ``score_samples`` is the log density of the Gaussian. Shuffled pixels have the same values but no
+# smoothness, and adding a constant moves a patch in a direction where no patch varies: both are
+# improbable, the second even though ``transform`` does not see it at all.
 
 shuffled = rng.permuted(some, axis=1)
 brighter = some + 0.05

@@ -6,9 +6,9 @@ K-means is an energy with a hidden choice, :math:`E(y, z) = \|y - c_z\|^2`. Its 
 
 .. math:: F_\beta(y) = -\frac{1}{\beta} \log \sum_z e^{-\beta \|y - c_z\|^2}
 
-takes all centres into account at high temperature (small :math:`\beta`): it is one smooth bowl.
-Cooled, each centre digs its own, until in the limit the free energy is the squared distance to the
-nearest centre, with the ridges of the Voronoi cells.
+takes all centres into account at high temperature (small :math:`\beta`): it is one smooth bowl. As
+it cools, each centre forms its own bowl, until in the limit the free energy is the squared distance
+to the nearest centre, with ridges along the borders of the Voronoi cells.
 """
 
 import matplotlib.pyplot as plt
@@ -36,8 +36,8 @@ for ax, beta in zip(axes.flat, (0.02, 0.1, 0.5, np.inf), strict=True):
     ax.set_title(f"β = {beta}".replace("inf", "∞"))
 
 # %%
-# The distance to the nearest centre is the limit, approached from below: no point is further from
-# it than log(k) / β.
+# The distance to the nearest centre is the limit, approached from below: no point differs from it
+# by more than log(k) / β.
 
 hard = model.free_energy(X, beta=np.inf)
 for beta in (0.02, 0.1, 0.5, 2.5):

@@ -4,8 +4,8 @@ Find outliers in a table
 ========================
 
 A table of thirteen measurements of wines, in units from 0.1 to 1,700. The wines of two growers are
-normal; those of a third are what is sought. The default detector is fitted twice: to normal wines
-only, and to a mixture that holds some of the others.
+normal; those of a third are the outliers to find. The default detector is fitted twice: to normal
+wines only, and to a mixture that contains some of the others.
 """
 
 # %%
@@ -33,7 +33,7 @@ is_outlier = np.repeat([0, 1], [len(test), len(strange) - 5])
 # Clean and contaminated training rows
 # ------------------------------------
 # ``score_samples`` is higher for typical rows, so its negative ranks outliers first. The scores are
-# log shares of training rows: -4.6 is as odd as one in a hundred.
+# log shares of training rows: -4.6 means as odd as one row in a hundred.
 scores = {}
 for name, rows in {"normal rows only": train, "contaminated": mixed}.items():
     detector = EnergyOutlierDetector().fit(rows)
@@ -48,8 +48,8 @@ for name, rows in {"normal rows only": train, "contaminated": mixed}.items():
 # %%
 # The picture
 # -----------
-# Five strange wines beside the 65 normal ones make the others look less strange, and the forest,
-# which draws small samples, suffers less from them. Clean training rows are worth an effort.
+# Five strange wines among the 65 normal ones make the others look less strange, and the forest,
+# which draws small samples, suffers less from them. Clean training rows are worth the effort.
 fig, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
 for axis, (name, values) in zip(axes, scores.items(), strict=True):
     bins = np.linspace(values.min(), 0, 30)

@@ -2,13 +2,13 @@ r"""
 Fraud in a table of amounts and categories
 ==========================================
 
-Payments have amounts, hours and categories: a shop, a country, a kind of card. Turned into columns
+Payments have amounts, hours and categories: a shop, a country, a kind of card. Encoded as columns
 of 0 and 1, a category with many values would count many times. The default of
-:class:`~sklebm.EnergyOutlierDetector` finds such one-hot blocks and takes each for one variable:
+:class:`~sklebm.EnergyOutlierDetector` finds such one-hot blocks and treats each as one variable:
 one scale for all its columns, and one rank, that of the category.
 
 The table is generated. Fraud comes in two kinds: amounts that are ordinary for another kind of
-shop, and payments by night in rare combinations of country and card. The detector sees no label.
+shop, and payments at night with rare combinations of country and card. The detector sees no labels.
 """
 
 import matplotlib.pyplot as plt
@@ -50,7 +50,7 @@ table = pd.concat([payments(6000), wrong_amount, rare_mix], ignore_index=True)
 fraud = np.repeat([0, 1, 2], [6000, 100, 100])
 
 # %%
-# scikit-learn makes the columns; sparse output would do as well.
+# scikit-learn makes the columns; sparse output would work as well.
 
 encoder = make_column_transformer(
     (OneHotEncoder(sparse_output=False), ["shop", "country", "card"]), remainder="passthrough"
@@ -59,7 +59,7 @@ detector = make_pipeline(encoder, EnergyOutlierDetector(contamination=0.03)).fit
 print(detector[-1].one_hot_blocks_)
 
 # %%
-# Neighbours in the plain columns, for comparison: the hour, in the largest units, decides.
+# For comparison, neighbours in the plain columns: the hour, which has the largest units, decides.
 
 plain = make_pipeline(encoder, NeighbourEnergy(10)).fit(table)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")

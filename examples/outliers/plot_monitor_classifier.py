@@ -3,8 +3,8 @@
 Monitor a classifier that is in service
 =======================================
 
-A classifier answers whatever it is asked. Beside it, a detector that was calibrated on held-out
-rows says which questions are unlike those it was trained on, with a stated rate of false alarms.
+A classifier answers any question. A detector calibrated on held-out rows can tell which questions
+are unlike those it was trained on, with a stated rate of false alarms.
 """
 
 # %%
@@ -40,9 +40,9 @@ print(f"mean confidence on unknown digits: {confidence.mean():.2f}")
 # The monitor
 # -----------
 # Pixels share a unit, so the energy is chosen for them instead of ``"auto"``. Half of the rows
-# calibrate it. Its settings were picked from several by looking at batches like the one below, so
-# what it finds there flatters it; the rate of false alarms does not depend on them. For a service
-# of your own, choose by known incidents, with :func:`sklebm.metrics.make_ood_scorer`.
+# calibrate it. Its settings were chosen by looking at batches like the one below, so its detections
+# there are flattering; the rate of false alarms does not depend on them. For a service of your own,
+# choose by known incidents, with :func:`sklebm.metrics.make_ood_scorer`.
 energy = make_pipeline(
     PCAWhitener(n_components=20, ridge=1.0), EnergyKMeans(n_clusters=100, random_state=0)
 )
@@ -53,7 +53,7 @@ print(f"smallest p-value: {1 / (n_calibration + 1):.4f}")
 # %%
 # One row at a time
 # -----------------
-# At ``alpha=0.05`` about one known digit in twenty is flagged, whatever the energy is worth.
+# At ``alpha=0.05``, about one known digit in twenty is flagged, however good the energy is.
 streams = {"known digits": X_test, "unknown digits": unknown, "turned images": turned}
 for name, rows in streams.items():
     flagged = monitor.predict(rows, alpha=0.05) == -1
@@ -62,10 +62,10 @@ for name, rows in streams.items():
 # %%
 # Without a second model
 # ----------------------
-# The classifier's own logits are an energy, which costs nothing beyond its answer. Frozen, the
-# classifier is not fitted again; known digits that it has not seen calibrate the threshold. It
-# notices as many unknown digits as the monitor does, and fewer turned images: upside down they
-# still have strokes that the classifier counts for one digit or another.
+# The classifier's own logits are an energy that costs nothing beyond its answer. Frozen, the
+# classifier is not refitted; known digits that it has not seen calibrate the threshold. It notices
+# as many unknown digits as the monitor does, but fewer inverted images: upside down, they still
+# have strokes that the classifier counts towards one digit or another.
 calibration, fresh = train_test_split(X_test, test_size=0.5, random_state=0)
 logits = LogitEnergyScorer(FrozenEstimator(classifier))
 free_monitor = EnergyOutlierDetector(logits, calibration=0.99, random_state=0).fit(calibration)
@@ -76,9 +76,9 @@ for name, rows in {**streams, "known digits": fresh}.items():
 # %%
 # A day's batch
 # -------------
-# In a batch the share of false alarms *among the flagged* is what costs work. The procedure of
-# Benjamini and Hochberg keeps its expectation below ``fdr``, counting how many false alarms a batch
-# of this size would bring.
+# In a batch, the share of false alarms *among the flagged* is what costs work. The
+# Benjamini-Hochberg procedure keeps its expected value below ``fdr`` by accounting for how many
+# false alarms a batch of this size would bring.
 batch = np.vstack([X_test[:200], unknown[:50]])
 found = np.flatnonzero(monitor.predict_fdr(batch, fdr=0.2) == -1)
 print(f"{len(found)} rows flagged, {np.mean(found < 200):.0%} of them known digits")
@@ -87,8 +87,8 @@ print(f"{len(found)} rows flagged, {np.mean(found < 200):.0%} of them known digi
 # The picture
 # -----------
 # p-values of rows like the calibration rows are uniform: the diagonal. Rows of another kind pile up
-# at the left. A histogram of the day's p-values that leaves the diagonal says that the world has
-# changed, before any label arrives.
+# on the left. If the histogram of a day's p-values leaves the diagonal, the world has changed,
+# before any label arrives.
 fig, axis = plt.subplots(figsize=(5, 4), layout="constrained")
 for name, rows in streams.items():
     p_values = np.sort(monitor.p_values(rows))

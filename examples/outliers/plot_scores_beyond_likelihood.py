@@ -3,8 +3,8 @@
 When the density calls outliers probable
 ========================================
 
-A Gaussian is fitted to images of digits. It finds noise at once, and gives a higher density than to
-any digit to images that are no digits at all. Three other scores, made from the same Gaussian, see
+A Gaussian is fitted to images of digits. It recognises noise at once, but gives images that are not
+digits at all a higher density than any digit. Three other scores, made from the same Gaussian, see
 what the density misses; none of them is best for everything.
 """
 
@@ -46,10 +46,10 @@ outliers = {
 # %%
 # Five scores
 # -----------
-# Typicality asks whether the density is as high as that of rows held out. Input complexity adds the
-# bits that PNG's code takes. Regret asks a variational auto-encoder how much better than its own
-# posterior another would be. The last is the ratio of a mixture of Gaussians to a single spherical
-# one, which knows how bright pixels are, and no digit.
+# Typicality asks whether the density is as high as that of held-out rows. Input complexity adds the
+# bits of a PNG code. Regret asks a variational auto-encoder how much better than its own another
+# posterior would be. The last is the ratio of a mixture of Gaussians to a single spherical one,
+# which knows how bright pixels are but no digit.
 density = PCAWhitener(ridge=1.0)
 mixture = EnergyGaussianMixture(5, reg_covar=0.01, random_state=0)
 scorers = {
@@ -74,8 +74,8 @@ for name, values in zip(scorers, auroc, strict=True):
 # %%
 # The picture
 # -----------
-# Typicality finds the averages and misses the faint digits, whose density happens to be the usual
-# one; complexity does the opposite. Measure on outliers like those you fear.
+# Typicality finds the averages but misses the faint digits, whose density happens to be typical;
+# complexity does the opposite. Measure on outliers like those you fear.
 fig, axes = plt.subplots(2, 4, figsize=(9, 4.2), layout="constrained", height_ratios=[1, 1.6])
 for axis, (name, rows) in zip(axes[0], outliers.items(), strict=True):
     axis.imshow(rows[0].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)

@@ -3,9 +3,9 @@
 Tune a detector on known outliers
 =================================
 
-A detector learns from normal rows only, but a few labelled outliers are often at hand. They can
-choose its parameters: they must never be fitted, and every candidate must be judged on rows that
-it has not seen. :class:`~sklebm.metrics.InlierTrainSplit` and
+A detector learns from normal rows only, but a few labelled outliers are often available. They can
+guide the choice of its parameters: they must never be fitted, and every candidate must be judged on
+rows that it has not seen. :class:`~sklebm.metrics.InlierTrainSplit` and
 :func:`~sklebm.metrics.make_ood_scorer` make ``GridSearchCV`` do exactly that.
 """
 
@@ -39,7 +39,7 @@ y = np.repeat([1, -1], [len(train), len(known)])
 # The search
 # ----------
 # The energy is that of k-means on whitened principal components. Its own held-out likelihood cannot
-# choose how many components to keep, since that changes the space the density lives in; how well
+# choose how many components to keep, because that changes the space of the density; how well
 # outliers are ranked can.
 model = Pipeline([("whiten", PCAWhitener()), ("clusters", EnergyKMeans(random_state=0))])
 detector = EnergyOutlierDetector(model, contamination=0.05)
@@ -61,8 +61,8 @@ print(f"AUROC in cross-validation: {search.best_score_:.3f}")
 # %%
 # The result
 # ----------
-# The best candidate is fitted to all normal training rows. The threshold is the lowest twentieth
-# of their scores.
+# The best candidate is fitted to all normal training rows. The threshold is the fifth percentile of
+# their scores.
 candidates = {
     "tuned": clone(detector).set_params(**search.best_params_),
     "not tuned": detector,
@@ -80,8 +80,8 @@ for name, candidate in candidates.items():
     print(f"{name:16} {auroc:6.3f} {fpr:16.3f} {found:6.0%} {alarms:13.0%}")
 
 # %%
-# Left, what the search saw. Right, the scores of the tuned detector: rows left of the line are
-# called outliers. More than a twentieth of new normal rows may fall there, because the model
+# Left, what the search saw. Right, the scores of the tuned detector: rows to the left of the line
+# are called outliers. More than a twentieth of new normal rows may fall there, because the model
 # knows its training rows better than new ones.
 tuned = candidates["tuned"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")

@@ -4,8 +4,8 @@ Save and load a model
 ======================
 
 :func:`sklebm.save` writes an estimator to one file and :func:`sklebm.load` reads it back, equal to
-the last bit. The file holds numbers and names, no code: loading one from a stranger is safe, which
-is not true of pickles.
+the last bit. The file contains numbers and names but no code: loading one from a stranger is safe,
+unlike a pickle.
 """
 
 # %%
@@ -52,7 +52,7 @@ print("class:   ", document["estimator"]["class"])
 print("offset_: ", document["estimator"]["state"]["offset_"])
 
 # %%
-# Without sklebm the arrays can be read all the same.
+# The arrays can be read even without sklebm.
 tensors = safetensors.numpy.load_file(path)
 for name, tensor in tensors.items():
     print(f"{name:45} {tensor.dtype!s:8} {tensor.shape}")
@@ -76,8 +76,8 @@ path.write_bytes(original)
 print(f"{refused} of 300 damaged files were refused")
 
 # %%
-# A save that fails, because the disk is full or the process is killed, leaves the file that was
-# there before: the new one is written beside it and put in its place in one step.
+# If a save fails, because the disk is full or the process is killed, the previous file remains: the
+# new one is written next to it and moved into place in one step.
 #
 # Other files are not opened
 # --------------------------

@@ -2,9 +2,9 @@ r"""
 Let held-out likelihood choose
 ==============================
 
-A density needs no labels to be judged: the mean log density of held-out rows says how much of the
-data it explains, and falls when it explains the training rows only. ``score`` returns it, so that
-``GridSearchCV`` chooses the size and the kind of a model as it does for a classifier.
+A density needs no labels to be judged: the mean log density of held-out rows shows how much of the
+data it explains, and falls if it explains only the training rows. ``score`` returns it, so
+``GridSearchCV`` can choose the size and kind of a model as it does for a classifier.
 """
 
 import matplotlib.pyplot as plt
@@ -20,9 +20,9 @@ train, test = train_test_split(images, test_size=0.3, random_state=0)
 # %%
 # How many Gaussians, and of which kind
 # -------------------------------------
-# The rows are 16 whitened components of digits. They are computed once, outside of the search:
-# densities can be compared on the same coordinates only, and a search over ``n_components`` of the
-# whitener would compare densities of spaces of different dimension.
+# The rows are 16 whitened components of digits. They are computed once, outside the search:
+# densities can be compared only on the same coordinates, and a search over the whitener's
+# ``n_components`` would compare densities of spaces of different dimension.
 whitener = PCAWhitener(n_components=16).fit(train)
 codes, test_codes = whitener.transform(train), whitener.transform(test)
 kinds, sizes = ["full", "tied", "diag", "spherical"], [1, 2, 4, 8, 16, 32]
@@ -53,8 +53,8 @@ print(machines.best_params_, f"{machines.score(test_bits):.2f} nats on test rows
 # %%
 # The picture
 # -----------
-# Solid lines are held-out rows, dotted lines training rows. What is gained on training rows alone
-# is lost again: many full covariances know each training digit, and no other. The machine has not
+# Solid lines are held-out rows, dotted lines training rows. What is gained only on training rows is
+# lost again: many full covariances know each training digit, and no others. The machine has not
 # reached that point: more than 16 units would be better still.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
 

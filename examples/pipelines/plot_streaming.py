@@ -2,10 +2,10 @@ r"""
 Learning from chunks that are never in memory together
 ======================================================
 
-``partial_fit`` takes rows as they come. For models made of sums, any division into chunks gives the
-result of one fit on all rows; models that learn step by step approach it. Here a stream of digits
-passes through a whitener, a mixture and a Boltzmann machine, and their held-out scores are compared
-with those of a ``fit`` on everything.
+``partial_fit`` takes rows as they come. For models based on sums, any division into chunks gives
+the same result as one fit on all rows; models that learn step by step approach it. Here a stream of
+digits passes through a whitener, a mixture and a Boltzmann machine, and their held-out scores are
+compared with those of a ``fit`` on everything.
 """
 
 import matplotlib.pyplot as plt
@@ -31,9 +31,9 @@ for size in (30, 100, 1000):
     print(f"chunks of {size:4} rows: scores differ by at most {gap:.1e} nats")
 
 # %%
-# A mixture and a Boltzmann machine go through the stream five times, 100 rows a chunk. Every chunk
-# leaves a model that can be used. ``fit`` lowers the learning rate of the machine to zero and may
-# stop where it likes; a stream has no end to lower it towards, so that its score goes on moving.
+# A mixture and a Boltzmann machine go through the stream five times, in chunks of 100 rows. Every
+# chunk leaves a usable model. ``fit`` lowers the learning rate of the machine to zero and may stop
+# when it likes; a stream has no end towards which to lower it, so its score keeps moving.
 
 
 def stream(model, train, test, passes=5, size=100):

@@ -1,4 +1,4 @@
-"""What models with a dictionary and a learnt encoder share: the network in their fitted state."""
+"""Common parts of models with a dictionary and a learnt encoder: the network in their state."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sklebm.training.architecture import (
 class EncoderEstimator(GradientEstimator):
     """Base of models with an encoder: codes are predicted, not searched for.
 
-    A model supplies ``_architecture`` (the record that its encoder follows from) and
-    ``_blank_encoder`` (the module, with numbers yet to come).
+    A model supplies ``_architecture`` (the record that defines its encoder) and ``_blank_encoder``
+    (the module, its parameters still without values).
     """
 
     n_components: int | None

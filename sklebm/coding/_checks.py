@@ -1,4 +1,4 @@
-"""What a dictionary and its rows must be like, and what is worth a warning."""
+"""Checks of a dictionary and its rows, and warnings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sklebm._shell.warning import warn
 from sklebm.energies.penalty import Penalty
 from sklebm.inference.sparse import solve_codes
 
-# A fit that is expected to take longer is announced: seconds. Rows whose codes tell what the others
-# will cost, and products of rows and atoms below which nothing takes long.
+# Fits expected to take more than this many seconds are announced. The estimate times a few rows; it
+# is skipped when codes times entries of the dictionary stay below ``_SMALL``.
 _LONG, _N_PROBES, _SMALL = 300.0, 4, 1e8
 
 
 def given_dictionary(
     dictionary: Any, n_components: int | None, n_features: int, name: str = "dictionary"
 ) -> Any:
-    """The checked parameter ``dictionary``, or another of this kind, as a float array.
+    """Check the parameter ``dictionary``, or another like it, and return it as a float array.
 
     Raises
     ------
     ValueError
-        If it is no finite table, of another width or height, or holds an atom of length zero.
+        If it is not a finite table, has the wrong width or height, or holds an atom of length zero.
     """
     atoms = np.asarray(dictionary)
     if atoms.dtype.kind not in "fiub":
@@ -58,8 +58,8 @@ def warn_if_codes_vanish(
 ) -> None:
     """Warn if alpha is so large that the code of every row is zero.
 
-    The row that is furthest from a zero code is solved first, chunk by chunk: where its code has
-    an entry, the answer is there. Only if all of these are zero are the other rows solved.
+    The row furthest from a zero code is solved first, chunk by chunk: if its code has an entry, the
+    question is settled. The other rows are solved only if all of these codes are zero.
     """
     largest, atoms = 0.0, atoms.double()
     squared_lengths = atoms.square().sum(dim=1)
@@ -88,7 +88,7 @@ def warn_of_cost(
 ) -> None:
     """Warn if ``n_codes`` codes like those of the first rows will take minutes on this machine.
 
-    ``settings`` are those of a ``DictionaryLearner``. Small fits are not probed.
+    ``settings`` are those of a ``DictionaryLearner``. Small fits are not timed.
     """
     if n_codes * atoms.numel() < _SMALL:
         return

@@ -1,7 +1,7 @@
 r"""Learning a dictionary from sums: A = sum z z', B = sum z x', and where an intercept goes.
 
-The expected energy over codes found so far is a quadratic function of D (the surrogate of Mairal
-et al., 2010): it needs the sums only, never the rows.
+The expected energy over the codes found so far is a quadratic function of D (the surrogate of
+Mairal et al., 2010): it needs only the sums, never the rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sklebm.coding._sums import Sums
 from sklebm.energies import Penalty, SparseCodingEnergy
 from sklebm.inference.atom_update import update_atoms
 
-# Passes over the rows that the sums remember.
+# How many passes over the rows the sums remember.
 _MEMORY = 0.5
-# Rows kept from each batch to replace dead atoms with.
+# Rows kept from each batch as replacements for dead atoms.
 _N_SPARE = 8
-# Gradient steps: the first rate, as a share of the step to the minimum over one atom, and after how
-# many steps it has halved. Chosen on digits and natural patches.
+# Gradient steps: the initial rate, as a share of the step to the minimum over one atom, and the
+# number of steps after which it has halved. Chosen on digits and natural patches.
 _RATE, _HALF_LIFE = 0.3, 30.0
 
 
@@ -44,11 +44,11 @@ class Settings:
 
 
 class DictionaryLearner:
-    """A dictionary that changes after every ``batch_size`` rows, however they are handed over.
+    """A dictionary that changes after every ``batch_size`` rows, however the rows arrive.
 
-    Within a batch all codes are found with the same dictionary, and only sums are kept, so the
-    result does not depend on how the rows are cut into calls of ``absorb``, nor on which of several
-    ranks collects them.
+    Within a batch, all codes are found with the same dictionary and only sums are kept, so the
+    result depends neither on how the rows are split into calls of ``absorb`` nor on which rank
+    collects them.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class DictionaryLearner:
         self.energy, self.n_rows, self.n_nonzero = 0.0, 0, 0
 
     def absorb(self, x: Tensor) -> None:
-        """Take rows in; a step follows every full batch."""
+        """Take in rows; a step follows every full batch."""
         while len(x):
             room = self.settings.batch_size - int(self.pending.weight)
             part, x = x[:room], x[room:]
@@ -76,7 +76,7 @@ class DictionaryLearner:
     def pass_over(self, x: Tensor, order: Tensor, *, online: bool) -> tuple[float, float]:
         """One pass over the rows of all ranks, in this order; see ``take_means``.
 
-        ``online`` says to improve the dictionary after every batch, instead of after all rows.
+        ``online`` improves the dictionary after every batch rather than after all rows.
         """
         parts = torch.split(order, self.settings.batch_size)
         start = self.ranks.start(len(x))
@@ -115,7 +115,7 @@ class DictionaryLearner:
         )
 
     def _keep_worst(self, rows: Tensor, errors: Tensor) -> None:
-        """Keep the rows of highest energy."""
+        """Keep the rows with the highest energy."""
         kept = errors.argsort(descending=True, stable=True)[:_N_SPARE]
         self.spare, self.spare_errors = rows[kept], errors[kept]
 
@@ -123,8 +123,8 @@ class DictionaryLearner:
         """Fold the batch into the history and improve atoms and intercept.
 
         Early codes were found with poor dictionaries. The weight of a batch falls with the number
-        of batches t since the beginning, as s^2 / t^2 (Mairal et al., section 3.4.1), and by a
-        factor of e in ``memory`` batches if that is sooner.
+        of batches t since the beginning as s^2 / t^2 (Mairal et al., section 3.4.1), or by a factor
+        of e every ``memory`` batches, whichever is faster.
         """
         self.n_steps += 1
         share = max(0.0, 1.0 - max(2.0 / self.n_steps, 1.0 / memory))
@@ -156,11 +156,11 @@ class DictionaryLearner:
         """Move all atoms at once against the gradient of the batch's mean energy.
 
         The curvature along an atom is the mean square of its code: a step in units of its inverse
-        needs no learning rate. Atoms of no recent row stay.
+        needs no learning rate. Atoms that no recent row uses stay as they are.
         """
         gradient = batch.code_products @ self.atoms - self._row_products(batch)
         curvature = self.history.code_products.diagonal() / self.history.weight
-        # An atom that is rarely used has seen too little to be moved that far.
+        # A rarely used atom has too little evidence behind it to be moved that far.
         curvature = curvature + 0.01 * curvature.mean()
         rate = _RATE / (1.0 + self.n_steps / _HALF_LIFE)
         step = torch.where(curvature > 0, rate / curvature, 0.0)
@@ -168,13 +168,13 @@ class DictionaryLearner:
         moved = moved.clamp(min=0.0) if self.settings.positive else moved
         lengths = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
         if self.settings.unit_norm:
-            # A vanishing atom has no direction: it stays.
+            # A vanishing atom has no direction: leave it.
             self.atoms = torch.where(lengths > 0, moved / lengths, self.atoms)
         else:
             self.atoms = moved / lengths.clamp(min=1.0)
 
     def _replace_dead(self) -> None:
-        """Point atoms that no recent row uses at the rows of highest energy in the batch."""
+        """Replace atoms that no recent row uses by the rows of highest energy in the batch."""
         usage = self.history.code_products.diagonal()
         dead = (usage <= 1e-9 * usage.mean()).nonzero()[:, 0]
         if len(dead):
@@ -195,7 +195,7 @@ class DictionaryLearner:
         return means
 
     def export(self) -> dict[str, Any]:
-        """What ``restore`` needs to go on."""
+        """What ``restore`` needs to continue."""
         return {
             **self.history.export("history"),
             **self.pending.export("pending"),
@@ -210,7 +210,7 @@ class DictionaryLearner:
     def restore(
         cls, state: dict[str, Any], settings: Settings, device: torch.device
     ) -> DictionaryLearner:
-        """A learner that goes on where ``export`` was called."""
+        """A learner that continues where ``export`` was called."""
         array = {name: torch.from_numpy(np.array(state[name])).to(device) for name in _ARRAYS}
         learner = cls(array["atoms"], array["intercept"], settings)
         learner.history = Sums.restore(state, "history", device)
@@ -241,7 +241,7 @@ def initial_atoms(
 ) -> Tensor:
     """Unit atoms: rows of all ranks, drawn without replacement ("data"), or random directions.
 
-    ``positive`` sets negative entries of rows to zero, and takes absolute values of directions.
+    ``positive`` sets negative entries of rows to zero and takes the absolute values of directions.
     """
     atoms = torch.randn(n_components, x.shape[1], generator=generator, dtype=torch.float64)
     atoms = normalise(atoms.abs() if positive else atoms).to(x.device)
@@ -249,7 +249,7 @@ def initial_atoms(
         n_rows = int(ranks.total(len(x)))
         order = torch.randperm(n_rows, generator=generator).to(x.device)
         count = 0
-        # More than needed, because rows without a direction are passed over.
+        # More than needed, because rows without a direction are skipped.
         for part in torch.split(order, 4 * n_components):
             rows = ranks.take(x, part).double() - intercept
             rows = rows.clamp(min=0.0) if positive else rows

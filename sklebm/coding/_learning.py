@@ -1,4 +1,4 @@
-"""From the parameters of a ``SparseCoder`` to a learner, and from that to fitted attributes."""
+"""From the parameters of a ``SparseCoder`` to a learner, and from there to fitted attributes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from sklebm.coding._search import CodeSearch
 
 
 def search_for(coder: Any) -> CodeSearch:
-    """The search that the parameters ask for."""
+    """The search that the parameters describe."""
     return CodeSearch(
         type(coder).__name__, float(coder.code_tol), coder.solver, coder.n_solver_steps
     )
 
 
 def settings_of(coder: Any, n_components: int) -> Settings:
-    """The parameters as a learner needs them."""
+    """The parameters in the form a learner needs."""
     return Settings(
         resolve_penalty(coder.penalty, n_components),
         float(coder.alpha),
@@ -48,7 +48,7 @@ def settings_of(coder: Any, n_components: int) -> Settings:
 
 @dataclass(frozen=True)
 class Pass:
-    """Where a fit stands after some passes over the rows; its learner moves on with it."""
+    """Where a fit stands after some passes over the rows; its learner is updated in place."""
 
     learner: DictionaryLearner
     order: torch.Generator
@@ -59,21 +59,21 @@ class Pass:
 
 @dataclass(frozen=True)
 class Learning:
-    """What all passes of a fit share: the parameters of the coder, and the rows."""
+    """What all passes of a fit share: the parameters of the coder and the rows."""
 
     coder: Any
     rows: Rows
     x: Tensor
 
     def start(self, draw: Callable[[str], torch.Generator]) -> Pass:
-        """The first atoms; ``draw`` is a generator for each purpose."""
+        """The initial atoms; ``draw`` gives a generator for each purpose."""
         learner = first_learner(self.coder, self.x, draw("atoms"), self.rows.ranks)
         n_codes = self.coder.max_iter * len(self.x)
         warn_of_cost(self.x, learner.atoms, learner.intercept, learner.settings, n_codes)
         return Pass(learner, draw("batches"))
 
     def step(self, run: Pass) -> Pass:
-        """One pass over the rows; it settles when the mean energy hardly falls."""
+        """One pass over the rows; the run has settled when the mean energy hardly falls."""
         run.learner.settings.search.forget()
         shuffled = torch.randperm(self.rows.total(), generator=run.order).to(self.x.device)
         online = self.coder.algorithm != "batch"
@@ -91,7 +91,7 @@ class Learning:
         return {"energy": run.curve[-1]}
 
     def finish(self, run: Pass) -> None:
-        """Warn of codes that are not final, or all zero."""
+        """Warn of codes that are not final, or that are all zero."""
         learner, settings = run.learner, run.learner.settings
         settings.search.warn()
         if run.n_nonzero == 0:
@@ -101,7 +101,7 @@ class Learning:
 
 
 def learning_of(coder: Any, rows: Rows) -> Learning:
-    """What a fit begins with."""
+    """What a fit starts with."""
     warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
     return Learning(coder, rows, rows.all())
 
@@ -126,7 +126,7 @@ def learn_on(coder: Any, rows: Rows) -> dict[str, Any]:
 def first_learner(
     coder: Any, x: Tensor, generator: torch.Generator, ranks: Ranks = ALONE
 ) -> DictionaryLearner:
-    """A learner with first atoms: given ones, rows of x or random directions."""
+    """A learner with initial atoms: those given, rows of x or random directions."""
     intercept = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     if coder.fit_intercept:
         intercept = ranks.sum(x.double().sum(dim=0)) / ranks.total(len(x))
@@ -146,7 +146,7 @@ def first_learner(
 
 
 def _first_atoms(coder: Any, x: Tensor) -> Tensor:
-    """The parameter ``dict_init``, shortened to what atoms may be."""
+    """The parameter ``dict_init``, shortened to the length that atoms may have."""
     given = given_dictionary(coder.dict_init, coder.n_components, x.shape[1], "dict_init")
     atoms = torch.from_numpy(given.astype(np.float64)).to(x.device)
     if coder.positive_dict and bool((atoms < 0).any()):
@@ -157,7 +157,7 @@ def _first_atoms(coder: Any, x: Tensor) -> Tensor:
 
 
 def resumed_learner(coder: Any, device: torch.device) -> DictionaryLearner:
-    """A learner that goes on from the fitted state."""
+    """A learner that continues from the fitted state."""
     if coder.n_components not in (None, len(coder.components_)):
         raise ValueError(
             f"n_components={coder.n_components} differs from the {len(coder.components_)} fitted "
@@ -174,11 +174,11 @@ def resumed_learner(coder: Any, device: torch.device) -> DictionaryLearner:
 
 
 def given_state(coder: Any, rows: Rows) -> dict[str, Any]:
-    """The fitted attributes around a given dictionary, of which nothing is learnt."""
+    """The fitted attributes for a given dictionary: nothing is learnt."""
     if coder.dict_init is not None:
         raise ValueError(
-            "dict_init means nothing where dictionary is given, which is used as it is: pass one "
-            "of them."
+            "dict_init has no effect when dictionary is given, which is used as it is: pass only "
+            "one of them."
         )
     atoms = given_dictionary(coder.dictionary, coder.n_components, rows.shape[1])
     penalty = resolve_penalty(coder.penalty, len(atoms))
@@ -194,7 +194,7 @@ def given_state(coder: Any, rows: Rows) -> dict[str, Any]:
 
 
 def unlearnt_state(coder: Any, atoms: Any) -> dict[str, Any]:
-    """What is fitted beside atoms that no rows have shaped."""
+    """The other fitted attributes for atoms that were not learnt from rows."""
     return {
         "intercept_": np.zeros(atoms.shape[1], atoms.dtype),
         "alpha_": float(coder.alpha),
@@ -209,7 +209,7 @@ def unlearnt_state(coder: Any, atoms: Any) -> dict[str, Any]:
 def learnt_state(
     learner: DictionaryLearner, dtype: torch.dtype, curve: Sequence[float], n_seen: int
 ) -> dict[str, Any]:
-    """The fitted attributes as the learner has left, or is leaving, them."""
+    """The fitted attributes in the learner's present state."""
     return {
         "components_": learner.atoms.to(dtype, copy=True).cpu().numpy(),
         "intercept_": learner.intercept.to(dtype, copy=True).cpu().numpy(),

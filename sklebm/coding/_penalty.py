@@ -1,4 +1,4 @@
-"""From the parameter ``penalty`` to a penalty, and to a record that a fitted model can keep."""
+"""From the parameter ``penalty`` to a penalty, and to a record that a fitted model can store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklebm.energies.penalties import PENALTIES
 
 
 def resolve_penalty(penalty: str | Penalty, n_components: int) -> Penalty:
-    """Turn a name into a penalty with its default settings; check that codes fit it."""
+    """Turn a name into a penalty with its default settings; check that it suits the codes."""
     chosen = PENALTIES[penalty]() if isinstance(penalty, str) else penalty
     chosen.check_width(n_components)
     return chosen
@@ -40,5 +40,5 @@ def recall_penalty(record: Mapping[str, Any]) -> Penalty:
         elif name != "name":
             settings[name] = value
     if record.get("name") not in kinds:
-        raise ValueError(f"penalty_ names {record.get('name')!r}, which is no penalty.")
+        raise ValueError(f"penalty_ names {record.get('name')!r}, which is not a penalty.")
     return kinds[record["name"]](**settings)

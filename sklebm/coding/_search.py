@@ -1,4 +1,4 @@
-"""The search for codes as estimators use it: by which solver, and a warning if it fell short."""
+"""The search for codes as estimators use it: a choice of solver, and a warning if it fell short."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _MAX_ITER = 10_000
 
 
 class CodeSearch:
-    """Codes of least energy, and how many of them are not final.
+    """Lowest-energy codes, and how many of them are not final.
 
-    As a context it warns, on leaving, of codes whose certificate stayed above ``tol``.
+    As a context manager it warns, on exit, of codes whose certificate stayed above ``tol``.
 
     Parameters
     ----------
     owner : str
-        Class of the estimator, for messages.
+        Class of the estimator, named in messages.
     tol : float
-        Certificate at which a code is final.
+        Certificate at which a code is accepted as final.
     solver : str
-        A key of ``SOLVERS``, or "threshold": prox(x D', alpha), the first step of ISTA with a step
-        length of one, which is exact for orthonormal atoms.
+        A key of ``SOLVERS``, or "threshold": prox(x D', alpha), the first step of ISTA with step
+        size one, which is exact for orthonormal atoms.
     n_steps : int or None
-        Take exactly so many steps instead.
+        Take exactly this many steps instead.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class CodeSearch:
         self.owner, self.tol, self.solver, self.n_steps = owner, tol, solver, n_steps
         if n_steps is not None and solver in ("auto", "threshold"):
             raise ValueError(
-                f"n_solver_steps={n_steps} means nothing for solver={solver!r}: leave it out, or "
+                f"n_solver_steps={n_steps} has no meaning for solver={solver!r}: leave it out, or "
                 'choose "ista", "fista" or "cd".'
             )
         self.forget()
 
     def forget(self) -> None:
-        """Count from zero."""
+        """Start counting from zero."""
         self.n_rows, self.n_open, self.worst, self.kind = 0, 0, 0.0, ""
 
     def solve(
         self, x: Tensor, dictionary: Tensor, penalty: Penalty, alpha: float
     ) -> SparseSolution:
-        """Codes and certificates of rows without intercept."""
+        """Codes and certificates of rows from which the intercept was subtracted."""
         if self.solver == "threshold":
             found = _threshold(x, dictionary, penalty, alpha)
         else:
@@ -82,7 +82,7 @@ class CodeSearch:
         return found
 
     def codes(self, energy: Any, x: Tensor) -> Tensor:
-        """The codes of least energy."""
+        """The lowest-energy codes."""
         return self._of(energy, x).codes
 
     def free_energies(self, energy: Any, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class CodeSearch:
         return self.solve(energy.centre(x), energy.dictionary, energy.penalty, energy.alpha)
 
     def warn(self) -> None:
-        """Warn of codes that are not final, if there were some."""
+        """Warn if any codes are not final."""
         if self.n_open:
             warn(
                 f"{self.owner}: {self.n_open} of {self.n_rows} codes are not final after "

@@ -1,4 +1,4 @@
-"""What models with a dictionary keep, and the energy around it."""
+"""What models with a dictionary store, and the energy built from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklebm.energies import SparseCodingEnergy
 
 
 def dictionary_spec(of: str = "dictionary") -> Spec:
-    """The attributes that hold penalty and dictionary, which is ``of`` in the energy."""
+    """The attributes that hold the penalty and the dictionary, found at ``of`` in the energy."""
     return {
         "components_": Array("f", ("n_components", "n_features_in_"), of=of),
         "alpha_": Scalar(float, 0.0),
@@ -34,12 +34,12 @@ def coder_spec() -> Spec:
 
 
 def coding_energy(model: Any, atoms: Tensor, intercept: Tensor | None) -> SparseCodingEnergy:
-    """The energy with the penalty of the fit."""
+    """The energy with the penalty used in the fit."""
     return SparseCodingEnergy(atoms, recall_penalty(model.penalty_), model.alpha_, intercept)
 
 
 def floats_per_row(model: Any) -> int:
-    """Temporary numbers for the code of a row."""
+    """Temporary numbers needed for the code of a row."""
     return 4 * int(model.n_features_in_) + 5 * len(model.components_)
 
 

@@ -1,4 +1,4 @@
-r"""Sums over rows x and their codes z: A = sum z z', B = sum z x', and what an intercept needs."""
+r"""Sums over rows x and their codes z: A = sum z z', B = sum z x', and those for an intercept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklebm._shell.ranks import Ranks
 
 @dataclass
 class Sums:
-    """Sums over rows and their codes, float64."""
+    """Sums over rows and their codes, in float64."""
 
     code_products: Tensor
     row_products: Tensor
@@ -24,7 +24,7 @@ class Sums:
 
     @classmethod
     def zero(cls, atoms: Tensor) -> Sums:
-        """Of no rows."""
+        """The sums over no rows."""
         n_components, n_features = atoms.shape
         shapes: tuple[tuple[int, ...], ...] = (
             (n_components, n_components),
@@ -51,12 +51,12 @@ class Sums:
         return Sums(*ranks.sum_each(getattr(self, field.name) for field in fields(self)))
 
     def fade_and_add(self, share: float, other: Sums) -> None:
-        """Keep ``share`` of what there was, and add other sums."""
+        """Keep this ``share`` of the sums and add others."""
         for field in fields(self):
             getattr(self, field.name).mul_(share).add_(getattr(other, field.name))
 
     def forget(self, atoms: Tensor) -> None:
-        """Remove what was summed for atoms that are replaced."""
+        """Remove what was summed for atoms that are being replaced."""
         self.code_products[atoms] = 0.0
         self.code_products[:, atoms] = 0.0
         self.row_products[atoms] = 0.0
@@ -71,7 +71,7 @@ class Sums:
 
     @classmethod
     def restore(cls, state: dict[str, Any], prefix: str, device: torch.device) -> Sums:
-        """What ``export`` made, copied."""
+        """A copy of what ``export`` returned."""
         return cls(
             *(
                 torch.from_numpy(np.array(state[f"{prefix}.{field.name}"])).to(device)

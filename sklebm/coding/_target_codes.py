@@ -1,4 +1,4 @@
-"""Rows with the codes that an encoder shall predict, and the dictionary of these codes."""
+"""Rows with the codes that an encoder should predict, and the dictionary of these codes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class CodedRows(Rows):
 
 
 def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = None) -> CodedRows:
-    """The rows with dictionary and target codes, of which either may have been given.
+    """The rows with a dictionary and target codes, either of which may be given.
 
     Parameters
     ----------
     model : LISTAEncoder
-        Whose parameters are followed.
+        The encoder whose parameters apply.
     rows : Rows
         The rows.
     seed : int
-        Of the dictionary, where one is learnt.
+        Seed of the dictionary, if one is learnt.
     resume : bool
-        Whether to go on with the fitted dictionary.
+        Whether to continue with the fitted dictionary.
     codes : array-like, optional
         Target codes.
     """
@@ -69,7 +69,7 @@ def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = 
 
 
 def _known_atoms(model: Any, rows: Rows, resume: bool) -> Tensor | None:
-    """The fitted dictionary, or the given one, or none."""
+    """The fitted dictionary, the given one, or None."""
     given = None
     if model.dictionary is not None:
         given = given_dictionary(model.dictionary, model.n_components, rows.shape[1])
@@ -91,7 +91,7 @@ def given_codes(codes: Any, rows: Rows, n_components: int | None) -> Tensor:
     Raises
     ------
     ValueError
-        If it is no finite table of one code for each row, or of another width than asked for.
+        If it is not a finite table with one code per row, or has the wrong width.
     """
     array = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
     if array.dtype.kind not in "fiub":
@@ -113,12 +113,12 @@ def given_codes(codes: Any, rows: Rows, n_components: int | None) -> Tensor:
 
 
 def fitted_dictionary(rows: Rows, codes: Tensor) -> Tensor:
-    """The dictionary of least squared error for given codes, float64.
+    """The dictionary with the least squared error for given codes, float64.
 
     Raises
     ------
     ValueError
-        If an entry of the codes is never used, so that nothing is known of its atom.
+        If an entry of the codes is never used, so that nothing is known about its atom.
     """
     unused = (codes == 0).all(dim=0)
     if bool(unused.any()):
@@ -126,7 +126,7 @@ def fitted_dictionary(rows: Rows, codes: Tensor) -> Tensor:
             f"codes has {int(unused.sum())} columns of zeros (first: "
             f"{int(unused.nonzero()[0, 0])}), and no atom can be found for them: pass dictionary."
         )
-    # The driver of least norm: codes may have fewer rows than columns.
+    # The minimum-norm driver, because codes may have fewer rows than columns.
     solved = torch.linalg.lstsq(codes.double().cpu(), rows.all().double().cpu(), driver="gelsd")
     atoms: Tensor = solved.solution.to(rows.device)
     if not bool(atoms.any(dim=1).all()):

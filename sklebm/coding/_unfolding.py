@@ -1,4 +1,4 @@
-"""How the parameters of a ``LISTAEncoder`` become an unfolded solver."""
+"""How the parameters of a ``LISTAEncoder`` define an unfolded solver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklebm.inference.unfolded import UnfoldedEncoder, Unfolding, strongest_pair
 
 
 def unfolding_record(model: Any, n_features: int, n_components: int) -> dict[str, Any]:
-    """The network as plain values; refuses parameters that mean nothing for the variant."""
+    """The network as plain values; refuses parameters that the variant does not use."""
     _check_choices(model)
     return {
         "n_features": n_features,
@@ -29,7 +29,7 @@ def unfolding_record(model: Any, n_features: int, n_components: int) -> dict[str
 
 
 def _mask_record(mask: Any) -> str | float:
-    """What ``inhibition_mask`` is: nothing, a share of the pairs, or an array."""
+    """What kind ``inhibition_mask`` is: none, a share of the pairs, or an array."""
     if mask is None:
         return "none"
     return float(mask) if np.ndim(mask) == 0 else "given"
@@ -44,13 +44,13 @@ def _check_choices(model: Any) -> None:
     for name, is_idle in idle.items():
         if is_idle:
             raise ValueError(
-                f"{name}={getattr(model, name)!r} means nothing for variant={model.variant!r}: "
+                f"{name}={getattr(model, name)!r} has no meaning for variant={model.variant!r}: "
                 "leave it out, or choose another variant."
             )
 
 
 def unfolding_of(architecture: dict[str, Any]) -> Unfolding:
-    """The solver that is unfolded, and how far."""
+    """The solver to unfold, and how many layers of it."""
     return Unfolding(
         architecture["variant"],
         int(architecture["n_layers"]),
@@ -102,7 +102,7 @@ def inhibition_mask(parameter: Any, dictionary: Tensor) -> Tensor | None:
 
 
 def check_mask(model: Any) -> None:
-    """Refuse to go on from weights under another given mask."""
+    """Refuse to continue from weights that were learnt under another given mask."""
     if model.architecture_["inhibition_mask"] != "given":
         return
     mask = inhibition_mask(model.inhibition_mask, torch.from_numpy(model.components_))

@@ -28,43 +28,43 @@ class LISTAEncoder(EncoderEstimator):
 
     .. math:: F(x) = \tfrac12 \|x - z_T D\|^2 + \alpha \|z_T\|_1,
 
-    with the soft threshold h. W, S and the thresholds begin as those of a solver, so that the
-    untrained network is T + 1 of its steps, and are then learnt by backpropagation through the
-    layers, until :math:`z_T` is close to the optimal codes of the training rows, or to given ones.
+    with the soft threshold h. W, S and the thresholds start as those of a solver, so the untrained
+    network performs T + 1 of its steps. They are then learnt by backpropagation through the layers
+    until :math:`z_T` is close to the optimal codes of the training rows, or to codes you supply.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of atoms; None is as many as features, or as the dictionary or the codes have.
+        Number of atoms. None: as many as there are features, or as the dictionary or codes have.
     n_layers : int, default=3
-        T, the layers after the first shrink.
+        T, the number of layers after the first shrinkage.
     alpha : float, default=0.1
         Weight of the L1 penalty; see ``SparseCoder``.
     dictionary : array-like of shape (n_components, n_features) or None, default=None
-        Atoms. None: learnt from X by ``SparseCoder``, or by least squares where codes are given.
+        Atoms. None: learnt from X by ``SparseCoder``, or by least squares if codes are given.
     variant : {"lista", "lcod", "coupled"}, default="lista"
-        The solver that is unfolded: ISTA; coordinate descent, of which a layer moves one entry, and
-        all are shrunk at last; or ISTA with W and S tied, :math:`z_t = h(z_{t-1} + g_t W (x -
-        z_{t-1} D))`, which has fewer weights and learns more from few rows.
+        The solver to unfold: ISTA; coordinate descent, where each layer updates one entry and a
+        final shrinkage applies to all; or ISTA with W and S tied, :math:`z_t = h(z_{t-1} + g_t W (x
+        - z_{t-1} D))`, which has fewer weights and learns more from few rows.
     shared_weights : bool, default=True
-        Whether all layers have the same W and S. Thresholds (and g) are each layer's own.
+        Whether all layers share W and S. Each layer has its own thresholds (and g).
     learn_weights : bool, default=True
-        Whether to learn W and S; otherwise thresholds (and g) only.
+        Whether to learn W and S; if not, only thresholds (and g) are learnt.
     init : {"solver", "analytic"}, default="solver"
-        First W: the solver's; or the one of least coherence with the atoms, for "lista" and
-        "coupled". Coupled and not learnt, the latter is ALISTA.
+        Initial W: the solver's, or, for "lista" and "coupled", the matrix least coherent with the
+        atoms. The latter with "coupled" and ``learn_weights=False`` is ALISTA.
     selection_rate : float, default=0.0
-        For "coupled": share of the entries, the largest, that layer t passes unshrunk, times t + 1.
+        For "coupled": layer t leaves t + 1 times this share of the entries, the largest, unshrunk.
     max_selection : float, default=0.08
-        Largest such share; best a little below the share of non-zeros.
+        Upper limit of that share; slightly less than the share of non-zeros works best.
     inhibition_mask : float, array-like of shape (n_components, n_components) or None, default=None
-        Where S may differ from zero: everywhere, at a share of the pairs of atoms, those of the
-        largest products, or where an array is true.
+        Where S may be non-zero: everywhere (None); at this share of the pairs of atoms, those with
+        the largest products; or where the array is true.
     supervised_layers : {"last", "all"}, default="last"
-        What is minimised: half the squared error of the last layer; or the mean logarithm of the
-        relative errors of all, which trains many layers faster.
+        What to minimise: half the squared error of the last layer, or the mean logarithm of the
+        relative errors of all layers, which trains deep networks faster.
     learning_rate : float, default=0.001
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update.
     max_epochs : int, default=50
@@ -73,28 +73,29 @@ class LISTAEncoder(EncoderEstimator):
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent" and "lbfgs".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus half their squared code error is recorded by epoch.
+        Fraction of the rows held out for validation; the negative of half their squared code error
+        is recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of the batches, and of the dictionary where one is learnt.
+        Seed for the batches, and for the dictionary if one is learnt.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -102,13 +103,13 @@ class LISTAEncoder(EncoderEstimator):
     components_ : ndarray of shape (n_components, n_features_in_)
         The atoms D.
     alpha_, penalty_ : float, dict
-        Weight and name of the penalty at the fit.
+        Weight and name of the penalty used in the fit.
     weights_ : dict of str to ndarray
         "weights" (W), "lateral" (S) and its "mask", "thresholds", "steps" (g).
     architecture_ : dict
-        What the network is made of, as plain values.
+        Description of the network in plain values.
     loss_curve_ : ndarray of shape (n_iter_,)
-        What ``supervised_layers`` names, by epoch.
+        The loss that ``supervised_layers`` chooses, by epoch.
     validation_scores_ : ndarray
         Minus half the held-out squared code error by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
@@ -130,10 +131,10 @@ class LISTAEncoder(EncoderEstimator):
 
     Notes
     -----
-    With k atoms and d features a code costs O(k d + T k^2), for "coupled" O(T k d), for "lcod"
-    O(k d + T k); a training step three times that for each row. Training runs in float32; scale X
-    so that codes are of the order of one. ``partial_fit`` keeps the dictionary of its first call.
-    ``score`` compares networks for one dictionary and ``alpha``.
+    With k atoms and d features, a code costs O(k d + T k^2), with "coupled" O(T k d) and with
+    "lcod" O(k d + T k); a training step costs three times as much per row. Training runs in
+    float32; scale X so that codes are of order one. ``partial_fit`` keeps the dictionary of its
+    first call. Use ``score`` to compare networks with the same dictionary and ``alpha``.
 
     References
     ----------
@@ -232,7 +233,7 @@ class LISTAEncoder(EncoderEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, codes: Any = None) -> Self:
-        """Learn to predict codes of the rows of X.
+        """Learn to predict the codes of the rows of X.
 
         Parameters
         ----------
@@ -241,7 +242,7 @@ class LISTAEncoder(EncoderEstimator):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         codes : array-like or tensor of shape (n_samples, n_components) or None, default=None
-            Target codes; None finds the optimal ones.
+            Target codes; None computes the optimal ones.
 
         Returns
         -------
@@ -252,7 +253,7 @@ class LISTAEncoder(EncoderEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, *, codes: Any = None) -> Self:
-        """Go on learning with one pass over a chunk of rows.
+        """Continue learning with one pass over a chunk of rows.
 
         Parameters
         ----------
@@ -261,7 +262,7 @@ class LISTAEncoder(EncoderEstimator):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         codes : array-like or tensor of shape (n_samples, n_components) or None, default=None
-            Target codes; None finds the optimal ones.
+            Target codes; None computes the optimal ones.
 
         Returns
         -------
@@ -333,7 +334,7 @@ class LISTAEncoder(EncoderEstimator):
         return self._map_rows(X, decoded, "inverse_transform", latents=True)
 
     def reconstruct(self, X: Any) -> Any:
-        """Return f(x) D, what the predicted code of each row decodes to.
+        """Return f(x) D, the reconstruction from each row's predicted code.
 
         Parameters
         ----------
@@ -348,7 +349,7 @@ class LISTAEncoder(EncoderEstimator):
         return self._map_rows(X, reconstructed, "reconstruct")
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with its own code.
+        """Return E(x, z) of each row paired with its code.
 
         Parameters
         ----------
@@ -365,12 +366,12 @@ class LISTAEncoder(EncoderEstimator):
         return self._pair_energies(X, Z, may_be_infinite=True)
 
     def free_energy(self, X: Any) -> Any:
-        """Return F(x) = E(x, f(x)), an upper bound of the least energy over all codes.
+        """Return F(x) = E(x, f(x)), an upper bound on the lowest energy over all codes.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -380,7 +381,7 @@ class LISTAEncoder(EncoderEstimator):
         return self._map_rows(X, free_energies, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return -F(x); the normaliser is not known.
+        """Return -F(x), which is not normalised.
 
         Parameters
         ----------

@@ -32,29 +32,29 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     .. math:: E(x, z) = \tfrac12 \|x - z D\|^2 + \alpha R(z) + \tfrac{w}{2} \|z - f(x)\|^2, \qquad
               F(x) = E(x, f(x)), \qquad \|d_k\| \le 1.
 
-    For the rows of a batch the best codes are found first, which the encoder f draws to what it
-    can predict; then dictionary and encoder follow the gradient with these codes held. Once
-    learnt, the encoder alone gives the code of a row.
+    For each batch, the best codes are found first, with the encoder f pulling them towards what it
+    can predict; dictionary and encoder then follow the gradient with these codes held fixed. After
+    training, the encoder alone gives the code of a row.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of atoms; None is as many as features.
+        Number of atoms. None: as many as there are features.
     alpha : float, default=0.1
         Weight of the penalty; see ``SparseCoder``.
     penalty : str or Penalty, default="l1"
-        R: "l1", "elastic_net", "group", "topographic" (neighbours on a torus are on together),
-        "lq" or "lateral_inhibition"; or an object of ``sklebm.energies`` with settings, such as
-        ``Topographic(grid=(16, 16), pool_size=3)``.
+        R: "l1", "elastic_net", "group", "topographic" (neighbours on a torus are active together),
+        "lq" or "lateral_inhibition"; or an object of ``sklebm.energies`` with its own settings,
+        such as ``Topographic(grid=(16, 16), pool_size=3)``.
     encoder : {"lista", "shrink", "linear_tanh"}, default="lista"
-        f: unfolded ISTA with ``n_layers`` layers after the first shrink; a soft threshold of W x,
-        which is "lista" without such layers; or g tanh(W x + b), whose codes are not sparse.
+        f: unfolded ISTA with ``n_layers`` layers after the first shrinkage; a soft threshold of W
+        x, which is "lista" without these layers; or g tanh(W x + b), whose codes are not sparse.
     n_layers : int, default=3
-        Layers of "lista".
+        Number of layers of "lista".
     prediction_weight : float, default=1.0
-        Weight w. Larger: codes that are easier to predict, and reconstruct less well.
+        Weight w. Larger values give codes that are easier to predict but reconstruct less well.
     learning_rate : float, default=0.005
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update.
     max_epochs : int, default=20
@@ -63,28 +63,29 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent" and "lbfgs".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus their mean least energy is recorded after each epoch.
+        Fraction of the rows held out for validation; the negative of their mean minimum energy is
+        recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of the first atoms, which are rows of X, and of the batches.
+        Seed for the initial atoms, which are rows of X, and for the batches.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -92,16 +93,16 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     components_ : ndarray of shape (n_components, n_features_in_)
         The atoms D.
     alpha_, penalty_ : float, dict
-        Weight, name and settings of the penalty at the fit.
+        Weight, name and settings of the penalty used in the fit.
     weights_ : dict of str to ndarray
         Parameters of the encoder: "weights" (W), and "lateral" and "thresholds", or "bias" and
         "gains".
     architecture_ : dict
-        What the encoder is made of, and the weight w, as plain values.
+        Description of the encoder, and the weight w, in plain values.
     loss_curve_ : ndarray of shape (n_iter_,)
-        Mean least energy of the batches by epoch.
+        Mean minimum energy of the batches by epoch.
     validation_scores_ : ndarray
-        Minus the held-out mean least energy by epoch, if ``validation_fraction`` is set.
+        Minus the held-out mean minimum energy by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -118,14 +119,14 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     See Also
     --------
     SparseCoder : Optimal codes, and a dictionary that is learnt faster.
-    LISTAEncoder : An encoder for a dictionary that is there.
+    LISTAEncoder : An encoder for an existing dictionary.
 
     Notes
     -----
-    With k atoms, d features and s non-zeros, the best codes of a batch cost O(k (d + k)) a row
-    with the default penalty, others O(k^2) for each of hundreds of iterations; a predicted code
-    O(k d + T k^2). Training runs in float32; scale X so that rows have a length of the order of
-    one. ``score`` compares at the same ``alpha`` and ``penalty``, on the same features.
+    With k atoms and d features, the best codes of a batch cost O(k (d + k)) per row with the
+    default penalty and O(k^2) for each of hundreds of iterations with the others; a predicted code
+    costs O(k d + T k^2). Training runs in float32; scale X so that rows have a length of order one.
+    Use ``score`` to compare models with the same ``alpha`` and ``penalty`` on the same features.
 
     References
     ----------
@@ -252,7 +253,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     def _resolved_penalty(self, n_components: int) -> Penalty:
         penalty = resolve_penalty(self.penalty, n_components)
-        # An encoder with a soft threshold makes no signs that never change, no number of non-zeros.
+        # Soft-threshold encoders can guarantee neither fixed signs nor a fixed number of non-zeros.
         if not penalty.finite:
             raise ValueError(
                 f"penalty={self.penalty!r} rules out codes that an encoder predicts: use "
@@ -275,7 +276,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         return PredictiveDecomposition()
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        """Minus the mean least energy of held-out rows."""
+        """Minus the mean minimum energy of held-out rows."""
         return -float(PredictiveDecomposition().loss(energy, batch, {}, torch.Generator())[0])
 
     # ------------------------------------------------------------------ row-wise methods
@@ -311,7 +312,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         return self._map_rows(X, decoded, "inverse_transform", latents=True)
 
     def reconstruct(self, X: Any) -> Any:
-        """Return f(x) D, what the predicted code of each row decodes to.
+        """Return f(x) D, the reconstruction from each row's predicted code.
 
         Parameters
         ----------
@@ -326,7 +327,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         return self._map_rows(X, reconstructed, "reconstruct")
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with its own code.
+        """Return E(x, z) of each row paired with its code.
 
         Parameters
         ----------
@@ -343,12 +344,12 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         return self._pair_energies(X, Z, may_be_infinite=True)
 
     def free_energy(self, X: Any) -> Any:
-        """Return F(x) = E(x, f(x)), an upper bound of the least energy over all codes.
+        """Return F(x) = E(x, f(x)), an upper bound on the lowest energy over all codes.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -358,7 +359,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         return self._map_rows(X, free_energies, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return -F(x); the normaliser is not known.
+        """Return -F(x), which is not normalised.
 
         Parameters
         ----------

@@ -35,59 +35,61 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
     .. math:: E(x, z) = \tfrac12 \|x - b - z D\|^2 + \alpha R(z), \qquad
               F(x) = \min_z E(x, z), \qquad \|d_k\| \le 1.
 
-    ``transform`` finds the minimum exactly: with the default penalty by an active-set method whose
-    codes are optimal to machine precision.
+    ``transform`` finds the exact minimum: with the default penalty, an active-set method gives
+    codes that are optimal to machine precision.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of atoms; None is as many as features, or as the given dictionary has.
+        Number of atoms. None: as many as there are features, or as the given dictionary has.
     alpha : float, default=0.1
-        Weight of the penalty, in units of X if atoms have length one. Codes are zero where it
-        exceeds all products of a row and the atoms.
+        Weight of the penalty, in units of X if atoms have length one. A row's code is zero if
+        ``alpha`` exceeds all its products with the atoms.
     penalty : str or Penalty, default="l1"
         R: "l1", "nonnegative" (L1 with z >= 0), "elastic_net", "group" (Euclidean norms of
-        consecutive groups), "topographic" (of overlapping pools on a torus), "lq" (0 < q < 1),
-        "top_k" (the largest entries of the L1 code, fitted again), "l0" (orthogonal matching
-        pursuit) or "lateral_inhibition"; or an object of ``sklebm.energies`` with settings, such as
-        ``GroupL2(group_size=2)``.
+        consecutive groups), "topographic" (norms of overlapping pools on a torus), "lq" (0 < q <
+        1), "top_k" (the largest entries of the L1 code, refitted), "l0" (orthogonal matching
+        pursuit) or "lateral_inhibition"; or an object of ``sklebm.energies`` with its own settings,
+        such as ``GroupL2(group_size=2)``.
     dictionary : array-like of shape (n_components, n_features) or None, default=None
-        Atoms to be used as they are, of any length; ``fit`` then learns nothing.
+        Atoms to use as they are, of any length; ``fit`` then learns nothing.
     dict_init : array-like of shape (n_components, n_features) or None, default=None
-        First atoms, instead of ``init``; longer ones are shortened to length one.
+        Initial atoms, instead of ``init``; those longer than one are scaled to length one.
     positive_dict : bool, default=False
-        Whether atoms are held at or above zero.
+        Whether to keep the atoms non-negative.
     algorithm : {"online", "gradient", "batch"}, default="online"
-        Improve the dictionary every ``batch_size`` rows, by sums over earlier codes or a projected
-        gradient step; or after all, which raises the mean energy by replacing atoms at most.
+        Improve the dictionary every ``batch_size`` rows, from sums over earlier codes or by a
+        projected gradient step; or after all rows, when only replacing atoms can raise the mean
+        energy.
     unit_norm : bool, default=False
-        Whether atoms have length one, instead of at most one.
+        Whether atoms have length exactly one, rather than at most one.
     fit_intercept : bool, default=False
         Whether to learn the intercept b.
     init : {"data", "random"}, default="data"
-        First atoms: rows of X, or random directions, of length one.
+        Initial atoms: rows of X or random directions, scaled to length one.
     batch_size : int, default=512
-        Rows between two improvements.
+        Rows between two updates of the dictionary.
     max_iter : int, default=20
         Maximum number of passes over the rows.
     tol : float, default=1e-3
-        ``fit`` ends when the mean energy falls by no more than this share of itself in a pass; 0
-        takes all passes.
+        ``fit`` stops when a pass lowers the mean energy by no more than this fraction; 0 makes all
+        passes.
     code_tol : float, default=1e-10
-        Relative duality gap (or stationarity, where R is not convex) at which a code is final.
+        Relative duality gap (or stationarity, if R is not convex) at which a code is final.
     solver : {"auto", "ista", "fista", "cd", "threshold"}, default="auto"
-        How codes are found: the fastest way; a textbook method ("cd": one coordinate of each row in
-        a step); or one soft threshold of the products with the atoms, exact for orthonormal ones.
+        How to find codes: the fastest way; a textbook method ("cd" updates one coordinate of each
+        row per step); or a single soft threshold of the products with the atoms, exact if
+        orthonormal.
     n_solver_steps : int or None, default=None
-        Take exactly so many steps of "ista", "fista" or "cd", whatever the codes' certificates.
+        Take exactly this many steps of "ista", "fista" or "cd", whatever the certificates say.
     random_state : int, RandomState instance or None, default=None
-        Seed of the first atoms and of the order of the rows.
+        Seed for the initial atoms and the order of the rows.
     verbose : int, default=0
-        Whether to print a line for each pass: mean energy and seconds.
+        If nonzero, print one line per pass, with the mean energy and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -97,17 +99,17 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
     intercept_ : ndarray of shape (n_features_in_,)
         b; zero without ``fit_intercept``.
     alpha_ : float
-        Weight of the penalty at the fit.
+        Weight of the penalty used in the fit.
     penalty_ : dict
-        Name and settings of the penalty at the fit.
+        Name and settings of the penalty used in the fit.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy of the rows in each pass, each with the dictionary at its turn.
+        Mean energy in each pass, every row measured with the dictionary at that point.
     online_state_ : dict
-        Sums over codes and rows, from which ``partial_fit`` goes on. After a ``partial_fit`` that
-        ends within a batch it holds up to eight of the batch's rows, for atoms that may die;
-        ``drop_training_state`` removes them.
+        Sums over codes and rows that ``partial_fit`` continues from. After a ``partial_fit`` that
+        ends within a batch, it holds up to eight rows of the batch as replacements for atoms that
+        may die; ``drop_training_state`` removes them.
     n_iter_ : int
-        Passes over the rows, or calls of ``partial_fit``; 0 for a given dictionary.
+        Number of passes over the rows, or of ``partial_fit`` calls; 0 for a given dictionary.
     n_samples_seen_ : int
         Number of training rows.
     n_features_in_ : int
@@ -121,12 +123,12 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
 
     Notes
     -----
-    With k atoms, d features and s non-zeros, a code costs O(k d) for its products with the atoms,
-    and O(k s + s^3) for each of some ten rounds; other penalties O(k^2) for each of hundreds of
-    iterations. An improvement of the dictionary costs O(k^2 d), by "gradient" in one product.
-    Atoms that no recent row uses are pointed at the rows of highest energy. ``partial_fit`` counts
-    ``batch_size`` rows over all calls, so that chunks change nothing.
-    ``score`` compares dictionaries at the same ``alpha`` and ``penalty``, on the same features.
+    With k atoms, d features and s non-zeros, a code costs O(k d) for its products with the atoms
+    and O(k s + s^3) for each of about ten rounds; other penalties cost O(k^2) for each of hundreds
+    of iterations. Updating the dictionary costs O(k^2 d), with "gradient" in a single product.
+    Atoms that no recent row uses are replaced by the rows of highest energy. ``partial_fit`` counts
+    ``batch_size`` across calls, so chunk sizes do not matter. Use ``score`` to compare dictionaries
+    with the same ``alpha`` and ``penalty`` on the same features.
 
     References
     ----------
@@ -259,7 +261,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         return n_atoms(self)
 
     def transform(self, X: Any) -> Any:
-        """Return the code of least energy of each row.
+        """Return the lowest-energy code of each row.
 
         Parameters
         ----------
@@ -269,14 +271,13 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components)
-            z*, sparse in value, dense in storage. A ConvergenceWarning tells of codes that are not
-            final.
+            z*, sparse but stored densely. A ConvergenceWarning reports codes that are not final.
         """
         with search_for(self) as search:
             return self._map_rows(X, search.codes, "transform")
 
     def certificate(self, X: Any) -> Any:
-        """Return how far the code of each row can be from the best one.
+        """Return how far each row's code can be from the optimal one.
 
         Parameters
         ----------
@@ -286,8 +287,8 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         Returns
         -------
         certificate : array or tensor of shape (n_samples,)
-            The duality gap relative to E(x, z*), so that no code can lower the energy by a larger
-            share; where R is not convex, the largest violation of stationarity in units of alpha.
+            The duality gap relative to E(x, z*): no code can lower the energy by a larger fraction.
+            If R is not convex, the largest violation of stationarity, in units of alpha.
         """
         with search_for(self) as search:
             return self._map_rows(X, search.certificates, "certificate")
@@ -298,7 +299,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -309,7 +310,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
             return self._map_rows(X, search.free_energies, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return -F(x); the normaliser is not known.
+        """Return -F(x), which is not normalised.
 
         Parameters
         ----------
@@ -324,7 +325,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         return -self.free_energy(X)
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with its own code.
+        """Return E(x, z) of each row paired with its code.
 
         Parameters
         ----------
@@ -341,7 +342,7 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         return self._pair_energies(X, Z, may_be_infinite=True)
 
     def reconstruct(self, X: Any) -> Any:
-        """Return z* D + b, what the code of each row decodes to.
+        """Return z* D + b, the reconstruction from each row's code.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 r"""Densities in the plane, with exact draws and exact logarithms.
 
-Two dimensions are few enough to integrate over, so that what a model has learnt can be measured
-without any estimate: KL(p || q) = int p(x) (log p(x) - log q(x)) dx, where an unnormalised q is
-normalised on the same grid.
+Two dimensions are few enough to integrate over, so what a model has learnt can be measured without
+estimation: KL(p || q) = int p(x) (log p(x) - log q(x)) dx, where an unnormalised q is normalised on
+the same grid.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class PlaneDensity(ABC):
         n_samples : int, default=1
             Number of points.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
@@ -76,12 +76,12 @@ class PlaneDensity(ABC):
         return self._draw(int(n_samples), check_random_state(draw_seed(random_state)))
 
     def grid(self, n_points: int = 300) -> tuple[Any, float]:
-        """Return the midpoints of square cells, and the area of one.
+        """Return the midpoints of square cells, and the area of one cell.
 
         Parameters
         ----------
         n_points : int, default=300
-            Cells along a side.
+            Number of cells along a side.
 
         Returns
         -------
@@ -102,13 +102,13 @@ class PlaneDensity(ABC):
         score_samples : callable
             ``score_samples(X)`` is log q up to a constant, such as the method of an estimator.
         n_points : int, default=300
-            Cells along a side of the grid; O(n_points ** 2).
+            Number of cells along a side of the grid; O(n_points ** 2).
 
         Returns
         -------
         divergence : float
-            0 if the model is the density; what it would lose in nats per row on fresh data. Mass
-            that the model has outside of the grid is not counted.
+            0 if the model equals the density; otherwise its loss on fresh data, in nats per row.
+            Mass that the model has outside the grid is not counted.
 
         Examples
         --------
@@ -175,7 +175,7 @@ class Rings(PlaneDensity):
         return max(self.radii) + 6.0 * self.noise
 
     def _log_density(self, X: Any) -> Any:
-        """log p(x): a von Mises integral, hence a Bessel function, for each circle."""
+        """log p(x): each circle is a von Mises integral, hence a Bessel function."""
         r = np.hypot(*X.T)[:, None]
         radii = np.asarray(self.radii)
         # I_0(k) = exp(k) ive(0, k) keeps large arguments finite.
@@ -216,7 +216,7 @@ class Moons(PlaneDensity):
 
     def _log_density(self, X: Any) -> Any:
         """log p(x), by quadrature along both curves."""
-        # Gauss-Legendre nodes, several for each width of the noise: exact to rounding.
+        # Gauss-Legendre nodes, several per noise width: exact to rounding.
         nodes, weights = np.polynomial.legendre.leggauss(30 + math.ceil(10 / self.noise))
         angle, weights = 0.5 * np.pi * (nodes + 1.0), np.tile(0.25 * weights, 2)
         points = self._curve(np.tile(angle, 2), np.repeat([False, True], len(nodes)))
@@ -243,9 +243,9 @@ class GaussianCircle(PlaneDensity):
     radius : float, default=2.0
         Radius of the circle.
     noise : float, default=0.3
-        Standard deviation of each along each axis.
+        Standard deviation of each Gaussian along each axis.
     weights : tuple of float or None, default=None
-        Mass of each, summing to 1; None is the same for all.
+        Mass of each, summing to 1; None gives all the same mass.
     """
 
     n_modes: int = 5

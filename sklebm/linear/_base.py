@@ -1,4 +1,4 @@
-"""What Gaussians by their principal axes share: streamed moments, their spectrum, the density."""
+"""Common parts of Gaussians in principal axes: streamed moments, their spectrum, the density."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from sklebm.linear._moments import (
 )
 from sklebm.linear._spectrum import Spectrum, complement, spectrum_of, spectrum_of_factor
 
-# Directions without variance get this fraction of the variance that their features have, so that
-# movement along them is very atypical yet finite. The absolute floor serves constant data.
+# Directions without variance get this fraction of their features' variance, so that movement
+# along them is very atypical but has finite energy. The absolute floor is for constant data.
 _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
-# What a feature has at least in directions without variance to be called dropped.
+# A feature is dropped if it has at least this share in directions without variance.
 _SHARE = 1e-6
 
 
 def streams(estimator: Any) -> bool:
-    """Whether sums over rows are all that the parameters need, as ``available_if`` asks."""
+    """Whether the parameters need only sums over rows, for ``available_if``."""
     for name, value in (("shrinkage", "ledoit_wolf"), ("n_components", "held_out")):
         if getattr(estimator, name, None) == value:
             raise AttributeError(
@@ -51,7 +51,7 @@ def streams(estimator: Any) -> bool:
 
 
 class PrincipalGaussian(EnergyEstimator):
-    """Base of Gaussians by their principal axes; a subclass says what its latent is."""
+    """Base of Gaussians in principal axes; a subclass defines what its latent is."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **EnergyEstimator._parameter_constraints,
@@ -78,7 +78,7 @@ class PrincipalGaussian(EnergyEstimator):
     _compares_columns = False  # whether their units against each other change the density
     shrinkage: Any = None
 
-    # What fit fills.
+    # Filled by fit.
     n_samples_seen_: float
     n_components_: int
     mean_: Any
@@ -122,7 +122,7 @@ class PrincipalGaussian(EnergyEstimator):
         if isinstance(moments, RowMoments):
             factor, variances = covariance_factor_of(moments)
             if not torch.isfinite(variances).all():
-                # eigh would answer with an obscure failure of its own; the shell names the cause
+                # eigh would fail with an obscure error of its own; the shell names the cause
                 return {"explained_variance_": variances.cpu().numpy()}
             spectrum = spectrum_of_factor(factor, variances, _resolution(rows))
             state["covariance_factor_"] = np.sqrt(spectrum.variances)[:, None] * spectrum.directions
@@ -149,7 +149,7 @@ class PrincipalGaussian(EnergyEstimator):
         return bool(state["ridge_"] > 0 or (state["explained_variance_"] > 0).all())
 
     def _shrink(self, rows: Rows, spectrum: Spectrum, n_rows: float, mean: torch.Tensor) -> float:
-        """Weight of the multiple of the identity that the covariance is mixed with."""
+        """Weight of the multiple of the identity that is mixed into the covariance."""
         if self.shrinkage == "ledoit_wolf":
             rows.need_one_process('shrinkage="ledoit_wolf"')
             return _ledoit_wolf(rows, mean, n_rows, spectrum)
@@ -165,7 +165,7 @@ class PrincipalGaussian(EnergyEstimator):
         weights: torch.Tensor | None,
     ) -> int:
         wanted, n_features = self.n_components, rows.shape[1]
-        # Few rows move in few directions: no others are made up for them.
+        # Few rows span few directions: no others are invented for them.
         rank = len(spectrum.variances)
         most = n_features if isinstance(moments, Moments) else max(rank, 1)
         if wanted is None:
@@ -232,7 +232,7 @@ class PrincipalGaussian(EnergyEstimator):
             "components_": Array("f", (kept, width), of="directions"),
             "explained_variance_": Array("f", (kept,), of="variances"),
             "explained_variance_ratio_": Array("f", (kept,)),
-            # files of before lack the one and hold the other
+            # files written by older versions lack the first and contain the second
             "dropped_features_": Array("i", (None,), optional=True),
             "filters_": Array("f", (None, width), optional=True),
             "noise_variance_": Scalar(float, 0.0),
@@ -274,7 +274,7 @@ class PrincipalGaussian(EnergyEstimator):
 
     @Derived
     def covariance_(self) -> Any:
-        """Covariance of the training rows from its factor, or of a model from parameters."""
+        """Covariance of the training rows from its factor, or that of given parameters."""
         factor = vars(self).get("covariance_factor_")
         return self.get_covariance() if factor is None else factor.T @ factor
 
@@ -292,7 +292,7 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ the density
 
     def get_covariance(self) -> Any:
-        """Return the covariance of the Gaussian that ``score_samples`` is the density of.
+        """Return the covariance of the Gaussian that ``score_samples`` evaluates.
 
         Returns
         -------
@@ -324,7 +324,7 @@ class PrincipalGaussian(EnergyEstimator):
         return matrix
 
     def _draw(self, n_samples: int, random_state: RandomState) -> Any:
-        """Independent draws of the density, float64."""
+        """Independent draws from the density, float64."""
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be a positive integer.")
@@ -343,7 +343,7 @@ def inverse_roots(variances: Any) -> Any:
 
 
 def _oracle_approximating(spectrum: Spectrum, n_features: int, n_rows: float) -> float:
-    """The shrinkage of Chen, Wiesel, Eldar & Hero (2010), a function of sums."""
+    """The shrinkage of Chen, Wiesel, Eldar & Hero (2010), which needs only sums."""
     square, mean = spectrum.squares / n_features**2, spectrum.total / n_features
     spread = (n_rows + 1) * (square - mean**2 / n_features)
     if spread <= 0:  # a multiple of the identity already
@@ -352,7 +352,7 @@ def _oracle_approximating(spectrum: Spectrum, n_features: int, n_rows: float) ->
 
 
 def _ledoit_wolf(rows: Rows, mean: torch.Tensor, n_rows: float, spectrum: Spectrum) -> float:
-    """The shrinkage of Ledoit & Wolf (2004), by the fourth powers of the rows' lengths."""
+    """The shrinkage of Ledoit & Wolf (2004), from the fourth powers of the rows' lengths."""
     weights, fourth = rows.columns.get("weight"), 0.0
     for part in rows.chunks(3 * rows.shape[1]):
         lengths = (rows[part].double() - mean).square().sum(dim=1).square()
@@ -366,7 +366,7 @@ def _ledoit_wolf(rows: Rows, mean: torch.Tensor, n_rows: float, spectrum: Spectr
 
 
 def _floor(components: Any, own_variances: Any, mean_variance: float) -> float:
-    """A millionth of the variance that features have where the components do not reach."""
+    """A millionth of the variance that features have outside the span of the components."""
     outside = np.clip(1.0 - np.square(components).sum(axis=0), 0.0, 1.0)
     natural = np.where(own_variances > 0, own_variances, mean_variance)
     floor = _RELATIVE_FLOOR * float(outside @ natural) / max(float(outside.sum()), 1e-300)
@@ -394,7 +394,7 @@ def _warn_of_dropped(n_directions: int, features: Any) -> None:
 
 
 def _resolution(rows: Rows) -> float:
-    """Smallest relative variance that is not rounding, given the precision of the input."""
+    """Smallest relative variance that is not rounding error, given the precision of the input."""
     single = rows.dtype is torch.float32
     eps = np.finfo(np.float32).eps ** 2 if single else np.finfo(np.float64).eps
     return float(10 * rows.shape[1] * eps)

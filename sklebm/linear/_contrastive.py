@@ -4,9 +4,9 @@ Noise-contrastive: min E_x softplus(-G(x)) + k E_y softplus(G(y)), G = f - log p
 with k noise points y for each row (Gutmann & Hyvarinen, 2012, JMLR 13).
 Conditional: min E softplus(-(f(x) - f(y))), y = x + symmetric noise; c cancels, and as the noise
 shrinks this becomes score matching (Ceylan & Gutmann, 2018, ICML).
-f is linear in (Q, h, c), so both are convex, and rows enter through f alone. Either gets the term
-(tr Q - log det Q) / 2 n, what one more row of unit covariance adds to a Gaussian likelihood: it
-keeps Q positive definite and finite for any data, and its effect vanishes as 1 / n.
+f is linear in (Q, h, c), so both problems are convex, and rows enter only through f. Both get the
+term (tr Q - log det Q) / 2 n, which is what one more row of unit covariance adds to a Gaussian
+likelihood: it keeps Q positive definite and finite for any data, and its effect vanishes as 1 / n.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sklebm.linear._structure import Entries
 
 
 class Quadratic(NamedTuple):
-    """Coefficients of f, and how they were reached; ``constant`` is None if it cancels."""
+    """Coefficients of f and how they were found; ``constant`` is None if it cancels."""
 
     precision: Tensor
     linear: Tensor
@@ -66,7 +66,7 @@ class _Logistic(Convex):
         return ((linear - 0.5 * (self.u @ matrix)) * self.u).sum(dim=1) + constant
 
     def _collect(self, weights: Tensor, prior: Tensor) -> Tensor:
-        """Derivatives by (Q, h, c): of the margins, weighted, and of the prior by Q."""
+        """Derivatives with respect to (Q, h, c): of the weighted margins, and of the prior by Q."""
         rows = self.adjoint(weights)
         weighted = self.u * rows[:, None]
         by_precision = prior - 0.5 * (weighted.T @ self.u)
@@ -159,7 +159,7 @@ def noise_contrastive(
 ) -> Quadratic:
     """Fit f to standardised rows; conditional if ``noise_scale`` is given.
 
-    The noise is N(0, L L') with the ``noise_factor`` L, or each row plus ``noise_scale`` times it.
+    The noise is N(0, L L') with ``noise_factor`` L, or each row plus ``noise_scale`` times it.
     """
     shape = (n_noise * len(data), data.shape[1])
     white = torch.randn(shape, generator=generator, dtype=data.dtype, device=data.device)

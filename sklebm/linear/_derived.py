@@ -1,4 +1,4 @@
-"""f_ = f(other fitted attributes): what is computed when asked for, and never stored."""
+"""f_ = f(other fitted attributes): attributes computed on access and never stored."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Derived:
-    """A fitted attribute that follows from others: computed when asked for, never stored.
+    """A fitted attribute that follows from others: computed on access, never stored.
 
-    An estimator loaded from a file that holds it answers what the file says.
+    An estimator loaded from a file that contains the attribute returns the stored value.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:

@@ -1,8 +1,8 @@
-r"""How many principal components the rows support: by evidence, and by held-out density.
+r"""How many principal components the rows support, by evidence or by held-out density.
 
 Evidence: log p(X | k) by Laplace's approximation over the orthonormal frames of k directions
 (Minka, 2000, "Automatic choice of dimensionality for PCA", eq. 77).
-Held-out: the log density of probabilistic PCA of rows that the directions were not fitted to,
+Held-out: the log density under probabilistic PCA of rows that the directions were not fitted to,
 for every k at once, since sum_(i > k) z_i^2 are cumulative sums.
 """
 
@@ -20,9 +20,9 @@ _RELATIVE_FLOOR = 1e-6
 
 
 def by_evidence(variances: Any, n_features: int, n_rows: float) -> int:
-    """The k < d of the largest approximate evidence, given descending variances. O(d^2)."""
+    """The k < d with the largest approximate evidence, given descending variances. O(d^2)."""
     leading = variances[variances > 0]
-    most = len(leading) - 1  # something must be left over for the noise
+    most = len(leading) - 1  # something must be left for the noise
     if most < 1:
         return 1
     every = np.zeros(n_features)
@@ -45,12 +45,12 @@ def by_evidence(variances: Any, n_features: int, n_rows: float) -> int:
         evidence = log_frames - 0.5 * n_rows * (logs + (n_features - k) * np.log(noise))
         evidence += 0.5 * (n_free + k) * np.log(2 * np.pi) - 0.5 * log_curvature
         evidence -= 0.5 * k * np.log(n_rows)
-    # Where nothing is left over, or equal variances would be told apart, there is none.
+    # If nothing is left over, or equal variances would have to be told apart, there is no evidence.
     return int(k[np.argmax(np.where(np.isfinite(evidence), evidence, -np.inf))])
 
 
 def by_held_out_density(x: Tensor, weights: Tensor | None, most: int) -> int:
-    """The k of the largest density of held-out rows, over five interleaved folds."""
+    """The k with the highest density of held-out rows, over five interleaved folds."""
     mass = torch.ones(len(x), dtype=x.dtype) if weights is None else weights.cpu()
     x, mass = x[mass > 0], mass[mass > 0]
     n_folds = min(_N_FOLDS, len(x) // 2)

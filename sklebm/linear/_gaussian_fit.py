@@ -19,8 +19,8 @@ from sklebm.linear._newton import Observer, ignore
 from sklebm.linear._precision import Solution, inverse, maximum_likelihood, score_matching
 from sklebm.linear._structure import Entries
 
-# What a singular covariance gets on its diagonal, as a fraction of the mean variance; the absolute
-# floor serves constant data.
+# Added to the diagonal of a singular covariance, as a fraction of the mean variance; the absolute
+# floor is for constant data.
 _RELATIVE_FLOOR = 1e-6
 _ABSOLUTE_FLOOR = 1e-12
 _LEAST_RIDGE = 2.0**-20
@@ -64,10 +64,10 @@ def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str
 def _score_matching(
     covariance: Tensor, ridge: float, entries: Entries, settings: Settings
 ) -> tuple[Solution, float]:
-    """The solution, and the ridge with which it is positive definite, if that may be chosen.
+    """The solution, and the ridge that makes it positive definite, if the ridge is free.
 
-    With a large ridge S is close to a multiple of the identity, and P to its inverse, so that one
-    is found: the least of the mean variance times 2^-20, 2^-19, ...
+    With a large ridge, S is close to a multiple of the identity and P to its inverse, so a suitable
+    ridge exists: the smallest of the mean variance times 2^-20, 2^-19, ...
     """
     solution = score_matching(covariance, entries, tol=settings.tol)
     extra = _LEAST_RIDGE * float(covariance.diagonal().mean())
@@ -87,7 +87,7 @@ def _is_positive_definite(precision: Tensor) -> bool:
 
 
 def _positive_definite(covariance: Tensor, ridge: float) -> tuple[Tensor, float, Tensor]:
-    """S plus the ridge, or plus the floor if it is singular without; and the inverse."""
+    """S plus the ridge, or plus the floor if it is singular without one; and the inverse."""
     identity = torch.eye(len(covariance)).to(covariance)
     regular = covariance + ridge * identity
     found = inverse(regular)
@@ -114,9 +114,9 @@ def fit_rows(
     noise_scale: float | None,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """Fitted attributes by (conditional, if ``noise_scale`` is given) noise-contrastive estimation.
+    """Fitted attributes by noise-contrastive estimation, conditional if ``noise_scale`` is given.
 
-    Rows are standardised first, so that the optimiser meets features of one scale.
+    Rows are standardised first, so that the optimiser sees features of the same scale.
     """
     if settings.ridge:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Fitted attributes of a Gaussian by its precision P = C^-1: declared, learnt, and drawn from."""
+"""Fitted attributes of a Gaussian with precision P = C^-1: their kinds, fits and draws."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ STATE: Spec = {
 
 
 def streams(estimator: Any) -> bool:
-    """Whether sums over rows are all that the objective needs, as ``available_if`` asks."""
+    """Whether the objective needs only sums over rows, for ``available_if``."""
     if estimator.objective in _FROM_SUMS:
         return True
     raise AttributeError(
         f"objective={estimator.objective!r} compares every row with noise, so it needs all rows at "
         'once and there is no partial_fit: call fit, or use objective="maximum_likelihood" or '
-        '"score_matching", which need sums only.'
+        '"score_matching", which need only sums.'
     )
 
 
 def learn(
     estimator: Any, rows: Rows, observe: Observer = ignore, *, goes_on: bool = False
 ) -> dict[str, Any]:
-    """Fitted attributes from the sums over these rows, and those before if it ``goes_on``."""
+    """Fitted attributes from sums over these rows, and over earlier ones if it ``goes_on``."""
     mask = make_mask(estimator.structure, rows.shape[1], estimator.image_shape, estimator.radius)
     objective, ridge = estimator.objective, estimator.ridge
     settings = Settings(
@@ -64,7 +64,7 @@ def learn(
         observe,
     )
     before = empty_moments(rows.shape[1], rows.device)
-    if goes_on and estimator.n_samples_seen_:  # none if it was made from parameters
+    if goes_on and estimator.n_samples_seen_:  # 0 if it was made from parameters
         seen = estimator.n_samples_seen_
         scatter = torch.from_numpy(estimator.sample_covariance_ * seen).to(rows.device)
         mean = torch.from_numpy(estimator.sample_mean_).to(rows.device)
@@ -91,7 +91,7 @@ def learn(
 
 
 def untrained_state(given: dict[str, Any]) -> dict[str, Any]:
-    """What follows from a precision and a location that were given.
+    """What follows from a given precision and location.
 
     Raises
     ------

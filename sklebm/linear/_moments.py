@@ -3,8 +3,9 @@ r"""Streaming mean and covariance: exact for any chunking.
 With n rows of mean m and scatter S = sum (x - m)(x - m)', and a chunk (n', m', S'):
 m <- m + n'/(n + n') (m' - m),  S <- S + S' + n n'/(n + n') (m' - m)(m' - m)'
 (Chan, Golub & LeVeque, 1983, "Algorithms for computing the sample variance").
-Fewer rows than features are kept as a factor, S = R'R with one row of R for each row of X: a
-matrix of d x d is made only once it is the smaller one. A weight of w counts as w copies of a row.
+With fewer rows than features, the scatter is kept as a factor, S = R'R, with one row of R for each
+row of X: a d x d matrix is formed only once it is the smaller one. A weight of w counts as w copies
+of a row.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from sklebm._shell.ranks import Ranks
 from sklebm._shell.rows import Rows, chunk_size
 
-# A chunk of this size is still in the caches when its product is formed, and long enough for it.
+# Chunks of this size are still in the cache when their product is formed, yet long enough for it.
 _CHUNK_FLOATS = 800_000
 
 
@@ -32,7 +33,7 @@ class Moments(NamedTuple):
 
 
 class RowMoments(NamedTuple):
-    """The same with the scatter R'R by its factor R, (fewer than d, d)."""
+    """The same, with the scatter R'R given by its factor R, (fewer than d, d)."""
 
     n_rows: float
     mean: Tensor
@@ -49,13 +50,13 @@ def empty_moments(n_features: int, device: torch.device) -> Moments:
 
 
 def empty_row_moments(n_features: int, device: torch.device) -> RowMoments:
-    """Statistics of no rows, without a matrix of d x d."""
+    """Statistics of no rows, without a d x d matrix."""
     zeros = torch.zeros(1, n_features, dtype=torch.float64, device=device)
     return RowMoments(0, zeros[0], zeros[:0])
 
 
 def stream_moments(rows: Rows, moments: Moments, weights: Tensor | None = None) -> Moments:
-    """Add the rows of all ranks to the statistics; returns new ones. O(n d^2)."""
+    """Add the rows of all ranks to the statistics; returns new statistics. O(n d^2)."""
     add = _moments_on_host if rows.device.type == "cpu" else _moments_on_device
     return _joined(moments, _over_ranks(rows.ranks, add(rows, weights)))
 
@@ -63,7 +64,7 @@ def stream_moments(rows: Rows, moments: Moments, weights: Tensor | None = None) 
 def add_rows(
     rows: Rows, before: Moments | RowMoments, weights: Tensor | None = None
 ) -> Moments | RowMoments:
-    """Add rows; the scatter stays a factor while it has fewer rows than X has columns."""
+    """Add rows; the scatter stays factored while it has fewer rows than X has columns."""
     n_features = rows.shape[1]
     if isinstance(before, RowMoments):
         n_new = len(rows) if weights is None else int((weights > 0).sum())
@@ -82,7 +83,7 @@ def _own_rows(rows: Rows, weights: Tensor | None) -> RowMoments:
     n_rows = float(mass.sum())
     mean = mass @ x / max(n_rows, 1e-300)
     x = x - mean
-    # A mean of numbers far from zero is rounded: once more, where they are close to it.
+    # The mean of numbers far from zero is rounded: average again, around the first result.
     shift = mass @ x / max(n_rows, 1e-300)
     factor = (x - shift) * mass.sqrt()[:, None]
     own = RowMoments(n_rows, mean + shift, factor)
@@ -106,7 +107,7 @@ def _joined_rows(one: RowMoments, other: RowMoments) -> RowMoments:
 
 
 def _over_ranks(ranks: Ranks, own: Moments) -> Moments:
-    """Statistics of the rows of all ranks, from those of each."""
+    """Statistics of the rows of all ranks, from those of each rank."""
     if ranks.size == 1:
         return own
     n_rows = ranks.total(own.n_rows)
@@ -145,13 +146,13 @@ def _moments_on_device(rows: Rows, weights: Tensor | None) -> Moments:
 
 
 def _moments_on_host(rows: Rows, weights: Tensor | None) -> Moments:
-    """Sums around a point close to the mean, in a triangle that BLAS adds to.
+    """Sums around a point close to the mean, in a triangle that BLAS accumulates into.
 
-    Without torch: its threads spin for a while after every call, and BLAS would wait for the
-    cores. ``syrk`` computes one triangle only, half of the work of a product.
+    Torch is avoided here: its threads spin for a while after every call, and BLAS would wait for
+    the cores. ``syrk`` computes only one triangle, half the work of a full product.
     """
     n_rows, n_features = rows.shape
-    # Evenly spaced rows, for sorted ones begin far from their mean.
+    # Evenly spaced rows, because sorted rows begin far from their mean.
     origin = rows[:: max(n_rows // 1000, 1)].double().mean(dim=0).numpy()
     step = min(n_rows, max(256, _CHUNK_FLOATS // n_features))
     buffer = np.empty((step, n_features))
@@ -174,14 +175,14 @@ def _moments_on_host(rows: Rows, weights: Tensor | None) -> Moments:
 
 
 def covariance_of(moments: Moments) -> Tensor:
-    """Covariance (divisor n - 1). Features that moved by no more than rounding did not move."""
+    """Covariance (divisor n - 1). Features that vary only by rounding get variance zero."""
     covariance = moments.scatter / max(moments.n_rows - 1, 1)
     still = stands_still(covariance.diagonal(), moments.mean)
     return covariance.masked_fill(still | still[:, None], 0.0)
 
 
 def covariance_factor_of(moments: RowMoments) -> tuple[Tensor, Tensor]:
-    """F with the covariance F'F, and its diagonal. Features that moved by rounding did not move."""
+    """F with covariance F'F, and its diagonal. Features that vary only by rounding get zero."""
     factor = moments.factor / max(moments.n_rows - 1, 1) ** 0.5
     variances = torch.einsum("nd,nd->d", factor, factor)
     still = stands_still(variances, moments.mean)
@@ -191,6 +192,6 @@ def covariance_factor_of(moments: RowMoments) -> tuple[Tensor, Tensor]:
 
 
 def stands_still(variances: Tensor, mean: Tensor) -> Tensor:
-    """Which features moved by no more than the rounding of their mean."""
+    """Which features vary by no more than the rounding of their mean."""
     rounding = 4 * torch.finfo(torch.float64).eps * mean.abs()
     return variances <= rounding.square()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 _HALVINGS = 40
-_ARMIJO = 1e-4  # the share of the promised fall that is enough
-_ROUNDING = 1e-12  # a rise of f by less than this fraction is no rise
+_ARMIJO = 1e-4  # sufficient share of the promised decrease
+_ROUNDING = 1e-12  # a smaller relative increase of f is rounding
 
 
 Observer = Callable[[float], None]
@@ -67,7 +67,7 @@ def minimize(
         largest = float(gradient.abs().max())
         if largest <= tol or n_iter == max_iter or not math.isfinite(largest):
             return Minimum(point, n_iter, largest <= tol)
-        # Loose far away, tight near the end: the convergence stays superlinear.
+        # Loose tolerance far from the minimum, tight near it: convergence stays superlinear.
         relative = min(0.1, math.sqrt(largest))
         step = solve(
             function.curvature, -gradient, function.precondition, relative, absolute=0.1 * tol

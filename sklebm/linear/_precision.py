@@ -23,7 +23,7 @@ from sklebm.linear._structure import Entries
 
 
 class Solution(NamedTuple):
-    """A precision and how it was reached."""
+    """A precision and how it was found."""
 
     precision: Tensor
     n_iter: int
@@ -35,7 +35,7 @@ def inverse(covariance: Tensor) -> Tensor | None:
     scale = covariance.diagonal().sqrt()
     if not bool((scale > 0).all()):
         return None
-    # Unit variances first: features of other units are no reason to call a matrix singular.
+    # Scale to unit variances first: different units do not make a matrix singular.
     correlation = covariance / scale[:, None] / scale
     factor, failure = torch.linalg.cholesky_ex(correlation)
     resolution = len(scale) * torch.finfo(covariance.dtype).eps
@@ -77,7 +77,7 @@ class _LogLikelihood(Convex):
 class _SparseLogLikelihood(_LogLikelihood):
     """The same with products at the free entries only, and the inverse curvature of a full Q.
 
-    Without zeros the inverse of D -> Q^-1 D Q^-1 is D -> Q D Q; at the free entries that is close.
+    Without zeros the inverse of D -> Q^-1 D Q^-1 is D -> Q D Q; at the free entries it is close.
     """
 
     def gradient(self, point: Tensor) -> Tensor:
@@ -165,8 +165,8 @@ def score_matching(covariance: Tensor, entries: Entries, *, tol: float) -> Solut
 def _sparse_score_matching(covariance: Tensor, entries: Entries) -> Tensor:
     """The free entries v of P, from sum_c R_c' S_c R_c v = (1 on the diagonal).
 
-    tr(P S P) is a sum over columns p_c of P, and p_c = R_c v has few entries that are not 0, with
-    the block S_c of S between them.
+    tr(P S P) is a sum over the columns p_c of P, and p_c = R_c v has few non-zero entries, with the
+    block S_c of S between them.
     """
     n_entries, n_features = len(entries), entries.n_features
     numbers = entries.sparse(torch.arange(1, n_entries + 1).double())

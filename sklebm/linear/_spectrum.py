@@ -1,14 +1,14 @@
-r"""C = U L U': the variances of a covariance, the small ones as exact as the large ones.
+r"""C = U L U': the variances of a covariance, small ones as accurate as large ones.
 
-The rounding of ``eigh`` is relative to the largest eigenvalue: a variance of 1e-9 times the
-largest keeps seven digits. In the subspace B of small variances the covariance B' C B is small
-itself, and ``eigh`` is exact relative to that. B first loses its rounding along the other
-directions A, to first order in it: B <- B - A L_A^-1 (A' C B).
+The rounding error of ``eigh`` is relative to the largest eigenvalue: a variance of 1e-9 times the
+largest keeps seven digits. In the subspace B of small variances, the covariance B' C B is itself
+small, and ``eigh`` is accurate relative to that. First, the rounding error of B along the other
+directions A is removed to first order: B <- B - A L_A^-1 (A' C B).
 
-Columns whose scales s differ by more than that are divided by them: what has no variance is decided
-for the correlations C / ss', whose rounding does not depend on units, and Jacobi rotations of its
-factor times s are exact relative to each variance (Drmac & Veselic, 2008, "New fast and accurate
-Jacobi SVD algorithm"; LAPACK's dgejsv).
+Columns whose scales s differ by more than that are divided by them: whether a direction has
+variance is decided on the correlations C / ss', whose rounding error does not depend on units, and
+Jacobi rotations of their factor times s are accurate relative to each variance (Drmac & Veselic,
+2008, "New fast and accurate Jacobi SVD algorithm"; LAPACK's dgejsv).
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from scipy.linalg.lapack import dgejsv
 from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
-# Variances below such a fraction of the largest are computed again among themselves, if some are
-# so much smaller still that their last digits are at stake.
+# Variances below these fractions of the largest are recomputed among themselves, if some are so
+# much smaller still that their last digits are at stake.
 _LEVELS = (1e-3, 1e-6)
 _AT_STAKE = 1e-3
-# A column is in danger if its variance is less than so many times what counts as rounding in X, or
-# such a fraction of the largest, where ``eigh`` loses digits.
+# A column is in danger if its variance is less than this multiple of what counts as rounding in X,
+# or less than this fraction of the largest, where ``eigh`` loses digits.
 _GRADED, _GRADED_ROUNDING = 10.0, 1e-11
-# Squares of singular values down to such a fraction of the largest keep ten digits.
+# Squared singular values down to this fraction of the largest keep ten digits.
 _GRAM = 1e-4
-# From so many features on, and up to such a share of them, Krylov's few vectors cost less.
+# With at least this many features, and at most this share of them wanted, Krylov methods are
+# cheaper.
 _MANY_FEATURES, _FEW_COMPONENTS = 500, 0.1
-# The largest residual |C v - l v| that is taken from it, relative to the largest variance, and the
-# least variance, relative to that, for which it is a small error.
+# The largest acceptable residual |C v - l v|, relative to the largest variance, and the smallest
+# variance, relative to the same, for which this error is small.
 _RESIDUAL, _LEAST = 1e-13, 1e-6
 
 
@@ -41,7 +42,7 @@ class Spectrum(NamedTuple):
     """Variances (q,), descending, with directions (q, d), and what is known of all d of them.
 
     ``total`` and ``squares`` are the sums of all variances and of their squares; ``variances`` are
-    all that are not 0, unless ``is_part``.
+    all the non-zero ones, unless ``is_part``.
     """
 
     variances: Any
@@ -51,16 +52,16 @@ class Spectrum(NamedTuple):
     is_part: bool = False
 
     def rest(self, n_used: int) -> float:
-        """Sum of the variances but for the first ``n_used``."""
+        """Sum of all variances except the first ``n_used``."""
         if self.is_part:
             return max(self.total - float(self.variances[:n_used].sum()), 0.0)
         return float(self.variances[n_used:].sum())
 
 
 def spectrum_of(covariance: Tensor, resolution: float, n_wanted: int | None = None) -> Spectrum:
-    """Of a covariance: all d variances, or the largest ``n_wanted`` if that is much cheaper.
+    """Spectrum of a covariance: all d variances, or the largest ``n_wanted`` if much cheaper.
 
-    Variances below ``resolution``, relative to those of the columns, are rounding and exactly 0.
+    Variances below ``resolution``, relative to those of the columns, are rounding and set to 0.
     """
     scales = covariance.diagonal()
     squares = float(covariance.square().sum())
@@ -79,14 +80,14 @@ def spectrum_of(covariance: Tensor, resolution: float, n_wanted: int | None = No
 
 
 def spectrum_of_factor(factor: Tensor, scales: Tensor, resolution: float) -> Spectrum:
-    """Of the covariance F'F with the diagonal ``scales``, by F of fewer rows than columns.
+    """Spectrum of F'F, with diagonal ``scales``, from F with fewer rows than columns.
 
-    Holds the variances that are not 0.
+    Holds only the non-zero variances.
     """
     rows, scales = factor.cpu().numpy(), scales.cpu()
     if _is_graded(scales, resolution):
         variances, directions = _jacobi(rows)
-        # What counts is whether it is there in units of the columns.
+        # What counts is whether there is variance in units of the columns.
         unit = np.sqrt(np.where(scales > 0, scales, 1.0))
         equal = np.linalg.norm(directions * unit, axis=1)
         kept = variances > resolution * equal**2
@@ -130,19 +131,19 @@ def _jacobi(factor: Any) -> tuple[Any, Any]:
     if info:
         raise FloatingPointError(f"LAPACK's dgejsv did not converge (info={info}).")
     variances, directions = np.square(values * (work[0] / work[1])), left.T
-    # A direction of small variance has small entries at large columns, which rounding relative to
-    # its length spoils. They follow from u_j'C u_i = 0 for all j of larger variance.
+    # A direction of small variance has small entries at large columns, and rounding relative to its
+    # length spoils them. They follow from u_j'C u_i = 0 for all j of larger variance.
     images = directions @ factor.T
     leak = np.tril(images @ images.T, -1) / np.where(variances > 0, variances, 1.0)
     return variances, directions - leak @ directions
 
 
 def _thin_axes(rows: Any) -> tuple[Any, Any]:
-    """The same for columns of similar scale, by products of rows where they are exact enough."""
+    """The same for columns of similar scale, from products of rows if these are accurate enough."""
     values, vectors = np.linalg.eigh(rows @ rows.T)
     if not values[-1] > 0:
         return np.zeros(0), np.zeros((0, rows.shape[1]))
-    # Centred rows add up to 0, so that one value is always rounding.
+    # Centred rows add up to 0, so one value is always rounding.
     values, vectors = values[:0:-1], vectors[:, :0:-1]
     if len(values) and values[-1] >= _GRAM * values[0]:
         return values, (vectors / np.sqrt(values)).T @ rows
@@ -151,7 +152,7 @@ def _thin_axes(rows: Any) -> tuple[Any, Any]:
 
 
 def _leading_axes(covariance: Any, n_wanted: int) -> tuple[Any, Any] | None:
-    """The largest variances by Lanczos' method, or None if it did not reach machine precision."""
+    """The largest variances by Lanczos' method, or None if it missed machine precision."""
     start = np.random.default_rng(0).standard_normal(len(covariance))
     try:
         values, vectors = eigsh(covariance, n_wanted, which="LA", v0=start, maxiter=50)
@@ -167,16 +168,16 @@ def _leading_axes(covariance: Any, n_wanted: int) -> tuple[Any, Any] | None:
 
 
 def complement(directions: Any, count: int) -> Any:
-    """Orthonormal rows (count, d) that are orthogonal to orthonormal ``directions`` (q, d)."""
+    """Orthonormal rows (count, d), orthogonal to orthonormal ``directions`` (q, d)."""
     others = np.random.default_rng(0).standard_normal((count, directions.shape[1]))
-    for _ in range(2):  # the second time takes away the rounding of the first
+    for _ in range(2):  # the second pass removes the rounding error of the first
         others -= (others @ directions.T) @ directions
         others = np.linalg.qr(others.T)[0].T
     return others
 
 
 def principal_axes(covariance: Tensor, resolution: float) -> tuple[Tensor, Tensor]:
-    """Return variances (d,), descending, and orthonormal directions (d, d), one a row.
+    """Return variances (d,), descending, and orthonormal directions (d, d), one per row.
 
     Variances below ``resolution`` times the largest are rounding and returned as exactly 0.
     """
@@ -193,7 +194,7 @@ def principal_axes(covariance: Tensor, resolution: float) -> tuple[Tensor, Tenso
 
 
 def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors. NumPy's LAPACK takes half the time of torch's."""
+    """Eigenvalues, ascending, and eigenvectors. NumPy's LAPACK takes half as long as torch's."""
     if symmetric.device.type != "cpu":
         values, vectors = torch.linalg.eigh(symmetric)
         return values, vectors
@@ -204,7 +205,7 @@ def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 def _refine(
     covariance: Tensor, variances: Tensor, vectors: Tensor, n_small: int
 ) -> tuple[Tensor, Tensor]:
-    """Solve again within the first ``n_small`` columns of ``vectors``, those of least variance."""
+    """Solve again within the first ``n_small`` columns of ``vectors``, those of lowest variance."""
     small, large = vectors[:, :n_small], vectors[:, n_small:]
     leak = (large.T @ (covariance @ small)) / variances[n_small:, None]
     small, _ = torch.linalg.qr(small - large @ leak)

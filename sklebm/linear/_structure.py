@@ -9,7 +9,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-# From so many features on, with at most such a share of the entries free, sparse forms are faster.
+# With at least this many features and at most this share of the entries free, sparse forms are
+# faster.
 _LARGE, _SPARSE = 100, 0.1
 
 
@@ -19,7 +20,7 @@ def make_mask(structure: Any, n_features: int, image_shape: Any, radius: int) ->
     Raises
     ------
     ValueError
-        If the mask or the image shape does not fit the features.
+        If the mask or the image shape does not match the features.
     """
     if not isinstance(structure, str):
         return _given_mask(structure, n_features)
@@ -61,7 +62,7 @@ def _given_mask(structure: Any, n_features: int) -> Any:
 
 
 class Entries:
-    """The free entries of a symmetric matrix, one for each pair i >= j, as a vector."""
+    """The free entries of a symmetric matrix as a vector, one for each pair i >= j."""
 
     def __init__(self, mask: Any, device: torch.device) -> None:
         rows, columns = np.nonzero(np.tril(mask))
@@ -75,12 +76,12 @@ class Entries:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether products with the matrix are worth the trouble of a sparse form."""
+        """Whether a sparse form pays off for products with the matrix."""
         few = len(self) < _SPARSE * self.n_features**2
         return few and self.n_features >= _LARGE and self.rows.device.type == "cpu"
 
     def sparse(self, vector: Tensor) -> csr_array:
-        """``matrix(vector)`` in sparse form, on the host."""
+        """``matrix(vector)`` in sparse form, on the CPU."""
         values, mixed = vector.numpy(), ~self.is_diagonal.numpy()
         rows, columns = self.rows.numpy(), self.columns.numpy()
         data = np.concatenate([values, values[mixed]])
@@ -102,7 +103,7 @@ class Entries:
     def gradient(self, matrix: Tensor) -> Tensor:
         """Derivatives by the entries of a function whose derivative by the matrix is ``matrix``.
 
-        An entry off the diagonal stands in two places, so that its derivatives add.
+        An off-diagonal entry appears twice, so its derivatives add up.
         """
         vector = matrix[self.rows, self.columns]
         return torch.where(self.is_diagonal, vector, 2.0 * vector)

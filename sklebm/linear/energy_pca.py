@@ -21,32 +21,31 @@ class EnergyPCA(PrincipalGaussian):
     .. math:: E(x, z) = \tfrac12 \lVert x - m - V^\top z \rVert^2, \qquad
               F(x) = \min_z E(x, z) = \tfrac12 \lVert x - m - V^\top V (x - m) \rVert^2 .
 
-    No row outside the plane can have an energy near zero, however the plane lies: k bounds the
-    volume of low energy. F has no normaliser, since it is flat along the plane. Its probabilistic
-    form has: z gets a Gaussian prior and x the noise :math:`\sigma^2`,
+    No row outside the plane can have an energy near zero, wherever the plane lies: k bounds the
+    volume of low energy. F is flat along the plane and so cannot be normalised. The probabilistic
+    form can: z has a Gaussian prior and x the noise :math:`\sigma^2`,
 
     .. math:: p(x) = N\bigl(m,\; V^\top \operatorname{diag}(l - \sigma^2) V + \sigma^2 I\bigr),
 
-    with the variances l along V, and :math:`\sigma^2` the mean variance outside. Of all such
-    Gaussians this one has the largest likelihood, but for the divisor n - 1 of the variances.
+    with the variances l along V, and :math:`\sigma^2` the mean variance outside the plane. Up to
+    the divisor n - 1 of the variances, this is the maximum-likelihood Gaussian of this form.
 
     Parameters
     ----------
     n_components : int, float, "mle", "held_out" or None, default=None
-        Number k of directions. A fraction in (0, 1) keeps as many as explain that share of the
-        variance; "mle" as many as have the largest evidence (Minka, 2000); "held_out" as many as
-        give held-out rows the largest density, over five folds, for which all rows are needed at
-        once. None
-        keeps all: d, or with fewer rows than features as many as the rows span.
+        Number k of directions. A fraction in (0, 1) keeps enough to explain that share of the
+        variance; "mle" the number with the largest evidence (Minka, 2000); "held_out" the number
+        that gives held-out rows the highest density, over five folds, which needs all rows at once.
+        None keeps all: d, or as many as the rows span if there are fewer rows than features.
     shrinkage : float, "oas", "ledoit_wolf" or None, default=None
-        Weight s in [0, 1] with which the covariance of the density is mixed with the mean variance
-        times the identity; the plane stays the same. "oas" and "ledoit_wolf" estimate the weight of
-        least expected squared error; "ledoit_wolf" needs all rows at once, so that there is no
-        ``partial_fit``.
+        Weight s in [0, 1] of the mean variance times the identity, which is mixed into the
+        covariance of the density; the plane stays the same. "oas" and "ledoit_wolf" estimate the
+        weight that minimises the expected squared error; "ledoit_wolf" needs all rows at once, so
+        there is no ``partial_fit``.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -54,24 +53,24 @@ class EnergyPCA(PrincipalGaussian):
     components_ : ndarray of shape (n_components_, n_features_in_)
         V: orthonormal principal directions, by descending variance.
     explained_variance_ : ndarray of shape (n_components_,)
-        Variance along each component (divisor n - 1); exactly 0 for directions without any.
+        Variance along each component (divisor n - 1); exactly 0 along directions without any.
     explained_variance_ratio_ : ndarray of shape (n_components_,)
-        The same as shares of the total variance.
+        The same as a share of the total variance.
     singular_values_ : ndarray of shape (n_components_,)
         Singular values of the centred rows, ``sqrt((n - 1) * explained_variance_)``.
     mean_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     covariance_ : ndarray of shape (n_features_in_, n_features_in_)
         Covariance of the training rows (divisor n - 1). With fewer rows than features it is
-        computed when asked for, from ``covariance_factor_``.
+        computed on access, from ``covariance_factor_``.
     covariance_factor_ : ndarray of shape (rank, n_features_in_)
-        F with ``covariance_ = F.T @ F``; stored instead of it with fewer rows than features.
+        F with ``covariance_ = F.T @ F``, stored in its place if there are fewer rows than features.
     dropped_features_ : ndarray of int
-        Columns of X that are constant, or take part in a direction without variance.
+        Columns of X that are constant or part of a direction without variance.
     noise_variance_ : float
-        The variance that ``score_samples`` gives to each direction outside ``components_``: the
-        mean of the variances left out, shrunk, and at least a millionth of the variance of the
-        features there; 0 if there is no such direction.
+        Variance that ``score_samples`` assigns to each direction outside ``components_``: the mean
+        of the variances left out, shrunk, but at least a millionth of the variance of the features
+        there; 0 if there is no such direction.
     ridge_ : float
         What shrinkage adds to every variance.
     shrinkage_ : float
@@ -92,10 +91,10 @@ class EnergyPCA(PrincipalGaussian):
 
     Notes
     -----
-    ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory beside X; with n < d rows O(n^2 d) and
-    O(n d); with n_components far below d the d^3 becomes O(n_components d^2). All statistics are
-    accumulated in float64 in one pass, so ``partial_fit`` gives the same result for every way to
-    cut the rows into chunks. ``score`` compares any parameters on the same rows.
+    ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory on top of X; with n < d rows O(n^2 d) and
+    O(n d); if n_components is far below d, d^3 becomes O(n_components d^2). All statistics are
+    accumulated in float64 in one pass, so ``partial_fit`` gives the same result however the rows
+    are chunked. ``score`` can compare any parameters on the same rows.
 
     References
     ----------
@@ -150,12 +149,12 @@ class EnergyPCA(PrincipalGaussian):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Find the plane of least squared distance to the rows.
+        """Find the plane with the least squared distance to the rows.
 
         Parameters
         ----------
         X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
-            Training rows, two at least. Sparse ones are made dense chunk by chunk.
+            Training rows, at least two. Sparse rows are made dense chunk by chunk.
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -171,7 +170,7 @@ class EnergyPCA(PrincipalGaussian):
     @available_if(streams)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Add a chunk of rows to the statistics; any chunks give what one ``fit`` gives.
+        """Add a chunk of rows to the statistics; any chunking gives the same result as one ``fit``.
 
         Parameters
         ----------
@@ -196,7 +195,7 @@ class EnergyPCA(PrincipalGaussian):
         return self._learn(X, self._partial_fit, first=first, columns={"weight": sample_weight})
 
     def transform(self, X: Any) -> Any:
-        """Return the latent z = V (x - m) of least energy for each row.
+        """Return the lowest-energy latent z = V (x - m) of each row.
 
         Parameters
         ----------
@@ -211,7 +210,7 @@ class EnergyPCA(PrincipalGaussian):
         return self._map_rows(X, SubspaceEnergy.project, "transform")
 
     def inverse_transform(self, X: Any) -> Any:
-        """Return the points of the plane with the coordinates X.
+        """Return the points of the plane with coordinates X.
 
         Parameters
         ----------
@@ -221,19 +220,19 @@ class EnergyPCA(PrincipalGaussian):
         Returns
         -------
         X_original : array or tensor of shape (n_samples, n_features)
-            Points of the plane.
+            Points in the plane.
         """
         return self._map_rows(X, SubspaceEnergy.decode, "inverse_transform", latents=True)
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z), half the squared distance of each row to the point z of the plane.
+        """Return E(x, z), half the squared distance of each row from point z of the plane.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components_)
-            A latent for each row.
+            One latent for each row.
 
         Returns
         -------
@@ -245,15 +244,15 @@ class EnergyPCA(PrincipalGaussian):
     def free_energy(
         self, X: Any, *, form: Literal["projection", "probabilistic"] = "projection"
     ) -> Any:
-        """Return F(x), half the squared distance of each row to the plane.
+        """Return F(x), half the squared distance of each row from the plane.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         form : {"projection", "probabilistic"}, default="projection"
-            "projection" minimises over z. "probabilistic" sums over it under its prior: half the
-            squared Mahalanobis distance to the mean, -log p(x) - log Z in nats.
+            "projection" minimises over z. "probabilistic" integrates over z under its prior: half
+            the squared Mahalanobis distance to the mean, -log p(x) - log Z in nats.
 
         Returns
         -------
@@ -267,7 +266,7 @@ class EnergyPCA(PrincipalGaussian):
         return self._map_rows(X, lambda energy, x: energy.gaussian.free_energy(x), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return the log density of each row under probabilistic PCA; exact.
+        """Return the exact log density of each row under probabilistic PCA.
 
         Parameters
         ----------
@@ -282,14 +281,14 @@ class EnergyPCA(PrincipalGaussian):
         return self._map_rows(X, SubspaceEnergy.log_density, "score_samples")
 
     def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
-        """Draw rows from the density; exact and independent.
+        """Draw independent, exact samples from the density.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -26,8 +26,8 @@ class GaussianEnergy(EnergyEstimator):
     .. math:: F(x) = \tfrac12 (x - m)^\top P (x - m), \qquad
               \log p(x) = -F(x) - \tfrac12 \left(d \log 2 \pi - \log \det P\right).
 
-    A zero :math:`P_{ij}` says that features i and j are independent given all others, so that a
-    structure is a graph, and the model a Gaussian Markov random field. With S the covariance of the
+    A zero :math:`P_{ij}` means that features i and j are independent given all the others, so a
+    structure is a graph and the model a Gaussian Markov random field. With S the covariance of the
     training rows, the four objectives shape the same energy in different ways:
 
     - "maximum_likelihood": :math:`\min \operatorname{tr}(S P) - \log \det P`. The covariance
@@ -39,65 +39,67 @@ class GaussianEnergy(EnergyEstimator):
     - "conditional_noise_contrastive": logistic regression between each row and ``n_noise`` copies
       of it with Gaussian noise of that covariance times ``noise_scale`` squared; log Z cancels.
 
-    All are convex. Without zeros, the first two give :math:`P = S^{-1}`. P is positive definite: by
-    itself in maximum likelihood, through a prior worth one row in the contrastive objectives, and
-    through a ridge in score matching where its solution is no density without.
+    All are convex. Without zeros, the first two give :math:`P = S^{-1}`. P is positive definite:
+    inherently for maximum likelihood, through a prior worth one row for the contrastive objectives,
+    and for score matching through a ridge if its solution would not be a density without one.
 
     Parameters
     ----------
     structure : {"full", "diagonal", "banded"} or array of bool, default="full"
-        Which entries of the precision may differ from 0: all, the diagonal, those between pixels at
-        most ``radius`` rows and columns apart, or where the symmetric square array is True.
+        Which entries of the precision may be non-zero: all, the diagonal, those between pixels at
+        most ``radius`` rows and columns apart, or those where the symmetric square array is True.
     objective : str, default="maximum_likelihood"
         How the energy is shaped: "maximum_likelihood", "score_matching", "noise_contrastive" or
         "conditional_noise_contrastive".
     image_shape : (height, width) or None, default=None
-        Layout of the features for "banded"; None is one line.
+        Layout of the features for "banded"; None is a single line.
     radius : int, default=1
-        Reach of the neighbourhood for "banded".
+        Radius of the neighbourhood for "banded".
     ridge : float or "auto", default="auto"
         Added to the variances of S, as a fraction of their mean; for the first two objectives.
-        "auto" is 0, or where score matching then finds no density the least power of 2 that helps.
+        "auto" is 0, or, if score matching then finds no density, the smallest power of 2 that
+        helps.
     n_noise : int, default=10
-        Noise points for each row, for the contrastive objectives.
+        Number of noise points per row, for the contrastive objectives.
     noise_scale : float or "auto", default="auto"
         Size of the noise relative to the data, for "conditional_noise_contrastive". "auto" is
-        min(1, 2 / sqrt(d)): noise that is told from the data too easily teaches nothing.
+        min(1, 2 / sqrt(d)): noise that is too easily told from the data teaches nothing.
     max_iter : int, default=100
-        Most Newton steps, where there is no closed form.
+        Maximum number of Newton steps, if there is no closed form.
     tol : float, default=1e-8
-        Newton's method ends when no derivative of the objective, for features in units of their
-        standard deviation, is larger.
+        Newton's method stops when no derivative of the objective, with features in units of their
+        standard deviation, exceeds this.
     random_state : int, RandomState instance or None, default=None
-        Seed of the noise.
+        Seed for the noise.
     verbose : int, default=0
-        Whether to print a line for each Newton step: objective and seconds.
+        If nonzero, print one line per Newton step, with the objective and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes of ``torchrun`` fit together; see :doc:`/user_guide/scale`.
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
     precision_ : ndarray of shape (n_features_in_, n_features_in_)
-        P, positive definite, exactly 0 where the structure says so.
+        P, positive definite, exactly 0 where the structure requires it.
     covariance_ : ndarray of shape (n_features_in_, n_features_in_)
         Its inverse: the covariance of the model.
     location_ : ndarray of shape (n_features_in_,)
-        The point of least energy m.
+        The point m of lowest energy.
     log_partition_ : float
         Exact log Z in nats.
     estimated_log_partition_ : float or None
-        log Z as "noise_contrastive" learnt it (near ``log_partition_`` if the model fits), or None.
+        log Z as learnt by "noise_contrastive" (near ``log_partition_`` if the model fits), or None.
     sample_covariance_ : ndarray of shape (n_features_in_, n_features_in_)
         S (divisor n), without ridge.
     sample_mean_ : ndarray of shape (n_features_in_,)
         Mean of the training rows; ``location_`` except for the contrastive objectives.
     ridge_ : float
-        What was added to the diagonal of S, in its units. A covariance that is singular to working
-        precision gets a millionth of the mean variance, even for ``ridge=0``.
+        What was added to the diagonal of S, in the same units. A covariance that is singular to
+        working precision gets a millionth of the mean variance, even with ``ridge=0``.
     n_iter_ : int
-        Newton steps; 1 for a closed form.
+        Number of Newton steps; 1 for a closed form.
     n_samples_seen_ : int
         Number of training rows.
     n_features_in_ : int
@@ -112,11 +114,11 @@ class GaussianEnergy(EnergyEstimator):
 
     Notes
     -----
-    S costs O(n d^2) in one pass, and closed forms O(d^3). Beyond a hundred features with few free
-    entries, p in all, maximum likelihood costs O(d^3) for each Newton step and O(p d) for each step
-    of conjugate gradients in it, and score matching one sparse factorisation; else steps cost
-    O(d^3). Contrastive ones cost O(n n_noise d^2) time and O(n n_noise d) memory. ``score``
-    compares any parameters on the same rows: every fit is a normalised density.
+    S costs O(n d^2) in one pass, and closed forms O(d^3). With more than a hundred features and
+    only few free entries, p in all, maximum likelihood costs O(d^3) per Newton step plus O(p d) per
+    conjugate-gradient step, and score matching a sparse factorisation; otherwise a step costs
+    O(d^3). Contrastive objectives cost O(n n_noise d^2) time and O(n n_noise d) memory. ``score``
+    can compare any parameters on the same rows: every fit is a normalised density.
 
     References
     ----------
@@ -195,7 +197,7 @@ class GaussianEnergy(EnergyEstimator):
     @available_if(streams)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Add a chunk of rows to the sums; any chunks give what one ``fit`` gives.
+        """Add a chunk of rows to the sums; any chunking gives the same result as one ``fit``.
 
         Parameters
         ----------
@@ -219,8 +221,8 @@ class GaussianEnergy(EnergyEstimator):
     def transform(self, X: Any) -> Any:
         """Return z = L'(x - m), with the Cholesky factor P = L L'; F(x) = |z|^2 / 2.
 
-        z_i is what is left of feature i after its prediction from the features behind it, in units
-        of its standard deviation given them.
+        z_i is the part of feature i that the features after it do not predict, in units of its
+        standard deviation given them.
 
         Parameters
         ----------
@@ -255,7 +257,7 @@ class GaussianEnergy(EnergyEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -265,7 +267,7 @@ class GaussianEnergy(EnergyEstimator):
         return self._map_rows(X, PrecisionEnergy.free_energy, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return the log density of each row; the normaliser is exact for every objective.
+        """Return the log density of each row, exactly normalised for every objective.
 
         Parameters
         ----------
@@ -280,14 +282,14 @@ class GaussianEnergy(EnergyEstimator):
         return self._map_rows(X, PrecisionEnergy.log_density, "score_samples")
 
     def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
-        """Draw rows from the model; exact and independent.
+        """Draw independent, exact samples from the model.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

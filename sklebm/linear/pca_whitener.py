@@ -22,30 +22,30 @@ class PCAWhitener(PrincipalGaussian):
     .. math:: z = (L + r)^{-1/2} U^\top (x - m), \qquad
               F(x) = \tfrac12 (x - m)^\top C^{-1} (x - m),
 
-    so that the codes z have the identity as covariance (for ``ridge=0``), and
-    ``score_samples`` is the exact log density of the Gaussian.
+    so that the codes z have the identity as covariance (for ``ridge=0``), and ``score_samples`` is
+    the exact log density of the Gaussian.
 
     Parameters
     ----------
     n_components : int, float, "mle", "held_out" or None, default=None
-        Number of leading components to keep. A fraction in (0, 1) keeps as
-        many as explain that share of the variance; "mle" as many as have the largest evidence
-        (Minka, 2000); "held_out" as many as give held-out rows the largest density, over five
-        folds, for which all rows are needed at once. None
-        keeps all: d, or with fewer rows than features as many as the rows span.
+        Number of leading components to keep. A fraction in (0, 1) keeps enough to explain that
+        share of the variance; "mle" the number with the largest evidence (Minka, 2000); "held_out"
+        the number that gives held-out rows the highest density, over five folds, which needs all
+        rows at once. None keeps all: d, or as many as the rows span if there are fewer rows than
+        features.
     ridge : float or "auto", default=0.0
-        Added to every variance, as a fraction of the mean variance. It limits how much
-        directions of little variance are amplified. The codes then have variance l / (l + r).
-        "auto" shrinks by "oas" instead, unless ``shrinkage`` is given.
+        Added to every variance, as a fraction of the mean variance. It limits how strongly
+        directions of low variance are amplified. The codes then have variance l / (l + r). "auto"
+        shrinks by "oas" instead, unless ``shrinkage`` is given.
     shrinkage : float, "oas", "ledoit_wolf" or None, default=None
-        Weight s in [0, 1] with which the covariance is mixed with the mean variance times the
-        identity, (1 - s) C + s (tr C / d) I, before the ridge. "oas" and "ledoit_wolf" estimate the
-        weight of least expected squared error; "ledoit_wolf" needs all rows at once, so that there
-        is no ``partial_fit``.
+        Weight s in [0, 1] of the mean variance times the identity, which is mixed into the
+        covariance before the ridge is added: (1 - s) C + s (tr C / d) I. "oas" and "ledoit_wolf"
+        estimate the weight that minimises the expected squared error; "ledoit_wolf" needs all rows
+        at once, so there is no ``partial_fit``.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -53,9 +53,9 @@ class PCAWhitener(PrincipalGaussian):
     components_ : ndarray of shape (n_components_, n_features_in_)
         Orthonormal principal directions, by descending variance.
     explained_variance_ : ndarray of shape (n_components_,)
-        Variance along each component (divisor n - 1); exactly 0 for directions without any.
+        Variance along each component (divisor n - 1); exactly 0 along directions without any.
     explained_variance_ratio_ : ndarray of shape (n_components_,)
-        The same as shares of the total variance.
+        The same as a share of the total variance.
     filters_ : ndarray of shape (n_components_, n_features_in_)
         Whitening filters: ``(X - mean_) @ filters_.T`` is ``transform(X)``.
     mean_ : ndarray of shape (n_features_in_,)
@@ -64,20 +64,20 @@ class PCAWhitener(PrincipalGaussian):
         Singular values of the centred rows, ``sqrt((n - 1) * explained_variance_)``.
     covariance_ : ndarray of shape (n_features_in_, n_features_in_)
         Covariance of the training rows (divisor n - 1), before shrinkage and ridge. With fewer rows
-        than features it is computed when asked for, from ``covariance_factor_``.
+        than features it is computed on access, from ``covariance_factor_``.
     covariance_factor_ : ndarray of shape (rank, n_features_in_)
-        F with ``covariance_ = F.T @ F``; stored instead of it with fewer rows than features.
+        F with ``covariance_ = F.T @ F``, stored in its place if there are fewer rows than features.
     dropped_features_ : ndarray of int
-        Columns of X that are constant, or take part in a direction without variance.
+        Columns of X that are constant or part of a direction without variance.
     noise_variance_ : float
-        Variance that ``score_samples`` gives to each direction outside ``components_``: the mean
-        of the variances left out, shrunk, plus ``ridge_``, and at least a millionth of the
-        variance of the features there.
+        Variance that ``score_samples`` assigns to each direction outside ``components_``: the mean
+        of the variances left out, shrunk, plus ``ridge_``, but at least a millionth of the variance
+        of the features there.
     ridge_ : float
-        What is added to every variance, from ridge and shrinkage, in the units of the variances.
+        What ridge and shrinkage add to every variance, in the units of the variances.
     shrinkage_ : float
-        The weight s: directions of sample variance l are whitened as if it were
-        ``(1 - shrinkage_) * l + ridge_``.
+        The weight s: directions of sample variance l are whitened as if their variance were ``(1 -
+        shrinkage_) * l + ridge_``.
     n_components_ : int
         Number of components kept.
     n_samples_seen_ : int or float
@@ -94,13 +94,13 @@ class PCAWhitener(PrincipalGaussian):
 
     Notes
     -----
-    ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory beside X; with n < d rows O(n^2 d) and
-    O(n d); with n_components far below d the d^3 becomes O(n_components d^2). All statistics are
-    accumulated in float64 in one pass, so ``partial_fit`` gives the same result for every way to
-    cut the rows into chunks. Directions without variance are mapped to 0. Whether there is variance
-    is decided for columns in units of their own scale, so that a column of scale 1e-9 of the
-    largest counts like any other. ``ridge``, ``shrinkage`` and ``n_components`` do compare columns:
-    with such, use StandardScaler first.
+    ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory on top of X; with n < d rows O(n^2 d) and
+    O(n d); if n_components is far below d, d^3 becomes O(n_components d^2). All statistics are
+    accumulated in float64 in one pass, so ``partial_fit`` gives the same result however the rows
+    are chunked. Directions without variance are mapped to 0. Whether a column has variance is
+    judged relative to its own scale, so a column whose scale is 1e-9 of the largest counts like any
+    other. ``ridge``, ``shrinkage`` and ``n_components`` do compare columns: if scales differ, use
+    StandardScaler first.
 
     References
     ----------
@@ -150,7 +150,7 @@ class PCAWhitener(PrincipalGaussian):
         Parameters
         ----------
         X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
-            Training rows, two at least. Sparse ones are made dense chunk by chunk.
+            Training rows, at least two. Sparse rows are made dense chunk by chunk.
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -166,7 +166,7 @@ class PCAWhitener(PrincipalGaussian):
     @available_if(streams)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Add a chunk of rows to the statistics; any chunks give what one ``fit`` gives.
+        """Add a chunk of rows to the statistics; any chunking gives the same result as one ``fit``.
 
         Parameters
         ----------
@@ -240,7 +240,7 @@ class PCAWhitener(PrincipalGaussian):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -250,12 +250,12 @@ class PCAWhitener(PrincipalGaussian):
         return self._map_rows(X, QuadraticEnergy.free_energy, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return the Gaussian log density of each row; the normaliser is exact.
+        """Return the exactly normalised Gaussian log density of each row.
 
         The covariance has variance ``(1 - shrinkage_) * explained_variance_ + ridge_`` along each
-        component and ``noise_variance_`` in every other direction, as in probabilistic PCA
-        (Tipping & Bishop, 1999). Directions in which the training rows never moved get a small
-        positive variance, so that movement along them scores low.
+        component and ``noise_variance_`` in every other direction, as in probabilistic PCA (Tipping
+        & Bishop, 1999). Directions along which the training rows never vary get a small positive
+        variance, so that movement along them scores low.
 
         Parameters
         ----------
@@ -270,14 +270,14 @@ class PCAWhitener(PrincipalGaussian):
         return self._map_rows(X, QuadraticEnergy.log_density, "score_samples")
 
     def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
-        """Draw rows from the Gaussian; exact and independent.
+        """Draw independent, exact samples from the Gaussian.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

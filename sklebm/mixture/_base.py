@@ -1,4 +1,4 @@
-"""What energies with a one-hot latent share: weighted rows, codes that decode, weighted scores."""
+"""Common parts of energies with a one-hot latent: weights of rows, decoding, weighted scores."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         return self._learn(X, self._partial_fit, first=first, columns=columns)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit to X and return the index that the latent of each of its rows picks.
+        """Fit to X and return the component that the latent of each row selects.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
+            Weights of the rows; a weight of m is the same as m copies of the row.
 
         Returns
         -------
@@ -117,15 +117,15 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         )
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with its own latent.
+        """Return E(x, z) of each row paired with its latent.
 
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         Z : array-like or tensor of shape (n_samples, n_components)
-            One-hot latents; other codes mix the components: their prototypes in EnergyKMeans, their
-            energies in EnergyGaussianMixture.
+            One-hot latents. Other codes mix the components: prototypes in EnergyKMeans, energies in
+            EnergyGaussianMixture.
 
         Returns
         -------
@@ -135,7 +135,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         Raises
         ------
         ValueError
-            If X and Z differ in their number of rows.
+            If X and Z have different numbers of rows.
         """
         return self._pair_energies(X, Z)
 
@@ -150,7 +150,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         return x.numpy(), labels.numpy()
 
     def _temperature(self) -> dict[str, float]:
-        """The fitted inverse temperature, for an energy that does not hold it."""
+        """The fitted inverse temperature, for an energy that does not store it."""
         return {}
 
     @property
@@ -167,37 +167,38 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         Parameters
         ----------
         **parameters : object
-            Fitted attributes without their underscore, and parameters of the constructor:
-            ``cluster_centers`` and ``noise_variance`` (1 without it) of EnergyKMeans; ``weights``,
-            ``means`` and ``covariances``, or ``precisions_cholesky``, of EnergyGaussianMixture.
+            Fitted attributes without the trailing underscore, and constructor parameters:
+            ``cluster_centers`` and optionally ``noise_variance`` (default 1) for EnergyKMeans;
+            ``weights``, ``means`` and ``covariances`` or ``precisions_cholesky`` for
+            EnergyGaussianMixture.
 
         Returns
         -------
         estimator : object
-            It transforms, scores, samples and saves; ``partial_fit`` goes on as if each component
-            had come from one row.
+            It can transform, score, sample and be saved; ``partial_fit`` continues as if each
+            component had come from one row.
 
         Raises
         ------
         TypeError
-            If a parameter is missing, or there is none of that name.
+            If a parameter is missing or unknown.
         ValueError
-            If the arrays do not fit each other or the parameters.
+            If the arrays are inconsistent with each other or with the parameters.
         """
         return super().from_parameters(**cls._completed(parameters))
 
     @classmethod
     def _completed(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The parameters, with what follows from them."""
+        """The parameters, completed with what follows from them."""
         return parameters
 
     def _decodes(self) -> str:
-        """What ``inverse_transform`` lacks; empty if it can decode what ``transform`` returns."""
+        """What ``inverse_transform`` lacks; empty if it can decode the output of ``transform``."""
         return ""
 
     @available_if(_check_decodes)
     def inverse_transform(self, X: Any) -> Any:
-        """Return what latents decode to: combinations Z W of prototypes, or of means.
+        """Decode latents: combinations Z W of prototypes, or of means.
 
         Parameters
         ----------
@@ -241,7 +242,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         raise NotImplementedError
 
     def bic(self, X: Any) -> float:
-        """Return Schwarz's criterion, -2 log likelihood + n_parameters log n; lower is better.
+        """Return the Bayesian information criterion, -2 log likelihood + n_parameters log n.
 
         Parameters
         ----------
@@ -251,13 +252,13 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         Returns
         -------
         bic : float
-            In nats.
+            In nats; lower is better.
         """
         n_rows = len(X)
         return -2 * n_rows * self.score(X) + self._n_parameters() * math.log(n_rows)
 
     def aic(self, X: Any) -> float:
-        """Return Akaike's criterion, -2 log likelihood + 2 n_parameters; lower is better.
+        """Return the Akaike information criterion, -2 log likelihood + 2 n_parameters.
 
         Parameters
         ----------
@@ -267,12 +268,12 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         Returns
         -------
         aic : float
-            In nats.
+            In nats; lower is better.
         """
         return -2 * len(X) * self.score(X) + 2 * self._n_parameters()
 
     def _weights(self, rows: Rows, n_least: int, name: str) -> torch.Tensor:
-        """Weights of the rows; refuses fewer rows of positive weight than components."""
+        """Weights of the rows; requires at least as many rows of positive weight as components."""
         ones = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
         weights = rows.columns.get("weight", ones)
         n_rows = int(rows.ranks.sum((weights > 0).sum()))

@@ -1,4 +1,4 @@
-"""How prototypes are fitted: first centres, Lloyd's steps or mini-batches, and what they leave."""
+"""How prototypes are fitted: initial centres, Lloyd's steps or mini-batches, and the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sklebm.iterative import Draw
 
 
 class ClusterRun(NamedTuple):
-    """A run of k-means: the search, its steps, and where they stand."""
+    """A run of k-means: the search, its steps, and its present state."""
 
     search: Search
     steps: Iterator[tuple[Tensor, Tensor, bool]]
@@ -46,13 +46,13 @@ class ClusterRun(NamedTuple):
     settled: bool = False
 
     def next(self) -> ClusterRun:
-        """After one more step."""
+        """The run after one more step."""
         labels, centers, settled = next(self.steps)
         return self._replace(labels=labels, centers=centers, settled=settled)
 
 
 class ClusterProblem(NamedTuple):
-    """Rows with their weights, as all runs see them."""
+    """Rows and their weights, shared by all runs."""
 
     x: RowSource
     weights: Tensor
@@ -87,7 +87,7 @@ class ClusterProblem(NamedTuple):
         generator: torch.Generator,
         ranks: Ranks = ALONE,
     ) -> Tensor:
-        """Centres by ``init``, in the precision of the rows."""
+        """Centres chosen by ``init``, in the precision of the rows."""
         k, init = self.n_clusters, self.init
         if isinstance(init, str):
             choose = seed_centers if init == "k-means++" else random_rows
@@ -113,7 +113,7 @@ class ClusterProblem(NamedTuple):
     def state(self, run: ClusterRun, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute for the centres of a run; labels agree with ``predict``."""
         weights, ranks, centers = self.weights, self.ranks, run.centers
-        # Weights count as copies of a row; weights that only sum to one count as one copy each.
+        # Weights count as copies of a row; weights that average less than one are scaled up to one.
         n_rows, total = ranks.sum((weights > 0).sum()), ranks.sum(weights.sum())
         copies = weights * max(1.0, float(n_rows / total))
         fit = run.search.measure(centers, copies)
@@ -134,18 +134,18 @@ class ClusterProblem(NamedTuple):
 
 
 def floats_per_row(n_features: int, n_clusters: int) -> int:
-    """Temporary numbers a row of a step."""
+    """Temporary numbers per row of a step."""
     return 3 * n_features + 2 * n_clusters
 
 
 def source(rows: Rows) -> RowSource:
-    """Rows in memory as one tensor; those on disk or of a sparse matrix are asked for in parts."""
+    """Rows in memory as one tensor; rows on disk or in a sparse matrix are read in parts."""
     in_memory = isinstance(rows.source, (np.ndarray, Tensor))
     return rows.all() if in_memory else rows
 
 
 def density(variance: float, mean_square: float, centers: NDArray[Any]) -> dict[str, Any]:
-    """The spherical mixture of this variance, but none so small that rounding would decide."""
+    """The spherical mixture with this variance, or with the least that rounding can resolve."""
     k, n_features = centers.shape
     rounding = 4.0 * float(np.finfo(centers.dtype).eps)
     # Rows that are all zero have no scale to compare with.
@@ -155,7 +155,7 @@ def density(variance: float, mean_square: float, centers: NDArray[Any]) -> dict[
 
 
 def warn_of_clusters(estimator: Any, run: ClusterRun, state: dict[str, Any]) -> None:
-    """Warn of columns that hardly count and of prototypes that own no row."""
+    """Warn of columns that hardly count and of prototypes without rows."""
     deviations = column_deviations(*run.search.moments)
     warn_of_unequal_scales(type(estimator).__name__, deviations)
     distinct = int(np.count_nonzero(state["cluster_counts_"]))
@@ -168,7 +168,7 @@ def warn_of_clusters(estimator: Any, run: ClusterRun, state: dict[str, Any]) -> 
 
 
 def learn_online(estimator: Any, rows: Rows, **data: Any) -> dict[str, Any]:
-    """Every fitted attribute after MacQueen's rule on rows that will be gone."""
+    """Every fitted attribute after MacQueen's rule on rows that are not kept."""
     k, fitted = estimator.n_clusters, estimator._is_fitted()
     if fitted and len(estimator.cluster_centers_) != k:
         raise ValueError(
@@ -193,11 +193,11 @@ def learn_online(estimator: Any, rows: Rows, **data: Any) -> dict[str, Any]:
 def _online_state(
     clusters: OnlineClusters, labels: NDArray[Any], n_iter: int, dtype: Any
 ) -> dict[str, Any]:
-    """Every fitted attribute after rows that are gone."""
+    """Every fitted attribute when the rows are no longer available."""
     k, n_features = clusters.centers.shape
     n_rows = float(clusters.counts.sum())
     centers = clusters.centers.astype(dtype)
-    # Rows that are gone cannot be left out one by one: divide by the degrees of freedom.
+    # Rows that were not kept cannot be left out one by one: divide by the degrees of freedom.
     freedom = max(n_rows - k, 1.0) * n_features
     square = float(np.square(clusters.centers).mean()) + clusters.error / max(n_rows, 1.0)
     return {
@@ -212,7 +212,7 @@ def _online_state(
 
 
 def _resume(estimator: Any) -> OnlineClusters:
-    """What a fitted estimator goes on from; its centres before they were rounded, if known."""
+    """The state a fitted estimator continues from, with unrounded centres if they are known."""
     centers = estimator.cluster_centers_
     exact = getattr(estimator, "training_state_", {}).get("centers")
     if exact is None or not np.array_equal(np.asarray(exact).astype(centers.dtype), centers):
@@ -237,9 +237,9 @@ def cluster_spec() -> Spec:
 
 
 def untrained(given: dict[str, Any]) -> dict[str, Any]:
-    """Fitted attributes for given prototypes, each of which counts as a row of its own.
+    """Fitted attributes for given prototypes, each of which counts as one row.
 
-    Without ``noise_variance`` the temperature is that of a unit variance.
+    Without ``noise_variance``, the variance is one.
     """
     centers = np.asarray(given["cluster_centers_"])
     variance = float(given.get("noise_variance_", 1.0))

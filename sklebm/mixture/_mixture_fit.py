@@ -1,4 +1,4 @@
-"""How mixtures are fitted: EM over all rows from a start, and what it leaves."""
+"""How mixtures are fitted: EM over all rows from a starting point, and the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sklebm.mixture._mixture_state import (
 )
 from sklebm.mixture._range import check_range
 
-# What reg_covar="auto" adds, as a share of the variance of a column.
+# What reg_covar="auto" adds, as a fraction of a column's variance.
 _SHARE = 1e-6
 
 
@@ -39,7 +39,7 @@ class MixtureRun(NamedTuple):
 
 
 class MixtureProblem(NamedTuple):
-    """Rows with their weights, as all runs see them."""
+    """Rows and their weights, shared by all runs."""
 
     x: RowSource
     weights: Tensor
@@ -48,14 +48,14 @@ class MixtureProblem(NamedTuple):
     options: StartOptions
 
     def start(self, draw: Draw) -> MixtureRun:
-        """From a clustering, random rows, or what the user gave."""
+        """Start from a clustering, random rows, or the user's parameters."""
         x, weights, parts, ranks = self.x, self.weights, self.parts, self.ranks
         return MixtureRun(
             start_mixture(x, weights, parts, self.options, draw("start"), ranks),
         )
 
     def step(self, run: MixtureRun, tol: float) -> MixtureRun:
-        """One step of EM; settled if the mean log likelihood changed by less than ``tol``."""
+        """One EM step; settled if the mean log likelihood changed by less than ``tol``."""
         bound, mixture = em_step(
             run.mixture,
             self.x,
@@ -103,9 +103,9 @@ def make_problem(
 
 
 def regularise(reg_covar: Any, deviations: Tensor, *, alike: bool) -> Tensor:
-    """What is added to the variances: a number, or a share of the variance of each column.
+    """What is added to the variances: a number, or a fraction of each column's variance.
 
-    A column that does not vary gets as much as the others on average; ``alike``: all of them do.
+    A constant column gets the average of the others; with ``alike`` all columns get it.
     """
     if reg_covar != "auto":
         return torch.tensor(float(reg_covar), dtype=torch.float64, device=deviations.device)
@@ -118,7 +118,7 @@ def regularise(reg_covar: Any, deviations: Tensor, *, alike: bool) -> Tensor:
 
 
 def learn_online(estimator: Any, rows: Rows, weights: Tensor) -> dict[str, Any]:
-    """Every fitted attribute after mini-batch EM on rows that will be gone."""
+    """Every fitted attribute after mini-batch EM on rows that are not kept."""
     check_unchanged(estimator, rows.shape[1])
     mixture = fitted_mixture(estimator, rows.device)
     start = import_block(estimator.training_state_, mixture, float(estimator.n_samples_seen_))

@@ -1,4 +1,4 @@
-"""Where EM starts: a k-means clustering, random rows, or parameters that the user gives."""
+"""Where EM starts: a k-means clustering, random rows, or parameters given by the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KMEANS_STEPS, _KMEANS_TOL = 300, 1e-4
 
 
 class Given(NamedTuple):
-    """Initial parameters from the user, validated; None where there is none."""
+    """Initial parameters from the user, validated; None where not given."""
 
     weights: Any
     means: Any
@@ -33,7 +33,7 @@ class Given(NamedTuple):
 
 
 def covariance_shape(kind: CovarianceType, n_components: Any, n_features: Any) -> tuple[Any, ...]:
-    """Shape of ``covariances_`` and its relatives."""
+    """Shape of ``covariances_`` and of the arrays like it."""
     return {
         "full": (n_components, n_features, n_features),
         "tied": (n_features, n_features),
@@ -48,7 +48,7 @@ def check_given(estimator: Any, n_features: int) -> Given:
     Raises
     ------
     ValueError
-        If one has the wrong shape, or weights are no probabilities.
+        If one has the wrong shape, or the weights are not probabilities.
     """
     k = estimator.n_components
     shapes = {
@@ -78,9 +78,9 @@ def check_given(estimator: Any, n_features: int) -> Given:
 
 
 class Scaled:
-    """Rows in units of the columns' standard deviations around their means, in double precision.
+    """Rows standardised column by column, in double precision.
 
-    A clustering of them does not depend on the units of the columns.
+    Clustering them does not depend on the units of the columns.
     """
 
     def __init__(self, x: RowSource, mean: Tensor, deviations: Tensor) -> None:
@@ -104,7 +104,7 @@ class Scaled:
 
 
 class StartOptions(NamedTuple):
-    """What a start depends on beside the rows."""
+    """What a starting point depends on besides the rows."""
 
     n_components: int
     kind: CovarianceType
@@ -123,7 +123,7 @@ def start_mixture(
     generator: torch.Generator,
     ranks: Ranks,
 ) -> GaussianMixture:
-    """The mixture that the first E step uses, float64 on the device of ``x``."""
+    """The mixture used by the first E step, float64 on the device of ``x``."""
     given, kind = options.given, options.kind
     own = Given(*(None if v is None else torch.from_numpy(v.copy()).to(x.device) for v in given))
     if own.complete():
@@ -151,8 +151,8 @@ def _cluster(
     generator: torch.Generator,
     ranks: Ranks,
 ) -> tuple[Tensor, Tensor]:
-    """Labels of the rows, and points near those of each label."""
-    # Spherical components measure all columns alike: so does their start.
+    """Labels of the rows, and the centre of each label."""
+    # Spherical components weigh all columns alike, and so must their starting point.
     alike = options.kind == "spherical"
     ones = torch.ones_like(options.deviations)
     zeros = torch.zeros_like(options.mean)
@@ -183,7 +183,7 @@ def _around_random_rows(
     generator: torch.Generator,
     ranks: Ranks,
 ) -> GaussianMixture:
-    """Equal weights, means at random rows, and the covariance of all rows for each."""
+    """Equal weights, means at random rows, and the covariance of all rows for each component."""
     k, kind = options.n_components, options.kind
     nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     one = mixture_from_labels(

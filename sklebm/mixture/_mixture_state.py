@@ -1,4 +1,4 @@
-"""A mixture as plain arrays: fitted attributes, and what ``partial_fit`` goes on from."""
+"""A mixture as plain arrays: fitted attributes, and the state ``partial_fit`` continues from."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def import_block(flat: dict[str, Any], mixture: GaussianMixture, n_seen: float) 
     Raises
     ------
     ValueError
-        If ``flat`` is not what ``export_block`` gave for such a mixture.
+        If ``flat`` was not exported by ``export_block`` for such a mixture.
     """
     if not flat:
         return OnlineState(mixture, None, n_seen)
@@ -65,7 +65,7 @@ def import_block(flat: dict[str, Any], mixture: GaussianMixture, n_seen: float) 
 
 
 def fitted_type(estimator: Any) -> CovarianceType:
-    """The type of the fitted covariances, which stays if the parameter is changed later."""
+    """The type of the fitted covariances, which holds even if the parameter is changed later."""
     factors, (k, d) = estimator.precisions_cholesky_, estimator.means_.shape
     if factors.ndim != 2:
         return "full" if factors.ndim == 3 else "spherical"
@@ -83,7 +83,7 @@ def fitted_mixture(estimator: Any, device: torch.device) -> GaussianMixture:
 
 
 def check_unchanged(estimator: Any, n_features: int) -> None:
-    """Refuse to go on from a mixture of another size or type than the parameters ask for."""
+    """Refuse to continue from a mixture whose size or type differs from the parameters."""
     fitted: dict[str, Any] = {"n_components": len(estimator.weights_)}
     if estimator.precisions_cholesky_.shape != (1, 1) or estimator.covariance_type != "tied":
         fitted["covariance_type"] = fitted_type(estimator)
@@ -101,7 +101,7 @@ def check_unchanged(estimator: Any, n_features: int) -> None:
 
 
 def complete(estimator: Any, X: Any) -> Any:
-    """Copy of X with conditional means at the missing entries."""
+    """Copy of X with conditional means in place of the missing entries."""
     check_is_fitted(estimator)
     if isinstance(X, torch.Tensor):
         filled = torch.nan_to_num(X, nan=0.0, posinf=math.inf, neginf=-math.inf)
@@ -142,7 +142,7 @@ def mixture_spec(estimator: Any) -> Spec:
 
 
 def with_factors(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters with the factors of the precisions, from the covariances if need be."""
+    """Parameters with precision factors, computed from the covariances if need be."""
     if "covariances" not in parameters or "precisions_cholesky" in parameters:
         return parameters
     covariances = torch.from_numpy(np.array(parameters["covariances"], dtype=np.float64))
@@ -151,7 +151,7 @@ def with_factors(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def untrained(given: dict[str, Any]) -> dict[str, Any]:
-    """Fitted attributes for a given mixture; it counts as one row for each component."""
+    """Fitted attributes for a given mixture, which counts as one row per component."""
     factors, means = (np.asarray(given[name]) for name in ("precisions_cholesky_", "means_"))
     diagonal = factors.ndim == 1 or (factors.ndim == 2 and factors.shape == means.shape)
     if diagonal and not (factors.ndim == 2 and len(means) == means.shape[1] and _is_upper(factors)):

@@ -1,4 +1,4 @@
-"""The range of X that squared distances can take."""
+"""Check that squared distances of X do not overflow."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 
 
 def check_range(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x``, float64; refuse rows whose squared length overflows.
+    """Return ``x`` as float64; refuse rows whose squared length overflows.
 
-    A label has no value that says "not finite", so the usual check of results cannot tell.
+    Labels have no value for "not finite", so the usual check of results cannot catch this.
 
     Raises
     ------
     FloatingPointError
-        Names the largest magnitude and what to do.
+        Names the largest magnitude and the remedy.
     """
     if not torch.isfinite(x.square().sum()):
         lengths = x.square().sum(dim=1)

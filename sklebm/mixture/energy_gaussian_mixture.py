@@ -37,37 +37,38 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     n_components : int, default=1
         Number K of Gaussians.
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-        A covariance each; one for all; a diagonal each; a single variance each.
+        One covariance per component; one for all; diagonal per component; one variance each.
     init : {"kmeans", "k-means++", "random"}, default="kmeans"
         Start from a k-means clustering; from the rows nearest to each centre of greedy k-means++;
         or from means at random rows with the covariance of all rows.
     weights_init : array-like of shape (n_components,), default=None
         Initial weights.
     means_init : array-like of shape (n_components, n_features), default=None
-        Initial means. What else is not given is then that of the rows nearest to each mean.
+        Initial means. Whatever else is not given is computed from the rows nearest to each mean.
     precisions_init : array-like, default=None
-        Initial inverse covariances, of the shape of ``covariances_``.
+        Initial inverse covariances, in the shape of ``covariances_``.
     n_init : int, default=1
-        Number of starts; the run with the highest ``lower_bound_`` is kept.
+        Number of starting points; the run with the highest ``lower_bound_`` is kept.
     max_iter : int, default=100
-        Most EM steps of one run.
+        Maximum number of EM steps per run.
     tol : float, default=1e-3
-        A run ends when the mean log likelihood changes by less than this, in nats per row.
+        A run stops when the mean log likelihood changes by less than this, in nats per row.
     reg_covar : float or "auto", default="auto"
-        Added to every variance, in squared units of X; "auto" adds 1e-6 of the variance of each
-        column ("spherical": of their mean). With 0 the likelihood never falls.
+        Added to every variance, in squared units of X; "auto" adds 1e-6 of each column's variance
+        ("spherical": of their mean). With 0 the likelihood never decreases.
     batch_size : int, default=1024
-        Rows of a block of mini-batch EM in ``partial_fit``; ``fit`` uses all rows in every step.
+        Rows per block of mini-batch EM in ``partial_fit``; ``fit`` uses all rows in every step.
     warm_start : bool, default=False
         Whether ``fit`` starts from the fitted mixture, if there is one, instead of ``init``.
     random_state : int, RandomState instance or None, default=None
-        Seed of the start.
+        Seed for the starting points.
     verbose : int, default=0
-        Whether to print a line for each step of EM: mean log density and seconds.
+        If nonzero, print one line per EM step, with the mean log density and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
@@ -78,21 +79,21 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     covariances_ : ndarray
         S: (K, d, d) for "full", (d, d) for "tied", (K, d) for "diag", (K,) for "spherical".
     precisions_cholesky_ : ndarray
-        Upper triangular U with :math:`S^{-1} = U U^\top`; of the shape of ``covariances_``.
+        Upper triangular U with :math:`S^{-1} = U U^\top`, in the shape of ``covariances_``.
     converged_ : bool
-        Whether the best run ended by ``tol``.
+        Whether the best run stopped because of ``tol``.
     n_iter_ : int
-        EM steps of the best run, plus the blocks that ``partial_fit`` closed.
+        EM steps of the best run, plus the blocks completed by ``partial_fit``.
     lower_bound_ : float
         Mean log likelihood before the last M step; after ``partial_fit``, of the last block's rows.
     lower_bounds_ : ndarray of shape (n_steps,)
-        The same at every step of the best run.
+        The same for every step of the best run.
     n_samples_seen_ : float
         Total weight of the training rows.
     reg_covar_ : ndarray of shape (n_features_in_,)
         What was added to the variance of each feature.
     training_state_ : dict
-        Sums within an unfinished block of ``partial_fit``; see ``drop_training_state``.
+        Sums of an unfinished ``partial_fit`` block; see ``drop_training_state``.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -100,15 +101,16 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
     See Also
     --------
-    sklearn.mixture.GaussianMixture : The same model without weights, streaming and energies.
+    sklearn.mixture.GaussianMixture : The same model without sample weights, streaming or energies.
 
     Notes
     -----
-    A step of EM (Dempster et al., 1977) costs O(n K d^2) time for "full", O(n d (K + d)) for
-    "tied" and O(n K d) for the others, in float64. Rows stream through in parts, from memory maps
-    and dask arrays too. Distances of all but "full" lose precision where clusters lie 1e6 standard
-    deviations apart. Units do not matter, but for "spherical". ``partial_fit`` fits its first chunk
-    as ``fit`` does, then follows mini-batch EM (Cappé and Moulines, 2009), whatever the chunks.
+    An EM step (Dempster et al., 1977) costs O(n K d^2) time for "full", O(n d (K + d)) for "tied"
+    and O(n K d) for the others, in float64. Rows stream through in parts, also from memory maps and
+    dask arrays. Except with "full", distances lose precision if clusters lie 1e6 standard
+    deviations apart. Units do not matter, except with "spherical". ``partial_fit`` fits its first
+    chunk as ``fit`` does, then runs mini-batch EM (Cappé and Moulines, 2009), whatever the chunk
+    sizes.
 
     Examples
     --------
@@ -242,7 +244,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         Returns
         -------
         labels : array or tensor of shape (n_samples,)
-            Index of the component of least energy.
+            Index of the component with the lowest energy.
         """
         return self._map_rows(X, lambda energy, x: energy.assign(check_range(x)), "predict")
 
@@ -267,10 +269,10 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float or None, default=None
-            Inverse temperature; None is 1, where it is -log p(x); ``math.inf`` gives the least
-            energy.
+            Inverse temperature; None is 1, which gives -log p(x); ``math.inf`` gives the lowest
+            energy of any component.
 
         Returns
         -------
@@ -281,7 +283,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         return self._map_rows(X, lambda energy, x: energy.free_energy(x, chosen), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return the log density of each row; exactly normalised.
+        """Return the exactly normalised log density of each row.
 
         Parameters
         ----------
@@ -296,7 +298,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")
 
     def complete(self, X: Any) -> Any:
-        r"""Fill in missing features by their conditional mean given the other features.
+        r"""Replace missing features by their conditional mean given the observed ones.
 
         :math:`E[x_u \mid x_o] = \sum_k p(k \mid x_o) (m_{ku} + S_{kuo} S_{koo}^{-1} (x_o -
         m_{ko}))` for missing u and observed o. O(K d^3) for each pattern, plus O(n K d^2).
@@ -304,7 +306,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows with NaN at the missing features. A row may miss all of them.
+            Rows with NaN at the missing features. All features of a row may be missing.
 
         Returns
         -------
@@ -319,20 +321,20 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
         return tags
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
-        """Draw independent rows from the density that ``score_samples`` gives, exactly.
+        """Draw independent, exact samples from the density that ``score_samples`` evaluates.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             The rows, in random order of their components.
         labels : ndarray of shape (n_samples,)
-            The component that each row came from.
+            The component that each row was drawn from.
         """
         return self._draw(n_samples, random_state)

@@ -40,53 +40,54 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     .. math:: F_\beta(x) = -\tfrac1\beta \log \sum_{k=1}^K \exp(-\beta \|x - w_k\|^2).
 
     Lloyd's algorithm lowers the sum of :math:`F_\infty` over the training rows. At the inverse
-    temperature :math:`\beta = 1 / (2 \sigma^2)` of the fitted within-cluster variance the energy
-    is a spherical mixture with equal weights, whose log density ``score_samples`` gives exactly.
+    temperature :math:`\beta = 1 / (2 \sigma^2)` of the fitted within-cluster variance, the energy
+    is a spherical mixture with equal weights, and ``score_samples`` returns its exact log density.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number K of prototypes.
     init : {"k-means++", "random"}, callable or array-like, default="k-means++"
-        Greedy k-means++ seeding; different rows at random; ``init(X, n_clusters, random_state=)``,
-        which returns the initial centres; or these, of shape (n_clusters, n_features).
+        Greedy k-means++ seeding; distinct random rows; ``init(X, n_clusters, random_state=)``,
+        which returns the initial centres; or the centres, of shape (n_clusters, n_features).
     n_init : int, default=1
-        Number of seedings; the run with the least inertia is kept.
+        Number of starting points; the run with the lowest inertia is kept.
     max_iter : int, default=300
-        Most Lloyd iterations of one run.
+        Maximum number of Lloyd iterations per run.
     tol : float, default=1e-4
-        A run ends when the squared shift of all centres falls to ``tol`` times the mean variance
+        A run stops when the squared shift of all centres falls to ``tol`` times the mean variance
         of the features, or when no assignment changes; with ``batch_size``, when a pass lowers the
         inertia by less than the fraction ``tol``.
     batch_size : int or None, default=None
-        None follows Lloyd's algorithm on all rows. A number takes random batches of as many rows
-        [6]_, and an iteration is one pass: fewer passes to a slightly larger inertia.
+        None runs Lloyd's algorithm on all rows. A number uses random batches of that many rows
+        [6]_, one pass per iteration: fewer passes, but a slightly larger inertia.
     output : {"distance", "onehot", "responsibility", "triangle"}, default="distance"
-        What ``transform`` returns for each prototype: the distance; the one-hot code; the
-        posterior p(z | x) at ``beta_``; or max(0, mean distance - distance), a sparse code that
-        linear classifiers use well.
+        What ``transform`` returns for each prototype: the distance; the one-hot code; the posterior
+        p(z | x) at ``beta_``; or max(0, mean distance - distance), a sparse code that suits linear
+        classifiers.
     random_state : int, RandomState instance or None, default=None
-        Seed of the seeding.
+        Seed for the starting points.
     verbose : int, default=0
-        Whether to print a line for each iteration: the inertia after it, and seconds.
+        If nonzero, print one line per iteration, with the inertia and the time in seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features_in_)
         The prototypes W.
     labels_ : ndarray of shape (n_samples,)
-        Cluster of each row given last to ``fit`` or ``partial_fit``.
+        Cluster of each row in the last call of ``fit`` or ``partial_fit``.
     inertia_ : float
-        Weighted sum of squared distances of the training rows to their prototype.
+        Weighted sum of squared distances of the training rows to their prototypes.
     cluster_counts_ : ndarray of shape (n_clusters,)
-        Training weight in each cluster.
+        Total training weight of each cluster.
     noise_variance_ : float
-        Variance per feature around the prototypes, as it is for rows outside the training set: each
-        row is left out of its own prototype in turn. After ``partial_fit``, which keeps no rows,
+        Variance per feature around the prototypes, as for rows outside the training set: each row
+        is left out of its own prototype in turn. After ``partial_fit``, which keeps no rows,
         inertia / (d (n - K)).
     beta_ : float
         Inverse temperature 1 / (2 noise_variance_).
@@ -97,7 +98,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     n_features_in_ : int
         Number of features seen in ``fit``.
     training_state_ : dict
-        Centres in double precision after ``partial_fit`` on single-precision rows, else empty.
+        Double-precision centres after ``partial_fit`` on single-precision rows; otherwise empty.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the features, if X had string column names.
 
@@ -107,16 +108,18 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
 
     Notes
     -----
-    An iteration costs O(n d K) time at most. On the CPU, compiled kernels in double precision skip
-    rows, and of many prototypes groups of about ten, whose distances cannot change an assignment
-    [4]_, [5]_: 24 bytes a row, or n K / 10 numbers of four bytes. On a GPU (from K = 128 and
-    n d K = 2^36 on) rows that the bounds leave are gathered. There is no n x K matrix. Memory maps,
-    dask arrays and csr matrices are read in parts; other memory stays within ``working_memory``.
+    An iteration costs at most O(n d K) time. On the CPU, compiled double-precision kernels skip
+    rows, and with many prototypes groups of about ten, whose distances cannot change an assignment
+    [4]_, [5]_; they store 24 bytes per row, or n K / 10 numbers of four bytes. On a GPU (for K >=
+    128 and n d K >= 2^36), the rows that the bounds do not exclude are gathered. No n x K matrix is
+    formed. Memory maps, dask arrays and csr matrices are read in parts; other memory stays within
+    ``working_memory``.
 
-    Columns of X count by their scale: a warning says when they differ by more than 1e3.
-    ``partial_fit`` seeds on its first chunk, then follows MacQueen's rule row by row on the CPU, so
-    later rows may come in chunks of any size with the same result. A prototype without a row moves
-    onto the next row farther from its own than the average. Energies are computed in float64.
+    Columns of X count in proportion to their scale; a warning says when scales differ by more than
+    1e3. ``partial_fit`` seeds on its first chunk, then follows MacQueen's rule row by row on the
+    CPU, so later chunks can be of any size with the same result. A prototype without rows moves to
+    the next row that is farther from its own prototype than average. Energies are computed in
+    float64.
 
     References
     ----------
@@ -238,7 +241,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         return int(self.cluster_centers_.size) + 1  # the variance
 
     def predict(self, X: Any) -> Any:
-        """Return the index of the prototype of least energy.
+        """Return the index of the lowest-energy prototype.
 
         Parameters
         ----------
@@ -253,7 +256,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         return self._map_rows(X, lambda energy, x: energy.assign(x).to(torch.int32), "predict")
 
     def transform(self, X: Any) -> Any:
-        """Return the latent code of each row, in the form that ``output`` chooses.
+        """Return the latent code of each row, in the form chosen by ``output``.
 
         Parameters
         ----------
@@ -275,7 +278,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float or None, default=None
             Inverse temperature; ``math.inf`` gives the squared distance to the closest
             prototype; None uses the fitted ``beta_``.
@@ -310,20 +313,20 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         )
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:
-        """Draw independent rows from the density that ``score_samples`` gives, exactly.
+        """Draw independent, exact samples from the density that ``score_samples`` evaluates.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             The rows, in random order of their components.
         labels : ndarray of shape (n_samples,)
-            The component that each row came from.
+            The component that each row was drawn from.
         """
         return self._draw(n_samples, random_state)

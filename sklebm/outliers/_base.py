@@ -1,4 +1,4 @@
-"""The shells of detectors and of scores beyond raw likelihood: one score for each row."""
+"""Bases of detectors and of scores beyond raw likelihood: one score per row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _is_calibrated(detector: Any) -> bool:
 
 
 class CalibratedDetector(OutlierMixin, CompositeEstimator):
-    """Base of detectors with a threshold, ``offset_``, and scores of rows that were held out."""
+    """Base of detectors with a threshold, ``offset_``, and scores of held-out rows."""
 
     calibration: float | None
     offset_: float
@@ -84,9 +84,9 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
 
         .. math:: p(x) = \frac{1 + |\{i : s(x_i) \le s(x)\}|}{n + 1}
 
-        over the n calibration rows :math:`x_i`. For a row that is exchangeable with them,
-        :math:`a - 1/(n + 1) < P(p \le a) \le a` whatever the estimator (the lower bound if scores
-        are not tied), on average over calibration draws.
+        over the n calibration rows :math:`x_i`. For a row that is exchangeable with them, :math:`a
+        - 1/(n + 1) < P(p \le a) \le a` whatever the estimator (the lower bound if scores are not
+        tied), on average over calibration draws.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
 
     @available_if(_is_calibrated)
     def predict_proba(self, X: Any) -> Any:
-        """Return 1 - p and p for each row, p its conformal p-value.
+        """Return 1 - p and p for each row, where p is its conformal p-value.
 
         The first column is the share of calibration rows that are more typical than the row, not
         the probability that the row is an outlier, which depends on how common outliers are.
@@ -121,7 +121,7 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
         Returns
         -------
         probabilities : array or tensor of shape (n_samples, 2)
-            Outlier (-1) and inlier (1), as classes are sorted; rows sum to 1.
+            Outlier (-1) and inlier (1), in the sorted order of the classes; rows sum to 1.
 
         Raises
         ------
@@ -134,12 +134,12 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
         return np.stack([1 - p_values, p_values], axis=1)
 
     def predict_fdr(self, X: Any, fdr: float = 0.1) -> Any:
-        """Return -1 for rows among which a share of at most ``fdr`` is expected to be inliers.
+        """Return -1 for rows of which at most a share ``fdr`` are expected to be inliers.
 
-        The procedure of Benjamini and Hochberg on the p-values: which rows are called outliers
-        depends on all rows of X, although each p-value depends on its row alone. The rate holds on
-        average over calibration draws, for rows that are independent, of which the inliers are
-        distributed as the calibration rows are [1]_; a contaminated calibration set finds fewer.
+        This is the Benjamini-Hochberg procedure on the p-values: which rows are called outliers
+        depends on all rows of X, although each p-value depends only on its own row. The rate holds
+        on average over calibration draws, for independent rows whose inliers are distributed like
+        the calibration rows [1]_; a contaminated calibration set finds fewer outliers.
 
         Parameters
         ----------
@@ -152,8 +152,8 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
         Returns
         -------
         labels : array or tensor of shape (n_samples,)
-            1 or -1. All 1 if no set of rows reaches the rate: k outliers among m rows need
-            p-values of at most k fdr / m.
+            1 or -1. All 1 if no set of rows reaches the rate: to call k of m rows outliers, their
+            p-values must be at most k fdr / m.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # Who has predict_proba is asked how many classes there are: inliers and outliers.
+        # Whatever has predict_proba must know its number of classes: inliers and outliers.
         tags.classifier_tags = ClassifierTags(multi_class=False)
         return tags
 
@@ -186,8 +186,8 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``.
 
-        It compares detectors only if their estimators' scores are comparable; to choose
-        between others use :func:`~sklebm.metrics.make_ood_scorer`.
+        It compares detectors only if their estimators' scores are comparable; otherwise choose with
+        :func:`~sklebm.metrics.make_ood_scorer`.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
 
 
 class EnergyScorer(CompositeEstimator):
-    """Base of meta-estimators that turn fitted estimators into another ``score_samples``."""
+    """Base of meta-estimators that turn fitted estimators into a new ``score_samples``."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [StrOptions({"auto"}), HasMethods("fit")]
@@ -225,7 +225,7 @@ class EnergyScorer(CompositeEstimator):
         X : array-like or tensor of shape (n_samples, n_features)
             Training rows, in any form that the estimators accept.
         y : object, default=None
-            Handed to the estimators' ``fit``, which ignores it if they are unsupervised.
+            Passed to the estimators' ``fit``, which ignores it if they are unsupervised.
 
         Returns
         -------
@@ -235,14 +235,14 @@ class EnergyScorer(CompositeEstimator):
         return self._learn(X, y=y)
 
     def _density(self) -> Any:
-        """A clone of the estimator with log densities that was asked for."""
+        """A clone of the requested estimator with log densities."""
         if isinstance(self.estimator, str):
             return PCAWhitener()  # a Gaussian with all correlations
         require_scores("estimator", self.estimator, type(self).__name__)
         return clone(self.estimator)
 
     def _map_values(self, X: Any, score: Callable[[Any], Any]) -> Any:
-        """``score`` of what the estimators inside see of X, chunk by chunk, in the kind of X."""
+        """``score`` of whatever the inner estimators see of X, chunk by chunk, as the kind of X."""
         check_is_fitted(self)
 
         def apply(chunk: torch.Tensor) -> torch.Tensor:
@@ -275,11 +275,11 @@ class EnergyScorer(CompositeEstimator):
         return float(self.score_samples(X).mean())
 
     def _state_spec(self) -> Spec:
-        """What the subclass stores beside its estimators."""
+        """What the subclass stores besides its estimators."""
         return {}
 
     def _check_state(self) -> None:
-        """Raise ValueError if a fitted scorer's attributes do not fit each other."""
+        """Raise ValueError if a fitted scorer's attributes are inconsistent."""
         if fitted_attributes(self):
             check_input_names(self)
             members: Spec = {"named_estimators_": Estimators(self.n_features_in_)}
@@ -287,5 +287,5 @@ class EnergyScorer(CompositeEstimator):
 
 
 def _plain(values: torch.Tensor) -> Any:
-    """Rows as any estimator takes them: NumPy on the host, tensors on another device."""
+    """Rows in a form any estimator accepts: NumPy on the CPU, tensors on another device."""
     return values.numpy() if values.device.type == "cpu" else values

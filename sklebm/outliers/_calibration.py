@@ -35,7 +35,7 @@ def p_values_of(scores: Any, calibration: NDArray[np.float64]) -> Any:
 
 
 def discoveries(p_values: Any, fdr: float) -> Any:
-    """-1 for the rows that the procedure of Benjamini and Hochberg finds, else 1."""
+    """-1 for the rows found by the Benjamini-Hochberg procedure, otherwise 1."""
     inlier = ~benjamini_hochberg(to_numpy(p_values), fdr)
     on_tensor = isinstance(p_values, torch.Tensor)
     return labels_of(torch.from_numpy(inlier).to(p_values.device) if on_tensor else inlier)
@@ -44,9 +44,9 @@ def discoveries(p_values: Any, fdr: float) -> Any:
 def split_rows(
     X: Any, calibration: float | None, random_state: Any
 ) -> tuple[Indices | None, Indices | None]:
-    """Indices of the rows to fit and of those held out, ascending; None, None: all, and no others.
+    """Indices of the rows to fit and of those held out, ascending; None, None if all are fitted.
 
-    What is held out is drawn from ``random_state``.
+    The held-out rows are drawn from ``random_state``.
     """
     if calibration is None:
         return None, None
@@ -57,12 +57,12 @@ def split_rows(
 
 
 def count_rows(X: Any) -> int:
-    """The number of rows of whatever ``fit`` accepts."""
+    """The number of rows of anything that ``fit`` accepts."""
     return len(X) if isinstance(X, Rows) else int(_num_samples(X))
 
 
 def take_rows(X: Any, chosen: Indices | None) -> Any:
-    """Rows of an array, frame, tensor, sparse matrix or list; all of them, the same, for None."""
+    """Select rows of an array, frame, tensor, sparse matrix or list; None returns it unchanged."""
     if X is None or chosen is None:
         return X
     if isinstance(X, Rows):

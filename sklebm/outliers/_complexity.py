@@ -1,7 +1,7 @@
-"""L(x): bits of a row in a lossless code, the least that a general-purpose compressor needs.
+"""L(x): bits of a row in a lossless code, from a general-purpose compressor.
 
-Images pass the filters of PNG first (a pixel minus a prediction from its neighbours on the left and
-above), and the shortest of the codes counts.
+Images first pass through the filters of PNG (a pixel minus a prediction from its neighbours on the
+left and above), and the shortest code counts.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ COMPRESSORS: dict[str, Callable[[bytes], int]] = {
 
 def quantise(values: Any, low: float, high: float, n_levels: int) -> Bytes:
     """The nearest of ``n_levels`` values that divide [low, high] evenly; others are clipped."""
-    # Halved first: the difference of two doubles may overflow.
+    # Halve first: the difference of two doubles may overflow.
     share = (values / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
-    # Rounded to single precision, so that rows given in either precision get the same level.
+    # Rounded to single precision, so that rows get the same level in either precision.
     share = np.clip(np.asarray(share, np.float64), 0.0, 1.0).astype(np.float32)
     return np.rint(share * np.float32(n_levels - 1)).astype(np.uint8)
 
@@ -53,7 +53,8 @@ def code_lengths(levels: Bytes, compressor: str, image_shape: Any) -> Any:
 def filtered(images: Bytes) -> list[Bytes]:
     """The five filters of PNG over images of shape (n, height, width[, channels]).
 
-    Residuals are modulo 256 and in a byte each; every filter can be undone, so none loses anything.
+    Residuals are modulo 256 and fit in a byte each; every filter is invertible, so no information
+    is lost.
     """
     padding = [(0, 0), (1, 0), (1, 0), *[(0, 0)] * (images.ndim - 3)]
     padded = np.pad(images, padding).astype(np.int16)

@@ -1,7 +1,7 @@
 r"""p(x) = (1 + #{i : s(x_i) <= s(x)}) / (n + 1) over n held-out rows x_i: conformal p-values.
 
-If x and the x_i are exchangeable, P(p(x) <= a) <= a whatever the score s is, and above
-a - 1/(n + 1) when scores are not tied (Vovk, Gammerman and Shafer, 2005).
+If x and the x_i are exchangeable, P(p(x) <= a) <= a for any score s, and it exceeds a - 1/(n + 1)
+if scores are not tied (Vovk, Gammerman and Shafer, 2005).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 def conformal_p_values(scores: Floats, calibration: Floats) -> Floats:
-    """p-values of rows with these scores; ``calibration`` ascends. O(m log n)."""
+    """p-values of rows with these scores; ``calibration`` is sorted. O(m log n)."""
     as_low = np.searchsorted(calibration, scores, side="right")
     return np.asarray((1 + as_low) / (len(calibration) + 1), dtype=np.float64)
 
@@ -25,7 +25,7 @@ def conformal_p_values(scores: Floats, calibration: Floats) -> Floats:
 def benjamini_hochberg(p_values: Floats, level: float) -> NDArray[np.bool_]:
     """True for the k smallest p-values, k the largest with p_(k) <= k level / m. O(m log m)."""
     ascending = np.sort(p_values)
-    # A product instead of a quotient: k/m * level is rounded once less.
+    # A product instead of a quotient: k/m * level has one rounding less.
     passed = ascending * len(ascending) <= level * np.arange(1, len(ascending) + 1)
     if not passed.any():
         return np.zeros(len(p_values), dtype=bool)
@@ -33,7 +33,7 @@ def benjamini_hochberg(p_values: Floats, level: float) -> NDArray[np.bool_]:
 
 
 def check_level(name: str, level: Any, n_calibration: int) -> float:
-    """The level as a float, refused if no p-value can be that small."""
+    """The level as a float; refused if no p-value can be that small."""
     if not isinstance(level, Real) or isinstance(level, bool) or not 0 < float(level) < 1:
         raise ValueError(f"{name}={level!r} must be a number between 0 and 1.")
     checked, smallest = float(level), 1 / (n_calibration + 1)
@@ -47,7 +47,7 @@ def check_level(name: str, level: Any, n_calibration: int) -> float:
 
 
 def calibration_size(n_rows: int, fraction: float) -> int:
-    """How many of the rows are held out; at least one, and two remain."""
+    """Number of rows held out: at least one, and at least two remain."""
     size = max(1, round(fraction * n_rows))
     if n_rows - size < 2:
         raise ValueError(

@@ -1,6 +1,6 @@
 """What ``estimator="auto"`` means: energies of features, of most rows, of groups, of neighbours.
 
-Chosen by what they find on tables that took no part in the choice, each table in turn:
+Chosen on tables other than the one being tested, each table in turn:
 ``benchmarks/bench_ood_choice.py``.
 """
 
@@ -20,14 +20,14 @@ from sklebm.outliers._ensemble import Ensemble
 from sklebm.outliers._views import make_view
 from sklebm.outliers.neighbour_energy import NeighbourEnergy
 
-FITTED_ROWS = 10_000  # what the energies are fitted to at most
+FITTED_ROWS = 10_000  # the most rows the energies are fitted to
 _MAX_COMPONENTS = 8
-_ROWS_PER_FEATURE = 2  # training rows of a component, as a multiple of the features
+_ROWS_PER_FEATURE = 2  # training rows per component, as a multiple of the features
 _EM_PRODUCTS = 2e9  # multiplications of an EM step: wide tables get fewer components
 _NEIGHBOURS = 10
 _STORED_ROWS = 2_000
 _FLOATS_PER_VALUE = 16
-_CORE_SHARE = 0.75  # of the rows, which the robust Gaussian is fitted to
+_CORE_SHARE = 0.75  # share of the rows that the robust Gaussian is fitted to
 _CORE_STEPS = 5
 
 Members = list[tuple[str, Any]]
@@ -58,7 +58,7 @@ def fit_default(rows: Rows, fits: MemberFits) -> Ensemble:
     view = make_view(rows.to_numpy())
     members = dict(default_members(*rows.shape))
     with warnings.catch_warnings():
-        # "Lower n_components", or a column to drop: no advice to somebody who did not choose them.
+        # Advice to lower n_components or drop a column is no help: the user chose neither.
         warnings.simplefilter("ignore", UserWarning)
         for name, member in members.items():
             chunks = rows.chunks(_FLOATS_PER_VALUE * rows.shape[1])
@@ -69,10 +69,10 @@ def fit_default(rows: Rows, fits: MemberFits) -> Ensemble:
 
 
 def central_rows(view: torch.Tensor) -> torch.Tensor:
-    """Three quarters of the rows, on which a Gaussian is narrow: those least far from it.
+    """The three quarters of the rows that a narrow Gaussian fits: those closest to it.
 
     Concentration steps (Rousseeuw and Van Driessen, 1999) from the rows nearest to the median, here
-    the origin: a group of outliers cannot bend the Gaussian towards itself.
+    the origin, so that a group of outliers cannot pull the Gaussian towards itself.
     """
     size = min(len(view), max(int(_CORE_SHARE * len(view)), view.shape[1] + 2))
     kept = _lowest(view.square().sum(dim=1), size)
@@ -95,10 +95,10 @@ def _lowest(values: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def drawn_rows(n_rows: int, limit: int, weights: Any = None) -> Any:
-    """Indices of at most ``limit`` rows, ascending; None: all of them, once.
+    """Indices of at most ``limit`` rows, ascending; None selects every row once.
 
-    With weights rows are drawn in proportion to them, evenly spaced along their sum: a whole
-    weight of m draws the row m times, unless there are too many.
+    With weights, rows are drawn in proportion to them, evenly spaced along their cumulative sum: an
+    integer weight of m draws the row m times, unless there are too many rows.
     """
     if weights is None:
         if n_rows <= limit:

@@ -28,9 +28,9 @@ class Ensemble:
     members : dict of str to estimator
         The fitted energies.
     quantiles : ndarray of shape (n_members, n_quantiles) or None
-        Of their training scores; None until ``with_scale`` finds them.
+        Quantiles of their training scores; None until ``with_scale`` computes them.
     view : View or None
-        What the members of the default see of the rows; X is then ``Rows``. None: X itself.
+        How the members of the default see the rows; X is then ``Rows``. None: X itself.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Ensemble:
         self.view: Any = view
 
     def with_scale(self, X: Any, weights: Any = None) -> Ensemble:
-        """The same energies, compared by how they score the rows of X."""
+        """The same energies, compared by their scores of the rows of X."""
         columns = self.member_scores(X, finite=True).T
         quantiles = np.stack([training_quantiles(column, weights) for column in columns])
         return Ensemble(self.members, quantiles, self.view)
@@ -57,7 +57,7 @@ class Ensemble:
         return np.stack(columns, axis=1)
 
     def scores(self, X: Any, *, finite: bool = False) -> Any:
-        """One score a row, in the kind of X; a single energy keeps its own."""
+        """One score per row, as the kind of X; a single energy keeps its own scores."""
         if self.view is not None:
             return self._map(X, self.combine)  # without a matrix of all members' scores
         if len(self.members) == 1:
@@ -67,7 +67,7 @@ class Ensemble:
         return torch.from_numpy(combined).to(X.device) if isinstance(X, torch.Tensor) else combined
 
     def combine(self, scores: Scores) -> Scores:
-        """One score a row, in the dtype of the members' scores."""
+        """One score per row, in the dtype of the members' scores."""
         if scores.shape[1] == 1:
             return scores[:, 0]
         combined = np.empty(len(scores), scores.dtype)
@@ -78,7 +78,7 @@ class Ensemble:
         return combined
 
     def _map(self, rows: Rows, function: Any) -> Any:
-        """``function`` of the scores of the members, chunk by chunk, in the kind of the rows."""
+        """``function`` of the members' scores, chunk by chunk, as the kind of the rows."""
         view = self.view
 
         def score(x: torch.Tensor) -> torch.Tensor:

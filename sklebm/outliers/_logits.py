@@ -1,4 +1,4 @@
-"""The logits of a classifier, whatever library it comes from; refused where there are none."""
+"""The logits of a classifier from any library; refused if there are none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CRITERIA = (torch.nn.CrossEntropyLoss, torch.nn.BCEWithLogitsLoss)
 
 
 def require_logits(estimator: Any) -> None:
-    """Raise if there is nothing to take logits from, with the reason; fitted or not."""
+    """Raise, with the reason, if there are no logits to use; fitted or not."""
     if _source(estimator) is not None:
         return
     name = type(estimator).__name__
@@ -41,7 +41,7 @@ def require_logits(estimator: Any) -> None:
 def logits(estimator: Any, X: Any) -> torch.Tensor:
     """Logits of the rows, shape (n_samples, n_classes); a binary decision f becomes (0, f)."""
     source = _source(estimator)
-    if source is None:  # it was changed after fit
+    if source is None:  # the classifier was changed after fit
         require_logits(estimator)
         raise AssertionError("unreachable")
     values = source(X)
@@ -76,7 +76,7 @@ def _source(estimator: Any) -> Callable[[Any], Any] | None:
 
 
 def _is_skorch_net(estimator: Any) -> bool:
-    """True for a skorch net, told by what it has, so that skorch is not imported here."""
+    """True for a skorch net, recognised by its attributes, so that skorch is not imported here."""
     return callable(getattr(estimator, "forward_iter", None)) and hasattr(estimator, "criterion")
 
 
@@ -92,6 +92,6 @@ def _criterion_name(net: Any) -> str:
 
 
 def _forward(net: Any, X: Any) -> torch.Tensor:
-    """What the module returns, the first of several outputs, batch by batch."""
+    """The module's output, the first if there are several, batch by batch."""
     batches = net.forward_iter(X, training=False, device="cpu")
     return torch.cat([batch[0] if isinstance(batch, tuple) else batch for batch in batches])

@@ -1,4 +1,4 @@
-"""The estimators inside a detector: which they are, and what their scores must be."""
+"""The estimators inside a detector: which ones, and what their scores must be."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _is_pair(item: Any) -> bool:
 
 
 def require_instance(name: str, member: Any) -> None:
-    """Refuse a class where an estimator is wanted."""
+    """Refuse a class where an instance is needed."""
     if isinstance(member, type):
         raise InvalidParameterError(
             f"{name!r} is the class {member.__name__}: pass an instance, {member.__name__}()."
@@ -44,7 +44,7 @@ def require_instance(name: str, member: Any) -> None:
 
 
 def require_scores(name: str, member: Any, owner: str) -> None:
-    """Refuse what has no ``score_samples``, with the reason that the estimator gives."""
+    """Refuse estimators without ``score_samples``, with the reason that the estimator gives."""
     require_instance(name, member)
     for method in ("fit", "score_samples"):
         try:
@@ -59,15 +59,15 @@ def require_scores(name: str, member: Any, owner: str) -> None:
 
 
 def checked_scores(name: str, member: Any, X: Any, *, finite: bool = False) -> Any:
-    """``member.score_samples(X)``, refused if it is no vector of numbers.
+    """``member.score_samples(X)``, refused if it is not a vector of numbers.
 
-    Minus infinity says that a row cannot occur and may be an answer; with ``finite`` it may not.
+    Minus infinity means that a row cannot occur, and is allowed unless ``finite`` is set.
     """
     return checked_vector(name, member, member.score_samples(X), finite=finite)
 
 
 def checked_vector(name: str, member: Any, scores: Any, *, finite: bool = False) -> Any:
-    """The scores, refused if they are no vector of numbers."""
+    """The scores, refused if they are not a vector of numbers."""
     values = to_numpy(scores)
     if values.ndim != 1:
         raise ValueError(

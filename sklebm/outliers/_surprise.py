@@ -1,6 +1,6 @@
 r"""log u(s), u(s) the share of training rows that score s or less: one scale for any scores.
 
-Inside the range of the training scores u is interpolated between stored quantiles. Beyond it, u
+Inside the range of the training scores, u is interpolated between stored quantiles. Beyond it, u
 below and 1 - u above fall exponentially with the mean excess over the last decile ("peaks over
 threshold", Pickands, 1975), so that rows far outside keep their order. In nats.
 """
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_QUANTILES = 1000
-# Rounding of scores in units of their eps. Most are summed in double precision, so that in single
-# precision only the last rounding shows.
+# Rounding of scores in units of their eps. Most are summed in double precision, so in single
+# precision only the final rounding shows.
 _ROUNDING = {np.float64: 100.0, np.float32: 8.0}
-_TAIL = 0.1  # share of the training scores that the slope of a tail is estimated from
+_TAIL = 0.1  # share of the training scores used to estimate the slope of a tail
 
 Floats = NDArray[np.float64]
 
@@ -27,13 +27,13 @@ def training_quantiles(scores: Floats, weights: Floats | None = None) -> Floats:
     ascending, upto = _in_order(scores, weights)
     total = float(upto[-1])
     count = min(max(int(total), len(ascending)), _MAX_QUANTILES)
-    # Values that occur, not interpolated ones: tied scores stay tied.
+    # Values that occur rather than interpolated ones, so that tied scores stay tied.
     places = (np.arange(count) + 0.5) * total / count
     return _merge_ties(ascending[np.searchsorted(upto, places, side="right")])
 
 
 def percentile(scores: Floats, share: float, weights: Floats | None = None) -> float:
-    """The linearly interpolated quantile at ``share``; m copies for a weight of m."""
+    """The linearly interpolated quantile at ``share``; a weight of m means m copies."""
     if weights is None:
         return float(np.percentile(scores.astype(np.float64), 100 * share))
     ascending, upto = _in_order(scores, weights)
@@ -45,7 +45,7 @@ def percentile(scores: Floats, share: float, weights: Floats | None = None) -> f
 
 
 def _in_order(scores: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
-    """Ascending scores of the rows that count, and the weight of all up to each."""
+    """Sorted scores of the rows that count, and the cumulative weight at each."""
     values = np.asarray(scores, dtype=np.float64)
     if weights is None:
         return np.sort(values), np.arange(1.0, len(values) + 1)
@@ -61,7 +61,7 @@ def log_rank(scores: Floats, quantiles: Floats) -> Floats:
     O(n log q) for n scores and q quantiles.
     """
     levels = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
-    # Equal quantiles share the mean of their levels, so that the curve has one value there.
+    # Equal quantiles share the mean of their levels, so that the curve has a single value there.
     knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
     heights = (levels[first] + levels[first + counts - 1]) / 2
     lowest, highest = knots[0], knots[-1]
@@ -74,9 +74,9 @@ def log_rank(scores: Floats, quantiles: Floats) -> Floats:
 
 
 def _merge_ties(quantiles: Floats) -> Floats:
-    """Make quantiles equal that differ by rounding only, else ranks would magnify the rounding.
+    """Merge quantiles that differ only by rounding, which ranks would otherwise magnify.
 
-    Rounding is relative to the size of a score; differences that mean something are wider.
+    Rounding is relative to the size of a score; meaningful differences are larger.
     """
     with np.errstate(over="ignore"):
         single = np.array_equal(quantiles, quantiles.astype(np.float32))
@@ -94,9 +94,9 @@ def _merge_ties(quantiles: Floats) -> Floats:
 
 
 def _mean_excess(ascending: Floats) -> float:
-    """Mean excess of the largest tenth over the score that begins it; positive."""
+    """Mean excess of the largest tenth over its lowest score; positive."""
     size = max(1, int(_TAIL * len(ascending)))
     begin = ascending[-size - 1] if size < len(ascending) else ascending[0]
     excess = float((ascending[-size:] - begin).mean())
-    # A tail without spread takes that of all scores; without any there is no scale: take 1.
+    # A tail without spread uses the spread of all scores; if there is none either, use 1.
     return excess or float(ascending.std()) or 1.0

@@ -1,11 +1,11 @@
-r"""What the energies of the default see of a table: robust units, and each feature alone.
+r"""How the energies of the default see a table: in robust units, and each feature alone.
 
-In robust units a feature is divided by its interquartile range. Alone, it counts by its normal
-score :math:`t = \Phi^{-1}(u(x))`, u the share of training rows below x, through the signed root
-:math:`\operatorname{sign}(t) \sqrt{|t|}`, whose squared length is the sum of |t|.
+In robust units, a feature is divided by its interquartile range. Alone, it is represented by its
+normal score :math:`t = \Phi^{-1}(u(x))`, u the share of training rows below x, through the signed
+root :math:`\operatorname{sign}(t) \sqrt{|t|}`, whose squared length is the sum of |t|.
 
-The columns of a one-hot block are one variable: they are divided by one scale, which gives the
-block the variance of a feature, and alone they count by the rank of the category, once.
+The columns of a one-hot block are one variable: they share one scale, which gives the block the
+variance of a feature, and alone they count once, by the rank of the category.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class View(NamedTuple):
     Attributes
     ----------
     location, scale : ndarray of shape (n_features,)
-        What is subtracted from each feature and what it is divided by.
+        Subtracted from each feature, and its divisor.
     quantiles : ndarray of shape (n_features, n_quantiles)
-        Ascending training values of each feature.
+        Sorted training values of each feature.
     blocks : ndarray of shape (n_blocks, 2) or None
-        First column of each one-hot block and the one after its last; files of before know none.
+        First column of each one-hot block and the one after its last; None in older files.
     categories : ndarray of shape (n_features,) or None
         Root of the normal score of each category, 0 for other columns.
     """
@@ -46,11 +46,11 @@ class View(NamedTuple):
     categories: Any = None
 
     def kind(self, name: str) -> str:
-        """What the member of this name sees."""
+        """What the member with this name sees."""
         return "alone" if name == "marginals" else "together"
 
     def kinds(self, names: Iterable[str]) -> set[str]:
-        """What members of these names see."""
+        """What the members with these names see."""
         return {self.kind(name) for name in names}
 
     def see(self, kind: str, x: torch.Tensor) -> torch.Tensor:
@@ -62,9 +62,9 @@ class View(NamedTuple):
         return self._one_each(x, roots) if self.blocks is not None and len(self.blocks) else roots
 
     def _one_each(self, x: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
-        """The roots, with one value for each block in place of one for each category."""
+        """The roots, with one value per block in place of one per category."""
         scores = torch.from_numpy(self.categories).to(roots)
-        unseen = float(scores.max())  # a category that fit did not see is as rare as the rarest
+        unseen = float(scores.max())  # a category not seen in fit is as rare as the rarest
         for start, stop in self.blocks.tolist():
             chosen = x[:, start:stop].to(roots.dtype)
             known = (chosen * scores[start:stop]).sum(dim=1)
@@ -94,16 +94,16 @@ def make_view(x: Floats) -> View:
 
 
 def _category_roots(shares: Floats, n_rows: int) -> Floats:
-    """Roots of the normal scores of categories: those of values with as rare a two-sided tail."""
+    """Roots of the normal scores of categories, from values with equally rare two-sided tails."""
     as_rare = np.array([shares[shares <= share].sum() for share in shares])
-    # A category that is missing among the rows is rarer than one that occurs once.
+    # A category missing from the rows is rarer than one that occurs once.
     tail = np.clip(as_rare, 0.5 / (n_rows + 1), 1.0)
     roots: Floats = np.sqrt(np.abs(ndtri(tail / 2)))
     return roots
 
 
 def one_hot_blocks(x: Floats) -> NDArray[np.int64]:
-    """Runs of neighbouring columns of 0 and 1 with a single 1 in every row: (start, stop) each."""
+    """Runs of adjacent columns of 0 and 1 with exactly one 1 in every row: (start, stop) each."""
     binary = ((x == 0) | (x == 1)).all(axis=0) & (x.min(axis=0) != x.max(axis=0))
     found, start = [], 0
     while start < x.shape[1]:
@@ -122,9 +122,9 @@ def one_hot_blocks(x: Floats) -> NDArray[np.int64]:
 
 
 def robust_scale(x: Floats) -> tuple[Floats, Floats]:
-    """Median and interquartile range of each feature, which outliers move little.
+    """Median and interquartile range of each feature, which outliers hardly affect.
 
-    A feature whose quartiles coincide takes its standard deviation, a constant one 1.
+    If the quartiles coincide, the standard deviation is used instead, and 1 for constant features.
 
     Raises
     ------
@@ -146,15 +146,15 @@ def robust_scale(x: Floats) -> tuple[Floats, Floats]:
 
 
 def feature_quantiles(x: Floats) -> Floats:
-    """At most 1,000 ascending values of each feature, shape (n_features, n_quantiles)."""
+    """At most 1,000 sorted values of each feature, shape (n_features, n_quantiles)."""
     count = min(len(x), _MAX_QUANTILES)
-    # Values that occur, not interpolated ones: tied values stay tied.
+    # Values that occur rather than interpolated ones, so that tied values stay tied.
     kept = ((np.arange(count) + 0.5) * len(x) / count).astype(np.int64)
     return np.stack([np.sort(column)[kept] for column in x.T]).astype(np.float64)
 
 
 def signed_root_scores(x: torch.Tensor, quantiles: Floats, scale: Floats) -> torch.Tensor:
-    """Signed roots of the normal scores, which go on linearly beyond the training values.
+    """Signed roots of the normal scores, extrapolated linearly beyond the training values.
 
     O(n d log q) for q quantiles.
     """
@@ -166,7 +166,7 @@ def signed_root_scores(x: torch.Tensor, quantiles: Floats, scale: Floats) -> tor
     low, high = knots.gather(1, left), knots.gather(1, right)
     share = ((columns - low) / torch.where(high > low, high - low, 1.0)).clamp(0, 1)
     between = left + 0.5 + share * (right - left)
-    # On a training value: the middle of its ties; between two: interpolated. Where ties end is
+    # At a training value: the middle of its ties; between two: interpolated. The ends of ties are
     # looked up for the few knots, not for the many values.
     middle = 0.5 * (below + torch.searchsorted(knots, knots, right=True).gather(1, right))
     level = torch.where(columns == high, middle, between)

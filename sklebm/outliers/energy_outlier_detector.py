@@ -39,69 +39,70 @@ from sklebm.outliers._views import View
 
 _AUTO_CONTAMINATION = 0.005
 _VIEW = ("location_", "scale_", "feature_quantiles_", "one_hot_blocks_", "category_scores_")
-_SCORED_ROWS = 30_000  # the default's threshold comes from at most so many rows
-_KEPT_SCORES = 100_000  # training scores of more rows are not kept
+_SCORED_ROWS = 30_000  # the default's threshold is based on at most this many rows
+_KEPT_SCORES = 100_000  # with more rows, training scores are not kept
 
 
 class EnergyOutlierDetector(CalibratedDetector):
     r"""Outlier detection with any energy, or with several on one scale.
 
-    A row is an inlier if its score reaches ``offset_``, a quantile of the scores of the training
-    rows. One estimator keeps its own scores. Several are combined by how surprising a row is to
-    each of them,
+    A row is an inlier if its score is at least ``offset_``, a quantile of the training rows'
+    scores. A single estimator keeps its own scores. Several are combined by how surprising each of
+    them finds the row,
 
     .. math:: s(x) = \tfrac12 \left( \log u_{(1)} + \log u_{(2)} \right), \qquad
               u_m = \frac1n \sum_{i=1}^n [s_m(x_i) \le s_m(x)],
 
-    where :math:`u_m` is the share of the n training rows that member m scores as low, and
-    :math:`u_{(1)} \le u_{(2)}` are the two lowest. In nats: 0 for the most typical row, -4.6 if one
-    training row in a hundred is as atypical. Beyond the training scores shares follow an
-    exponential tail, so that the order of rows never saturates.
+    where :math:`u_m` is the share of the n training rows that member m scores as low or lower, and
+    :math:`u_{(1)} \le u_{(2)}` are the two lowest shares. In nats: 0 for the most typical row, -4.6
+    if one training row in a hundred is as atypical. Beyond the training scores, shares follow an
+    exponential tail, so that the ranking never saturates.
 
     Parameters
     ----------
     estimator : "auto", estimator or list of (str, estimator), default="auto"
-        Any estimator with ``score_samples``, of this library or scikit-learn's, pipelines
-        included; or a list of named ones to combine. "auto" combines four energies of a table: of
-        single features (``marginals``), of the three quarters of the rows on which a Gaussian is
-        narrow (``core``), of groups (``mixture``, up to 8 Gaussians) and of neighbourhoods
+        Any estimator with ``score_samples``, from this library or scikit-learn, pipelines included;
+        or a list of named ones to combine. "auto" combines four energies of a table: of single
+        features (``marginals``), of the three quarters of the rows on which a Gaussian is narrow
+        (``core``), of groups (``mixture``, up to 8 Gaussians) and of neighbourhoods
         (``neighbours``, which **stores up to 2,000 rows**).
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.005.
     trim : float in [0, 0.5], default=0
-        Share of the rows, the least typical in a first fit, that a second fit leaves out. For
-        training rows that hold many outliers.
+        Share of the rows, those least typical in a first fit, that a second fit leaves out. For
+        training rows that contain many outliers.
     calibration : float in (0, 1) or None, default=None
-        Share of the rows that is held out, for ``p_values``, ``predict(X, alpha=...)``,
-        ``predict_fdr`` and ``predict_proba``. It should hold no outliers. None fits all rows.
+        Share of the rows to hold out for ``p_values``, ``predict(X, alpha=...)``, ``predict_fdr``
+        and ``predict_proba``. They should contain no outliers. None fits all rows.
     random_state : int, RandomState instance or None, default=None
-        Draws the rows that are held out.
+        Seed for drawing the held-out rows.
 
     Attributes
     ----------
     offset_ : float
         The threshold: the ``100 * contamination`` percentile of the scores of all rows given to
-        ``fit``; under "auto" of at most 30,000 of them.
+        ``fit``; with "auto", of at most 30,000 of them.
     training_scores_ : ndarray of shape (n_samples,)
-        Scores of the rows given to ``fit``, unless there are more than were scored, or 100,000.
+        Scores of the rows given to ``fit``, unless there were more than were scored, or than
+        100,000.
     labels_ : ndarray of shape (n_samples,)
         1 or -1 for the same rows: what ``fit_predict`` returns.
     named_estimators_ : dict
-        The fitted estimators by name. Under "auto" they know the scaled features.
+        The fitted estimators by name. With "auto" they expect the scaled features.
     estimator_ : estimator
         The fitted estimator, if there is only one.
     training_quantiles_ : ndarray of shape (n_estimators, n_quantiles)
-        Ascending quantiles of each estimator's training scores, at most 1,000.
+        Sorted quantiles of each estimator's training scores, at most 1,000.
     location_, scale_ : ndarray of shape (n_features_in_,)
-        Median and interquartile range of the features; only under "auto".
+        Median and interquartile range of the features; only with "auto".
     feature_quantiles_ : ndarray of shape (n_features_in_, n_quantiles)
-        At most 1,000 ascending training values of each feature; only under "auto".
+        At most 1,000 sorted training values of each feature; only with "auto".
     one_hot_blocks_ : ndarray of shape (n_blocks, 2)
-        First column of each one-hot block and the one after its last; only under "auto".
+        First column of each one-hot block and the one after its last; only with "auto".
     category_scores_ : ndarray of shape (n_features_in_,)
-        How rare each category is, 0 for columns outside blocks; only under "auto".
+        How rare each category is, 0 for columns outside blocks; only with "auto".
     calibration_scores_ : ndarray of shape (n_calibration,)
-        Ascending scores of the rows held out; only with ``calibration``.
+        Sorted scores of the rows held out; only with ``calibration``.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -113,11 +114,11 @@ class EnergyOutlierDetector(CalibratedDetector):
 
     Notes
     -----
-    The threshold is a share of the training rows, no guaranteed error rate: new rows fall below it
-    more often if the estimator fits its training rows closely. Calibrated, the error rate is
-    guaranteed. Every score depends on its row alone.
+    The threshold marks a share of the training rows and does not guarantee an error rate: new rows
+    fall below it more often if the estimator fits its training rows closely. With calibration, the
+    error rate is guaranteed. Every score depends only on its own row.
 
-    Under "auto" a fit costs O(k d^2) for each of at most 50 EM steps on k = min(n, 10,000) rows.
+    With "auto", a fit costs O(k d^2) for each of at most 50 EM steps on k = min(n, 10,000) rows.
 
     Examples
     --------
@@ -129,7 +130,7 @@ class EnergyOutlierDetector(CalibratedDetector):
     array([ 1, -1])
     """
 
-    # Weights are passed on, as by scikit-learn's own meta-estimators: they can be requested.
+    # Weights are passed on, as in scikit-learn's meta-estimators: they can be requested.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"sample_weight": None}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -173,10 +174,10 @@ class EnergyOutlierDetector(CalibratedDetector):
         X : array-like or tensor of shape (n_samples, n_features)
             Training rows, in any form that the estimators accept.
         y : object, default=None
-            Handed to the estimators' ``fit``, which ignores it if they are unsupervised.
+            Passed to the estimators' ``fit``, which ignores it if they are unsupervised.
         **fit_params : dict
-            ``sample_weight`` of shape (n_samples,): weights of the rows, for the estimators and
-            the threshold. Rows that are held out are drawn, and count, once each.
+            ``sample_weight`` of shape (n_samples,): weights of the rows, for the estimators and the
+            threshold. Held-out rows are drawn, and count, once each.
 
         Returns
         -------
@@ -214,7 +215,7 @@ class EnergyOutlierDetector(CalibratedDetector):
         return state
 
     def _fit_energies(self, X: Any, y: Any, weights: Any, members: MemberFits) -> Ensemble:
-        """All estimators, fitted to these rows and compared by how they score them."""
+        """All estimators, fitted to these rows and compared by their scores of them."""
         if isinstance(X, Rows):
             some = take_rows(X, drawn_rows(len(X), FITTED_ROWS, weights))
             return fit_default(some, members).with_scale(some)
@@ -229,12 +230,12 @@ class EnergyOutlierDetector(CalibratedDetector):
         return np.sort(np.argsort(scores, kind="stable")[max(n_left_out, 0) :])
 
     def _threshold(self, X: Any, weights: Any, ensemble: Ensemble) -> dict[str, Any]:
-        """Every fitted attribute but those of the calibration; the threshold counts all rows."""
+        """All fitted attributes except the calibration's; the threshold counts all rows."""
         some = drawn_rows(len(X), _SCORED_ROWS) if isinstance(X, Rows) else None
         table = ensemble.member_scores(take_rows(X, some), finite=True)
         for name, column in zip(ensemble.members, table.T, strict=True):
             if len(column) > 1 and column.min() == column.max():
-                warn(f"{name!r} gives all training rows the same score: it tells nothing apart.")
+                warn(f"{name!r} gives all training rows the same score: it cannot tell them apart.")
         scores = ensemble.combine(table)
         share = _AUTO_CONTAMINATION if isinstance(self.contamination, str) else self.contamination
         state: dict[str, Any] = {
@@ -262,8 +263,8 @@ class EnergyOutlierDetector(CalibratedDetector):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Higher is more typical: the estimator's own scores if there is one, else the mean of
-            the two lowest log shares of training rows that are as atypical, in nats.
+            Higher is more typical: a single estimator's own scores, or else the mean of the two
+            lowest log shares of training rows that are as atypical, in nats.
         """
         check_is_fitted(self)
         self._check_names(X)
@@ -315,7 +316,7 @@ class EnergyOutlierDetector(CalibratedDetector):
         return self._labels(X, alpha)
 
     def _check_state(self) -> None:
-        """Raise ValueError if a fitted detector's attributes do not fit each other."""
+        """Raise ValueError if a fitted detector's attributes are inconsistent."""
         if not fitted_attributes(self):
             return
         check_input_names(self)

@@ -21,35 +21,34 @@ class InputComplexityScorer(EnergyScorer):
 
     .. math:: s(x) = \log p(x) + L(x) \log 2,
 
-    where L(x) is the length, in bits, of a lossless code of the row. Densities of images are high
-    wherever an image is simple, whether or not it is like the training images. A general-purpose
-    compressor knows what is simple and nothing else: the sum is the log likelihood ratio between
-    the density and the compressor, read as a model with probabilities
-    :math:`2^{-L(x)}` [1]_.
+    where L(x) is the length, in bits, of a lossless code of the row. Image densities are high
+    wherever an image is simple, whether or not it resembles the training images. A general-purpose
+    compressor measures simplicity and nothing else: the sum is the log likelihood ratio of the
+    density to the compressor, read as a model with probabilities :math:`2^{-L(x)}` [1]_.
 
     Parameters
     ----------
     estimator : "auto" or estimator, default="auto"
         Any estimator whose ``score_samples`` is a log density or log probability in nats; minus an
-        energy that lacks its constant ranks alike. "auto" is a Gaussian,
+        energy without its constant gives the same ranking. "auto" is a Gaussian,
         :class:`~sklebm.PCAWhitener`.
     image_shape : tuple of int or None, default=None
-        (height, width) or (height, width, channels) of the images whose pixels are the features, in
-        row-major order. Given it, each image is coded as PNG does, by the shortest of five filters;
-        without it, a row is a plain sequence of values.
+        (height, width) or (height, width, channels) of images whose pixels are the features, in
+        row-major order. Images are coded as in PNG, with the shortest of five filters; if None, a
+        row is a plain sequence of values.
     compressor : {"zlib", "bz2", "lzma"}, default="zlib"
-        The compressor of Python's standard library.
+        A compressor from Python's standard library.
     n_levels : int, default=256
-        Levels, from 2 to 256, to which the values are rounded for the code; the estimator sees the
-        values as they are. They divide the range of all training values evenly, so that features
-        must share one unit, as pixels do.
+        Number of levels, from 2 to 256, to which values are rounded for the code; the estimator
+        sees the original values. The levels divide the range of all training values evenly, so
+        features must share one unit, as pixels do.
 
     Attributes
     ----------
     range_ : ndarray of shape (2,)
-        Least and greatest training value. Values outside are coded as the end they exceed.
+        Lowest and highest training value. Values outside are coded as the nearer end.
     code_ : dict
-        What codes are made with: compressor, n_levels and image_shape at the time of ``fit``.
+        Settings of the code: compressor, n_levels and image_shape at the time of ``fit``.
     estimator_ : estimator
         The fitted estimator.
     named_estimators_ : dict
@@ -65,12 +64,12 @@ class InputComplexityScorer(EnergyScorer):
 
     Notes
     -----
-    Codes are whole bytes, so that L is known to 8 bits, 5.5 nats: too coarse for rows of a few
-    values. "bz2" adds the constant of its file header. Quantised pixels of step h have the
+    Codes are whole bytes, so L is known to 8 bits, 5.5 nats: too coarse for rows of a few values.
+    "bz2" adds the constant length of its file header. Pixels quantised in steps of h have the
     probabilities :math:`p(x) h^d`; the constant d log h is left out.
 
-    Cost: that of the estimator, and O(d) for each row and filter, some tens of microseconds for
-    images of 28 x 28.
+    Cost: that of the estimator, plus O(d) per row and filter, some tens of microseconds for 28 x 28
+    images.
 
     References
     ----------

@@ -21,25 +21,26 @@ class LikelihoodRatioScorer(EnergyScorer):
 
     .. math:: s(x) = \log p(x) - \log q(x).
 
-    p is fitted to the rows. The background model q is another density of them, or, if none is
-    given, a copy of the estimator fitted to rows in which some values were replaced at random: it
-    keeps the population-level statistics, such as how much of an image is empty, and loses how
-    features depend on each other [1]_.
+    p is fitted to the rows. The background model q is another density of the same rows or, if none
+    is given, a copy of the estimator fitted to rows with some values replaced at random: it keeps
+    population-level statistics, such as how much of an image is empty, but loses how features
+    depend on each other [1]_.
 
     Parameters
     ----------
     estimator : "auto" or estimator, default="auto"
-        Any estimator whose ``score_samples`` is a log density or log probability in nats; of this
-        library or scikit-learn's, pipelines included. "auto" is a Gaussian,
+        Any estimator whose ``score_samples`` is a log density or log probability in nats, from this
+        library or scikit-learn, pipelines included. "auto" is a Gaussian,
         :class:`~sklebm.PCAWhitener`.
     background : estimator or None, default=None
-        The model q, fitted to the same rows, or to those of ``background`` data if it is a
+        The model q, fitted to the same rows, or already fitted to background data if it is a
         ``FrozenEstimator``. None: a clone of ``estimator``, fitted to perturbed rows.
     mutation_rate : float in (0, 1], default=0.2
-        Probability with which a value is replaced, independently, by one drawn uniformly between
-        the least and the greatest training value of its feature. Used only without ``background``.
+        Probability that a value is replaced, independently of others, by one drawn uniformly
+        between the lowest and highest training value of its feature. Used only without
+        ``background``.
     random_state : int, RandomState instance or None, default=None
-        Draws the replacements.
+        Seed for the replacements.
 
     Attributes
     ----------
@@ -57,15 +58,14 @@ class LikelihoodRatioScorer(EnergyScorer):
     See Also
     --------
     InputComplexityScorer : Compares with a compressor instead of a second model.
-    sklearn.frozen.FrozenEstimator : Keeps a model that was fitted elsewhere as it is.
+    sklearn.frozen.FrozenEstimator : Leaves an already fitted model unchanged.
 
     Notes
     -----
-    If q is the density of the outliers the score is the most powerful one there is (Neyman and
-    Pearson). Two models whose unnormalised energies have the same units rank rows alike whatever
-    their constants are.
+    If q is the density of the outliers, no score is more powerful (Neyman and Pearson). Two models
+    with unnormalised energies in the same units rank rows the same way, whatever their constants.
 
-    Cost: that of the two estimators, and O(n d) for the perturbed rows.
+    Cost: that of the two estimators, plus O(n d) for the perturbed rows.
 
     References
     ----------
@@ -138,7 +138,7 @@ class LikelihoodRatioScorer(EnergyScorer):
         return {"named_estimators_": {"estimator": member, "background": background}}
 
     def score_samples(self, X: Any) -> Any:
-        """Return the log ratio of the two densities at each row.
+        """Return the log ratio of the two densities for each row.
 
         Parameters
         ----------
@@ -158,9 +158,9 @@ class LikelihoodRatioScorer(EnergyScorer):
 
 
 def perturb(values: Any, rate: float, seed: int) -> Any:
-    """Rows with a share of the values drawn anew, uniformly over the range of their feature."""
+    """Rows with a share of their values redrawn, uniformly over the range of each feature."""
     generator = np.random.default_rng(seed)
     low, high = values.min(axis=0), values.max(axis=0)
     share = generator.random(values.shape)
-    drawn = low * (1 - share) + high * share  # no difference that could overflow
+    drawn = low * (1 - share) + high * share  # avoids a difference that could overflow
     return np.where(generator.random(values.shape) < rate, drawn, values).astype(values.dtype)

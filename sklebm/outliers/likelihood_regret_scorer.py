@@ -26,19 +26,19 @@ class LikelihoodRegretScorer(EnergyScorer):
 
     .. math:: L(x; q) = \mathbb{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, p(z)).
 
-    The encoder was trained to give the posterior that is best for the training rows. For a row like
-    them little is gained by searching for a better one; for another row much is, whatever its
-    density. Minus this regret is the score [1]_.
+    The encoder was trained to give the best posterior for the training rows. For similar rows,
+    little is gained by searching for a better one; for other rows much is, whatever their density.
+    The score is minus this regret [1]_.
 
     Parameters
     ----------
     estimator : "auto" or VAE, default="auto"
         A :class:`~sklebm.VAE` with Gaussian latents (``posterior`` "diagonal" or "full"). "auto" is
-        one in its default settings.
+        one with default settings.
     n_steps : int, default=50
-        Steps of Adam on the parameters of each row's posterior.
+        Adam steps on the parameters of each row's posterior.
     learning_rate : float, default=0.1
-        Their size, in units of the encoder's outputs: posterior means, and logarithms of scales.
+        Step size, in units of the encoder's outputs: posterior means and log scales.
 
     Attributes
     ----------
@@ -56,15 +56,15 @@ class LikelihoodRegretScorer(EnergyScorer):
     See Also
     --------
     LikelihoodRatioScorer : For densities without an encoder.
-    EnergyOutlierDetector : Puts a threshold, or p-values, on this score.
+    EnergyOutlierDetector : Adds a threshold, or p-values, to this score.
 
     Notes
     -----
-    Expectations over q are sums over 2 k points for k latents, the cubature rule that is exact for
-    cubic polynomials [2]_, hence for affine decoders; nothing is drawn. The best bound seen counts,
-    so that the score is at most 0, and a poor step size only makes the regret too small.
+    Expectations over q are sums over 2 k points for k latents, by the cubature rule that is exact
+    for cubic polynomials [2]_ and hence for affine decoders; nothing is drawn. The best bound seen
+    counts, so the score is at most 0, and a poor step size only makes the regret too small.
 
-    Cost: O(n_steps k P) a row for a decoder of P weights.
+    Cost: O(n_steps k P) per row for a decoder with P weights.
 
     References
     ----------
@@ -137,7 +137,7 @@ class LikelihoodRegretScorer(EnergyScorer):
         return map_energy(self.estimator_, X, self._minus_regret, "score_samples")
 
     def _minus_regret(self, energy: Any, x: torch.Tensor) -> Any:
-        """The bound of the encoder's posterior less that of the best one found."""
+        """The bound of the encoder's posterior minus that of the best one found."""
         energy.requires_grad_(False)
         points = cubature_points(energy.n_components).to(x)
         at_a_time = chunk_size(len(points), len(x) * _widths(energy), x.device)
@@ -156,7 +156,7 @@ class LikelihoodRegretScorer(EnergyScorer):
         return first - best
 
     def _bound(self, energy: Any, x: torch.Tensor, outputs: torch.Tensor, blocks: Any) -> Any:
-        """The evidence lower bound of each row; adds its gradient to that of ``outputs``."""
+        """The evidence lower bound of each row; its gradient is added to that of ``outputs``."""
         total = torch.zeros_like(x[:, 0])
         n_points = sum(len(block) for block in blocks)
         for block in blocks:
@@ -173,11 +173,11 @@ class LikelihoodRegretScorer(EnergyScorer):
 
 
 def _widths(energy: torch.nn.Module) -> int:
-    """Numbers that a row becomes on its way through the networks."""
+    """Temporary numbers per row in the networks."""
     return sum(len(weight) for weight in energy.parameters() if weight.ndim > 1)
 
 
 def cubature_points(n_components: int) -> torch.Tensor:
-    """Points whose mean stands for that over N(0, I): exact for polynomials of degree three."""
+    """Points whose mean replaces that over N(0, I): exact for polynomials of degree three."""
     axes = math.sqrt(n_components) * torch.eye(n_components, dtype=torch.float64)
     return torch.cat([axes, -axes])

@@ -24,21 +24,21 @@ class LogitEnergyScorer(EnergyScorer):
 
     .. math:: F(x) = -T \log \sum_{k=1}^K e^{f_k(x) / T}, \qquad s(x) = -F(x),
 
-    with the K logits f of the classifier. Probabilities depend on differences of logits only; their
-    common level, which the softmax cancels, is high where the classifier saw training rows, and is
-    the score [1]_. A binary decision f counts as the logits (0, f).
+    with the K logits f of the classifier. Probabilities depend only on differences of logits; their
+    common level, which cancels in the softmax, is high where the classifier saw training rows, and
+    is the score [1]_. A binary decision f counts as the logits (0, f).
 
     Parameters
     ----------
     estimator : "auto" or classifier, default="auto"
-        Where its logits come from, the first that there is: its method ``logits``; its
-        ``decision_function``; its ``predict_joint_log_proba``, log p(x, class), whose score is
-        log p(x); the output of a skorch net that is trained with ``CrossEntropyLoss`` or
-        ``BCEWithLogitsLoss``. Pipelines and searches that end in one are included. A classifier
-        that is in service already is passed as ``FrozenEstimator(classifier)``: nothing is
-        fitted again. "auto" is a :class:`~sklearn.linear_model.LogisticRegression`.
+        A classifier whose logits come from the first of these that exists: its method ``logits``;
+        its ``decision_function``; its ``predict_joint_log_proba``, log p(x, class), whose score is
+        log p(x); the output of a skorch net trained with ``CrossEntropyLoss`` or
+        ``BCEWithLogitsLoss``. Pipelines and searches that end in one are included. Pass a
+        classifier that is already in service as ``FrozenEstimator(classifier)``: nothing is
+        refitted. "auto" is a :class:`~sklearn.linear_model.LogisticRegression`.
     temperature : float, default=1.0
-        T, in units of the logits. Towards 0 the score becomes the largest logit.
+        T, in units of the logits. As T approaches 0, the score becomes the largest logit.
 
     Attributes
     ----------
@@ -55,17 +55,17 @@ class LogitEnergyScorer(EnergyScorer):
 
     See Also
     --------
-    EnergyOutlierDetector : Puts a threshold, or p-values, on this score.
-    sklearn.frozen.FrozenEstimator : Keeps a fitted classifier as it is.
+    EnergyOutlierDetector : Adds a threshold, or p-values, to this score.
+    sklearn.frozen.FrozenEstimator : Leaves an already fitted classifier unchanged.
 
     Notes
     -----
-    A classifier that gives only probabilities is refused: they sum to one, so that the score would
-    be log 1 for every row. Logits are what training makes of them; where they grow with the
-    distance from the origin, as those of linear models do in the directions of their weights, a
-    far row can score high. Measure it on rows that you know to be outliers.
+    Classifiers that give only probabilities are refused: these sum to one, so the score would be
+    log 1 for every row. Logits are whatever training makes of them; if they grow with the distance
+    from the origin, as those of linear models do along their weights, a distant row can score high.
+    Measure the score on rows that you know to be outliers.
 
-    Cost: that of the classifier, and O(n K).
+    Cost: that of the classifier, plus O(n K).
 
     References
     ----------

@@ -29,31 +29,31 @@ class NeighbourEnergy(EnergyEstimator):
     .. math:: F(x) = d \log r_k(x), \qquad
               \log \hat p(x) = \log \frac{k}{n V_d} - d \log r_k(x),
 
-    with the Euclidean distance :math:`r_k` to the k-th nearest of n stored rows of d features, and
-    the volume :math:`V_d` of the unit ball: a ball around x that holds k rows is small where rows
-    are dense. ``score_samples`` is this estimate of the log density [1]_.
+    with the Euclidean distance :math:`r_k` to the k-th nearest of n stored rows with d features,
+    and the volume :math:`V_d` of the unit ball: where rows are dense, a ball around x that holds k
+    rows is small. ``score_samples`` is this estimate of the log density [1]_.
 
-    The model makes no assumption on the shape of the data, and its fitted state **stores training
-    rows**: do not share it where the rows are confidential.
+    The model makes no assumptions about the shape of the data, and its fitted state **stores
+    training rows**: do not share it if the rows are confidential.
 
     Parameters
     ----------
     n_neighbors : int, default=5
-        The number k of neighbours. A group of up to k outliers among the training rows does not
-        make its own members typical.
+        The number k of neighbours. Up to k outliers that form a group in the training rows do not
+        make each other typical.
     max_samples : int or None, default=None
-        At most so many rows are stored, drawn without replacement. None stores all.
+        Maximum number of rows to store, drawn without replacement. None stores all.
     random_state : int, RandomState instance or None, default=None
-        Draws the rows that are stored.
+        Seed for drawing the stored rows.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
 
     Attributes
     ----------
     samples_ : ndarray of shape (n_stored, n_features_in_)
         The stored rows.
     n_neighbors_ : int
-        The number k at the time of ``fit``.
+        The number k used in ``fit``.
     floor_ : float
         Smallest distance that counts, a thousandth of the median distance to the k-th other stored
         row: rows that occur more than k times have a finite energy.
@@ -64,18 +64,18 @@ class NeighbourEnergy(EnergyEstimator):
 
     See Also
     --------
-    EnergyKMeans : The distance to the nearest of few prototypes instead of many rows.
-    EnergyOutlierDetector : Puts a threshold, or p-values, on this energy.
+    EnergyKMeans : The distance to the nearest of a few prototypes instead of many rows.
+    EnergyOutlierDetector : Adds a threshold, or p-values, to this energy.
     sklearn.neighbors.LocalOutlierFactor : Compares the density with that of the neighbours.
 
     Notes
     -----
-    A stored row is its own nearest neighbour, so that ``score_samples`` of a training row looks at
-    k - 1 others. The estimate is no normalised density: its integral diverges, as it falls like a
-    power of the distance. Distances weigh features by their units: scale X
-    first; a warning says when the scales of two columns differ by more than 1e3.
+    A stored row is its own nearest neighbour, so ``score_samples`` of a training row looks at k - 1
+    others. The estimate is not a normalised density: it falls like a power of the distance, so its
+    integral diverges. Distances weigh features by their units: scale X first; a warning says when
+    the scales of two columns differ by more than 1e3.
 
-    Cost: ``fit`` O(n d), a row of ``score_samples`` O(n d) in blocks of matrix products.
+    Cost: ``fit`` O(n d), and O(n d) per row of ``score_samples``, in blocks of matrix products.
 
     References
     ----------
@@ -189,7 +189,7 @@ class NeighbourEnergy(EnergyEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------

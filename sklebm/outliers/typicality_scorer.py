@@ -24,26 +24,26 @@ class TypicalityScorer(EnergyScorer):
               \hat H = -\frac1n \sum_{i=1}^n \log p(x_i).
 
     In many dimensions almost all rows of a distribution have nearly the same log density, minus its
-    entropy H: they are the *typical set*. A row near the mode has a higher density and is as
-    atypical as one in the tail. Raw densities miss such rows, constant images above all; this score
+    entropy H: they form the *typical set*. A row near the mode has a higher density and is as
+    atypical as one in the tail. Raw densities miss such rows, above all constant images; this score
     ranks them last [1]_.
 
     Parameters
     ----------
     estimator : "auto" or estimator, default="auto"
         Any estimator whose ``score_samples`` is a log density or, up to a factor and a constant,
-        minus an energy; of this library or scikit-learn's, pipelines included. "auto" is a
+        minus an energy; from this library or scikit-learn, pipelines included. "auto" is a
         Gaussian, :class:`~sklebm.PCAWhitener`.
     calibration : float in (0, 1) or None, default=None
-        Share of the rows that is held out to estimate the entropy. None takes the training scores,
+        Share of the rows to hold out for estimating the entropy. None uses the training scores,
         which are higher than those of new rows if the estimator fits its training rows closely.
     random_state : int, RandomState instance or None, default=None
-        Draws the rows that are held out.
+        Seed for drawing the held-out rows.
 
     Attributes
     ----------
     entropy_ : float
-        Minus the mean score, in nats if scores are log densities: the entropy if the density is
+        Minus the mean score, in nats if scores are log densities: the entropy, if the density is
         that of the rows.
     estimator_ : estimator
         The fitted estimator.
@@ -56,16 +56,16 @@ class TypicalityScorer(EnergyScorer):
 
     See Also
     --------
-    EnergyOutlierDetector : Puts a threshold, or p-values, on this score.
+    EnergyOutlierDetector : Adds a threshold, or p-values, to this score.
     InputComplexityScorer : Another remedy for images that are too simple.
 
     Notes
     -----
-    The score is at most 0, in nats. It sees the density only: a row that is atypical in another
-    way and has the typical density passes. Nalisnick et al. test batches of rows by the mean of
-    their log densities; here a batch is one row, since a score depends on its row alone.
+    The score is at most 0, in nats. It sees only the density: a row that is atypical in another way
+    but has a typical density passes. Nalisnick et al. test batches of rows by the mean of their log
+    densities; here a batch is a single row, since a score depends only on its own row.
 
-    Cost: that of the estimator, once for ``fit`` and once for the entropy; O(1) a row beyond.
+    Cost: that of the estimator, once for ``fit`` and once for the entropy; O(1) per row on top.
 
     References
     ----------

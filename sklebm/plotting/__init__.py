@@ -1,6 +1,6 @@
 """Displays in scikit-learn's form (``from_estimator``, ``plot``, ``ax_``, ``figure_``).
 
-matplotlib is imported when something is drawn: ``pip install sklebm[plot]``.
+matplotlib is imported only when something is drawn: ``pip install sklebm[plot]``.
 """
 
 from sklebm.plotting.components import ComponentsDisplay

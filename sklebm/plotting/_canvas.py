@@ -1,4 +1,4 @@
-"""What every display shares: axes, colours that colour-blind eyes tell apart, scores as arrays."""
+"""Common parts of all displays: axes, colours safe for colour blindness, scores as arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 
 def import_pyplot() -> Any:
-    """matplotlib's pyplot, or an ImportError that says how to get it."""
+    """matplotlib's pyplot, or an ImportError that says how to install it."""
     try:
         from matplotlib import pyplot
     except ImportError as error:

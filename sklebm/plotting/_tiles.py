@@ -1,4 +1,4 @@
-"""Images placed on the cells of a labelled table, one axes for all."""
+"""Images arranged in the cells of a labelled table, all in one axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklebm.plotting._canvas import new_axes
 
 
 def check_image_shape(n_pixels: int, image_shape: tuple[int, int] | None) -> tuple[int, int]:
-    """The shape given, if it fits; a square if none is given."""
+    """The given shape, if it fits; a square if none is given."""
     if image_shape is None:
         side = math.isqrt(n_pixels)
         if side * side != n_pixels:
@@ -30,7 +30,7 @@ def check_image_shape(n_pixels: int, image_shape: tuple[int, int] | None) -> tup
 
 
 def near_square(vector: NDArray[Any]) -> NDArray[Any]:
-    """The values of a code as an image about as wide as it is high; the rest of it is empty."""
+    """The values of a code as a roughly square image, padded with empty cells."""
     columns = math.ceil(math.sqrt(len(vector)))
     cells = np.full(math.ceil(len(vector) / columns) * columns, np.nan)
     cells[: len(vector)] = vector
@@ -44,7 +44,7 @@ def draw_table(
     styles: Sequence[dict[str, Any]],
     ax: Any,
 ) -> Any:
-    """Draw ``table[row][column]``, each row of the table with its own style of ``imshow``.
+    """Draw ``table[row][column]``; each row of the table has its own ``imshow`` style.
 
     Rows may have fewer images than the longest one.
     """

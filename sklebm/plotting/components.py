@@ -31,7 +31,7 @@ class ComponentsDisplay:
     figure_ : matplotlib Figure
         The figure of the last plot.
     image_ : matplotlib AxesImage
-        The grid that was drawn, as one image.
+        The grid as drawn, a single image.
 
     See Also
     --------

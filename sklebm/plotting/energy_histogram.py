@@ -1,4 +1,4 @@
-"""Scores of named groups as histograms on one scale, with the AUROC of each against the first."""
+"""Scores of named groups as histograms on one scale, with each group's AUROC against the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklebm.plotting._canvas import COLOURS, new_axes
 
 
 class EnergyHistogramDisplay:
-    """Distributions of scores, so that one sees which groups a model tells from its data.
+    """Distributions of scores, showing which groups a model can tell from its data.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ class EnergyHistogramDisplay:
     Attributes
     ----------
     auroc_ : dict of str to float
-        For every group but the first: probability that a reference row scores higher than one of
-        the group, ties counted half.
+        For every group but the first: the probability that a reference row scores higher than one
+        of the group, with ties counted half.
     ax_ : matplotlib Axes
         The axes of the last plot.
     figure_ : matplotlib Figure
@@ -38,7 +38,7 @@ class EnergyHistogramDisplay:
     Raises
     ------
     ValueError
-        If there is no group, or a group is empty or holds values that are not finite.
+        If there is no group, or a group is empty or contains values that are not finite.
 
     Examples
     --------
@@ -117,8 +117,8 @@ class EnergyHistogramDisplay:
         n_bins : int, default=60
             Number of bins, the same for every group.
         clip : float, default=0.01
-            Fraction of each group's lowest scores that the range of the axis may leave out, where
-            they are counted in the first bin: one far outlier would flatten all the rest.
+            Fraction of each group's lowest scores that the axis may leave out; they are counted in
+            the first bin. Otherwise a single far outlier would flatten everything else.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The free energy of a model of two features as a contour map."""
+"""The free energy of a two-feature model as a contour map."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class EnergyLandscapeDisplay:
         grid_resolution : int, default=150
             Points along each axis.
         margin : float, default=0.2
-            Room around the rows, as a fraction of their range.
+            Margin around the rows, as a fraction of their range.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         **kwargs : dict
@@ -131,8 +131,9 @@ class EnergyLandscapeDisplay:
         n_levels : int, default=24
             Number of levels.
         depth : float, default=None
-            Range of energies above the lowest that colours resolve; higher ones share the last
-            colour. None ends at the median of the map: far slopes would take all the colours.
+            Range of energies above the lowest that the colours resolve; higher ones share the last
+            colour. None stops at the median of the map, because far slopes would use up all the
+            colours.
         cmap : str, default="viridis_r"
             Colour map; dark is high.
         colorbar : bool, default=True
@@ -154,7 +155,7 @@ class EnergyLandscapeDisplay:
             bar.set_ticks(_round_ticks(levels[0], levels[-1]))
         if gradient:
             _draw_arrows(ax, x, y, energy)
-        # White edges: points must be seen on light and on dark ground.
+        # White edges: points must be visible on light and dark backgrounds.
         style = {"edgecolors": "white", "linewidths": 0.4}
         if data is not None:
             ax.scatter(*to_numpy(data).T, s=12, c="#D55E00", label="data", **style)

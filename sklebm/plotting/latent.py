@@ -20,11 +20,11 @@ class LatentDisplay:
     codes : array-like of shape (n_rows, n_components)
         Codes with at least two components.
     y : array-like of shape (n_rows,), default=None
-        Labels, which get a legend, or continuous numbers, which get a colour bar.
+        Labels, shown in a legend, or continuous numbers, shown on a colour bar.
     components : tuple of int, default=(0, 1)
         The two components to draw.
     name : str, default="component"
-        What the axes call a component.
+        Name of a component on the axes.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class LatentDisplay:
     Raises
     ------
     ValueError
-        If there are not two such components, or ``y`` has another length.
+        If these two components do not exist, or ``y`` has a different length.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class LatentDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         estimator_name : str, default=None
-            Name of the model in the labels of the axes.
+            Name of the model in the axis labels.
         size : float, default=None
             Area of a point in squared points; None makes many points small.
 
@@ -149,8 +149,8 @@ def _draw_labels(ax: Any, points: Any, y: Any, style: dict[str, Any]) -> None:
     from matplotlib import colormaps
 
     labels = np.unique(y)
-    # Lightness rises through viridis, so labels differ without colour as well; three markers in
-    # turn tell neighbours apart.
+    # Lightness increases along viridis, so labels differ even without colour; three alternating
+    # markers tell neighbours apart.
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(labels)))
     for index, (label, colour) in enumerate(zip(labels, colours, strict=True)):
         kept, marker = y == label, "osD"[index % 3]

@@ -14,15 +14,16 @@ from sklebm.plotting._canvas import COLOURS, new_axes
 class LearningCurveDisplay:
     """What a fit recorded, epoch by epoch.
 
-    Not scikit-learn's display of this name, which shows scores by the size of the training set.
+    Not to be confused with scikit-learn's display of this name, which shows scores by training-set
+    size.
 
     Parameters
     ----------
     loss : array-like of shape (n_epochs,)
-        The objective's mean loss in each epoch. It can be compared between epochs only for
-        objectives that say so: that of contrastive divergence cannot.
+        The objective's mean loss in each epoch. Epochs can be compared only for objectives that say
+        so: the loss of contrastive divergence cannot.
     scores : mapping of str to array-like of shape (n_epochs,), default=None
-        Scores by name, higher is better, such as a held-out score.
+        Scores by name, such as a held-out score; higher is better.
     loss_name : str, default="loss"
         Label of the left axis.
 
@@ -73,7 +74,7 @@ class LearningCurveDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted estimator with ``loss_curve_``, and ``validation_scores_`` if it held rows out.
+            A fitted estimator with ``loss_curve_``, and ``validation_scores_`` if it held out rows.
         scores : mapping of str to array-like of shape (n_epochs,), default=None
             Further scores, such as those of an EnergyMonitor.
         ax : matplotlib Axes, default=None

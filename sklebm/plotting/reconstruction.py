@@ -1,4 +1,4 @@
-"""Rows as a model sees them: the input, its code, and what the code decodes to."""
+"""Rows as a model sees them: the input, its code, and the reconstruction from the code."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class ReconstructionDisplay:
     X : array-like of shape (n_rows, n_pixels)
         The images, flattened.
     reconstructions : array-like of shape (n_rows, n_pixels)
-        What the model makes of them.
+        The model's reconstructions of them.
     codes : array-like of shape (n_rows, n_components), default=None
-        Their codes, drawn as small maps, blue below and red above zero; None leaves them out.
+        Their codes, drawn as small maps, blue below zero and red above; None leaves them out.
     image_shape : tuple of int, default=None
         Height and width; None assumes square images.
 
@@ -114,7 +114,7 @@ class ReconstructionDisplay:
         max_rows : int, default=200
             At most this many rows are drawn.
         n_columns : int, default=16
-            Rows drawn side by side before the next ones begin below.
+            Rows drawn side by side before a new line begins below.
 
         Returns
         -------
@@ -131,7 +131,7 @@ class ReconstructionDisplay:
         shape = check_image_shape(given.shape[1], self.image_shape)
         self.errors_ = np.square(given - made).sum(axis=1)
         given, made = given[:max_rows], made[:max_rows]
-        # One scale of greys for both, so that a loss of contrast shows.
+        # A single grey scale for both, so that a loss of contrast is visible.
         greys = {"cmap": "gray", "vmin": given.min(), "vmax": given.max()}
         bands = [
             ("input", [image.reshape(shape) for image in given], greys),

@@ -1,4 +1,4 @@
-"""What a sampler visits: the states of a few chains after more and more steps."""
+"""What a sampler visits: the states of a few chains after increasing numbers of steps."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class SampleChainDisplay:
         X : array-like of shape (n_chains, n_pixels)
             Where the chains start.
         steps : sequence of int, default=(0, 1, 3, 10, 30, 100, 300, 1000)
-            When to look, ascending.
+            Numbers of steps after which to look, ascending.
         image_shape : tuple of int, default=None
             Height and width; None assumes square images.
         random_state : int, RandomState instance or None, default=None
-            Seed of the chains.
+            Seed for the chains.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
 

@@ -231,7 +231,7 @@ def test_threshold_coding_is_that_of_scikit_learn():
 
 
 def test_steps_without_a_method_that_has_steps():
-    with pytest.raises(ValueError, match="n_solver_steps=5 means nothing for solver='auto'"):
+    with pytest.raises(ValueError, match="n_solver_steps=5 has no meaning for solver='auto'"):
         SparseCoder(3, n_solver_steps=5).fit(make_rows())
 
 
@@ -306,7 +306,7 @@ def test_given_first_atoms_are_where_learning_begins():
     assert recovered(near, atoms) == 1.0
     with pytest.raises(ValueError, match="dict_init has shape"):
         SparseCoder(dict_init=atoms[:, :4]).fit(X)
-    with pytest.raises(ValueError, match="dict_init means nothing where dictionary is given"):
+    with pytest.raises(ValueError, match="dict_init has no effect when dictionary is given"):
         SparseCoder(dictionary=atoms, dict_init=atoms).fit(X)
 
 

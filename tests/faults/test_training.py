@@ -173,7 +173,7 @@ def test_a_dead_network_warns_that_scores_are_constant():
 
 
 def test_a_detector_of_equal_scores_warns():
-    with pytest.warns(UserWarning, match="tells nothing apart"):
+    with pytest.warns(UserWarning, match="cannot tell them apart"):
         EnergyOutlierDetector(make_brief("PCAWhitener")).fit(np.ones((30, 2)))
 
 
