@@ -37,7 +37,7 @@ class EnergyMonitor(ScoringMonitor):
     patience : int or None, default=None
         Stop the fit when the score has not risen for so many steps; None never stops it.
     tol : float, default=0.0
-        Least absolute rise that counts, in the units of the score.
+        Minimum absolute improvement that counts as progress, in the units of the score.
 
     See Also
     --------

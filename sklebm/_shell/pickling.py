@@ -1,6 +1,6 @@
-"""The version of sklebm travels in every pickle, and a difference is said aloud on opening.
+"""Store the version of sklebm in every pickle, and warn on loading if it differs.
 
-scikit-learn's ``BaseEstimator`` records its own version, and for its own classes only.
+scikit-learn's ``BaseEstimator`` records only its own version, for its own classes.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ _KEY = "_sklebm_version"
 
 
 def pickled(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with the version that writes it."""
+    """The state, with the version that writes it."""
     from sklebm import __version__
 
     return {**state, _KEY: __version__}
 
 
 def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """The state without the version; warns if another one wrote it."""
+    """The state without the version; warns if a different version wrote it."""
     from sklebm import __version__
 
     state = dict(state)
     written_by = state.pop(_KEY, "an unknown version")
     if written_by != __version__:
         warnings.warn(
-            f"This {type(estimator).__name__} was pickled by sklebm {written_by} and is opened by "
+            f"This {type(estimator).__name__} was pickled by sklebm {written_by} and is loaded by "
             f"{__version__}: pickles hold internals that change between versions, so results "
             "may be invalid. Keep models with sklebm.save.",
             UserWarning,
@@ -36,7 +36,7 @@ def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 class VersionedPickle:
-    """The same for classes that do not descend from ``EnergyEstimator``."""
+    """The same for classes that do not inherit from ``EnergyEstimator``."""
 
     def __getstate__(self) -> dict[str, Any]:
         return pickled(super().__getstate__())  # type: ignore[arg-type]

@@ -42,10 +42,10 @@ class VAE(BaseAutoencoder):
     n_components : int, default=20
         Number of latents.
     hidden_sizes : tuple of int, default=(128,)
-        Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
-        channels of its convolutions, each of which halves the sides. Empty: affine maps.
+        Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
+        channels of its convolutions, each of which halves height and width. Empty: affine maps.
     activation : str, default="relu"
-        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
         "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
     likelihood : {"gaussian", "bernoulli", "categorical"}, default="gaussian"
         p(x | z): normal, independent bits for X in [0, 1], or independent categories for blocks of
@@ -85,41 +85,42 @@ class VAE(BaseAutoencoder):
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder, decoder : callable or None, default=None
-        Classes of torch modules to use instead, called as ``encoder(n_features, m)`` and
+        Torch module classes to use instead, called as ``encoder(n_features, m)`` and
         ``decoder(n_components, p * n_features)``: m numbers describe a posterior (2 k if it is
         diagonal, k (k + 3) / 2 if full, k if Bernoulli), p is 2 if ``noise_scale="learned"``.
     learning_rate : float, default=0.003
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto": as many as 3000 updates take, at least 20 and at most 1000.
+        Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over the epochs: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; their mean evidence lower bound is recorded after each epoch.
+        Fraction of the rows held out for validation; their mean evidence lower bound is recorded
+        after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains to the end.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches and draws.
+        Seed for the initial weights, batches and draws.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -128,7 +129,7 @@ class VAE(BaseAutoencoder):
         Parameters of encoder, decoder and likelihood by torch's names, such as
         "encoder.0.weight".
     architecture_ : dict
-        What the networks are made of, as plain values.
+        Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean and scale of each feature under a Gaussian likelihood: networks see
         (x - offset_) / scale_. The scale is the standard deviation, at least a tenth of the largest
@@ -390,14 +391,14 @@ class VAE(BaseAutoencoder):
         return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) = -log p(x | z) - log p(z) of each row with a latent of its own.
+        """Return E(x, z) = -log p(x | z) - log p(z) of each row with its own latent.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components)
-            A latent for each row.
+            One latent per row.
 
         Returns
         -------
@@ -432,7 +433,7 @@ class VAE(BaseAutoencoder):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -468,7 +469,7 @@ class VAE(BaseAutoencoder):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -514,7 +515,7 @@ class VAE(BaseAutoencoder):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -197,7 +197,7 @@ class BoltzmannEstimator(GradientEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float, default=1.0
             Inverse temperature of the hidden units; the model itself is at 1.
 
@@ -301,7 +301,7 @@ class BoltzmannEstimator(GradientEstimator):
             How real-valued visible units move in a step; None draws them anew given the hidden
             units, which is block Gibbs.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
@@ -321,7 +321,7 @@ class BoltzmannEstimator(GradientEstimator):
         n_steps : int, default=1
             Number of steps, each a draw of all hidden and then all visible units.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
@@ -360,7 +360,7 @@ class BoltzmannEstimator(GradientEstimator):
             Steps and temperatures are doubled, twice at most, while the two ends disagree or the
             interval is wider than 0.8 nats.
         random_state : int, RandomState instance or None, default=None
-            Seed of the chains.
+            Seed for the chains.
 
         Returns
         -------
@@ -385,7 +385,7 @@ class BoltzmannEstimator(GradientEstimator):
         Parameters
         ----------
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -49,7 +49,7 @@ class BernoulliRBM(BoltzmannEstimator):
         Whether gradients are centred at the means of the units, which makes learning the same
         whichever state is called 1, and better conditioned. "lbfgs" follows the plain gradient.
     learning_rate : float, default=0.1
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
@@ -59,16 +59,16 @@ class BernoulliRBM(BoltzmannEstimator):
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
         ``objective="maximum_likelihood"``.
     learning_rate_schedule : str or Schedule, default="linear"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; their log pseudo-likelihood (nats, on bits drawn once) is
-        recorded after each epoch.
+        Fraction of the rows held out for validation; their log pseudo-likelihood (nats, on bits
+        drawn once) is recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the validation score has not risen by ``tol`` for so many epochs, and keep
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` ends: with log Z summed exactly (at most 25 units in the smaller layer),
         annealed forwards and backwards, bridged over a ladder of tempered chains, exact up to 20
@@ -79,16 +79,16 @@ class BernoulliRBM(BoltzmannEstimator):
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, chains and annealing.
+        Seed for the initial weights, batches, chains and annealing.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes

@@ -75,15 +75,16 @@ class GaussianRBM(BoltzmannEstimator):
         at once, "gradient_descent"; "lbfgs" needs "maximum_likelihood" or "score_matching".
         "momentum" wants a tenth of the rate of "sgd", and "adam" 0.01.
     learning_rate_schedule : str or Schedule, default="linear"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus their score-matching loss is recorded after each epoch.
+        Fraction of the rows held out for validation; the negative of their score-matching loss is
+        recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the validation score has not risen by ``tol`` for so many epochs, and keep
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` ends: with log Z summed exactly over the hidden units (at most 25), annealed
         forwards and backwards, bridged over a ladder of tempered chains, exact up to 20 units and
@@ -91,16 +92,16 @@ class GaussianRBM(BoltzmannEstimator):
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, chains and annealing.
+        Seed for the initial weights, batches, chains and annealing.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -121,7 +122,7 @@ class GaussianRBM(BoltzmannEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss by epoch, as the objective defines it.
     validation_scores_ : ndarray
-        Minus the held-out score-matching loss by epoch, if ``validation_fraction`` is set.
+        Negative score-matching loss on held-out rows by epoch, if ``validation_fraction`` is set.
     free_energy_gaps_ : ndarray
         Mean free energy of held-out rows minus that of training rows by epoch, likewise.
     n_iter_ : int

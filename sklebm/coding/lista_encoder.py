@@ -64,7 +64,7 @@ class LISTAEncoder(EncoderEstimator):
         What is minimised: half the squared error of the last layer; or the mean logarithm of the
         relative errors of all, which trains many layers faster.
     learning_rate : float, default=0.001
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update.
     max_epochs : int, default=50
@@ -73,28 +73,28 @@ class LISTAEncoder(EncoderEstimator):
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent" and "lbfgs".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Share of the rows held out; minus half their squared code error is recorded by epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
         Seed of the batches, and of the dictionary where one is learnt.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -106,7 +106,7 @@ class LISTAEncoder(EncoderEstimator):
     weights_ : dict of str to ndarray
         "weights" (W), "lateral" (S) and its "mask", "thresholds", "steps" (g).
     architecture_ : dict
-        What the network is made of, as plain values.
+        Description of the network in plain values.
     loss_curve_ : ndarray of shape (n_iter_,)
         What ``supervised_layers`` names, by epoch.
     validation_scores_ : ndarray
@@ -370,7 +370,7 @@ class LISTAEncoder(EncoderEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------

@@ -64,7 +64,7 @@ class PlaneDensity(ABC):
         n_samples : int, default=1
             Number of points.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -243,7 +243,7 @@ class DeepEnergyEstimator(GradientEstimator):
             raise FloatingPointError(
                 f"{type(self).__name__}: {fall}, so that it is no density. Bound the outputs of "
                 f"network, for example by a tanh, lower sigma or learning_rate="
-                f"{self.learning_rate}. The estimator was left as it was."
+                f"{self.learning_rate}. The estimator was left unchanged."
             )
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
@@ -309,7 +309,7 @@ class DeepEnergyEstimator(GradientEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -357,7 +357,7 @@ class DeepEnergyEstimator(GradientEstimator):
             Number of annealing steps, each a trajectory of Hamiltonian Monte Carlo. Doubled, twice
             at most, while both ways disagree or the interval is wider than 0.8 nats.
         random_state : int, RandomState instance or None, default=None
-            Seed of the chains.
+            Seed for the chains.
 
         Returns
         -------
@@ -382,7 +382,7 @@ class DeepEnergyEstimator(GradientEstimator):
         Parameters
         ----------
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -57,7 +57,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         "denoising_score_matching", "conditional_noise_contrastive",
         "variational_noise_contrastive", or an object with settings of its own, such as a sampler.
     learning_rate : float, default=0.005
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update, and number of persistent chains.
     max_epochs : int, default=50
@@ -67,16 +67,16 @@ class DeepEnergyModel(DeepEnergyEstimator):
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs ``objective="score_matching"``. Rules
         with momentum overshoot what the chains of "pcd" can follow.
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus their objective is recorded after each epoch, for "cd"
-        and "pcd" minus sliced score matching.
+        Fraction of the rows held out for validation; the negative of their objective (for "cd" and
+        "pcd", of sliced score matching) is recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when that score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "ais"} or None, default="auto"
         How ``fit`` ends: "auto" keeps the log Z that the objective learnt if it passes
         ``check_density``, or else anneals for at most half as long as training took; "ais" anneals
@@ -84,16 +84,16 @@ class DeepEnergyModel(DeepEnergyEstimator):
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, negatives and annealing.
+        Seed for the initial weights, batches, negatives and annealing.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -103,7 +103,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         the last of which are W and c; "reference.mean" and "reference.factor" of the Gaussian that
         noise and chains start from; "log_partition".
     architecture_ : dict
-        What the network is made of, as plain values.
+        Description of the network in plain values.
     sigma_ : float
         Width of the Gaussian factor.
     log_partition_ : float or None
@@ -288,7 +288,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         n_steps : int, default=200
             Trajectories of every chain, of ten leapfrog steps.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -44,9 +44,9 @@ class EnergyPCA(PrincipalGaussian):
         least expected squared error; "ledoit_wolf" needs all rows at once, so that there is no
         ``partial_fit``.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -233,7 +233,7 @@ class EnergyPCA(PrincipalGaussian):
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components_)
-            A latent for each row.
+            One latent per row.
 
         Returns
         -------
@@ -250,7 +250,7 @@ class EnergyPCA(PrincipalGaussian):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         form : {"projection", "probabilistic"}, default="projection"
             "projection" minimises over z. "probabilistic" sums over it under its prior: half the
             squared Mahalanobis distance to the mean, -log p(x) - log Z in nats.
@@ -289,7 +289,7 @@ class EnergyPCA(PrincipalGaussian):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

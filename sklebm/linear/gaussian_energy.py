@@ -73,7 +73,7 @@ class GaussianEnergy(EnergyEstimator):
     verbose : int, default=0
         Whether to print a line for each Newton step: objective and seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
         "ddp": the processes of ``torchrun`` fit together; see :doc:`/user_guide/scale`.
 
@@ -255,7 +255,7 @@ class GaussianEnergy(EnergyEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -287,7 +287,7 @@ class GaussianEnergy(EnergyEstimator):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -122,7 +122,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         Z : array-like or tensor of shape (n_samples, n_components)
             One-hot latents; other codes mix the components: their prototypes in EnergyKMeans, their
             energies in EnergyGaussianMixture.

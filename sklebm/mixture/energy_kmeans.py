@@ -70,7 +70,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     verbose : int, default=0
         Whether to print a line for each iteration: the inertia after it, and seconds.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
     strategy : {"ddp"} or None, default=None
         "ddp": processes of ``torchrun`` fit together, each on its rows: :doc:`/user_guide/scale`.
 
@@ -275,7 +275,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float or None, default=None
             Inverse temperature; ``math.inf`` gives the squared distance to the closest
             prototype; None uses the fitted ``beta_``.
@@ -317,7 +317,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -81,7 +81,7 @@ class SampleChainDisplay:
         image_shape : tuple of int, default=None
             Height and width; None assumes square images.
         random_state : int, RandomState instance or None, default=None
-            Seed of the chains.
+            Seed for the chains.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
 

@@ -269,7 +269,7 @@ def export_weights(network: nn.Module, owner: Any) -> dict[str, Any]:
         if not np.isfinite(array).all():
             raise FloatingPointError(
                 f"{type(owner).__name__}: {name} became infinite or NaN. Lower learning_rate="
-                f"{owner.learning_rate}, or scale X. The estimator was left as it was."
+                f"{owner.learning_rate}, or scale X. The estimator was left unchanged."
             )
     return weights
 

@@ -363,7 +363,7 @@ def _guard_loss(
         raise FloatingPointError(
             f"{options.owner}: the loss of {_name(player.objective)} became {loss} in epoch "
             f"{len(past) + 1} (last finite loss: {last}). Lower learning_rate="
-            f"{options.learning_rate}, or scale X. The estimator was left as it was."
+            f"{options.learning_rate}, or scale X. The estimator was left unchanged."
         )
 
 
@@ -381,5 +381,5 @@ def _overflow_is_divergence(options: TrainingOptions) -> Iterator[None]:
             raise
         raise FloatingPointError(
             f"{options.owner}: a step of {options.optimizer!r} overflowed. Lower learning_rate="
-            f"{options.learning_rate}. The estimator was left as it was."
+            f"{options.learning_rate}. The estimator was left unchanged."
         ) from error
