@@ -62,9 +62,10 @@ class GaussianRBM(BoltzmannEstimator):
         Whether to centre gradients at the means of the units, which makes learning independent of
         the origin of the rows. "lbfgs" uses the plain gradient.
     learning_rate : float or "auto", default="auto"
-        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. In a scale of its own (see
-        Notes), so that it need not follow the units of X, the number of hidden units or their
-        sharpness. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. Steps are rescaled internally
+        (see Notes), so it need not be adapted to the units of X, the number of hidden units or the
+        sharpness of clusters. For a batch of m < ``batch_size`` rows it is scaled by
+        m / ``batch_size``.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20

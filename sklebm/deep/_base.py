@@ -133,7 +133,7 @@ class DeepEnergyEstimator(GradientEstimator):
         below: dict[str, Any],
         generator: torch.Generator,
     ) -> DeepEnergy:
-        """An energy of rows around zero with this covariance, on top of layers trained ``below``."""
+        """An energy of rows around zero with this covariance, on layers trained ``below``."""
         if not bool(torch.isfinite(spread.float()).all()):
             raise FloatingPointError(
                 f"{type(self).__name__}: the variances of X overflow single precision. "
@@ -212,7 +212,7 @@ class DeepEnergyEstimator(GradientEstimator):
         greedy = self.layer_training == "greedy"
         if start.n_calls and not start.resume and greedy:
             raise ValueError(
-                'layer_training="greedy" trains the lower layers on all rows before the last one: call '
+                'layer_training="greedy" trains the lower layers on all rows before the last: call '
                 'fit first, or set layer_training="joint".'
             )
         kept = start.resume or super()._resumes()
@@ -252,7 +252,7 @@ class DeepEnergyEstimator(GradientEstimator):
         energy.eval()
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         if isinstance(objective, ContrastiveDivergence):
-            # A difference of energies does not measure quality; slopes and curvatures at the data do.
+            # A difference of energies is no measure of quality; slopes and curvatures are.
             objective = SlicedScoreMatching()
         generator = make_generator(seed, "validation", device=x.device)
         total, floats = 0.0, self._floats_of(energy.architecture)
