@@ -19,7 +19,7 @@ class Autoencoder(BaseAutoencoder):
     .. math:: E(x, z) = \lVert x - g(z) \rVert^2, \qquad
               F(x) = E(x, f(x)) = \lVert x - g(f(x)) \rVert^2 .
 
-    The encoder f finds the latent, the decoder g gives it an energy, and training lowers the
+    The encoder f finds the latent, the decoder g determines its energy, and training lowers the
     mean of F over the rows. The energy is high elsewhere only because ``n_components`` numbers
     cannot describe everything. With no hidden layer and the identity as activation this is
     principal component analysis.
@@ -89,7 +89,7 @@ class Autoencoder(BaseAutoencoder):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -99,7 +99,7 @@ class Autoencoder(BaseAutoencoder):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict

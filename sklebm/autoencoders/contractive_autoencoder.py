@@ -27,8 +27,8 @@ class ContractiveAutoencoder(BaseAutoencoder):
               + \alpha \, \lVert \partial f / \partial x \rVert_F^2, \qquad
               F(x) = \lVert x - g(f(x)) \rVert^2 .
 
-    A code that ignores small changes of the row can reconstruct only where the data are dense; it
-    keeps the directions in which they vary.
+    A code that ignores small changes of the row can only reconstruct where the data are dense; it
+    preserves the directions in which they vary.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     tied : bool, default=True
         Whether the decoder uses the transposed weights of the encoder.
     alpha : float, default=0.1
-        Weight of the penalty; the loss is that of rows divided by ``scale_``.
+        Weight of the penalty, relative to the squared error of rows divided by ``scale_``.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder, decoder : callable or None, default=None
@@ -97,7 +97,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -107,7 +107,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -119,16 +119,16 @@ class ContractiveAutoencoder(BaseAutoencoder):
 
     See Also
     --------
-    SaturatingAutoencoder : Wants units where they are flat.
-    DenoisingAutoencoder : Contracts the whole reconstruction, by samples.
+    SaturatingAutoencoder : Pushes units to where they are flat.
+    DenoisingAutoencoder : Contracts the whole reconstruction, using samples.
 
     Notes
     -----
-    One affine map with a function of each unit has its penalty in closed form, at no cost beside
-    the step's O(batch_size P) for P weights. Other encoders need a backward pass for each of at
-    most 8 units; wider codes train on Hutchinson's estimate from one pass, which is unbiased.
-    Training runs in float32, row-wise methods in the dtype of X. Latents that are the same for
-    all rows are named in a warning.
+    For one affine map with an elementwise activation the penalty has a closed form, at no cost
+    beyond the step's O(batch_size P) for P weights. Other encoders need a backward pass for each of
+    at most 8 units; wider codes train on Hutchinson's estimate from one pass, which is unbiased.
+    Training runs in float32, row-wise methods in the dtype of X. A warning reports latents that
+    are the same for all rows.
 
     References
     ----------

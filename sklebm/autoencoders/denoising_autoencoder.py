@@ -26,8 +26,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
               F(x) = \lVert x - g(f(x)) \rVert^2, \qquad
               \nabla \log p_\sigma(x) \approx (g(f(x)) - x) / \sigma^2 .
 
-    Every update corrupts its rows anew. What is off the data is mapped back to them, so that the
-    code may be wider than the row. Under Gaussian noise of deviation :math:`\sigma` the
+    Every update corrupts its rows anew. Points off the data are mapped back to them, so the code
+    may be wider than the row. Under Gaussian noise with standard deviation :math:`\sigma` the
     displacement is the gradient of the log density of the noisy data [1]_.
 
     Parameters
@@ -49,8 +49,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
     corruption : {"gaussian", "masking", "salt_pepper"}, default="gaussian"
         Additive noise, entries set to 0, or entries set to 0 or 1.
     corruption_level : float, default=0.3
-        Deviation of the noise in units of X, or share of the entries that are overwritten (below
-        1).
+        Standard deviation of the noise in units of X, or fraction of the entries that are
+        overwritten (below 1).
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder, decoder : callable or None, default=None
@@ -100,7 +100,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -110,13 +110,13 @@ class DenoisingAutoencoder(BaseAutoencoder):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
         Optimiser statistics; see ``drop_training_state``.
     noise_scale_ : float or None
-        Deviation of the Gaussian noise of the fit; None under another corruption.
+        Standard deviation of the Gaussian noise in the fit; None for other corruptions.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -217,7 +217,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def _objective(self, energy: Any) -> Objective:
         if self.corruption != "gaussian" and self.corruption_level >= 1.0:
             raise ValueError(
-                f"corruption_level={self.corruption_level} must be below 1: it is the share of the "
+                f"corruption_level={self.corruption_level} must be below 1: it is the fraction of the "
                 f"entries that corruption={self.corruption!r} overwrites."
             )
         kind: Any = self.corruption
@@ -333,8 +333,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def log_density_gradient(self, X: Any) -> Any:
         r"""Return the gradient of log p at each row, :math:`(g(f(x)) - x) / \sigma^2`.
 
-        p is the density of the data with the training noise; the smaller the noise, the closer to
-        the data's own, and the harder to learn.
+        p is the density of the data with the training noise. With less noise it is closer to that
+        of the data, but harder to learn.
 
         Parameters
         ----------
@@ -349,7 +349,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Raises
         ------
         ValueError
-            If the model was fitted under another corruption than "gaussian".
+            If the model was fitted with a corruption other than "gaussian".
         """
         check_is_fitted(self)
         scale = self.noise_scale_

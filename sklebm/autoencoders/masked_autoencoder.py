@@ -24,11 +24,10 @@ class MaskedAutoencoder(BaseAutoencoder):
 
     .. math:: F(x) = \sum_i \frac{1}{|M_i|} \sum_{m \in M_i} (x_i - g_i(f(x_{\setminus m})))^2 ,
 
-    where :math:`M_i` are the masks, of a fixed set, that hide entry i, and hidden entries are
-    replaced by the mean of the training rows, from which visible ones are moved away in
-    proportion. Every update hides other patches of every row; only
-    hidden entries count. A code that predicts what it did not see must know how the parts of a
-    row belong together.
+    where :math:`M_i` are those masks of a fixed set that hide entry i. Hidden entries are replaced
+    by the mean of the training rows, and visible ones are moved away from it in proportion. Every
+    update hides different patches of every row, and only hidden entries count. A code that predicts
+    what it did not see must capture how the parts of a row belong together.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ class MaskedAutoencoder(BaseAutoencoder):
     tied : bool, default=False
         Whether the decoder uses the transposed weights of the encoder.
     masked_fraction : float, default=0.75
-        Share of the patches that are hidden; at least one patch is hidden and one visible.
+        Fraction of the patches to hide; at least one patch is hidden and one visible.
     patch_size : int, default=1
         Side of the square patches of images, or number of neighbouring features in a patch.
     image_shape : tuple of int or None, default=None
@@ -99,7 +98,7 @@ class MaskedAutoencoder(BaseAutoencoder):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -109,7 +108,7 @@ class MaskedAutoencoder(BaseAutoencoder):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict

@@ -26,8 +26,8 @@ class SaturatingAutoencoder(BaseAutoencoder):
               + \alpha \sum_j \min_{b : h'(b) = 0} |a_j - b| , \qquad
               F(x) = \lVert x - g(h(a)) \rVert^2 ,
 
-    with the inputs a of the code's units and their function h. A saturated unit does not follow
-    the row, so reconstruction is poor off the data; only units that it needs leave their flat
+    with the inputs a of the code's units and their activation h. A saturated unit does not follow
+    the row, so reconstruction is poor off the data; only units that are needed leave their flat
     region. For "relu" and "shrink" the penalty is the L1 norm of the code.
 
     Parameters
@@ -47,7 +47,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
     tied : bool, default=False
         Whether the decoder uses the transposed weights of the encoder.
     alpha : float, default=0.1
-        Weight of the penalty; the loss is that of rows divided by ``scale_``.
+        Weight of the penalty, relative to the squared error of rows divided by ``scale_``.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder : None, default=None
@@ -98,7 +98,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -108,7 +108,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -121,7 +121,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
     See Also
     --------
     ContractiveAutoencoder : Penalises the derivative itself.
-    SparseAutoencoder : Prices active units.
+    SparseAutoencoder : Penalises active units.
 
     Notes
     -----
@@ -146,7 +146,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **RECONSTRUCTION_CONSTRAINTS,
         "code_activation": [StrOptions(set(COMPLEMENTS))],
-        "encoder": [None],  # a module of the user has no unit inputs to look at
+        "encoder": [None],  # unit inputs of a user module are not accessible
         "alpha": [Interval(Real, 0, None, closed="left")],
     }
 
@@ -301,7 +301,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
         return self._map_rows(X, lambda energy, x: -energy.free_energy(x), "score_samples")
 
     def penalty(self, X: Any) -> Any:
-        r"""Return the distance of its units from saturation of each row.
+        r"""Return the distance of the units from saturation, for each row.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ class SparseAutoencoder(BaseAutoencoder):
 
     R is :math:`\lVert z \rVert_1`, or :math:`\sum_j \mathrm{KL}(\rho \,\|\, \bar z_j)` with the
     mean :math:`\bar z_j` of unit j over the batch. Few active units cannot describe everything.
-    Tied weights keep the network from making small codes large again in the decoder.
+    Tied weights keep the decoder from scaling small codes up again.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ class SparseAutoencoder(BaseAutoencoder):
         The sum of magnitudes; or the divergence from a mean activity, for codes in (0, 1):
         ``code_activation="sigmoid"``.
     alpha : float, default=0.1
-        Weight of the penalty; the loss is that of rows divided by ``scale_``.
+        Weight of the penalty, relative to the squared error of rows divided by ``scale_``.
     target_activity : float, default=0.05
-        The mean :math:`\rho` that "kl" pulls each unit to.
+        Target mean activity :math:`\rho` of each unit for "kl".
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder, decoder : callable or None, default=None
@@ -97,7 +97,7 @@ class SparseAutoencoder(BaseAutoencoder):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -107,7 +107,7 @@ class SparseAutoencoder(BaseAutoencoder):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
