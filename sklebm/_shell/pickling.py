@@ -1,4 +1,4 @@
-"""The version of sklebm travels in every pickle, and a difference is said aloud on opening.
+"""Store the version of sklebm in every pickle, and warn on loading if it differs.
 
 scikit-learn's ``BaseEstimator`` records its own version, and for its own classes only. Parameters
 that came after a pickle was written have their defaults when it is opened, as in files.
@@ -15,7 +15,7 @@ _KEY = "_sklebm_version"
 
 
 def pickled(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with the version that writes it."""
+    """The state, with the version that writes it."""
     from sklebm import __version__
 
     return {**state, _KEY: __version__}
@@ -39,7 +39,7 @@ def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 class VersionedPickle:
-    """The same for classes that do not descend from ``EnergyEstimator``."""
+    """The same for classes that do not inherit from ``EnergyEstimator``."""
 
     def __getstate__(self) -> dict[str, Any]:
         return pickled(super().__getstate__())  # type: ignore[arg-type]
