@@ -526,12 +526,12 @@ ENTRIES: dict[str, Entry] = {
         free_energy=weighted_free_energy,
     ),
     "SubspaceICA": Entry(
-        quick={"n_components": 3, "group_size": 2, "random_state": 0},
+        quick={"group_size": 2, "random_state": 0},
         variants=(
-            {"n_components": None, "group_size": 1, "density": "log_cosh"},
-            {"n_components": None, "group_size": 4, "density": "student_t"},
-            {"group_size": 1, "density": "logistic", "n_init": 2},
-            {"n_components": None, "topography": (2, 3)},
+            {"n_components": 3, "density": "log_cosh"},
+            {"group_size": 4, "density": "student_t"},
+            {"n_components": 4, "group_size": 1, "density": "logistic", "n_init": 2},
+            {"topography": (2, 3)},
         ),
         free_energy=subspace_free_energy,
     ),

@@ -21,23 +21,23 @@ class IndependentSubspaceEnergy(nn.Module):
     Parameters
     ----------
     mean : Tensor of shape (n_features,)
-        m.
+        The mean m.
     filters : Tensor of shape (n_components, n_features)
-        W.
+        The filters W.
     mixing : Tensor of shape (n_features, n_components)
-        A, with W A = I.
+        Their right inverse A, W A = I.
     feature_scales : Tensor of shape (n_features,)
         Units in which the noise is measured: r = (x - m - A W (x - m)) / feature_scales.
     group_scales : Tensor of shape (n_groups,)
-        b.
+        The scales b.
     density : SourceDensity
-        f.
+        The density exp(-f) of the norm of a group.
     group_size : int
         Filters in a group; the last may have fewer.
     topography : (rows, columns) or None
         Instead, a torus of filters with a pool of 3 x 3 around each.
     noise_variance : float
-        v; not used with as many filters as features.
+        The variance v; not used with as many filters as features.
     """
 
     mean: Tensor

@@ -34,7 +34,7 @@ class SourceDensity(NamedTuple):
     eps : float
         What rounds off the tip of "laplace".
     degrees_of_freedom : float
-        v of "student_t".
+        Degrees of freedom v of "student_t".
     """
 
     name: DensityName

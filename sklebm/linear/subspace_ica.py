@@ -61,13 +61,13 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
     topography : (rows, columns) or None, default=None
         Shape of a torus of filters, row by row, with a pool of 3 x 3 around each.
     density : {"laplace", "log_cosh", "student_t", "logistic"}, default="laplace"
-        f, a function of the squared norm q of a group of g sources: :math:`\sqrt{\epsilon + q}`,
+        The function f of the squared norm q of a group of g sources: :math:`\sqrt{\epsilon + q}`,
         :math:`\log \cosh \sqrt q`, :math:`\frac{v + g}{2} \log(1 + q / v)`, or
         :math:`2 \log \cosh (\sqrt q / 2)`, each with its constant for every g.
     eps : float, default=0.001
         :math:`\epsilon` of "laplace", which rounds off its tip; at most 1.
     degrees_of_freedom : float, default=3.0
-        v of "student_t".
+        Degrees of freedom v of "student_t".
     n_init : int, default=1
         Random starts, of which the one of least energy is kept. The energy has local minima.
     max_iter : int, default=500
@@ -87,7 +87,7 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
     components_ : ndarray of shape (n_components_, n_features_in_)
         The filters W, group after group.
     mixing_ : ndarray of shape (n_features_in_, n_components_)
-        A: the row that each source adds, with ``components_ @ mixing_`` the identity. Its largest
+        The row A that each source adds, with ``components_ @ mixing_`` the identity. Its largest
         entry, in units of ``scale_``, is positive.
     mean_ : ndarray of shape (n_features_in_,)
         Mean m of the training rows.
