@@ -319,15 +319,14 @@ class EnergyEstimator(
         """
         check_is_fitted(self)
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            options = {"latents": latents, "may_be_infinite": may_be_infinite}
+            options: dict[str, Any] = {"latents": latents, "may_be_infinite": may_be_infinite}
             return map_blocks(X, lambda x: self._map_rows(x, function, what, **options))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
         if beside is not None:
-            if len(rows) != len(beside):
-                have = f"X has {len(rows)} rows and Z has {len(beside)}"
-                raise ValueError(f"{have}: pass one z per x.")
+            if (n_rows := len(rows)) != len(beside):
+                raise ValueError(f"X has {n_rows} rows and Z {len(beside)}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)
