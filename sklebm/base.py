@@ -326,7 +326,8 @@ class EnergyEstimator(
         floats = self._floats_per_row()
         if beside is not None:
             if (n_rows := len(rows)) != len(beside):
-                raise ValueError(f"X has {n_rows} rows and Z {len(beside)}: pass one z per x.")
+                have = f"X has {n_rows} rows and Z has {len(beside)}"
+                raise ValueError(f"{have}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)
@@ -348,13 +349,13 @@ class EnergyEstimator(
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
         """Stream E(x, z) over the rows of X with a latent each; the result follows X."""
         check_is_fitted(self)
-        return self._map_rows(
-            X,
-            lambda energy, x, z: energy.energy(x, z.to(x.dtype)),
-            "energy",
-            beside=self._open_latents(Z),
-            may_be_infinite=may_be_infinite,
-        )
+        latents = self._open_latents(Z)
+
+        def energies(energy: Any, x: torch.Tensor, z: torch.Tensor) -> Any:
+            return energy.energy(x, z.to(x.dtype))
+
+        options: dict[str, Any] = {"beside": latents, "may_be_infinite": may_be_infinite}
+        return self._map_rows(X, energies, "energy", **options)
 
     def _open_latents(self, Z: Any) -> Rows:
         """Validate latents in the same way as X."""
