@@ -349,13 +349,14 @@ class EnergyEstimator(
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
         """Stream E(x, z) over the rows of X with a latent each; the result follows X."""
         check_is_fitted(self)
-        latents = self._open_latents(Z)
 
         def energies(energy: Any, x: torch.Tensor, z: torch.Tensor) -> Any:
             return energy.energy(x, z.to(x.dtype))
 
-        options: dict[str, Any] = {"beside": latents, "may_be_infinite": may_be_infinite}
-        return self._map_rows(X, energies, "energy", **options)
+        latents = self._open_latents(Z)
+        return self._map_rows(
+            X, energies, "energy", beside=latents, may_be_infinite=may_be_infinite
+        )
 
     def _open_latents(self, Z: Any) -> Rows:
         """Validate latents in the same way as X."""
