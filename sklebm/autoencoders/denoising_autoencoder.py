@@ -217,7 +217,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def _objective(self, energy: Any) -> Objective:
         if self.corruption != "gaussian" and self.corruption_level >= 1.0:
             raise ValueError(
-                f"corruption_level={self.corruption_level} must be below 1: it is the fraction of the "
+                f"corruption_level={self.corruption_level} must be below 1: it is the share of the "
                 f"entries that corruption={self.corruption!r} overwrites."
             )
         kind: Any = self.corruption
