@@ -119,7 +119,7 @@ def check_attributes(estimator: Any, spec: Spec) -> None:
         if key in found:
             _check_value(f"{name}.{key}", found[key], resolved(estimator, expected))
         else:
-            raise ValueError(f"{name} lacks the fitted attribute {key}.")
+            raise ValueError(f"{name} lacks its fitted attribute {key}.")
 
 
 def resolved(estimator: Any, expected: Any) -> Any:

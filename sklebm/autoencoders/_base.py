@@ -122,7 +122,7 @@ class BaseAutoencoder(GradientEstimator):
 
     def _starting_energy(self, start: Start) -> Any:
         energy = super()._starting_energy(start)
-        energy.standardization = None  # training rows have been scaled already
+        energy.standardization = None  # training rows are scaled already
         return energy
 
     # ------------------------------------------------------------------ fitted state

@@ -217,8 +217,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def _objective(self, energy: Any) -> Objective:
         if self.corruption != "gaussian" and self.corruption_level >= 1.0:
             raise ValueError(
-                f"corruption_level={self.corruption_level} must be below 1: it is the fraction of "
-                f"the entries that corruption={self.corruption!r} overwrites."
+                f"corruption_level={self.corruption_level} must be below 1: it is the share of the "
+                f"entries that corruption={self.corruption!r} overwrites."
             )
         kind: Any = self.corruption
         # The noise has the units of X; the rows of a training step are divided by one scale.

@@ -1,4 +1,4 @@
-"""WHAT is low: energies as pure torch modules, without scikit-learn or skorch."""
+"""Energies, which define what is low, as pure torch modules without scikit-learn or skorch."""
 
 from sklebm.energies.amortized import AmortizedEnergy
 from sklebm.energies.bilinear import BilinearEnergy

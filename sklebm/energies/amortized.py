@@ -1,9 +1,9 @@
 r"""A latent energy E(x, z) with a learnt posterior: q(z | x) from the outputs of an encoder.
 
-The posterior p(z | x) of an energy with several layers of latents, or with real-valued ones in
-general, is not at hand. An encoder with parameters of its own gives independent bits, or a Gaussian
-with a diagonal covariance, in its place; an importance-weighted sum over its draws estimates the
-free energy,
+The posterior p(z | x) of an energy with several layers of latents, or with real-valued latents in
+general, is not available. An encoder with its own parameters replaces it by independent bits or a
+Gaussian with diagonal covariance; an importance-weighted sum over its draws estimates the free
+energy,
 
     F(x) = -log E_{z ~ q} exp(-E(x, z)) / q(z | x).
 """
@@ -20,7 +20,7 @@ from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian
 
 
 class AmortizedEnergy(nn.Module):
-    """An energy of rows and latents beside an encoder that infers the latents.
+    """An energy of rows and latents, with an encoder that infers the latents.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class AmortizedEnergy(nn.Module):
     reference : Reference
         A known density near the rows: the noise of noise-contrastive estimation.
     log_partition : Tensor of shape ()
-        Start of log Z in nats, which is learnt.
+        Initial value of log Z in nats, which is learnt.
     is_binary : bool, default=True
         Whether latents are bits.
     """
@@ -71,7 +71,7 @@ class AmortizedEnergy(nn.Module):
         return BernoulliPosterior(outputs, torch.zeros_like(outputs[0]))
 
     def draw_noise(self, *shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        """What draws of the latents are made of: normal numbers, or uniform ones for bits."""
+        """Noise for draws of the latents: normal, or uniform for bits."""
         with torch.no_grad():
             outputs = self.encoder(like[:1]).shape[1]
         if self.is_reparametrized:

@@ -1,8 +1,8 @@
-"""What an energy may offer, as typed protocols: what objectives, samplers and estimators ask for.
+"""Typed protocols of energies: what objectives, samplers and estimators may require of them.
 
-An energy is a module of torch with some of these methods, whatever it derives from. Rows x are
-(n_rows, d), latents z (n_rows, k); energies are in nats, one a row. Who needs a method says so in
-``needs`` (objectives and samplers), and is refused with its name where it is missing.
+An energy is a torch module with some of these methods, whatever its base class. Rows x are
+(n_rows, d), latents z (n_rows, k); energies are in nats, one per row. Objectives and samplers list
+required methods in ``needs``; a missing one raises an error that names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sklebm.energies.units import Units
 
 
 class Reference(Protocol):
-    """A known density near the data: noise to tell from data, start of chains and of annealing."""
+    """A known density near the data: noise for comparison, start of chains and of annealing."""
 
     def draw(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Independent draws, (n_rows, d)."""
@@ -48,7 +48,7 @@ class FreeEnergy(Protocol):
 
 @runtime_checkable
 class ReferencedEnergy(FreeEnergy, Protocol):
-    """A free energy with a known density beside it."""
+    """A free energy with a known reference density."""
 
     @property
     def reference(self) -> Reference:
@@ -57,13 +57,13 @@ class ReferencedEnergy(FreeEnergy, Protocol):
 
 
 class NormalisedEnergy(ReferencedEnergy, Protocol):
-    """One whose log Z is a parameter."""
+    """An energy with log Z as a parameter."""
 
     log_partition: nn.Parameter
 
 
 class SmoothEnergy(FreeEnergy, Protocol):
-    """One whose derivatives are known in closed form."""
+    """An energy with derivatives in closed form."""
 
     @property
     def has_closed_derivatives(self) -> bool:
@@ -76,7 +76,7 @@ class SmoothEnergy(FreeEnergy, Protocol):
 
 
 class FlippableEnergy(FreeEnergy, Protocol):
-    """One of bits that knows its neighbours."""
+    """An energy of bits with closed-form differences to neighbouring states."""
 
     visible: Units
 
@@ -94,7 +94,7 @@ class LatentEnergy(Protocol):
 
 
 class PosteriorEnergy(LatentEnergy, FreeEnergy, Protocol):
-    """One whose latents are independent bits given the row, and sum in closed form."""
+    """An energy whose latents are independent bits given the row, summed in closed form."""
 
     def hidden_mean(self, x: Tensor) -> Tensor:
         """E[z | x], (n_rows, k)."""
@@ -102,7 +102,7 @@ class PosteriorEnergy(LatentEnergy, FreeEnergy, Protocol):
 
 
 class AmortizedPosterior(LatentEnergy, Protocol):
-    """One with a learnt q(z | x)."""
+    """An energy with a learnt q(z | x)."""
 
     is_reparametrized: bool
 
@@ -111,12 +111,12 @@ class AmortizedPosterior(LatentEnergy, Protocol):
         ...
 
     def draw_noise(self, *shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        """What draws of q are made of."""
+        """Noise for draws from q."""
         ...
 
 
 class AlternatingEnergy(Protocol):
-    """One whose units fall into two groups, each independent given the other."""
+    """An energy whose units form two groups, each independent given the other."""
 
     def draw_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
         """One draw of p(v | h) for each row."""
@@ -135,11 +135,11 @@ class TwoLayerEnergy(AlternatingEnergy, PosteriorEnergy, Protocol):
     weights: Any
 
     def hidden_field(self, v: Tensor) -> Tensor:
-        """What the hidden units receive, (n_rows, k)."""
+        """Input of the hidden units, (n_rows, k)."""
         ...
 
     def visible_field(self, h: Tensor) -> Tensor:
-        """What the visible units receive, (n_rows, d)."""
+        """Input of the visible units, (n_rows, d)."""
         ...
 
     def free_energy_gradients(

@@ -16,12 +16,12 @@ from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.units import Bernoulli, Gaussian, Units
 
-# Pairs of units, over the rows of a block, that ``flip_differences`` takes at a time.
+# Pairs of units times rows that ``flip_differences`` processes at a time.
 _MAX_PAIRS = 2**22
 
 
 class BilinearEnergy(LayeredEnergy):
-    """Two layers of units and the weights between them: a layered energy whose sums are at hand.
+    """Two layers of units and the weights between them: a layered energy with closed-form sums.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class BilinearEnergy(LayeredEnergy):
     """
 
     def __init__(self, visible: Bernoulli | Gaussian, hidden: Bernoulli, weights: Tensor) -> None:
-        nn.Module.__init__(self)  # parameters keep the names that optimisers and files know
+        nn.Module.__init__(self)  # parameters keep the names used by optimisers and files
         self.visible = visible
         self.hidden = hidden
         self.weights = nn.Parameter(weights)
@@ -60,7 +60,7 @@ class BilinearEnergy(LayeredEnergy):
         n_pairs = self.weights.numel()
         if len(v) * n_pairs <= _MAX_PAIRS:
             return self._flip_differences(v)
-        # The graph of all rows would need gigabytes: the backward pass computes each block again.
+        # The graph of all rows would need gigabytes: the backward pass recomputes each block.
         blocks = torch.split(v, max(1, _MAX_PAIRS // n_pairs))
         return torch.cat(
             [checkpoint(self._flip_differences, block, use_reentrant=False) for block in blocks]
@@ -76,11 +76,11 @@ class BilinearEnergy(LayeredEnergy):
         return -(change * self.visible.bias) - gain
 
     def hidden_field(self, v: Tensor) -> Tensor:
-        """What the hidden units receive, (n_rows, n_hidden). O(n d k)."""
+        """Input of the hidden units, (n_rows, n_hidden). O(n d k)."""
         return torch.addmm(self.hidden.bias, v, self.weights.T)
 
     def visible_field(self, h: Tensor) -> Tensor:
-        """What the visible units receive, (n_rows, n_visible). O(n d k)."""
+        """Input of the visible units, (n_rows, n_visible). O(n d k)."""
         return torch.addmm(self.visible.bias, h, self.weights)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
@@ -107,10 +107,10 @@ class BilinearEnergy(LayeredEnergy):
     def free_energy_gradients(
         self, v: Tensor, signs: Tensor, field: Tensor, mean: Tensor
     ) -> tuple[Tensor, Gradients]:
-        """A scalar and the gradients of ``signs @ free_energy(v)``, from products already made.
+        """A scalar and the gradients of ``signs @ free_energy(v)``, reusing existing products.
 
         ``field`` and ``mean`` are ``hidden_field(v)`` and the hidden means. The scalar is the sum
-        of the energies E(v, mean) without the hidden entropy, which costs no logarithms; the
+        of the energies E(v, mean) without the hidden entropy, which needs no logarithms; the
         gradient with respect to every parameter is exact, because dF/dW = dE(v, h)/dW at
         h = mean. Autograd through ``free_energy`` would repeat the matrix product.
         """

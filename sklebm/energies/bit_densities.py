@@ -102,7 +102,7 @@ class BitMixture:
 
 
 class BitBlend:
-    """Two densities, half of each.
+    """An equal mixture of two densities.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def best_tree(mean: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
             product = np.outer(one if u else 1.0 - one, one if v else 1.0 - one)
             joint = np.maximum(joint, 1e-12)
             information += joint * np.log(joint / product)
-    # The spanning tree of least distance; scipy takes zeros for missing edges, so none is zero.
+    # The minimum spanning tree; scipy treats zeros as missing edges, so none is zero.
     distance = np.triu(1.0 + information.max() - information, 1)
     tree = minimum_spanning_tree(distance)
     order, parents = breadth_first_order(tree, 0, directed=False)

@@ -31,12 +31,12 @@ class DeepEnergy(nn.Module):
     reference : ReferenceGaussian
         A density that covers the data: noise, start of chains, start of annealing.
     log_partition : Tensor of shape ()
-        log Z in nats, which objectives that compare with a density learn.
+        log Z in nats, learnt by objectives that compare with a known density.
     """
 
-    #: What the rows are, for objectives that ask.
+    #: The kind of rows, checked by objectives.
     domain = "real"
-    #: What the network follows from, set by the estimator that built it.
+    #: Values that determine the network, set by the estimator that built it.
     architecture: dict[str, Any]
 
     def __init__(
@@ -75,7 +75,7 @@ class DeepEnergy(nn.Module):
 
     @property
     def has_closed_derivatives(self) -> bool:
-        """Whether ``gradient_and_laplacian`` knows the network."""
+        """Whether ``gradient_and_laplacian`` supports the network."""
         return is_expandable(self.network)
 
     def gradient_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ class Expansion(NamedTuple):
 
 
 def is_expandable(network: nn.Module) -> bool:
-    """Whether ``expand`` knows every layer of the network."""
+    """Whether ``expand`` supports every layer of the network."""
     return isinstance(network, nn.Sequential) and all(
         isinstance(layer, nn.Linear) or type(layer) in _SLOPES for layer in network
     )

@@ -18,7 +18,7 @@ class QuadraticEnergy(nn.Module):
     Parameters
     ----------
     mean : Tensor of shape (n_features,)
-        The point of least energy m.
+        The point of minimum energy m.
     directions : Tensor of shape (n_directions, n_features)
         Orthonormal rows V.
     variances : Tensor of shape (n_directions,)
@@ -60,17 +60,17 @@ class QuadraticEnergy(nn.Module):
         return ((x - self.mean) @ self.directions.T) / self.variances.sqrt()
 
     def unwhiten(self, z: Tensor) -> Tensor:
-        """The point of least energy that ``whiten`` maps to ``z``, (n_rows, d)."""
+        """The point of minimum energy that ``whiten`` maps to ``z``, (n_rows, d)."""
         return torch.addmm(self.mean, z * self.variances.sqrt(), self.directions)
 
     def whiten_in_place(self, x: Tensor, rest: float) -> Tensor:
-        """``whiten``, rotated back; what is outside the directions times ``rest``, (n_rows, d)."""
+        """``whiten``, rotated back; the part outside the directions times ``rest``, (n_rows, d)."""
         centred = x - self.mean
         scale = self.variances.rsqrt() - rest
         return torch.addmm(rest * centred, (centred @ self.directions.T) * scale, self.directions)
 
     def unwhiten_in_place(self, z: Tensor, rest: float) -> Tensor:
-        """The row, or if ``rest`` is 0 that of least energy, that is whitened to ``z``."""
+        """The row that is whitened to ``z``; if ``rest`` is 0, the one of minimum energy."""
         undone = 1.0 / rest if rest else 0.0
         scale = self.variances.sqrt() - undone
         along = (z @ self.directions.T) * scale
@@ -82,7 +82,9 @@ class QuadraticEnergy(nn.Module):
         white = torch.randn(
             shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device
         )
-        rest = self.residual_variance**0.5  # also along the directions, and taken off there
+        rest = (
+            self.residual_variance**0.5
+        )  # also along the directions, where it is subtracted again
         along = (white @ self.directions.T) * (self.variances.sqrt() - rest)
         return torch.addmm(self.mean + rest * white, along, self.directions)
 

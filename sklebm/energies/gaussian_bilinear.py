@@ -33,7 +33,7 @@ class GaussianBilinearEnergy(BilinearEnergy):
     visible: Gaussian
 
     def hidden_field(self, v: Tensor) -> Tensor:
-        """What the hidden units receive, (n_rows, n_hidden). O(n d k)."""
+        """Input of the hidden units, (n_rows, n_hidden). O(n d k)."""
         return torch.addmm(self.hidden.bias, self.visible.statistic(v), self.weights.T)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:

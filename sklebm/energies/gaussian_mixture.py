@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
-# Rows that are multiplied at a time on a CPU, and columns of one product: the products of such
-# blocks stay in a core's cache while they are squared and summed.
+# Rows and columns of one product on a CPU: blocks stay in a core's cache while they are squared
+# and summed.
 _BLOCK_ROWS, _BLOCK_COLUMNS = 512, 800
 
 
@@ -87,7 +87,7 @@ class GaussianMixtureEnergy(nn.Module):
     def log_joint(self, x: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """log p(x, k) of every component, shape (n_rows, n_components); a new tensor.
 
-        ``moments``, if known, is what ``row_moments(x, means)`` gives; "full" has no use for it.
+        ``moments``, if known, is the result of ``row_moments(x, means)``; "full" does not use it.
         """
         if self.covariance_type == "full":
             return self._squared_lengths(x).mul_(-0.5).sub_(self.constants)
@@ -106,12 +106,12 @@ class GaussianMixtureEnergy(nn.Module):
         return products.addr_(squares.sum(dim=1), precisions.flatten(), alpha=-0.5)
 
     def _squared_lengths(self, x: Tensor) -> Tensor:
-        """(x - m_k)' S_k^-1 (x - m_k): several components and half of the columns to a product."""
+        """(x - m_k)' S_k^-1 (x - m_k): several components and half the columns per product."""
         n_components, n_features = self.means.shape
         origin = self.means.mean(dim=0)
         x, means = x - origin, self.means - origin
         out = x.new_empty(len(x), n_components)
-        x = torch.cat([x.new_ones(len(x), 1), x], dim=1)  # so that products subtract the means too
+        x = torch.cat([x.new_ones(len(x), 1), x], dim=1)  # so that products also subtract the means
         n_rows = _BLOCK_ROWS if x.device.type == "cpu" else max(1, len(x))
         group, half = max(1, _BLOCK_COLUMNS // n_features), -(-n_features // 2)
         buffer = x.new_empty(min(n_rows, len(x)), min(group, n_components) * half)
@@ -137,7 +137,7 @@ class GaussianMixtureEnergy(nn.Module):
     def free_energy(self, x: Tensor, beta: float = 1.0) -> Tensor:
         """F_beta(x) = -1/beta log sum_k exp(-beta E(x, k)), shape (n_rows,).
 
-        At ``beta=1`` it is -log p(x), at ``beta=inf`` the least energy.
+        At ``beta=1`` it is -log p(x), at ``beta=inf`` the minimum energy.
         """
         log_joint = self.log_joint(x)
         if math.isinf(beta):
@@ -157,7 +157,7 @@ class GaussianMixtureEnergy(nn.Module):
         return torch.softmax(self.log_joint(x), dim=1)
 
     def assign(self, x: Tensor) -> Tensor:
-        """Index of the component of least energy, shape (n_rows,)."""
+        """Index of the component of minimum energy, shape (n_rows,)."""
         return self.log_joint(x).argmax(dim=1)
 
     def sample(self, n_rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-r"""Gradients in closed form, as factors where they are products.
+r"""Gradients in closed form, factored if they are products.
 
 The gradient with respect to a matrix of weights is often a product of two thin matrices,
 dL/dW = A' B, as in dF/dW = -E[h | v]' v. Kept as its factors, it can be added to the weights by
-the matrix product itself; written out, it costs two more passes through memory of the weights'
-size at every step.
+the matrix product itself; formed explicitly, it costs two more passes over memory the size of the
+weights at every step.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 r"""E(s_0, ..., s_L) = sum_l U_l(s_l) - sum_l s_{l+1}' W_l t(s_l): layers of units in a row.
 
 U_l(s) = -b_l's for units in {0, 1} and t(s) = s; the bottom layer may be Gaussian, with
-U_0(v) = |v - a|^2 / 2 s^2 and t(v) = v / s^2. Neighbouring layers are coupled and no others, so
-that the layers at even places are independent of each other given those at odd places, and the
-other way round: each half can be drawn, or summed over, at once. With two layers it is a restricted
-Boltzmann machine, with more a deep one. With the even layers summed out and the odd ones o held,
+U_0(v) = |v - a|^2 / 2 s^2 and t(v) = v / s^2. Only neighbouring layers are coupled, so
+the even layers are independent of each other given the odd ones, and vice versa: each half can be
+drawn, or summed over, at once. With two layers it is a restricted Boltzmann machine, with more a
+deep one. With the even layers summed out and the odd ones o fixed,
 
     log sum_even exp(-E) = -sum_odd U(o) + sum_{l even} Gamma_l(what layer l receives),
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sklebm.energies.reference import ReferenceUnits
 from sklebm.energies.units import Units
 
-#: Most units that are summed over by listing their states.
+#: Maximum number of units whose states are enumerated.
 MAX_UNITS = 20
 _CHUNK = 2**14
 
@@ -31,8 +31,8 @@ _CHUNK = 2**14
 class LayeredEnergy(nn.Module):
     """Layers of units with weights between neighbours.
 
-    Hidden states of all layers stand side by side in one tensor, (n_rows, sum of their widths);
-    ``split`` takes them apart.
+    Hidden states of all layers are concatenated in one tensor, (n_rows, sum of their widths);
+    ``split`` separates them.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class LayeredEnergy(nn.Module):
 
     @property
     def domain(self) -> str:
-        """What rows are made of: the states of the bottom layer."""
+        """The kind of rows: the states of the bottom layer."""
         return self.layers[0].domain
 
     @property
@@ -98,7 +98,7 @@ class LayeredEnergy(nn.Module):
     # ------------------------------------------------------------------ conditionals
 
     def field(self, index: int, below: Tensor | None, above: Tensor | None) -> Tensor:
-        """What a layer receives of its neighbours' states, (n_rows, width)."""
+        """Input of a layer from its neighbours' states, (n_rows, width)."""
         total: Tensor = self.layers[index].bias
         if below is not None:
             sent = self.layers[index - 1].statistic(below)
@@ -108,7 +108,7 @@ class LayeredEnergy(nn.Module):
         return total
 
     def fields(self, states: Sequence[Tensor], parity: int) -> list[Tensor]:
-        """What each layer at even (0) or odd (1) places receives; ``states`` holds all layers."""
+        """Input of each even (0) or odd (1) layer; ``states`` holds all layers."""
         last = len(self.layers) - 1
         return [
             self.field(
@@ -122,7 +122,7 @@ class LayeredEnergy(nn.Module):
     def draw_half(
         self, states: Sequence[Tensor], parity: int, generator: torch.Generator
     ) -> list[Tensor]:
-        """All layers, with those at even (0) or odd (1) places drawn anew given the others."""
+        """All layers, with the even (0) or odd (1) ones redrawn given the others."""
         new = list(states)
         places = range(parity, len(self.layers), 2)
         for index, received in zip(places, self.fields(states, parity), strict=True):
@@ -131,7 +131,7 @@ class LayeredEnergy(nn.Module):
         return new
 
     def start(self, v: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """All layers: rows v, layers at even places without input, and the others given these."""
+        """All layers: rows v, other even layers without input, and the odd layers given these."""
         n_rows, states = len(v), [v]
         for units in list(self.layers)[1:]:
             mean = units.mean(units.bias).expand(n_rows, -1).contiguous()
@@ -139,21 +139,21 @@ class LayeredEnergy(nn.Module):
         return self.draw_half(states, 1, generator)
 
     def draw_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
-        """The layers at odd places given those at even places, side by side.
+        """The odd layers given the even ones, concatenated.
 
-        ``v`` holds the even layers side by side, or the rows alone, which the other even layers
-        without input are added to.
+        ``v`` holds the even layers concatenated, or only the rows, to which the other even layers
+        are added without input.
         """
         if v.shape[1] == self.widths[0] < sum(self.widths[::2]):
             return torch.cat(self.start(v, generator)[1::2], dim=1)
         return torch.cat(self.draw_half(self._woven(v, 0), 1, generator)[1::2], dim=1)
 
     def draw_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        """The layers at even places given those at odd places, side by side; rows come first."""
+        """The even layers given the odd ones, concatenated; rows come first."""
         return torch.cat(self.draw_half(self._woven(h, 1), 0, generator)[0::2], dim=1)
 
     def _woven(self, half: Tensor, parity: int) -> list[Tensor]:
-        """A list of all layers from one half of them; the other half is empty."""
+        """A list of all layers with one half filled in and the other empty."""
         parts = iter(torch.split(half, self.widths[parity::2], dim=1))
         empty = half[:, :0]
         return [next(parts) if i % 2 == parity else empty for i in range(len(self.layers))]
@@ -161,7 +161,7 @@ class LayeredEnergy(nn.Module):
     # ------------------------------------------------------------------ energies
 
     def energy(self, v: Tensor, z: Tensor) -> Tensor:
-        """E(v, z) with the hidden layers side by side, shape (n_rows,). O(n sum of d_l d_l+1)."""
+        """E(v, z) with the hidden layers concatenated, shape (n_rows,). O(n sum of d_l d_l+1)."""
         states = [v, *self.split(z)]
         total = torch.stack(
             [layer.energy(s) for layer, s in zip(self.layers, states, strict=True)]
@@ -172,7 +172,7 @@ class LayeredEnergy(nn.Module):
         return total
 
     def summed_half(self, states: Sequence[Tensor], parity: int) -> Tensor:
-        """log sum over the layers at ``parity`` of exp(-E), the others being given; (n_rows,)."""
+        """log sum over the layers at ``parity`` of exp(-E), given the others; (n_rows,)."""
         held = range(1 - parity, len(self.layers), 2)
         total = -torch.stack([self.layers[i].energy(states[i]) for i in held]).sum(dim=0)
         places = range(parity, len(self.layers), 2)
@@ -183,8 +183,8 @@ class LayeredEnergy(nn.Module):
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = -log sum_z exp(-E(v, z)), shape (n_rows,).
 
-        The layers at odd places are summed in closed form and the states of the hidden ones at even
-        places are listed: none for two layers, the last one for three. O(n 2^m) for m such units.
+        Odd layers are summed in closed form, and the states of hidden even layers are enumerated:
+        none for two layers, the last one for three. O(n 2^m) for m such units.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class LayeredEnergy(nn.Module):
         return self.summed_half(self._woven(even, 0), 1).view(n_rows, n_states)
 
     def exact_log_partition(self) -> Tensor:
-        """log Z, by listing the states of the half with fewer units; a scalar with a graph.
+        """log Z, by enumerating the states of the half with fewer units; a differentiable scalar.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class LayeredEnergy(nn.Module):
         return torch.logsumexp(torch.cat(parts), dim=0)
 
     def _listed(self, widths: Sequence[int]) -> Iterator[Tensor]:
-        """All states of layers of these widths, side by side, in blocks."""
+        """All states of layers of these widths, concatenated, in blocks."""
         n_units, like = sum(widths), self.couplings[0]
         if n_units > MAX_UNITS:
             raise ValueError(
@@ -236,10 +236,10 @@ class LayeredEnergy(nn.Module):
     # ------------------------------------------------------------------ mean field
 
     def mean_field(self, v: Tensor, n_steps: int = 50, tol: float = 1e-6) -> Tensor:
-        """Means m of independent hidden units that make the bound of log p(v) highest nearby.
+        """Means m of independent hidden units that locally maximise the bound on log p(v).
 
-        Every step sets the layers at odd places, then those at even ones, to the best means given
-        the others, so that ``variational_free_energy`` falls to a local minimum. Exact for two
+        Every step sets the odd layers, then the even ones, to the best means given the others, so
+        that ``variational_free_energy`` falls to a local minimum. Exact for two
         layers. Returns (n_rows, sum of hidden widths), with a graph through the last step only.
 
         Parameters
@@ -247,9 +247,9 @@ class LayeredEnergy(nn.Module):
         v : Tensor of shape (n_rows, d)
             The rows.
         n_steps : int, default=50
-            Most steps.
+            Maximum number of steps.
         tol : float, default=1e-6
-            Largest change of a mean at which steps end.
+            Steps end when no mean changes by more than this.
         """
         with torch.no_grad():
             states = [v]

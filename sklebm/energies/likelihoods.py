@@ -1,4 +1,4 @@
-r"""log p(x | z) given what a decoder makes of z: Gaussian, binary and one-hot rows, in nats.
+r"""log p(x | z) given the decoder's output for z: Gaussian, binary and one-hot rows, in nats.
 
 ``decoded`` is the decoder's output, of shape (..., n_rows, n_per_feature x n_features), and
 broadcasts against rows x of shape (n_rows, n_features).
@@ -17,7 +17,7 @@ from torch.nn import functional
 from sklebm.energies.units import draw_bits, softplus
 
 _LOG_2PI = math.log(2.0 * math.pi)
-#: The least standard deviation, relative to that of the data: a density on a line has none.
+#: Minimum standard deviation relative to that of the data: a degenerate density has none.
 RELATIVE_FLOOR = 1e-3
 
 
@@ -49,7 +49,7 @@ class BernoulliLikelihood(nn.Module):
 class CategoricalLikelihood(nn.Module):
     """log p(x | z) = sum_g sum_{c in g} x_c log softmax_g(l)_c for blocks g of one-hot columns.
 
-    A block of zeros says nothing: its feature is missing.
+    A block of zeros contributes nothing: its feature is missing.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class CategoricalLikelihood(nn.Module):
         self.sizes = [int(size) for size in sizes]
 
     def _by_block(self, values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """A function of the last axis, on every block by itself."""
+        """Apply a function of the last axis to each block separately."""
         if len(set(self.sizes)) == 1:  # one call for all
             blocks = values.reshape(*values.shape[:-1], len(self.sizes), self.sizes[0])
             return function(blocks).reshape(values.shape)
@@ -101,7 +101,7 @@ class GaussianLikelihood(nn.Module):
     noise : {"fixed", "shared", "learned"}
         Whether s is a constant, one parameter, or decoded from z for each feature.
     scale : float
-        Standard deviation at the start, or for good if it is fixed.
+        Initial standard deviation, or the permanent one if it is fixed.
     """
 
     def __init__(self, noise: Literal["fixed", "shared", "learned"], scale: float = 1.0) -> None:
@@ -116,7 +116,7 @@ class GaussianLikelihood(nn.Module):
         self.register_buffer("floor", torch.zeros(1))
 
     def start_at(self, scale: float) -> None:
-        """Begin with this scale, that of the data, and if it is learnt never go far below it."""
+        """Start from this scale, that of the data, and if learnt never go far below it."""
         with torch.no_grad():
             self.log_scale.fill_(math.log(scale))
             self.get_buffer("floor").fill_(0.0 if self.noise == "fixed" else RELATIVE_FLOOR * scale)

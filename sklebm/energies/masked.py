@@ -1,4 +1,4 @@
-r"""F(x) = mean over masks m of |m * (x - g(f(x with m hidden)))|^2: what the rest of a row tells.
+r"""F(x) = mean over masks m of |m * (x - g(f(x with m hidden)))|^2: predicting hidden patches.
 
 The masks are fixed: every patch is visible in one of them and hidden in the others.
 """
@@ -29,7 +29,7 @@ def patch_numbers(shape: tuple[int, ...], patch_size: int) -> Tensor:
 
 
 class MaskedReconstructionEnergy(ReconstructionEnergy):
-    """How far hidden patches are from what the visible ones predict.
+    """Squared error of predicting hidden patches from the visible ones.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class MaskedReconstructionEnergy(ReconstructionEnergy):
     patches : Tensor of shape (n_features,)
         Number of the patch of each entry.
     masked_fraction : float
-        Share of the patches that are hidden.
+        Fraction of the patches that are hidden.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class MaskedReconstructionEnergy(ReconstructionEnergy):
         self.n_patches = int(patches.max()) + 1
         most = max(self.n_patches - 1, 1)
         self.n_hidden = min(max(round(masked_fraction * self.n_patches), 1), most)
-        # Not part of the state: they follow from the architecture.
+        # Not part of the state: determined by the architecture.
         self.register_buffer("patches", patches, persistent=False)
-        # What hidden entries look like: the mean row of the training data.
+        # Replacement for hidden entries: the mean row of the training data.
         self.register_buffer("filling", torch.zeros(len(patches)))
 
     def draw_hidden_entries(self, n_rows: int, generator: torch.Generator) -> Tensor:
@@ -64,8 +64,8 @@ class MaskedReconstructionEnergy(ReconstructionEnergy):
     def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Standardised rows with the filling where ``hidden`` is True.
 
-        Visible entries are moved away from it by as much as there are fewer of them, so that the
-        sums in the first layer are on average those of a whole row.
+        Visible entries are moved away from it in proportion to the fraction hidden, so that sums in
+        the first layer are on average those of a whole row.
         """
         filling = self.get_buffer("filling").to(x.dtype)
         scale = self.n_patches / max(self.n_patches - self.n_hidden, 1)

@@ -16,7 +16,7 @@ class NeighbourDistance(nn.Module):
     n_neighbors : int
         The number k of neighbours, at most ``n_rows``.
     floor : float
-        Smallest distance that counts, so that a row equal to k stored ones has a finite energy.
+        Minimum distance, so that a row equal to k stored ones has a finite energy.
     """
 
     rows: Tensor
@@ -24,7 +24,7 @@ class NeighbourDistance(nn.Module):
 
     def __init__(self, rows: Tensor, n_neighbors: int, floor: float) -> None:
         super().__init__()
-        # Squared distances are expanded below: an origin among the rows keeps their digits.
+        # Squared distances are expanded below: an origin among the rows preserves their digits.
         center = rows.mean(dim=0)
         self.register_buffer("center", center)
         self.register_buffer("rows", rows - center)
@@ -38,7 +38,7 @@ class NeighbourDistance(nn.Module):
         # |x|^2 is left out: it is the same for all stored rows.
         relative = torch.addmm(rows.square().sum(dim=1), x, rows.T, alpha=-2)
         nearest = relative.topk(self.n_neighbors, dim=1, largest=False, sorted=False).indices
-        # The few distances that count are taken anew from differences, where nothing cancels.
+        # The few relevant distances are recomputed from differences, where nothing cancels.
         gaps = x[:, None] - rows[nearest]
         return gaps.square().sum(dim=2).sqrt().sort(dim=1).values
 

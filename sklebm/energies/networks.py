@@ -1,7 +1,7 @@
 """Encoders and decoders: affine maps and activations, for rows and for images.
 
 Built on torch's meta device, where they cost neither memory nor random numbers; ``initialize``
-or ``load_state_dict(..., assign=True)`` gives them numbers.
+or ``load_state_dict(..., assign=True)`` fills in their values.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TransposedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        # In a tuple, so that the weights are registered once, where they belong.
+        # In a tuple, so that the weights are registered only with their owner.
         self._tied = (layer,)
         self.bias = nn.Parameter(torch.empty(layer.in_features, device="meta"))
 
@@ -52,7 +52,7 @@ class TransposedLinear(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """The transpose of another convolution, with a bias of its own."""
+    """The transpose of another convolution, with its own bias."""
 
     def __init__(self, layer: nn.Conv2d, output_padding: tuple[int, int]) -> None:
         super().__init__()
@@ -86,14 +86,14 @@ def layer_shapes(shape: Shape, hidden_sizes: Sequence[int]) -> list[Shape]:
 
 
 def n_activations(shape: Shape, hidden_sizes: Sequence[int]) -> int:
-    """Numbers per row in the input and all hidden layers of an encoder."""
+    """Number of values per row in the input and all hidden layers of an encoder."""
     return sum(math.prod(part) for part in layer_shapes(shape, hidden_sizes))
 
 
 def make_encoder(
     shape: Shape, hidden_sizes: Sequence[int], n_outputs: int, activation: str, last: str
 ) -> nn.Sequential:
-    """Rows to ``n_outputs`` numbers: affine maps (for images convolutions of stride 2)."""
+    """Network from rows to ``n_outputs`` numbers: affine maps, or convolutions of stride 2."""
     shapes = layer_shapes(shape, hidden_sizes)
     images = len(shape) == 3
     steps: list[nn.Module] = [nn.Unflatten(1, shape)] if images else []
@@ -119,9 +119,9 @@ def make_decoder(
     n_per_feature: int = 1,
     tied_to: nn.Sequential | None = None,
 ) -> nn.Sequential:
-    """The mirror image of ``make_encoder``; ``tied_to`` lends the weights of that encoder.
+    """The mirror image of ``make_encoder``; with ``tied_to`` it shares that encoder's weights.
 
-    With ``n_per_feature`` of m the outputs are m blocks of as many numbers as a row has.
+    With ``n_per_feature`` of m, the outputs are m blocks, each the size of a row.
     """
     shapes = layer_shapes(shape, hidden_sizes)
     images = len(shape) == 3
@@ -177,7 +177,7 @@ def _affine(network: nn.Module) -> list[nn.Module]:
 
 
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
-    """Give every affine map its first numbers: Glorot-uniform weights, no bias.
+    """Initialise every affine map: Glorot-uniform weights, zero bias.
 
     X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
     networks", AISTATS 2010.
@@ -193,7 +193,7 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def set_input_bias(encoder: nn.Module, values: Tensor, n_channels: int) -> None:
-    """Let the encoder begin with ``values``, one for each feature, as its zero.
+    """Make ``values``, one per feature, the initial zero point of the encoder.
 
     The first map's bias is set so that it takes them to 0, or, if it is a convolution, the mean
     of each channel.
@@ -210,10 +210,10 @@ def set_input_bias(encoder: nn.Module, values: Tensor, n_channels: int) -> None:
 
 
 def set_output_bias(decoder: nn.Module, values: Tensor, n_channels: int) -> None:
-    """Let the decoder begin at ``values``, one for each feature.
+    """Make ``values``, one per feature, the initial output of the decoder.
 
-    The last map's bias takes them; if that is a convolution, the mean of each channel. Further
-    outputs per feature begin at 0.
+    The last map's bias is set to them or, if it is a convolution, to the mean of each channel.
+    Further outputs per feature start at 0.
     """
     bias = getattr(_affine(decoder)[-1], "bias", None)
     if not isinstance(bias, Tensor):

@@ -1,6 +1,6 @@
 r"""Penalties that are not convex: sparser codes, found as a local minimum no worse than z = 0.
 
-See ``sklebm.energies.penalty`` for what solvers ask of a penalty.
+See ``sklebm.energies.penalty`` for what solvers require of a penalty.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Lq(Penalty):
 
     def __post_init__(self) -> None:
         if not isinstance(self.q, Real) or not 0 < self.q < 1:
-            raise ValueError(f"Lq: q={self.q!r} must lie between 0 and 1, without them.")
+            raise ValueError(f"Lq: q={self.q!r} must lie strictly between 0 and 1.")
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
@@ -106,10 +106,10 @@ class TopK(Penalty):
 
 @dataclass(frozen=True)
 class L0(Penalty):
-    """R(z) = 0 for at most ``n_nonzero`` non-zeros, infinite beyond: a constraint without a price.
+    """R(z) = 0 for at most ``n_nonzero`` non-zeros, infinite beyond: a pure constraint.
 
     Codes are found by orthogonal matching pursuit: the atom that lowers the error most by itself
-    joins, all are fitted again by least squares, until there are ``n_nonzero``. The weight alpha
+    is added, all are refitted by least squares, until there are ``n_nonzero``. The weight alpha
     has no effect.
 
     Parameters
@@ -159,7 +159,7 @@ def _keep_largest(v: Tensor, n_kept: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LateralInhibition(Penalty):
-    """R(z) = |z|_1 + strength sum_{j < k} |z_j| |z_k| within groups: winners silence the others.
+    """R(z) = |z|_1 + strength sum_{j < k} |z_j| |z_k| within groups: winners suppress the others.
 
     Not convex, and minimised one coordinate at a time: the threshold of an entry is 1 + its
     inhibition.
@@ -198,7 +198,7 @@ class LateralInhibition(Penalty):
         return (z.abs() * (1.0 + 0.5 * self.inhibition(z))).sum(dim=1)
 
     def critical_alpha(self, correlations: Tensor, squared_lengths: Tensor) -> Tensor:
-        """The largest absolute correlation: an entry alone costs what it costs under L1."""
+        """The largest absolute correlation: a single entry costs the same as under L1."""
         return correlations.abs().amax(dim=1)
 
     def coordinate_minimum(

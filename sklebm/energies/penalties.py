@@ -1,6 +1,6 @@
 r"""Convex penalties R(z), whose best codes are certified by a duality gap, and the table of names.
 
-See ``sklebm.energies.penalty`` for what solvers ask of a penalty.
+See ``sklebm.energies.penalty`` for what solvers require of a penalty.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Topographic(Penalty):
             )
 
     def check_width(self, n_components: int) -> None:
-        """Raise ValueError if the torus has not ``n_components`` places."""
+        """Raise ValueError unless the torus has ``n_components`` places."""
         if self.grid[0] * self.grid[1] != n_components:
             raise ValueError(
                 f"Topographic: grid={self.grid} has {self.grid[0] * self.grid[1]} places, but "
@@ -197,9 +197,9 @@ class Topographic(Penalty):
         return self.norms(z).sum(dim=1)
 
     def critical_alpha(self, correlations: Tensor, squared_lengths: Tensor) -> Tensor:
-        """A weight from which on z = 0 is the best code; the least one has no closed form.
+        """A weight above which z = 0 is the best code; the smallest one has no closed form.
 
-        It is reached if every pool takes an equal share of the correlations of its members.
+        It is attained if every pool takes an equal share of its members' correlations.
         """
         return self.norms(correlations).amax(dim=1) / self.pool_size**2
 

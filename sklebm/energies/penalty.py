@@ -1,8 +1,8 @@
-r"""R(z) in E(x, z) = 1/2 |x - z D - b|^2 + alpha R(z), and what solvers ask of it.
+r"""R(z) in E(x, z) = 1/2 |x - z D - b|^2 + alpha R(z), and what solvers require of it.
 
 A penalty is a frozen record of numbers with methods: its value, its proximal operator
-prox(v, t) = argmin_z 1/2 |z - v|^2 + t R(z), its dual norm, its ridge. Solvers ask for these, never
-for a class, so that a new penalty is one class that brings what it has.
+prox(v, t) = argmin_z 1/2 |z - v|^2 + t R(z), its dual norm, its ridge. Solvers use these methods,
+never a class check, so a new penalty is a single class that provides what it has.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 class Penalty(ABC):
     """A penalty R on codes."""
 
-    #: True if R is convex, so that a code of zero duality gap is the best one.
+    #: True if R is convex, so that a code with zero duality gap is optimal.
     convex: ClassVar[bool] = True
-    #: True if z is held at or above zero.
+    #: True if z is constrained to be nonnegative.
     non_negative: ClassVar[bool] = False
-    #: True if every code has a finite price.
+    #: True if every code has a finite penalty.
     finite: ClassVar[bool] = True
     #: True if the objective is quadratic once the signs of a code are known.
     quadratic_on_support: ClassVar[bool] = False
@@ -60,7 +60,7 @@ class Penalty(ABC):
         raise TypeError(f"{type(self).__name__} has no dual norm in closed form.")
 
     def critical_alpha(self, correlations: Tensor, squared_lengths: Tensor) -> Tensor:
-        """The weight above which no step along one atom away from z = 0 pays, shape (n_rows,).
+        """The weight above which no step along one atom from z = 0 lowers the energy, (n_rows,).
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Penalty(ABC):
     def coordinate_minimum(
         self, z: Tensor, target: Tensor, curvature: Tensor, alpha: float
     ) -> Tensor:
-        """Minimise curvature/2 z_k^2 - target_k z_k + alpha R(z) over each z_k, the others held."""
+        """Minimise curvature/2 z_k^2 - target_k z_k + alpha R(z) over each z_k, others fixed."""
         return self.prox(target / curvature, alpha / curvature)
 
     def price_alone(self, z: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Penalty(ABC):
         raise TypeError(f"{type(self).__name__} has no pools.")
 
     def pair_curvature(self, index: Tensor, signs: Tensor) -> Tensor | None:
-        """What R adds to the products of atoms while codes keep their signs.
+        """Contribution of R to the products of atoms while codes keep their signs.
 
         Parameters
         ----------

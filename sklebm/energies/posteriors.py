@@ -1,6 +1,6 @@
 r"""q(z | x): Gaussians with diagonal and full covariance, and independent Bernoulli units.
 
-Each knows how to turn noise into a draw, the log density of a draw in nats, and its divergence
+Each provides draws from given noise, the log density of a draw in nats, and the divergence
 KL(q || p) from the prior in closed form.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from sklebm.energies.units import softplus
 
 _LOG_2PI = math.log(2.0 * math.pi)
-#: Bounds of the logarithm of a posterior standard deviation, beyond which float32 is lost.
+#: Bounds on the logarithm of a posterior standard deviation, beyond which float32 fails.
 _LOG_SCALE = 15.0
 
 
@@ -34,17 +34,17 @@ class DiagonalGaussian:
 
     @staticmethod
     def n_outputs(n_components: int) -> int:
-        """Numbers that an encoder gives for it."""
+        """Number of encoder outputs that describe it."""
         return 2 * n_components
 
     @classmethod
     def unpack(cls, outputs: Tensor) -> DiagonalGaussian:
-        """From the outputs of an encoder."""
+        """Build it from the outputs of an encoder."""
         mean, log_scale = outputs.chunk(2, dim=-1)
         return cls(mean, log_scale.clamp(-_LOG_SCALE, _LOG_SCALE))
 
     def detach(self) -> DiagonalGaussian:
-        """The same without a graph."""
+        """The same, detached from the graph."""
         return DiagonalGaussian(self.mean.detach(), self.log_scale.detach())
 
     def draw(self, noise: Tensor) -> Tensor:
@@ -80,12 +80,12 @@ class FullGaussian:
 
     @staticmethod
     def n_outputs(n_components: int) -> int:
-        """Numbers that an encoder gives for it."""
+        """Number of encoder outputs that describe it."""
         return n_components * (n_components + 3) // 2
 
     @classmethod
     def unpack(cls, outputs: Tensor) -> FullGaussian:
-        """From the outputs of an encoder: mean, log diagonal, and L's other entries by rows."""
+        """Build it from encoder outputs: mean, log diagonal, and L's other entries by rows."""
         # n = 2 k + k (k - 1) / 2 numbers
         n_components = int((math.isqrt(9 + 8 * outputs.shape[-1]) - 3) // 2)
         sizes = [n_components, n_components, outputs.shape[-1] - 2 * n_components]
@@ -98,7 +98,7 @@ class FullGaussian:
         return cls(mean, log_diagonal.clamp(-_LOG_SCALE, _LOG_SCALE), below)
 
     def detach(self) -> FullGaussian:
-        """The same without a graph."""
+        """The same, detached from the graph."""
         return FullGaussian(self.mean.detach(), self.log_diagonal.detach(), self.below.detach())
 
     def draw(self, noise: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class FullGaussian:
         return -0.5 * (noise.square() + 2.0 * self.log_diagonal + _LOG_2PI).sum(dim=-1)
 
     def divergence(self) -> Tensor:
-        """KL(q || N(0, I)), shape (n_rows, n_components); only the sum over latents means it."""
+        """KL(q || N(0, I)), shape (n_rows, n_components); only the sum over latents counts."""
         squares = self.mean.square() + (2.0 * self.log_diagonal).exp()
         squares = squares + self.below.square().sum(dim=-1)
         return 0.5 * (squares - 1.0) - self.log_diagonal

@@ -17,7 +17,7 @@ class PrecisionEnergy(nn.Module):
     Parameters
     ----------
     location : Tensor of shape (n_features,)
-        The point of least energy m.
+        The point of minimum energy m.
     factor : Tensor of shape (n_features, n_features)
         Lower Cholesky factor L of the precision.
     """

@@ -39,14 +39,14 @@ class PrototypeEnergy(nn.Module):
     def squared_distances(self, x: Tensor) -> Tensor:
         """Energies of every one-hot latent: shape (n_rows, n_clusters). O(n d k).
 
-        Small ones are sums of squared differences: of theirs the expansion keeps no digit.
+        Small ones are sums of squared differences, because the expansion loses all their digits.
         """
         shifted = x - self._origin
         lengths = shifted.square().sum(dim=1, keepdim=True)
         squares = torch.addmm(self._squared_norms, shifted, self._shifted.T, alpha=-2.0)
         squares.add_(lengths).clamp_(min=0.0)
         # The error is a few roundings of the two lengths: below this share of them, less than half
-        # of the digits would be right.
+        # of the digits would be correct.
         share = math.sqrt(torch.finfo(x.dtype).eps)
         rows, columns = torch.nonzero(squares < share * lengths, as_tuple=True)
         for some in torch.split(torch.arange(len(rows), device=x.device), max(len(x), 1)):
@@ -55,7 +55,7 @@ class PrototypeEnergy(nn.Module):
         return squares
 
     def assign(self, x: Tensor) -> Tensor:
-        """Index of the prototype of least energy, shape (n_rows,). O(n d k).
+        """Index of the prototype of minimum energy, shape (n_rows,). O(n d k).
 
         Raises
         ------
@@ -75,7 +75,7 @@ class PrototypeEnergy(nn.Module):
     def _settle(
         self, x: Tensor, shifted: Tensor, products: Tensor, least: Tensor, labels: Tensor
     ) -> None:
-        """Compare again, by differences, prototypes whose energies rounding cannot tell apart."""
+        """Compare again, by differences, prototypes whose energies agree up to rounding."""
         reach = self._squared_norms.max().sqrt() + shifted.square().sum(dim=1).sqrt()
         error = (x.shape[1] + 8) * torch.finfo(x.dtype).eps * reach.square()
         near = products <= (least + 2.0 * error)[:, None]
@@ -108,7 +108,7 @@ class PrototypeEnergy(nn.Module):
         return -torch.logsumexp(-beta * self.squared_distances(x), dim=1) / beta
 
     def codes(self, x: Tensor, kind: str, beta: float) -> Tensor:
-        """What stands for the latents of rows, shape (n_rows, n_clusters).
+        """Representation of the latents of rows, shape (n_rows, n_clusters).
 
         "onehot": the best latent; "responsibility": its posterior mean at ``beta``; "distance": how
         far each prototype is; "triangle": how much closer than the average, or zero.

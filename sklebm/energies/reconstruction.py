@@ -8,7 +8,7 @@ from sklebm.energies.standardization import Standardization
 
 
 class ReconstructionEnergy(nn.Module):
-    """How far a row is from what its code decodes to.
+    """Squared distance between a row and its decoded code.
 
     Parameters
     ----------
@@ -20,8 +20,8 @@ class ReconstructionEnergy(nn.Module):
     Attributes
     ----------
     standardization : Standardization or None
-        What rows go through before the encoder and, backwards, after the decoder; with one scale
-        for all features. None while training, whose rows are standardised already.
+        Applied to rows before the encoder and inverted after the decoder; with one scale for all
+        features. None during training, when rows are standardised already.
     """
 
     standardization: Standardization | None
@@ -33,7 +33,7 @@ class ReconstructionEnergy(nn.Module):
         self.standardization = None
 
     def standardized(self, x: Tensor) -> Tensor:
-        """What the encoder sees of the rows."""
+        """The encoder's view of the rows."""
         y: Tensor = x if self.standardization is None else self.standardization(x)
         return y
 
@@ -63,5 +63,5 @@ class ReconstructionEnergy(nn.Module):
         return self.in_units_of_rows(errors)
 
     def free_energy(self, x: Tensor) -> Tensor:
-        """|x - g(f(x))|^2, shape (n_rows,): the encoder stands for the minimum over codes."""
+        """|x - g(f(x))|^2, shape (n_rows,): the encoder replaces the minimum over codes."""
         return self.energy(x, self.encode(x))

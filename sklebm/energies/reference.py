@@ -1,9 +1,9 @@
-r"""Known densities beside a model, easy to draw from and to evaluate: ``energy.reference``.
+r"""Known reference densities, easy to draw from and to evaluate: ``energy.reference``.
 
     q(x) = N(x; m, L L'),      or  q(v) = prod_i exp(-U_i(v_i; b_i)) / Z_i   for units of any kind.
 
-They serve as the noise that a model learns to tell from data, as the start of chains, and as the
-density that annealing begins with.
+They serve as the noise that a model learns to distinguish from data, as the start of chains, and as
+the initial density of annealing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""E(x, z) = 1/2 |x - b - z D|^2 + alpha R(z): a linear decoder and a price on its code."""
+r"""E(x, z) = 1/2 |x - b - z D|^2 + alpha R(z): a linear decoder with a penalty on its code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SparseCodingEnergy(nn.Module):
     dictionary : Tensor or Parameter of shape (n_components, n_features)
         The atoms, rows of D.
     penalty : Penalty
-        What a code costs, R.
+        The penalty R on codes.
     alpha : float
         Weight of the penalty.
     intercept : Tensor of shape (n_features,), optional
@@ -63,7 +63,7 @@ class EncodedSparseCodingEnergy(SparseCodingEnergy):
     dictionary : Tensor of shape (n_components, n_features)
         The atoms, rows of D.
     penalty : Penalty
-        What a code costs, R.
+        The penalty R on codes.
     alpha : float
         Weight of the penalty.
     """
@@ -95,7 +95,7 @@ class PredictiveSparseCodingEnergy(EncodedSparseCodingEnergy):
     dictionary : Tensor of shape (n_components, n_features)
         The first atoms; they are learnt.
     penalty : Penalty
-        What a code costs, R.
+        The penalty R on codes.
     alpha : float
         Weight of the penalty.
     weight : float

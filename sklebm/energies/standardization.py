@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 class Standardization(nn.Module):
-    """The map between rows and what networks see.
+    """The map between rows and the networks' inputs.
 
     Parameters
     ----------
     offset : Tensor of shape (n_features,)
-        What is subtracted.
+        Subtracted from rows.
     scale : Tensor of shape (n_features,)
-        Positive numbers that are divided by.
+        Positive divisors.
     """
 
     offset: Tensor
@@ -39,5 +39,5 @@ class Standardization(nn.Module):
         return torch.addcmul(self.offset, y, self.scale).to(y.dtype)
 
     def unit(self) -> Tensor:
-        """The scale, where it is the same for all features."""
+        """The scale, if it is the same for all features."""
         return self.scale[0]

@@ -1,7 +1,7 @@
 r"""E(x, z) = 1/2 |x - m - V'z|^2, V orthonormal rows: F(x) = min_z E is the projection's error.
 
 The minimum is at z = V (x - m). E has no normaliser: it is flat along the subspace. The Gaussian
-that stands beside it has a variance along each direction, and another for all that is outside.
+associated with it has a variance along each direction, and another for all orthogonal ones.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SubspaceEnergy(nn.Module):
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
         """E(x, z) for each pair of rows, (n_rows,)."""
-        # Centred first: the sum m + V'z would round away what is small beside m.
+        # Centred first: the sum m + V'z would round away anything small compared to m.
         return 0.5 * ((x - self.mean) - z @ self.directions).square().sum(dim=1)
 
     def free_energy(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-r"""Units of Boltzmann machines: each knows its energy, cumulant, mean and draw.
+r"""Units of Boltzmann machines, with their energy, cumulant, mean and draws.
 
-A unit u receives a field f (its bias plus what the other layer sends) and has
+A unit u receives a field f (its bias plus the input from the other layer) and has
 p(u | f) = exp(f u) / exp(Gamma(f)), with the cumulant Gamma(f) = log sum_u exp(f u).
 """
 
@@ -23,24 +23,24 @@ def softplus(x: Tensor) -> Tensor:
 def draw_bits(probability: Tensor, generator: torch.Generator) -> Tensor:
     """Independent bits that are 1 with the given probabilities, as floating-point 0 and 1."""
     # Comparing uniform numbers in place is one kernel, and unlike torch's own Bernoulli sampler it
-    # neither raises nor poisons a CUDA context when a probability is NaN.
+    # neither raises nor corrupts a CUDA context if a probability is NaN.
     return torch.empty_like(probability).uniform_(generator=generator).lt_(probability)
 
 
 class Units(nn.Module, ABC):
-    """What a layer of units of any kind offers to energies, samplers and estimators of log Z.
+    """Interface of a layer of units for energies, samplers and estimators of log Z.
 
     All functions are elementwise over units unless a shape is given, and differentiable in their
-    arguments where the units are.
+    arguments if the units are.
     """
 
     bias: nn.Parameter
 
-    #: What the states are: "binary" or "real".
+    #: Kind of states: "binary" or "real".
     domain: ClassVar[str]
     #: Smallest and largest state.
     limits: ClassVar[tuple[float, float]]
-    #: True if there are few enough states of a unit to sum over; see ``states``.
+    #: True if a unit has few enough states to sum over; see ``states``.
     is_discrete: ClassVar[bool]
 
     @abstractmethod
@@ -49,7 +49,7 @@ class Units(nn.Module, ABC):
 
     @abstractmethod
     def statistic(self, u: Tensor) -> Tensor:
-        """What the other layer receives of states u, before the weights."""
+        """Signal of states u to the other layer, before the weights."""
 
     @abstractmethod
     def energy(self, u: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -61,15 +61,15 @@ class Units(nn.Module, ABC):
 
     @abstractmethod
     def cumulant(self, field: Tensor) -> Tensor:
-        """Log of the sum (integral) over states, given what the unit receives."""
+        """Log of the sum (integral) over states, given the unit's input."""
 
     @abstractmethod
     def mean(self, field: Tensor) -> Tensor:
-        """Mean of the states, given what the unit receives."""
+        """Mean of the states, given the unit's input."""
 
     @abstractmethod
     def variance(self, field: Tensor) -> Tensor:
-        """Variance of the states, given what the unit receives."""
+        """Variance of the states, given the unit's input."""
 
     @abstractmethod
     def draw(self, mean: Tensor, generator: torch.Generator) -> Tensor:
@@ -77,15 +77,15 @@ class Units(nn.Module, ABC):
 
     @abstractmethod
     def as_states(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows of data as states: draws, where data are only their probabilities."""
+        """Rows of data as states: draws, if the data are only probabilities."""
 
     @abstractmethod
     def curvature_of_bias(self, slope: Tensor) -> Tensor | float:
-        """Second derivative of the energy as the bias moves along ``slope``; 0 if it is linear."""
+        """Second derivative of the energy along ``slope`` in the bias; 0 if it is linear."""
 
     @abstractmethod
     def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Units:
-        """Independent units with the moments of ``count`` rows, drawn to a broad guess by ten.
+        """Independent units with the moments of ``count`` rows and ten rows of a broad guess.
 
         ``mean`` and ``square`` are E[u] and E[u^2] of each unit. Holds no parameters of this layer.
         """
@@ -105,7 +105,7 @@ class Bernoulli(Units):
     Parameters
     ----------
     bias : Tensor of shape (n_units,)
-        The field without input, the log odds of being on.
+        The field without input: the log odds of being on.
     """
 
     domain = "binary"
@@ -121,7 +121,7 @@ class Bernoulli(Units):
         return type(self)(bias)
 
     def statistic(self, u: Tensor) -> Tensor:
-        """What the other layer receives of states u, before the weights."""
+        """Signal of states u to the other layer, before the weights."""
         return u
 
     def energy(self, u: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -169,7 +169,7 @@ class Bernoulli(Units):
 class Gaussian(Units):
     r"""Real-valued units: U(u) = (u - a)^2 / 2 s^2, mean f, variance s^2 for a field f.
 
-    The field is in the units of u, and what the other layer receives is u / s^2, so that
+    The field is in the units of u, and the other layer receives u / s^2, so that
     p(u | f) = N(f, s^2) and Gamma(f) = 1/2 log(2 pi s^2) + (f^2 - a^2) / 2 s^2.
 
     Parameters
@@ -196,7 +196,7 @@ class Gaussian(Units):
         return type(self)(bias, self.log_variance.detach())
 
     def statistic(self, u: Tensor) -> Tensor:
-        """u / s^2, what the other layer receives of states u before the weights."""
+        """u / s^2, the signal of states u to the other layer before the weights."""
         return u * torch.exp(-self.log_variance)
 
     def energy(self, u: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -42,18 +42,18 @@ class LatentVariableEnergy(nn.Module, ABC):
     decoder : Module
         Latents to the parameters of p(x | z).
     likelihood : BernoulliLikelihood or GaussianLikelihood
-        What those parameters mean.
+        Interpretation of those parameters.
     n_components : int
         Number of latents.
 
     Attributes
     ----------
     standardization : Standardization or None
-        What rows go through before the networks see them. None while training, whose rows are
-        standardised already.
+        Applied to rows before the networks. None during training, when rows are standardised
+        already.
     log_volume : float
-        Logarithm of the product of the scales that rows were divided by, so that densities are
-        those of the rows as they were given.
+        Logarithm of the product of the scales that rows were divided by, so that densities refer to
+        the original rows.
     """
 
     standardization: Standardization | None
@@ -85,7 +85,7 @@ class LatentVariableEnergy(nn.Module, ABC):
 
     @abstractmethod
     def shape_noise(self, uniform: Tensor) -> Tensor:
-        """Noise from numbers in (0, 1), of which it is a monotone function."""
+        """Noise as a monotone function of numbers in (0, 1)."""
 
     @abstractmethod
     def draw_prior(self, n_rows: int, generator: torch.Generator, like: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class LatentVariableEnergy(nn.Module, ABC):
     # ------------------------------------------------------------------ rows and latents
 
     def standardized(self, x: Tensor) -> Tensor:
-        """What the networks see of the rows."""
+        """The networks' view of the rows."""
         y: Tensor = x if self.standardization is None else self.standardization(x)
         return y
 
@@ -160,10 +160,10 @@ class LatentVariableEnergy(nn.Module, ABC):
         return self.importance_sample(x, torch.split(shaped, block))[0]
 
     def importance_sample(self, x: Tensor, noise: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Importance-weighted log p(x), and the effective number of draws behind it.
+        """Importance-weighted log p(x), and its effective number of draws.
 
         The latter is (sum_k w_k)^2 / sum_k w_k^2 for the weights w_k = p(x, z_k) / q(z_k | x): all
-        draws if q is the posterior, and close to 1 if a single one decides. ``noise`` comes in
+        draws if q is the posterior, and close to 1 if a single one dominates. ``noise`` comes in
         blocks of shape (n_samples, n_rows or 1, n_components). Both shapes (n_rows,).
         """
         q = self.posterior(x)

@@ -1,1 +1,1 @@
-"""HOW latents and negatives are found, in pure torch."""
+"""Inference: how latents and negatives are found, in pure torch."""

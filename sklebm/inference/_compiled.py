@@ -1,9 +1,9 @@
-"""How kernels are compiled by numba; imported where they are used, for numba takes a second.
+"""Compilation of kernels by numba; imported where needed, because numba takes a second to load.
 
-Machine code is kept for the next process. Numba would keep it beside the source and look at the
-time of that one file: code of a kernel that another module defines would be stale after a change
-there. Here the folder is named after the text of all modules with kernels, and belongs to the user
-alone, because what is in it will be run. ``NUMBA_CACHE_DIR`` overrides it.
+Machine code is cached for the next process. By default numba caches it next to the source and only
+checks the time stamp of that file, so a kernel would be stale after a change in another module
+that it uses. Here the cache folder is named after the text of all modules with kernels, and is
+private to the user because its contents are executed. ``NUMBA_CACHE_DIR`` overrides it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use, without the interpreter lock; kept on disk where that is possible."""
+    """Compile on first use, without the interpreter lock; cached on disk if possible."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         config: Any = numba.config
@@ -46,7 +46,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @cache
 def _folder() -> str:
-    """Where this user keeps the machine code of these sources; empty if there is no safe place."""
+    """Cache folder of this user for these sources; empty if there is no safe place."""
     digest = hashlib.sha256(numba.__version__.encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         text = path.read_bytes()
@@ -69,7 +69,7 @@ def _user_caches() -> Path:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether nobody else can put code there that this process would run."""
+    """Whether no other user can put code there that this process would run."""
     if sys.platform == "win32":
         return True  # the profile of a user is private there
     status = folder.stat()

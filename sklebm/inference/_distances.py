@@ -121,8 +121,8 @@ def add_moved(
 ) -> None:
     """Move weighted rows from the sum of one cluster to that of another, features start..stop.
 
-    ``residues`` keep what rounding took from the sums (Neumaier), so that rows which come and go
-    leave nothing behind.
+    ``residues`` hold the rounding errors of the sums (Neumaier), so that rows that are added and
+    removed again leave no trace.
     """
     for i in rows:
         for sign in range(2):

@@ -24,7 +24,7 @@ from sklebm.inference.tempered_path import Path
 
 
 class PartitionEstimate(NamedTuple):
-    """log Z in nats with an interval of three standard errors, and where the chains ended."""
+    """log Z in nats with an interval of three standard errors, and the chains' final states."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ class PartitionEstimate(NamedTuple):
 
 
 def base_rate_bias(mean: Tensor, n_rows: int = 1000) -> Tensor:
-    """Log odds of each visible unit over ``n_rows`` rows, drawn towards 1/2 by one row more.
+    """Log odds of each visible unit over ``n_rows`` rows, shrunk towards 1/2 by one extra row.
 
     More than 1000 rows count as 1000: a unit that never changed is then at odds of 2001 to 1.
     """

@@ -1,9 +1,9 @@
 r"""min_D 1/2 tr(D' A D) - tr(D' B), |d_k| <= 1 or = 1: one atom after the other.
 
-A = sum z z' and B = sum z x' are all that a dictionary needs to know of the rows and their codes.
+A = sum z z' and B = sum z x' summarise everything a dictionary needs from the rows and their codes.
 Every update d_k <- d_k + (B_k - A_k D) / A_kk, followed by the projection, is the exact minimum
-over d_k, so the objective never rises; so it is with d_k >= 0, where negative entries become zero
-before the length is seen to.
+over d_k, so the objective never rises. The same holds with d_k >= 0, where negative entries are set
+to zero before the length is constrained.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-r"""Noise for rows of bits that is learnt as rows come: independent, a tree, or a mixture.
+r"""Noise for binary rows, learnt as rows arrive: independent, a tree, or a mixture.
 
 Moments are running means over all rows, E[v] and E[v v'], towards 1/2 and 1/4 by ten rows more. The
 tree is found anew whenever the number of rows has doubled. The mixture follows stepwise expectation
 maximisation: with the responsibilities r of a batch, s <- (1 - rate) s + rate mean(r (1, v)), at
 rates that fall as (t + 2)^-0.6.
 
-Half of the noise are independent bits. Without these, a machine may keep its mass where noise near
-the data never comes: nothing tells it to let go. (On bars of 3 x 3 bits a mixture alone ends at
+Half of the noise consists of independent bits. Without these, a machine may keep mass in regions
+that noise near the data never reaches. (On bars of 3 x 3 bits a mixture alone ends at
 -5.9 nats a row, half of it with independent bits at -3.0, and these alone at -3.3.)
 
 Which of the three is nearest to the data is told by their log densities at rows that they have not
@@ -30,7 +30,7 @@ from sklebm.energies.units import Bernoulli
 
 KINDS = ("independent", "tree", "mixture")
 _N_COMPONENTS = 32
-#: Rows after which the choice is held: those of later passes have been learnt from.
+#: Rows after which the choice is fixed: rows of later passes have already been learnt from.
 _N_JUDGED = 5000
 _FORGET = 0.9
 _PRIOR_ROWS = 10.0

@@ -1,10 +1,10 @@
 r"""log Z from a ladder of tempered chains, bridging from each temperature to the next.
 
 log Z is log Z_0 plus the sum of Bennett's estimates of the ratios along the ladder (``ratios``).
-Each ladder is a chain of its own, so that leaving out one group of ladders at a time gives the
-standard error, correlations in time included. It cannot show what all ladders have in common: a
-start from which none of them has found its way. Ladders therefore start from both ends of the path,
-and the two groups have to agree.
+Each ladder is an independent chain, so leaving out one group of ladders at a time gives the
+standard error, including correlations in time. It cannot reveal an error common to all ladders,
+such as a start from which none of them has escaped. Ladders therefore start from both ends of the
+path, and the two groups have to agree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sklebm.inference.tempered_path import Path
 
 
 class Ladder(NamedTuple):
-    """What a run of parallel tempering leaves behind.
+    """Results of a run of parallel tempering.
 
     ``upwards`` and ``downwards`` hold l(x) of the draws at the hotter and at the colder of each
     pair of neighbours, (n_pairs, n_ladders, n_steps); ``state`` is the last; ``acceptance`` the

@@ -72,8 +72,8 @@ class GradientSampler(Sampler):
         ``step_size`` is in units of the root mean variance of the reference.
         """
         position = energy.reference.draw(n_chains, generator)
-        # A step size for each: a chain that is stuck on a slope must find its own way out, or the
-        # model goes on raising the energy where it stands.
+        # One step size per chain: a chain stuck on a slope must be able to escape by itself, or
+        # training keeps raising the energy at its position.
         log_step = self.log_step_for(energy).expand(n_chains).clone()
         return self.resume(position, log_step, energy)
 
@@ -87,7 +87,7 @@ class GradientSampler(Sampler):
         return ChainState(position, *energy_and_gradient(energy, position), log_step)
 
     def keep(self, state: ChainState) -> dict[str, Tensor]:
-        """Where the chains are, and the logarithm of the step size."""
+        """Positions of the chains, and the logarithm of the step size."""
         return {"position": state.position, "log_step": state.log_step}
 
     def restore(self, kept: dict[str, Tensor], energy: FreeEnergy) -> ChainState:
@@ -109,7 +109,7 @@ class GradientSampler(Sampler):
 
 
 def choose(state: ChainState, proposal: ChainState, take: Tensor) -> ChainState:
-    """The proposal in the rows where ``take`` is true; what is refused leaves no trace."""
+    """The proposal in the rows where ``take`` is true; rejected proposals leave no trace."""
     rows = take[:, None]
     return ChainState(
         torch.where(rows, proposal.position, state.position),
@@ -121,7 +121,7 @@ def choose(state: ChainState, proposal: ChainState, take: Tensor) -> ChainState:
 
 def is_finite(state: ChainState) -> Tensor:
     """True for chains whose position, energy and gradient are all numbers."""
-    # A sum is finite only if all of its terms are, and costs one kernel less than asking each.
+    # A sum is finite only if all of its terms are, and needs one kernel fewer than testing each.
     return torch.isfinite(state.energy + state.gradient.sum(dim=1) + state.position.sum(dim=1))
 
 

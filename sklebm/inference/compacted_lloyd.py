@@ -302,7 +302,7 @@ class CompactedLloyd(Lloyd):
     # ------------------------------------------------------------ measures
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
-        """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
+        """Evaluate the rows under these centres; ``copies`` are weights for leaving one out."""
         labels = self.assign(centers)
         # Whatever lies near its own centre is far from all others, by the triangle inequality.
         beyond = 2.0 * self._half_distances()[labels] - self._upper

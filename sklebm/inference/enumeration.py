@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sklebm.energies.base import TwoLayerEnergy
 
-#: Most units that ``log_partition`` sums over: 2^25 states.
+#: Maximum number of units that ``log_partition`` sums over: 2^25 states.
 MAX_UNITS = 25
 _CHUNK_BITS = 14
 
@@ -70,7 +70,7 @@ def log_partition(energy: TwoLayerEnergy) -> Tensor:
     starts = range(0, 2**n_units, 2**_CHUNK_BITS)
     if len(starts) == 1:
         return part(0)
-    # The graph of all chunks would need gigabytes: the backward pass computes each one again.
+    # The graph of all chunks would need gigabytes: the backward pass recomputes each one.
     parts = [
         checkpoint(part, start, use_reentrant=False, preserve_rng_state=False) for start in starts
     ]

@@ -86,8 +86,8 @@ class BlockGibbs(Sampler):
     ) -> Tensor:
         """Visible states after ``n_steps``, the hidden ones of the last step not yet drawn.
 
-        What the hidden units receive is the costly part of drawing them, and who goes on with the
-        visible states often computes it anyway.
+        Computing the input of the hidden units is the expensive part of drawing them, and callers
+        that continue with the visible states often need it anyway.
         """
         v, h = state
         for index in range(n_steps):
@@ -107,7 +107,7 @@ class BlockGibbs(Sampler):
 
 
 def _always(n_chains: int, like: Tensor) -> StepInfo:
-    """What happened where every draw is accepted."""
+    """Transition info for steps in which every draw is accepted."""
     certain = like.new_ones(()).expand(n_chains)
     return StepInfo(certain, certain.bool())
 

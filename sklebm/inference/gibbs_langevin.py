@@ -36,8 +36,8 @@ CORRECTIONS = ("exact", "metropolis", "none")
 class GibbsLangevin(BlockGibbs):
     """Visible units that move by Langevin steps between draws of the hidden units.
 
-    For Gaussian visible units. A step keeps part of where the visible units were, which block
-    Gibbs forgets; the chain moves in smaller steps, and from step to step no faster than it.
+    For Gaussian visible units. A step retains part of the previous visible state, which block Gibbs
+    forgets; the chain moves in smaller steps and mixes no faster per step.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class GibbsLangevin(BlockGibbs):
         return log_ratio.clamp(max=0.0).exp().masked_fill(~torch.isfinite(sums), 0.0)
 
     def _whole_move(self) -> tuple[float, float]:
-        """The share of u that all Langevin steps keep, and the deviation of their noise."""
+        """The factor on u after all Langevin steps, and the standard deviation of their noise."""
         square, n_steps = float(self.step_size) ** 2, self.n_langevin_steps
         if self.correction == "exact":
             kept = math.exp(-0.5 * n_steps * square)

@@ -145,7 +145,7 @@ class HamerlyLloyd:
     # ------------------------------------------------------------ measures
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
-        """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
+        """Evaluate the rows under these centres; ``copies`` are weights for leaving one out."""
         for _ in self._relabel(centers):
             pass
         mass, weights, n_clusters = copies.numpy(), self._weights.numpy(), len(centers)

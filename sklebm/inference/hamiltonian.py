@@ -27,7 +27,7 @@ from sklebm.inference.chains import (
     standard_normal,
 )
 
-# A trajectory of fixed length can return to where it began, for ever; one drawn anew cannot.
+# A trajectory of fixed length could return to its start for ever; a random length cannot.
 _JITTER = 0.2
 
 

@@ -23,7 +23,7 @@ _ONLINE_ROWS = 4096  # copied at a time
 
 
 class RowSource(Protocol):
-    """Rows as a tensor has them, or rows that are read from disk part by part."""
+    """Rows in a tensor, or rows that are read from disk part by part."""
 
     @property
     def shape(self) -> Any:
@@ -31,7 +31,7 @@ class RowSource(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are handed out."""
+        """Device of the rows."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,7 +111,7 @@ class Search(Protocol):
         """Labels under ``centers``, and the centres that they lead to."""
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
-        """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
+        """Evaluate the rows under these centres; ``copies`` are weights for leaving one out."""
 
 
 class Lloyd:
@@ -146,7 +146,7 @@ class Lloyd:
         return labels, moved
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
-        """What ``centers`` mean for the rows; labels are those of the energy in float64."""
+        """Evaluate the rows under these centres; labels are those of the energy in float64."""
         x, parts = self._x, self._parts
         energy = PrototypeEnergy(centers.double())
         labels = torch.cat([energy.assign(x[part].double()) for part in parts])

@@ -1,4 +1,4 @@
-"""Climbing log p: each row goes down the gradient of F with a step size of its own."""
+"""Climbing log p: each row descends the gradient of F with its own step size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOOK_EVERY = 25
 def descend(
     energy: FreeEnergy, x: Tensor, *, step_size: float, max_iter: int, tol: float
 ) -> Tensor:
-    """Where each row comes to rest, (n, d). O(max_iter) gradients.
+    """Local minimum of F reached from each row, (n, d). O(max_iter) gradients.
 
     F falls at every step that is taken. A row rests once its gradient is at most ``tol``; rows do
     not depend on each other.

@@ -1,4 +1,4 @@
-r"""Where along a path the temperatures stand: close together where the density changes fast.
+r"""Spacing of the temperatures along a path: close together where the density changes fast.
 
 Between neighbours t and t + dt, log weights have a standard deviation of about s(t) dt. Annealing
 and tempering lose least where these steps are all alike, that is at equal distances in the length
@@ -25,7 +25,7 @@ _EVEN = 0.2
 
 
 class PacedPath:
-    """A path whose t counts equal shares of the length of another.
+    """A path reparametrised by the length of another.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class PacedPath:
         return self.path.draw_base(n_rows, generator)
 
     def observe(self, v: Tensor) -> Tensor:
-        """What ``log_weight`` and ``move`` need of the states."""
+        """Quantities of the states that ``log_weight`` and ``move`` need."""
         return self.path.observe(v)
 
     def log_weight(self, v: Tensor, seen: Tensor, start: Any, stop: Any) -> Tensor:

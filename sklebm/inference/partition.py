@@ -1,13 +1,13 @@
-r"""log Z of any model with a path to a density that is known, with an interval that says how sure.
+r"""log Z of any model with a path to a known density, with an uncertainty interval.
 
-Chains start at both ends. Annealed ones go from the base to the model and from rows of the model
-back; tempered ladders start, half of them, from the base at every temperature, and half from the
-model's end. What the two halves say is compared. As long as they disagree, or annealing leaves a
-wide interval, the effort doubles; and if it ends before they agree, ``settled`` is False and the
-interval holds what both say.
+Chains start at both ends. Annealed chains run from the base to the model, and from rows of the
+model back; half of the tempered ladders start from the base at every temperature, and half from the
+model's end. The estimates of the two halves are compared. While they disagree, or annealing leaves
+a wide interval, the effort is doubled; if it is exhausted before they agree, ``settled`` is False
+and the interval covers both estimates.
 
-No method can see a mode that no chain has met from either end. Rows that the model was trained on,
-or chains that were followed while it was, are the best rows of its end.
+No method can detect a mode that no chain has visited from either end. Rows that the model was
+trained on, or chains maintained during training, are the best rows for the model's end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sklebm.inference.parallel_tempering import TemperingState
 from sklebm.inference.ratios import log_ratios
 from sklebm.inference.tempered_path import Path
 
-# An interval as wide as this, in nats, is worth more effort.
+# An interval wider than this, in nats, justifies more effort.
 _WIDE = 0.8
 # The ladders from whose lowest rung reverse annealing starts.
 _START_TEMPERATURES, _START_STEPS = 20, 20
@@ -37,9 +37,9 @@ _ANNEALED = 5
 
 @dataclass(frozen=True)
 class Effort:
-    """How many chains, temperatures and (for bridging) steps a first try takes.
+    """Numbers of chains, temperatures and (for bridging) steps of the first attempt.
 
-    ``doublings`` says how often the effort may double where the ends do not agree.
+    ``doublings`` is the maximum number of times the effort doubles if the ends do not agree.
     """
 
     n_chains: int = 100
@@ -95,7 +95,7 @@ def _annealed(
 
 
 def _bracket(forward: PartitionEstimate, backward: PartitionEstimate, log_z0: float) -> Partition:
-    """Both ways and both halves of the way back in one interval; the value is Bennett's."""
+    """Both directions and both halves of the backward one in one interval; Bennett's value."""
     up, down = forward.log_weights, -backward.log_weights
     half = len(down) // 2
     ends = [forward]
@@ -115,7 +115,7 @@ def _bridged(
     path: Path, generator: torch.Generator, effort: Effort, rows: Tensor | None
 ) -> Partition:
     n_temperatures, n_steps = effort.n_temperatures or 20, effort.n_steps
-    # What all ladders have missed may still show in the weights of annealed chains.
+    # Mass that all ladders have missed may still show in the weights of annealed chains.
     annealed = ais.forward(
         path, generator, n_chains=effort.n_chains, n_temperatures=_ANNEALED * n_steps
     )

@@ -243,7 +243,7 @@ class PrunedLloyd:
     # ------------------------------------------------------------ measures
 
     def measure(self, centers: Tensor, copies: Tensor) -> Fit:
-        """What ``centers`` mean for the rows; ``copies`` are weights for leaving one out."""
+        """Evaluate the rows under these centres; ``copies`` are weights for leaving one out."""
         labels = self.assign(centers)
         sizes = np.bincount(labels.numpy(), copies.numpy(), minlength=len(centers))
         with np.errstate(divide="ignore"):

@@ -46,8 +46,8 @@ def log_ratios(upwards: Tensor, downwards: Tensor) -> Tensor:
 def log_ratio_error(upwards: Tensor, downwards: Tensor, ratios: Tensor) -> float:
     """Standard error of the sum of ``log_ratios`` over all pairs, by leaving out groups of chains.
 
-    The second axis numbers chains that know nothing of each other. Where a group is left out, one
-    step of Newton's method from the ratios of all takes the place of solving again.
+    The second axis indexes independent chains. For each group left out, one step of Newton's method
+    from the full solution replaces solving again.
     """
     excess_of_draws = math.log(downwards[0].numel() / upwards[0].numel())
     shifted = (ratios - excess_of_draws)[:, None, None]
@@ -70,7 +70,7 @@ def log_mean(log_weights: Tensor) -> float:
 def jackknife_error(estimate: Callable[[Tensor], float], n_units: int, like: Tensor) -> float:
     """Standard error of ``estimate(kept)``, which takes a mask of the units that it may use.
 
-    Units are chains that know nothing of each other. One group of a tenth is left out at a time,
+    Units are independent chains. One group of a tenth is left out at a time,
     which costs ten estimates and needs no formula for their variance.
     """
     n_groups = min(_GROUPS, n_units)

@@ -1,15 +1,15 @@
-"""What every Markov chain sampler is: a frozen record of settings with two pure functions.
+"""The protocol of Markov chain samplers: a frozen dataclass of settings with two pure functions.
 
     init(generator, position, energy) -> state          chains that start at given positions
     step(generator, state, energy) -> state, info       one transition of every chain
 
 A step leaves exp(-F) / Z of the energy invariant (or says by how much it does not). Many chains
-move at once, one a row; nothing is read from the device, so that a GPU never waits for the host.
-``state.position`` holds where the chains are, (n_chains, d). A proposal that is not finite is a
-rejection.
+move at once, one per row; nothing is read from the device, so a GPU never waits for the CPU.
+``state.position`` holds the positions of the chains, (n_chains, d). Non-finite proposals are
+rejected.
 
-Between two updates of an energy, chains are a dictionary of tensors: ``keep`` takes from a state
-what outlives a change of the parameters, and ``restore`` goes on from it.
+Between two updates of an energy, chains are stored as a dictionary of tensors: ``keep`` extracts
+from a state what survives a change of the parameters, and ``restore`` continues from it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StepInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """A Markov kernel for the energies that offer what it ``needs``."""
+    """A Markov kernel for energies that provide what it ``needs``."""
 
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     #: "binary" or "real", if it moves such rows only; and why.
@@ -63,11 +63,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def keep(self, state: State) -> dict[str, Tensor]:
-        """What of the chains outlives a change of the energy, by name."""
+        """The part of the chains that survives a change of the energy, by name."""
 
     @abstractmethod
     def restore(self, kept: dict[str, Tensor], energy: Any) -> State:
-        """Chains that go on from what was kept."""
+        """Chains that continue from a stored state."""
 
 
 def run(

@@ -34,7 +34,7 @@ _CHUNK = 2**19
 
 @dataclass(frozen=True)
 class SparseSolution:
-    """Codes and how good they are.
+    """Codes with certificates of their quality.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class SparseSolution:
     certificate : Tensor of shape (n_rows,)
         Relative duality gap or KKT residual of each row, as ``kind`` says.
     kind : {"duality gap", "KKT residual"}
-        What the certificate is. The gap, relative to the objective, bounds how much better any code
+        Kind of certificate. The gap, relative to the objective, bounds how much better any code
         could be. The residual is the largest violation of the stationarity conditions in units of
-        alpha: zero at a minimum, which need not be the least where R is not convex.
+        alpha: zero at a minimum, which need not be global if R is not convex.
     n_iter : Tensor of shape (n_rows,)
         Iterations of each row.
     converged : Tensor of shape (n_rows,)
-        Whether the certificate of each row reached ``tol``, or what rounding allows, or is not
-        asked for.
+        Whether the certificate of each row reached ``tol`` or the limit of rounding, or is not
+        required.
     """
 
     codes: Tensor
@@ -72,7 +72,7 @@ def solve_codes(
     n_steps: int | None = None,
     gram: Tensor | None = None,
 ) -> SparseSolution:
-    """Find the code of least energy of each row.
+    """Find the code of minimum energy for each row.
 
     Parameters
     ----------
@@ -92,12 +92,12 @@ def solve_codes(
         matching pursuit for ``L0``; primal-dual splitting for ``Topographic``. Penalties that are
         not convex start at the L1 code, and again at the best code of one atom if that is better.
     tol : float, default=1e-10
-        A row ends when its certificate falls to ``tol``, or to what rounding may add to it: about
-        2e-6 of the squared length of a row in float32. 0 goes on to machine precision.
+        A row has converged when its certificate falls to ``tol``, or to the limit set by rounding:
+        about 2e-6 of the squared length of a row in float32. 0 continues to machine precision.
     max_iter : int, default=10000
         Maximum number of iterations of a row.
     n_steps : int, optional
-        Take exactly so many steps of "fista", "ista" or "coordinate_descent" with every row, and
+        Take exactly this many steps of "fista", "ista" or "coordinate_descent" for every row, and
         certify the code at the end.
     gram : Tensor of shape (n_components, n_components), optional
         Products of the atoms, if they are known.
@@ -105,7 +105,7 @@ def solve_codes(
     Returns
     -------
     solution : SparseSolution
-        Codes, certificates and iterations. Rows that overflow have a certificate that is no number.
+        Codes, certificates and iterations. Rows that overflow have a certificate of NaN.
 
     Notes
     -----
@@ -173,7 +173,7 @@ def solve_near(
     dictionary : Tensor of shape (n_components, n_features)
         Atoms.
     prediction : Tensor of shape (n_rows, n_components)
-        p, which codes are drawn to.
+        p, which codes are pulled towards.
     weight : float
         Of the distance from p, positive.
     penalty, alpha, tol
@@ -193,7 +193,7 @@ def solve_near(
 
 
 def _resolve(method: Method, penalty: Penalty, device: torch.device, n_steps: int | None) -> str:
-    """The method that "auto" stands for; refuses one that the penalty does not have."""
+    """Resolve "auto"; reject a method that the penalty does not support."""
     known = [name for name in penalty.solvers if name != "compiled" or device.type == "cpu"]
     if n_steps is not None:
         known = [name for name in known if name in _CHOICES[1:]]
@@ -240,7 +240,7 @@ def _iterate(
 def _improve(
     problem: SparseProblem, choice: str, method: Method, found: Answer, tol: float, max_iter: int
 ) -> Answer:
-    """Go on from the best code of one atom (or none) in rows where that beats the code found."""
+    """Continue from the best code of one atom (or none) in rows where it beats the code found."""
     start, energy = problem.best_single()
     worse = energy < problem.objective(found[0], found[0] @ problem.gram)
     if not bool(worse.any()):

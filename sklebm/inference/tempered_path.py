@@ -1,7 +1,7 @@
-r"""Paths from a density that is known to a model, for annealing, tempering and bridging.
+r"""Paths from a known density to a model, for annealing, tempering and bridging.
 
-A ``Path`` joins a base whose log Z_0 is known (t = 0) to the model (t = 1). Whoever follows one
-needs no more than its draws at the base, a kernel that leaves p_t invariant, and the differences
+A ``Path`` joins a base with known log Z_0 (t = 0) to the model (t = 1). To follow one, all that is
+needed are draws at the base, a kernel that leaves p_t invariant, and the differences
 
     l(v; s, t) = log p*_t(v) - log p*_s(v).
 
@@ -45,7 +45,7 @@ class Path(Protocol):
         """Independent states at t = 0, (n_rows, d)."""
 
     def observe(self, v: Tensor) -> Tensor:
-        """What ``log_weight`` and ``move`` need of the states, computed once for both."""
+        """Quantities of the states for ``log_weight`` and ``move``, computed once for both."""
 
     def log_weight(self, v: Tensor, seen: Tensor, start: Any, stop: Any) -> Tensor:
         """log p*_stop(v) - log p*_start(v), (n_rows,); ``seen`` is ``observe(v)``."""

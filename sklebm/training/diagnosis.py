@@ -21,7 +21,7 @@ def warn_of_collapsed_chains(
     warn(
         f"{name}: the {n_chains} persistent chains hold {variance / data_variance:.1%} of the "
         "variance of the training rows, so they are worth about one negative sample: all "
-        "are in one mode. Lower learning_rate, raise the number of steps of a chain between "
+        "sit in one mode. Lower learning_rate, raise the number of steps of a chain between "
         'updates, or use an objective whose chains start at the rows, such as "cd".',
     )
 

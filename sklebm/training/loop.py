@@ -148,7 +148,7 @@ def run_batches(
         total = loss * size if total is None else total.add_(loss, alpha=size)
         n_rows += size
     if total is None:
-        raise ValueError("There are no training rows.")
+        raise ValueError("There are no rows to train on.")
     return total, n_rows
 
 
