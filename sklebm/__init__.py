@@ -39,6 +39,7 @@ ESTIMATORS: dict[str, str] = {
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SparseAutoencoder": "sklebm.autoencoders",
     "SparseCoder": "sklebm.coding",
+    "SubspaceICA": "sklebm.linear",
     "TypicalityScorer": "sklebm.outliers",
     "VAE": "sklebm.autoencoders",
     "ZCAWhitener": "sklebm.linear",
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
+    from sklebm.linear import SubspaceICA as SubspaceICA
     from sklebm.linear import ZCAWhitener as ZCAWhitener
     from sklebm.mixture import EnergyGaussianMixture as EnergyGaussianMixture
     from sklebm.mixture import EnergyKMeans as EnergyKMeans

@@ -1,14 +1,14 @@
 """The scikit-learn shell that every estimator lives in.
 
-An estimator chooses an energy, an inference and an objective; this base class does the rest, from
-validation to callbacks. A model supplies
+An estimator chooses an energy, an inference and an objective; this base class does everything else,
+from validation to callbacks. A model supplies
 
 - ``_fit(rows, progress, **data) -> state``: a pure function of the data that returns every
   fitted attribute in a dictionary; the shell commits it in one assignment;
 - optionally ``_partial_fit(rows, progress, **data) -> state``, likewise;
-- ``_state_spec()``: what every fitted attribute looks like, and which parameter of the energy it
-  is; and ``_rebuild(parameters) -> energy``, the torch energy around those parameters;
-- public methods whose bodies are one line over ``_map_rows``.
+- ``_state_spec()``: the type and shape of every fitted attribute and the energy parameter it holds,
+  and ``_rebuild(parameters) -> energy``, which builds the torch energy from those parameters;
+- public methods, each a single call to ``_map_rows``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from sklebm._shell.state import (
 from sklebm._shell.surroundings import shelter_methods
 from sklebm._shell.tables import is_dask, map_blocks, wants_frames
 
-# Of the published documentation; without it, the HTML representation carries no links.
+# Address of the published documentation; without it, the HTML representation has no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
 
 
@@ -61,7 +61,7 @@ def _keeps_training_state(estimator: Any) -> bool:
 class EnergyEstimator(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
 ):
-    """Base class of all estimators: the contract around an energy; see the module's docstring."""
+    """Base class of all estimators: the contract around an energy; see the module docstring."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": [str, torch.device],
@@ -85,7 +85,7 @@ class EnergyEstimator(
     device: str | torch.device
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # What a program has set around a call, such as a default dtype, must change no answer.
+        # Settings of the calling program, such as a default dtype, must not change any result.
         shelter_methods(cls)
         super().__init_subclass__(**kwargs)
 
@@ -112,7 +112,7 @@ class EnergyEstimator(
         Returns
         -------
         self : object
-            The fitted estimator. An exception or an interrupt leaves it as it was before.
+            The fitted estimator. It is left unchanged by an exception or an interrupt.
         """
         return self._learn(X, self._fit)
 
@@ -131,16 +131,16 @@ class EnergyEstimator(
         Returns
         -------
         self : object
-            The updated estimator. An exception or an interrupt leaves it as it was before.
+            The updated estimator. It is left unchanged by an exception or an interrupt.
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted())
 
     @available_if(_keeps_training_state)
     def drop_training_state(self) -> Self:
-        """Forget what only further training needs, such as optimiser statistics and chains.
+        """Drop what only further training needs, such as optimiser statistics and chains.
 
-        The estimator scores, transforms and samples as before, and its files get smaller.
-        ``partial_fit`` and ``warm_start`` go on from the fitted parameters with new statistics.
+        The estimator scores, transforms and samples as before, and takes less space when saved.
+        ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics.
 
         Returns
         -------
@@ -153,10 +153,10 @@ class EnergyEstimator(
 
     @abstractmethod
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        """Return every fitted attribute, learnt from ``rows``; change nothing on ``self``."""
+        """Return every fitted attribute, learnt from ``rows``, without changing ``self``."""
 
     def _max_steps(self, rows: Rows) -> int:
-        """How many times ``_fit`` calls ``progress.begin`` at most."""
+        """Maximum number of times that ``_fit`` calls ``progress.begin``."""
         return 0
 
     def _learn(
@@ -170,8 +170,8 @@ class EnergyEstimator(
     ) -> Self:
         """Run ``step`` on validated rows and commit what it returns, all or nothing.
 
-        ``step`` is ``self._fit`` or ``self._partial_fit``. ``columns`` are what stands beside the
-        rows ("target", "weight", "groups"); ``data`` are passed on to ``step`` as they are.
+        ``step`` is ``self._fit`` or ``self._partial_fit``. ``columns`` accompany the rows
+        ("target", "weight", "groups"); ``data`` is passed to ``step`` unchanged.
         """
         self._validate_params()  # partial_fit on a fitted estimator would skip this
         whole = step == self._fit
@@ -212,7 +212,7 @@ class EnergyEstimator(
         return twin
 
     def _unfitted_dict(self) -> dict[str, Any]:
-        """Attributes that are no fitted state: parameters and scikit-learn's private ones."""
+        """Attributes that are not fitted state: parameters and scikit-learn's private ones."""
         return {k: v for k, v in vars(self).items() if k.startswith("_") or not k.endswith("_")}
 
     def _is_fitted(self) -> bool:
@@ -223,8 +223,8 @@ class EnergyEstimator(
     def _state_spec(self) -> Spec | None:
         """Kind and shape of every fitted attribute, and which parameter of the energy it holds.
 
-        From this one declaration follow ``_export``, ``_energy``, ``from_parameters`` and the
-        checks of ``sklebm.save`` and ``sklebm.load``. ``None``: not declared.
+        This single declaration drives ``_export``, ``_energy``, ``from_parameters`` and the checks
+        in ``sklebm.save`` and ``sklebm.load``. ``None``: not declared.
         """
         return None
 
@@ -233,14 +233,14 @@ class EnergyEstimator(
         return exported(energy, self._state_spec() or {})
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> Any:
-        """Return the torch energy around its parameters, by fitted attribute."""
+        """Return the torch energy built from its parameters, keyed by fitted attribute."""
         raise TypeError(f"{type(self).__name__} defines neither _rebuild nor _energy.")
 
     def _energy(self, device: torch.device) -> Any:
         """Return the torch energy with the fitted parameters on ``device``.
 
-        Built anew from the NumPy state at every call, without copying it on the CPU: nothing is
-        cached, so nothing can go stale, be pickled by mistake or tie the estimator to a device.
+        Rebuilt from the NumPy state at every call, without a copy on the CPU: nothing is cached,
+        so nothing can go stale, be pickled by mistake or tie the estimator to a device.
         """
         held = {
             name: torch.from_numpy(getattr(self, name)).to(device)
@@ -262,20 +262,20 @@ class EnergyEstimator(
         Returns
         -------
         estimator : object
-            It transforms and scores, saves, and learns on with ``partial_fit``. What only training
-            knows is empty, and log Z unknown until ``estimate_log_partition`` finds it.
+            It transforms, scores, can be saved, and keeps learning with ``partial_fit``. Training
+            state is empty, and log Z is unknown until ``estimate_log_partition`` computes it.
 
         Raises
         ------
         TypeError
-            If a parameter is missing, or there is none of that name.
+            If a parameter is missing or its name is unknown.
         ValueError
             If the arrays do not fit each other or the parameters.
         """
         return made_from(cls, parameters)  # type: ignore[no-any-return]
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Fitted attributes that only training knows, for parameters that were ``given``."""
+        """Fitted attributes that only training sets, for parameters that were ``given``."""
         return {}
 
     def _check_state(self) -> None:
@@ -299,7 +299,7 @@ class EnergyEstimator(
         """Return how typical each row of X is; higher is more typical."""
 
     def _floats_per_row(self) -> int:
-        """Temporary numbers per row in the row-wise methods."""
+        """Number of temporary values per row in the row-wise methods."""
         return 6 * int(self.n_features_in_)
 
     def _map_rows(
@@ -312,21 +312,21 @@ class EnergyEstimator(
         beside: Rows | None = None,
         may_be_infinite: bool = False,
     ) -> Any:
-        """Stream ``function(energy, rows)`` over X; the result follows the kind of X.
+        """Stream ``function(energy, rows)`` over X; the result has the same type as X.
 
-        ``latents`` says that X holds what ``transform`` returned instead of observations. With
-        ``beside``, what stands there at the same places is passed on as a third argument.
+        ``latents`` means that X holds the output of ``transform`` instead of observations. With
+        ``beside``, its entries for the same rows are passed to ``function`` as a third argument.
         """
         check_is_fitted(self)
-        if not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            return map_blocks(X, lambda x: self._map_rows(x, function, what, latents=latents))
+        if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
+            options: dict[str, Any] = {"latents": latents, "may_be_infinite": may_be_infinite}
+            return map_blocks(X, lambda x: self._map_rows(x, function, what, **options))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
         if beside is not None:
-            if len(rows) != len(beside):
-                have = f"X has {len(rows)} rows and Z has {len(beside)}"
-                raise ValueError(f"{have}: pass one z per x.")
+            if (n_rows := len(rows)) != len(beside):
+                raise ValueError(f"X has {n_rows} rows and Z {len(beside)}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)
@@ -342,7 +342,7 @@ class EnergyEstimator(
             refuse_broken(self, what, error)
             raise
         if answer.dtype not in (torch.float32, torch.float64, np.float32, np.float64):
-            refuse_broken(self, what)  # an index is finite whatever it was computed from
+            refuse_broken(self, what)  # an index is finite even if its inputs are not
         return answer
 
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
@@ -357,10 +357,10 @@ class EnergyEstimator(
         )
 
     def _open_latents(self, Z: Any) -> Rows:
-        """Validate latents with the same door as X."""
+        """Validate latents in the same way as X."""
         width = self._n_features_out
         probe = self._twin(self._unfitted_dict())
-        # What a model demands of observations (a range, say) does not hold for latents.
+        # A model's requirements on observations (a range, say) do not apply to latents.
         rows = EnergyEstimator._open(self, Z, probe, reset=True)
         if rows.shape[1] != width:
             raise ValueError(
@@ -387,7 +387,7 @@ class EnergyEstimator(
         return float(self.score_samples(X).mean())
 
     def _monitor_score(self, X: Any) -> float:
-        """What EnergyMonitor records after a step: a score that compares between steps."""
+        """Score that EnergyMonitor records after a step, comparable between steps."""
         return self.score(X)
 
     def __sklearn_tags__(self) -> Any:

@@ -1,8 +1,8 @@
 """The shell for models trained by following the gradient of an objective.
 
 A model supplies ``_initial_energy``, ``_export``, ``_energy``, ``_objective`` and
-``_validation_score``; batches, optimiser, schedule, validation, stopping, callbacks and the
-state that ``partial_fit`` continues from are dealt with here.
+``_validation_score``; this module handles batches, optimiser, schedule, validation, stopping,
+callbacks and the state that ``partial_fit`` continues from.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Start:
     """Where a run of training begins."""
 
     rows: Rows
-    means: torch.Tensor  # of the rows, in float64 on the host
+    means: torch.Tensor  # of the rows, in float64 on the CPU
     seed: int
     resume: bool = False  # from the fitted parameters
     n_calls: int = 0  # of partial_fit, this one included; 0 in fit
 
 
 class GradientEstimator(EnergyEstimator):
-    """Base of estimators trained by gradient steps; see the module's docstring."""
+    """Base class of estimators trained by gradient steps; see the module docstring."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **EnergyEstimator._parameter_constraints,
@@ -73,10 +73,10 @@ class GradientEstimator(EnergyEstimator):
     _step_name = "epoch"
     _continues_from = "training_state_"
     _own_to_each_rank = ("training_state_",)  # chains; the optimiser's part is the same on all
-    #: What is recorded beside the validation score of every epoch, in attributes that end in
-    #: ``s_``: functions of the energy, held-out rows and as many rows to train on.
+    #: Recorded with the validation score of every epoch, in attributes that end in ``s_``:
+    #: functions of the energy, the held-out rows and an equal number of training rows.
     _monitors: ClassVar[dict[str, Monitor]] = {}
-    #: What ``max_epochs="auto"`` stands for, in models that take it.
+    #: The meaning of ``max_epochs="auto"``, in models that accept it.
     _pace: ClassVar[Pace] = Pace(n_updates=5000)
 
     training_state_: dict[str, Any]
@@ -88,11 +88,11 @@ class GradientEstimator(EnergyEstimator):
         """Return the energy before training, on the CPU; ``means`` are those of the rows."""
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
-        """The rows to train on, given what ``fit`` was passed beside X; models extend it."""
+        """The rows to train on, given what was passed to ``fit`` with X; models extend it."""
         return rows
 
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
-        """What gradient transforms have learnt, as fitted attributes; most models have none."""
+        """State learnt by gradient transforms, as fitted attributes; most models have none."""
         return {}
 
     @abstractmethod
@@ -100,11 +100,11 @@ class GradientEstimator(EnergyEstimator):
         """Return the objective, checked against the energy."""
 
     def _transforms(self, energy: Any, start: Start) -> Sequence[GradientTransform]:
-        """What happens to gradients before a step; nothing in most models."""
+        """Transforms applied to gradients before a step; most models have none."""
         return ()
 
     def _projections(self, energy: Any) -> Sequence[Projection]:
-        """What happens to parameters after a step; nothing in most models."""
+        """Projections applied to parameters after a step; most models have none."""
         return ()
 
     @abstractmethod
@@ -118,10 +118,10 @@ class GradientEstimator(EnergyEstimator):
             return self._validation_score(self._energy(rows.device).float(), batch, seed=0)
 
     def _check_epoch(self, energy: Any) -> None:
-        """Raise FloatingPointError if the energy has gone astray; called after every epoch."""
+        """Raise FloatingPointError if the energy has become invalid; called after every epoch."""
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Add what is computed once after training, such as a normaliser."""
+        """Add attributes that are computed once after training, such as a normaliser."""
         return state
 
     # ------------------------------------------------------------------ fit
@@ -130,13 +130,13 @@ class GradientEstimator(EnergyEstimator):
         return self._n_epochs(rows)
 
     def _n_epochs(self, rows: Rows) -> int:
-        """Passes of a fit over the rows: ``max_epochs``, or what the pace makes of "auto"."""
+        """Number of passes over the rows: ``max_epochs``, or the value that "auto" resolves to."""
         if not isinstance(self.max_epochs, str):
             return int(self.max_epochs)
         return self._pace.epochs(rows.total(), self.batch_size)
 
     def _resumes(self) -> bool:
-        """Whether ``fit`` goes on from the fitted parameters."""
+        """Whether ``fit`` continues from the fitted parameters."""
         return bool(self.warm_start) and self._is_fitted()
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
@@ -189,9 +189,9 @@ class GradientEstimator(EnergyEstimator):
         progress: Progress | None = None,
         seen: dict[str, Any] | None = None,
     ) -> Course:
-        """Train an energy in place; with ``progress`` by whole epochs, of which callbacks hear.
+        """Train an energy in place; with ``progress``, callbacks are notified of each epoch.
 
-        ``seen`` are fitted attributes that do not change while training goes on.
+        ``seen`` holds fitted attributes that do not change during training.
         """
         rows, device = start.rows, start.rows.device
         players = self._players(energy, start)
@@ -230,7 +230,7 @@ class GradientEstimator(EnergyEstimator):
     def _trained(
         self, course: Course, seed: int, seen: dict[str, Any], n_calls: int = 0
     ) -> dict[str, Any]:
-        """Fitted attributes as training has left, or is leaving, them."""
+        """Fitted attributes during or after training."""
         return {
             **self._export(course.training.energy),
             **self._export_transforms(course.training.transform_states),
@@ -241,7 +241,7 @@ class GradientEstimator(EnergyEstimator):
         }
 
     def _state_spec(self) -> Spec:
-        """What every trained model has; models add their own."""
+        """Declarations common to every trained model; models add their own."""
         return {
             "feature_means_": Array("f", ("n_features_in_",)),
             "loss_curve_": Array("f", (None,)),
@@ -266,7 +266,7 @@ class GradientEstimator(EnergyEstimator):
     # ------------------------------------------------------------------ pieces
 
     def _options(self, seed: int) -> TrainingOptions:
-        """The parameters that say how to train."""
+        """The parameters that control training."""
         return TrainingOptions(
             owner=type(self).__name__,
             learning_rate=self.learning_rate,
@@ -281,7 +281,7 @@ class GradientEstimator(EnergyEstimator):
         )
 
     def _options_of_a_chunk(self, seed: int) -> TrainingOptions:
-        """One pass in the order of the rows, at the learning rate itself."""
+        """One pass in the order of the rows, at the unscheduled learning rate."""
         return replace(
             self._options(seed),
             max_epochs=1,
@@ -293,11 +293,11 @@ class GradientEstimator(EnergyEstimator):
         )
 
     def _starting_energy(self, start: Start) -> Any:
-        """The energy that training begins with: fresh, or a copy of the fitted one."""
+        """The energy at the start of training: new, or a copy of the fitted one."""
         device = start.rows.device
         if start.resume:
             self._check_resumable(start.rows)
-            # A copy: the optimiser writes in place, and the fitted arrays must stay as they are.
+            # A copy: the optimiser writes in place, and the fitted arrays must not change.
             energy = self._energy(device).float()
             for tensor in (*energy.parameters(), *energy.buffers()):
                 tensor.data = tensor.data.clone()
@@ -308,7 +308,7 @@ class GradientEstimator(EnergyEstimator):
         return energy
 
     def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
-        """Who is trained: the whole energy by one objective; adversarial models have several."""
+        """The players: the whole energy with one objective; adversarial models have several."""
         return [self._player(energy, self._objective(energy), start)]
 
     def _player(
@@ -321,7 +321,7 @@ class GradientEstimator(EnergyEstimator):
         name: str = "train",
         n_steps: int = 1,
     ) -> EnergyTraining:
-        """An energy, or the part of it that is ``moved``, with an objective of its own."""
+        """An energy, or the part of it listed in ``moved``, with its own objective."""
         if self._optimizer_choice().uses_closure and objective.is_stochastic:
             self._refuse_line_search(f"{type(objective).__name__} samples")
         ranks, device = start.rows.ranks, start.rows.device
@@ -349,7 +349,7 @@ class GradientEstimator(EnergyEstimator):
         )
 
     def _check_line_search(self, objective: Objective, x: Any) -> None:
-        """Refuse to search along a line where repeated evaluation changes the loss."""
+        """Reject a line search if repeated evaluation changes the loss."""
         values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
         if objective.varies_on(values):
             name = type(objective).__name__
@@ -362,7 +362,7 @@ class GradientEstimator(EnergyEstimator):
         )
 
     def _check_resumable(self, rows: Rows) -> None:
-        """Refuse to go on from parameters of another shape; models extend it."""
+        """Reject fitted parameters of a different shape; models extend it."""
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {rows.shape[1]} features, but the fitted {type(self).__name__} that "
@@ -385,8 +385,8 @@ class GradientEstimator(EnergyEstimator):
 
 
 def _feature_means(rows: Rows) -> torch.Tensor:
-    """Mean of each feature in float64, on the host."""
-    # Blocks that stay in the cache: turned into float64 as a whole, rows take ten times as long.
+    """Mean of each feature in float64, on the CPU."""
+    # Blocks stay in the cache; converting all rows to float64 at once takes ten times as long.
     block = max(1, 2**18 // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     for part in rows.chunks(floats_per_row=2 * rows.shape[1]):

@@ -1,4 +1,4 @@
-"""Models that iterate until they settle, from one or several starting points: the loop they share.
+"""The loop shared by models that iterate until convergence, from one start or several.
 
 .. code-block:: text
 
@@ -8,11 +8,11 @@
         until run.settled, max_iter or a callback that asks to stop:
             run = _step(problem, run)
         state = problem.state(run, n_iter)       every fitted attribute
-    keep the state with the lowest _cost(state)
+    the state with the lowest _cost(state)
 
-Models such as k-means and mixtures define these hooks; restarts, seeds, progress, verbose lines,
-early stopping and the warning about ``max_iter`` follow. Hooks return new values and change nothing
-on the estimator, so an interrupted fit leaves it unchanged.
+K-means, mixtures and similar models define these hooks; restarts, seeds, progress, verbose output,
+early stopping and the warning about ``max_iter`` are handled here. Hooks return new values and do
+not modify the estimator, so an interrupted fit leaves it unchanged.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from sklebm.base import EnergyEstimator
 
 R_contra = TypeVar("R_contra", bound="Run", contravariant=True)
 _ROUNDING = 1e-11  # of a cost, relative
-#: ``draw(purpose)``: a generator for one purpose of one start.
+#: ``draw(purpose)``: a random generator for one purpose within one start.
 Draw = Callable[[str], torch.Generator]
 
 
 class Run(Protocol):
-    """The state of one run: whatever the model needs for its next step."""
+    """State of one run: whatever the model needs for its next step."""
 
     @property
     def settled(self) -> bool:
@@ -46,13 +46,13 @@ class Run(Protocol):
 
 
 class Problem(Protocol[R_contra]):
-    """What all runs share: rows with their weights, chunks, checked parameters."""
+    """Inputs common to all runs: rows with their weights, chunks, checked parameters."""
 
     def state(self, run: R_contra, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` steps."""
 
     def report(self, run: R_contra) -> Mapping[str, float]:
-        """The objective by its name, for ``verbose``."""
+        """The objective keyed by its name, for ``verbose``."""
 
 
 R = TypeVar("R", bound=Run)
@@ -60,11 +60,10 @@ P = TypeVar("P", bound=Problem[Any])
 
 
 class IterativeEstimator(EnergyEstimator, Generic[P, R]):
-    """Base of models that are fitted by steps over all rows, from random starts.
+    """Base class of models fitted by repeated steps over all rows, from random starts.
 
-    A subclass implements the hooks below and has the parameters ``max_iter`` and ``random_state``,
-    and ``n_init`` if it starts more than once. ``P`` is what all runs share, ``R`` the state of
-    one.
+    A subclass defines the hooks below and has the parameters ``max_iter`` and ``random_state``, and
+    ``n_init`` if it starts more than once. ``P`` is the shared problem, ``R`` the state of a run.
     """
 
     max_iter: int
@@ -72,29 +71,29 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
 
     @abstractmethod
     def _prepare(self, rows: Rows, **data: Any) -> P:
-        """What all runs share; also checks whatever the user passed besides the rows."""
+        """Prepare the shared problem; check what the user passed with the rows."""
 
     @abstractmethod
     def _start(self, problem: P, draw: Draw) -> R:
-        """A run before its first step."""
+        """Initial state of a run, before its first step."""
 
     @abstractmethod
     def _step(self, problem: P, run: R) -> R:
-        """One iteration: the new state of the run, and whether it has settled."""
+        """One iteration: the new state, and whether the run has converged."""
 
     def _cost(self, state: Mapping[str, Any]) -> float:
-        """What decides between runs: the lowest is kept. Needed with more than one start."""
+        """Cost of a run; the run with the lowest is kept. Needed with more than one start."""
         return 0.0
 
     def _finish(self, problem: P, run: R, state: dict[str, Any]) -> None:
-        """Issue warnings about the best run."""
+        """Warn about problems found in the best run."""
 
     def _n_starts(self) -> int:
         """Number of runs."""
         return int(getattr(self, "n_init", 1))
 
     def _advice(self) -> str:
-        """Advice if the best run has not settled; empty if that is no problem."""
+        """Message if the best run has not converged; empty if that is acceptable."""
         return (
             f"{type(self).__name__} did not converge in max_iter={self.max_iter} iterations: "
             "increase max_iter or tol."
@@ -124,14 +123,14 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
         return best[1]
 
     def _is_better(self, state: dict[str, Any], best: dict[str, Any]) -> bool:
-        """Whether a later run ended lower by more than rounding, which varies between machines."""
+        """Whether a later run is better by more than rounding, which may vary between machines."""
         cost, least = self._cost(state), self._cost(best)
         return cost < least - _ROUNDING * abs(least)
 
     def _iterate(
         self, problem: P, run: R, progress: Progress | _Nobody
     ) -> tuple[R, dict[str, Any]]:
-        """Take steps until the run settles or reaches its limit."""
+        """Take steps until the run converges or reaches the limit."""
         for n_iter in range(1, self.max_iter + 1):
             progress.begin()
             run = self._step(problem, run)
@@ -142,13 +141,13 @@ class IterativeEstimator(EnergyEstimator, Generic[P, R]):
 
 
 class _Nobody:
-    """A stand-in for Progress: the first chunk of ``partial_fit`` is one step to callbacks."""
+    """No callbacks: they see the first chunk of ``partial_fit`` as one step."""
 
     stopped = False
 
     def begin(self) -> None:
-        """A step begins."""
+        """Do nothing at the start of a step."""
 
     def end(self, state: Callable[[], Any], report: Callable[[], Any]) -> bool:
-        """A step ends; never asks to stop."""
+        """Do nothing at the end of a step; never request a stop."""
         return False

@@ -1,9 +1,9 @@
-"""log Z of a model and what follows from it: scores, their check, draws and a look at the chains.
+"""log Z of a model and what depends on it: scores, the density check, sampling, chain diagnostics.
 
-Estimators call these functions; none is a base class. What can be done is asked of the energy:
+Estimators call these functions; none is a base class. The method depends on what the energy offers:
 
 =================================  ============================================================
-it has                             then log Z is
+the energy has                     log Z is
 =================================  ============================================================
 ``weights``, ``visible_field``     summed over the states of the smaller layer, or annealed along
                                    a tempered path by block Gibbs
@@ -39,26 +39,26 @@ from sklebm.training.state import import_objective
 
 METHODS = ("auto", "exact", "ais", "bridge")
 PartitionMethod = Literal["auto", "exact", "ais", "bridge"]
-#: Up to this many units ``"auto"`` sums over all of their states.
+#: Up to this many units, ``"auto"`` sums over all their states.
 AUTO_EXACT_UNITS = 20
-#: What a model with a normaliser declares beside its parameters.
+#: State that a model with a normaliser declares in addition to its parameters.
 STATE: Spec = {
     "log_partition_": Scalar(float, optional=True),
     "log_partition_interval_": Array("f", (2,), optional=True),
 }
-# Steps of annealed chains that cost half of what training costs for each row that it sees: block
-# Gibbs in double precision, or trajectories of five gradients.
+# Annealing steps per training row that cost half as much as training: block Gibbs in double
+# precision, or trajectories of five gradients.
 _STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
-# So many multiplications take a fraction of a second, whatever training took.
+# This many multiplications take a fraction of a second, however short training was.
 _SMALL_WORK = 1e8
 _FEWEST_CHAINS, _FEWEST_TEMPERATURES = 10, 16
 _CHECK_ROWS = 2000
 
 
 class DensityCheck(NamedTuple):
-    """Whether log p is a log density, as far as draws of a known density q can tell.
+    """Test whether log p can be a normalised log density, using draws from a known density q.
 
-    No density is on average higher than q over draws of q (Gibbs' inequality).
+    Averaged over draws from q, no log density exceeds log q (Gibbs' inequality).
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class DensityCheck(NamedTuple):
     reference_log_density : float
         Mean of log q over the same draws (nats).
     standard_error : float
-        Of the difference of the two.
+        Standard error of the difference between the two.
     passed : bool
         Whether the difference is at most three standard errors. False proves that log Z is too
         low; True proves nothing.
@@ -83,22 +83,22 @@ class DensityCheck(NamedTuple):
 
 
 def centred_mean(state: Mapping[str, Any]) -> Any:
-    """Mean of the training rows in the coordinates that the energy computes in."""
+    """Mean of the training rows in the energy's coordinates."""
     mean, offset = state["feature_means_"], state.get("offset_")
     return mean if offset is None else mean - offset
 
 
 def set_origin(model: Any, rows: Rows, *, reset: bool) -> Rows:
-    """Rows of a fitted model that its energy sees around ``offset_``."""
+    """Rows of a fitted model, relative to ``offset_`` as its energy sees them."""
     offset = None if reset else getattr(model, "offset_", None)
     rows.origin = None if offset is None else torch.from_numpy(offset)
     return rows
 
 
 def training_origin(model: Any, start: Any, *, kept: bool) -> torch.Tensor | None:
-    """What training subtracts: the mean of the rows, or the offset of the fit that it goes on from.
+    """The offset that training subtracts: the mean of the rows, or that of the fit it continues.
 
-    Single precision would lose rows beside a large offset.
+    In single precision a large offset would swamp the rows.
     """
     if not kept:
         return start.means  # type: ignore[no-any-return]
@@ -107,7 +107,7 @@ def training_origin(model: Any, start: Any, *, kept: bool) -> torch.Tensor | Non
 
 
 def from_origin(model: Any, v: torch.Tensor) -> torch.Tensor:
-    """Rows in the coordinates of X, from those that the energy computes in."""
+    """Rows in the coordinates of X, from the energy's coordinates."""
     offset = getattr(model, "offset_", None)
     return v if offset is None else (v.double() + torch.from_numpy(offset).to(v.device)).to(v.dtype)
 
@@ -116,16 +116,16 @@ def from_origin(model: Any, v: torch.Tensor) -> torch.Tensor:
 
 
 def unknown() -> dict[str, Any]:
-    """The attributes while log Z is unknown."""
+    """The attributes if log Z is unknown."""
     return {"log_partition_": None, "log_partition_interval_": None}
 
 
 def complete(
     model: Any, energy: Any, state: Mapping[str, Any], seed: int, *, learnt: float | None = None
 ) -> dict[str, Any]:
-    """What ``fit`` adds to ``state``: a look at the chains, and log Z as ``log_partition`` asks.
+    """Complete the ``state`` of ``fit``: check the chains, compute log Z as ``log_partition`` asks.
 
-    ``learnt`` is the log Z that an objective has found itself; "auto" keeps it if it may be true.
+    ``learnt`` is the log Z estimated by the objective; "auto" keeps it if it passes the check.
     """
     chains = _chains(model, energy, state, seed)
     if chains is not None:
@@ -139,8 +139,8 @@ def complete(
         if check.passed:
             return {**state, "log_partition_": learnt, "log_partition_interval_": None}
         warn(
-            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} makes no density: draws of "
-            f"the reference have log p = {check.mean_log_density:.4g} on average and their own "
+            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} gives no density: draws from "
+            f"the reference have log p = {check.mean_log_density:.4g} on average, but their own "
             f"log density is {check.reference_log_density:.4g}. log Z is annealed instead; "
             "estimate_log_partition() spends more effort on it."
         )
@@ -151,20 +151,20 @@ def complete(
 
 
 def _rows_seen(state: Mapping[str, Any]) -> int:
-    """Rows that training has gone through, one epoch after the other."""
+    """Total number of rows processed in training, over all epochs."""
     return int(state["n_samples_seen_"]) * max(1, int(state["n_iter_"]))
 
 
 def _affordable(energy: Any, n_rows_seen: int) -> Effort:
-    """Annealing that costs at most half of the training, or a fraction of a second.
+    """Annealing effort that costs at most half of the training, or a fraction of a second.
 
-    Counted in rows, not in seconds, so that two fits are the same.
+    It is counted in rows, not seconds, so that repeated fits agree.
     """
     standard, by_gradients = Effort(), not _alternates(energy)
     work = sum(p.numel() for p in energy.parameters()) * (20 if by_gradients else 2)
     per_row = _TRAJECTORIES_PER_ROW if by_gradients else _STEPS_PER_ROW
     n_moves = max(per_row * n_rows_seen, _SMALL_WORK / work)
-    # There, back, the ladders in between, and the pilot runs.
+    # Forward, backward, the ladders in between, and the pilot runs.
     per_way = n_moves / 4.0
     n_chains = min(standard.n_chains, max(_FEWEST_CHAINS, int(math.sqrt(per_way / 4.0))))
     n_temperatures = min(1000, max(_FEWEST_TEMPERATURES, int(per_way / n_chains)))
@@ -173,7 +173,7 @@ def _affordable(energy: Any, n_rows_seen: int) -> Effort:
 
 
 def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any:
-    """Rows where the objective's persistent chains are, if it has any."""
+    """Current rows of the objective's persistent chains, if it has any."""
     device = next(energy.parameters()).device
     objective = model._objective(energy)
     kept = import_objective(objective, state["training_state_"], device)
@@ -185,7 +185,7 @@ def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any
 
 
 def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
-    """Compare the spread of the chains with that of the rows, where it is known."""
+    """Compare the spread of the chains with that of the rows, if the latter is known."""
     if energy.domain == "binary":  # the variance of bits follows from their mean
         of_rows = float((mean * (1.0 - mean)).clip(0.0).sum())
     elif not _alternates(energy):  # its reference has the covariance of the rows
@@ -200,12 +200,12 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
 
 
 def _alternates(energy: Any) -> bool:
-    """Whether visible and hidden units take turns along a tempered path."""
+    """Whether the tempered path alternates between visible and hidden units."""
     return hasattr(energy, "tempered_path") or hasattr(energy, "visible_field")
 
 
 def n_summed_units(energy: Any) -> int | None:
-    """How many units an exact log Z sums over; None if nothing can be summed."""
+    """Number of units that an exact log Z sums over; None if it cannot be summed."""
     if hasattr(energy, "summed_units"):
         return int(energy.summed_units)
     return enumeration.n_summed_units(energy) if hasattr(energy, "visible_field") else None
@@ -214,9 +214,9 @@ def n_summed_units(energy: Any) -> int | None:
 def path_to(
     energy: Any, mean: Any, generator: torch.Generator, rows: torch.Tensor | None = None
 ) -> Any:
-    """A path from a known density to the energy, chosen by what the energy can do.
+    """A path from a known density to the energy, chosen by what the energy offers.
 
-    ``mean`` is that of the training rows, ``rows`` are some of the model, if there are any.
+    ``mean`` is that of the training rows; ``rows`` are draws from the model, if available.
     """
     if not _alternates(energy):
         return HamiltonianPath(energy, energy.reference, generator)
@@ -226,7 +226,7 @@ def path_to(
         return make(ais.base_rate_bias(base), None)
     variance = torch.exp(energy.visible.log_variance.detach())
     if rows is None and bool(torch.isfinite(variance).all()):
-        # How far the model reaches is seen by chains that start with the variance of its units.
+        # Chains that start with the variance of the units show how far the model extends.
         rows = ais.forward(make(base, None), generator, n_chains=50, n_temperatures=50).rows
     if rows is not None:
         square = (rows.to(base) - base).square().mean(dim=0)
@@ -267,9 +267,9 @@ def compute(
         found = _raised(found, path, generator)
     if not found.settled:
         warn(
-            f"{type(model).__name__}: log Z is not known well. Chains that started at either end "
-            f"disagree, and the interval from {found.low:.4g} to {found.high:.4g} holds what both "
-            "say. score uses its upper end. estimate_log_partition() with more chains and "
+            f"{type(model).__name__}: log Z is uncertain. Chains that started at either end "
+            f"disagree; the interval from {found.low:.4g} to {found.high:.4g} covers both "
+            "estimates. score uses its upper end. estimate_log_partition() with more chains and "
             "temperatures may bring them together; if not, the model mixes badly."
         )
     return {
@@ -279,12 +279,12 @@ def compute(
 
 
 def _known(value: float) -> dict[str, Any]:
-    """The attributes where there is nothing to estimate."""
+    """The attributes if nothing needs to be estimated."""
     return {"log_partition_": value, "log_partition_interval_": np.array([value, value])}
 
 
 def _raised(found: Partition, path: Any, generator: torch.Generator) -> Partition:
-    """The estimate, no lower than Gibbs' inequality allows."""
+    """The estimate, raised to the lower bound from Gibbs' inequality if necessary."""
     bound, error = _gibbs_bound(path, generator)
     least = bound - 3.0 * error
     if found.value >= least or not math.isfinite(least):
@@ -293,7 +293,7 @@ def _raised(found: Partition, path: Any, generator: torch.Generator) -> Partitio
 
 
 def _gibbs_bound(path: Any, generator: torch.Generator) -> tuple[float, float]:
-    """A lower bound of log Z, E_q[log p* - log q] over draws of the base, and its error."""
+    """A lower bound on log Z, E_q[log p* - log q] over draws from the base, and its error."""
     x = path.draw_base(_CHECK_ROWS, generator)
     gaps = path.log_z0() + path.log_weight(x, path.observe(x), 0.0, 1.0)
     return float(gaps.mean()), float(gaps.std()) / math.sqrt(len(gaps))
@@ -303,7 +303,7 @@ def _gibbs_bound(path: Any, generator: torch.Generator) -> tuple[float, float]:
 
 
 def check_density(model: Any, random_state: RandomState) -> DensityCheck:
-    """The check of a fitted model; refuses one whose log Z is unknown."""
+    """Check the density of a fitted model; raise ValueError if log Z is unknown."""
     check_is_fitted(model)
     need_log_partition(model, "check_density compares log densities and")
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
@@ -330,16 +330,16 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse an argument that is no positive integer."""
+    """Raise ValueError unless the argument is a positive integer."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value!r} must be a positive integer.")
 
 
 def need_log_partition(model: Any, what: str) -> None:
-    """Raise ValueError if log Z is unknown, and say how to find it."""
+    """Raise ValueError if log Z is unknown, and explain how to compute it."""
     if model.log_partition_ is None:
         raise ValueError(
-            f"{what} needs the partition function, which is not known (log_partition=None, "
+            f"{what} needs the partition function, which is unknown (log_partition=None, "
             "partial_fit changed the parameters, or they were given): call "
             "estimate_log_partition() first, or compare free energies with score_samples."
         )
@@ -353,7 +353,7 @@ def score_samples(model: Any, X: Any) -> Any:
 
 
 def pessimistic_mean(model: Any, X: Any) -> float:
-    """Mean log-likelihood at the upper end of the interval of log Z, where there is one."""
+    """Mean log-likelihood at the upper end of the interval of log Z, if there is one."""
     interval = model.log_partition_interval_
     log_z = model.log_partition_ if interval is None else interval[1]
     return -float(model.free_energy(X).mean()) - float(log_z)
@@ -367,7 +367,7 @@ def estimate(
     n_steps: int,
     random_state: RandomState,
 ) -> dict[str, Any]:
-    """log Z of a fitted model as fitted attributes, from checked arguments."""
+    """log Z of a fitted model as fitted attributes; arguments are checked."""
     check_is_fitted(model)
     if method not in METHODS:
         names = ", ".join(f'"{name}"' for name in METHODS[:-1])

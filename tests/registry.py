@@ -80,6 +80,17 @@ def projection_free_energy(model: Any, X: Any) -> Any:
     return 0.5 * np.square(centred - codes.T @ model.components_).sum(axis=1)
 
 
+def subspace_free_energy(model: Any, X: Any) -> Any:
+    """Softened norms of the groups in units of their scales, and what no filter sees as noise."""
+    centred = np.asarray(X, np.float64) - model.mean_
+    sources = np.linalg.lstsq(model.mixing_ / model.scale_[:, None], (centred / model.scale_).T)[0]
+    starts = np.arange(0, len(sources), model.group_size)
+    squares = np.add.reduceat(sources**2, starts) / model.group_scales_[:, None] ** 2
+    missed = (centred - (model.mixing_ @ sources).T) / model.scale_
+    noise = 0.5 * (missed**2).sum(axis=1) / model.noise_variance_ if model.noise_variance_ else 0.0
+    return np.sqrt(model.eps + squares).sum(axis=0) + noise
+
+
 def precision_free_energy(model: Any, X: Any) -> Any:
     """Half the squared Mahalanobis distance, by the covariance instead of the precision."""
     centred = np.asarray(X, np.float64) - model.location_
@@ -584,6 +595,16 @@ ENTRIES: dict[str, Entry] = {
             {"likelihood": "gaussian", "noise_scale": "learned", "posterior": "bernoulli"},
         ),
         free_energy=weighted_free_energy,
+    ),
+    "SubspaceICA": Entry(
+        quick={"group_size": 2, "random_state": 0},
+        variants=(
+            {"n_components": 3, "density": "log_cosh"},
+            {"group_size": 4, "density": "student_t"},
+            {"n_components": 4, "group_size": 1, "density": "logistic", "n_init": 2},
+            {"topography": (2, 3)},
+        ),
+        free_energy=subspace_free_energy,
     ),
     "SparseCoder": Entry(
         quick={"n_components": 3, "alpha": 0.1, "batch_size": 32, "random_state": 0},

@@ -118,7 +118,7 @@ def test_a_learnt_log_z_that_makes_no_density_is_annealed_instead():
     settings = {"n_components": 8, "hidden_sizes": (8,), "max_epochs": 5, "random_state": 0}
     honest = DeepEnergyModel(**settings).fit(rows)
     assert honest.log_partition_interval_ is None
-    with pytest.warns(UserWarning, match="makes no density"):
+    with pytest.warns(UserWarning, match="gives no density"):
         model = Flattering(**settings).fit(rows)
     low, high = model.log_partition_interval_
     # Integrated over a grid, the truth.

@@ -1,6 +1,7 @@
 """Files hold what they were given, to the last bit, and refuse what they cannot hold."""
 
 import dataclasses
+import inspect
 import json
 import math
 import pickle
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 import torch
+from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -278,3 +280,15 @@ def test_pickles_tell_their_version(name, monkeypatch):
     monkeypatch.setattr(sklebm, "__version__", "99.0.0")
     with pytest.warns(UserWarning, match=r"pickled by sklebm .* opened by 99\.0\.0"):
         pickle.loads(stored)
+
+
+@every
+def test_parameters_that_a_pickle_does_not_know_have_their_defaults(name):
+    model = make(name).fit(make_rows())
+    known = inspect.signature(type(model)).parameters.values()
+    defaults = {p.name: p.default for p in known if p.default is not p.empty}
+    for parameter in defaults:
+        vars(model).pop(parameter)  # as if it had come later
+    twin = pickle.loads(pickle.dumps(model))
+    assert {key: getattr(twin, key) for key in defaults} == defaults
+    clone(twin)

@@ -1,1 +1,1 @@
-"""Doors and plumbing of the shell: rows, tables, ranks, progress, state, random numbers."""
+"""Internals of the shell: rows, tables, ranks, progress, state, random numbers."""

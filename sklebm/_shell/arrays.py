@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def to_numpy(values: Any) -> NDArray[Any]:
-    """An array on the host, also of a tensor on a GPU or one with a gradient."""
+    """A NumPy array on the CPU, also from a tensor on a GPU or with a gradient."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     return np.asarray(values)

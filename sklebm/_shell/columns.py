@@ -1,4 +1,4 @@
-"""What stands beside the rows of X, one entry a row: targets, weights, the sequence of a row."""
+"""Columns that accompany the rows of X, one entry per row: targets, weights, sequence labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sklebm._shell.rows import Rows
 
 
 def add_columns(rows: Rows, owner: str, **columns: Any) -> None:
-    """Check ``target``, ``weight``, ``groups`` and put those that are given beside the rows.
+    """Check ``target``, ``weight`` and ``groups`` and attach those that are given to the rows.
 
     Raises
     ------
     ValueError
-        If one has another length than X, or holds what it cannot.
+        If the length of one differs from that of X, or its values are invalid.
     """
     checks = {"target": _target, "weight": _weight, "groups": _groups}
     for name, values in columns.items():
@@ -33,7 +33,7 @@ def _need_length(values: Any, rows: Rows, name: str) -> None:
 
 
 def _target(values: Any, rows: Rows, owner: str) -> Tensor:
-    """Numbers, one or several a row, in the precision of X; integers stay integers."""
+    """Numbers, one or several per row, in the precision of X; integers remain integers."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim == 0 or array.dtype.kind not in "fiub":
         raise ValueError(
@@ -49,7 +49,7 @@ def _target(values: Any, rows: Rows, owner: str) -> Tensor:
 
 
 def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
-    """Weights of at least 0, not all of them 0."""
+    """Nonnegative weights, not all zero."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim == 0:
         array = np.full(len(rows), array)

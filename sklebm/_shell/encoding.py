@@ -1,9 +1,8 @@
-"""Estimators as JSON and named tensors, and back: a closed set of types, classes from our tables.
+"""Convert estimators to JSON and named tensors and back: a closed set of types and classes.
 
-``None``, booleans, integers, finite floats, strings and lists stand for themselves in JSON; every
-other value is an object with a ``type``. Python writes floats so that they are read back to the
-last bit. Classes are looked up by name in ``sklebm.ESTIMATORS`` and ``sklebm.PARTS``; nothing is
-imported because a file says so.
+``None``, booleans, integers, finite floats, strings and lists are plain JSON; every other value is
+an object with a ``type``. Python writes floats so that they round-trip exactly. Classes are looked
+up by name in ``sklebm.ESTIMATORS`` and ``sklebm.PARTS``; a file can never cause an import.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sklearn.base import BaseEstimator
 import sklebm
 from sklebm._shell.state import fitted_attributes
 
-#: dtypes of the tensors; the file format has no others that NumPy has too.
+#: dtypes of the tensors: those that the file format and NumPy have in common.
 DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
@@ -36,7 +35,7 @@ Node = Any
 
 
 def registered(name: str, table: dict[str, str]) -> type | None:
-    """The class of this name in one of the package's own tables."""
+    """The class with this name in one of the package's own tables."""
     home = table.get(name)
     return None if home is None else getattr(importlib.import_module(home), name)
 
@@ -117,7 +116,7 @@ class Encoder:
 
     def _mapping(self, values: dict[Any, Any], where: str, finite: bool) -> Node:
         if not all(type(key) is str for key in values):
-            raise TypeError(f"{where} is a dictionary with keys that are no strings.")
+            raise TypeError(f"{where} is a dictionary with keys that are not strings.")
         items = [[key, self.value(item, f"{where}.{key}", finite)] for key, item in values.items()]
         return {"type": "dict", "items": items}
 
@@ -142,11 +141,11 @@ class Encoder:
         if value.dtype.name not in DTYPES.values():
             raise _unsupported(value, where)
         _refuse_non_finite(value, where)
-        # The layout decides in which order sums are taken, hence the last bit of later results.
+        # The memory layout determines the order of sums, and so the last bit of later results.
         transposed = value.flags.f_contiguous and not value.flags.c_contiguous
         stored = np.array(value.T if transposed else value, order="C", copy=None)
         while where in self.tensors:
-            where += "'"  # two paths may read the same if a dictionary has keys with dots
+            where += "'"  # two paths may coincide if a dictionary has keys with dots
         self.tensors[where] = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         return {"type": "array", "tensor": where, "order": "F" if transposed else "C"}
 
@@ -186,7 +185,7 @@ class Decoder:
             raise ValueError(f"{node['class']} has no parameter called {', '.join(unknown)}")
         for name in state:
             if not name.isidentifier() or name.startswith("_") or not name.endswith("_"):
-                raise ValueError(f"{name!r} is no name of a fitted attribute")
+                raise ValueError(f"{name!r} is not the name of a fitted attribute")
         estimator = cls(**params)
         estimator._validate_params()
         vars(estimator).update(state)
@@ -200,7 +199,7 @@ class Decoder:
     def value(self, node: Node, depth: int) -> Any:
         """Decode any node."""
         if depth > _MAX_DEPTH:
-            raise ValueError(f"values are nested more than {_MAX_DEPTH} deep")
+            raise ValueError(f"values are nested more than {_MAX_DEPTH} levels deep")
         if node is None or type(node) in (bool, int, float, str):
             return node
         if type(node) is list:
@@ -209,7 +208,7 @@ class Decoder:
         if kind == "estimator":
             return self.estimator(node, depth + 1)
         if not isinstance(kind, str) or kind not in _DECODERS:
-            raise ValueError(f"{kind!r} is no type of value")
+            raise ValueError(f"{kind!r} is not a type of value")
         decode, keys = _DECODERS[kind]
         self._require(node, kind, keys)
         return decode(self, node, depth + 1)
@@ -223,7 +222,7 @@ class Decoder:
     def _class(name: Node, table: dict[str, str], what: str) -> Any:
         cls = registered(name, table) if isinstance(name, str) else None
         if cls is None:
-            raise ValueError(f"{name!r} is no {what} of sklebm {sklebm.__version__}")
+            raise ValueError(f"{name!r} is not a {what} of sklebm {sklebm.__version__}")
         return cls
 
     def _named(self, node: Node, depth: int) -> dict[str, Any]:
@@ -233,7 +232,7 @@ class Decoder:
 
     def _float(self, node: Node, depth: int) -> float:
         if node["value"] not in ("nan", "inf", "-inf"):
-            raise ValueError(f"{node['value']!r} is no special float")
+            raise ValueError(f"{node['value']!r} is not a special float")
         return float(node["value"])
 
     def _items(self, node: Node, depth: int) -> list[Any]:
@@ -250,7 +249,7 @@ class Decoder:
             raise ValueError("items of a dictionary must be pairs of a string and a value")
         mapping = dict(pairs)
         if len(mapping) != len(pairs):
-            raise ValueError("a dictionary holds the same key twice")
+            raise ValueError("a dictionary has a duplicate key")
         return mapping
 
     def _scalar(self, node: Node, depth: int) -> Any:
@@ -258,10 +257,10 @@ class Decoder:
         if name == "str" and type(plain) is str:
             return np.str_(plain)
         if name not in DTYPES.values():
-            raise ValueError(f"{name!r} is no dtype of a scalar")
+            raise ValueError(f"{name!r} is not a scalar dtype")
         dtype = np.dtype(name)
         if type(plain) is not {"b": bool, "f": float}.get(dtype.kind, int):
-            raise ValueError(f"{plain!r} is no value of dtype {name}")
+            raise ValueError(f"{plain!r} is not a value of dtype {name}")
         return dtype.type(plain)
 
     def _array(self, node: Node, depth: int) -> Any:
@@ -279,19 +278,19 @@ class Decoder:
         if not sizes or math.prod(shape) != len(items) or not all(type(s) is str for s in items):
             raise ValueError("an array of strings needs a shape and as many strings")
         if node["dtype"] not in ("object", "str"):
-            raise ValueError(f"{node['dtype']!r} is no dtype of an array of strings")
+            raise ValueError(f"{node['dtype']!r} is not a string dtype")
         return np.array(items, dtype=object if node["dtype"] == "object" else str).reshape(shape)
 
     def _device(self, node: Node, depth: int) -> torch.device:
         try:
             return torch.device(str(node["value"]))
         except RuntimeError as error:
-            raise ValueError(f"{node['value']!r} is no device") from error
+            raise ValueError(f"{node['value']!r} is not a device") from error
 
     def _part(self, node: Node, depth: int) -> Any:
         cls = self._class(node["class"], sklebm.PARTS, "part")
         values = self._named(node["fields"], depth)
-        aliases = getattr(cls, "aliases", {})  # of settings that older versions named otherwise
+        aliases = getattr(cls, "aliases", {})  # settings that had other names in older versions
         unknown = sorted(set(values) - {f.name for f in fields(cls) if f.init} - set(aliases))
         if unknown:
             raise ValueError(f"{node['class']} has no field called {', '.join(unknown)}")
@@ -303,7 +302,7 @@ class Decoder:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether ``value`` is what the annotation of a part's field asks for."""
+    """Whether ``value`` matches the annotation of a part's field."""
     origin, choices = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, choice) for choice in choices)

@@ -1,10 +1,12 @@
-"""The version of sklebm travels in every pickle, and a difference is said aloud on opening.
+"""Store the version of sklebm in every pickle, and warn on loading if it differs.
 
-scikit-learn's ``BaseEstimator`` records its own version, and for its own classes only.
+scikit-learn's ``BaseEstimator`` records its own version, and for its own classes only. Parameters
+that came after a pickle was written have their defaults when it is opened, as in files.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from sklebm._shell.warning import warn
@@ -13,14 +15,14 @@ _KEY = "_sklebm_version"
 
 
 def pickled(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with the version that writes it."""
+    """The state, with the version that writes it."""
     from sklebm import __version__
 
     return {**state, _KEY: __version__}
 
 
 def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """The state without the version; warns if another one wrote it."""
+    """The state without the version, with all parameters; warns if another version wrote it."""
     from sklebm import __version__
 
     state = dict(state)
@@ -31,11 +33,13 @@ def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
             f"{__version__}: pickles hold internals that change between versions, so results "
             "may be invalid. Keep models with sklebm.save.",
         )
-    return state
+    known = inspect.signature(type(estimator).__init__).parameters.values()
+    defaults = {p.name: p.default for p in known if p.default is not p.empty}
+    return {**defaults, **state}
 
 
 class VersionedPickle:
-    """The same for classes that do not descend from ``EnergyEstimator``."""
+    """The same for classes that do not inherit from ``EnergyEstimator``."""
 
     def __getstate__(self) -> dict[str, Any]:
         return pickled(super().__getstate__())  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The only module that imports scikit-learn's underscored helpers.
 
-scikit-learn documents these for third-party estimators but may move them: when it does,
-this file is the one to mend.
+scikit-learn documents these for third-party estimators but may move them; if it does, only this
+file needs to change.
 """
 
 from sklearn.base import _fit_context as fit_context

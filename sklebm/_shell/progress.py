@@ -1,7 +1,7 @@
 """Bridge from a training loop to scikit-learn's callbacks (progress bars, monitors) and to text.
 
-A loop calls ``begin()`` before and ``end(state)`` after each pass over the data. Without
-callbacks and ``verbose`` both cost one attribute look-up.
+A loop calls ``begin()`` before and ``end(state)`` after each pass over the data. Without callbacks
+and ``verbose``, each costs one attribute look-up.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Progress:
     estimator : EnergyEstimator
         The estimator being fitted.
     X : object
-        The training data as the caller gave it; callbacks receive it untouched.
+        The training data as passed by the caller; callbacks receive it unchanged.
     max_steps : int
         Upper bound on the number of ``begin`` calls; 0 for a closed-form fit.
     names : mapping
-        ``n_features_in_`` and ``feature_names_in_``, which the snapshots need as well.
+        ``n_features_in_`` and ``feature_names_in_``, which snapshots also need.
     step_name : str
-        What one step is called in a progress bar.
+        Name of a step in progress bars.
     ranks : Ranks
-        The processes of the fit: they stop together, when a callback of one of them asks.
+        The processes of the fit: they all stop when a callback in any of them requests it.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Progress:
         self._step_name = step_name
         self._root = estimator._init_callback_context(max_subtasks=max_steps)
         self._step: Any = None
-        #: True once a callback has asked the fit to stop.
+        #: True once a callback has requested a stop.
         self.stopped = False
         self._callbacks = getattr(estimator, "_skl_callbacks", ())
         self._listening = bool(self._callbacks)
-        # Rank 0 speaks for all, but what it prints may need sums over all ranks.
+        # Only rank 0 prints, but the values may need sums over all ranks.
         self._verbose = bool(ranks.first(getattr(estimator, "verbose", 0)))
         self._n_steps = 0
         self._began = 0.0
@@ -84,15 +84,15 @@ class Progress:
             self._step.call_on_fit_task_begin(estimator=self._estimator, X=self._X)
 
     def end(self, state: Callable[[], State], report: Report | None = None) -> bool:
-        """Announce the end of a step; True when a callback asks the fit to stop.
+        """Announce the end of a step; True if a callback requests a stop.
 
-        ``state`` is called only if some callback wants a fitted estimator, and ``report`` (the
-        objective by its name) only with ``verbose``, so that a loop nobody watches pays for neither
+        ``state`` is called only if a callback wants a fitted estimator, and ``report`` (the
+        objective keyed by its name) only with ``verbose``, so an unobserved loop pays for neither
         a snapshot nor an objective.
         """
         if self._shared:
             if self._models_are_read:
-                # It may take sums over all ranks: those whose callbacks do not ask take part.
+                # It may need sums over all ranks, so ranks whose callbacks do not ask take part.
                 state = cache(state)
                 state()
             self.stopped |= self._ranks.any(self._tell(state))
@@ -103,7 +103,7 @@ class Progress:
         return self.stopped
 
     def held_out_score(self) -> float | None:
-        """Return what the last of the monitors that score held-out rows found in this step."""
+        """Return the score of this step from the last monitor that scores held-out rows."""
         scores = [
             getattr(callback, "latest_score", _no_score)(self._estimator)
             for callback in self._callbacks
@@ -111,7 +111,7 @@ class Progress:
         return next((score for score in reversed(scores) if score is not None), None)
 
     def _tell(self, state: Callable[[], State]) -> bool:
-        """Call the callbacks of this process; True when one of them asks to stop."""
+        """Call the callbacks of this process; True if one of them requests a stop."""
         if not self._listening:
             return False
         return bool(
@@ -123,7 +123,7 @@ class Progress:
         )
 
     def write(self, values: Mapping[str, float]) -> None:
-        """With ``verbose``, print a line as skorch does: number of the step, values, seconds."""
+        """With ``verbose``, print a line in skorch's style: step number, values, seconds."""
         if not self._verbose or self._ranks.rank > 0:
             return
         seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
@@ -142,7 +142,7 @@ class Progress:
             print(text, flush=True)  # noqa: T201
 
     def _whole(self, state: State) -> State:
-        """What makes a fitted copy: all of its attributes, so that none of an earlier fit stay."""
+        """Attributes of a fitted copy: all of them, so that none of an earlier fit remain."""
         return {"__dict__": {**self._estimator._unfitted_dict(), **self._names, **state}}
 
 
@@ -151,4 +151,4 @@ def _reads_models(callback: Any) -> bool:
 
 
 def _no_score(estimator: Any) -> None:
-    """What callbacks say that keep no held-out score."""
+    """Default for callbacks that record no held-out score."""

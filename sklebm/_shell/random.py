@@ -1,7 +1,7 @@
 """Random numbers: one seed per fit, one generator per purpose, no global state.
 
 ``random_state`` becomes one integer seed; every purpose (initial values, batches, negatives,
-scoring) gets a generator of its own, so that drawing more numbers for one never shifts another.
+scoring) gets its own generator, so drawing more numbers for one never shifts another.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def draw_seed(random_state: RandomState) -> int:
     """Turn ``random_state`` into one integer seed below 2**31.
 
     ``None`` takes fresh entropy from the operating system instead of NumPy's global generator,
-    which therefore stays as it was. An integer always gives the same seed; a ``RandomState``
-    is advanced by one draw, as everywhere in scikit-learn.
+    which therefore stays unchanged. An integer always gives the same seed; a ``RandomState``
+    is advanced by one draw, as elsewhere in scikit-learn.
     """
     if random_state is None:
         return secrets.randbelow(2**31 - 1)

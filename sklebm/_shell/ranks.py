@@ -1,8 +1,8 @@
-"""Processes that share a fit: each holds rows of its own, and sums over rows run over all of them.
+"""Processes that share a fit: each holds its own rows, and sums over rows span all processes.
 
-A model that says where it sums over rows, ``ranks.sum(statistics)``, is fitted by any number of
-processes as by one. Without other processes every method returns what it was given, and
-``torch.distributed`` is not imported.
+A model that marks its sums over rows, ``ranks.sum(statistics)``, can be fitted by any number of
+processes. With a single process every method returns its input, and ``torch.distributed`` is not
+imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Ranks:
-    """A process without others."""
+    """Single process: every collective returns its input."""
 
     rank, size = 0, 1
 
@@ -28,15 +28,15 @@ class Ranks:
         return tensor
 
     def concat(self, tensor: Tensor) -> Tensor:
-        """The rows of all ranks, one rank after the other; ranks may have different numbers."""
+        """The rows of all ranks, concatenated in rank order; ranks may hold different numbers."""
         return tensor
 
     def first(self, value: Any) -> Any:
-        """What rank 0 has."""
+        """The value on rank 0."""
         return value
 
     def sum_each(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """The sums of tensors of one type, in a single message."""
+        """The sums of tensors of one dtype, in a single message."""
         tensors = list(tensors)
         if self.size == 1:
             return tensors
@@ -45,11 +45,11 @@ class Ranks:
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
     def start(self, n_rows: int) -> int:
-        """Where this rank's ``n_rows`` rows begin among those of all ranks."""
+        """Offset of this rank's ``n_rows`` rows among those of all ranks."""
         return 0
 
     def take(self, rows: Any, places: Tensor) -> Tensor:
-        """The rows at ``places`` among those of all ranks, on each rank."""
+        """The rows at global positions ``places``, on each rank."""
         if self.size == 1:
             return rows[places]  # type: ignore[no-any-return]
         own = places - self.start(len(rows))
@@ -66,22 +66,22 @@ class Ranks:
         return float(self.sum(torch.tensor(number, dtype=torch.float64)))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on some rank."""
+        """Whether the flag is set on any rank."""
         return self.total(flag) > 0
 
     def need_same(self, facts: Mapping[str, Any]) -> None:
-        """Raise ValueError unless rank 0 has the same facts, which are named."""
+        """Raise ValueError unless the named facts are the same as on rank 0."""
         common = self.first(facts)
         for name, value in facts.items():
             if repr(common.get(name)) != repr(value):
                 raise ValueError(
                     f"{name} is {value!r} on rank {self.rank}, but {common.get(name)!r} on rank 0: "
                     'all processes of a strategy="ddp" fit must make the same call, each with '
-                    "rows of its own."
+                    "its own rows."
                 )
 
     def agreed(self, state: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
-        """The entries of rank 0, but for those that every rank has for itself."""
+        """The entries of rank 0, except those that each rank keeps for itself."""
         if self.size == 1:
             return dict(state)
         common = self.first({name: value for name, value in state.items() if name not in own})
@@ -92,9 +92,9 @@ ALONE = Ranks()
 
 
 class ProcessRanks(Ranks):
-    """The processes of ``torch.distributed``'s default group, over connections of their own.
+    """The processes of ``torch.distributed``'s default group, over separate connections.
 
-    A rank that fails closes them, which ends the others where they wait for it.
+    A rank that fails closes them, which stops any rank that is waiting for it.
     """
 
     def __init__(self) -> None:
@@ -119,14 +119,14 @@ class ProcessRanks(Ranks):
         return total
 
     def concat(self, tensor: Tensor) -> Tensor:
-        """The rows of all ranks, one rank after the other; ranks may have different numbers."""
+        """The rows of all ranks, concatenated in rank order; ranks may hold different numbers."""
         ends = self._ends(len(tensor))
         every = tensor.new_zeros(ends[-1], *tensor.shape[1:])
         every[ends[self.rank] - len(tensor) : ends[self.rank]] = tensor
         return self.sum(every)
 
     def start(self, n_rows: int) -> int:
-        """Where this rank's ``n_rows`` rows begin among those of all ranks."""
+        """Offset of this rank's ``n_rows`` rows among those of all ranks."""
         return self._ends(n_rows)[self.rank] - n_rows
 
     def _ends(self, n_rows: int) -> list[int]:
@@ -136,7 +136,7 @@ class ProcessRanks(Ranks):
         return ends
 
     def first(self, value: Any) -> Any:
-        """What rank 0 has."""
+        """The value on rank 0."""
         box = [value]
         try:
             self._dist.broadcast_object_list(
@@ -147,19 +147,19 @@ class ProcessRanks(Ranks):
         return box[0]
 
     def _stop(self, error: RuntimeError) -> NoReturn:
-        """Raise what ended another rank."""
+        """Raise the error that ended another rank."""
         reason = "it was killed, or could not be reached"
         with contextlib.suppress(RuntimeError):
             store = _store()
             if self._key and store.check([self._key]):
                 reason = store.get(self._key).decode().rstrip(".")
         raise RuntimeError(
-            f'Another process of this strategy="ddp" fit has failed, so that it ends on rank '
-            f"{self.rank} as well: {reason}. The estimator was left as it was."
+            f'Another process of this strategy="ddp" fit has failed, so the fit ends on rank '
+            f"{self.rank} as well: {reason}. The estimator was left unchanged."
         ) from error.with_traceback(None)  # whose frames would keep the connections open
 
     def leave(self, error: BaseException | None) -> None:
-        """Close the connections; an error is told to the others first, unless one came before."""
+        """Close the connections, after reporting an error to the others unless one was reported."""
         if error is not None:
             message = f"rank {self.rank}: {type(error).__name__}: {error}"
             with contextlib.suppress(RuntimeError):
@@ -169,7 +169,7 @@ class ProcessRanks(Ranks):
 
 
 def _store() -> Any:
-    """The table that all processes see; what it holds outlives connections that are closed."""
+    """The store shared by all processes; its contents outlive closed connections."""
     from torch.distributed.distributed_c10d import _get_default_store
 
     return _get_default_store()
@@ -185,7 +185,7 @@ def _backend() -> str:
 
 
 def _is_shared() -> bool:
-    """Whether there are other processes; meets them if torchrun started this one."""
+    """Whether there are other processes; joins them if torchrun started this one."""
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_gloo_available():
@@ -212,7 +212,7 @@ def _forget() -> None:
 
 
 def is_first_rank(strategy: str | None) -> bool:
-    """Whether this process speaks for those that fit together."""
+    """Whether this process reports on behalf of all that fit together."""
     if strategy is None:
         return True
     import torch.distributed as dist
@@ -222,7 +222,7 @@ def is_first_rank(strategy: str | None) -> bool:
 
 @contextlib.contextmanager
 def joined_ranks(strategy: str | None) -> Iterator[Ranks]:
-    """The processes that fit together: all reach the end, or none does.
+    """The processes that fit together: either all finish or none does.
 
     Raises
     ------
@@ -234,9 +234,9 @@ def joined_ranks(strategy: str | None) -> Iterator[Ranks]:
         return
     ranks = ProcessRanks()
     try:
-        ranks.total(0.0)  # whoever fails from here on does not cut off others that still connect
+        ranks.total(0.0)  # a failure from here on cannot cut off others that still connect
         yield ranks
-        ranks.total(0.0)  # nobody keeps a result that another rank could not reach
+        ranks.total(0.0)  # no rank keeps a result that another rank failed to reach
     except BaseException as error:
         ranks.leave(error)
         raise
@@ -244,7 +244,7 @@ def joined_ranks(strategy: str | None) -> Iterator[Ranks]:
 
 
 def shared_facts(estimator: Any, method: str, rows: Any, first: bool) -> dict[str, Any]:
-    """What must be the same for all processes that fit together."""
+    """Facts that must agree between all processes that fit together."""
     plain = (str, Number, tuple, list, type(None))
     free = ("random_state", "verbose", "device")
     goes_on = not first or bool(
@@ -253,7 +253,7 @@ def shared_facts(estimator: Any, method: str, rows: Any, first: bool) -> dict[st
     return {
         "the model": type(estimator).__name__,
         "the method": method,
-        "whether it goes on from a fitted model": goes_on,
+        "whether it continues from a fitted model": goes_on,
         "the number of features of X": rows.shape[1],
         "the type of X": str(rows.dtype),
         **{

@@ -1,4 +1,4 @@
-"""The one door in and the one door out: rows of X as tensors, results in the caller's kind.
+"""The single entry and exit for data: rows of X as tensors, results in the caller's type.
 
 ``open_rows`` validates X once (NumPy, pandas, polars, scipy sparse where declared, torch tensors
 on any device). ``Rows`` hands the rows out as dense tensors on the compute device, and ``Rows.map``
@@ -25,8 +25,8 @@ from sklebm._shell.scaling import Scaling
 from sklebm._shell.tables import LazyTable, check_table, read_table
 from sklebm._shell.warning import warn
 
-# Temporaries larger than this no longer fit a CPU's caches, and a chunk already keeps every core
-# busy. Other devices have no such caches, and small chunks leave them waiting for the next launch.
+# Temporaries larger than this no longer fit in a CPU's caches, and a chunk already keeps all cores
+# busy. Other devices lack such caches, and small chunks leave them waiting for the next launch.
 _CHUNK_MEBIBYTES = 64
 
 
@@ -36,7 +36,7 @@ def resolve_device(requested: str | torch.device, X: object, prefers_cuda: bool)
     Raises
     ------
     ValueError
-        If the device does not exist here, names the reason and the remedy.
+        If the device is not available here; the message gives the reason and the remedy.
     """
     if isinstance(requested, str) and requested == "auto":
         if isinstance(X, torch.Tensor):
@@ -45,7 +45,7 @@ def resolve_device(requested: str | torch.device, X: object, prefers_cuda: bool)
     try:
         device = torch.device(requested)
         if device.type == "meta":
-            raise RuntimeError("the meta device holds no numbers")
+            raise RuntimeError("the meta device holds no values")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         count = torch.cuda.device_count()
@@ -70,7 +70,7 @@ def open_rows(
     """Validate X against ``estimator`` and wrap it.
 
     With ``reset=True`` this sets ``n_features_in_`` (and ``feature_names_in_``) on ``estimator``;
-    callers pass a throw-away copy, so that a later failure leaves the real one untouched.
+    callers pass a temporary copy, so that a later failure leaves the real one untouched.
     """
     if isinstance(X, torch.Tensor):
         X = _check_tensor(X, type(estimator).__name__, min_rows)
@@ -86,7 +86,7 @@ def open_rows(
         return Rows(X, device)
     if scipy.sparse.issparse(X) and X.format in ("csr", "csc") and not X.has_canonical_format:
         X = X.copy()
-        X.sum_duplicates()  # clipping, say, must see the values and not their parts
+        X.sum_duplicates()  # operations such as clipping must see whole values
     if getattr(X, "dtype", None) == np.float16:
         X = X.astype(np.float32)  # half precision overflows in squares; double would be a waste
     checked = validate_data(
@@ -103,7 +103,7 @@ def open_rows(
 
 
 def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
-    """Validate a torch tensor with the words scikit-learn uses for arrays."""
+    """Validate a torch tensor, with scikit-learn's messages for arrays."""
     if X.layout is not torch.strided:
         raise TypeError(
             f"A sparse torch tensor (layout {X.layout}) was passed to {name}, but dense data is "
@@ -119,19 +119,19 @@ def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
     if X.is_complex():
         raise ValueError(
             f"Complex data not supported: {name} got a tensor of dtype {X.dtype}. Pass real and "
-            "imaginary parts as columns of their own."
+            "imaginary parts as separate columns."
         )
     if X.device.type == "meta":
         raise ValueError(f"X is on the meta device and holds no values: {name} needs numbers.")
     _check_size(tuple(X.shape), name, min_rows)
     X = X.detach()
     if X.is_inference():
-        X = X.clone()  # such a tensor cannot take part in anything that is derived
+        X = X.clone()  # such a tensor cannot be used in anything that is differentiated
     if X.dtype in (torch.float16, torch.bfloat16):
         X = X.float()
     elif X.dtype not in (torch.float32, torch.float64):
         X = X.double()
-    # A finite sum proves finite entries without a mask as large as X.
+    # A finite sum proves that all entries are finite, without a mask as large as X.
     if not torch.isfinite(X.sum()) and not torch.isfinite(X).all():
         what = "NaN" if torch.isnan(X).any() else "infinity"
         raise ValueError(
@@ -170,13 +170,13 @@ class Rows:
         self._output_device = source.device if is_tensor else None
         #: Rows are clamped to these limits when they are handed out.
         self.limits: tuple[float, float] | None = None
-        #: What ``map`` and training subtract from the rows, in double precision: far from zero,
-        #: single precision would lose them.
+        #: Subtracted from the rows by ``map`` and training, in double precision: single precision
+        #: would lose rows far from zero.
         self.origin: torch.Tensor | None = None
         self.scaling: Scaling | None = None  # standardises rows as they are handed out
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
-        #: What stands beside the rows, one entry a row: "target", "weight", "groups".
+        #: Columns that accompany the rows, one entry per row: "target", "weight", "groups".
         self.columns: dict[str, torch.Tensor] = {}
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class Rows:
 
     @property
     def is_lazy(self) -> bool:
-        """True if the rows stay on disk: asking for all of them at once may fill the memory."""
+        """True if the rows stay on disk: requesting all of them at once may exhaust memory."""
         return isinstance(self.source, LazyTable)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
@@ -197,13 +197,13 @@ class Rows:
         return part if self.scaling is None else self.scaling.apply(part)
 
     def standardized(self, scaling: Scaling | None) -> Rows:
-        """The same rows, handed out standardised; these stay as they are."""
+        """A view of the same rows that returns them standardised; this one is unchanged."""
         rows = copy.copy(self)
         rows.scaling = scaling
         return rows
 
     def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
-        """What a standardised row, such as a mean of rows, is in the units of X."""
+        """Convert a standardised row, such as a mean of rows, to the units of X."""
         return x if self.scaling is None else self.scaling.restore(x)
 
     def _tensor(self, index: Any) -> torch.Tensor:
@@ -212,28 +212,28 @@ class Rows:
             return part.to(self.device)
         if scipy.sparse.issparse(part):
             part = part.toarray()
-        # A read-only or strided array cannot back a tensor: copy those, share the rest.
+        # A read-only or strided array cannot back a tensor: copy these, share the others.
         part = np.require(part, requirements=["C", "W"])
         return torch.from_numpy(part).to(self.device)
 
     def all(self) -> torch.Tensor:
-        """All rows on the device; shares memory with X where it can, so never write to it."""
+        """All rows on the device; shares memory with X where possible, so never write to it."""
         return self[:]
 
     def need_one_process(self, what: str) -> None:
-        """Raise ValueError if other processes hold a part of the rows."""
+        """Raise ValueError if other processes hold some of the rows."""
         if self.ranks.size > 1:
             raise ValueError(
-                f'{what} needs all rows in one process, and strategy="ddp" divides them among '
+                f'{what} needs all rows in one process, but strategy="ddp" divides them among '
                 f"{self.ranks.size}: leave strategy out, and fit in one process."
             )
 
     def total(self) -> int:
-        """The number of rows of all ranks."""
+        """Total number of rows on all ranks."""
         return int(self.ranks.total(len(self)))
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
-        """All rows as a dense NumPy array on the host; shares memory with X where it can."""
+        """All rows as a dense NumPy array on the CPU; shares memory with X where possible."""
         if isinstance(self.source, np.ndarray):
             return self.source
         return np.asarray(self.all().cpu().numpy())
@@ -243,7 +243,7 @@ class Rows:
         return row_slices(len(self), floats_per_row, self.device)
 
     def around_origin(self, x: torch.Tensor) -> torch.Tensor:
-        """Some of the rows less the origin, in their own dtype."""
+        """Some of the rows minus the origin, in their own dtype."""
         if self.origin is None:
             return x
         return (x.double() - self.origin.to(x.device)).to(x.dtype)
@@ -258,10 +258,10 @@ class Rows:
         beside: Rows | None = None,
         may_be_infinite: bool = False,
     ) -> Any:
-        """Apply a row-wise function chunk by chunk; the result follows the kind and dtype of X.
+        """Apply a row-wise function chunk by chunk; the result has the type and dtype of X.
 
-        With ``beside`` it is a function of a chunk and of the rows at the same places there.
-        When memory runs out the chunk is halved, down to a single row, with one warning.
+        With ``beside``, the function also receives the rows at the same positions there.
+        If memory runs out, the chunk is halved, down to a single row, with one warning.
 
         Raises
         ------
@@ -292,7 +292,7 @@ class Rows:
                         )
                         warned = True
                     continue
-                # In the dtype of the answer: what is finite in double precision may not be there.
+                # In the dtype of the result, which a value finite in double precision may overflow.
                 part = part.to(out.dtype)
                 if not (may_be_infinite and not bool(part.isnan().any())):
                     self._check_finite(part, rows.start, what)
@@ -315,7 +315,7 @@ class Rows:
         raise FloatingPointError(
             f"{what} is not finite for row {offset + row} (largest |X| there: "
             f"{float(chunk[row].abs().max()):.3g}). Scale X, for example with StandardScaler; if "
-            "X is of ordinary size, the fitted parameters are not finite and the model must be "
+            "X is of moderate size, the fitted parameters are not finite and the model must be "
             "fitted again."
         )
 
@@ -339,15 +339,15 @@ def row_slices(n_rows: int, floats_per_row: int, device: torch.device = _CPU) ->
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """True if ``error`` says that memory ran out, on the host or on a GPU."""
+    """True if ``error`` means that memory ran out, on the CPU or on a GPU."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "can't allocate memory" in str(error)  # torch's CPU allocator has no class of its own
+        "can't allocate memory" in str(error)  # torch's CPU allocator has no error class of its own
     )
 
 
 @contextlib.contextmanager
 def advice_on_memory(name: str, X: Any) -> Iterator[None]:
-    """Turn a lack of memory, wherever it showed, into a MemoryError that says what to do."""
+    """Turn any out-of-memory error into a MemoryError that says what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -357,12 +357,12 @@ def advice_on_memory(name: str, X: Any) -> Iterator[None]:
         shape = tuple(getattr(X, "shape", ())) or f"({len(X)}, ...)"
         raise MemoryError(
             f"{name}.fit ran out of memory on X of shape {shape}: choose a smaller model or batch, "
-            f"or pass fewer rows. The estimator was left as it was. ({reason})"
+            f"or pass fewer rows. The estimator was left unchanged. ({reason})"
         ) from error
 
 
 def _smaller_chunk(error: Exception, rows: int, what: str) -> int:
-    """Half of ``rows`` if ``error`` means that memory ran out; otherwise raise it again."""
+    """Half of ``rows`` if ``error`` means that memory ran out; otherwise re-raise it."""
     if not is_out_of_memory(error):
         raise error
     if rows <= 1:

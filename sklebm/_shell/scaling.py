@@ -1,4 +1,4 @@
-"""Offset and scale of the features, which a model works out from its training rows."""
+"""Offset and scale of the features, computed by a model from its training rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sklebm._shell.warning import warn
 if TYPE_CHECKING:
     from sklebm._shell.rows import Rows
 
-# A feature that is almost always the same, such as a pixel at the border, has a tiny standard
-# deviation; a new row may differ from it by its whole range. Gaussian columns are not affected:
-# their range is at most ten standard deviations.
+# A nearly constant feature, such as a pixel at the border, has a tiny standard deviation, but a new
+# row may deviate by its whole range. Gaussian columns are not affected: their range is at most ten
+# standard deviations.
 _LEAST_SHARE_OF_RANGE = 0.1
 # Rounding of a mean of float64 values.
 _ROUNDING = 8 * np.finfo(np.float64).eps
@@ -34,7 +34,7 @@ class Scaling:
     offset : ndarray of shape (n_features,)
         Mean of each feature.
     scale : ndarray of shape (n_features,)
-        What each feature is divided by; the same number for all if only one scale was asked for.
+        Divisor of each feature; the same number for all if only one scale was requested.
     """
 
     offset: NDArray[np.float64]
@@ -84,20 +84,20 @@ class Spread:
         return Scaling(self.mean, scale)
 
     def warn_if_unequal(self, owner: str) -> None:
-        """Warn if features differ so much in scale that errors in a few hide all others."""
+        """Warn if features differ so much in scale that errors in a few mask all others."""
         warn_of_unequal_scales(owner, torch.from_numpy(self.reach))
 
 
 def column_deviations(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Standard deviations of the columns; zero for those that vary by rounding alone."""
+    """Standard deviations of the columns; zero for columns that vary only by rounding."""
     deviations = variance.sqrt()
     return torch.where(deviations > _ROUNDING_OF_MEANS * mean.abs(), deviations, 0.0)
 
 
 def column_spans(rows: Rows) -> torch.Tensor:
-    """Largest less smallest value of each column, over the rows of this process. O(n d).
+    """Range (maximum minus minimum) of each column over the rows of this process. O(n d).
 
-    Unlike a standard deviation, it does not take a pixel that is mostly off for one that is faint.
+    Unlike a standard deviation, it does not confuse a pixel that is mostly off with a faint one.
     """
     low = torch.full((rows.shape[1],), torch.inf, dtype=torch.float64, device=rows.device)
     high = -low
@@ -110,7 +110,7 @@ def column_spans(rows: Rows) -> torch.Tensor:
 def warn_of_unequal_scales(owner: str, scales: torch.Tensor) -> None:
     """Warn, with the numbers, if the scales of two columns differ by more than 1e3.
 
-    Scales are spans or standard deviations. Constant columns, of scale 0, do not count: no change
+    Scales are ranges or standard deviations. Constant columns, of scale 0, are ignored: no change
     of units would make them matter.
     """
     used = (scales > 0).nonzero()[:, 0]
@@ -122,7 +122,7 @@ def warn_of_unequal_scales(owner: str, scales: torch.Tensor) -> None:
         warn(
             f"The columns of X differ in scale by a factor of {ratio:.2g}: values of column "
             f"{least} vary by about {float(scales[least]):.3g}, those of column {most} by "
-            f"{float(scales[most]):.3g}. {owner} adds up squared differences, so that columns of "
+            f"{float(scales[most]):.3g}. {owner} adds up squared differences, so columns of "
             "small scale hardly count. Scale X, for example with StandardScaler."
         )
 
@@ -141,13 +141,13 @@ def measure_spread(rows: Rows) -> Spread:
         squares += gaps.square_().sum(dim=0)
     reach = ranks.concat(reach[None]).amax(dim=0)
     deviation = (ranks.sum(squares) / n_rows).sqrt()
-    # What vanishes when it is squared is no spread either.
+    # A spread whose square underflows counts as zero.
     constant = reach <= torch.clamp(_ROUNDING * mean.abs(), min=_LEAST_REACH)
     deviation, reach = (x.masked_fill(constant, 0.0) for x in (deviation, reach))
     return Spread(mean.numpy(), deviation.numpy(), reach.numpy())
 
 
 def recall_scaling(estimator: Any) -> Scaling | None:
-    """The fitted scaling; None if rows are taken as they are, as in files of earlier versions."""
+    """The fitted scaling; None if rows are used unscaled, as in files of earlier versions."""
     offset, scale = (getattr(estimator, name, None) for name in ("offset_", "scale_"))
     return None if offset is None or scale is None else Scaling(offset, scale)

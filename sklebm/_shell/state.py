@@ -1,4 +1,4 @@
-"""What fitted attributes must look like: declared by an estimator, checked when a file is loaded.
+"""Declarations of fitted attributes: made by an estimator, checked when a file is loaded.
 
 ``EnergyEstimator._state_spec`` returns a dictionary from attribute to one of the types below.
 """
@@ -21,9 +21,9 @@ class Array(NamedTuple):
     """An array of dtype kind "f", "i" or "b".
 
     A length in ``shape`` may be a number, the name of a parameter or attribute that holds it, or
-    ``None`` for any. ``of`` names the parameter of the energy that the array is a copy of, such as
-    "hidden.bias": the estimator is then exported to, and rebuilt from, its fitted attributes by
-    this declaration alone.
+    ``None`` for any. ``of`` names the energy parameter that the array copies, such as
+    "hidden.bias": this declaration alone then serves to export the fitted attributes and to
+    rebuild the energy from them.
     """
 
     kind: str
@@ -73,12 +73,12 @@ def fitted_attributes(estimator: Any) -> dict[str, Any]:
 
 
 def input_names(estimator: Any) -> dict[str, Any]:
-    """What validation has found of the columns of X."""
+    """Attributes that validation sets from the columns of X."""
     return {name: value for name, value in vars(estimator).items() if name in _INPUT_NAMES}
 
 
 def first_broken(values: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Name of the first number or array with NaN or infinity in it, also in dictionaries."""
+    """Name of the first number or array that contains NaN or infinity, also inside dictionaries."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         found: str | None = None
@@ -107,7 +107,7 @@ def check_input_names(estimator: Any) -> None:
 
 
 def check_attributes(estimator: Any, spec: Spec) -> None:
-    """Raise ValueError unless the fitted attributes are exactly those of ``spec``."""
+    """Raise ValueError unless the fitted attributes match ``spec`` exactly."""
     name = type(estimator).__name__
     found = fitted_attributes(estimator)
     unknown = sorted(set(found) - set(spec) - set(_INPUT_NAMES))
@@ -119,11 +119,11 @@ def check_attributes(estimator: Any, spec: Spec) -> None:
         if key in found:
             _check_value(f"{name}.{key}", found[key], resolved(estimator, expected))
         else:
-            raise ValueError(f"{name} lacks its fitted attribute {key}.")
+            raise ValueError(f"{name} lacks the fitted attribute {key}.")
 
 
 def resolved(estimator: Any, expected: Any) -> Any:
-    """A declaration whose lengths are numbers; a parameter left at None is any length."""
+    """A declaration with numeric lengths; a parameter left at None allows any length."""
     if not isinstance(expected, Array):
         return expected
     shape = tuple(
@@ -133,7 +133,7 @@ def resolved(estimator: Any, expected: Any) -> Any:
 
 
 def exported(energy: Any, spec: Spec) -> dict[str, Any]:
-    """Copies of the parameters that the declarations name, as NumPy arrays by attribute."""
+    """Copies of the declared parameters, as NumPy arrays keyed by attribute."""
     found = {}
     for name, expected in spec.items():
         if not isinstance(expected, Array) or not expected.of:
@@ -153,7 +153,7 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     spec = model._state_spec()
     if spec is None:
         raise TypeError(f"{cls.__name__} cannot be made from parameters: it has to be fitted.")
-    # A name that the constructor has too, such as log_partition, says how to find an attribute.
+    # A name shared with the constructor, such as log_partition, says how to compute an attribute.
     given = {
         f"{name}_": value
         for name, value in parameters.items()
@@ -193,9 +193,9 @@ def _need(owner: str, names: Iterable[str], state: Mapping[str, Any]) -> None:
 def _given_state(
     model: Any, given: Mapping[str, Any], spec: Spec, named: Set[str]
 ) -> dict[str, Any]:
-    """The attributes that were handed over, and the lengths that can be read from them.
+    """The attributes that were passed, and the lengths that can be inferred from them.
 
-    Lengths that the declarations name become ``n_features_in_`` and other attributes, or parameters
+    Lengths named in the declarations become ``n_features_in_`` and other attributes, or parameters
     of the model unless those are among the ``named``.
     """
     state: dict[str, Any] = {}
@@ -223,7 +223,7 @@ def _given_state(
 
 
 def need_finite(owner: str, state: Mapping[str, Any], rows: Any) -> None:
-    """Refuse fitted state with NaN or infinity in it: it would poison every later answer."""
+    """Reject fitted state that contains NaN or infinity: it would corrupt every later result."""
     broken = first_broken(state)
     if broken is None:
         return
@@ -233,16 +233,16 @@ def need_finite(owner: str, state: Mapping[str, Any], rows: Any) -> None:
     raise FloatingPointError(
         f"{owner}.fit got {broken} with values that are not finite (largest |X|: "
         f"{largest:.3g}). {remedy} X, for example with StandardScaler, and check for outliers. "
-        "The estimator was left as it was."
+        "The estimator was left unchanged."
     )
 
 
 def refuse_broken(estimator: Any, what: str, cause: Exception | None = None) -> None:
-    """Raise FloatingPointError if an answer cannot be had because of the fitted attributes."""
+    """Raise FloatingPointError if the fitted attributes make a result impossible."""
     name = first_broken(fitted_attributes(estimator))
     if name is not None:
         raise FloatingPointError(
-            f"{type(estimator).__name__}.{what} has no answer: the fitted attribute {name} holds "
+            f"{type(estimator).__name__}.{what} failed: the fitted attribute {name} holds "
             "NaN or infinity, which fit never leaves there. Fit again, or load an intact file."
         ) from cause
 
@@ -283,8 +283,8 @@ def _check_array(where: str, value: Any, expected: Array) -> None:
     if not fits:
         wanted = ", ".join("any" if size is None else str(size) for size in expected.shape)
         raise ValueError(
-            f"{where} has shape {value.shape}, but its parameters and the number of features ask "
-            f"for ({wanted}). If parameters were changed after fit, fit again."
+            f"{where} has shape {value.shape}, but its parameters and the number of features "
+            f"require ({wanted}). If parameters were changed after fit, fit again."
         )
 
 

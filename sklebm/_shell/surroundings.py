@@ -1,8 +1,8 @@
-"""torch's surroundings: what a program has set around a call changes no answer of an estimator.
+"""Isolation from torch's global settings: they never change an estimator's results.
 
-Default dtype, default device, autocasting, ``no_grad`` and ``inference_mode`` are switches of the
-program, meant for its own code. An estimator computes under its own: single precision by default,
-the CPU unless a device is named, gradients on, no autocasting.
+Default dtype, default device, autocasting, ``no_grad`` and ``inference_mode`` are set by the
+calling program for its own code. An estimator uses its own settings: single precision by default,
+the CPU unless a device is given, gradients enabled, no autocasting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _n_inside = 0
 
 
 def sheltered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, run in surroundings of our own."""
+    """The method, run under the library's own settings."""
 
     @wraps(method)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -36,7 +36,7 @@ def sheltered(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shelter_methods(cls: type) -> None:
-    """Shelter the public methods that a class defines."""
+    """Isolate the public methods that a class defines."""
     for name, value in list(vars(cls).items()):
         if name.startswith("_"):
             continue
@@ -47,7 +47,7 @@ def shelter_methods(cls: type) -> None:
 
 
 def _is_plain() -> bool:
-    """Whether the program has left everything as torch has it."""
+    """Whether the program has left torch's defaults unchanged."""
     return (
         torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
@@ -77,7 +77,7 @@ def _own_surroundings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _single_precision() -> Iterator[None]:
-    """Set the default dtype aside. It belongs to all threads: the last call out puts it back."""
+    """Override the default dtype. All threads share it, so the last call to finish restores it."""
     global _default_dtype, _n_inside
     with _lock:
         if _n_inside == 0:

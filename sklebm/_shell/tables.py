@@ -1,8 +1,8 @@
 """Tables larger than memory: memory-mapped files and dask arrays, read block by block.
 
-A table that fits into scikit-learn's ``working_memory`` is read at once and treated like any array.
-A larger one stays where it is: ``LazyTable`` hands out the rows that are asked for, checked and
-converted as they come.
+A table that fits into scikit-learn's ``working_memory`` is read at once and treated as an array. A
+larger one stays on disk: ``LazyTable`` returns requested rows, checked and converted as they are
+read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_dask(X: object) -> bool:
 
 
 def check_table(X: object, name: str) -> None:
-    """Refuse what NumPy would turn into a puzzling array."""
+    """Reject objects that NumPy would turn into a meaningless array."""
     if scipy.sparse.issparse(X):  # one of them is a dictionary
         return
     advice = _advice(X)
@@ -49,9 +49,9 @@ def check_table(X: object, name: str) -> None:
 
 
 def _advice(X: object) -> str:
-    """How to make a table of what looks like one and is none; empty for all else."""
+    """How to turn a table-like object into a table; empty for anything else."""
     if isinstance(X, torch.utils.data.DataLoader):
-        return " Pass the tensor that the loader reads: batches are made here."
+        return " Pass the tensor that the loader reads: the estimator makes its own batches."
     if isinstance(X, torch.utils.data.Dataset):
         return " Pass its rows as one tensor, such as dataset.tensors[0]."
     if type(X).__name__ == "LazyFrame":
@@ -62,7 +62,7 @@ def _advice(X: object) -> str:
 
 
 def read_table(X: Any, name: str) -> Any:
-    """X itself, or the array that a small dask array stands for, or a ``LazyTable``.
+    """X itself, a small dask array as a NumPy array, or a ``LazyTable``.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def read_table(X: Any, name: str) -> Any:
     if is_dask(X):
         if any(np.isnan(size) for size in X.shape):
             raise ValueError(
-                f"The dask array passed to {name} does not know its shape, {X.shape}: call "
+                f"The dask array passed to {name} has an unknown shape, {X.shape}: call "
                 "X.compute_chunk_sizes() first."
             )
         return DaskTable(X, name) if _is_large(X) else X.compute()
@@ -86,7 +86,7 @@ def read_table(X: Any, name: str) -> Any:
 
 
 def _is_mapped(X: Any) -> bool:
-    """True for an array whose numbers stand in a memory-mapped file."""
+    """True for an array backed by a memory-mapped file."""
     while isinstance(X, np.ndarray):
         if getattr(X, "_mmap", None) is not None:
             return True
@@ -103,13 +103,13 @@ def _is_large(X: Any) -> bool:
 
 
 def _float_type(dtype: Any) -> np.dtype[Any]:
-    """What numbers of ``dtype`` are converted to: the rule for arrays in memory."""
+    """The dtype that numbers of ``dtype`` are converted to, as for arrays in memory."""
     single = dtype.kind == "f" and dtype.itemsize <= 4
     return np.dtype(np.float32 if single else np.float64)
 
 
 class LazyTable(ABC):
-    """Rows that are read when they are asked for.
+    """Rows that are read on demand.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class LazyTable(ABC):
         self.dtype = _float_type(array.dtype)
 
     def __getitem__(self, index: Any) -> Array:
-        """Rows at a slice or an integer array; refuses NaN and infinity like any other input."""
+        """Rows at a slice or an integer array; rejects NaN and infinity like any other input."""
         if isinstance(index, slice):
             start, stop, step = index.indices(self.shape[0])
             index = slice(start, max(start, stop)) if step == 1 else np.arange(start, stop, step)
@@ -148,7 +148,7 @@ class LazyTable(ABC):
 
     @abstractmethod
     def blocks(self, n_rows: int) -> list[slice]:
-        """Slices that cover all rows, of about ``n_rows`` each, cheap to read in any order."""
+        """Slices of about ``n_rows`` that cover all rows and are cheap to read in any order."""
 
 
 class MappedTable(LazyTable):
@@ -164,7 +164,7 @@ class MappedTable(LazyTable):
 
 
 class DaskTable(LazyTable):
-    """Rows of a dask array; the block that was read last stays in memory."""
+    """Rows of a dask array; the most recently read block stays in memory."""
 
     def __init__(self, array: Any, name: str) -> None:
         super().__init__(array.rechunk({1: -1}), name)
@@ -204,9 +204,9 @@ class DaskTable(LazyTable):
 
 
 def map_blocks(X: Any, function: Callable[[Any], Any]) -> Any:
-    """A dask array with ``function`` of each block of rows of X, computed when asked for.
+    """A dask array of ``function`` applied to each block of rows of X, computed on demand.
 
-    ``function`` is called once, on a row of zeros, to learn the shape and type of its results.
+    ``function`` is called once on a row of zeros to determine the shape and type of its results.
     """
     probe = function(np.zeros((1, X.shape[1]), _float_type(X.dtype)))
 

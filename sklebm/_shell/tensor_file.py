@@ -1,4 +1,4 @@
-"""One JSON document and named arrays in one safetensors file: written whole or not at all.
+"""One JSON document and named arrays in one safetensors file, written completely or not at all.
 
 The format is eight bytes with the length of a JSON header, the header, and the tensors' bytes
 (https://github.com/huggingface/safetensors). Our document is one string in the header's
@@ -26,7 +26,7 @@ SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20
 _KEY = "sklebm"
 _LENGTH_BYTES = 8
-# What other formats begin with, for an error that says which file this is.
+# How other formats begin, for an error message that says what kind of file this is.
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive (as torch.save and skops write)",
     b"\x80": "a pickle (as pickle and joblib write)",
@@ -40,7 +40,7 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 def canonical(document: dict[str, Any]) -> str:
-    """The one way to write a document, so that any changed byte shows."""
+    """The canonical form of a document, so that any changed byte is detected."""
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
@@ -57,7 +57,7 @@ def digest(document: dict[str, Any], tensors: Tensors) -> str:
 
 
 def to_bytes(document: dict[str, Any], tensors: Tensors) -> bytes:
-    """The whole file in memory; ``document`` gets its digest."""
+    """The whole file in memory; the digest is added to ``document``."""
     signed = {**document, "sha256": digest(document, tensors)}
     data = safetensors.numpy.save(tensors, {_KEY: canonical(signed)})
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
@@ -70,11 +70,11 @@ def to_bytes(document: dict[str, Any], tensors: Tensors) -> bytes:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` holds either all of it or what it held before."""
-    target = Path(os.path.realpath(path))  # as an ordinary write, follow a link to a file
+    """Write ``data`` atomically: ``path`` holds either all of it or its previous contents."""
+    target = Path(os.path.realpath(path))  # like an ordinary write, follow a link to a file
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        # In the same folder, so that the replacement is one step; "x" gives usual permissions.
+        # In the same folder, so that the replacement is atomic; "x" gives the usual permissions.
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
@@ -88,7 +88,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power failure, where folders can be synchronised."""
+    """Make the new name survive a power failure, if the folder can be synchronised."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -101,12 +101,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Return the document, without having interpreted it, and the tensors.
+    """Return the uninterpreted document and the tensors.
 
     Raises
     ------
     ValueError
-        If this is not a whole safetensors file of the sizes that it claims.
+        If this is not a complete safetensors file with the sizes that it claims.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is not a regular file")
@@ -124,12 +124,12 @@ def read_file(path: Path) -> tuple[dict[str, Any], Tensors]:
         raise ValueError(f"its tensors are damaged ({error})") from error
     document = _parse(metadata.encode(), "document")
     if canonical(document) != metadata:
-        raise ValueError("its document was changed by hand or damaged")
+        raise ValueError("its document was edited or damaged")
     return document, tensors
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[bytes, int]:
-    """The header's bytes and where they end; reads nothing else, however large the claim."""
+    """The header's bytes and their end; reads nothing else, whatever size is claimed."""
     start = file.read(_LENGTH_BYTES)
     length = int.from_bytes(start, "little")
     if len(start) < _LENGTH_BYTES or length > min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
@@ -141,7 +141,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[bytes, int]:
                 )
         raise ValueError(
             f"its first {_LENGTH_BYTES} bytes claim a header of {length} bytes, but the file has "
-            f"{size} and headers have at most {MAX_HEADER_BYTES}: it is cut off, or no model file"
+            f"{size} and headers have at most {MAX_HEADER_BYTES}: it is truncated or no model file"
         )
     return file.read(length), _LENGTH_BYTES + length
 
@@ -151,7 +151,7 @@ def _parse(text: bytes, what: str) -> dict[str, Any]:
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
-            raise ValueError("the same key twice")
+            raise ValueError("a duplicate key")
         return dict(pairs)
 
     def refuse(name: str) -> None:
@@ -162,12 +162,12 @@ def _parse(text: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its {what} is damaged ({error})") from error
     if not isinstance(parsed, dict):
-        raise ValueError(f"its {what} is damaged (no JSON object)")
+        raise ValueError(f"its {what} is damaged (not a JSON object)")
     return parsed
 
 
 def _check_layout(header: dict[str, Any], available: int) -> str:
-    """Check the claims about tensors before anything is allocated; return our document's text."""
+    """Check the claims about tensors before allocating anything; return the document's text."""
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or set(metadata) != {_KEY}:
         raise ValueError("it is a safetensors file that sklebm.save did not write")
@@ -180,8 +180,8 @@ def _check_layout(header: dict[str, Any], available: int) -> str:
             raise ValueError(f"its tensor {name!r} has no place in the file")
         end = max([end, *offsets])
     if end != available:
-        raise ValueError(f"its tensors need {end} bytes, but it holds {available}: it is cut off")
+        raise ValueError(f"its tensors need {end} bytes, but it holds {available}: it is truncated")
     text = metadata[_KEY]
     if not isinstance(text, str):
-        raise ValueError("its document is no text")
+        raise ValueError("its document is not text")
     return text

@@ -1,4 +1,4 @@
-"""What to do with values outside [0, 1] where a model takes them for probabilities."""
+"""Handling of values outside [0, 1] in models that interpret them as probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ULPS = 8
 
 
 def apply_value_range(rows: Rows, value_range: str, *, owner: str, learning: bool) -> None:
-    """Clip, refuse, or when learning warn of values outside [0, 1].
+    """Clip, reject or (when learning) warn about values outside [0, 1].
 
     Raises
     ------
@@ -26,7 +26,7 @@ def apply_value_range(rows: Rows, value_range: str, *, owner: str, learning: boo
     parts = rows.chunks(rows.shape[1])
     low = min(float(rows[part].min()) for part in parts)
     high = max(float(rows[part].max()) for part in parts)
-    # Scaling to [0, 1] leaves values beyond it by a few units of rounding.
+    # Scaling to [0, 1] can overshoot by a few rounding errors.
     slack = _ULPS * torch.finfo(rows.dtype).eps
     if low >= -slack and high <= 1.0 + slack:
         return
@@ -36,4 +36,4 @@ def apply_value_range(rows: Rows, value_range: str, *, owner: str, learning: boo
     )
     if value_range == "raise":
         raise ValueError(message)
-    warn(message + " They are used as they are.")
+    warn(message + " They are used unchanged.")

@@ -1,4 +1,4 @@
-"""Auto-encoders: energies of reconstruction, with and without a density."""
+"""Auto-encoders: reconstruction energies, with and without a density."""
 
 from sklebm.autoencoders.autoencoder import Autoencoder
 from sklebm.autoencoders.contractive_autoencoder import ContractiveAutoencoder

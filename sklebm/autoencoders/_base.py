@@ -1,4 +1,4 @@
-"""What all auto-encoders share: networks, the scale of the rows, fitted state, diagnosis."""
+"""Shared code of all auto-encoders: networks, the scale of the rows, fitted state, diagnosis."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from sklebm.objectives import Batch
 from sklebm.training.architecture import NetworkRecord, export_weights
 from sklebm.training.pace import Pace
 
-#: Parameters that may hold a class of the user.
+#: Parameters that may hold a user class.
 NETWORKS = ("encoder", "decoder")
 
 
 class BaseAutoencoder(GradientEstimator):
     """Networks, scale, fitted state and diagnosis of auto-encoders.
 
-    As it stands, for models with E(x, z) = |x - g(z)|^2; a VAE replaces the energy. A model
-    supplies ``_objective`` and its public methods.
+    By default for models with E(x, z) = |x - g(z)|^2; a VAE replaces the energy. A model supplies
+    ``_objective`` and its public methods.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -58,7 +58,7 @@ class BaseAutoencoder(GradientEstimator):
     # ------------------------------------------------------------------ networks
 
     def _record(self, n_features: int) -> NetworkRecord:
-        """The networks that the parameters ask for."""
+        """The networks that the parameters specify."""
         if self.tied and (self.encoder is not None or self.decoder is not None):
             raise ValueError(
                 "tied=True shares the weights of the built-in encoder with the decoder: leave "
@@ -81,7 +81,7 @@ class BaseAutoencoder(GradientEstimator):
         return ReconstructionEnergy(encoder, decoder)
 
     def _output_bias(self, mean: torch.Tensor) -> torch.Tensor:
-        """What the decoder adds last, given the mean row."""
+        """The decoder's final bias, given the mean row."""
         return sigmoid_bias(mean) if self.output_activation == "sigmoid" else mean
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
@@ -90,7 +90,7 @@ class BaseAutoencoder(GradientEstimator):
         for network in (energy.encoder, energy.decoder):
             if any(parameter.is_meta for parameter in network.parameters()):
                 initialize(network, generator)
-        # The networks need not learn what is the same in all rows.
+        # The networks need not learn what all rows have in common.
         if not record.is_given("encoder"):
             set_input_bias(energy.encoder, mean, record.n_channels)
         if not record.is_given("decoder"):
@@ -100,7 +100,7 @@ class BaseAutoencoder(GradientEstimator):
         return energy
 
     def _check_networks(self, energy: Any, record: NetworkRecord) -> None:
-        """Raise ValueError unless modules of the user return as many numbers as they must."""
+        """Raise ValueError unless user modules return the required number of values."""
         record.check_module("encoder", energy.encoder, record["n_features"], record["n_components"])
         record.check_module("decoder", energy.decoder, record["n_components"], record["n_features"])
 
@@ -115,12 +115,14 @@ class BaseAutoencoder(GradientEstimator):
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         rows = super()._prepare(rows, seed, resume=resume, **data)
         if resume:
-            self._check_resumable(rows)  # before rows of another width meet the fitted scale
+            self._check_resumable(
+                rows
+            )  # before the fitted scale is applied to rows of another width
         return rows.standardized(recall_scaling(self) if resume else self._scaling(rows))
 
     def _starting_energy(self, start: Start) -> Any:
         energy = super()._starting_energy(start)
-        energy.standardization = None  # training rows have gone through it already
+        energy.standardization = None  # training rows have been scaled already
         return energy
 
     # ------------------------------------------------------------------ fitted state
@@ -153,26 +155,26 @@ class BaseAutoencoder(GradientEstimator):
         Parameters
         ----------
         **parameters : object
-            ``weights``, the arrays by torch's names; parameters of the constructor, among them
-            those that the networks follow from; and other fitted attributes without their
-            underscore. Without ``offset`` and ``scale`` rows go into the networks as they are.
+            ``weights``, the arrays under their torch names; parameters of the constructor,
+            including those that determine the networks; and other fitted attributes without their
+            underscore. Without ``offset`` and ``scale`` rows enter the networks unscaled.
 
         Returns
         -------
         estimator : object
-            It transforms and scores, saves, and learns on with ``partial_fit``.
+            It transforms, scores, can be saved, and keeps learning with ``partial_fit``.
 
         Raises
         ------
         TypeError
-            If a parameter is missing, or there is none of that name.
+            If a parameter is missing or its name is unknown.
         ValueError
             If the arrays do not fit the networks that the parameters describe.
         """
         if not isinstance(parameters.get("weights"), Mapping):
             raise TypeError(
                 f"{cls.__name__}.from_parameters needs weights: a dictionary of the arrays of its "
-                "networks by torch's names, such as encoder.0.weight."
+                "networks under their torch names, such as encoder.0.weight."
             )
         weights = {name: np.array(array) for name, array in parameters["weights"].items()}
         names = set(cls._get_param_names())
@@ -226,7 +228,7 @@ class BaseAutoencoder(GradientEstimator):
         return {**state, **self._diagnose(fitted._energy(rows.device), rows)}
 
     def _diagnose(self, energy: Any, rows: Rows) -> dict[str, Any]:
-        """Further fitted attributes that say how well training went; warns if it did not."""
+        """Fitted attributes that diagnose training, with warnings if it went wrong."""
         variances = latent_variances(energy, rows, 2 * energy.record.floats_per_row())
         warn_of_dead(variances, type(self).__name__)
         return {"latent_variances_": variances}
@@ -245,8 +247,8 @@ class BaseAutoencoder(GradientEstimator):
 
         Comparable over everything about training (``learning_rate``, ``max_epochs``,
         ``activation``, penalties) at the same ``n_components`` and units of X. A wider code
-        always reconstructs better: choose ``n_components`` by a score of what the codes or scores
-        are for, such as a classifier's, or by :func:`sklebm.metrics.make_ood_scorer`.
+        always reconstructs better: choose ``n_components`` by a score for the task at hand, such as
+        a classifier's on the codes, or by :func:`sklebm.metrics.make_ood_scorer`.
 
         Parameters
         ----------
@@ -263,7 +265,7 @@ class BaseAutoencoder(GradientEstimator):
         return super().score(X)
 
 
-#: Constraints of the models that reconstruct, whose networks have more to choose.
+#: Constraints of the models that reconstruct, whose networks have more options.
 RECONSTRUCTION_CONSTRAINTS: dict[str, list[Any]] = {
     **BaseAutoencoder._parameter_constraints,
     "code_activation": [StrOptions(set(ACTIVATIONS))],
@@ -273,7 +275,7 @@ RECONSTRUCTION_CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def _n_features(model: Any, parameters: Mapping[str, Any], weights: Mapping[str, Any]) -> int:
-    """The number of features, from whatever given array tells it."""
+    """The number of features, from any given array that determines it."""
     for name in ("feature_means", "offset", "scale"):
         if parameters.get(name) is not None:
             return len(parameters[name])
@@ -282,7 +284,7 @@ def _n_features(model: Any, parameters: Mapping[str, Any], weights: Mapping[str,
     first = weights.get("encoder.0.weight")
     if model.encoder is not None or first is None or first.ndim != 2:
         raise TypeError(
-            f"{type(model).__name__}.from_parameters cannot tell the number of features from "
+            f"{type(model).__name__}.from_parameters cannot infer the number of features from "
             "weights: pass feature_means, the mean row."
         )
     return int(first.shape[1])

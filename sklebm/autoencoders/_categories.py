@@ -1,4 +1,4 @@
-"""One-hot rows: how many columns each categorical feature has, and whether rows are such."""
+"""One-hot rows: columns per categorical feature, and validation of the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from sklebm._shell.rows import Rows
 
-# Of a block's sum from 0 or 1; probabilities in single precision are closer.
+# Tolerance of a block's sum around 0 or 1; probabilities in single precision are closer.
 _TOLERANCE = 1e-3
 
 
@@ -20,7 +20,7 @@ def block_sizes(n_categories: Any, n_features: int) -> list[int]:
     Raises
     ------
     ValueError
-        If they are no positive integers that add up to ``n_features``.
+        If they are not positive integers that add up to ``n_features``.
     """
     if n_categories is None:
         raise ValueError(

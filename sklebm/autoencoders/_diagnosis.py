@@ -1,4 +1,4 @@
-"""Latents that say nothing: their variances over the training rows, and what to do about it."""
+"""Detection of uninformative latents by their variances over the training rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.warning import warn
 
-#: Rows that are looked at, at most.
+#: Maximum number of rows to examine.
 _MAX_ROWS = 2_000
 
 
 def pick_rows(rows: Rows, n_rows: int) -> NDArray[np.intp]:
-    """Evenly spaced places of at most ``n_rows`` rows."""
+    """Evenly spaced indices of at most ``n_rows`` rows."""
     return np.linspace(0, len(rows) - 1, min(len(rows), n_rows)).astype(np.intp)
 
 
 def latent_variances(energy: Any, rows: Rows, floats_per_row: int) -> NDArray[np.float64]:
-    """Variance of each code over the rows of all processes, of which some are taken."""
+    """Variance of each code over a subset of the rows of all processes."""
     chosen = pick_rows(rows, _MAX_ROWS)
     parts = row_slices(len(chosen), floats_per_row)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def latent_variances(energy: Any, rows: Rows, floats_per_row: int) -> NDArray[np
 
 
 def warn_of_dead(variances: NDArray[np.float64], owner: str) -> None:
-    """Warn of codes that are the same for all training rows."""
+    """Warn about codes that are the same for all training rows."""
     n_dead, n_codes = int((variances <= 0.0).sum()), len(variances)
     if n_dead == n_codes:
         warn(
@@ -55,7 +55,7 @@ def warn_of_collapse(variances: NDArray[np.float64], least: float, owner: str) -
     if (variances > least).any():
         return
     warn(
-        f"The posterior of {owner} has collapsed: none of its {len(variances)} latents says "
-        f"anything about a row (the variances of their means are below {least}). Lower beta, set "
-        "beta_warmup or free_bits, raise max_epochs, or check that the rows differ."
+        f"The posterior of {owner} has collapsed: none of its {len(variances)} latents carries "
+        f"information about a row (the variances of their means are below {least}). Lower beta, "
+        "set beta_warmup or free_bits, raise max_epochs, or check that the rows differ."
     )

@@ -1,4 +1,4 @@
-"""What rows become as one latent at a time takes given values."""
+"""Reconstructions as one latent at a time takes given values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def traverse_latents(
     Raises
     ------
     ValueError
-        If a component or a value is not one.
+        If a component or a value is invalid.
     """
     steps = default if values is None else np.asarray(values, dtype=Z.dtype)
     chosen = np.arange(Z.shape[1]) if components is None else np.asarray(components)

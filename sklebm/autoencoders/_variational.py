@@ -56,8 +56,8 @@ _FLAT = {
     "binarize": False,
     "discrete_gradient": "auto",
 }
-# Updates over which the divergence of binary latents comes in: a share of those of a fit, and
-# between chunks, whose number is not known.
+# Updates over which the divergence of binary latents is phased in: a fraction of those of a fit,
+# and a number for chunks, whose total is unknown.
 _WARMUP_SHARE, _WARMUP_OF_CHUNKS = 0.25, 500
 
 CONSTRAINTS: dict[str, list[Any]] = {
@@ -82,12 +82,12 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def has_fixed_noise(model: Any) -> bool:
-    """Whether the noise of the rows is given, in the units of X."""
+    """Whether the noise of the rows is fixed, in the units of X."""
     return not isinstance(model.noise_scale, str)
 
 
 def variational_record(model: Any, n_features: int) -> NetworkRecord:
-    """The networks, likelihood and posterior that the parameters ask for."""
+    """The networks, likelihood and posterior that the parameters specify."""
     gaussian, categorical = (model.likelihood == n for n in ("gaussian", "categorical"))
     if not gaussian and model.noise_scale != "shared":
         raise ValueError(
@@ -115,7 +115,7 @@ def variational_record(model: Any, n_features: int) -> NetworkRecord:
 
 
 def n_encoder_outputs(record: NetworkRecord) -> int:
-    """Numbers that describe one posterior."""
+    """Number of values that describe one posterior."""
     family = _FAMILIES.get(record["posterior"])
     n_components = int(record["n_components"])
     return family.n_outputs(n_components) if family else n_components
@@ -137,7 +137,7 @@ def variational_energy(record: NetworkRecord) -> LatentVariableEnergy:
 
 
 def begin(model: Any, energy: Any, rows: Rows, means: torch.Tensor) -> None:
-    """First numbers of the posterior and of the likelihood, given standardised rows."""
+    """Initialise the posterior and the likelihood, given standardised rows."""
     if model.posterior != "bernoulli" and model.encoder is None:
         # Close to the covariance of the prior.
         with torch.no_grad():
@@ -150,17 +150,17 @@ def begin(model: Any, energy: Any, rows: Rows, means: torch.Tensor) -> None:
 
 
 def log_volume(scaling: Scaling | None) -> float:
-    """What log densities of standardised rows exceed those of the rows by, in nats."""
+    """Log density of standardised rows minus that of the original rows, in nats."""
     return 0.0 if scaling is None else float(np.log(scaling.scale).sum())
 
 
 def warmup(model: Any, start: Start) -> int:
-    """Updates over which the divergence comes in, where the parameters leave it open."""
+    """Updates over which the divergence is phased in, if the parameters say "auto"."""
     if not isinstance(model.beta_warmup, str):
         return int(model.beta_warmup)
     if model.posterior != "bernoulli":
         return 0
-    # At full weight from the start, bits whose use is not yet learnt are switched off.
+    # At full weight from the start, bits that the decoder cannot use yet are switched off.
     if start.n_calls:
         return _WARMUP_OF_CHUNKS
     if start.resume:
@@ -173,7 +173,7 @@ def warmup(model: Any, start: Start) -> int:
 
 
 def variational_objective(model: Any, energy: Any) -> Objective:
-    """The bound that the parameters ask for, checked against the energy."""
+    """The bound that the parameters specify, checked against the energy."""
     options = {name: getattr(model, name) for name in _FLAT if getattr(model, name) != _FLAT[name]}
     binary = model.posterior == "bernoulli"
     choices = _DISCRETE if binary else _CONTINUOUS
@@ -191,7 +191,7 @@ def variational_objective(model: Any, energy: Any) -> Objective:
 
 
 def _root_mean_square(rows: Rows, means: torch.Tensor) -> float:
-    """Of the distances from the means, over all features; 1 if there are none."""
+    """Root mean square distance from the means, over all features; 1 if it is zero."""
     parts = rows.chunks(2 * rows.shape[1])
     total = sum(float((rows[part].double().cpu() - means).square().sum()) for part in parts)
     deviation = math.sqrt(rows.ranks.total(total) / (rows.total() * rows.shape[1]))

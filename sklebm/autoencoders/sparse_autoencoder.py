@@ -23,90 +23,91 @@ class SparseAutoencoder(BaseAutoencoder):
 
     R is :math:`\lVert z \rVert_1`, or :math:`\sum_j \mathrm{KL}(\rho \,\|\, \bar z_j)` with the
     mean :math:`\bar z_j` of unit j over the batch. Few active units cannot describe everything.
-    Tied weights keep the network from making small codes large again in the decoder.
+    Tied weights keep the decoder from scaling small codes up again.
 
     Parameters
     ----------
     n_components : int, default=128
         Number of latents.
     hidden_sizes : tuple of int, default=()
-        Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
-        channels of its convolutions, each of which halves the sides. Empty: one affine map.
+        Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
+        channels of its convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="relu"
-        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
         "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
     code_activation : str, default="relu"
-        Function of the code, one of the same.
+        Activation of the code, from the same list.
     output_activation : {"identity", "sigmoid"}, default="identity"
-        Function of the output; "sigmoid" keeps reconstructions in (0, 1).
+        Activation of the output; "sigmoid" keeps reconstructions in (0, 1).
     tied : bool, default=True
         Whether the decoder uses the transposed weights of the encoder.
     penalty : {"l1", "kl"}, default="l1"
         The sum of magnitudes; or the divergence from a mean activity, for codes in (0, 1):
         ``code_activation="sigmoid"``.
     alpha : float, default=0.1
-        Weight of the penalty; the loss is that of rows divided by ``scale_``.
+        Weight of the penalty, relative to the squared error of rows divided by ``scale_``.
     target_activity : float, default=0.05
-        The mean :math:`\rho` that "kl" pulls each unit to.
+        Target mean activity :math:`\rho` of each unit for "kl".
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder, decoder : callable or None, default=None
-        Classes of torch modules to use instead, called as ``encoder(n_features, n_components)``
+        Torch module classes to use instead, called as ``encoder(n_features, n_components)``
         and ``decoder(n_components, n_features)``.
     learning_rate : float, default=0.001
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto": as many as 3000 updates take, at least 20 and at most 1000.
+        Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent" and "lbfgs".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over the epochs: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus their mean squared error is recorded after each epoch.
+        Fraction of the rows held out for validation; the negative of their mean squared error is
+        recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains to the end.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights and batches.
+        Seed for the initial weights and batches.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
     ----------
     weights_ : dict of str to ndarray
-        Parameters of encoder and decoder by torch's names, such as "encoder.0.weight".
+        Parameters of encoder and decoder under their torch names, such as "encoder.0.weight".
     architecture_ : dict
-        What the networks are made of, as plain values.
+        Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean of each feature, and one scale (root mean variance) for all of them: the networks see
         (x - offset_) / scale_, and losses and scores by epoch are in squared units of ``scale_``.
-        None if rows are used as they are, as with output_activation="sigmoid".
+        None if rows are used unscaled, as with output_activation="sigmoid".
     latent_variances_ : ndarray of shape (n_components,)
-        Variance of each latent over the training rows; 0 is a dead one. ``fit`` only.
+        Variance of each latent over the training rows; 0 means a dead latent. Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean squared error of the batches plus the penalty by epoch.
     validation_scores_ : ndarray
-        Minus the held-out mean squared error by epoch, if ``validation_fraction`` is set.
+        Negative mean squared error on held-out rows by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -123,7 +124,7 @@ class SparseAutoencoder(BaseAutoencoder):
     Notes
     -----
     A step costs O(batch_size P) for P weights. Training runs in float32, row-wise
-    methods in the dtype of X. Latents that are the same for all rows are named in a warning.
+    methods in the dtype of X. A warning reports latents that do not vary across rows.
 
     References
     ----------
@@ -266,14 +267,14 @@ class SparseAutoencoder(BaseAutoencoder):
         return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) = |x - g(z)|^2 of each row with a code of its own.
+        """Return E(x, z) = |x - g(z)|^2 of each row with its own code.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components)
-            A code for each row.
+            One code per row.
 
         Returns
         -------
@@ -288,7 +289,7 @@ class SparseAutoencoder(BaseAutoencoder):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------

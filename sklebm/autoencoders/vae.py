@@ -34,18 +34,18 @@ class VAE(BaseAutoencoder):
               - \mathbb{E}_{q(z \mid x)} \log p(x \mid z) .
 
     A decoder gives p(x | z), the prior is N(0, I) (or independent bits), and the encoder an
-    approximate posterior q(z | x). Training lowers the right-hand side; what keeps F high off
-    the data is that a code may not cost many nats.
+    approximate posterior q(z | x). Training lowers the right-hand side; F stays high off the data
+    because codes are limited to few nats.
 
     Parameters
     ----------
     n_components : int, default=20
         Number of latents.
     hidden_sizes : tuple of int, default=(128,)
-        Widths of the encoder's hidden layers, mirrored by the decoder; with ``image_shape`` the
-        channels of its convolutions, each of which halves the sides. Empty: affine maps.
+        Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
+        channels of its convolutions, each of which halves height and width. Empty: affine maps.
     activation : str, default="relu"
-        Function of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
         "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
     likelihood : {"gaussian", "bernoulli", "categorical"}, default="gaussian"
         p(x | z): normal, independent bits for X in [0, 1], or independent categories for blocks of
@@ -53,9 +53,9 @@ class VAE(BaseAutoencoder):
     n_categories : int, sequence of int or None, default=None
         Columns of each block under a categorical likelihood; one number if all have as many.
     noise_scale : {"shared", "learned"} or float, default="shared"
-        Standard deviation of the Gaussian likelihood: one learnt multiple of ``scale_``, decoded
-        from z for each feature, or fixed in the units of X. Learnt ones stay above 1e-3 of the
-        data's own.
+        Standard deviation of the Gaussian likelihood: "shared", one learnt multiple of ``scale_``;
+        "learned", decoded from z for each feature; or a fixed number in the units of X. Learnt
+        values stay above 1e-3 of the standard deviation of the data.
     posterior : {"diagonal", "full", "bernoulli"}, default="diagonal"
         q(z | x): Gaussian with diagonal or full covariance, or independent bits.
     objective : {"elbo", "iwae", "dreg"} or Objective, default="elbo"
@@ -69,85 +69,86 @@ class VAE(BaseAutoencoder):
         Number of updates over which the weight rises from 0 to ``beta``. "auto": a quarter of
         all (500 for chunks) with binary latents, none with others.
     free_bits : float, default=0.0
-        Nats per latent, averaged over the batch, below which the divergence is not pushed.
+        Nats per latent, averaged over the batch, below which the divergence is not penalised.
     binarize : bool, default=False
-        Whether X holds probabilities of which binary rows are drawn at every update (dynamic
+        Whether X holds probabilities from which binary rows are drawn at every update (dynamic
         binarisation).
     discrete_gradient : {"auto", "enumeration", "score_function", "relaxed"}, default="auto"
         How the encoder of binary latents learns: exactly (up to 12 latents), by antithetic
         draws (DisARM; unbiased), or by relaxed draws (biased). "auto" enumerates up to 8.
     n_importance_samples : int, default=128
         Draws per row in ``score_samples``, ``score`` and ``lower_bound``; powers of 2 are best.
-        Read when they are called, so that it can be changed after ``fit``.
+        Read at every call, so it can be changed after ``fit``.
     value_range : {"warn", "raise", "clip"}, default="warn"
-        What to do with values outside [0, 1] under a Bernoulli likelihood; "warn" uses them as
-        they are.
+        What to do with values outside [0, 1] under a Bernoulli likelihood; "warn" uses them
+        unchanged.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     encoder, decoder : callable or None, default=None
-        Classes of torch modules to use instead, called as ``encoder(n_features, m)`` and
+        Torch module classes to use instead, called as ``encoder(n_features, m)`` and
         ``decoder(n_components, p * n_features)``: m numbers describe a posterior (2 k if it is
         diagonal, k (k + 3) / 2 if full, k if Bernoulli), p is 2 if ``noise_scale="learned"``.
     learning_rate : float, default=0.003
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto": as many as 3000 updates take, at least 20 and at most 1000.
+        Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
         at once, "gradient_descent".
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over the epochs: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; their mean evidence lower bound is recorded after each epoch.
+        Fraction of the rows held out for validation; their mean evidence lower bound is recorded
+        after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains to the end.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches and draws.
+        Seed for the initial weights, batches and draws.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
     ----------
     weights_ : dict of str to ndarray
-        Parameters of encoder, decoder and likelihood by torch's names, such as
+        Parameters of encoder, decoder and likelihood under their torch names, such as
         "encoder.0.weight".
     architecture_ : dict
-        What the networks are made of, as plain values.
+        Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean and scale of each feature under a Gaussian likelihood: networks see
         (x - offset_) / scale_. The scale is the standard deviation, at least a tenth of the largest
         distance from the mean, and the same for all features if ``noise_scale`` is a number. None
-        if rows are used as they are.
+        if rows are used unscaled.
     effective_sample_size_ : float or None
-        Median over training rows of the share of 128 draws that a score rests on; see
-        ``effective_sample_size``. None if scores are exact. ``fit`` only.
+        Median over training rows of the effective share of 128 draws; see
+        ``effective_sample_size``. None if scores are exact. Set by ``fit`` only.
     latent_variances_ : ndarray of shape (n_components,)
-        Variance of each posterior mean over the training rows; a latent below 0.01 is inactive.
-        ``fit`` only.
+        Variance of each posterior mean over the training rows; below 0.01 a latent is inactive.
+        Set by ``fit`` only.
     loss_curve_ : ndarray of shape (n_iter_,)
         Minus the bound (nats per row) of the batches by epoch.
     validation_scores_ : ndarray
-        Held-out evidence lower bound by epoch, if ``validation_fraction`` is set.
+        Evidence lower bound of the held-out rows by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, where the decoder starts.
+        Mean of the training rows, the initial output of the decoder.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -168,8 +169,8 @@ class VAE(BaseAutoencoder):
     O(n_samples n_importance_samples P) for the decoder's. Training runs in float32, row-wise
     methods in the dtype of X. If no latent is active after ``fit``, a warning says so.
 
-    A high density is no proof that a row is typical: simple rows of another kind can have more of
-    it than the training rows themselves.
+    A high density does not prove that a row is typical: simple rows of another kind can have a
+    higher density than the training rows themselves.
 
     References
     ----------
@@ -390,14 +391,14 @@ class VAE(BaseAutoencoder):
         return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) = -log p(x | z) - log p(z) of each row with a latent of its own.
+        """Return E(x, z) = -log p(x | z) - log p(z) of each row with its own latent.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components)
-            A latent for each row.
+            One latent per row.
 
         Returns
         -------
@@ -410,7 +411,7 @@ class VAE(BaseAutoencoder):
         """Return log p(x) of each row, importance-weighted with the encoder's proposals.
 
         The ``n_importance_samples`` draws of a row are Sobol points scrambled by a hash of its
-        content: equal rows have equal scores, in any order, and errors average out over rows. The
+        content: equal rows have equal scores in any order, and errors average out over rows. The
         estimate is below log p(x) on average, and rises with the number of draws. With at most 12
         binary latents it is exact.
 
@@ -432,7 +433,7 @@ class VAE(BaseAutoencoder):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -442,11 +443,11 @@ class VAE(BaseAutoencoder):
         return self._map_draws(X, lambda *of: -importance.log_marginal(*of), "free_energy")
 
     def effective_sample_size(self, X: Any) -> Any:
-        """Return how many of its draws the score of each row rests on.
+        """Return the effective number of draws behind the score of each row.
 
-        That is (sum w)^2 / sum w^2 for the importance weights w of the row's draws. A few draws
-        that outweigh all others mean that the encoder misses the posterior, and that the score is
-        well below log p(x): raise ``n_importance_samples``.
+        This is (sum w)^2 / sum w^2 for the importance weights w of the row's draws. If a few draws
+        outweigh all others, the encoder misses the posterior and the score is well below log p(x):
+        raise ``n_importance_samples``.
 
         Parameters
         ----------
@@ -463,12 +464,12 @@ class VAE(BaseAutoencoder):
     def lower_bound(self, X: Any) -> Any:
         """Return the evidence lower bound E_q log p(x|z) - KL(q(z|x) || p(z)) of each row.
 
-        Its distance from ``score_samples`` is what the approximate posterior costs.
+        Its gap to ``score_samples`` is the cost of the approximate posterior.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -487,8 +488,8 @@ class VAE(BaseAutoencoder):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log p(x), importance-weighted.
 
-        Comparable over all parameters but ``likelihood`` and ``n_importance_samples``, for the
-        same X: ``n_components``, networks, posteriors and objectives all compete for nats.
+        For the same X it is comparable over all parameters except ``likelihood`` and
+        ``n_importance_samples``, such as ``n_components``, networks, posteriors and objectives.
 
         Parameters
         ----------
@@ -514,7 +515,7 @@ class VAE(BaseAutoencoder):
         n_samples : int, default=1
             Number of rows.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
@@ -534,7 +535,7 @@ class VAE(BaseAutoencoder):
         return out
 
     def traverse(self, X: Any, *, components: Any = None, values: Any = None) -> Any:
-        """Return what each row becomes as one latent at a time takes given values.
+        """Return reconstructions of each row as one latent at a time takes given values.
 
         Parameters
         ----------

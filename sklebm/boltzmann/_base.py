@@ -1,4 +1,4 @@
-"""What restricted Boltzmann machines share: objectives, centring, state, log Z, chains."""
+"""Shared code of restricted Boltzmann machines: objectives, centring, state, log Z, chains."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "denoising_score_matching": DenoisingScoreMatching,
 }
 
-# What n_gibbs_steps is unless it was set; objectives given as objects bring their own.
+# Default of n_gibbs_steps; objectives given as objects have their own.
 _DEFAULT_GIBBS_STEPS = 1
 
 
 def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -> float:
-    """Mean F of held-out rows minus that of training rows; log Z is the same in both."""
+    """Mean F of held-out rows minus that of training rows; log Z cancels."""
     means = [energy.free_energy(x).double().mean() for x in (held_out, sample)]
     return float(means[0] - means[1])
 
 
 class BoltzmannEstimator(GradientEstimator):
-    """Base of the restricted Boltzmann machines."""
+    """Base class of the restricted Boltzmann machines."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GradientEstimator._parameter_constraints,
@@ -75,12 +75,12 @@ class BoltzmannEstimator(GradientEstimator):
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
     }
     _accepts_sparse = True
-    # Least and largest state of a visible unit.
+    # Smallest and largest state of a visible unit.
     _visible_range = (-math.inf, math.inf)
     _monitors: ClassVar[dict[str, Any]] = {"free_energy_gap": free_energy_gap}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # Machines name what they answer, in one line each: the words for it stand here.
+        # Machines define their public methods in one line each; the docstrings are here.
         for name in ("transform", "score_samples", "sample"):
             own = vars(cls).get(name)
             if own is not None and not own.__doc__:
@@ -96,14 +96,14 @@ class BoltzmannEstimator(GradientEstimator):
         return objective
 
     def _transforms(self, energy: Any, start: Start) -> tuple[Centring, ...]:
-        """Gradients are centred at the means of both layers; those of an earlier fit go on."""
+        """Centre gradients at the means of both layers, continuing those of an earlier fit."""
         if not self.centering:
             return ()
         return (Centring(energy, *self._offsets(energy, start)),)
 
     def _offsets(self, energy: Any, start: Start) -> tuple[torch.Tensor, torch.Tensor]:
-        """The means of visible and hidden units that centring begins with."""
-        # Without input, the hidden units are on half of the time.
+        """Initial means of the visible and hidden units for centring."""
+        # Without input, hidden units are on half of the time.
         hidden, means = torch.full_like(energy.hidden.bias.data, 0.5), start.means
         if start.resume:
             means = torch.from_numpy(self.feature_means_)
@@ -127,7 +127,7 @@ class BoltzmannEstimator(GradientEstimator):
             )
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        # Any change of the parameters makes an earlier normaliser wrong.
+        # Any change of the parameters invalidates an earlier normaliser.
         return {**super()._export(energy), **likelihood.unknown()}
 
     def _state_spec(self) -> Spec:
@@ -141,7 +141,7 @@ class BoltzmannEstimator(GradientEstimator):
         }
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        # Annealing and chains start from the means that the visible biases stand for.
+        # Annealing and chains start from the means implied by the visible biases.
         held = {name: torch.as_tensor(value) for name, value in given.items()}
         visible = self._rebuild(held).visible
         means = visible.mean(visible.bias.detach()).double().numpy()
@@ -183,7 +183,7 @@ class BoltzmannEstimator(GradientEstimator):
         Returns
         -------
         X_original : array or tensor of shape (n_samples, n_features)
-            p(x_i = 1 | h), or the mean of p(x_i | h) where rows are real-valued.
+            p(x_i = 1 | h), or the mean of p(x_i | h) for real-valued rows.
         """
 
         def decode(energy: Any, h: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ class BoltzmannEstimator(GradientEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
         beta : float, default=1.0
             Inverse temperature of the hidden units; the model itself is at 1.
 
@@ -230,8 +230,8 @@ class BoltzmannEstimator(GradientEstimator):
         """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
 
         Comparable between machines of any size and training on the same X. Annealed importance
-        sampling flatters machines that mix badly; the upper end of ``log_partition_interval_``
-        keeps a search from choosing them for it.
+        sampling overrates machines that mix badly; the upper end of ``log_partition_interval_``
+        keeps a search from preferring them.
 
         Parameters
         ----------
@@ -281,11 +281,11 @@ class BoltzmannEstimator(GradientEstimator):
         sampler: GibbsLangevin | None = None,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, by a block Gibbs chain for each.
+        """Draw rows from the model, with one block Gibbs chain per row.
 
-        Draws are exact only in the limit of many steps; a machine with separated modes can need
-        very many. With ``clamped``, the chains keep the known features of each row and draw the
-        others given them: completion.
+        Draws are exact only in the limit of many steps, and a machine with separated modes can
+        need very many. With ``clamped``, chains keep the known features of each row and draw the
+        others given them (completion).
 
         Parameters
         ----------
@@ -294,19 +294,19 @@ class BoltzmannEstimator(GradientEstimator):
         n_steps : int, default=1000
             Gibbs steps of every chain.
         init : array-like of shape (n_features,) or (n_samples, n_features), default=None
-            States that the chains start from; None starts from the units' base rate.
+            Initial states of the chains; None starts from the base rate of the units.
         clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
-            Values of known features, NaN for those that are drawn. One row holds for all chains.
+            Values of known features, and NaN for those to draw. A single row applies to all chains.
         sampler : GibbsLangevin, default=None
-            How real-valued visible units move in a step; None draws them anew given the hidden
-            units, which is block Gibbs.
+            How real-valued visible units move in a step; None redraws them given the hidden units
+            (block Gibbs).
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Visible states, float32; those of binary units are 0 or 1 where they are drawn.
+            Visible states, float32; drawn states of binary units are 0 or 1.
         """
         check_is_fitted(self)
         return _chains.drawn(self, n_samples, n_steps, init, clamped, sampler, random_state)
@@ -321,7 +321,7 @@ class BoltzmannEstimator(GradientEstimator):
         n_steps : int, default=1
             Number of steps, each a draw of all hidden and then all visible units.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
@@ -349,18 +349,18 @@ class BoltzmannEstimator(GradientEstimator):
             annealed importance sampling, forwards from the base rate and backwards from
             tempered chains; "bridge" runs ladders of tempered chains and bridges from each
             temperature to the next (Bennett, 1976). Half of the ladders start at the base rate,
-            half where persistent chains or annealed ones have ended. "auto" is exact up to 20
-            units and "ais" beyond.
+            half where persistent or annealed chains ended. "auto" is exact up to 20 units and
+            "ais" beyond.
         n_chains : int, default=100
             Number of annealed chains, or of ladders.
         n_temperatures : int or None, default=None
-            Number of annealing steps, 1000 if None; or of rungs of each ladder, 20 if None.
+            Number of annealing steps (None: 1000), or of rungs of each ladder (None: 20).
         n_steps : int, default=100
-            Steps of the ladders of "bridge", after half as many to forget their start.
-            Steps and temperatures are doubled, twice at most, while the two ends disagree or the
-            interval is wider than 0.8 nats.
+            Steps of the ladders of "bridge", after half as many burn-in steps. Steps and
+            temperatures are doubled, at most twice, while the two ends disagree or the interval
+            is wider than 0.8 nats.
         random_state : int, RandomState instance or None, default=None
-            Seed of the chains.
+            Seed for the chains.
 
         Returns
         -------
@@ -370,22 +370,22 @@ class BoltzmannEstimator(GradientEstimator):
         Warns
         -----
         UserWarning
-            If the two ends still disagree when the effort is spent. The interval holds both.
+            If the two ends still disagree after the last doubling. The interval covers both.
         """
         found = likelihood.estimate(self, method, n_chains, n_temperatures, n_steps, random_state)
         self.__dict__.update(found)
         return self
 
     def check_density(self, random_state: RandomState = None) -> DensityCheck:
-        """Hold log p against a known density, over draws of the latter.
+        """Compare log p with a known density, over draws from the latter.
 
-        No density is higher on average, over draws of another, than that one (Gibbs' inequality).
+        Averaged over draws from a density q, no log density exceeds log q (Gibbs' inequality).
         A log Z that is too low can fail the check; passing it proves nothing.
 
         Parameters
         ----------
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

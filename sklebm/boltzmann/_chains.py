@@ -1,4 +1,4 @@
-"""Block Gibbs chains of a machine, one for each row, with known features held."""
+"""Block Gibbs chains of a machine, one per row, with known features clamped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklebm.likelihood import centred_mean, check_count, from_origin
 
 
 def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
-    """Rows after block Gibbs steps that start from them, in the kind of X."""
+    """Rows after block Gibbs steps that start from them, in the type of X."""
     check_count("n_steps", n_steps)
     seed = draw_seed(random_state)
     generators: dict[torch.device, torch.Generator] = {}
@@ -44,7 +44,7 @@ def drawn(
     sampler: GibbsLangevin | None,
     random_state: RandomState,
 ) -> Any:
-    """Rows at the end of chains of a fitted model."""
+    """Final rows of chains of a fitted model."""
     limits = model._visible_range
     check_count("n_samples", n_samples)
     check_count("n_steps", n_steps)
@@ -75,7 +75,7 @@ def drawn(
             keep = None if known is None else known[part].to(device)
             v = _run_chains(energy, v, keep, n_steps, sampler, generator)
             out[part] = from_origin(model, v).cpu().numpy()
-    # Known features come back as they were given, whatever was subtracted in between.
+    # Known features are returned exactly as given, whatever was subtracted in between.
     return out if given is None else np.where(np.isnan(given), out, given)
 
 
@@ -87,7 +87,7 @@ def _check_sampler(model: Any, sampler: Any, limits: tuple[float, float]) -> Non
     if math.isfinite(limits[1]):
         raise ValueError(
             f"GibbsLangevin moves real-valued visible units; those of {type(model).__name__} "
-            "are bits: leave sampler=None, which is block Gibbs."
+            "are bits: leave sampler=None, for block Gibbs."
         )
 
 
@@ -99,7 +99,7 @@ def _run_chains(
     sampler: GibbsLangevin | None,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The visible states after ``n_steps`` that leave known features as they are."""
+    """Visible states after ``n_steps`` that keep known features fixed."""
 
     def keep(states: torch.Tensor) -> torch.Tensor:
         return states if known is None else torch.where(known.isnan(), states, known)
@@ -123,7 +123,7 @@ def _chain_rows(
     *,
     missing: bool = False,
 ) -> torch.Tensor:
-    """One float32 row for each chain; refuses other shapes and values outside the limits."""
+    """One float32 row per chain; rejects other shapes and values outside the limits."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
     array = np.asarray(values, dtype=np.float32)

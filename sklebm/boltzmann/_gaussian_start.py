@@ -1,4 +1,4 @@
-"""Where Gaussian machines begin, and their intercepts around zero and around an offset."""
+"""Initial parameters of Gaussian machines, and intercepts around zero or an offset."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sklebm.gradient import Start
 from sklebm.objectives import MaximumLikelihood
 from sklebm.training.batches import training_rows
 
-# So few rows say little about a variance, and one that starts too small makes learning diverge.
+# This few rows say little about a variance, and one that starts too small makes learning diverge.
 _FEW = 10
-# A spread below so many roundings of the values themselves is none.
+# A spread below this many rounding errors of the values counts as zero.
 _ROUNDING = 8.0 * torch.finfo(torch.float64).eps
-# Most hidden units, states and rows with them, and products, that an evaluation of the exact
-# likelihood may take for L-BFGS to be the default: some tens of milliseconds.
+# Maximum number of hidden units, of states times rows, and of products in one evaluation of the
+# exact likelihood for L-BFGS to be the default: a few tens of milliseconds.
 _MOST_UNITS, _MOST_STATES, _MOST_PRODUCTS = 16, 2**21, 1e8
-# A hidden unit starts on in so large a share of the rows, and moves them by a standard deviation.
-# Small weights on units that are on half of the time would be a saddle where rows are white.
+# A hidden unit starts on in this fraction of the rows and moves them by one standard deviation.
+# Small weights on units that are on half of the time would be a saddle point for white rows.
 _SHARE = 0.03
-# The least standard deviation of a feature relative to the largest, of whatever units they are.
+# Minimum standard deviation of a feature relative to the largest, independent of units.
 _RELATIVE_FLOOR = 1e-6
 _LEARNING_RATE = 0.2
 # L-BFGS ends in the nearest optimum, and starts are cheap.
@@ -36,7 +36,7 @@ _STARTS = 8
 
 
 def decided(model: Any, rows: Rows | None) -> Any:
-    """A twin of the model with "auto" replaced by what it stands for; chunks have no ``rows``."""
+    """A copy of the model with "auto" resolved; ``rows`` is None for chunks."""
     exact = model.objective == "auto" and model.optimizer in ("auto", "lbfgs")
     exact = exact and rows is not None and is_quickly_summed(rows, model.n_components)
     chosen: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def initial_energy(
     """The machine before training, for rows around their mean."""
     if isinstance(variance, str):
         found = independent_variance(rows, means, variance == "shared")
-        # Beyond, single precision has no room for a density; training says so if it matters.
+        # Beyond this, single precision cannot hold a density; training reports it if it matters.
         found = found.clamp(1e-30, 1e30).float()
     else:
         found = torch.tensor([float(variance)])
@@ -92,13 +92,13 @@ def initial_energy(
 
 
 def keep_above_floor(energy: Any) -> None:
-    """Hold variances above a floor: that of a constant feature would fall for ever."""
+    """Keep variances above a floor: that of a constant feature would fall for ever."""
     log_variance = energy.visible.log_variance.data
     log_variance.clamp_(min=log_variance.max() + 2.0 * math.log(_RELATIVE_FLOOR))
 
 
 def is_quickly_summed(rows: Rows, n_units: int) -> bool:
-    """Whether the likelihood of all rows can be summed some hundred times in a few seconds."""
+    """Whether the exact likelihood of all rows can be computed hundreds of times in seconds."""
     if rows.is_lazy or rows.ranks.size > 1 or n_units > _MOST_UNITS:
         return False
     n_states = len(rows) + 2**n_units
@@ -107,7 +107,7 @@ def is_quickly_summed(rows: Rows, n_units: int) -> bool:
 
 
 def independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch.Tensor:
-    """The variance of each feature, or their mean; that of few rows is drawn to the mean."""
+    """The variance of each feature, or their mean; shrunk towards the mean for few rows."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64)
     squares = 0.0
     for part in rows.chunks(floats_per_row=3 * rows.shape[1]):
@@ -118,7 +118,7 @@ def independent_variance(rows: Rows, means: torch.Tensor, shared: bool) -> torch
     total, squares = rows.ranks.sum(total), rows.ranks.total(squares)
     mean, square = float(total.mean()) / n_rows, squares / total.numel() / n_rows
     if mean <= _ROUNDING**2 * square:
-        # Equal rows, up to rounding: their own squares, or one, stand for a variance.
+        # For rows equal up to rounding, their squares, or one, replace the variance.
         mean, total = square or 1.0, torch.zeros_like(total)
     if shared:
         return torch.tensor([mean])
@@ -133,20 +133,20 @@ def directions(
     n_units: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Vectors of length one towards rows far from the mean, in standard deviations."""
+    """Unit vectors towards rows far from the mean, in standard deviations."""
     some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
     gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
-    # As in the seeding of k-means: the squared distance is the chance, lest all begin in the bulk.
+    # As in k-means++: drawn in proportion to the squared distance, or all would start in the bulk.
     chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
     chosen = torch.multinomial(chances, n_units, generator=generator)
-    # Units that begin at the same row, or at the mean, need something to tell them apart.
+    # Units that start at the same row, or at the mean, need noise to break the symmetry.
     noise = torch.randn(n_units, len(means), generator=generator)
     directions = functional.normalize(gaps[chosen], dim=1).float()
     return functional.normalize(directions + 0.1 / len(means) ** 0.5 * noise, dim=1)
 
 
 def around_zero(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Intercepts of rows as they are, from those around ``offset_``, in double precision.
+    """Intercepts for uncentred rows, from those around ``offset_``, in double precision.
 
     With x = m + u, the field c + W u / s^2 is (c - W m / s^2) + W x / s^2.
     """
@@ -161,7 +161,7 @@ def around_zero(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def around_offset(parameters: Mapping[str, torch.Tensor], offset: Any) -> dict[str, torch.Tensor]:
-    """Parameters around an offset, in double precision: what ``around_zero`` undoes."""
+    """Parameters around an offset, in double precision: the inverse of ``around_zero``."""
     if offset is None:
         return dict(parameters)
     double = {name: value.double() for name, value in parameters.items()}

@@ -22,7 +22,7 @@ from sklebm.objectives import Batch, Objective
 from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 from sklebm.training.schedules import Schedule
 
-# Standard deviation of the first weights where there are few units.
+# Standard deviation of the initial weights for few units.
 _LARGEST_WEIGHTS = 0.3
 
 
@@ -46,10 +46,10 @@ class BernoulliRBM(BoltzmannEstimator):
     n_gibbs_steps : int, default=1
         Steps of the chains per update.
     centering : bool, default=True
-        Whether gradients are centred at the means of the units, which makes learning the same
-        whichever state is called 1, and better conditioned. "lbfgs" follows the plain gradient.
+        Whether to centre gradients at the means of the units, which makes learning better
+        conditioned and independent of which state is called 1. "lbfgs" uses the plain gradient.
     learning_rate : float, default=0.1
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
@@ -59,36 +59,36 @@ class BernoulliRBM(BoltzmannEstimator):
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
         ``objective="maximum_likelihood"``.
     learning_rate_schedule : str or Schedule, default="linear"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; their log pseudo-likelihood (nats, on bits drawn once) is
-        recorded after each epoch.
+        Fraction of the rows held out for validation; their log pseudo-likelihood (nats, on bits
+        drawn once) is recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the validation score has not risen by ``tol`` for so many epochs, and keep
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` ends: with log Z summed exactly (at most 25 units in the smaller layer),
-        annealed forwards and backwards, bridged over a ladder of tempered chains, exact up to 20
-        units and annealed beyond, for at most half as long as training took ("auto"), or not at
-        all (None), which saves its cost in pipelines that only transform.
+        How ``fit`` computes log Z at the end. "exact": summed, with at most 25 units in the smaller
+        layer; "ais": annealed forwards and backwards; "bridge": bridged over a ladder of tempered
+        chains; "auto": exact up to 20 units and annealed beyond, for at most half as long as
+        training took; None: not at all, which saves its cost in pipelines that only transform.
     value_range : {"warn", "raise", "clip"}, default="warn"
-        What to do with values outside [0, 1]; "warn" uses them as they are.
+        What to do with values outside [0, 1]; "warn" uses them unchanged.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, chains and annealing.
+        Seed for the initial weights, batches, chains and annealing.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -102,22 +102,22 @@ class BernoulliRBM(BoltzmannEstimator):
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        Three standard errors on either side of what chains from both ends say; both ends are log Z
-        where it is exact.
+        Estimates from chains started at both ends, plus and minus three standard errors; both
+        values equal log Z if it is exact.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean energy of the batches minus that of the negatives, by epoch (nats); the mean
         negative log-likelihood for "maximum_likelihood".
     validation_scores_ : ndarray
         Held-out log pseudo-likelihood by epoch, if ``validation_fraction`` is set.
     free_energy_gaps_ : ndarray
-        Mean free energy of the held-out rows minus that of as many training rows (nats), by epoch,
-        if ``validation_fraction`` is set. It rises when the machine learns rows by heart.
+        Mean free energy of the held-out rows minus that of an equal number of training rows (nats),
+        by epoch, if ``validation_fraction`` is set. It rises when the machine overfits.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, the base rate that annealing and sampling start from.
+        Mean of the training rows, the base rate from which annealing and sampling start.
     hidden_means_ : ndarray of shape (n_components,) or None
-        Sliding mean of the hidden units, at which gradients are centred.
+        Moving average of the hidden units, at which gradients are centred.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -218,8 +218,8 @@ class BernoulliRBM(BoltzmannEstimator):
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> BilinearEnergy:
         # Random weights break the symmetry between hidden units. Tiny ones would leave a small data
-        # set on the plateau around zero; these give fields of a standard deviation of at most 1.4,
-        # and biases hold the mean fields at the base rate and at zero.
+        # set on the plateau around zero; these give fields with a standard deviation of at most
+        # 1.4, and biases keep the mean fields at the base rate and at zero.
         n_units = self.n_components + len(means)
         scale = min(_LARGEST_WEIGHTS, 2.0 * math.sqrt(2.0 / n_units))
         weights = scale * torch.randn(self.n_components, len(means), generator=generator)
@@ -238,7 +238,7 @@ class BernoulliRBM(BoltzmannEstimator):
         return rows
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        # The same bits in every epoch: what moves the score is the model alone.
+        # The same bits in every epoch, so that only the model changes the score.
         generator = make_generator(seed, "pseudo-likelihood")
         return float(pseudo_log_likelihood(energy, batch.x, generator).double().mean())
 

@@ -45,62 +45,64 @@ class GaussianRBM(BoltzmannEstimator):
     n_components : int, default=64
         Number of hidden units.
     variance : float or {"shared", "diagonal"}, default="shared"
-        The variance s^2: given, or learnt in logarithmic form from that of the rows on, one for all
-        features or one for each. Features of different units need "diagonal" or a scaler; nearly
-        constant ones make "diagonal" diverge.
+        The variance s^2: fixed, or learnt in logarithmic form starting from that of the rows, as
+        one value for all features or one per feature. Features in different units need "diagonal"
+        or a scaler; nearly constant features make "diagonal" diverge.
     objective : str or Objective, default="auto"
-        How the energy is shaped. "auto" is "maximum_likelihood" in ``fit`` where the likelihood is
-        quickly summed (up to 16 hidden units; see Notes), else "pcd".
+        How the energy is shaped. "auto" is "maximum_likelihood" in ``fit`` if the likelihood is
+        cheap to sum (up to 16 hidden units; see Notes), otherwise "pcd".
         With negatives: "pcd" (persistent chains), "cd" (k Gibbs steps
         from the data), "tempered_pcd" (parallel tempering), "noise_contrastive",
         "variational_noise_contrastive"; without: "score_matching", "denoising_score_matching";
-        exact: "maximum_likelihood" (at most 25 hidden units). Those for bits ("fast_pcd",
-        "pseudo_likelihood", ...) are refused.
+        exact: "maximum_likelihood" (at most 25 hidden units). Objectives for bits
+        ("fast_pcd", "pseudo_likelihood", ...) are rejected.
     n_gibbs_steps : int, default=1
         Steps of the chains per update.
     centering : bool, default=True
-        Whether gradients are centred at the means of the units, which makes learning the same
-        wherever the rows have their zero. "lbfgs" follows the plain gradient.
+        Whether to centre gradients at the means of the units, which makes learning independent of
+        the origin of the rows. "lbfgs" uses the plain gradient.
     learning_rate : float or "auto", default="auto"
-        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. In a scale of its own (see
-        Notes), so that it need not follow the units of X, the number of hidden units or their
-        sharpness. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. Steps are rescaled internally
+        (see Notes), so it need not be adapted to the units of X, the number of hidden units or the
+        sharpness of clusters. For a batch of m < ``batch_size`` rows it is scaled by
+        m / ``batch_size``.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
         Passes over the rows.
     optimizer : str, default="auto"
-        Update rule: "auto" is "lbfgs" where ``objective="auto"`` is the exact likelihood, else
+        Update rule: "auto" is "lbfgs" if ``objective="auto"`` is the exact likelihood, otherwise
         "sgd". Others: "momentum" (heavy ball), "rmsprop", "adam", "adamw", and, with all rows
         at once, "gradient_descent"; "lbfgs" needs "maximum_likelihood" or "score_matching".
-        "momentum" wants a tenth of the rate of "sgd", and "adam" 0.01.
+        "momentum" needs a tenth of the rate of "sgd", and "adam" about 0.01.
     learning_rate_schedule : str or Schedule, default="linear"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus their score-matching loss is recorded after each epoch.
+        Fraction of the rows held out for validation; the negative of their score-matching loss is
+        recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when the validation score has not risen by ``tol`` for so many epochs, and keep
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` ends: with log Z summed exactly over the hidden units (at most 25), annealed
-        forwards and backwards, bridged over a ladder of tempered chains, exact up to 20 units and
-        annealed beyond ("auto"), or not known at all (None).
+        How ``fit`` computes log Z at the end. "exact": summed over the hidden units (at most 25);
+        "ais": annealed forwards and backwards; "bridge": bridged over a ladder of tempered chains;
+        "auto": exact up to 20 units and annealed beyond; None: not at all.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, chains and annealing.
+        Seed for the initial weights, batches, chains and annealing.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
@@ -110,29 +112,30 @@ class GaussianRBM(BoltzmannEstimator):
     intercept_hidden_ : ndarray of shape (n_components,)
         Hidden biases c.
     intercept_visible_ : ndarray of shape (n_features_in_,)
-        Visible biases a, the mean of x where all hidden units are off.
+        Visible biases a, the mean of x if all hidden units are off.
     log_variance_ : ndarray of shape (1,) or (n_features_in_,)
-        Logarithm of s^2, for all features or for each.
+        Logarithm of s^2, shared or per feature.
     log_partition_ : float or None
-        log Z in nats, infinite where a variance is; None if unknown. ``partial_fit`` clears it.
+        log Z in nats, infinite if a variance is; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        Three standard errors on either side of what chains from both ends say; both ends are log Z
-        where it is exact.
+        Estimates from chains started at both ends, plus and minus three standard errors; both
+        values equal log Z if it is exact.
     loss_curve_ : ndarray of shape (n_iter_,)
-        Mean loss by epoch, as the objective defines it.
+        Mean loss by epoch, as defined by the objective.
     validation_scores_ : ndarray
-        Minus the held-out score-matching loss by epoch, if ``validation_fraction`` is set.
+        Negative score-matching loss on held-out rows by epoch, if ``validation_fraction`` is set.
     free_energy_gaps_ : ndarray
-        Mean free energy of held-out rows minus that of training rows by epoch, likewise.
+        Mean free energy of the held-out rows minus that of an equal number of training rows (nats),
+        by epoch, if ``validation_fraction`` is set. It rises when the machine overfits.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, which annealing and sampling start from.
+        Mean of the training rows, from which annealing and sampling start.
     hidden_means_ : ndarray of shape (n_components,) or None
-        Sliding mean of the hidden units, at which gradients are centred.
+        Moving average of the hidden units, at which gradients are centred.
     offset_ : ndarray of shape (n_features_in_,) or None
-        Mean of the first rows that were fitted, around which all is computed; intercepts are those
-        of rows as they are.
+        Mean of the rows of the first fit, around which everything is computed; the intercepts refer
+        to uncentred rows.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -146,13 +149,14 @@ class GaussianRBM(BoltzmannEstimator):
     --------
     BernoulliRBM : For binary rows.
     DeepEnergyModel : The same energy on the output of a network.
-    EnergyGaussianMixture : Components with weights, means and variances of their own.
+    EnergyGaussianMixture : Components with their own weights, means and variances.
 
     Notes
     -----
     With ``objective="auto"``, at most 16 hidden units and few enough rows, ``fit`` follows the
-    exact likelihood by L-BFGS, 20 iterations an epoch, from the best of eight starts: further than
-    chains and plain steps get in hundreds of epochs. ``partial_fit`` always follows chains.
+    exact likelihood by L-BFGS, with 20 iterations per epoch, from the best of eight starts, and
+    reaches optima that chains and plain steps miss even after hundreds of epochs. ``partial_fit``
+    always uses chains.
 
     Gradients are those with respect to W / s and a / s, divided by the variance of the rows over
     s^2 and by one more than the mean number of hidden units that are on [2]_. A step costs

@@ -1,4 +1,4 @@
-"""Deep energies: a network shapes the surface, an objective for unnormalised densities fits it."""
+"""Deep energies: networks trained by objectives for unnormalised densities."""
 
 from sklebm.deep.deep_energy_model import DeepEnergyModel
 

@@ -1,4 +1,4 @@
-"""What a deep energy model is made of: its network, its fitted state, its objectives."""
+"""Shared code of deep energy models: network, fitted state, objectives."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "cd": ContrastiveDivergence,
     "pcd": PersistentContrastiveDivergence,
 }
-#: Smooth functions only: samplers and score matching follow derivatives, of up to third order.
+#: Smooth functions only: samplers and score matching need derivatives up to third order.
 ACTIVATIONS = ("sigmoid", "softplus", "tanh", "silu")
-# Rows near the data at which a network is looked at.
+# Number of rows near the data at which a network is checked.
 _N_PROBES = 256
 
 
@@ -101,7 +101,7 @@ class DeepEnergyEstimator(GradientEstimator):
         hidden_sizes: tuple[int, ...] | None = None,
         n_last: int | None = None,
     ) -> dict[str, Any]:
-        """The network as plain values, from checked parameters; or one of other widths."""
+        """The network as plain values, from checked parameters, or with different widths."""
         check_image_shape(self.image_shape, n_features)
         shape = () if self.image_shape is None else self.image_shape
         sizes = check_sizes(self.hidden_sizes) if hidden_sizes is None else hidden_sizes
@@ -133,7 +133,7 @@ class DeepEnergyEstimator(GradientEstimator):
         below: dict[str, Any],
         generator: torch.Generator,
     ) -> DeepEnergy:
-        """An energy of rows around zero with this covariance, on what was trained ``below``."""
+        """An energy of rows around zero with this covariance, on layers trained ``below``."""
         if not bool(torch.isfinite(spread.float()).all()):
             raise FloatingPointError(
                 f"{type(self).__name__}: the variances of X overflow single precision. "
@@ -172,7 +172,7 @@ class DeepEnergyEstimator(GradientEstimator):
         return energy.eval()
 
     def _assemble(self, architecture: dict[str, Any]) -> DeepEnergy:
-        """The energy with numbers yet to come, on the meta device."""
+        """The energy without values yet, on the meta device."""
         d = architecture["n_features"]
         empty = torch.empty(d, device="meta"), torch.empty(d, d, device="meta")
         reference = ReferenceGaussian(*empty)
@@ -192,7 +192,7 @@ class DeepEnergyEstimator(GradientEstimator):
         }
 
     def _shaped_by(self, energy: Any) -> Objective:
-        """The objective, with the parameters of the energy that it may move set free."""
+        """The objective; parameters of the energy that it may update require gradients."""
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         check_needs(objective, energy, OBJECTIVES.values())
         energy.log_sigma.requires_grad_(self.learn_sigma)
@@ -228,7 +228,7 @@ class DeepEnergyEstimator(GradientEstimator):
         return state
 
     def _grows(self) -> bool:
-        """Whether warm_start puts a layer on top of the fitted model."""
+        """Whether warm_start adds a layer on top of the fitted model."""
         fitted = self.architecture_
         layers = (*fitted["hidden_sizes"].tolist(), fitted["n_components"])
         return self.layer_training == "greedy" and layers == check_sizes(self.hidden_sizes)
@@ -241,18 +241,18 @@ class DeepEnergyEstimator(GradientEstimator):
         fall = fall_without_end(energy)
         if fall is not None:
             raise FloatingPointError(
-                f"{type(self).__name__}: {fall}, so that it is no density. Bound the outputs of "
+                f"{type(self).__name__}: {fall}, so it is not a density. Bound the outputs of "
                 f"network, for example by a tanh, lower sigma or learning_rate="
-                f"{self.learning_rate}. The estimator was left as it was."
+                f"{self.learning_rate}. The estimator was left unchanged."
             )
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        """Minus the held-out objective, on the same random numbers every time."""
+        """Negative held-out objective, with the same random numbers every time."""
         x = batch.x
         energy.eval()
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         if isinstance(objective, ContrastiveDivergence):
-            # A difference of energies is no quality. Slopes and curvatures at the data are.
+            # A difference of energies is no measure of quality; slopes and curvatures are.
             objective = SlicedScoreMatching()
         generator = make_generator(seed, "validation", device=x.device)
         total, floats = 0.0, self._floats_of(energy.architecture)
@@ -309,7 +309,7 @@ class DeepEnergyEstimator(GradientEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to measure.
+            Rows to evaluate.
 
         Returns
         -------
@@ -321,11 +321,11 @@ class DeepEnergyEstimator(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log-likelihood, or minus the held-out objective.
 
-        With a known log Z it is the log-likelihood, at the pessimistic end of the interval of log Z
-        where there is one, and compares all models of the same X. Without, it is minus the
-        objective (for "cd" and "pcd" minus sliced score matching) on random numbers that are the
-        same in every call: it then compares networks, rates and epochs, but neither objectives nor
-        their settings.
+        If log Z is known, this is the log-likelihood, at the pessimistic end of the interval of log
+        Z if there is one, and is comparable between all models of the same X. Otherwise it is minus
+        the objective (for "cd" and "pcd", minus sliced score matching) with the same random numbers
+        in every call; it then compares networks, rates and epochs, but neither objectives nor their
+        settings.
 
         Parameters
         ----------
@@ -347,17 +347,17 @@ class DeepEnergyEstimator(GradientEstimator):
     def estimate_log_partition(
         self, *, n_chains: int = 100, n_temperatures: int = 200, random_state: RandomState = None
     ) -> Self:
-        """Estimate log Z by annealed importance sampling from a Gaussian, there and back.
+        """Estimate log Z by annealed importance sampling from a Gaussian, forwards and backwards.
 
         Parameters
         ----------
         n_chains : int, default=100
             Number of annealed chains.
         n_temperatures : int, default=200
-            Number of annealing steps, each a trajectory of Hamiltonian Monte Carlo. Doubled, twice
-            at most, while both ways disagree or the interval is wider than 0.8 nats.
+            Number of annealing steps, each a trajectory of Hamiltonian Monte Carlo. It is doubled,
+            at most twice, while both directions disagree or the interval is wider than 0.8 nats.
         random_state : int, RandomState instance or None, default=None
-            Seed of the chains.
+            Seed for the chains.
 
         Returns
         -------
@@ -367,22 +367,22 @@ class DeepEnergyEstimator(GradientEstimator):
         Warns
         -----
         UserWarning
-            If both ways still disagree when the effort is spent. The interval holds both.
+            If both directions still disagree after the last doubling. The interval covers both.
         """
         found = likelihood.estimate(self, "ais", n_chains, n_temperatures, 100, random_state)
         self.__dict__.update(found)
         return self
 
     def check_density(self, random_state: RandomState = None) -> DensityCheck:
-        """Hold log p against a known density, over draws of the latter.
+        """Compare log p with a known density, over draws from the latter.
 
-        No density is higher on average, over draws of another, than that one (Gibbs' inequality).
+        Averaged over draws from a density q, no log density exceeds log q (Gibbs' inequality).
         A log Z that is too low can fail the check; passing it proves nothing.
 
         Parameters
         ----------
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------

@@ -17,12 +17,12 @@ from sklebm.inference.modes import descend
 from sklebm.likelihood import check_count, from_origin
 
 _ADAPTATION = 0.1
-# Proposals that are all refused only if something is wrong.
+# If all of this many proposals are rejected, something is wrong.
 _ENOUGH_PROPOSALS = 30
 
 
 def drawn(model: Any, n_samples: int, n_steps: int, random_state: RandomState) -> Any:
-    """Rows at the end of a chain for each, that starts at the reference density."""
+    """Final rows of chains that start at the reference density, one chain per row."""
     check_count("n_samples", n_samples)
     check_count("n_steps", n_steps)
     seed = draw_seed(random_state)
@@ -44,7 +44,7 @@ def drawn(model: Any, n_samples: int, n_steps: int, random_state: RandomState) -
     if not moved and n_samples * (n_steps - warm_up) >= _ENOUGH_PROPOSALS:
         warn(
             f"{type(model).__name__}.sample: no proposal of {n_samples} chain(s) was accepted "
-            f"in {n_steps - warm_up} steps, so that the rows are where the chains were "
+            f"in {n_steps - warm_up} steps, so the rows are where the chains were "
             f"before and no draws of the model. Raise n_steps={n_steps}, which adapts the "
             "step size for longer; if that does not help, the energy is too steep: fit with "
             "a lower learning_rate, or scale X."
@@ -53,7 +53,7 @@ def drawn(model: Any, n_samples: int, n_steps: int, random_state: RandomState) -
 
 
 def climbed(model: Any, X: Any, max_iter: int, tol: float) -> Any:
-    """Where each row comes to rest on its way up log p."""
+    """End point of each row's climb up log p."""
     check_count("max_iter", max_iter)
     if not (isinstance(tol, Real) and tol >= 0.0):
         raise ValueError(f"tol={tol!r} must be a number of at least 0.")

@@ -1,4 +1,4 @@
-"""Training a deep energy model layer by layer, each as the experts of a model that ends there."""
+"""Layer-by-layer training of a deep energy model, each layer first serving as the experts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sklebm.training.ranks import share_parameters
 
 
 def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
-    """The energy whose last layer is yet to be trained, on layers that have been.
+    """The energy with an untrained last layer on top of trained layers.
 
-    With ``warm_start``, a fitted model whose layers are all but the last is where it begins.
+    With ``warm_start``, it starts from a fitted model that has all layers but the last.
     """
     if model.network is not None or model.image_shape is not None:
         given = "network" if model.network is not None else "image_shape"
         raise ValueError(
-            f'layer_training="greedy" trains layers of widths hidden_sizes, and cannot with '
+            f'layer_training="greedy" trains layers of widths hidden_sizes and does not support '
             f'{given}: leave {given} out, or set layer_training="joint".'
         )
     sizes = check_sizes(model.hidden_sizes)

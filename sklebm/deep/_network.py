@@ -1,4 +1,4 @@
-"""The built-in network of deep energy models: its shape, first numbers and layers taken over."""
+"""The built-in network of deep energy models: shape, initialisation and reused layers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sklebm._shell.rows import Rows
 from sklebm.energies.deep import DeepEnergy
 from sklebm.training.architecture import check_image_shape
 
-# Standard deviation of the first weights times the root of the number of inputs. A sigmoid is a
+# Standard deviation of the initial weights times the root of the number of inputs. A sigmoid is a
 # tanh of half the argument.
 _GAINS = {"sigmoid": 3.0, "softplus": 1.5, "tanh": 1.5, "silu": 1.5}
-# Variances of the reference are at least this share of their mean, so that it covers rows that
+# Variances of the reference are at least this fraction of their mean, so that it covers rows that
 # happen not to vary along some direction.
 _LEAST_VARIANCE = 1e-4
-# Distances, in standard deviations of the data, at which the energy is looked at for a fall that
-# does not end.
+# Distances, in standard deviations of the data, at which the energy is checked for an endless
+# fall.
 _FAR = (10.0, 100.0, 1000.0)
 
 
@@ -31,7 +31,7 @@ def shape_of(architecture: dict[str, Any]) -> tuple[int, ...]:
 
 
 def covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
-    """Covariance of the rows in float64, on the host, with a floor under its variances."""
+    """Covariance of the rows in float64, on the CPU, with a floor under its variances."""
     d = rows.shape[1]
     total = torch.zeros(d, d, dtype=torch.float64)
     for part in rows.chunks(2 * d):
@@ -49,7 +49,7 @@ def maps_of(network: nn.Module) -> list[Any]:
 
 
 def adopt_layers(energy: DeepEnergy, weights: dict[str, Any]) -> None:
-    """Begin where a shallower model ended: its experts are the last layer of g here."""
+    """Start from a trained shallower model: its experts become the last layer of g."""
     own = energy.state_dict()
     kept = ("network.", "visible_bias", "log_sigma")
     with torch.no_grad():
@@ -60,11 +60,11 @@ def adopt_layers(energy: DeepEnergy, weights: dict[str, Any]) -> None:
 def initialize(
     network: nn.Module, activation: str, scale: float, generator: torch.Generator
 ) -> None:
-    """First numbers of the built-in network, for rows around zero with a mean variance scale^2.
+    """Initialise the built-in network, for rows around zero with mean variance scale^2.
 
     Weights are normal with a standard deviation of gain / sqrt(inputs), the last of 1 /
     sqrt(inputs); hidden biases are uniform in (-1, 1), so that units bend at different places. The
-    first map sees rows as if they were standardised.
+    first map is scaled as if rows were standardised.
     """
     network.to_empty(device="cpu")
     maps = maps_of(network)
@@ -79,7 +79,7 @@ def initialize(
 
 
 def fall_without_end(energy: Any) -> str | None:
-    """Says where the energy falls however far one goes: exp(-F) would have no integral."""
+    """Describe where the energy falls without end, so that exp(-F) has no integral."""
     with torch.no_grad():
         generator = make_generator(0, "far away", device=energy.visible_bias.device)
         mean = energy.reference.mean

@@ -22,7 +22,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
               \sum_k \log\left(1 + e^{w_k^\top g(x) + c_k}\right), \qquad
               \log p(x) = -F(x) - \log Z,
 
-    where x stands for the row less ``offset_``, the mean of the rows of the first fit.
+    where x denotes the row minus ``offset_``, the mean of the rows of the first fit.
 
     Hidden units with :math:`p(z_k = 1 \mid x) = 1 / (1 + e^{-w_k^\top g(x) - c_k})` are summed out.
     With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine.
@@ -30,34 +30,34 @@ class DeepEnergyModel(DeepEnergyEstimator):
     Parameters
     ----------
     n_components : int, default=64
-        Number of experts, which are the hidden units.
+        Number of experts (the hidden units).
     hidden_sizes : tuple of int, default=(64, 64)
-        Widths of the layers of g; with ``image_shape`` the channels of its convolutions, each of
-        which halves the sides. Empty: g(x) = x.
+        Widths of the layers of g; with ``image_shape``, the channels of its convolutions, each of
+        which halves height and width. Empty: g(x) = x.
     activation : {"tanh", "sigmoid", "softplus", "silu"}, default="tanh"
-        Function of the layers of g. A "sigmoid" net is a "tanh" net with other numbers.
+        Activation of the layers of g. A "sigmoid" network is a "tanh" network with other weights.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for a convolutional g.
     network : callable or None, default=None
-        Class of torch modules that computes all of w_k' g(x) + c_k, called as
+        Torch module class that computes all of w_k' g(x) + c_k, called as
         ``network(n_features, n_components)``. It must be smooth, and must not grow faster than
         ``|x|^2 / 2 sigma^2``.
     layer_training : {"joint", "greedy"}, default="joint"
-        Whether all layers of g are trained at once; or one after the other, each for
-        ``max_epochs`` as the experts of a model that ends there, and held from then on. With
-        ``warm_start``, "greedy" puts a layer on a fitted model whose ``hidden_sizes`` and
-        ``n_components`` are now ``hidden_sizes``; "joint" goes on to train all of its layers.
+        "joint" trains all layers of g at once. "greedy" trains one after the other, each for
+        ``max_epochs`` as the experts of a shallower model, and then freezes it. With
+        ``warm_start``, "greedy" adds a layer to a fitted model whose ``hidden_sizes`` and
+        ``n_components`` are now ``hidden_sizes``; "joint" continues training all of its layers.
     sigma : float or "auto", default="auto"
         Width of the Gaussian factor; "auto" is the root mean variance of the features.
     learn_sigma : bool, default=False
-        Whether sigma is learnt from there.
+        Whether sigma is learnt, starting from this value.
     objective : str or Objective, default="noise_contrastive"
         How the energy is shaped: "noise_contrastive" (which learns log Z), "pcd" or "cd" with
         Hamiltonian Monte Carlo, "score_matching", "sliced_score_matching",
         "denoising_score_matching", "conditional_noise_contrastive",
-        "variational_noise_contrastive", or an object with settings of its own, such as a sampler.
+        "variational_noise_contrastive", or an object with its own settings, such as a sampler.
     learning_rate : float, default=0.005
-        Step size. A batch of m < ``batch_size`` rows takes m / ``batch_size`` of it.
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
         Rows per update, and number of persistent chains.
     max_epochs : int, default=50
@@ -65,59 +65,59 @@ class DeepEnergyModel(DeepEnergyEstimator):
     optimizer : str, default="rmsprop"
         Update rule: "rmsprop", "sgd", "adam", "adamw", "momentum" (heavy ball), or, with all rows
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs ``objective="score_matching"``. Rules
-        with momentum overshoot what the chains of "pcd" can follow.
+        with momentum move faster than the chains of "pcd" can follow.
     learning_rate_schedule : str or Schedule, default="cosine"
-        Course of the learning rate over ``max_epochs``: "constant", "linear", "cosine",
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Share of the rows held out; minus their objective is recorded after each epoch, for "cd"
-        and "pcd" minus sliced score matching.
+        Fraction of the rows held out for validation; the negative of their objective (for "cd" and
+        "pcd", of sliced score matching) is recorded after each epoch.
     n_iter_no_change : int or None, default=None
-        Stop when that score has not risen by ``tol`` for so many epochs, and keep the best
-        parameters. None trains for ``max_epochs``.
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
-        Least absolute rise that counts.
+        Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "ais"} or None, default="auto"
-        How ``fit`` ends: "auto" keeps the log Z that the objective learnt if it passes
-        ``check_density``, or else anneals for at most half as long as training took; "ais" anneals
-        with the effort of ``estimate_log_partition``; None leaves it unknown.
+        How ``fit`` computes log Z at the end. "auto": keep the log Z learnt by the objective if it
+        passes ``check_density``, otherwise anneal for at most half as long as training took; "ais":
+        anneal with the effort of ``estimate_log_partition``; None: leave it unknown.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
-        Passed on to the private skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, negatives and annealing.
+        Seed for the initial weights, batches, negatives and annealing.
     verbose : int, default=0
-        Whether to print a line per epoch.
+        If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"
-        Where to compute; "auto" is the device of X if it is a tensor, else CUDA if there is
-        one, else the CPU.
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
     strategy : {"ddp"} or None, default=None
-        "ddp": the processes that ``torchrun`` started fit together, each on rows of its own; see
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
         :doc:`/user_guide/scale`.
 
     Attributes
     ----------
     weights_ : dict of str to ndarray
-        Parameters by torch's names: "visible_bias" (b), "log_sigma", "network.0.weight" and so on,
-        the last of which are W and c; "reference.mean" and "reference.factor" of the Gaussian that
-        noise and chains start from; "log_partition".
+        Parameters under their torch names: "visible_bias" (b), "log_sigma", "network.0.weight" and
+        so on, the last of which are W and c; "reference.mean" and "reference.factor" of the
+        Gaussian from which noise and chains are drawn; "log_partition".
     architecture_ : dict
-        What the network is made of, as plain values.
+        Description of the network in plain values.
     sigma_ : float
         Width of the Gaussian factor.
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it unless the objective learns it.
     log_partition_interval_ : ndarray of shape (2,) or None
-        After annealing: three standard errors on either side of the estimates there and back. None
-        if log Z was learnt, or is unknown.
+        After annealing: the forward and backward estimates plus and minus three standard errors.
+        None if log Z was learnt or is unknown.
     offset_ : ndarray of shape (n_features_in_,) or None
-        Mean of the first rows that were fitted; the network sees rows around it.
+        Mean of the rows of the first fit; the network sees rows relative to it.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean objective of the batches by epoch; for "cd" and "pcd" the mean energy of the batches
         minus that of the negatives.
     validation_scores_ : ndarray
-        Held-out score by epoch, if ``validation_fraction`` is set.
+        Score of the held-out rows by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -140,8 +140,8 @@ class DeepEnergyModel(DeepEnergyEstimator):
     For P weights a step costs O(batch_size P) times 1 + ``n_noise`` ("noise_contrastive"), times
     the leapfrog steps ("cd", "pcd") or times d ("score_matching"). The reference Gaussian adds
     O(d^3) once. Training runs in float32, annealing in float64, row-wise methods in the dtype of X.
-    Features should have similar scales. A fit whose energy falls without end far from the data
-    raises FloatingPointError after the epoch in which it began.
+    Features should have similar scales. If the energy falls without end far from the data, ``fit``
+    raises FloatingPointError after the epoch in which this began.
 
     References
     ----------
@@ -239,14 +239,14 @@ class DeepEnergyModel(DeepEnergyEstimator):
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
     def energy(self, X: Any, Z: Any) -> Any:
-        """Return E(x, z) of each row with a state of the hidden units.
+        """Return E(x, z) of each row with its hidden state.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components)
-            Hidden states, one for each row.
+            Hidden states, one per row.
 
         Returns
         -------
@@ -267,19 +267,19 @@ class DeepEnergyModel(DeepEnergyEstimator):
         -------
         scores : array or tensor of shape (n_samples,)
             ``-F(x) - log_partition_`` in nats, or ``-F(x)`` if ``log_partition_`` is None. Higher
-            is more typical. Deterministic. log Z is learnt, and has no error bar, after
-            noise-contrastive estimation; annealed, with ``log_partition_interval_``, otherwise.
+            is more typical. Deterministic. After noise-contrastive estimation log Z is learnt and
+            has no error bar; otherwise it is annealed, with ``log_partition_interval_``.
         """
         return likelihood.score_samples(self, X)
 
     def sample(
         self, n_samples: int = 1, *, n_steps: int = 200, random_state: RandomState = None
     ) -> Any:
-        """Draw rows from the model, by a chain of Hamiltonian Monte Carlo for each.
+        """Draw rows from the model, with one Hamiltonian Monte Carlo chain per row.
 
-        The chains start at a Gaussian with mean and covariance of the training rows; the step size
-        is adapted in the first half of the steps. Draws are exact in the limit of many steps, and
-        a chain can stay in one of several separated modes for very long.
+        The chains start at a Gaussian with the mean and covariance of the training rows; the step
+        size is adapted during the first half of the steps. Draws are exact in the limit of many
+        steps, but a chain can stay in one of several separated modes for a very long time.
 
         Parameters
         ----------
@@ -288,7 +288,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         n_steps : int, default=200
             Trajectories of every chain, of ten leapfrog steps.
         random_state : int, RandomState instance or None, default=None
-            Seed of the draws.
+            Seed for the draws.
 
         Returns
         -------
@@ -299,17 +299,17 @@ class DeepEnergyModel(DeepEnergyEstimator):
         return _chains.drawn(self, n_samples, n_steps, random_state)
 
     def modes(self, X: Any, *, max_iter: int = 1000, tol: float = 1e-3) -> Any:
-        """Climb log p from each row to where it comes to rest.
+        """Climb log p from each row to a local maximum.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows to start from: data, samples, or noise.
         max_iter : int, default=1000
-            Steps of gradient descent on F, with a step size for each row.
+            Maximum number of steps of gradient descent on F, with a step size for each row.
         tol : float, default=1e-3
-            A row rests when the norm of the gradient of F times the root mean variance of the
-            features is at most this.
+            A row has converged when the norm of the gradient of F, times the root mean variance of
+            the features, is at most this.
 
         Returns
         -------

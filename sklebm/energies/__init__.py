@@ -5,6 +5,7 @@ from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
 from sklebm.energies.gaussian_mixture import GaussianMixture, GaussianMixtureEnergy
+from sklebm.energies.independent_subspaces import IndependentSubspaceEnergy
 from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
@@ -56,6 +57,7 @@ __all__ = [
     "GaussianMixture",
     "GaussianMixtureEnergy",
     "GroupL2",
+    "IndependentSubspaceEnergy",
     "LateralInhibition",
     "LayeredEnergy",
     "Lq",

@@ -124,14 +124,14 @@ class PrincipalGaussian(EnergyEstimator):
             if not torch.isfinite(variances).all():
                 # eigh would fail with an obscure error of its own; the shell names the cause
                 return {"explained_variance_": variances.cpu().numpy()}
-            spectrum = spectrum_of_factor(factor, variances, _resolution(rows))
+            spectrum = spectrum_of_factor(factor, variances, resolution_of(rows))
             state["covariance_factor_"] = np.sqrt(spectrum.variances)[:, None] * spectrum.directions
         else:
             covariance = covariance_of(moments)
             state["covariance_"] = covariance.cpu().numpy()
             if not torch.isfinite(covariance).all():
                 return state
-            spectrum = spectrum_of(covariance, _resolution(rows), n_wanted)
+            spectrum = spectrum_of(covariance, resolution_of(rows), n_wanted)
             variances = covariance.diagonal()
         whole = float(moments.n_rows)
         state["n_samples_seen_"] = int(whole) if whole.is_integer() else whole
@@ -393,7 +393,7 @@ def _warn_of_dropped(n_directions: int, features: Any) -> None:
     )
 
 
-def _resolution(rows: Rows) -> float:
+def resolution_of(rows: Rows) -> float:
     """Smallest relative variance that is not rounding error, given the precision of the input."""
     single = rows.dtype is torch.float32
     eps = np.finfo(np.float32).eps ** 2 if single else np.finfo(np.float64).eps

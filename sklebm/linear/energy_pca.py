@@ -232,7 +232,7 @@ class EnergyPCA(PrincipalGaussian):
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, n_components_)
-            One latent for each row.
+            One latent per row.
 
         Returns
         -------

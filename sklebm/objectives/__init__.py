@@ -1,4 +1,4 @@
-"""How the energy surface is SHAPED: training objectives, in pure torch."""
+"""Training objectives, which shape the energy surface, in pure torch."""
 
 from sklebm.objectives.base import Batch, Objective, check_needs, check_weights, resolve_objective
 from sklebm.objectives.code_prediction import CodePrediction

@@ -1,4 +1,4 @@
-"""Settings with a second name: ``n_gibbs_steps`` is what ``n_steps`` is called for block Gibbs."""
+"""Settings with a second name: ``n_gibbs_steps`` is an alias of ``n_steps`` for block Gibbs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Part = TypeVar("Part", bound=type)
 
 
 def with_aliases(cls: Part) -> Part:
-    """Let a dataclass take, and answer to, the names in its ``aliases``.
+    """Let a dataclass accept, and expose, the names in its ``aliases``.
 
-    An alias is no field: it is neither compared nor printed nor stored, so that equal settings are
-    equal parts whatever they were called. Giving both names is refused.
+    An alias is not a field: it is neither compared nor printed nor stored, so equal settings give
+    equal objects whichever name was used. Giving both names is an error.
     """
     aliases: dict[str, str] = cls.aliases  # type: ignore[attr-defined]
     plain = cls.__init__  # type: ignore[misc]
@@ -29,7 +29,7 @@ def with_aliases(cls: Part) -> Part:
             plain(self, *args, **settings)
         except ValueError as error:
             message = str(error)
-            for alias, name in given.items():  # what is wrong, by the name that was given
+            for alias, name in given.items():  # report errors under the name that was given
                 message = message.replace(f" {name}=", f" {alias}=")
             raise ValueError(message) from None
 

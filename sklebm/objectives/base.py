@@ -1,4 +1,4 @@
-"""What an objective is, what it may need of an energy, and how a name becomes one."""
+"""The protocol of objectives, their requirements on an energy, and how names are resolved."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one step, with what stands beside them; every tensor has one entry a row.
+    """Rows of one step with their accompanying columns; every tensor has one entry per row.
 
     Attributes
     ----------
     x : Tensor of shape (n_rows, ...)
         The rows.
     target : Tensor of shape (n_rows, ...) or None
-        What a conditional energy compares with, such as labels, real values or codes.
+        Targets of a conditional energy, such as labels, real values or codes.
     weight : Tensor of shape (n_rows,) or None
-        How much each row counts; None counts them alike.
+        Weight of each row; None weights all rows equally.
     groups : Tensor of shape (n_rows,) or None
-        Which sequence or image each row belongs to.
+        Sequence or image that each row belongs to.
     """
 
     x: Tensor
@@ -44,7 +44,7 @@ class Batch:
         return total / weight.sum()
 
     def shares(self, like: Tensor) -> Tensor:
-        """How much of a mean each row is, (n_rows,): 1 / n_rows, or its share of all weights."""
+        """Share of each row in a mean, (n_rows,): 1 / n_rows, or its share of the weights."""
         if self.weight is None:
             return like.new_full((len(self),), 1.0 / len(self))
         weight = self.weight.to(like)
@@ -57,24 +57,24 @@ ObjectiveState = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """A way to shape an energy: a frozen record of scalars with two pure functions.
+    """A way to shape an energy: a frozen dataclass of scalars with two pure functions.
 
     Subclasses list in ``needs`` the methods an energy must have.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    #: "binary" or "real", if the loss only makes sense for such rows; and why.
+    #: "binary" or "real" if the loss only makes sense for such rows, and why.
     domain: ClassVar[str | None] = None
     domain_reason: ClassVar[str] = ""
-    #: False if the loss of a row is the same at every call; see ``varies_on``.
+    #: Whether repeated evaluation changes the loss of a row; see ``varies_on``.
     is_stochastic: ClassVar[bool] = True
-    #: True if the loss of one epoch can be compared with that of another.
+    #: True if losses of different epochs are comparable.
     loss_is_comparable: ClassVar[bool] = False
-    #: True if log Z is one of the parameters that the objective fits.
+    #: True if the objective fits log Z as a parameter.
     learns_log_partition: ClassVar[bool] = False
-    #: True if ``batch.weight`` counts: the loss is a weighted mean over the rows of the data.
+    #: True if ``batch.weight`` is used: the loss is a weighted mean over the data rows.
     weighs_rows: ClassVar[bool] = True
-    #: Other names of settings, such as those in files that older versions wrote.
+    #: Other names of settings, such as those in files from older versions.
     aliases: ClassVar[dict[str, str]] = {}
 
     def init_state(
@@ -84,15 +84,15 @@ class Objective(ABC):
         return {}
 
     def rows_needed(self) -> tuple[str | None, str]:
-        """The kind of rows it is for, if for one only, and why."""
+        """The kind of rows that it is restricted to, if any, and why."""
         return self.domain, self.domain_reason
 
     def missing_from(self, energy: Any) -> list[str]:
-        """Names of what it needs of an energy that this one does not have."""
+        """Names of required attributes that this energy lacks."""
         return [name for name in self.needs if not hasattr(energy, name)]
 
     def varies_on(self, x: Tensor) -> bool:
-        """True if the loss of the rows x changes between calls, which line searches cannot use."""
+        """Whether repeated evaluation changes the loss of x, which rules out a line search."""
         return self.is_stochastic
 
     def knows_gradients(self, energy: Any) -> bool:
@@ -102,25 +102,25 @@ class Objective(ABC):
     def chains(
         self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
     ) -> Tensor | None:
-        """Rows of the model where the chains in ``state`` are, (n_chains, d); None without chains.
+        """Current rows of the chains in ``state``, (n_chains, d); None without chains.
 
-        ``energy`` and ``generator`` are for states that older versions kept, without visible units.
+        ``energy`` and ``generator`` serve states from older versions, without visible units.
         """
         return None
 
     def continues(self, kind: str) -> bool:
-        """True if a state kept by the objective that is printed as ``kind`` can be gone on from."""
+        """True if this objective can continue the state of an objective whose repr is ``kind``."""
         return kind == repr(self)
 
     @abstractmethod
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Return the mean loss of the batch, whose gradient is followed downhill, and new state."""
+        """Return the mean loss of the batch, which is minimised, and the new state."""
 
 
 def check_weights(objective: Objective) -> None:
-    """Refuse an objective that cannot weigh rows; to be called where rows have weights.
+    """Reject an objective that cannot weight rows; to be called if rows have weights.
 
     Raises
     ------
@@ -129,18 +129,17 @@ def check_weights(objective: Objective) -> None:
     """
     if not objective.weighs_rows:
         raise ValueError(
-            f"{type(objective).__name__} counts all rows alike and cannot use sample_weight: leave "
-            "sample_weight out, or choose another objective."
+            f"{type(objective).__name__} weights all rows equally and cannot use sample_weight: "
+            "leave sample_weight out, or choose another objective."
         )
 
 
 def check_needs(
     objective: Objective, energy: Any, choices: Iterable[Objective | type[Objective]]
 ) -> None:
-    """Refuse an objective that needs what the energy lacks; name the ones that would work.
+    """Reject an objective that needs what the energy lacks; name the ones that would work.
 
-    ``choices`` are objectives, or their classes; nothing is made of them unless there is an error
-    to be told.
+    ``choices`` are objectives or their classes; classes are only instantiated to report an error.
     """
     if not _has_domain(objective, energy):
         needed, reason = objective.rows_needed()
@@ -153,13 +152,13 @@ def check_needs(
     if missing:
         raise ValueError(
             f"{type(objective).__name__} needs {', '.join(missing)} of the energy, which "
-            f"{type(energy).__name__} does not have. Objectives that work with it: "
+            f"{type(energy).__name__} does not provide. Objectives that work with it: "
             f"{_able(choices, energy)}."
         )
 
 
 def _able(choices: Iterable[Objective | type[Objective]], energy: Any) -> str:
-    """The names of the choices that the energy can serve."""
+    """Names of the choices that work with the energy."""
     made = [choice() if isinstance(choice, type) else choice for choice in choices]
     fitting = (c for c in made if _has_domain(c, energy) and not c.missing_from(energy))
     return ", ".join(type(choice).__name__ for choice in fitting) or "none"
@@ -175,7 +174,7 @@ def resolve_objective(
 ) -> Objective:
     """Turn a name and the estimator's flat parameters into an objective; pass objects through.
 
-    ``options`` holds the flat parameters that differ from their defaults; they belong to names
+    ``options`` holds the flat parameters that differ from their defaults; they apply to names
     only, so that no setting is silently ignored.
     """
     if isinstance(objective, str):

@@ -1,4 +1,4 @@
-r"""Losses whose gradients are known in closed form, which autograd need not derive."""
+r"""Losses with gradients in closed form, which bypass autograd."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 class ClosedFormObjective(Objective):
-    """An objective that knows its gradients, if not for every energy; see ``knows_gradients``."""
+    """An objective with gradients in closed form, for some energies; see ``knows_gradients``."""
 
     def knows_gradients(self, energy: Any) -> bool:
-        """True: it has no other way."""
+        """True: there is no other way to compute them."""
         return True
 
     @abstractmethod
     def gradients(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
-        """Return the mean loss of the rows, its gradients, and new state; builds no graph."""
+        """Return the mean loss of the rows, its gradients and the new state, without a graph."""
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Return the mean loss of the rows, with the gradients as its derivatives, and state."""
+        """Return the mean loss of the rows, with these gradients as derivatives, and the state."""
         with torch.no_grad():
             value, gradients, state = self.gradients(energy, batch, state, generator)
         parameters = [parameter for parameter, _ in gradients]
@@ -37,7 +37,7 @@ class ClosedFormObjective(Objective):
 
 
 class _KnownGradients(torch.autograd.Function):
-    """A value that autograd derives to the given gradients."""
+    """A value whose derivatives under autograd are the given gradients."""
 
     @staticmethod
     def forward(

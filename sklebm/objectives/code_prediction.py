@@ -1,7 +1,7 @@
 r"""L = 1/2 |z* - f(x)|^2: an encoder f learns to predict the codes that a solver would find.
 
-Over all layers instead: the mean of log(|z* - f_t(x)|^2 / |z*|^2), in which a layer counts by the
-share of the error that it removes, not by the error that is left.
+Or over all layers: the mean of log(|z* - f_t(x)|^2 / |z*|^2), which credits each layer with the
+fraction of the error that it removes rather than the error that remains.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class CodePrediction(Objective):
-    """Squared error of predicted codes; those to predict are the targets of the batch.
+    """Squared error of predicted codes; the true codes are the targets of the batch.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ class CodePrediction(Objective):
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """The loss of rows (x, z*), the mean over them."""
+        """Mean loss over rows (x, z*)."""
         rows, targets = batch.x, batch.target
         if targets is None:
-            raise ValueError("CodePrediction needs a target code beside each row.")
+            raise ValueError("CodePrediction needs a target code for each row.")
         if self.supervised == "last":
             return 0.5 * batch.mean((energy.encoder(rows) - targets).square().sum(dim=1)), state
         scale = batch.mean(targets.square().sum(dim=1)) + _EPSILON

@@ -52,7 +52,7 @@ class ConditionalNoiseContrastive(Objective):
         state: ObjectiveState,
         generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
-        """Mean loss of telling rows from noisy copies, in nats."""
+        """Mean loss of distinguishing rows from noisy copies, in nats."""
         x = batch.x
         copies = x.repeat(self.n_noise, 1)
         noise = torch.empty_like(copies).normal_(generator=generator)

@@ -30,18 +30,18 @@ from sklebm.objectives.aliases import with_aliases
 from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
 
-# How fast the step size follows the acceptance: the energy changes at every update, so that a
-# burn-in after which it could be held never ends.
+# How fast the step size follows the acceptance rate. The energy changes at every update, so
+# adaptation never ends.
 _ADAPTATION = 0.05
 _OWN_ADAPTATION = 0.1
-# Share of the chains that propose a jump at each update, in few dimensions.
+# Fraction of the chains that propose a jump at each update, in few dimensions.
 _JUMPS = 0.25
-#: What an energy must offer for gradients in closed form.
+#: What an energy must provide for gradients in closed form.
 CLOSED_FORM = ("hidden_field", "hidden", "free_energy_gradients")
 
 
 def default_sampler(energy: Any) -> Sampler:
-    """Block Gibbs where the units can be drawn in turns, Hamiltonian Monte Carlo elsewhere."""
+    """Block Gibbs if the units can be drawn in turns, otherwise Hamiltonian Monte Carlo."""
     smooth = hasattr(energy, "free_energy") and hasattr(energy, "reference")
     return HMC(n_leapfrog=5) if smooth and not hasattr(energy, "draw_visible") else BlockGibbs()
 
@@ -61,9 +61,9 @@ class ContrastiveDivergence(ClosedFormObjective):
     sampler : Sampler or None, default=None
         How a chain moves: ``BlockGibbs()``, ``GibbsLangevin()``, ``HMC()``, ``MALA()`` or
         ``Langevin()``. None is block Gibbs for machines whose units can be drawn in turns, and
-        ``HMC(n_leapfrog=5)`` for other energies. Step sizes are adapted while training goes on,
-        where the sampler has a target acceptance, and start at its ``step_size``, in units of the
-        root mean variance of ``energy.reference``.
+        ``HMC(n_leapfrog=5)`` for other energies. If the sampler has a target acceptance rate, step
+        sizes are adapted during training, starting from its ``step_size`` in units of the root mean
+        variance of ``energy.reference``.
     """
 
     n_steps: int = 1
@@ -76,7 +76,7 @@ class ContrastiveDivergence(ClosedFormObjective):
         if self.sampler is not None and not isinstance(self.sampler, Sampler):
             raise ValueError(
                 f"{type(self).__name__}: sampler={self.sampler!r} must be a sampler, such as "
-                "HMC() or GibbsLangevin(), or None for the one that suits the energy."
+                "HMC() or GibbsLangevin(), or None to choose one that suits the energy."
             )
 
     # ------------------------------------------------------------------ what it needs
@@ -88,7 +88,7 @@ class ContrastiveDivergence(ClosedFormObjective):
         return self.sampler.domain, self.sampler.domain_reason
 
     def missing_from(self, energy: Any) -> list[str]:
-        """What the sampler needs, a free energy, and a reference that gives it its scale."""
+        """The sampler's requirements, a free energy, and a reference that sets its scale."""
         sampler = self.sampler_for(energy)
         needs = [*sampler.needs, "free_energy"]
         if not sampler.alternates:
@@ -96,15 +96,15 @@ class ContrastiveDivergence(ClosedFormObjective):
         return [name for name in dict.fromkeys(needs) if not hasattr(energy, name)]
 
     def sampler_for(self, energy: Any) -> Sampler:
-        """The sampler, or the one that suits the energy."""
+        """The sampler, or the default for the energy."""
         return default_sampler(energy) if self.sampler is None else self.sampler
 
     def knows_gradients(self, energy: Any) -> bool:
-        """True for machines that know the gradients of their free energy."""
+        """True for machines with free-energy gradients in closed form."""
         return all(hasattr(energy, name) for name in CLOSED_FORM)
 
     def continues(self, kind: str) -> bool:
-        """True for its own states, and for those of this objective under its former settings."""
+        """True for its own states, and for those stored under this objective's former settings."""
         former = f"ContrastiveDivergence(n_gibbs_steps={self.n_steps}, sampler={self.sampler!r})"
         sampled = (
             f"SampledContrastiveDivergence(sampler={self.sampler or HMC(n_leapfrog=5)!r}, "
@@ -129,7 +129,7 @@ class ContrastiveDivergence(ClosedFormObjective):
         state: ObjectiveState,
         generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
-        """Where the chains led, (n, d), and the new state."""
+        """End points of the chains, (n, d), and the new state."""
         sampler = self.sampler_for(energy)
         if "log_step" not in state:
             chains = sampler.init(generator, batch.x, energy)
@@ -140,7 +140,7 @@ class ContrastiveDivergence(ClosedFormObjective):
         return chains.position, {"log_step": chains.log_step}
 
     def negative_shares(self, batch: Batch, negatives: Tensor) -> Tensor:
-        """How much of the model expectation each negative is: as much as the row it comes from."""
+        """Weight of each negative in the model expectation: that of the row it starts from."""
         return batch.shares(negatives)
 
     # ------------------------------------------------------------------ losses
@@ -182,7 +182,7 @@ class ContrastiveDivergence(ClosedFormObjective):
         state: ObjectiveState,
         generator: torch.Generator,
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
-        """The same with one product by the weights less: the rows' fields are used twice."""
+        """The same with one matrix product fewer: the fields of the rows are used twice."""
         x = batch.x
         field_data = energy.hidden_field(x)
         mean_data = energy.hidden.mean(field_data)
@@ -199,7 +199,7 @@ class ContrastiveDivergence(ClosedFormObjective):
 @with_aliases
 @dataclass(frozen=True)
 class PersistentContrastiveDivergence(ContrastiveDivergence):
-    """Stochastic maximum likelihood: negatives come from chains that go on between updates.
+    """Stochastic maximum likelihood: negatives come from chains that persist between updates.
 
     Asymptotically unbiased if the learning rate falls to zero; the chains must mix faster than
     the parameters move.
@@ -210,21 +210,21 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         Steps of a chain each time that it moves; for Boltzmann machines also called
         ``n_gibbs_steps``.
     n_chains : int or None, default=None
-        Number of chains; None takes the batch size. By block Gibbs and parallel tempering all of
-        them move at every update. Samplers that follow gradients, which cost more, move as many as
+        Number of chains; None uses the batch size. Block Gibbs and parallel tempering move all of
+        them at every update. Samplers that follow gradients, which cost more, move only as many as
         the batch size, drawn from the buffer.
     restart : float, default=0.0
-        Share of the chains that begin anew at each update, from draws of ``energy.reference``.
-        Chains then reach modes that they could not, but those that have just begun are no draws of
-        the model: learning pushes them up without end unless ``n_steps`` are many.
+        Fraction of the chains that restart at each update, from draws of ``energy.reference``.
+        Chains can then reach otherwise inaccessible modes, but restarted chains are not draws from
+        the model: learning raises their energy without end unless ``n_steps`` is large.
     jump : float or None, default=None
-        Share of the chains that propose to jump to such a draw at each update, and do so with the
-        probability that leaves the model invariant (Metropolis and Hastings). In few dimensions
-        this carries chains between modes; in many, hardly any jump is accepted. None takes a
-        quarter, or 4 / n_features if that is less, for samplers that follow gradients. Block Gibbs
-        and parallel tempering, whose chains move far without, cannot restart or jump.
+        Fraction of the chains that propose to jump to such a draw at each update; acceptance leaves
+        the model invariant (Metropolis-Hastings). In few dimensions this carries chains between
+        modes; in many, hardly any jump is accepted. None uses a quarter, or 4 / n_features if that
+        is less, for samplers that follow gradients. Block Gibbs and parallel tempering, whose
+        chains move far without jumps, cannot restart or jump.
     sampler : Sampler or None, default=None
-        How a chain moves; see ``ContrastiveDivergence``. ``ParallelTempering()`` is one more.
+        How a chain moves; see ``ContrastiveDivergence``. ``ParallelTempering()`` also works.
     """
 
     n_chains: int | None = None
@@ -239,7 +239,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
             check_share(self.jump, "jump", self)
 
     def continues(self, kind: str) -> bool:
-        """True for its own states, and for those of this objective under its former settings."""
+        """True for its own states, and for those stored under this objective's former settings."""
         former = (
             f"PersistentContrastiveDivergence(n_gibbs_steps={self.n_steps}, "
             f"sampler={self.sampler!r}, n_chains={self.n_chains})"
@@ -260,7 +260,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
-        """Chains at draws of the reference density, so that they hold no row of X."""
+        """Chains that start at draws from the reference density, so they hold no row of X."""
         sampler, n_chains = self.sampler_for(energy), self.n_chains or batch_size
         with torch.no_grad():
             kept = sampler.keep(sampler.start(generator, n_chains, energy))
@@ -272,7 +272,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
                     f"{type(sampler).__name__}()."
                 )
             return kept
-        # As many numbers as chains move at a time: later batches may have fewer rows.
+        # One per chain that moves at a time: later batches may have fewer rows.
         active = torch.arange(min(batch_size, n_chains), device=kept["position"].device)
         return {**kept, "active": active}
 
@@ -283,7 +283,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         state: ObjectiveState,
         generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
-        """Where the chains that moved are, (n, d), and the new state."""
+        """Rows of the chains that moved, (n, d), and the new state."""
         sampler = self.sampler_for(energy)
         if "position" not in state:
             chains = sampler.restore(state, energy)
@@ -310,13 +310,13 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         return position, kept
 
     def negative_shares(self, batch: Batch, negatives: Tensor) -> Tensor:
-        """All chains count alike."""
+        """All chains are weighted equally."""
         return negatives.new_full((len(negatives),), 1.0 / len(negatives))
 
     def _restarted(
         self, energy: ReferencedEnergy, position: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """A share of the chains at new draws of the reference density."""
+        """Restart a fraction of the chains at new draws from the reference density."""
         if not self.restart:
             return position
         fresh = energy.reference.draw(len(position), generator)
@@ -331,7 +331,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         state: ObjectiveState,
         generator: torch.Generator,
     ) -> tuple[Tensor, Gradients, ObjectiveState]:
-        """Data and chains share one product with the weights, the costly part of a step."""
+        """Data and chains share one product with the weights, the most expensive part of a step."""
         x = batch.x
         v = sampler.moved(generator, sampler.restore(state, energy), energy, self.n_steps)
         visible = torch.cat([x, v])
@@ -345,7 +345,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
 def visible_chains(
     state: ObjectiveState, energy: Any, generator: torch.Generator | None
 ) -> Tensor | None:
-    """Visible states among what samplers keep, drawn given the hidden ones if only these are."""
+    """Visible states in a sampler's state, drawn given the hidden ones if it stores only these."""
     visible = state.get("position", state.get("visible"))
     if visible is None and "hidden" in state and energy is not None:
         drawn: Tensor = energy.draw_visible(state["hidden"], generator)
@@ -354,12 +354,12 @@ def visible_chains(
 
 
 def rows_of(position: Tensor, batch: Batch) -> Tensor:
-    """The rows among the units that a chain draws together: deeper layers stand behind them."""
+    """The visible part of units that a chain draws together: deeper layers follow it."""
     return position[:, : batch.x.shape[1]]
 
 
 def difference(energy: FreeEnergy, batch: Batch, negatives: Tensor, shares: Tensor) -> Tensor:
-    """Mean of F over the rows minus that over negatives, which count by ``shares``; one pass."""
+    """Mean of F over the rows minus that over negatives weighted by ``shares``, in one pass."""
     values = energy.free_energy(torch.cat([batch.x, negatives]))
     of_data, of_model = values[: len(batch)], values[len(batch) :]
     if batch.weight is None:

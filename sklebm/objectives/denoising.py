@@ -26,8 +26,8 @@ Corruption = Literal["gaussian", "masking", "salt_pepper"]
 def corrupt(x: Tensor, corruption: Corruption, level: float, generator: torch.Generator) -> Tensor:
     """A corrupted copy of the rows.
 
-    "gaussian" adds noise of deviation ``level``; "masking" sets a share ``level`` of the entries
-    to 0; "salt_pepper" sets that share to 0 or 1, each as often.
+    "gaussian" adds noise with standard deviation ``level``; "masking" sets a fraction ``level`` of
+    the entries to 0; "salt_pepper" sets that fraction to 0 or 1 with equal probability.
     """
     if corruption == "gaussian":
         return torch.empty_like(x).normal_(generator=generator).mul_(level).add_(x)
@@ -45,9 +45,9 @@ class DenoisingError(Objective):
     Parameters
     ----------
     corruption : {"gaussian", "masking", "salt_pepper"}, default="gaussian"
-        What happens to the copies.
+        How the copies are corrupted.
     level : float, default=0.3
-        Deviation of the noise, or share of the entries that are overwritten.
+        Standard deviation of the noise, or fraction of the entries that are overwritten.
     """
 
     corruption: Corruption = "gaussian"
@@ -67,7 +67,7 @@ class DenoisingError(Objective):
 class MaskedError(Objective):
     """The squared error of hidden entries, reconstructed from the visible ones.
 
-    Every row hides ``energy.n_hidden`` patches of its own, drawn anew at every update.
+    ``energy.n_hidden`` patches are hidden in each row, drawn anew at every update.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("draw_hidden_entries", "hide")
@@ -75,7 +75,7 @@ class MaskedError(Objective):
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Mean over rows of the error of their hidden entries, scaled to a whole row."""
+        """Mean over rows of the error on hidden entries, scaled to a whole row."""
         x = batch.x
         hidden = energy.draw_hidden_entries(len(x), generator)
         errors = (x - energy.reconstruct(energy.hide(x, hidden))).square()

@@ -28,7 +28,7 @@ from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.evidence import WeightedBound, row_mean
 
 DiscreteGradient = Literal["auto", "enumeration", "score_function", "relaxed"]
-#: Most latents whose states "auto" enumerates, and most that can be enumerated at all.
+#: Maximum number of latents that "auto" enumerates, and that can be enumerated at all.
 AUTO_LATENTS, MAX_LATENTS = 8, 12
 
 
@@ -45,14 +45,14 @@ class DiscreteEvidenceLowerBound(WeightedBound):
     beta_warmup : int, default=0
         Number of updates over which the weight rises from 0 to ``beta``.
     free_bits : float, default=0.0
-        Nats per latent, averaged over the batch, below which the divergence is not pushed.
+        Nats per latent, averaged over the batch, below which the divergence is not penalised.
     binarize : bool, default=False
-        Whether rows are probabilities of which binary rows are drawn at every update.
+        Whether rows are probabilities from which binary rows are drawn at every update.
     discrete_gradient : {"auto", "enumeration", "score_function", "relaxed"}, default="auto"
         How the encoder learns. "auto" enumerates up to 8 latents and uses the score function
         beyond; "enumeration" takes up to 12.
     temperature : float, default=0.5
-        Of the relaxed draws; the smaller, the less biased and the noisier.
+        Temperature of the relaxed draws; lower values give less bias and more noise.
     """
 
     discrete_gradient: DiscreteGradient = "auto"
@@ -101,7 +101,7 @@ def _enumerated(energy: Any, x: Tensor, q: Any, batch: Batch) -> Tensor:
 
 
 def _antithetic(energy: Any, x: Tensor, q: Any, noise: Tensor, batch: Batch) -> Tensor:
-    """A scalar with the value of the pair's mean and DisARM's gradient."""
+    """A scalar with the pair's mean as value and DisARM's gradient."""
     logits = q.logits.detach()
     probabilities = torch.sigmoid(logits)
     z, mirrored = ((u < probabilities).to(x.dtype) for u in (noise, 1.0 - noise))

@@ -1,4 +1,4 @@
-r"""Lower bounds of the evidence log p(x), pushed up at the data: ELBO, IWAE and its DReG gradient.
+r"""Lower bounds on the evidence log p(x), maximised at the data: ELBO, IWAE and its DReG gradient.
 
     ELBO   E_q log p(x | z) - beta KL(q(z | x) || p(z))
     IWAE   E_q log (1/K) sum_k w_k,   w_k = p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
@@ -35,7 +35,7 @@ def row_mean(batch: Batch, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class WeightedBound(Objective):
-    """What bounds share whose divergence has a weight of its own.
+    """Shared part of bounds with a separate weight on the divergence.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class WeightedBound(Objective):
     beta_warmup : int, default=0
         Number of updates over which the weight rises from 0 to ``beta``.
     free_bits : float, default=0.0
-        Nats per latent, averaged over the batch, below which the divergence is not pushed.
+        Nats per latent, averaged over the batch, below which the divergence is not penalised.
     binarize : bool, default=False
-        Whether rows are probabilities of which binary rows are drawn at every update.
+        Whether rows are probabilities from which binary rows are drawn at every update.
     """
 
     n_samples: int = 1
@@ -74,7 +74,7 @@ class WeightedBound(Objective):
     def weighted(
         self, divergence: Tensor, batch: Batch, state: ObjectiveState
     ) -> tuple[Tensor, ObjectiveState]:
-        """The divergence's part of the loss, from that of each row and latent."""
+        """The divergence term of the loss, from the divergence of each row and latent."""
         if self.free_bits:
             part = batch.mean(divergence).clamp(min=self.free_bits).sum()
         elif batch.weight is None:
@@ -101,10 +101,10 @@ class EvidenceLowerBound(WeightedBound):
     beta_warmup : int, default=0
         Number of updates over which the weight rises from 0 to ``beta``.
     free_bits : float, default=0.0
-        Nats per latent, averaged over the batch, below which the divergence is not pushed. With a
-        full covariance the divergence is split by rows of the factor.
+        Nats per latent, averaged over the batch, below which the divergence is not penalised.
+        With a full covariance the divergence is split by rows of the factor.
     binarize : bool, default=False
-        Whether rows are probabilities of which binary rows are drawn at every update.
+        Whether rows are probabilities from which binary rows are drawn at every update.
     """
 
     needs: ClassVar[tuple[str, ...]] = _NEEDS
@@ -125,7 +125,7 @@ class EvidenceLowerBound(WeightedBound):
 
 @dataclass(frozen=True)
 class ImportanceWeightedBound(Objective):
-    """The importance-weighted bound, tighter the more draws there are.
+    """The importance-weighted bound, which gets tighter with more draws.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class ImportanceWeightedBound(Objective):
         Whether the encoder follows the doubly reparametrised gradient, whose noise falls with the
         number of draws instead of drowning it.
     binarize : bool, default=False
-        Whether rows are probabilities of which binary rows are drawn at every update.
+        Whether rows are probabilities from which binary rows are drawn at every update.
     """
 
     n_samples: int = 10
@@ -182,7 +182,7 @@ class DoublyReparametrizedBound(ImportanceWeightedBound):
     doubly_reparametrized : bool, default=True
         See ``ImportanceWeightedBound``.
     binarize : bool, default=False
-        Whether rows are probabilities of which binary rows are drawn at every update.
+        Whether rows are probabilities from which binary rows are drawn at every update.
     """
 
     doubly_reparametrized: bool = True

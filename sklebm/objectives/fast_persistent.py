@@ -1,4 +1,4 @@
-r"""Persistent chains that a second set of parameters, large and soon forgotten, drives away.
+r"""Persistent chains driven apart by a second set of parameters, large but quickly decaying.
 
     negatives ~ E_{w + f},   w <- w - rate g,   f <- (19/20) f - fast rate g
 
@@ -32,15 +32,14 @@ _KEPT = 19 / 20
 class FastPersistentContrastiveDivergence(ClosedFormObjective):
     """Persistent contrastive divergence with fast weights.
 
-    Chains mix much faster than under the model alone, at the price that they are no longer
-    draws of it.
+    Chains mix much faster than under the model alone, but are no longer draws from it.
 
     Parameters
     ----------
     n_gibbs_steps : int, default=1
         Gibbs steps of every chain per update.
     n_chains : int or None, default=None
-        Number of chains; None takes the batch size.
+        Number of chains; None uses the batch size.
     fast_learning_rate : float, default=0.02
         Step size of the fast parameters.
     """
@@ -51,7 +50,7 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
 
     needs: ClassVar[tuple[str, ...]] = (*BlockGibbs.needs, *CLOSED_FORM, "with_parameters")
     domain: ClassVar[str | None] = "binary"
-    domain_reason: ClassVar[str] = "gives its fast weights a rate that knows of no units"
+    domain_reason: ClassVar[str] = "gives its fast weights a rate that ignores the units of X"
 
     def __post_init__(self) -> None:
         check_counts(self, "n_gibbs_steps", optional=("n_chains",))
@@ -101,7 +100,7 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
 
 
 def _parameters(energy: RetunableEnergy) -> dict[str, Tensor]:
-    """What has a fast copy, in the order of ``with_parameters``."""
+    """Parameters that have a fast copy, in the order of ``with_parameters``."""
     return {
         "fast_weights": energy.weights,
         "fast_visible_bias": energy.visible.bias,

@@ -3,8 +3,8 @@ r"""Tell data from noise: min E_x softplus(-G(x)) + r E_y softplus(G(y)), y ~ q.
     G(u) = -F(u) - log Z - log q(u) - log r
 
 with r rows of noise for each row of data: a logistic regression whose log odds are the log density
-ratio, so that -F - log Z is the log density of the data where the loss is least. log Z is one more
-unknown, fitted beside the energy.
+ratio, so that -F - log Z is the log density of the data where the loss is minimal. log Z is one
+more unknown, fitted along with the energy.
 
 M. U. Gutmann and A. Hyvarinen, "Noise-contrastive estimation of unnormalized statistical models",
 Journal of Machine Learning Research 13, 2012.
@@ -26,7 +26,7 @@ from sklebm.energies.reference import ReferenceUnits
 from sklebm.inference import bit_noise
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
-# log Z follows the energy by this share of the way to the best value for the batch.
+# At each step log Z moves this fraction of the way to the best value for the batch.
 _RATE = 0.1
 Noise = Literal["auto", "independent", "tree", "mixture"]
 
@@ -36,12 +36,12 @@ class NoiseContrastive(Objective):
     """Logistic regression between rows and noise of a known density.
 
     Consistent if the data come from the model, as long as the noise reaches wherever the data are;
-    the nearer it is to them, the less of it is needed. In many dimensions noise is told apart too
-    easily, and little is learnt.
+    the closer it is to them, the less of it is needed. In many dimensions noise is too easy to
+    distinguish, and little is learnt.
 
-    An energy with a ``log_partition`` of its own, such as a deep energy, learns it by its gradient,
-    and the noise is its ``reference``. For machines log Z is part of the objective's state, and the
-    noise is learnt from the rows as they come. Rows between 0 and 1 are drawn as bits where the
+    An energy with its own ``log_partition``, such as a deep energy, learns it by gradient steps,
+    and the noise is its ``reference``. For machines, log Z is part of the objective's state, and
+    the noise is learnt from the rows as they arrive. Rows between 0 and 1 are drawn as bits if the
     model is binary.
 
     Parameters
@@ -49,11 +49,12 @@ class NoiseContrastive(Objective):
     n_noise : int or None, default=None
         Rows of noise r for each row of data; None is 5 for machines and 4 for other energies.
     noise : {"auto", "independent", "tree", "mixture"}, default="auto"
-        For machines of bits: independent features with the means of the data; or half of these and
-        half of features that depend on one other each (a tree of Chow and Liu), or of a mixture of
-        32 components of independent ones. "auto" takes what is likeliest at rows that it has not
-        learnt from yet, judged by the first 5,000 of them. Real-valued machines have independent
-        normal noise, whatever is chosen. Costs O(n d^2) for n rows unless "independent".
+        For binary machines: "independent" draws independent features with the means of the data;
+        the others draw half of the noise in this way and half from a Chow-Liu tree, in which each
+        feature depends on one other, or from a mixture of 32 components with independent features.
+        "auto" uses the likeliest on rows that it has not yet learnt from, judged by the first
+        5,000 of them. Real-valued machines always use independent normal noise. Costs O(n d^2) for
+        n rows unless "independent".
     """
 
     n_noise: int | None = None
@@ -67,14 +68,14 @@ class NoiseContrastive(Objective):
         check_choice(self.noise, "noise", get_args(Noise), self)
 
     def missing_from(self, energy: Any) -> list[str]:
-        """What it needs, and a source of noise: a reference, or layers of units."""
+        """Its requirements, and a source of noise: a reference, or layers of units."""
         source = "reference" if hasattr(energy, "log_partition") else "layers"
         return [name for name in (*self.needs, source) if not hasattr(energy, name)]
 
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
-        """No rows seen; log Z that of units without weights. Nothing if both are the energy's."""
+        """No rows seen, and log Z of units without weights; empty if the energy has both."""
         if hasattr(energy, "log_partition"):
             return {}
         units = energy.layers[0]
@@ -91,7 +92,7 @@ class NoiseContrastive(Objective):
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Mean logistic loss of a row of data and its rows of noise, in nats."""
+        """Mean logistic loss of a data row and its noise rows, in nats."""
         own = hasattr(energy, "log_partition")
         n_noise = self.n_noise or (4 if own else 5)
         with torch.no_grad():
@@ -108,8 +109,8 @@ class NoiseContrastive(Objective):
         of_data, of_noise = of_data - log_q[0] - offset, of_noise - log_q[1] - offset
         if not own:
             best = _best_constant(of_data.detach(), of_noise.detach(), batch)
-            # The gradient with respect to log Z vanishes at its best value, so that it may be held
-            # fixed while the energy moves.
+            # The gradient with respect to log Z vanishes at its best value, so it can be held
+            # fixed while the energy is updated.
             log_z = torch.lerp(state["log_partition"], best, _RATE)
             of_data, of_noise = of_data - log_z, of_noise - log_z
             state = {**state, "log_partition": log_z}
@@ -120,9 +121,9 @@ class NoiseContrastive(Objective):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """log of exp(-F) at rows of data, (n_draws, n), and at noise, (m,), in one pass.
 
-        What is compared with the density of the noise. Objectives that know more than one value for
-        a row of data have more draws, and return log q(z | x) of these where its gradient has to be
-        followed by the score function.
+        These are compared with the density of the noise. Objectives with several values per data
+        row have several draws, and also return their log q(z | x) if its gradient needs the score
+        function.
         """
         values = -energy.free_energy(torch.cat([x, y]))
         return values[None, : len(x)], values[len(x) :], None
@@ -130,7 +131,7 @@ class NoiseContrastive(Objective):
     def _learnt_noise(
         self, energy: Any, batch: Batch, state: ObjectiveState
     ) -> tuple[ObjectiveState, Reference]:
-        """The state after these rows, and the noise for them."""
+        """The state after these rows, and noise to compare them with."""
         if "pairs" in state:
             state = bit_noise.learn(state, batch.x, batch.shares(batch.x))
             kind = bit_noise.best(state) if self.noise == "auto" else self.noise
@@ -149,14 +150,14 @@ class NoiseContrastive(Objective):
 
 @dataclass(frozen=True)
 class ReferenceNoiseContrastive(NoiseContrastive):
-    """``NoiseContrastive`` of an energy with a reference, under its former name.
+    """``NoiseContrastive`` for an energy with a reference, under its former name.
 
     Parameters
     ----------
     n_noise : int, default=4
         Number of noise points for each row.
     noise : {"auto", "independent", "tree", "mixture"}, default="auto"
-        Of no effect: the noise is ``energy.reference``.
+        Has no effect: the noise is ``energy.reference``.
     """
 
     n_noise: int = 4
@@ -169,8 +170,8 @@ def logistic_loss(
 ) -> Tensor:
     """Mean of softplus(-G) over data (n_draws, n), plus the sum of softplus(G) over noise, by n.
 
-    Rows count by the weights of ``batch``, if it is given. ``log_draws``, log q of the draws, adds
-    the gradient of their probabilities: each draw is compared with the mean of the others.
+    Rows are weighted by ``batch``, if it is given. ``log_draws``, log q of the draws, adds the
+    gradient of their probabilities: each draw is compared with the mean of the others.
     """
     values = softplus(-of_data)
     of_rows = values
@@ -187,14 +188,14 @@ def logistic_loss(
 
 
 def _best_constant(of_data: Tensor, of_noise: Tensor, batch: Batch) -> Tensor:
-    """log Z with as much weight on data taken for noise as on noise taken for data."""
+    """log Z at which data mistaken for noise balance noise mistaken for data."""
     low = torch.minimum(of_data.min(), of_noise.min())
     high = torch.maximum(of_data.max(), of_noise.max())
     n_noise = len(of_noise) / of_data.shape[1]
     low, high = low - n_noise - 5.0, high + n_noise + 5.0
     for _ in range(40):
         middle = 0.5 * (low + high)
-        # Rises with log Z: the more it takes away from G, the more data look like noise.
+        # Increases with log Z: a larger log Z lowers G, so more data look like noise.
         missed = torch.sigmoid(middle - of_data).mean(dim=0)
         if batch.weight is not None:
             missed = missed * batch.shares(missed) * len(batch)

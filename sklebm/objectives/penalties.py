@@ -23,7 +23,7 @@ from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.reconstruction import squared_error
 
-#: Codes of at most so many units have their Jacobian computed whole, larger ones estimated.
+#: The Jacobian of codes of at most this many units is exact; for larger ones it is estimated.
 EXACT_UNITS = 8
 _EPSILON = 1e-6
 
@@ -33,7 +33,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class SparseReconstruction(Objective):
-    """Squared error plus a price for active units.
+    """Squared error plus a penalty on active units.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class SparseReconstruction(Objective):
     alpha : float, default=0.1
         Weight of the penalty.
     target : float, default=0.05
-        Mean activity that "kl" pulls to.
+        Target mean activity for "kl".
     """
 
     penalty: Literal["l1", "kl"] = "l1"
@@ -117,7 +117,7 @@ class ContractiveReconstruction(Objective):
 
 
 def is_single_layer(encoder: nn.Module) -> bool:
-    """Whether the encoder is an affine map and a function of each unit."""
+    """Whether the encoder is an affine map followed by an elementwise function."""
     if not isinstance(encoder, nn.Sequential) or not 1 <= len(encoder) <= 2:
         return False
     elementwise = all(isinstance(step, tuple(ACTIVATIONS.values())) for step in list(encoder)[1:])
@@ -146,8 +146,8 @@ def jacobian_norm(
 ) -> tuple[Tensor, Tensor]:
     """The code, and |df/dx|_F^2 of each row by backward passes.
 
-    One pass for each unit of a code of at most ``EXACT_UNITS``, or without a generator. Else
-    Hutchinson's estimate from one pass: |J' v|^2 with random signs v has that mean.
+    One pass per unit for codes of at most ``EXACT_UNITS``, or without a generator; otherwise
+    Hutchinson's estimate from one pass: |J' v|^2 with random signs v has this mean.
     """
     learning = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -174,7 +174,7 @@ def jacobian_norm(
 
 # ---------------------------------------------------------------------- saturating
 
-#: Distance of a unit's input from the nearest place where the unit's function is flat.
+#: Distance of a unit's input from the nearest point where its activation is flat.
 COMPLEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,  # flat below 0
     "shrink": lambda a: nn.functional.softshrink(a).abs(),  # flat between the thresholds
@@ -189,7 +189,7 @@ class SaturatingReconstruction(Objective):
     Parameters
     ----------
     function : {"relu", "shrink", "saturated_linear"}, default="saturated_linear"
-        The function of the code's units.
+        The activation of the code's units.
     alpha : float, default=0.1
         Weight of the penalty.
     """

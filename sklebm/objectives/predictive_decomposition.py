@@ -1,6 +1,6 @@
 r"""L = min_z E(x, z), E = 1/2 |x - z D|^2 + alpha R(z) + weight/2 |z - f(x)|^2: joint inference.
 
-At the minimum over z, the derivative of L by atoms and encoder is that of E with z held.
+At the minimum over z, the derivative of L by atoms and encoder is that of E with z held fixed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 @dataclass(frozen=True)
 class PredictiveDecomposition(Objective):
-    """The mean least energy of the rows over their codes.
+    """The mean over rows of the energy minimised over codes.
 
     Parameters
     ----------
     tol : float or None, default=None
-        Certificate at which a code is final; see ``solve_codes``. None is 1e-4 for a duality gap,
-        and 1e-2 for a KKT residual, of which the square goes into the energy.
+        Certificate at which a code is accepted; see ``solve_codes``. None: 1e-4 for a duality gap
+        and 1e-2 for a KKT residual, whose square enters the energy.
     """
 
     tol: float | None = None

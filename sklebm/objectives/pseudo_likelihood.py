@@ -19,8 +19,8 @@ from sklebm.objectives.single_flips import SingleFlips
 class PseudoLikelihood(SingleFlips):
     """The conditional log-likelihood of every unit given the others, without a normaliser.
 
-    The loss is -sum_i log p(v_i | the others) in nats. Its minimum is the truth if the data come
-    from the model, with somewhat more variance than maximum likelihood; else it is another
+    The loss is -sum_i log p(v_i | the others) in nats. If the data come from the model, its minimum
+    is the truth, with somewhat more variance than maximum likelihood; otherwise it is a different
     compromise. A step costs O(n d k) logarithms for n rows. Rows between 0 and 1 are
     drawn as bits at every step; line searches ("lbfgs") need rows of 0 and 1.
     """
@@ -36,7 +36,7 @@ def pseudo_log_likelihood(
     """Estimate of the log pseudo-likelihood of each row in nats, (n_rows,). O(n_flips n d k).
 
     Averages over ``n_flips`` bits per row, drawn from ``generator``, and multiplies by the
-    number of bits: unbiased, and comparable between models when the generator starts alike.
+    number of bits: unbiased, and comparable between models if the generator has the same seed.
     Needs no normaliser. Meant for rows in [0, 1], where flipping is 1 - v.
     """
     n_rows, n_features = v.shape

@@ -20,8 +20,8 @@ from sklebm.objectives.single_flips import SingleFlips
 class RatioMatching(SingleFlips):
     """Match the ratios p(v) / p(v with one bit flipped) to those of the data.
 
-    Consistent like the pseudo-likelihood, but bounded in every unit, hence less moved by bits that
-    are nearly impossible. A step costs O(n d k) logarithms for n rows. Rows between 0
+    Consistent like the pseudo-likelihood, but bounded in every unit, hence less affected by bits
+    that are nearly impossible. A step costs O(n d k) logarithms for n rows. Rows between 0
     and 1 are drawn as bits at every step; line searches ("lbfgs") need rows of 0 and 1.
     """
 

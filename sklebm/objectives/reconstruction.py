@@ -1,6 +1,6 @@
 r"""Push the energy of reconstruction down at the data: mean over rows of |x - g(f(x))|^2.
 
-Nothing pushes it up elsewhere. That is left to a narrow code, or to the additions below.
+Nothing pushes it up elsewhere; that is left to a narrow code or to additional penalties.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NEEDS = ("encode", "decode")
 
 
 def squared_error(batch: Batch, reconstruction: Tensor) -> Tensor:
-    """Mean over rows of the squared distance; one fused kernel where rows count alike."""
+    """Mean over rows of the squared distance; one fused kernel if rows are weighted equally."""
     if batch.weight is None:
         return functional.mse_loss(reconstruction, batch.x, reduction="sum") / len(batch)
     return batch.mean((batch.x - reconstruction).square().sum(dim=1))

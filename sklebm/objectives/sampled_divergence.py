@@ -1,4 +1,4 @@
-"""Former names of contrastive divergence with samplers that follow gradients; files hold them."""
+"""Former names of contrastive divergence with gradient-based samplers, used in old files."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class SampledPersistentContrastiveDivergence(PersistentContrastiveDivergence):
     n_steps : int, default=1
         Steps of a chain each time that it is taken from the buffer.
     n_chains : int or None, default=None
-        Chains in the buffer; None takes the batch size.
+        Chains in the buffer; None uses the batch size.
     restart : float, default=0.0
-        Share of the chains that begin anew at each update.
+        Fraction of the chains that restart at each update.
     jump : float or None, default=None
-        Share of the chains that propose to jump to a draw of the reference at each update.
+        Fraction of the chains that propose to jump to a draw from the reference at each update.
     """
 
     def __init__(

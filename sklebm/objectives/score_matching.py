@@ -1,10 +1,10 @@
-r"""Zero slope and high curvature of F at the data: score matching, without any normaliser.
+r"""Zero slope and high curvature of F at the data: score matching, without a normaliser.
 
     J = E_x [ |dF(x)|^2 / 2 - lap F(x) ],
 
 which differs from half the expected squared distance between the scores -dF of model and data by a
-constant. In d dimensions the Laplacian costs d backward passes, so that wide rows take its
-projection on random vectors v with E[v v'] = I,
+constant. In d dimensions the Laplacian costs d backward passes, so for wide rows it is projected on
+random vectors v with E[v v'] = I,
 
     J = E_x E_v [ |dF(x)|^2 / 2 - v' d^2F(x) v ],
 
@@ -30,7 +30,7 @@ from sklebm._checks import check_counts, check_number
 from sklebm.energies.base import FreeEnergy
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
-_REASON = "differentiates log p by the features"
+_REASON = "differentiates log p with respect to the features"
 
 
 def gradient(energy: FreeEnergy, x: Tensor) -> Tensor:
@@ -72,10 +72,10 @@ def projected_curvature(energy: FreeEnergy, x: Tensor, v: Tensor) -> tuple[Tenso
 class ScoreMatching(Objective):
     """Exact score matching: half the squared slope of F minus its Laplacian, at the data.
 
-    Closed forms for machines and for smooth networks of affine maps, where a step costs O(n d P) at
-    most for P weights; d + 1 backward passes otherwise. No chains and no noise. Consistent if the
-    data come from the model, but blind to the relative weights of separated modes, between which
-    no data are: there, prefer an objective with negatives.
+    Closed forms for machines and for smooth networks of affine maps, where a step costs at most
+    O(n d P) for P weights; d + 1 backward passes otherwise. No chains and no noise. Consistent if
+    the data come from the model, but blind to the relative weights of modes separated by empty
+    space: for these, prefer an objective with negatives.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
@@ -136,7 +136,7 @@ class SlicedScoreMatching(Objective):
 class DenoisingScoreMatching(Objective):
     """Match the score of the data smoothed by Gaussian noise: -dF points from noisy rows to clean.
 
-    What is learnt is the density of the rows plus noise, not of the rows.
+    It learns the density of the rows plus noise, not that of the rows.
 
     Parameters
     ----------

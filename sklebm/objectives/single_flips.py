@@ -1,6 +1,6 @@
-"""min E sum_i c(F(v, bit i flipped) - F(v)): what costs of the states next to a row share.
+"""min E sum_i c(F(v, bit i flipped) - F(v)): shared by costs on the states next to a row.
 
-The normaliser cancels from the difference of two free energies, so none is needed.
+The normaliser cancels from the difference of two free energies.
 """
 
 from __future__ import annotations
@@ -47,5 +47,5 @@ class SingleFlips(Objective):
         return batch.mean(self.cost(differences).sum(dim=1)), state
 
     def varies_on(self, x: Tensor) -> bool:
-        """True if some rows are drawn as bits, that is if not all values are 0 or 1."""
+        """True if rows have to be drawn as bits, that is, if some values are neither 0 nor 1."""
         return bool(((x != 0.0) & (x != 1.0)).any())

@@ -22,17 +22,17 @@ from sklebm.objectives.contrastive_divergence import CLOSED_FORM
 class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
     """Persistent contrastive divergence whose chains exchange states with hotter ones.
 
-    Each chain at the model's own temperature is the end of a ladder down to the base rate
+    Each chain at the model's own temperature is the cold end of a ladder up to the base rate
     of the visible units. A step costs ``n_temperatures`` times that of persistent chains.
 
     Parameters
     ----------
     n_temperatures : int, default=10
-        Number of temperatures, the model's own included.
+        Number of temperatures, including the model's own.
     n_gibbs_steps : int, default=1
         Steps of every ladder per update, each of Gibbs steps and exchanges.
     n_chains : int or None, default=None
-        Number of ladders; None takes the batch size.
+        Number of ladders; None uses the batch size.
 
     References
     ----------
@@ -66,7 +66,7 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:
-        """Ladders that start at the visible units' base rate, which stays their hot end."""
+        """Ladders that start at the visible units' base rate, which remains their hot end."""
         sampler = ParallelTempering(self.n_temperatures)
         with torch.no_grad():
             return sampler.keep(sampler.start(generator, self.n_chains or batch_size, energy))

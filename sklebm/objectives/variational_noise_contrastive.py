@@ -5,20 +5,20 @@ With phi(x, z) = exp(-E(x, z)) / Z and r rows of noise from p_y for each row of 
     J(q) = E_x E_{z ~ q} log s(log[phi(x, z) / q(z | x)] - log p_y(x) - log r)
            + r E_y log s(log r + log p_y(y) - log sum_z phi(y, z)),        s(u) = 1 / (1 + e^-u),
 
-is a lower bound of what noise-contrastive estimation maximises, by the concavity of log s(log u).
+is a lower bound on what noise-contrastive estimation maximises, by the concavity of log s(log u).
 The gap is an f-divergence between q and the posterior: with the odds o(x) = phi(x) / (r p_y(x)),
 
     J_NCE - J(q) = E_x sum_z q(z | x) [log(1 + q(z | x) / (p(z | x) o(x))) - log(1 + 1 / o(x))],
 
 which vanishes where q is the posterior p(z | x): phi(x, z) / q(z | x) is then the same for all z.
-Where the posterior is not at hand, q has parameters of its own, which climb J too: by
-reparametrised draws of real-valued latents, by the score function of bits, each draw against the
-mean of the others.
+If the posterior is not available, q has its own parameters, which also maximise J: by
+reparametrised draws for real-valued latents, by the score function for bits, with the mean of the
+other draws as the baseline of each.
 
-What is minimised here is -J. The inner sum over z is exact, or estimated by importance sampling
-from q, whose parameters stand still there. log of an average is low on average, which takes noise
-for less likely than it is: J is then biased upward, is no bound, and the less so the more draws
-there are.
+The loss is -J. The inner sum over z is exact, or estimated by importance sampling from q, whose
+parameters are held fixed there. The log of an average is low on average, which makes noise look
+less likely than it is: J is then biased upward and is not a bound. The bias shrinks with the
+number of draws.
 
 B. Rhodes and M. U. Gutmann, "Variational noise-contrastive estimation", AISTATS 2019; W. Kool, H.
 van Hoof and M. Welling, "Buy 4 REINFORCE samples, get a baseline for free!", ICLR workshop 2019.
@@ -52,7 +52,7 @@ def _given(energy: PosteriorEnergy, x: Tensor, n_draws: int, generator: torch.Ge
     """``log_ratio`` of draws from q = ``energy.hidden_mean``, (n_draws, n)."""
     x = x.repeat(n_draws, 1)
     with torch.no_grad():
-        # q stands still while the energy moves, as the posterior does in a step of EM.
+        # q is held fixed while the energy is updated, like the posterior in a step of EM.
         mean = energy.hidden_mean(x)
         z = draw_bits(mean, generator)
     return log_ratio(energy, x, z, mean).view(n_draws, -1)
@@ -63,7 +63,7 @@ def _learnt(
 ) -> tuple[Tensor, Tensor]:
     """log phi(x, z) / q(z | x) and log q(z | x) of draws from ``energy.posterior``, (n_draws, n).
 
-    ``moves`` is False where the parameters of q are to stand still.
+    ``moves`` is False if the parameters of q are held fixed.
     """
     q = energy.posterior(x)
     if not moves:
@@ -78,22 +78,22 @@ def _learnt(
 
 @dataclass(frozen=True)
 class VariationalNoiseContrastive(NoiseContrastive):
-    """Noise-contrastive estimation by draws of hidden units.
+    """Noise-contrastive estimation with draws of the hidden units.
 
-    q(z | x) is ``posterior(x)`` of an energy that learns it, as an ``AmortizedEnergy`` does, and
-    else given by its ``hidden_mean``. Where that is the posterior, as in restricted Boltzmann
-    machines, the loss is the one of ``NoiseContrastive`` and its gradient the same on average, with
-    the noise of the draws: there the plain objective is to be preferred.
+    q(z | x) is ``posterior(x)`` of an energy that learns it, such as an ``AmortizedEnergy``;
+    otherwise it is given by ``hidden_mean``. If that is the true posterior, as in restricted
+    Boltzmann machines, the loss equals that of ``NoiseContrastive`` and so does its gradient on
+    average, plus the noise of the draws: the plain objective is then preferable.
 
     Parameters
     ----------
     n_noise : int or None, default=None
         Rows of noise for each row of data; None is 5 for machines and 4 for other energies.
     n_draws : int, default=1
-        Draws of the hidden units for each row; at least 2 for bits whose q is learnt.
+        Draws of the hidden units per row; at least 2 for bits whose q is learnt.
     inner_sum : {"exact", "sampled"}, default="exact"
         The sum over hidden states at the noise: by the free energy, or by the same number of draws
-        from q, which biases the loss downward where q is not the posterior.
+        from q, which biases the loss downward if q is not the posterior.
     noise : {"auto", "independent", "tree", "mixture"}, default="auto"
         As in ``NoiseContrastive``.
 
@@ -113,7 +113,7 @@ class VariationalNoiseContrastive(NoiseContrastive):
         check_choice(self.inner_sum, "inner_sum", get_args(InnerSum), self)
 
     def missing_from(self, energy: Any) -> list[str]:
-        """What the plain objective needs, but for an exact inner sum only, and a posterior."""
+        """What the plain objective needs if the inner sum is exact, and a posterior."""
         missing = super().missing_from(energy)
         if not hasattr(energy, "posterior") and not hasattr(energy, "hidden_mean"):
             missing.append("hidden_mean")
@@ -149,7 +149,7 @@ class VariationalNoiseContrastive(NoiseContrastive):
 
 @dataclass(frozen=True)
 class VariationalReferenceNoiseContrastive(VariationalNoiseContrastive):
-    """``VariationalNoiseContrastive`` of an energy with a reference, under its former name.
+    """``VariationalNoiseContrastive`` for an energy with a reference, under its former name.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class VariationalReferenceNoiseContrastive(VariationalNoiseContrastive):
     inner_sum : {"exact", "sampled"}, default="exact"
         As in ``VariationalNoiseContrastive``.
     noise : {"auto", "independent", "tree", "mixture"}, default="auto"
-        Of no effect: the noise is ``energy.reference``.
+        Has no effect: the noise is ``energy.reference``.
     """
 
     n_noise: int = 4

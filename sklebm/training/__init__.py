@@ -1,1 +1,1 @@
-"""The engine: gradient-trained estimators through skorch, without its cost per batch."""
+"""The engine: gradient training through skorch, without its overhead per batch."""

@@ -1,7 +1,7 @@
-"""What a network looks like, as plain values: checked parameters, and the modules they stand for.
+"""Network architectures as plain values: checked parameters, and the modules built from them.
 
-The record is part of the fitted state, so that changing a parameter later changes no answer.
-User modules are the exception: a class is no plain value, so it is read from the parameter.
+The record is part of the fitted state, so changing a parameter later does not change any result.
+User modules are the exception: a class is not a plain value, so it is read from the parameter.
 
 ``NetworkRecord`` is what estimators use; the functions below it are its parts.
 """
@@ -30,14 +30,14 @@ _default_generator = threading.RLock()
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """The networks of an estimator as plain values, and how they become modules.
+    """The networks of an estimator as plain values, and the modules built from them.
 
     Parameters
     ----------
     values : dict from str to number, str or array
-        What the networks follow from; kept as ``architecture_``.
+        Values that determine the networks; stored as ``architecture_``.
     classes : mapping from str to callable or None
-        Classes of the user by the parameter that holds them, such as "encoder"; None is built in.
+        User classes keyed by the parameter that holds them, such as "encoder"; None: built in.
     """
 
     values: Record
@@ -47,10 +47,10 @@ class NetworkRecord:
     def from_parameters(
         cls, estimator: Any, n_features: int, names: tuple[str, ...], **further: Any
     ) -> NetworkRecord:
-        """The networks that ``estimator`` asks for, from its checked parameters.
+        """The networks that ``estimator`` specifies, from its checked parameters.
 
         It has ``n_components``, ``hidden_sizes``, ``image_shape`` and ``activation``; ``names``
-        are its parameters that may hold a class of the user. ``further`` values join the record.
+        are its parameters that may hold a user class. ``further`` values are added to the record.
         """
         classes = {name: getattr(estimator, name) for name in names}
         check_image_shape(estimator.image_shape, n_features)
@@ -88,18 +88,18 @@ class NetworkRecord:
         return self.shape[0] if len(self.shape) == 3 else 1
 
     def floats_per_row(self) -> int:
-        """Numbers that one row takes in the hidden layers, the code and the output."""
+        """Number of values per row in the hidden layers, the code and the output."""
         hidden = n_activations(self.shape, self["hidden_sizes"].tolist())
         return int(hidden + self["n_components"] + self["n_features"])
 
     # ------------------------------------------------------------------ modules
 
     def is_given(self, name: str) -> bool:
-        """Whether the network called ``name`` is a class of the user."""
+        """Whether the network called ``name`` is a user class."""
         return self.classes.get(name) is not None
 
     def encoder(self, n_outputs: int, last: str = "identity", name: str = "encoder") -> nn.Module:
-        """Rows to ``n_outputs`` numbers, of which ``last`` is a function."""
+        """Network from rows to ``n_outputs`` numbers, with ``last`` as output activation."""
         given = self.classes.get(name)
         if given is not None:
             return build_user_module(given, name, self["n_features"], n_outputs)
@@ -109,7 +109,7 @@ class NetworkRecord:
     def decoder(
         self, last: str = "identity", *, n_per_feature: int = 1, tied_to: Any = None
     ) -> nn.Module:
-        """Codes to rows, or to ``n_per_feature`` numbers for each feature."""
+        """Network from codes to rows, or to ``n_per_feature`` numbers per feature."""
         given, n_inputs = self.classes.get("decoder"), self["n_components"]
         if given is not None:
             n_outputs = n_per_feature * self["n_features"]
@@ -127,11 +127,11 @@ class NetworkRecord:
     def build(self, assemble: Callable[[NetworkRecord], nn.Module], seed: int | None = None) -> Any:
         """``assemble(self)``, whose built-in networks are on the meta device.
 
-        Modules of the user draw their first weights from ``seed``; torch's generator stays as it
-        was.
+        User modules draw their initial weights from ``seed``; torch's global generator is
+        unchanged.
         """
         if not any(self.is_given(name) for name in self.classes):
-            return assemble(self)  # draws nothing, and needs no lock
+            return assemble(self)  # draws nothing, so needs no lock
         with seeded(seed):
             return assemble(self)
 
@@ -149,7 +149,7 @@ class NetworkRecord:
     # ------------------------------------------------------------------ checks
 
     def check_module(self, name: str, module: nn.Module, n_inputs: int, n_outputs: int) -> None:
-        """Raise ValueError if a module of the user does not map so many numbers to so many."""
+        """Raise ValueError if a user module does not map the given number of inputs to outputs."""
         if self.is_given(name):
             check_user_module(module, name, n_inputs, n_outputs)
 
@@ -159,15 +159,15 @@ class NetworkRecord:
         weights: Mapping[str, Any],
         owner: str,
     ) -> None:
-        """Raise ValueError unless ``weights`` are those of the modules."""
+        """Raise ValueError unless ``weights`` match the modules."""
         check_arrays(self.build(assemble), weights, owner)
 
     def check_fitted(self, asked: NetworkRecord, owner: str) -> None:
-        """Raise ValueError if the parameters, read as ``asked``, describe another network."""
+        """Raise ValueError if the parameters, read as ``asked``, describe a different network."""
         check_record(asked.values, self.values, owner)
 
     def check_resumable(self, asked: NetworkRecord, estimator: Any) -> None:
-        """Raise ValueError if training cannot go on with the network ``asked`` for."""
+        """Raise ValueError if training cannot continue with the network ``asked`` for."""
         check_resumable(estimator, asked.values, self.values)
 
 
@@ -175,7 +175,7 @@ class NetworkRecord:
 
 
 def check_sizes(hidden_sizes: Any) -> tuple[int, ...]:
-    """The widths as integers; ValueError if they are none."""
+    """The widths as integers; ValueError if they are not."""
     sizes = tuple(hidden_sizes)
     good = all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in sizes)
     if not good or len(sizes) > _MAX_LAYERS:
@@ -225,7 +225,9 @@ def check_arrays(network: nn.Module, arrays: Mapping[str, Any], owner: str) -> N
     expected = network.state_dict()
     if arrays.keys() != expected.keys():
         wrong = sorted(arrays.keys() ^ expected.keys())[:5]
-        raise ValueError(f"{owner}.weights_ lacks, or has too much: {', '.join(wrong)}; fit again.")
+        raise ValueError(
+            f"{owner}.weights_ has missing or extra entries: {', '.join(wrong)}; fit again."
+        )
     for name, tensor in expected.items():
         value = arrays[name]
         shape = tuple(tensor.shape)
@@ -234,13 +236,13 @@ def check_arrays(network: nn.Module, arrays: Mapping[str, Any], owner: str) -> N
         if not good or value.shape != shape:
             found = getattr(value, "shape", type(value).__name__)
             raise ValueError(
-                f"{owner}.weights_[{name!r}] is {found}, but the architecture asks for an array "
+                f"{owner}.weights_[{name!r}] is {found}, but the architecture requires an array "
                 f"of shape {shape}. If parameters were changed after fit, fit again."
             )
 
 
 def check_resumable(owner: Any, asked: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
-    """Raise ValueError if the parameters ask for another network than the fitted one."""
+    """Raise ValueError if the parameters specify a network other than the fitted one."""
     for name in same_record(asked, fitted):
         parameter = name.removeprefix("own_")
         raise ValueError(
@@ -269,13 +271,13 @@ def export_weights(network: nn.Module, owner: Any) -> dict[str, Any]:
         if not np.isfinite(array).all():
             raise FloatingPointError(
                 f"{type(owner).__name__}: {name} became infinite or NaN. Lower learning_rate="
-                f"{owner.learning_rate}, or scale X. The estimator was left as it was."
+                f"{owner.learning_rate}, or scale X. The estimator was left unchanged."
             )
     return weights
 
 
 def import_weights(network: nn.Module, weights: Mapping[str, Any], device: torch.device) -> None:
-    """Let a network, which may be on the meta device, hold the arrays; shared on the CPU."""
+    """Load the arrays into a network, possibly on the meta device; memory is shared on the CPU."""
     tensors = {name: torch.from_numpy(array).to(device) for name, array in weights.items()}
     network.load_state_dict(tensors, assign=True)
 
@@ -291,19 +293,19 @@ def build_user_module(
     Raises
     ------
     ValueError
-        If it is a module already, cannot be called so, or makes something else.
+        If it is already a module, cannot be called this way, or returns something else.
     """
     if isinstance(factory, nn.Module):
         raise ValueError(
             f"{name} is a module; pass its class instead, which every fit calls as "
-            f"{name}(n_inputs, n_outputs) for a network of its own."
+            f"{name}(n_inputs, n_outputs) to create its own network."
         )
     try:
         module = factory(n_inputs, n_outputs)
     except TypeError as error:
         raise ValueError(
-            f"{name} could not be called as {name}({n_inputs}, {n_outputs}): it must be a class "
-            f"of torch modules that takes the numbers of inputs and outputs. ({error})"
+            f"{name} could not be called as {name}({n_inputs}, {n_outputs}): it must be a torch "
+            f"module class that takes the numbers of inputs and outputs. ({error})"
         ) from error
     if not isinstance(module, nn.Module):
         raise ValueError(
@@ -332,10 +334,10 @@ def check_user_module(module: nn.Module, name: str, n_inputs: int, n_outputs: in
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Let modules of the user draw their first weights from a seed; torch's generator stays.
+    """Let user modules draw their initial weights from a seed; torch's generator is unchanged.
 
-    torch's own layers know no other generator than the global one. It is put back as it was, and
-    a lock keeps fits in other threads from drawing in between.
+    torch's own layers only use the global generator. Its state is restored, and a lock keeps fits
+    in other threads from drawing in between.
     """
     with _default_generator:
         state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Rows to train on as batches: slices of what is already on the device, or reads from disk."""
+"""Training rows in batches: slices of a tensor already on the device, or reads from disk."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sklebm.training.streamed_rows import StreamedRows
 
 
 class TrainingRows(torch.utils.data.Dataset[Any]):
-    """Rows and the columns that stand beside them, as skorch and torch's DataLoader take them.
+    """Rows and their accompanying columns, in the form that skorch and torch's DataLoader expect.
 
     Parameters
     ----------
     X : Tensor, csr matrix or StreamedRows of shape (n_rows, n_features)
         The rows.
     y : Ignored
-        skorch passes it.
+        Passed by skorch.
     columns : mapping from str to Tensor
-        What stands beside the rows, by its name in ``Batch``, one entry a row.
+        Columns that accompany the rows, keyed by their name in ``Batch``, one entry per row.
     origin : ndarray of shape (n_features,) or None
-        What is subtracted from the rows of a csr matrix as they are made dense.
+        Subtracted from the rows of a csr matrix when they are made dense.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         self.origin = origin
 
     def dense(self, part: Any) -> Tensor:
-        """Some rows of a csr matrix as a tensor, less the origin."""
+        """Some rows of a csr matrix as a tensor, minus the origin."""
         x = part.toarray()
         return torch.from_numpy(x if self.origin is None else x - self.origin)
 
@@ -54,7 +54,7 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         return int(self.X.shape[0])
 
     def __getitem__(self, index: int) -> Any:
-        """One row as a dense float32 tensor; with columns, a dictionary of what ``Batch`` holds."""
+        """One row as a dense float32 tensor; with columns, a dictionary of ``Batch`` fields."""
         row: Any = self.X[index]
         if scipy.sparse.issparse(row):
             row = self.dense(row)[0].float()
@@ -64,7 +64,7 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         return {"x": row, **{name: column[index] for name, column in self.columns.items()}}
 
     def take(self, index: Tensor) -> TrainingRows:
-        """The rows at ``index``; those of a matrix are copied, those of a file stay there."""
+        """The rows at ``index``; rows of a matrix are copied, rows of a file stay on disk."""
         if isinstance(self.X, StreamedRows):
             index = index.sort().values  # a file is read from its beginning to its end
         columns = {name: column[index.to(column.device)] for name, column in self.columns.items()}
@@ -86,8 +86,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
 
 
 def training_rows(rows: Rows) -> TrainingRows:
-    """All rows as float32 on the device; a csr matrix stays one, and large files on disk."""
-    # Labels and groups stay integers.
+    """All rows as float32 on the device; a csr matrix stays csr, and large files stay on disk."""
+    # Labels and groups remain integers.
     columns = {
         name: column.float() if column.is_floating_point() else column
         for name, column in rows.columns.items()
@@ -110,7 +110,7 @@ def training_rows(rows: Rows) -> TrainingRows:
 def hold_out(
     rows: TrainingRows, fraction: float, seed: int, device: torch.device
 ) -> tuple[TrainingRows, Batch]:
-    """The rows to train on, and a share of them, drawn at random, that is held out."""
+    """The training rows, and a random fraction of the rows that is held out."""
     n_rows = len(rows)
     n_held_out = math.ceil(fraction * n_rows)
     if n_held_out >= n_rows:
@@ -123,7 +123,7 @@ def hold_out(
 
 
 def as_batch(item: Any) -> Batch:
-    """What a user's iterator yields as a batch: bare rows, or what ``Batch`` holds by name."""
+    """Convert a batch from a user's iterator: bare rows, or the fields of ``Batch`` by name."""
     if isinstance(item, Batch):
         return item
     return Batch(**item) if isinstance(item, Mapping) else Batch(item)
@@ -138,13 +138,13 @@ class TensorBatches:
     Parameters
     ----------
     dataset : TrainingRows
-        The rows and what stands beside them.
+        The rows and their accompanying columns.
     batch_size : int
         Rows per batch; the last batch may have fewer.
     generator : torch.Generator or None
-        Draws a new order for every pass; None keeps the order.
+        Draws a new order for every pass; None keeps the order of the rows.
     device : torch.device
-        Where batches of a csr matrix go.
+        Destination of batches from a csr matrix.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class TensorBatches:
             yield self._with_columns(self._rows(part), part)
 
     def with_sizes(self) -> Iterator[tuple[Batch, int]]:
-        """The batches, each with the number of rows that its step counts."""
+        """The batches, each with the number of rows that count in its step."""
         for batch in self:
             yield batch, len(batch)
 
@@ -202,7 +202,7 @@ class TensorBatches:
 
 
 class RankBatches(TensorBatches):
-    """Batches of one rank, as many as all others have, whatever rows each of them holds.
+    """Batches of one rank: the same number on every rank, however many rows each holds.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ class RankBatches(TensorBatches):
         device: torch.device | str = "cpu",
     ) -> None:
         self._n_rows: list[int] = ranks.concat(torch.tensor([len(dataset)])).tolist()
-        # The same share of every rank's rows in a step, so that all come to their end together.
+        # The same fraction of each rank's rows in every step, so that all ranks finish together.
         n_steps = -(-sum(self._n_rows) // batch_size)
         self._sizes = [-(-n // n_steps) for n in self._n_rows]
         pairs = zip(self._n_rows, self._sizes, strict=True)
@@ -236,7 +236,7 @@ class RankBatches(TensorBatches):
         return self._n_steps
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches, and empty ones where this rank has no rows left."""
+        """The batches, with empty ones once this rank has no rows left."""
         step, batch = 0, None
         for batch in super().__iter__():
             yield batch
@@ -249,7 +249,7 @@ class RankBatches(TensorBatches):
             yield empty
 
     def with_sizes(self) -> Iterator[tuple[Batch, int]]:
-        """The batches, each with the number of rows that all ranks have in the step."""
+        """The batches, each with the total number of rows on all ranks in the step."""
         for step, batch in enumerate(self):
             taken = zip(self._n_rows, self._sizes, strict=True)
             yield batch, sum(min(max(n - step * size, 0), size) for n, size in taken)

@@ -1,4 +1,4 @@
-r"""Centred gradients of a bilinear energy: learning that does not depend on what is called 1.
+r"""Centred gradients of a bilinear energy: learning does not depend on which state is called 1.
 
 Written around offsets, E(v, h) = U(v) + V(h) - (h - l)' W (v - m), the parameters are W,
 b = b_c - W' l and c = c_c - W m. A step down the gradient in (W, b_c, c_c) moves the plain
@@ -7,7 +7,7 @@ parameters by J J' g, with the plain gradient g and the Jacobian J of that chang
     g_W <- g_W - g_c m' - l g_b',     g_b <- g_b - g_W' l,     g_c <- g_c - g_W m.
 
 With m and l the means of the units, flipping a unit (0 for 1) flips the course of learning and
-nothing else, and the steps are close to those of the natural gradient.
+has no other effect, and the steps are close to those of the natural gradient.
 
 J. Melchior, A. Fischer and L. Wiskott, "How to center deep Boltzmann machines", Journal of Machine
 Learning Research 17(99), 2016; K. Cho, T. Raiko and A. Ilin, "Enhanced gradient for training
@@ -25,8 +25,8 @@ from sklebm.energies.gradients import Gradients, Product
 from sklebm.objectives import Batch
 from sklebm.training.transforms import TransformState
 
-# The hidden means are followed by a sliding average over about 100 steps, as in the paper. A look
-# at every eighth batch costs a fortieth of the step.
+# The hidden means are tracked by a moving average over about 100 steps, as in the paper. Updating
+# it at every eighth batch costs a fortieth of the step.
 _EVERY, _RATE = 8, 0.08
 
 
@@ -40,9 +40,9 @@ class Centring:
     visible_mean : Tensor of shape (n_visible,)
         Offsets m of the visible units: the mean of the rows.
     hidden_mean : Tensor of shape (n_hidden,)
-        Offsets l of the hidden units to begin with; they follow the batches.
+        Initial offsets l of the hidden units; they follow the batches.
     follows : bool, default=True
-        False holds the hidden offsets.
+        False keeps the hidden offsets fixed.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class Centring:
         self.follows = follows
 
     def init(self) -> TransformState:
-        """The hidden offsets, and how many steps they have seen."""
+        """The hidden offsets, and the number of steps so far."""
         return {"hidden_mean": self.hidden_mean, "n_steps": 0}
 
     def update(
         self, gradients: Gradients, batch: Batch, state: TransformState, share: float
     ) -> tuple[Gradients, TransformState]:
-        """Centred gradients for plain ones, and offsets that have moved towards the batch's."""
+        """Centred gradients from plain ones, and offsets moved towards those of the batch."""
         offsets = state["hidden_mean"]
         known: dict[int, Any] = {id(parameter): gradient for parameter, gradient in gradients}
         plain, hidden = known[id(self.energy.weights)], None
         if isinstance(plain, Product):
-            # The rows of the batch come first among those of the contrast.
+            # The rows of the batch come first in the contrast.
             hidden = plain.left[: len(batch)]
             steps = self._of_factors(gradients, known, offsets, hidden)
         else:
@@ -87,11 +87,11 @@ class Centring:
     def _of_factors(
         self, gradients: Gradients, known: dict[int, Any], offsets: Tensor, hidden: Tensor
     ) -> Gradients:
-        """Centred gradients for plain ones in closed form. O(n (d + k)) for n rows.
+        """Centred gradients from plain ones in closed form. O(n (d + k)) for n rows.
 
-        That of the weights stays a product, sum_i w_i (h_i - l)(v_i - m)', for weights that sum
-        to zero, as they do in every contrast of data with the model. ``hidden`` are the hidden
-        means of the batch, which only other kinds of rows need.
+        The gradient of W remains a product, sum_i w_i (h_i - l)(v_i - m)', for row weights w that
+        sum to zero, as they do in every contrast of data with the model. ``hidden`` holds the
+        hidden means of the batch, which only other kinds of rows need.
         """
         energy = self.energy
         plain: Product = known[id(energy.weights)]
@@ -111,9 +111,9 @@ class Centring:
     def _followed(
         self, state: TransformState, x: Tensor, share: float, hidden: Tensor | None
     ) -> TransformState:
-        """The hidden offsets a little closer to their mean over the batch.
+        """Move the hidden offsets a little towards their mean over the batch.
 
-        A batch moves them by its share of a full one; ``hidden`` are its hidden means, where they
+        A batch moves them in proportion to its size; ``hidden`` holds its hidden means, if they
         are known.
         """
         offsets, n_steps = state["hidden_mean"], state["n_steps"]

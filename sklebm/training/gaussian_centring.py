@@ -1,6 +1,6 @@
-r"""Gradients of machines with Gaussian visible units, whatever units the rows are measured in.
+r"""Gradients of machines with Gaussian visible units, independent of the units of the rows.
 
-In the coordinates v / s, W / s and b / s, which have no units, and around the means m and l of both
+In the dimensionless coordinates v / s, W / s and b / s, and around the means m and l of both
 layers, the parameters are
 
     W / s,    (b + W' l) / s,    c_c = c + W (m / s^2),
@@ -12,14 +12,14 @@ and a step down the gradient in these is, in the plain parameters,
 
 A hidden unit divides the rows half way between their means while it is off and while it is on,
 m + (1/2 - l_k) w_k. A step of log s^2 takes c along, dc_k / dlog s_i^2 = w_ki (m_i + (1/2 - l_k)
-w_ki) / s_i^2, so that this border stays where it is and the mass of a component hardly changes. A
-shared variance takes the mean step of all features.
+w_ki) / s_i^2, so that this boundary stays in place and the mass of a component hardly changes. A
+shared variance takes the mean step over all features.
 
 The visible mean b + W' h moves by the steps of all hidden units that are on, and what a hidden unit
 receives by the squares of (x - m) / s. The steps of W, b and c are therefore divided by one more
 than the mean number of hidden units that are on, and all steps by the mean of those squares, the
-variance of the rows over that of the noise: a rate that suits ten hidden units and vague clusters
-then suits a thousand, and sharp ones.
+variance of the rows over that of the noise: a rate that suits ten hidden units and diffuse clusters
+then also suits a thousand units and sharp clusters.
 
 K. Cho, A. Ilin and T. Raiko, "Improved learning of Gaussian-Bernoulli restricted Boltzmann
 machines", ICANN 2011; J. Melchior, N. Wang and L. Wiskott, "Gaussian-binary restricted Boltzmann
@@ -66,7 +66,7 @@ class GaussianCentring(Centring):
     ) -> Gradients:
         """Steps for plain gradients in closed form. O(n (d + k) + d k) for n rows.
 
-        The step of the weights stays a product, for weights of the rows that sum to zero.
+        The step of the weights remains a product, for row weights that sum to zero.
         """
         energy = self.energy
         plain: Product = known[id(energy.weights)]
@@ -75,7 +75,7 @@ class GaussianCentring(Centring):
         mean, variance = energy.visible.statistic(self.visible_mean), torch.exp(log_variance)
         left, sent = plain.left - offsets, plain.right - mean
         right = sent * variance
-        # The rows of the batch come first among those of the contrast.
+        # The rows of the batch come first in the contrast.
         spread = _spread((sent * right)[: len(hidden)])
         pace = 1.0 / (spread * (1.0 + hidden.sum(dim=1).mean()))
         weights = plain.weights * pace
@@ -95,7 +95,7 @@ class GaussianCentring(Centring):
     def _variance_step(
         self, hidden: Tensor, gradient: Tensor, spread: Tensor, offsets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The step of log s^2, and that of c which goes with it, from the plain gradients."""
+        """The step of log s^2, and the corresponding step of c, from the plain gradients."""
         weights = self.energy.weights
         middle = self.visible_mean + (0.5 - offsets).unsqueeze(1) * weights
         slopes = weights * self.energy.visible.statistic(middle)

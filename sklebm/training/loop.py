@@ -1,4 +1,4 @@
-"""The inner loop: the objective inside ``forward``, batches on the device, no host sync."""
+"""The inner loop: the objective inside ``forward``, batches on the device, no host syncs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklebm.training.transforms import GradientTransform, Projection, TransformS
 
 
 class EnergyTraining(nn.Module):
-    """An energy with the objective that shapes it; ``forward(batch)`` is the loss of a batch.
+    """An energy with the objective that shapes it; ``forward(batch)`` returns the loss of a batch.
 
     The objective runs inside ``forward`` so that hooks and ``torch.compile``, which wait for the
     call of the module, see every parameter being used.
@@ -26,23 +26,23 @@ class EnergyTraining(nn.Module):
     Parameters
     ----------
     energy : Module
-        What the objective is called with.
+        Passed to the objective.
     objective : Objective
         The loss.
     state : dict from str to Tensor
         The objective's state, such as chains.
     generator : torch.Generator
-        What the objective draws from.
+        Random numbers for the objective.
     ranks : Ranks
         The processes that hold the other rows of a step.
     transforms : sequence of GradientTransform
-        What happens to gradients before a step, in this order.
+        Applied to gradients before a step, in this order.
     projections : sequence of callable
-        What happens to parameters after a step, in this order.
+        Applied to parameters after a step, in this order.
     moved : Module or None, default=None
-        The part of the energy whose parameters take the steps; None is all of it.
+        The part of the energy whose parameters are updated; None updates all of it.
     name : str
-        What its loss is recorded as, where several players train against each other.
+        Name under which its loss is recorded, if several players train against each other.
     n_steps : int, default=1
         Steps on every batch.
     """
@@ -83,7 +83,7 @@ class EnergyTraining(nn.Module):
         return loss
 
     def transformed(self, gradients: Any, batch: Batch, share: float) -> Any:
-        """What the transforms make of gradients; advances their states."""
+        """Apply the transforms to gradients; advances their states."""
         for place, transform in enumerate(self.transforms):
             gradients, self.transform_states[place] = transform.update(
                 gradients, batch, self.transform_states[place], share
@@ -92,10 +92,10 @@ class EnergyTraining(nn.Module):
 
     @torch.no_grad()
     def descend(self, batch: Batch, rates: dict[Tensor, float], share: float) -> Tensor:
-        """Move the parameters downhill in place by ``share`` of their rates; return the loss.
+        """Move the parameters downhill in place by ``share`` times their rates; return the loss.
 
-        For objectives that know their gradients. Nothing is stored for autograd, and a gradient
-        that is a product of matrices is never written out.
+        For objectives with gradients in closed form. Nothing is stored for autograd, and a gradient
+        that is a product of matrices is never formed explicitly.
         """
         loss, gradients, self.objective_state = self.objective.gradients(  # type: ignore[attr-defined]
             self.energy, batch, self.objective_state, self.generator
@@ -121,12 +121,12 @@ def run_batches(
 ) -> tuple[Tensor, int]:
     """Take one optimiser step per batch; return the summed loss (on the device) and the rows.
 
-    A batch of m < batch_size rows scales its step by m / batch_size, so that the same rows move
-    the parameters equally far however they are cut. Plain descent on gradients in closed form
-    happens in place, unless ``gradients_are_read`` by somebody who is notified of them.
+    The step of a batch of m < batch_size rows is scaled by m / batch_size, so that the same rows
+    move the parameters equally far however they are divided. Plain descent on gradients in closed
+    form happens in place, unless ``gradients_are_read`` by a callback.
 
-    Several players, each with an optimiser, take turns on every batch; the loss then has an entry
-    for each.
+    Several players, each with its own optimiser, take turns on every batch; the loss then has one
+    entry per player.
     """
     players = list(training) if isinstance(training, (list, tuple)) else [training]
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
@@ -148,7 +148,7 @@ def run_batches(
         total = loss * size if total is None else total.add_(loss, alpha=size)
         n_rows += size
     if total is None:
-        raise ValueError("There are no rows to train on.")
+        raise ValueError("There are no training rows.")
     return total, n_rows
 
 
@@ -162,12 +162,12 @@ def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -
 
 
 def _as_skorch(batch: Batch) -> Any:
-    """A batch as callbacks of skorch know it: rows, with a target behind them if there is one."""
+    """A batch in the form that skorch's callbacks expect: rows, then the target if there is one."""
     return batch.x if batch.target is None else (batch.x, batch.target)
 
 
 def _with_sizes(batches: Iterable[Any]) -> Iterator[tuple[Batch, int]]:
-    """Batches, each with the number of rows that its step counts."""
+    """Batches, each with the number of rows that count in its step."""
     if isinstance(batches, TensorBatches):
         return batches.with_sizes()
     return ((batch, len(batch)) for batch in map(as_batch, batches))
@@ -179,7 +179,7 @@ def _choose_step(
     notify: Hook | None,
     gradients_are_read: bool,
 ) -> Step:
-    """The function that takes a batch and the share of a step that it makes."""
+    """The step function, called with a batch and its share of a full step."""
     projections = training.projections
     if not gradients_are_read and _knows_gradients(training) and _is_plain_descent(optimizer):
 
@@ -204,7 +204,7 @@ def _choose_step(
 
 
 def _knows_gradients(training: nn.Module) -> bool:
-    """Whether the module may be passed by: no wrapper or hook waits for it to be called."""
+    """Whether the module can be bypassed: no wrapper or hook depends on its being called."""
     return (
         type(training) is EnergyTraining
         and training.objective.knows_gradients(training.energy)
@@ -217,7 +217,7 @@ def _knows_gradients(training: nn.Module) -> bool:
 
 
 def _is_plain_descent(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step is p - rate * gradient, and nobody (a scheduler) watches the call of it."""
+    """Whether a step is p - rate * gradient and nothing (such as a scheduler) wraps its call."""
     return (
         type(optimizer) is torch.optim.SGD
         and "step" not in vars(optimizer)
@@ -238,15 +238,15 @@ def _step(
     notify: Hook | None,
 ) -> Tensor:
     ranks: Any = training.ranks
-    # A line search compares the loss with its own gradient, which must be the plain one.
+    # A line search compares the loss with its own gradient, which must be untransformed.
     searches = isinstance(optimizer, torch.optim.LBFGS)
-    # The loss of a player passes through parameters that are not its own to move.
+    # The loss of a player also depends on parameters that it does not update.
     inputs = None if training.plays_alone else parameters
 
     def closure() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
-        # A rank may have no row left.
+        # A rank may have no rows left.
         loss: Tensor = training(batch) if len(batch) else batch.x.new_zeros(())
         if len(batch):
             torch.autograd.backward(loss, inputs=inputs)
@@ -278,7 +278,7 @@ def _step(
 
 @torch.no_grad()
 def _transform(training: Any, parameters: list[nn.Parameter], batch: Batch, share: float) -> None:
-    """Let the transforms change the gradients that autograd left at the parameters."""
+    """Apply the transforms to the gradients that autograd stored on the parameters."""
     found: Any = [(p, p.grad) for p in parameters if p.grad is not None]
     for parameter, gradient in training.transformed(found, batch, share):
         parameter.grad = gradient

@@ -1,4 +1,4 @@
-"""The skorch bridge: a private net whose epoch costs no more than a bare torch loop."""
+"""The bridge to skorch: an internal net whose epochs cost no more than a bare torch loop."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sklebm.training.loop import run_batches
 class StopTraining(Exception):
     """Raised inside the epoch loop to end it; never leaves the engine.
 
-    skorch itself stops by raising KeyboardInterrupt and swallows every one of them, so that a
-    user's Ctrl-C would end one fit and let the search around it go on.
+    skorch itself stops by raising KeyboardInterrupt and swallows all of them, so a user's Ctrl-C
+    would end one fit but let the surrounding search continue.
     """
 
 
 class NoCriterion:
-    """The module returns the loss itself. A plain class, so that nothing wraps or compiles it."""
+    """Placeholder: the module returns the loss itself. A plain class is not wrapped or compiled."""
 
 
 class EpochBridge(Callback):
-    """Tells the estimator about epochs; runs before the user's callbacks.
+    """Notifies the estimator of epochs; runs before the user's callbacks.
 
     Parameters
     ----------
     begin : callable
         Called before each epoch with the net.
     end : callable
-        Called after each epoch with the net; returns True when training should stop.
+        Called after each epoch with the net; returns True if training should stop.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class EpochBridge(Callback):
         self.begin(net)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Pass the epoch on, and remember whether to stop."""
+        """Pass the epoch on, and record whether to stop."""
         self.should_stop = self.end(net)
 
 
@@ -63,7 +63,7 @@ class StopWhenAsked(Callback):
             raise StopTraining
 
 
-# Callbacks that do nothing per batch, so that the loop need not tell them about batches.
+# Callbacks that do nothing per batch, so the loop need not notify them of batches.
 _EPOCH_ONLY = (EpochBridge, StopWhenAsked, EpochTimer, PrintLog)
 
 
@@ -72,9 +72,9 @@ def _reads_gradients(callback: Callback) -> bool:
 
 
 class EnergyNet(NeuralNet):
-    """skorch's NeuralNet with a lean epoch: one host sync, and batch hooks only if asked for.
+    """skorch's NeuralNet with a lean epoch: one host sync, and batch hooks only if needed.
 
-    Several players have an optimiser each; ``optimizer_`` is that of the first.
+    Each player has its own optimiser; ``optimizer_`` is that of the first.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ class EnergyNet(NeuralNet):
         return y_pred
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
-        """Return the rows, which are a dataset already."""
+        """Return the rows, which already are a dataset."""
         return X
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> EnergyNet:
-        """Make an optimiser for what each player moves."""
+        """Create an optimiser for the parameters that each player updates."""
         parts = self._parts()
         if len(parts) == 1 and parts[0].plays_alone:
             super().initialize_optimizer(*args, **kwargs)
@@ -124,7 +124,7 @@ class EnergyNet(NeuralNet):
         return list(module) if isinstance(module, torch.nn.ModuleList) else [module]
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Call the callbacks; a request to stop by one of skorch's own ends training cleanly."""
+        """Call the callbacks; a stop request from one of skorch's own ends training cleanly."""
         try:
             super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt as interrupt:
@@ -157,7 +157,7 @@ class EnergyNet(NeuralNet):
 
 
 def _is_raised_by_skorch(interrupt: BaseException) -> bool:
-    """Whether a callback of skorch raised it, as EarlyStopping does; else it is a Ctrl-C."""
+    """Whether a skorch callback raised it, as EarlyStopping does; otherwise it is Ctrl-C."""
     trace = interrupt.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Optimisers by name: what the field calls them, as torch classes with their usual settings."""
+"""Optimisers by their usual names, as torch classes with their usual settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class OptimizerChoice:
-    """A torch optimiser, its settings, and whether it takes all rows at once."""
+    """A torch optimiser, its settings, and whether it uses all rows in each step."""
 
     factory: type[torch.optim.Optimizer]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -21,10 +21,10 @@ class OptimizerChoice:
 OPTIMIZERS: dict[str, OptimizerChoice] = {
     "gradient_descent": OptimizerChoice(torch.optim.SGD, full_batch=True),
     "sgd": OptimizerChoice(torch.optim.SGD),
-    # Heavy-ball momentum (Polyak, 1964): the velocity keeps 90 % of itself.
+    # Heavy-ball momentum (Polyak, 1964): the velocity decays by 10 % per step.
     "momentum": OptimizerChoice(torch.optim.SGD, {"momentum": 0.9}),
     "rmsprop": OptimizerChoice(torch.optim.RMSprop),
-    # Fused: one kernel for all that a step does to a parameter, instead of a dozen passes.
+    # Fused: one kernel per parameter and step instead of a dozen passes.
     "adam": OptimizerChoice(torch.optim.Adam, {"fused": True}),
     "adamw": OptimizerChoice(torch.optim.AdamW, {"fused": True}),
     "lbfgs": OptimizerChoice(

@@ -1,4 +1,4 @@
-"""How many passes over the rows a fit takes: enough updates for few rows, bounded time for many."""
+"""Number of passes over the rows: enough updates for few rows, bounded time for many rows."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pace:
-    """What ``max_epochs="auto"`` stands for.
+    """Meaning of ``max_epochs="auto"``.
 
-    Epochs are counted so that there are ``n_updates`` updates, but they are at least
-    ``least_epochs`` and at most ``most_epochs``. The time of a fit is therefore at most that of
-    ``n_updates`` steps or of ``least_epochs`` passes, whichever is longer.
+    The number of epochs is chosen to give ``n_updates`` updates, within ``least_epochs`` and
+    ``most_epochs``. A fit therefore takes at most the time of ``n_updates`` steps or of
+    ``least_epochs`` passes, whichever is longer.
 
     Parameters
     ----------
     n_updates : int
-        Updates that training needs, however few the rows.
+        Updates that training needs, however few rows there are.
     least_epochs : int
-        Passes over many rows.
+        Minimum number of passes, used for many rows.
     most_epochs : int
-        Passes over few rows.
+        Maximum number of passes, used for few rows.
     """
 
     n_updates: int
@@ -29,7 +29,7 @@ class Pace:
     most_epochs: int = 1000
 
     def epochs(self, n_rows: int, batch_size: int) -> int:
-        """Passes over ``n_rows`` rows in batches of ``batch_size``."""
+        """Number of passes over ``n_rows`` rows in batches of ``batch_size``."""
         per_epoch = -(-n_rows // batch_size)
         wanted = math.ceil(self.n_updates / per_epoch)
         return min(max(wanted, self.least_epochs), self.most_epochs)

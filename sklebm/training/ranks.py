@@ -1,7 +1,7 @@
-r"""Steps that several processes take together: g = sum_r n_r g_r / sum_r n_r.
+r"""Steps taken jointly by several processes: g = sum_r n_r g_r / sum_r n_r.
 
-Rank r has n_r of the rows of a step and the mean gradient g_r of its own rows, so that all take the
-step that one process would take on all of the rows.
+Rank r holds n_r of the rows of a step and their mean gradient g_r, so that all ranks take the step
+that a single process would take on all of the rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sklebm.training.transforms import TransformState, tensors_of
 
 
 def rank_seed(seed: int, ranks: Ranks) -> int:
-    """The seed of what a rank draws for itself, such as its chains; that of rank 0 is ``seed``."""
+    """The seed for a rank's own draws, such as its chains; on rank 0 it is ``seed``."""
     return seed if ranks.rank == 0 else purpose_seed(seed, "rank", ranks.rank)
 
 
@@ -26,10 +26,10 @@ def reduce_gradients(
     n_rows: int,
     states: list[TransformState],
 ) -> Tensor:
-    """Give all ranks the gradient of all of their rows; return the loss of them. O(p).
+    """Give all ranks the gradient over all of their rows; return the loss over them. O(p).
 
-    One sum for everything. What gradient transforms have seen of the rows is averaged as well:
-    after different transforms the gradients of two ranks would mean different things.
+    A single sum does everything. The states of gradient transforms are averaged as well: after
+    different transforms, the gradients of two ranks would not be comparable.
     """
     known = (p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters)
     parts = [gradient.flatten() for gradient in known]
@@ -50,12 +50,12 @@ def reduce_gradients(
 
 @torch.no_grad()
 def average_buffers(ranks: Ranks, energy: nn.Module) -> None:
-    """Give all ranks the mean of what layers such as BatchNorm record of the rows that they saw."""
+    """Give all ranks the mean of running statistics, such as those of BatchNorm layers."""
     for buffer in energy.buffers() if ranks.size > 1 else ():
         if buffer.is_floating_point():
             first = _of_first(ranks, buffer)
-            # Around rank 0's, so that what does not follow rows stays the same to the bit. Not in
-            # place: the old one may be a fitted attribute.
+            # Relative to rank 0, so that buffers that do not depend on rows stay identical. Not
+            # in place: the old one may be a fitted attribute.
             buffer.data = first + ranks.sum(buffer - first) / ranks.size
 
 

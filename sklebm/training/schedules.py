@@ -11,7 +11,7 @@ from numbers import Integral
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """A pure function from the course of training to a factor on the learning rate."""
+    """A pure function from the training history to a factor on the learning rate."""
 
     needs_validation = False
 
@@ -22,7 +22,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class ConstantRate(Schedule):
-    """The learning rate stays as it is."""
+    """Keep the learning rate constant."""
 
     def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
         """Return 1."""
@@ -31,16 +31,16 @@ class ConstantRate(Schedule):
 
 @dataclass(frozen=True)
 class LinearDecay(Schedule):
-    """The rate falls in equal steps, to 1 / max_epochs of itself in the last epoch."""
+    """Lower the rate in equal steps, to 1 / max_epochs of its initial value in the last epoch."""
 
     def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
-        """Return the share of epochs that are left."""
+        """Return the fraction of epochs that remain."""
         return max(max_epochs - epoch, 1) / max_epochs
 
 
 @dataclass(frozen=True)
 class CosineDecay(Schedule):
-    """The rate follows half a cosine (Loshchilov & Hutter, 2017), without restarts."""
+    """Follow half a cosine (Loshchilov & Hutter, 2017), without restarts."""
 
     def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
         """Return (1 + cos(pi t)) / 2 at the middle of the epoch."""
@@ -49,17 +49,17 @@ class CosineDecay(Schedule):
 
 @dataclass(frozen=True)
 class NonMonotoneDecay(Schedule):
-    """Divide the rate whenever the validation loss exceeds the best of all but the last epochs.
+    """Divide the rate whenever the validation loss exceeds the best of all but the latest epochs.
 
-    A single bad epoch is forgiven; a loss that has stopped falling for ``patience`` epochs is
-    not. Needs ``validation_fraction``.
+    A single bad epoch is tolerated; a loss that has not fallen for ``patience`` epochs is not.
+    Needs ``validation_fraction``.
 
     Parameters
     ----------
     divisor : float, default=2.0
-        What the rate is divided by each time.
+        Factor by which the rate is divided each time.
     patience : int, default=5
-        Number of latest epochs that the best loss is not taken from.
+        Number of latest epochs that are ignored when finding the best loss.
     """
 
     divisor: float = 2.0
@@ -76,7 +76,7 @@ class NonMonotoneDecay(Schedule):
             )
 
     def factor(self, epoch: int, max_epochs: int, losses: Sequence[float]) -> float:
-        """Return divisor to the power of minus the number of times the loss was too high."""
+        """Return ``divisor`` to the power of minus the number of times the loss was too high."""
         best, count = math.inf, 0
         for index in range(self.patience, len(losses)):
             best = min(best, losses[index - self.patience])

@@ -1,4 +1,4 @@
-"""What ``partial_fit`` and ``warm_start`` continue from, as a flat dictionary of NumPy arrays."""
+"""The state that ``partial_fit`` and ``warm_start`` continue from, as a flat dictionary."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sklebm.objectives.base import Objective, ObjectiveState
 def export_state(
     players: Sequence[Any], optimizers: Sequence[torch.optim.Optimizer], *, seed: int, n_calls: int
 ) -> dict[str, Any]:
-    """Copy the optimisers' statistics and the objectives' chains to the host.
+    """Copy the optimisers' statistics and the objectives' chains to the CPU.
 
-    Keys are ``optimizer.<parameter index>.<name>`` and ``objective.<name>``; beside them stand
-    the optimiser and the objective that they belong to. Those of a second player begin with its
-    name and a slash.
+    Keys are ``optimizer.<parameter index>.<name>`` and ``objective.<name>``; further entries
+    identify the optimiser and the objective that they belong to. Keys of a second player begin
+    with its name and a slash.
     """
     flat: dict[str, Any] = {"seed": seed, "n_calls": n_calls}
     for player, optimizer, prefix in zip(players, optimizers, _prefixes(players), strict=True):
@@ -35,7 +35,7 @@ def export_state(
 
 
 def _prefixes(players: Sequence[Any]) -> list[str]:
-    """What the keys of each player begin with: nothing for the first."""
+    """Prefix of each player's keys; empty for the first."""
     return ["", *(f"{player.name}/" for player in players[1:])]
 
 
@@ -44,7 +44,7 @@ def import_optimizer(
     optimizers: Sequence[torch.optim.Optimizer],
     flat: Mapping[str, Any],
 ) -> None:
-    """Give each optimiser the statistics in ``flat``, if they are those of its kind."""
+    """Load the statistics in ``flat`` into each optimiser of the same kind."""
     for optimizer, prefix in zip(optimizers, _prefixes(players), strict=True):
         if flat.get(f"{prefix}optimizer_kind") != type(optimizer).__name__:
             continue
@@ -57,7 +57,7 @@ def import_optimizer(
             index, _, name = rest.partition(".")
             parameter = parameters[int(index)]
             tensor = torch.from_numpy(np.array(value))
-            # Step counters are scalars that torch keeps on the host, unless one kernel does it all.
+            # Step counters are scalars that torch keeps on the CPU, unless the optimiser is fused.
             device = parameter.device if tensor.ndim or fused else "cpu"
             optimizer.state[parameter][name] = tensor.to(device)
 
@@ -65,7 +65,7 @@ def import_optimizer(
 def import_objective(
     objective: Objective, flat: Mapping[str, Any], device: torch.device, prefix: str = ""
 ) -> ObjectiveState:
-    """The objective's tensors in ``flat``, copied to ``device``; none if another objective's."""
+    """The objective's tensors in ``flat``, copied to ``device``; none if they are another's."""
     if not objective.continues(str(flat.get(f"{prefix}objective_kind"))):
         return {}
     start = f"{prefix}objective."

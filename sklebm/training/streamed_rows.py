@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sklebm._shell.rows import Rows, chunk_size
 
-# Rows that stand together in the file are shuffled with those of so many other places.
+# Neighbouring rows in the file are shuffled with rows from this many other places.
 _BLOCKS_PER_POOL = 16
 
-#: Rows, and the numbers of them among those that are trained on.
+#: Rows, and their indices among the training rows.
 Part = tuple[Tensor, Tensor]
 
 
@@ -28,9 +28,9 @@ class StreamedRows:
     Parameters
     ----------
     rows : Rows
-        Whose source is a ``LazyTable``.
+        Rows whose source is a ``LazyTable``.
     kept : ndarray of shape (n_rows,) or None
-        Which rows to train on; None takes all.
+        Rows to train on; None uses all.
     """
 
     def __init__(self, rows: Rows, kept: Any = None) -> None:
@@ -56,7 +56,7 @@ class StreamedRows:
     def batches(self, batch_size: int, generator: torch.Generator | None) -> Iterator[Part]:
         """Batches of one pass, shuffled by ``generator``; without one, in the order of the file.
 
-        Each comes with the places of its rows among those that are kept.
+        Each batch comes with the indices of its rows among those that are kept.
         """
         pool_size = max(batch_size, self._pool_size())
         blocks = self._blocks(pool_size)
@@ -92,7 +92,7 @@ class StreamedRows:
 def _draw(
     pool: list[Part], batch_size: int, generator: torch.Generator | None
 ) -> Generator[Part, None, Part]:
-    """Yield the full batches of a pool; return what is left."""
+    """Yield the full batches of a pool; return the remaining rows."""
     x, places = torch.cat([x for x, _ in pool]), torch.cat([places for _, places in pool])
     pool.clear()
     order = torch.arange(len(x))

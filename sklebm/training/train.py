@@ -1,7 +1,7 @@
 """One run of training: epochs through skorch, rates, validation, stopping, progress.
 
-``train`` knows nothing of the model. It gets players (an energy, or parts of one, each with an
-objective), rows, options, and functions to call after each epoch; it can be called again for the
+``train`` does not depend on the model. It receives players (an energy or parts of one, each with an
+objective), rows, options and functions to call after each epoch; it can be called again for the
 next layer of a stack, and once for each chunk of a stream.
 """
 
@@ -26,7 +26,7 @@ from sklebm.training.ranks import average_buffers, rank_seed
 from sklebm.training.schedules import ConstantRate, Schedule
 from sklebm.training.state import export_state, import_optimizer
 
-#: What skorch calls it, and what to use instead.
+#: skorch's names, and what to use instead.
 _SET_BY_THE_ESTIMATOR = {
     "batch_size": "batch_size",
     "criterion": "objective",
@@ -45,9 +45,9 @@ _SET_BY_THE_ESTIMATOR = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train, whatever is trained; the names are those of the estimators' parameters."""
+    """Options of a training run, named like the parameters of the estimators."""
 
-    owner: str  # whom messages speak of
+    owner: str  # named in messages
     learning_rate: float
     batch_size: int
     max_epochs: int = 1
@@ -59,11 +59,11 @@ class TrainingOptions:
     verbose: int = 0
     shuffle: bool = True
     seed: int = 0
-    #: Losses of earlier runs that this one goes on from, for messages.
+    #: Losses of earlier runs that this one continues, for messages.
     earlier: tuple[float, ...] = ()
-    #: Learning rates of players that have one of their own, by name.
+    #: Learning rates of players that have their own, by name.
     rates: Mapping[str, float] = field(default_factory=dict)
-    #: Optimisers of players that have one of their own, by name.
+    #: Optimisers of players that have their own, by name.
     optimizers: Mapping[str, str] = field(default_factory=dict)
 
     def choice(self, name: str = "") -> OptimizerChoice:
@@ -73,17 +73,17 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is looked at after each epoch: every part may be left out."""
+    """What is evaluated after each epoch; every part is optional."""
 
     #: Held-out rows, and their score; higher is better.
     held_out: Batch | None = None
     score: Callable[[Batch], float] | None = None
-    #: Functions of held-out rows and of as many rows to train on, by name.
+    #: Functions of the held-out rows and an equal number of training rows, by name.
     monitors: Mapping[str, Callable[[Batch, Batch], float]] = field(default_factory=dict)
-    #: Raises FloatingPointError if the model has gone astray.
+    #: Raises FloatingPointError if the model has become invalid.
     check: Callable[[], None] | None = None
     progress: Progress | None = None
-    #: Fitted attributes as of now, for callbacks that score the model.
+    #: Current fitted attributes, for callbacks that score the model.
     snapshot: Callable[[Course], dict[str, Any]] | None = None
 
 
@@ -101,22 +101,22 @@ def train(
     Parameters
     ----------
     players : EnergyTraining or sequence of EnergyTraining
-        What is trained; of several, each takes its steps on every batch in turn.
+        What to train; several players take their steps on every batch in turn.
     rows : TrainingRows
-        The rows, with what stands beside them.
+        The rows with their accompanying columns.
     options : TrainingOptions
-        How.
+        How to train.
     watch : Watch or None, default=None
-        What is looked at after each epoch.
+        What to evaluate after each epoch.
     device : torch.device
-        Where the players are.
+        Device of the players.
     previous : mapping or None, default=None
-        ``Course.state()`` of an earlier run whose optimisers go on.
+        ``Course.state()`` of an earlier run whose optimisers are continued.
 
     Returns
     -------
     course : Course
-        Losses, scores and the state that a later run can go on from.
+        Losses, scores and the state that a later run can continue from.
     """
     course = Course(players, options, watch or Watch())
     with _overflow_is_divergence(options):
@@ -125,7 +125,7 @@ def train(
 
 
 class Course:
-    """One run of training: what ``train`` does, and what it leaves."""
+    """One run of training: the work of ``train``, and its results."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Course:
         for player in self.players:
             player.train()
             for parameter in player.parameters():
-                parameter.grad = None  # one left by an earlier run would move a layer that is held
+                parameter.grad = None  # a gradient left by an earlier run would move a frozen layer
         net = self._make_net(rows, device)
         net.initialize()
         self.optimizers = net.steppers
@@ -182,7 +182,7 @@ class Course:
                 player.transform_states = states
 
     def state(self, *, seed: int, n_calls: int = 0) -> dict[str, Any]:
-        """What a later run goes on from: statistics of the optimisers, and chains."""
+        """State that a later run continues from: optimiser statistics and chains."""
         return export_state(self.players, self.optimizers, seed=seed, n_calls=n_calls)
 
     # ------------------------------------------------------------------ the net
@@ -227,7 +227,7 @@ class Course:
         ]
 
     def _batches(self, device: torch.device) -> dict[str, Any]:
-        """The part of the net's options that is about batches."""
+        """The net's options that concern batches."""
         ranks, generator = self._ranks, None
         if self.options.shuffle:
             generator = make_generator(rank_seed(self.options.seed, ranks), "batches")
@@ -241,23 +241,23 @@ class Course:
         return options
 
     def _checked_net_params(self) -> dict[str, Any]:
-        """A copy of ``net_params``; refuses what the estimator sets itself."""
+        """A copy of ``net_params``; rejects settings that the estimator controls itself."""
         options, owner = dict(self.options.net_params or {}), self.options.owner
         taken = sorted(set(options) & _SET_BY_THE_ESTIMATOR.keys())
         if taken:
             instead = ", ".join(_SET_BY_THE_ESTIMATOR[name] for name in taken)
             raise ValueError(
-                f"net_params sets {', '.join(taken)}, which {owner} decides: use {instead} instead."
+                f"net_params sets {', '.join(taken)}, which {owner} sets: use {instead} instead."
             )
         if self._ranks.size > 1 and "iterator_train" in options:
             raise ValueError(
                 'net_params sets iterator_train, but with strategy="ddp" every process must take '
-                f"equally many batches, which {owner} sees to: leave it out."
+                f"the same number of batches, which {owner} ensures: leave it out."
             )
         return options
 
     def _draw_sample(self, rows: TrainingRows, n_rows: int, device: torch.device) -> Batch:
-        """Rows to train on, as many as are held out (or all), to compare those with."""
+        """Training rows, as many as are held out (or all), for comparison."""
         generator = make_generator(self.options.seed, "monitors")
         return next(iter(TensorBatches(rows, n_rows, generator, device)))
 
@@ -267,7 +267,7 @@ class Course:
         losses = [-score for score in self.scores]
         factor = self.options.schedule.factor(len(self.losses), self.options.max_epochs, losses)
         if factor != self._rate:
-            # Only on a change, so that a skorch LRScheduler in net_params keeps its say.
+            # Only on a change, so that a skorch LRScheduler in net_params still takes effect.
             settings = self._player_settings()
             for optimizer, (_, rate) in zip(self.optimizers, settings, strict=True):
                 for group in optimizer.param_groups:
@@ -301,7 +301,7 @@ class Course:
         return stop
 
     def _monitor(self, net: Any, held_out: Batch) -> None:
-        """Record what is watched beside the score."""
+        """Record what is watched in addition to the score."""
         for name, function in self.watch.monitors.items():
             with torch.no_grad():
                 value = self._over_ranks(function(held_out, self._sample), len(held_out))
@@ -309,12 +309,12 @@ class Course:
             net.history.record(name, value)
 
     def _over_ranks(self, value: float, n_rows: int) -> float:
-        """The mean over the rows that all ranks hold out, so that all decide the same."""
+        """The mean over the held-out rows of all ranks, so that all make the same decision."""
         ranks = self._ranks
         return value if ranks.size == 1 else ranks.total(value * n_rows) / ranks.total(n_rows)
 
     def _has_settled(self, score: float) -> bool:
-        """Early stopping on an absolute improvement, which is right for scores of any sign."""
+        """Early stopping on absolute improvement, which works for scores of either sign."""
         patience = self.options.n_iter_no_change
         if patience is None:
             return False
@@ -326,7 +326,7 @@ class Course:
         return self._waited >= int(patience)
 
     def curves(self) -> dict[str, Any]:
-        """What was recorded of every epoch, as fitted attributes."""
+        """What was recorded for every epoch, as fitted attributes."""
         return {
             "loss_curve_": np.asarray(self.losses),
             "validation_scores_": np.asarray(self.scores),
@@ -341,7 +341,7 @@ def _copies(player: EnergyTraining) -> dict[str, torch.Tensor]:
 
 
 def _record_score(net: Any, score: float) -> None:
-    """The score, and what skorch's own callbacks look for: a loss, and whether it is the best."""
+    """Record the score, and what skorch's callbacks expect: a loss and whether it is the best."""
     earlier = [row["valid_loss"] for row in net.history[:-1] if "valid_loss" in row]
     net.history.record("valid_score", score)
     net.history.record("valid_loss", -score)
@@ -354,7 +354,7 @@ def _guard_loss(
     losses: Sequence[float],
     past: Sequence[float],
 ) -> None:
-    """Raise FloatingPointError when the loss of a player is no number."""
+    """Raise FloatingPointError if the loss of a player is not finite."""
     past = [*options.earlier, *past]
     for player, loss in zip(players, losses, strict=True):
         if math.isfinite(loss):
@@ -363,7 +363,7 @@ def _guard_loss(
         raise FloatingPointError(
             f"{options.owner}: the loss of {_name(player.objective)} became {loss} in epoch "
             f"{len(past) + 1} (last finite loss: {last}). Lower learning_rate="
-            f"{options.learning_rate}, or scale X. The estimator was left as it was."
+            f"{options.learning_rate}, or scale X. The estimator was left unchanged."
         )
 
 
@@ -373,7 +373,7 @@ def _name(objective: Objective) -> str:
 
 @contextlib.contextmanager
 def _overflow_is_divergence(options: TrainingOptions) -> Iterator[None]:
-    """Turn torch's complaint about a step too large for its type into FloatingPointError."""
+    """Turn torch's error about a step that overflows its dtype into FloatingPointError."""
     try:
         yield
     except RuntimeError as error:
@@ -381,5 +381,5 @@ def _overflow_is_divergence(options: TrainingOptions) -> Iterator[None]:
             raise
         raise FloatingPointError(
             f"{options.owner}: a step of {options.optimizer!r} overflowed. Lower learning_rate="
-            f"{options.learning_rate}. The estimator was left as it was."
+            f"{options.learning_rate}. The estimator was left unchanged."
         ) from error

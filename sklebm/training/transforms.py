@@ -1,11 +1,11 @@
-r"""What may happen to gradients before they move the parameters, and to parameters afterwards.
+r"""Transforms of gradients before a step, and projections of parameters after it.
 
 A *gradient transform* turns the gradients of a batch into steps,
 
     (g, state) <- update(g, batch, state, share),
 
-as in optax: it is a function of the gradients, the batch and a state of its own, which the engine
-carries from step to step. A *projection* takes the parameters back into the set that the model
+as in optax: it is a function of the gradients, the batch and its own state, which the engine
+carries from step to step. A *projection* maps the parameters back into the set that the model
 allows, such as rows of unit length, after every step.
 """
 
@@ -22,12 +22,12 @@ from sklebm.objectives import Batch
 #: Tensors and counters that a transform carries from one step to the next.
 TransformState = dict[str, Any]
 
-#: Takes the parameters back into the set that the model allows, in place.
+#: Maps the parameters back into the set that the model allows, in place.
 Projection = Callable[[], None]
 
 
 class GradientTransform(Protocol):
-    """A change of the gradients of one player."""
+    """A transform of the gradients of one player."""
 
     def init(self) -> TransformState:
         """The state before the first step."""
@@ -35,11 +35,12 @@ class GradientTransform(Protocol):
     def update(
         self, gradients: Gradients, batch: Batch, state: TransformState, share: float
     ) -> tuple[Gradients, TransformState]:
-        """The steps that stand for the gradients, and new state.
+        """The steps that replace the gradients, and the new state.
 
-        Gradients come as parameters with what autograd left there, which may be overwritten, or
-        with the factors of a product, whose first rows belong to the batch. ``share`` is the size
-        of the batch in full ones, at most 1. Several processes average the tensors of the state.
+        Each gradient is paired with its parameter: either the tensor that autograd stored, which
+        may be overwritten, or the factors of a product, whose first rows belong to the batch.
+        ``share`` is the batch size relative to a full batch, at most 1. Several processes average
+        the tensors of the state.
         """
 
 

@@ -354,7 +354,7 @@ def test_a_fitted_model_is_made_again_from_its_weights():
     )
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
     for change, error, message in (
-        ({"hidden_sizes": (6,)}, ValueError, "architecture asks for an array"),
+        ({"hidden_sizes": (6,)}, ValueError, "architecture requires an array"),
         ({"weights": None}, TypeError, "needs weights"),
         ({"colour": 1}, TypeError, "no fitted attribute called colour"),
         ({"scale": np.ones(5)}, ValueError, "scale_ has shape"),

@@ -76,7 +76,7 @@ def fit_with_a_failing_callback(rank, name, error):
 def test_an_error_in_the_middle_of_a_fit_ends_all(name, when, world):
     (_, first), (_, second) = world.outcomes(fit_with_a_failing_callback, name, when)
     assert second == f"ZeroDivisionError: {when}"
-    assert f"rank 1: ZeroDivisionError: {when}. The estimator was left as it was" in first
+    assert f"rank 1: ZeroDivisionError: {when}. The estimator was left unchanged" in first
 
 
 KEPT = []

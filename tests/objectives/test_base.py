@@ -49,7 +49,9 @@ def test_bilinear_energies_have_what_every_objective_needs(objective):
 
 def test_a_wrong_pair_names_what_is_missing_and_what_would_work():
     energy = PrototypeEnergy(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=r"needs draw_visible, .* PrototypeEnergy does not have"):
+    with pytest.raises(
+        ValueError, match=r"needs draw_visible, .* PrototypeEnergy does not provide"
+    ):
         check_needs(ContrastiveDivergence(), energy, ALL)
     with pytest.raises(ValueError, match="Objectives that work with it: none"):
         check_needs(MaximumLikelihood(), energy, ALL)

@@ -87,7 +87,7 @@ def test_an_objective_that_cannot_weigh_says_so():
         weighs_rows = False
 
     with pytest.raises(
-        ValueError, match="Blind counts all rows alike and cannot use sample_weight"
+        ValueError, match="Blind weights all rows equally and cannot use sample_weight"
     ):
         check_weights(Blind())
     check_weights(PseudoLikelihood())

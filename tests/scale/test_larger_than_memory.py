@@ -219,6 +219,16 @@ def test_answers_to_a_dask_array_are_computed_when_asked_for(name):
         assert model.score(X) == pytest.approx(model.score(ROWS), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if hasattr(getattr(sklebm, name), "energy")]
+)
+def test_pairs_with_rows_of_a_dask_array_have_the_same_energy(name):
+    model = make_brief(name).fit(ROWS)
+    Z = model.transform(ROWS)
+    answer = model.energy(dask_array(ROWS), Z)
+    np.testing.assert_allclose(answer, model.energy(ROWS, Z), rtol=1e-10, atol=1e-10)
+
+
 def test_a_dask_array_of_another_width_is_refused_at_once():
     model = make("PCAWhitener").fit(ROWS)
     with pytest.raises(ValueError, match="X has 5 features"):

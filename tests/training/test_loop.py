@@ -69,7 +69,8 @@ def test_csr_rows_come_in_the_same_batches(seed):
 
 
 def test_single_rows_are_dense_tensors():
-    for rows in (ROWS, scipy.sparse.csr_matrix(ROWS.numpy())):
+    kinds = (scipy.sparse.csr_matrix, scipy.sparse.csr_array)
+    for rows in (ROWS, *(kind(ROWS.numpy()) for kind in kinds)):
         dataset = TrainingRows(rows)
         assert len(dataset) == 23
         assert torch.equal(dataset[3], ROWS[3])
