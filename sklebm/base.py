@@ -319,8 +319,7 @@ class EnergyEstimator(
         """
         check_is_fitted(self)
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            options: dict[str, Any] = {"latents": latents, "may_be_infinite": may_be_infinite}
-            return map_blocks(X, lambda x: self._map_rows(x, function, what, **options))
+            return map_blocks(X, lambda x: self._map_rows(x, function, what, latents=latents))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
@@ -349,13 +348,12 @@ class EnergyEstimator(
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
         """Stream E(x, z) over the rows of X with a latent each; the result follows X."""
         check_is_fitted(self)
-
-        def energies(energy: Any, x: torch.Tensor, z: torch.Tensor) -> Any:
-            return energy.energy(x, z.to(x.dtype))
-
-        latents = self._open_latents(Z)
         return self._map_rows(
-            X, energies, "energy", beside=latents, may_be_infinite=may_be_infinite
+            X,
+            lambda energy, x, z: energy.energy(x, z.to(x.dtype)),
+            "energy",
+            beside=self._open_latents(Z),
+            may_be_infinite=may_be_infinite,
         )
 
     def _open_latents(self, Z: Any) -> Rows:
