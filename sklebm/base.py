@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -319,8 +320,8 @@ class EnergyEstimator(
         """
         check_is_fitted(self)
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            options = {"latents": latents, "may_be_infinite": may_be_infinite}
-            return map_blocks(X, lambda x: self._map_rows(x, function, what, **options))
+            answer = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
+            return map_blocks(X, lambda x: answer(x, function, what))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
