@@ -6,8 +6,8 @@ validation to callbacks. A model supplies
 - ``_fit(rows, progress, **data) -> state``: a pure function of the data that returns every
   fitted attribute in a dictionary; the shell commits it in one assignment;
 - optionally ``_partial_fit(rows, progress, **data) -> state``, likewise;
-- ``_state_spec()``: what every fitted attribute looks like, and which parameter of the energy it
-  is; and ``_rebuild(parameters) -> energy``, the torch energy around those parameters;
+- ``_state_spec()``: what every fitted attribute looks like, and its place in the energy; and
+  ``_rebuild(parameters) -> energy``, the torch energy around those parameters;
 - public methods whose bodies are one line over ``_map_rows``.
 """
 
@@ -315,20 +315,18 @@ class EnergyEstimator(
     ) -> Any:
         """Stream ``function(energy, rows)`` over X; the result follows the kind of X.
 
-        ``latents`` says that X holds what ``transform`` returned instead of observations. With
-        ``beside``, what stands there at the same places is passed on as a third argument.
+        ``latents``: X is what ``transform`` returned. What stands ``beside`` is a third argument.
         """
         check_is_fitted(self)
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            answer = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
-            return map_blocks(X, lambda x: answer(x, function, what))
+            own = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
+            return map_blocks(X, lambda x: own(x, function, what))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
         if beside is not None:
-            if len(rows) != len(beside):
-                have = f"X has {len(rows)} rows and Z has {len(beside)}"
-                raise ValueError(f"{have}: pass one z per x.")
+            if (n := len(rows)) != (m := len(beside)):
+                raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)
