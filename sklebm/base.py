@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -314,19 +315,18 @@ class EnergyEstimator(
     ) -> Any:
         """Stream ``function(energy, rows)`` over X; the result has the same type as X.
 
-        ``latents`` means that X holds the output of ``transform`` instead of observations. With
-        ``beside``, its entries for the same rows are passed to ``function`` as a third argument.
+        ``latents``: X is the output of ``transform``. The entries ``beside`` are a third argument.
         """
         check_is_fitted(self)
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            return map_blocks(X, lambda x: self._map_rows(x, function, what, latents=latents))
+            own = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
+            return map_blocks(X, lambda x: own(x, function, what))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row()
         if beside is not None:
-            if (n_rows := len(rows)) != len(beside):
-                have = f"X has {n_rows} rows and Z has {len(beside)}"
-                raise ValueError(f"{have}: pass one z per x.")
+            if (n := len(rows)) != (m := len(beside)):
+                raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
             floats += beside.shape[1]
         try:
             energy = self._energy(rows.device).to(dtype)

@@ -16,6 +16,8 @@ def parameters_of(name):
     of = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
     if of and "weights_" in spec:  # of an encoder beside arrays
         of.append("weights_")
+    of += ["offset_"] * (bool(of) and "offset_" in spec)  # what the energy computes around
+    of += [key for key in ("ridge_", "shrinkage_") if of and key in spec]  # of a covariance
     of += ["noise_variance_"] * ("noise_variance_" in spec)  # the temperature of k-means
     return model, {key.removesuffix("_"): getattr(model, key) for key in of}
 
@@ -118,3 +120,34 @@ def test_a_machine_by_hand():
 def test_what_does_not_fit_is_refused(given, error, message):
     with pytest.raises(error, match=message):
         sklebm.BernoulliRBM.from_parameters(**given)
+
+
+def test_a_precision_that_is_symmetric_up_to_rounding_is_taken():
+    X = make_rows()
+    fitted = sklebm.GaussianEnergy().fit(X)
+    rounded = fitted.precision_.copy()
+    rounded[0, 1] = np.nextafter(rounded[0, 1], np.inf)
+    model = sklebm.GaussianEnergy.from_parameters(precision=rounded, location=fitted.location_)
+    np.testing.assert_allclose(model.score_samples(X), fitted.score_samples(X), rtol=1e-9)
+    rounded[0, 1] += 1e-6 * np.abs(rounded).max()
+    with pytest.raises(ValueError, match="must be symmetric"):
+        sklebm.GaussianEnergy.from_parameters(precision=rounded, location=fitted.location_)
+
+
+def test_numbers_of_the_constructor_are_attributes_too():
+    """A sigma or a number of neighbours is the same thing before a fit and after it."""
+    X = make_rows()
+    deep = make_brief("DeepEnergyModel").fit(X)
+    given = {
+        key: getattr(deep, f"{key}_") for key in ("architecture", "weights", "offset", "sigma")
+    }
+    chosen = {key: value for key, value in deep.get_params().items() if key not in given}
+    model = type(deep).from_parameters(**chosen, **given)
+    np.testing.assert_array_equal(model.free_energy(X), deep.free_energy(X))
+
+    near = sklebm.NeighbourEnergy(n_neighbors=3).fit(X)
+    given = {"samples": near.samples_, "floor": near.floor_, "n_neighbors": 3}
+    model = sklebm.NeighbourEnergy.from_parameters(**given)
+    np.testing.assert_array_equal(model.score_samples(X), near.score_samples(X))
+    with pytest.raises(TypeError, match="needs n_neighbors"):
+        sklebm.NeighbourEnergy.from_parameters(samples=X, floor=0.0)

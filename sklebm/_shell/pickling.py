@@ -36,13 +36,3 @@ def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     known = inspect.signature(type(estimator).__init__).parameters.values()
     defaults = {p.name: p.default for p in known if p.default is not p.empty}
     return {**defaults, **state}
-
-
-class VersionedPickle:
-    """The same for classes that do not inherit from ``EnergyEstimator``."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return pickled(super().__getstate__())  # type: ignore[arg-type]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(unpickled(self, state))  # type: ignore[misc]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Set
+from numbers import Integral, Real
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -153,7 +154,8 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     spec = model._state_spec()
     if spec is None:
         raise TypeError(f"{cls.__name__} cannot be made from parameters: it has to be fitted.")
-    # A name shared with the constructor, such as log_partition, says how to compute an attribute.
+    # A name shared with the constructor, such as log_partition, says how to compute an attribute,
+    # unless it is the number itself, such as a ridge.
     given = {
         f"{name}_": value
         for name, value in parameters.items()
@@ -169,7 +171,12 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     state = _given_state(model, given, spec, set(parameters))
     required = [name for name, declared in spec.items() if not declared.optional]
     _need(owner, [name for name in required if _is_parameter(spec[name])], state)
-    state = {**model._untrained_state(state), **state}
+    numbers = {
+        f"{name}_": value
+        for name, value in parameters.items()
+        if name in names and _is_number(value, spec.get(f"{name}_"))
+    }
+    state = {**model._untrained_state(state), **numbers, **state}
     _need(owner, required, state)
     broken = first_broken(state)
     if broken is not None:
@@ -182,6 +189,13 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
 def _is_parameter(declared: _Expected) -> bool:
     """Whether the attribute holds a parameter of the energy."""
     return isinstance(declared, Array) and bool(declared.of)
+
+
+def _is_number(value: object, declared: _Expected | None) -> bool:
+    """Whether a parameter of the constructor is the number that the attribute must hold."""
+    if not isinstance(declared, Scalar) or declared.optional or isinstance(value, bool):
+        return False
+    return isinstance(value, Integral if declared.kind is int else Real)
 
 
 def _need(owner: str, names: Iterable[str], state: Mapping[str, Any]) -> None:

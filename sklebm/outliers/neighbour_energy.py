@@ -152,7 +152,7 @@ class NeighbourEnergy(EnergyEstimator):
 
     def _state_spec(self) -> Spec:
         return {
-            "samples_": Array("f", (None, self.n_features_in_)),
+            "samples_": Array("f", (None, "n_features_in_")),
             "n_neighbors_": Scalar(int, 1),
             "floor_": Scalar(float, 0.0),
         }
