@@ -599,10 +599,11 @@ ENTRIES: dict[str, Entry] = {
     "SubspaceICA": Entry(
         quick={"group_size": 2, "random_state": 0},
         variants=(
-            {"n_components": 3, "density": "log_cosh"},
+            # scikit-learn's checks have tables of one column, which bounds filters and maps
+            {"n_components": 1, "density": "log_cosh"},
             {"group_size": 4, "density": "student_t"},
-            {"n_components": 4, "group_size": 1, "density": "logistic", "n_init": 2},
-            {"topography": (2, 3)},
+            {"group_size": 1, "density": "logistic", "n_init": 2},
+            {"topography": (1, 1)},
         ),
         free_energy=subspace_free_energy,
     ),

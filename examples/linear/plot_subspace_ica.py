@@ -1,69 +1,52 @@
 """
-=================================================
-Components, subspaces and maps of natural images
-=================================================
+======================================
+Sources that are loud at the same time
+======================================
 
-Patches of photographs are sparse in edges. :class:`~sklebm.SubspaceICA` finds them, alone, in
-groups that share a place and an orientation, or on a map where neighbours are similar.
-
-The patches come from the two photographs that scikit-learn ships.
+Independent component analysis looks for sources that know nothing of each other. Often some share
+their loudness: the edges of one object, or the instruments of one band.
+:class:`~sklebm.SubspaceICA` finds such groups, and held-out likelihood tells how large they are.
 """
 
 # %%
-# How large should groups be?
-# ---------------------------
-# Each model is a normalised density of the same patches. Held-out patches choose the size of the
-# groups and the density of their norms.
+# Four groups of three
+# --------------------
+# The members of a group are Gaussian noise, times a loudness that they share. What we see are
+# twelve random mixtures of them.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_sample_images
-from sklearn.feature_extraction.image import extract_patches_2d
 
-from sklebm import PCAWhitener, SubspaceICA
-from sklebm.plotting import ComponentsDisplay
+from sklebm import SubspaceICA
 
-SIZE = 8
-photographs = [image.mean(axis=2) / 255 for image in load_sample_images().images]
-patches = np.concatenate(
-    [
-        extract_patches_2d(photograph, (SIZE, SIZE), max_patches=5_000, random_state=0)
-        for photograph in photographs
-    ]
-).reshape(-1, SIZE * SIZE)
-patches -= patches.mean(axis=1, keepdims=True)
-# A patch without its mean has one direction less than pixels: coordinates in the others.
-axes = PCAWhitener(SIZE * SIZE - 1).fit(patches)
-rows = (patches @ axes.components_.T)[np.random.default_rng(0).permutation(len(patches))]
-train, test = rows[:7_000], rows[7_000:]
+rng = np.random.default_rng(0)
+loudness = rng.gamma(2.0, size=(3_000, 4, 1))
+sources = (np.sqrt(loudness) * rng.standard_normal((3_000, 4, 3))).reshape(3_000, 12)
+mixing = rng.standard_normal((12, 12))
+rows = sources @ mixing.T
+train, test = rows[:2_000], rows[2_000:]
 
-sizes = [1, 2, 4, 8, 16]
-figure, axis = plt.subplots(figsize=(6, 3.5))
-for density in ("laplace", "logistic", "student_t"):
-    models = [SubspaceICA(group_size=g, density=density, random_state=0) for g in sizes]
-    axis.plot(sizes, [model.fit(train).score(test) for model in models], "o-", label=density)
-axis.axhline(PCAWhitener().fit(train).score(test), color="black", linestyle=":", label="Gaussian")
-axis.set(xlabel="group_size", ylabel="held-out log density (nats)", xscale="log")
-axis.set_xticks(sizes, sizes)
-axis.legend()
+# %%
+# How large are the groups?
+# -------------------------
+# Each model is a normalised density of the same rows, so that held-out rows choose the size.
+
+sizes = [1, 2, 3, 4, 6]
+models = {size: SubspaceICA(group_size=size, random_state=0).fit(train) for size in sizes}
+scores = [model.score(test) for model in models.values()]
+
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.4))
+left.plot(sizes, scores, "o-")
+left.set(xlabel="group_size", ylabel="held-out log density (nats)", title="the size is 3")
+
+# %%
+# What the filters hear
+# ---------------------
+# Gains from the true sources to the found ones: with groups of three, each group of filters hears
+# one group of sources. How it divides them among its filters is arbitrary.
+
+for axis, size in ((middle, 1), (right, 3)):
+    axis.imshow(np.abs(models[size].components_ @ mixing), cmap="gray_r")
+    axis.set(xlabel="true source", ylabel="found source", title=f"group_size={size}")
 figure.tight_layout()
-
-# %%
-# Groups of four
-# --------------
-# What each source adds to a patch, one group after the other along the rows: members of a group
-# have the same orientation and place, at different phases.
-
-groups = SubspaceICA(group_size=4, random_state=0).fit(train)
-parts = groups.mixing_.T @ axes.components_
-ComponentsDisplay(parts[:60], image_shape=(SIZE, SIZE)).plot(n_columns=12)
-
-# %%
-# A map
-# -----
-# With ``topography`` the pools are neighbourhoods on a torus of 7 x 9 filters. Neighbours are
-# similar, and opposite edges of the map meet.
-
-model = SubspaceICA(topography=(7, 9), random_state=0).fit(train)
-ComponentsDisplay(model.mixing_.T @ axes.components_, image_shape=(SIZE, SIZE)).plot(n_columns=9)
 plt.show()

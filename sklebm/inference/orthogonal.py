@@ -67,7 +67,8 @@ def advance(function: Function, place: Place, tol: float) -> Place:
     k = len(place.orthogonal)
     pairs = torch.triu_indices(k, k, 1, device=place.orthogonal.device)
     gradient, curvature = _flat(place.local, pairs)
-    if float(gradient.abs().amax()) <= tol:
+    # One matrix entry and no numbers beside it: there is nothing to move.
+    if not len(gradient) or float(gradient.abs().amax()) <= tol:
         return place._replace(settled=True)
     for steps in (place.steps, ()) if place.steps else ((),):
         direction = _direction(gradient, curvature, steps)
