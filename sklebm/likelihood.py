@@ -254,9 +254,11 @@ def compute(
         method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS)
     ):
         with torch.no_grad():
-            summed = getattr(double, "exact_log_partition", None)
-            value = float(enumeration.log_partition(double) if summed is None else summed())
-        return _known(value)
+            two_layers = hasattr(double, "visible_field")  # over more units than a deeper energy
+            summed = (
+                enumeration.log_partition(double) if two_layers else double.exact_log_partition()
+            )
+        return _known(float(summed))
     device = next(double.parameters()).device
     generator = make_generator(seed, "annealing", device=device)
     with torch.no_grad():

@@ -183,13 +183,15 @@ def test_a_subclass_with_a_narrower_constructor_fits():
 # ---------------------------------------------------------------------- learning
 
 
-def test_default_gaussian_machines_leave_no_plateau():
-    """Three clusters in the plane, eight hidden units: within .05 nat of the truth."""
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_default_gaussian_machines_leave_no_plateau(seed):
+    """Three clusters in the plane, eight hidden units: within .1 nat of the truth; the plateau is 1.8 off."""
     centres = np.array([[-8.0, 0.0], [8.0, 3.0], [1.0, -7.0]])
-    rows = centres[np.arange(900) % 3] + 0.5 * RNG.normal(size=(900, 2))
+    rows = centres[np.arange(900) % 3]
+    rows = rows + 0.5 * np.random.default_rng(seed).normal(size=(900, 2))
     gaps = ((rows[:, None] - centres) ** 2).sum(axis=2) / (2 * 0.25)
     truth = (np.log(np.exp(-gaps).sum(axis=1) / 3) - np.log(2 * np.pi * 0.25)).mean()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = GaussianRBM(8, random_state=0).fit(rows)
-    assert model.score(rows) > truth - 0.05
+    assert model.score(rows) > truth - 0.1

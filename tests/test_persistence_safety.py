@@ -347,7 +347,7 @@ HOSTILE = {
         "versions are",
         put("versions", dict.fromkeys(["numpy", "sklebm", "torch"], 1)),
     ),
-    "version of no form": ("no version", put("versions", "sklebm", "newest")),
+    "version of no form": ("not a version", put("versions", "sklebm", "newest")),
 }
 
 

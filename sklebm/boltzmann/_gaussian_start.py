@@ -61,12 +61,17 @@ def best_start(model: Any, start: Start) -> Any:
     for index in range(model._n_starts):
         generator = make_generator(start.seed, "parameters", index=index)
         energy = model._initial_energy(start.rows, start.means, generator).to(device)
-        model._train(energy, start, options)
+        try:
+            model._train(energy, start, options)
+        except FloatingPointError:  # a line search that went too far: another start may not
+            continue
         with torch.no_grad():
             loss, _ = MaximumLikelihood().loss(energy, batch, {}, generator)
         energies.append(energy)
         losses.append(float(loss))
-    return energies[int(np.argmin(losses))]
+    if not energies:
+        raise FloatingPointError("L-BFGS diverged from every start.")
+    return energies[int(np.nanargmin(losses))]
 
 
 def initial_energy(

@@ -203,11 +203,14 @@ def given_components(estimator: Any, n_words: int) -> Tensor | None:
     first = check_array(given, dtype=np.float64, input_name="components_init")
     if first.shape != (estimator.n_components, n_words):
         raise ValueError(
-            f"components_init has shape {first.shape}, but n_components and X ask for "
-            f"({estimator.n_components}, {n_words})."
+            f"components_init has shape {first.shape}: pass one of ({estimator.n_components}, "
+            f"{n_words}), for n_components topics and the words of X."
         )
     if first.min() <= 0:
-        raise ValueError(f"components_init must be positive, but its least value is {first.min()}.")
+        raise ValueError(
+            f"components_init must be positive, but its least value is {first.min()}: pass numbers "
+            "above 0."
+        )
     return torch.from_numpy(first.T.copy())
 
 

