@@ -185,7 +185,7 @@ def test_a_subclass_with_a_narrower_constructor_fits():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_default_gaussian_machines_leave_no_plateau(seed):
-    """Three clusters in the plane, eight hidden units: within .1 nat of the truth; the plateau is 1.8 off."""
+    """Three clusters in the plane, eight hidden units: .1 nat; the plateau is 1.8 nats off."""
     centres = np.array([[-8.0, 0.0], [8.0, 3.0], [1.0, -7.0]])
     rows = centres[np.arange(900) % 3]
     rows = rows + 0.5 * np.random.default_rng(seed).normal(size=(900, 2))
