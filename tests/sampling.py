@@ -104,14 +104,16 @@ def choose(
     seen: collections.Counter[str] = collections.Counter()
     turns = sorted(waiting, key=lambda name: (shown[name], order.random()))
     chosen: set[str] = set()
-    while len(chosen) < limit and any(waiting.values()):  # two cases may bear one name
-        for name in turns[: limit - len(chosen)]:
-            if waiting[name]:
-                case = min(waiting[name], key=lambda case: seen[_rest(case, name)])
-                waiting[name].remove(case)
-                chosen.add(case.nodeid)
-                seen[_rest(case, name)] += 1
-                shown[name] += 1
+    # Two cases may bear one name, so that fewer are chosen than there are.
+    while len(chosen) < limit and any(waiting.values()):
+        for name in turns:
+            if len(chosen) == limit or not waiting[name]:
+                continue
+            case = min(waiting[name], key=lambda case: seen[_rest(case, name)])
+            waiting[name].remove(case)
+            chosen.add(case.nodeid)
+            seen[_rest(case, name)] += 1
+            shown[name] += 1
     return chosen
 
 
