@@ -131,7 +131,7 @@ def test_energies_without_a_bottom_are_caught(objective):
 
 def test_a_fall_without_end_is_named():
     X = Rings().sample(200, random_state=0)
-    with pytest.raises(FloatingPointError, match=r"falls without end.*no density"):
+    with pytest.raises(FloatingPointError, match=r"falls without end.*not a density"):
         DeepEnergyModel(4, network=Growing, learning_rate=1e-6, max_epochs=1).fit(X)
 
 

@@ -192,9 +192,12 @@ def test_chains_that_all_sit_in_one_mode_are_warned_of(objective, monkeypatch):
     code = model.transform(rows[:1]).round()
 
     def collapse(training, loss):
+        one_mode = {"hidden": code, "visible": rows[:1]}
         training.objective_state = {
-            **training.objective_state,
-            "hidden": torch.from_numpy(code).float().expand_as(training.objective_state["hidden"]),
+            name: torch.from_numpy(one_mode[name]).float().expand_as(chains)
+            if name in one_mode
+            else chains
+            for name, chains in training.objective_state.items()
         }
         return loss
 

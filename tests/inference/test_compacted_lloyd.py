@@ -267,7 +267,7 @@ def test_the_estimator_on_the_device(device, precision, monkeypatch):
     def compacted(x, weights, centers, parts, ranks):
         return CompactedLloyd(x, weights, centers, parts)
 
-    monkeypatch.setattr("sklebm.mixture.energy_kmeans.start_lloyd", compacted)
+    monkeypatch.setattr("sklebm.mixture._clusters.start_lloyd", compacted)
     here = EnergyKMeans(device=device, **settings).fit(X)
     again = EnergyKMeans(device=device, **settings).fit(X)
     np.testing.assert_array_equal(here.labels_, again.labels_)
