@@ -80,7 +80,10 @@ def need_counts(rows: Rows, what: str) -> None:
     if scipy.sparse.issparse(rows.source):
         least = float(rows.source.data.min(initial=0.0))
     elif len(rows):
-        least = min(float(rows[part].min()) for part in rows.chunks(rows.shape[1]))
+        if rows.is_lazy:
+            least = min(float(rows[part].min()) for part in rows.chunks(rows.shape[1]))
+        else:
+            least = float(rows.source.min())
     if least < 0:
         raise ValueError(
             f"Negative values in data passed to {what} (the least is {least:.3g}): a document is a "

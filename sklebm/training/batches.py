@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         self.origin = origin
 
     def dense(self, part: Any) -> Tensor:
-        """Some rows of a csr matrix as a tensor, minus the origin."""
-        x = part.toarray()
+        """Some rows of a csr matrix or array as a tensor, minus the origin."""
+        x = np.atleast_2d(part.toarray())  # one row of an array has a single dimension
         return torch.from_numpy(x if self.origin is None else x - self.origin)
 
     def __len__(self) -> int:

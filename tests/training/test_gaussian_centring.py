@@ -111,7 +111,11 @@ def test_factors_of_gaussian_gradients_are_centred_alike(shared):
         torch.testing.assert_close(dense(gradient), truth[id(parameter)], rtol=0, atol=1e-13)
 
 
-SETTINGS = [{}, {"objective": "cd"}, {"optimizer": "momentum", "learning_rate": 0.02}]
+SETTINGS = [
+    {"objective": "pcd"},
+    {"objective": "cd"},
+    {"objective": "pcd", "optimizer": "momentum", "learning_rate": 0.02},
+]
 
 
 def fit_twins(scale, shift, **settings):
