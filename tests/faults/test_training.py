@@ -45,10 +45,14 @@ class AtBatch:
             monkeypatch.setattr(EnergyTraining, method, step)
 
 
+# The default of a Gaussian machine goes on with chains where its line search diverges.
+NAMED = {"GaussianRBM": {"objective": "pcd"}}
+
+
 def batches_of_a_fit(name):
     with pytest.MonkeyPatch.context() as patch:
         counter = AtBatch(patch, None, None)
-        make_brief(name).fit(make_rows())
+        make_brief(name, **NAMED.get(name, {})).fit(make_rows())
     return counter.n_batches
 
 
@@ -82,7 +86,7 @@ def spoil_and_fit(model, fault, number, monkeypatch):
 @pytest.mark.parametrize("place", ["first batch", "last batch"])
 def test_numbers_that_are_not_finite_are_caught(name, place, fault, was_fitted, monkeypatch):
     number = 1 if place == "first batch" else batches_of_a_fit(name)
-    model = make_brief(name)
+    model = make_brief(name, **NAMED.get(name, {}))
     if was_fitted:
         model.fit(make_rows(seed=1))
     spoil_and_fit(model, fault, number, monkeypatch)
