@@ -31,7 +31,10 @@ def content_keys(x: RowSource, parts: Slices, generator: torch.Generator) -> Ten
     """A number for each row that depends on its content alone: its projection on a direction."""
     direction = torch.randn(x.shape[1], generator=generator, dtype=torch.float64)
     # Elementwise product and sum: a matrix product may round equal rows differently.
-    return torch.cat([(x[part] * direction.to(x.device)).sum(dim=1) for part in parts])
+    keys = torch.empty(x.shape[0], dtype=torch.float64, device=x.device)
+    for part in parts:  # small results kept apart would leave holes between the chunks in memory
+        keys[part] = (x[part] * direction.to(x.device)).sum(dim=1)
+    return keys
 
 
 def seed_centers(
@@ -87,7 +90,10 @@ def _closest_after(
             kept.append(distances)
     best = int(ranks.sum(potentials).argmin())
     after = kept if in_memory else (closer(part) for part in parts)
-    return best, torch.cat([distances[:, best].clone() for distances in after])
+    nearest = torch.empty_like(closest)  # in place, for the same reason as ``content_keys``
+    for part, distances in zip(parts, after, strict=True):
+        nearest[part] = distances[:, best]
+    return best, nearest
 
 
 def random_rows(

@@ -323,11 +323,14 @@ models = [
     sklebm.PCAWhitener(),
     sklebm.BernoulliRBM(8, log_partition=None, validation_fraction=0.01, **settings),
     sklebm.Autoencoder(4, hidden_sizes=(), learning_rate=0.01, optimizer="adam", **settings),
+    sklebm.EnergyKMeans(2, random_state=0),
+    sklebm.EnergyGaussianMixture(2, covariance_type="diag", random_state=0, max_iter=5, tol=0.1),
 ]
 small = np.array(X[:3000])
 for model in models:
     model.fit(small).score_samples(small)  # what libraries keep for themselves
 
+models[-2].fit(np.array(X[:140_000]))  # enough for compiled kernels
 
 def bind():
     status = open("/proc/self/status").read()
@@ -360,5 +363,7 @@ def test_a_fit_stays_within_its_memory(tmp_path):
         f"PCAWhitener {N_ROWS} True",
         f"BernoulliRBM {N_ROWS} True",
         f"Autoencoder {N_ROWS} True",
+        f"EnergyKMeans {N_ROWS} True",
+        f"EnergyGaussianMixture {N_ROWS} True",
         "all rows at once: MemoryError",
     ]
