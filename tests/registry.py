@@ -6,9 +6,10 @@ follows from what it can do (``has(estimator, "transform")``), never from its na
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,48 +21,9 @@ from sklearn.linear_model import LassoLars
 
 import sklebm
 from sklebm.inference.quasi_monte_carlo import row_keys, row_points, uniform_points
+from tests.entries import Entry
 
 N_FEATURES = 6
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Constructor arguments and ground truth of one estimator.
-
-    Parameters
-    ----------
-    quick : mapping
-        Arguments for a fit of some milliseconds that still learns the rows of ``make_rows``.
-    untrained : mapping
-        On top of ``quick``: arguments that stop at, or right after, the initialisation. Empty for
-        a closed form.
-    variants : tuple of mappings
-        Other settings that take different paths through the code.
-    seeded : mapping
-        On top of ``quick``: arguments under which the fit draws random numbers, if ``quick`` alone
-        does not.
-    free_energy : callable
-        ``free_energy(fitted, X) -> ndarray``: the equation in plain float64 NumPy.
-    normalised : mapping
-        Arguments of the method ``free_energy`` under which exp(-F) has a normaliser, if it has none
-        by itself.
-    rounding : float
-        Rounding of the scores of rows up to 1000 under the least variance that a fit allows,
-        relative to the largest score of the call. (Terms of that size cancel in every score, so
-        that a small score keeps fewer digits of its own.)
-    learnable : callable
-        ``learnable(n_rows, seed) -> ndarray``: rows whose dependence the scores can see, if those
-        of ``make_rows`` are none.
-    """
-
-    quick: Mapping[str, Any] = field(default_factory=dict)
-    untrained: Mapping[str, Any] = field(default_factory=dict)
-    variants: tuple[Mapping[str, Any], ...] = ()
-    seeded: Mapping[str, Any] = field(default_factory=dict)
-    free_energy: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
-    normalised: Mapping[str, Any] = field(default_factory=dict)
-    rounding: float = 1e-9
-    learnable: Callable[..., Any] | None = None
 
 
 def gaussian_free_energy(model: Any, X: Any) -> Any:
@@ -628,6 +590,10 @@ ENTRIES: dict[str, Entry] = {
         free_energy=gaussian_free_energy,
     ),
 }
+
+# Families with a file of entries of their own.
+for _family in sorted(Path(__file__).parent.joinpath("entries").glob("[a-z]*.py")):
+    ENTRIES.update(importlib.import_module(f"tests.entries.{_family.stem}").ENTRIES)
 
 NAMES = sorted(sklebm.ESTIMATORS)
 

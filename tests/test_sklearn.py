@@ -1,4 +1,4 @@
-"""scikit-learn's common tests over every estimator, without a single expected failure."""
+"""scikit-learn's common tests over every estimator; sequences may depend on their order."""
 
 import unittest
 from functools import partial
@@ -41,6 +41,18 @@ def is_core(case):
     return name_of(check) in CORE and repr(estimator) == f"{type(estimator).__name__}()"
 
 
+# Models of sequences and of grids: what they answer for a row depends on its neighbours, by
+# definition. These two checks are excused for them, and nothing else is.
+DEPEND_ON_NEIGHBOURS = {"ChainCRF", "GridMRF", "SequenceEnergy"}
+ORDER_CHECKS = ("check_methods_sample_order_invariance", "check_methods_subset_invariance")
+
+
+def excused(estimator):
+    if type(estimator).__name__ not in DEPEND_ON_NEIGHBOURS:
+        return {}
+    return dict.fromkeys(ORDER_CHECKS, "the answer for a row depends on the rows before it")
+
+
 def checked_instances():
     """Every estimator with default arguments, and every variant of it."""
     for name in NAMES:
@@ -52,7 +64,7 @@ def checked_instances():
 @pytest.mark.table(500, always=is_core)
 @parametrize_with_checks(
     list(checked_instances()),
-    expected_failed_checks=lambda estimator: {},
+    expected_failed_checks=excused,
     xfail_strict=True,
 )
 def test_sklearn_check(estimator, check):
