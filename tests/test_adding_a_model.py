@@ -127,14 +127,14 @@ def add_the_model(root):
     }
     for name, text in written.items():
         (root / name).write_text(text, encoding="utf-8")
-    table, registry = root / "sklebm" / "__init__.py", root / "tests" / "registry.py"
+    table, registry = root / "sklebm" / "__init__.py", root / "tests" / "entries" / "linear.py"
     line, entries = '    "LikelihoodRatioScorer": "sklebm', "ENTRIES: dict[str, Entry] = {\n"
     new = '    "LaplaceEnergy": "sklebm.linear",\n'
     for path, mark, added in ((table, line, new + line), (registry, entries, entries + ENTRY)):
         text = path.read_text(encoding="utf-8")
         assert text.count(mark) == 1
         path.write_text(text.replace(mark, added), encoding="utf-8")
-    return {*written, "sklebm/__init__.py", "tests/registry.py"}
+    return {*written, "sklebm/__init__.py", "tests/entries/linear.py"}
 
 
 def snapshot(root):

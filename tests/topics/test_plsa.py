@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklebm import PLSA
 from sklebm.inference.counts import count_table
 from sklebm.inference.topic_em import em_step, fold_in
-from tests.registry import make_documents
+from tests.entries.topics import make_documents
 
 
 def overlapping_documents(n_documents=60, n_words=12, seed=0):

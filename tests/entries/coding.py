@@ -1,0 +1,83 @@
+"""Sparse codes: energies at codes found by other solvers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LassoLars
+
+from tests.entries import Entry
+
+
+def sparse_free_energy(model: Any, X: Any) -> Any:
+    """min_z 1/2 |x - b - z D|^2 + alpha |z|_1, by least-angle regression, row by row."""
+    atoms = model.components_.T.astype(np.float64)
+    peer = LassoLars(model.alpha_ / len(atoms), fit_intercept=False, eps=1e-16, max_iter=10_000)
+    energies = []
+    for row in np.asarray(X, np.float64) - model.intercept_:
+        code = peer.fit(atoms, row).coef_
+        residual = row - atoms @ code
+        energies.append(0.5 * residual @ residual + model.alpha_ * np.abs(code).sum())
+    return np.array(energies)
+
+
+def unfolded_free_energy(model: Any, X: Any) -> Any:
+    """1/2 |x - z D|^2 + alpha |z|_1 with z of unfolded ISTA, from its fitted weights."""
+    X = np.asarray(X, np.float64)
+    weights = {name: np.float64(array) for name, array in model.weights_.items()}
+    drive = X @ weights["weights"][0].T
+    z = np.zeros_like(drive)
+    for threshold in weights["thresholds"]:
+        v = drive + z @ weights["lateral"][0].T
+        z = np.sign(v) * np.maximum(np.abs(v) - np.abs(threshold), 0.0)
+    residual = X - z @ np.float64(model.components_)
+    return 0.5 * (residual**2).sum(axis=1) + model.alpha_ * np.abs(z).sum(axis=1)
+
+
+ENTRIES: dict[str, Entry] = {
+    "LISTAEncoder": Entry(
+        quick={
+            "n_components": 4,
+            "n_layers": 2,
+            "learning_rate": 0.02,
+            "batch_size": 30,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"variant": "lcod", "shared_weights": False, "inhibition_mask": 0.5},
+            {"variant": "coupled", "init": "analytic", "selection_rate": 0.2, "max_selection": 0.5},
+            {"n_layers": 0, "supervised_layers": "all", "learn_weights": False},
+        ),
+        free_energy=unfolded_free_energy,
+    ),
+    "PredictiveSparseDecomposition": Entry(
+        quick={
+            "n_components": 4,
+            "n_layers": 2,
+            "learning_rate": 0.02,
+            "batch_size": 30,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"encoder": "linear_tanh"},
+            {"encoder": "shrink", "penalty": "elastic_net", "prediction_weight": 0.3},
+        ),
+        free_energy=unfolded_free_energy,
+    ),
+    "SparseCoder": Entry(
+        quick={"n_components": 3, "alpha": 0.1, "batch_size": 32, "random_state": 0},
+        untrained={"max_iter": 1, "batch_size": 10**6},
+        variants=(
+            {"penalty": "nonnegative", "fit_intercept": True, "algorithm": "batch"},
+            {"algorithm": "gradient", "fit_intercept": True},
+            {"penalty": "elastic_net", "unit_norm": True, "init": "random"},
+            {"penalty": "top_k", "n_components": 8},
+        ),
+        free_energy=sparse_free_energy,
+    ),
+}
