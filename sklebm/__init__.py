@@ -19,6 +19,7 @@ ESTIMATORS: dict[str, str] = {
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
@@ -48,6 +49,7 @@ ESTIMATORS: dict[str, str] = {
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
     "BlockGibbs": "sklebm.inference.gibbs",
+    "ConditionalLikelihood": "sklebm.objectives",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -61,9 +63,11 @@ PARTS: dict[str, str] = {
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
     "GroupL2": "sklebm.energies",
     "HMC": "sklebm.inference.hamiltonian",
+    "HingeLoss": "sklebm.objectives",
     "ImportanceWeightedBound": "sklebm.objectives",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
+    "LabelNoiseContrastive": "sklebm.objectives",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
@@ -75,6 +79,7 @@ PARTS: dict[str, str] = {
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
+    "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
@@ -83,6 +88,7 @@ PARTS: dict[str, str] = {
     "SampledPersistentContrastiveDivergence": "sklebm.objectives",
     "ScoreMatching": "sklebm.objectives",
     "SlicedScoreMatching": "sklebm.objectives",
+    "SquareExponentialLoss": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
@@ -101,6 +107,7 @@ _SUBMODULES = (
     "boltzmann",
     "callbacks",
     "coding",
+    "conditional",
     "datasets",
     "deep",
     "energies",
@@ -128,6 +135,7 @@ if TYPE_CHECKING:
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
