@@ -54,6 +54,7 @@ ENTRIES: dict[str, Entry] = {
                 "joint": PersistentContrastiveDivergence(1, sampler=Langevin(0.3), n_chains=50),
                 "beta": 1.0,
                 "max_epochs": 30,
+                "validation_fraction": 0.2,
                 "learning_rate": 0.05,
             },
         ),
