@@ -14,6 +14,7 @@ version = release = sklebm.__version__
 
 extensions = [
     "api_reference",
+    "benchmark_headlines",
     "benchmark_results",
     "gallery_figure",
     "markdown_page",

@@ -110,8 +110,9 @@ def test_ranks_are_those_of_the_rows_as_they_were(name, change):
 def test_single_precision_far_from_zero_scores_as_double(name):
     """The same values in both precisions: what the cast of X lost is lost to both.
 
-    Scores are computed in the dtype of X; 1e-5 of the largest is 100 times the rounding of a sum of some hundred
-    terms of size 1 in single precision, and a hundredth of what a rounded offset would cost.
+    Scores are computed in the dtype of X; 1e-5 of the largest is 100 times the rounding of a sum
+    of some hundred terms of size 1 in single precision, and a hundredth of what a rounded offset
+    would cost.
     """
     X = (make_table() + 1e5).astype(np.float32)
     with warnings.catch_warnings():
