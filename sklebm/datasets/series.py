@@ -133,7 +133,7 @@ class AutoregressiveProcess:
                 weights = np.linalg.solve(covariance[order, order], covariance[order, 0])
                 means[t] = weights @ past
                 variances[t] = covariance[0, 0] - weights @ covariance[order, 0]
-        return -0.5 * ((x - means) ** 2 / variances + np.log(variances) + _LOG_2_PI)
+        return np.asarray(-0.5 * ((x - means) ** 2 / variances + np.log(variances) + _LOG_2_PI))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +96,8 @@ class ConvolutionalCell(nn.Module):
 
     def initial(self, n_sequences: int) -> State:
         """A window of zeros."""
-        first = self.layers[0].weight
-        return (first.new_zeros(n_sequences, self.n_before + 1, self.n_features),)
+        weight: Any = self.layers[0].weight
+        return (weight.new_zeros(n_sequences, self.n_before + 1, self.n_features),)
 
     def features_of(self, state: State) -> Tensor:
         """What the window says about the step to come, (n_sequences, n_components)."""

@@ -80,11 +80,11 @@ class NextStepEnergy(nn.Module):
             longest = lengths[bucket[0]]
             steps = torch.arange(longest)[:, None]
             own = torch.tensor([lengths[i] for i in bucket])
-            index = (starts[bucket] + torch.minimum(steps, own - 1)).to(y.device)
+            where = starts[bucket] + torch.minimum(steps, own - 1)
             real = steps < own
-            before, h, _ = self._walked(y[index], self.cell.initial(len(bucket)))
+            before, h, _ = self._walked(y[where.to(y.device)], self.cell.initial(len(bucket)))
             blocks.append((before[real.to(y.device)], h[real.to(y.device)]))
-            places.append(index.cpu()[real])
+            places.append(where[real])
         back = torch.argsort(torch.cat(places)).to(y.device)
         past, after = (torch.cat(parts)[back] for parts in zip(*blocks, strict=True))
         return Walk(past, after, final)

@@ -72,7 +72,7 @@ class MachineOutput(StepOutput):
         estimate = self._enumerated if self.is_exact else self._annealed
         n_states = min(2 ** len(self.weights), 2**_CHUNK_BITS) if self.is_exact else _N_CHAINS
         block = max(1, _MAX_ENTRIES // (n_states * parameters.shape[1]))
-        return torch.cat([estimate(*self._biases(part)) for part in parameters.split(block)])
+        return torch.cat([estimate(*self._biases(part)) for part in torch.split(parameters, block)])
 
     def _enumerated(self, b: Tensor, c: Tensor) -> Tensor:
         """log sum_u exp(c' u + sum_i log(1 + exp(b_i + (u' W)_i))). O(2^n_hidden n_features)."""

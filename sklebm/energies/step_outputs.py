@@ -159,7 +159,8 @@ class LatentGaussianOutput(GaussianOutput):
     def latents(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Posterior means, (n_rows, n_latents)."""
         _gaps, _shrink, factor, projected = self._posterior(y, parameters)
-        return torch.cholesky_solve(projected, factor)[:, :, 0]
+        means: Tensor = torch.cholesky_solve(projected, factor)[:, :, 0]
+        return means
 
     def draw(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """m + V z + s noise."""

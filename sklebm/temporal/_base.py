@@ -242,7 +242,7 @@ class SequenceEstimator(GradientEstimator):
         Z : array or tensor of shape (n_samples, n_features_out)
             What ``transform(X, groups)`` returns.
         """
-        return self.fit(X, y, groups=groups).transform(X, groups=groups)  # type: ignore[attr-defined]
+        return self.fit(X, y, groups=groups).transform(X, groups=groups)
 
     # ------------------------------------------------------------------ answers
 

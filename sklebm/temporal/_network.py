@@ -72,8 +72,8 @@ def fresh(
     output.initialize(generator)
     bound = _READOUT / np.sqrt(record["n_components"])
     with torch.no_grad():
-        readout.weight.uniform_(-bound, bound, generator=generator)  # type: ignore[operator, union-attr]
-        readout.bias.copy_(output.start(mean))  # type: ignore[operator, union-attr]
+        readout.weight.uniform_(-bound, bound, generator=generator)  # type: ignore[operator]
+        readout.bias.copy_(output.start(mean))  # type: ignore[operator]
     return energy
 
 

@@ -84,10 +84,11 @@ def test_regimes_are_recognised():
     X_test, groups_test = process.sample(20, 60, random_state=1)
     scores = []
     for cell in ("gru", "linear"):
-        model = SequenceEnergy(16, cell=cell, learning_rate=0.02, max_epochs=12, random_state=0)
+        model = SequenceEnergy(16, cell=cell, learning_rate=0.03, max_epochs=20, random_state=0)
         scores.append(model.fit(X, groups=groups).score(X_test, groups=groups_test))
     truth = process.log_density(X_test, groups_test).mean()
-    assert scores[1] + 0.1 < scores[0] < truth
+    # The mean difference of 1200 steps has a standard error of about .015.
+    assert scores[1] + 0.05 < scores[0] < truth
 
 
 def test_a_latent_output_is_a_gaussian_with_common_factors():
