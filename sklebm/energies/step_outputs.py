@@ -154,7 +154,8 @@ class LatentGaussianOutput(GaussianOutput):
         solved = torch.linalg.solve_triangular(factor, projected, upper=False)
         log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1) - shrink.log().sum(dim=1)
         squares = gaps.square().sum(dim=1) - solved.square().sum(dim=(1, 2))
-        return -0.5 * squares - log_det - self.n_features * _HALF_LOG_2_PI
+        total: Tensor = -0.5 * squares - log_det - self.n_features * _HALF_LOG_2_PI
+        return total
 
     def latents(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Posterior means, (n_rows, n_latents)."""
