@@ -8,6 +8,7 @@ the energy has                     log Z is
 ``weights``, ``visible_field``     summed over the states of the smaller layer, or annealed along
                                    a tempered path by block Gibbs
 ``tempered_path(base, variance)``  annealed along a path of its own (``inference.tempered_path``)
+``couplings``, ``classes``         annealed along one of bits on a graph (``pairwise_path``)
 ``reference`` and none of those    annealed from that density by Hamiltonian Monte Carlo
 ``summed_units``                   summed by its ``exact_log_partition()`` over so many units
 =================================  ============================================================
@@ -32,6 +33,7 @@ from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
 from sklebm.inference.hamiltonian_path import HamiltonianPath
+from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
 from sklebm.training.diagnosis import warn_of_collapsed_chains
@@ -202,7 +204,7 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
 
 def _alternates(energy: Any) -> bool:
     """Whether the tempered path alternates between visible and hidden units."""
-    return hasattr(energy, "tempered_path") or hasattr(energy, "visible_field")
+    return any(hasattr(energy, name) for name in ("tempered_path", "visible_field", "classes"))
 
 
 def n_summed_units(energy: Any) -> int | None:
@@ -222,7 +224,9 @@ def path_to(
     if not _alternates(energy):
         return HamiltonianPath(energy, energy.reference, generator)
     base = torch.as_tensor(mean, device=generator.device).double()
-    make = getattr(energy, "tempered_path", partial(TemperedPath, energy))
+    on_graph = hasattr(energy, "classes")
+    own = partial(PairwisePath.to if on_graph else TemperedPath, energy)
+    make = getattr(energy, "tempered_path", own)
     if energy.domain == "binary":
         return make(ais.base_rate_bias(base), None)
     variance = torch.exp(energy.visible.log_variance.detach())

@@ -24,7 +24,6 @@ from torch.utils.checkpoint import checkpoint
 from sklebm.energies.binary_states import chunk_of_states
 from sklebm.energies.reference import ReferenceUnits
 from sklebm.energies.units import Bernoulli, softplus
-from sklebm.inference.pairwise_path import PairwisePath
 
 #: Maximum number of units whose states are listed.
 MAX_UNITS = 25
@@ -267,10 +266,3 @@ class PairwiseEnergy(nn.Module):
     def exact_log_partition(self) -> Tensor:
         """log Z over all units, as a differentiable scalar. O(2^r m) for r listed units."""
         return log_sums(self.biases().unsqueeze(0), self.couplings(), self.classes)[0]
-
-    def tempered_path(self, base_bias: Tensor, base_variance: Tensor | None = None) -> PairwisePath:
-        """A path to this machine from independent units; hidden ones are then on half the time."""
-        base = torch.cat([base_bias.to(self.weights), torch.zeros_like(self.hidden.bias)])
-        return PairwisePath(
-            self.couplings().detach(), self.biases().detach(), base.detach(), self.classes
-        )

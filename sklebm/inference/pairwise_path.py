@@ -51,6 +51,26 @@ class PairwisePath:
         self.inner = couplings[self.kept][:, self.kept]
         self.between = couplings[self.kept][:, self.summed]
 
+    @classmethod
+    def to(
+        cls, energy: Any, base_bias: Tensor, base_variance: Tensor | None = None
+    ) -> PairwisePath:
+        """The path to a ``PairwiseEnergy``; at t = 0, hidden units are on half of the time.
+
+        Parameters
+        ----------
+        energy : PairwiseEnergy
+            The machine at t = 1.
+        base_bias : Tensor of shape (n_visible,)
+            Biases of the visible units at t = 0.
+        base_variance : None
+            Bits have none.
+        """
+        biases = energy.biases().detach()
+        base = torch.zeros_like(biases)
+        base[: len(base_bias)] = base_bias
+        return cls(energy.couplings().detach(), biases, base, energy.classes)
+
     def log_z0(self) -> float:
         """log Z at t = 0."""
         return float(_log1p_exp(self.base).sum())

@@ -279,7 +279,7 @@ def test_annealing_agrees_with_the_sum_on_a_frustrated_graph():
 
 def test_the_path_is_the_marginal_of_the_machine_at_either_end():
     machine = random_machine(4, 2)
-    path = machine.tempered_path(torch.zeros(4, dtype=torch.float64))
+    path = PairwisePath.to(machine, torch.zeros(4, dtype=torch.float64))
     s = torch.tensor(all_states(6))
     with torch.no_grad():
         weight = path.log_weight(s, path.observe(s), 0.0, 1.0)
@@ -296,7 +296,7 @@ def test_the_path_is_the_marginal_of_the_machine_at_either_end():
 def test_a_step_of_the_path_leaves_its_density_invariant(t):
     """From exact draws at t, a step more leaves every state its share, within sampling error."""
     machine = random_machine(3, 1, seed=2)
-    path = machine.tempered_path(torch.zeros(3, dtype=torch.float64))
+    path = PairwisePath.to(machine, torch.zeros(3, dtype=torch.float64))
     joint = t * minus_energies(machine).ravel()
     p, states = np.exp(joint - logsumexp(joint)), all_states(4)
     n = 40_000
