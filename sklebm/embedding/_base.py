@@ -47,6 +47,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
 #: An effective rank below this share of the embedding's width is called a collapse.
 LEAST_SHARE_OF_RANK = 0.1
 NETWORKS = ("encoder",)
+# One process holds all rows of a batch, which are each other's negatives.
+_CONSTRAINTS = {
+    k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"
+}
 _FOUND = ("prototypes_", "prototype_counts_", "embedding_mean_", "embedding_spread_")
 
 
@@ -54,7 +58,7 @@ class BaseEmbedding(GradientEstimator):
     """An encoder that is shaped by pairs of views, and prototypes of what it returns."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **GradientEstimator._parameter_constraints,
+        **_CONSTRAINTS,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "views": [StrOptions(set(_views.NAMES)), View, callable],
@@ -117,6 +121,7 @@ class BaseEmbedding(GradientEstimator):
 
     def _columns(self, y: Any, groups: Any) -> dict[str, Any]:
         """Of what ``fit`` gets beside X, what the views need."""
+        self._validate_params()  # the views are looked at before the rows are
         takes = _views.chosen_view(self.views, self.image_shape).takes
         if groups is not None and takes != "groups":
             raise ValueError(
