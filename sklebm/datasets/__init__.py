@@ -1,5 +1,6 @@
 """Data that need no download: densities in the plane and series with known likelihood, motion."""
 
+from sklebm.datasets.curves import ConditionalDensity, Trumpet, TwoBranches
 from sklebm.datasets.motion import make_bouncing_digits, make_pendulum, make_rotating_digits
 from sklebm.datasets.plane import Checkerboard, GaussianCircle, Moons, PlaneDensity, Rings
 from sklebm.datasets.series import AutoregressiveProcess, SwitchingProcess
@@ -7,11 +8,14 @@ from sklebm.datasets.series import AutoregressiveProcess, SwitchingProcess
 __all__ = [
     "AutoregressiveProcess",
     "Checkerboard",
+    "ConditionalDensity",
     "GaussianCircle",
     "Moons",
     "PlaneDensity",
     "Rings",
     "SwitchingProcess",
+    "Trumpet",
+    "TwoBranches",
     "make_bouncing_digits",
     "make_pendulum",
     "make_rotating_digits",

@@ -43,6 +43,11 @@ from sklebm.objectives.score_matching import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from sklebm.objectives.target_losses import (
+    TargetLikelihood,
+    TargetNoiseContrastive,
+    TargetScoreMatching,
+)
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
 from sklebm.objectives.variational_noise_contrastive import (
     VariationalNoiseContrastive,
@@ -84,6 +89,9 @@ __all__ = [
     "SlicedScoreMatching",
     "SparseReconstruction",
     "SquareExponentialLoss",
+    "TargetLikelihood",
+    "TargetNoiseContrastive",
+    "TargetScoreMatching",
     "TemperedPersistentContrastiveDivergence",
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",
