@@ -18,6 +18,7 @@ from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergenc
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
+from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -59,6 +60,7 @@ __all__ = [
     "MaximumLikelihood",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
+    "NormalisedLikelihood",
     "Objective",
     "PersistentContrastiveDivergence",
     "PredictiveDecomposition",
