@@ -13,7 +13,8 @@ from torch import Tensor
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, measure_spread
-from sklebm._shell.state import Array, Scalar, Spec
+from sklebm._shell.state import Array, Flag, Scalar, Spec, exported
+from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.boltzmann._scaled import check_scale, fitted_scaling, remember
 from sklebm.energies import Bernoulli, Gaussian, Units
@@ -60,20 +61,20 @@ def opened(model: Any, rows: Rows, *, reset: bool, learning: bool) -> Rows:
             f"2 is required by {owner}: a row is a pair of views side by side."
         )
     if learning and model.likelihood == "bernoulli":
-        check_bits(rows, owner)
+        look_at_bits(rows, owner)
     return rows if reset else rows.standardized(fitted_scaling(model))
 
 
-def check_bits(rows: Rows, owner: str) -> None:
-    """Raise ValueError if values are no probabilities."""
+def look_at_bits(rows: Rows, owner: str) -> None:
+    """Warn if values are no probabilities."""
     parts = rows.chunks(rows.shape[1])
     low = min(float(rows[part].min()) for part in parts)
     high = max(float(rows[part].max()) for part in parts)
     if low < -1e-6 or high > 1.0 + 1e-6:
-        raise ValueError(
+        warn(
             f'{owner}(likelihood="bernoulli") takes X for bits or their probabilities, but X has '
-            f"values outside [0, 1] (min={low:.4g}, max={high:.4g}). Scale X, for example with "
-            'MinMaxScaler, or set likelihood="gaussian".'
+            f"values outside [0, 1] (min={low:.4g}, max={high:.4g}). They are used unchanged. "
+            'Scale X, for example with MinMaxScaler, or set likelihood="gaussian".'
         )
 
 
@@ -126,10 +127,10 @@ def _made(
 # ---------------------------------------------------------------------- fitted state
 
 
-def spec(model: Any) -> Spec:
-    """Declarations of what the parameters of the constructor call for."""
+def spec(*, factored: bool, conditional: bool) -> Spec:
+    """Declarations of the parameters that an energy has, and of its kind."""
     weights = {"components_": Array("f", ("n_components", "n_left_", None), of="coupling.weights")}
-    if model.n_factors is not None:
+    if factored:
         weights = {
             "left_factors_": Array("f", ("n_factors", "n_left_"), of="coupling.left_factors"),
             "right_factors_": Array("f", ("n_factors", None), of="coupling.right_factors"),
@@ -137,16 +138,46 @@ def spec(model: Any) -> Spec:
                 "f", ("n_factors", "n_components"), of="coupling.hidden_factors"
             ),
         }
-    if not model.conditional:
+    if not conditional:
         weights["intercept_left_"] = Array("f", ("n_left_",), of="left.bias")
     return {
         **weights,
         "intercept_right_": Array("f", (None,), of="right.bias"),
         "intercept_hidden_": Array("f", ("n_components",), of="hidden.bias"),
         "n_left_": Scalar(int, 1),
+        "is_binary_": Flag(),
+        "is_conditional_": Flag(),
         "offset_": Array("f", ("n_features_in_",), optional=True, of="offset"),
         "scale_": Array("f", ("n_features_in_",), optional=True, of="scale"),
     }
+
+
+def state_spec(model: Any) -> Spec:
+    """Declarations of what was learnt, or of what the parameters of the constructor call for."""
+    if hasattr(model, "is_conditional_"):
+        return spec(
+            factored=hasattr(model, "left_factors_"), conditional=bool(model.is_conditional_)
+        )
+    return spec(factored=model.n_factors is not None, conditional=bool(model.conditional))
+
+
+def export(energy: GatedEnergy) -> dict[str, Any]:
+    """Fitted attributes of an energy."""
+    factored = isinstance(energy.coupling, FactoredCoupling)
+    return {
+        **exported(energy, spec(factored=factored, conditional=energy.is_conditional)),
+        **kind_of(energy.n_left, energy.domain == "binary", energy.is_conditional),
+    }
+
+
+def kind_of(n_left: int, is_binary: bool, is_conditional: bool) -> dict[str, Any]:
+    """Fitted attributes that say what rows are."""
+    return {"n_left_": n_left, "is_binary_": is_binary, "is_conditional_": is_conditional}
+
+
+def is_joint(model: Any) -> bool:
+    """Whether the model is, or would be, a density of both views."""
+    return not getattr(model, "is_conditional_", model.conditional)
 
 
 def rebuilt(model: Any, parameters: Mapping[str, Tensor]) -> GatedEnergy:
@@ -159,12 +190,12 @@ def rebuilt(model: Any, parameters: Mapping[str, Tensor]) -> GatedEnergy:
         coupling = FactoredCoupling(*(parameters[name] for name in names))
 
     def units(bias: Tensor) -> Units:
-        binary = model.likelihood == "bernoulli"
-        return Bernoulli(bias) if binary else Gaussian(bias, bias.new_zeros(1))
+        return Bernoulli(bias) if model.is_binary_ else Gaussian(bias, bias.new_zeros(1))
 
-    left = None if model.conditional else units(parameters["intercept_left_"])
+    left = None if model.is_conditional_ else units(parameters["intercept_left_"])
     right, hidden_bias = units(parameters["intercept_right_"]), parameters["intercept_hidden_"]
-    energy = _made(model, left, right, hidden_bias, coupling, int(model.n_left_))
+    kind = BinaryPairEnergy if model.is_binary_ else GatedEnergy
+    energy = kind(left, right, Bernoulli(hidden_bias), coupling, int(model.n_left_))
     remember(energy, fitted_scaling(model))
     return energy
 
@@ -192,7 +223,9 @@ def check_views(model: Any) -> None:
             f"{model.n_features_in_}."
         )
     of_right = (
-        model.components_.shape[2] if model.n_factors is None else model.right_factors_.shape[1]
+        model.right_factors_.shape[1]
+        if hasattr(model, "right_factors_")
+        else model.components_.shape[2]
     )
     if of_right != n_right:
         raise ValueError(
@@ -210,18 +243,20 @@ def check_resumable(model: Any) -> None:
         "n_components": len(model.intercept_hidden_),
         "n_factors": None if factors is None else len(factors),
         "split": model.n_left_,
-        "conditional": getattr(model, "intercept_left_", None) is None,
+        "conditional": model.is_conditional_,
+        "likelihood": "bernoulli" if model.is_binary_ else "gaussian",
     }
     asked = {
         "n_components": model.n_components,
         "n_factors": model.n_factors,
         "split": n_left,
         "conditional": model.conditional,
+        "likelihood": model.likelihood,
     }
     for name, value in asked.items():
         if value != fitted[name]:
             raise ValueError(
-                f"{name}={value} differs from {name}={fitted[name]} of the fitted model that "
+                f"{name}={value!r} differs from {name}={fitted[name]!r} of the fitted model that "
                 "training would continue from: set it back, or fit with warm_start=False."
             )
 
@@ -277,7 +312,7 @@ def mean_given_left(model: Any, energy: GatedEnergy, v: Tensor) -> float:
 def free_energy(model: Any, energy: GatedEnergy, v: Tensor) -> Tensor:
     """What ``score_samples`` negates, in the units of X, but for log Z of a joint model."""
     scale = fitted_scaling(model).scale
-    if model.conditional:
+    if model.is_conditional_:
         volume = float(np.log(scale[model.n_left_ :]).sum())
         return free_energy_given_left(energy, v, model.n_annealing_steps) + volume
     return energy.free_energy(v) + float(np.log(scale).sum())
@@ -287,13 +322,14 @@ def floats_per_row(model: Any, energy: GatedEnergy | None = None) -> int:
     """Temporary values of a row in the methods that need log Z(x)."""
     n_left = model.n_left_ if energy is None else energy.n_left
     n_right = len(model.intercept_right_ if energy is None else energy.right.bias)
-    n_hidden = int(model.n_components)
+    n_hidden = len(model.intercept_hidden_) if energy is None else energy.coupling.n_hidden
+    binary = model.is_binary_ if energy is None else energy.domain == "binary"
     weights = n_hidden * (n_right + n_left)
     if n_hidden <= MAX_SUMMED:
-        states = 2**n_hidden * (1 if model.likelihood == "gaussian" else 3 * n_right)
+        states = 2**n_hidden * (3 * n_right if binary else 1)
     else:
         states = N_CHAINS * (n_hidden + n_right)
-    return int(4 * states * model.conditional + 6 * weights)
+    return int(4 * states + 6 * weights)
 
 
 def applied(model: Any, X_left: Any, Z: Any) -> Any:

@@ -41,10 +41,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
 _FEW_STATES = 2**10
 
 
-def _has_joint_density(model: Any) -> bool:
-    return not model.conditional
-
-
 class GatedBM(GradientEstimator):
     r"""Gated Boltzmann machine: hidden units that say how one view becomes the other.
 
@@ -92,7 +88,7 @@ class GatedBM(GradientEstimator):
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows; "auto" makes about 5000 updates, in at least 20 and at most 1000
+        Passes over the rows; "auto" makes about 3000 updates, in at least 20 and at most 200
         passes.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "rmsprop", "sgd", "momentum", or, with all rows at once,
@@ -145,6 +141,9 @@ class GatedBM(GradientEstimator):
         Biases d.
     n_left_ : int
         Number of columns of x.
+    is_binary_, is_conditional_ : bool
+        Whether the views are bits, and whether x is given: the ``likelihood`` and ``conditional``
+        of the fit.
     offset_, scale_ : ndarray of shape (n_features_in_,)
         The model sees (X - offset_) / scale_, in which real-valued noise has a variance of 1.
     log_partition_ : float or None
@@ -220,7 +219,7 @@ class GatedBM(GradientEstimator):
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
     }
-    _pace = Pace(n_updates=5000)
+    _pace = Pace(n_updates=3000, most_epochs=200)
 
     def __init__(
         self,
@@ -333,11 +332,10 @@ class GatedBM(GradientEstimator):
     # ------------------------------------------------------------------ fitted state
 
     def _state_spec(self) -> Spec:
-        return {**super()._state_spec(), **_pairs.spec(self), **likelihood.STATE}
+        return {**super()._state_spec(), **_pairs.state_spec(self), **likelihood.STATE}
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        fixed = {"n_left_": energy.n_left, **likelihood.unknown()}
-        return {**super()._export(energy), **fixed}
+        return {**_pairs.export(energy), **likelihood.unknown()}
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GatedEnergy:
         return _pairs.rebuilt(self, parameters)
@@ -368,7 +366,9 @@ class GatedBM(GradientEstimator):
         return super().from_parameters(**_pairs.completed(parameters))
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {**super()._untrained_state(given), "n_left_": given["n_left_"]}
+        binary = self.likelihood == "bernoulli"
+        kind = _pairs.kind_of(given["n_left_"], binary, bool(self.conditional))
+        return {**super()._untrained_state(given), **kind}
 
     def _check_state(self) -> None:
         super()._check_state()
@@ -489,12 +489,12 @@ class GatedBM(GradientEstimator):
             In nats per row.
         """
         check_is_fitted(self)
-        if self.conditional:
+        if self.is_conditional_:
             return super().score(X)
         likelihood.need_log_partition(self, "score is a log-likelihood and")
         return likelihood.pessimistic_mean(self, X)
 
-    @available_if(_has_joint_density)
+    @available_if(_pairs.is_joint)
     def sample(
         self, n_samples: int = 1, *, n_steps: int = 1000, random_state: RandomState = None
     ) -> Any:
@@ -517,7 +517,7 @@ class GatedBM(GradientEstimator):
         check_is_fitted(self)
         return _scaled.drawn(self, BlockGibbs(), n_samples, n_steps, random_state)
 
-    @available_if(_has_joint_density)
+    @available_if(_pairs.is_joint)
     def estimate_log_partition(
         self,
         method: likelihood.PartitionMethod = "auto",

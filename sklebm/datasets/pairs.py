@@ -98,7 +98,7 @@ def make_shifted_pairs(
     """
     shape = _checked(n_samples, image_shape, density)
     limits: Any = (max_shift,) * 2 if isinstance(max_shift, Integral) else max_shift
-    if len(tuple(limits)) != 2 or not all(isinstance(m, Integral) and m >= 0 for m in limits):
+    if len(tuple(limits)) != 2 or not all(isinstance(m, Integral) and int(m) >= 0 for m in limits):
         raise ValueError(f"max_shift={max_shift!r} must be a number of pixels, or two, at least 0.")
     random = check_random_state(draw_seed(random_state))
     images = (random.uniform(size=(n_samples, *shape)) < density).astype(np.float64)

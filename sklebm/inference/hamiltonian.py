@@ -10,7 +10,7 @@ S. Duane, A. D. Kennedy, B. J. Pendleton and D. Roweth, "Hybrid Monte Carlo", Ph
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -67,7 +67,8 @@ class HMC(GradientSampler):
     """
 
     n_leapfrog: int = 10
-    target_acceptance: float = _ACCEPTANCE  # type: ignore[misc]  # a constant of other samplers
+    # A constant of other samplers, declared there before the settings: hence a keyword.
+    target_acceptance: float = field(default=_ACCEPTANCE, kw_only=True)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()

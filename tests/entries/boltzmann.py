@@ -77,7 +77,13 @@ ENTRIES: dict[str, Entry] = {
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
             {"n_components": 18, "n_factors": 5, "n_annealing_steps": 5, "max_epochs": 5},
-            {"conditional": False, "n_components": 3, "objective": "pcd", "n_factors": 4},
+            {
+                "conditional": False,
+                "n_components": 3,
+                "objective": "pcd",
+                "n_factors": 4,
+                "max_epochs": 5,
+            },
             {"conditional": False, "likelihood": "bernoulli", "max_epochs": 5},
             {"likelihood": "bernoulli", "split": 2, "objective": "cd", "max_epochs": 5},
         ),
