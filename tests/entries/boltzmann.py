@@ -85,7 +85,7 @@ ENTRIES: dict[str, Entry] = {
                 "max_epochs": 5,
             },
             {"conditional": False, "likelihood": "bernoulli", "max_epochs": 5},
-            {"likelihood": "bernoulli", "split": 2, "objective": "cd", "max_epochs": 5},
+            {"likelihood": "bernoulli", "split": 1, "objective": "cd", "max_epochs": 5},
         ),
         free_energy=gated_free_energy,
     ),
