@@ -17,6 +17,7 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyGaussianMixture": "sklebm.mixture",
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy

@@ -37,6 +37,7 @@ from sklebm.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
+from sklebm.objectives.up_down import UpDown
 from sklebm.objectives.variational_noise_contrastive import (
     VariationalNoiseContrastive,
     VariationalReferenceNoiseContrastive,
@@ -73,6 +74,7 @@ __all__ = [
     "SlicedScoreMatching",
     "SparseReconstruction",
     "TemperedPersistentContrastiveDivergence",
+    "UpDown",
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",
     "check_needs",
