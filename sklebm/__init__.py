@@ -18,6 +18,7 @@ ESTIMATORS: dict[str, str] = {
     "BernoulliRBM": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "DeepBeliefNetwork": "sklebm.boltzmann",
+    "DeepBoltzmannMachine": "sklebm.boltzmann",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyGaussianMixture": "sklebm.mixture",
@@ -71,6 +72,7 @@ PARTS: dict[str, str] = {
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
     "MaximumLikelihood": "sklebm.objectives",
+    "MeanFieldContrastiveDivergence": "sklebm.objectives",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
@@ -125,11 +127,12 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
+    from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
-    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy

@@ -1,6 +1,8 @@
 """Boltzmann machines: bilinear energies with stochastic hidden units."""
 
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
+from sklebm.boltzmann.deep_belief_network import DeepBeliefNetwork
+from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 
-__all__ = ["BernoulliRBM", "GaussianRBM"]
+__all__ = ["BernoulliRBM", "DeepBeliefNetwork", "DeepBoltzmannMachine", "GaussianRBM"]

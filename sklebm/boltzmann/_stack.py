@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
 from sklebm._shell.random import draw_seed, make_generator, purpose_seed
-from sklebm._shell.rows import Rows, resolve_device, row_slices
+from sklebm._shell.rows import Rows
 from sklebm._shell.state import fitted_attributes, need_finite
-from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann._belief_state import as_state, directed_layers, exported, untied
+from sklebm.boltzmann._deep_state import checked_sizes
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
-from sklebm.energies import Bernoulli, DeepBeliefEnergy, DirectedLayer
+from sklebm.energies import Bernoulli, DeepBeliefEnergy
 from sklebm.objectives import UpDown
 from sklebm.training.batches import training_rows
 from sklebm.training.loop import EnergyTraining
-from sklebm.training.schedules import SCHEDULES
+from sklebm.training.schedules import SCHEDULES, ConstantRate
+from sklebm.training.state import import_objective
 from sklebm.training.train import Course, TrainingOptions, Watch, train
 
 #: Parameters of the network that are those of each of its machines.
@@ -63,18 +62,6 @@ class LayerProgress:
         """The last score of a monitor."""
         score: float | None = self._progress.held_out_score()
         return score
-
-
-def checked_sizes(hidden_sizes: Any) -> list[int]:
-    """The widths of the hidden layers; ValueError unless they are positive integers."""
-    sizes = list(hidden_sizes)
-    good = all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in sizes)
-    if not good or not sizes:
-        raise ValueError(
-            f"hidden_sizes={hidden_sizes!r} must be positive integers, at least one: the numbers "
-            "of hidden units from the bottom on."
-        )
-    return [int(size) for size in sizes]
 
 
 def make_machines(model: Any) -> list[Any]:
@@ -157,44 +144,6 @@ def drawn_hidden(machine: Any, rows: Rows, seed: int, n_calls: int = 0) -> Rows:
     return above
 
 
-# ---------------------------------------------------------------------- fine-tuning
-
-
-def directed_layers(
-    machines: Sequence[Any], generative: Mapping[str, Any] | None, device: torch.device
-) -> tuple[list[Any], list[DirectedLayer] | None]:
-    """The energies of the machines, and the directed layers if these have their own parameters."""
-    energies = [machine._energy(device) for machine in machines]
-    if generative is None:
-        return energies, None
-    layers = []
-    for index, energy in enumerate(energies[:-1], start=1):
-        weights, bias = (
-            torch.from_numpy(generative[f"layer{index}.{name}"]).to(device)
-            for name in ("weights", "bias")
-        )
-        layers.append(DirectedLayer(energy.visible.with_bias(bias), weights))
-    return energies, layers
-
-
-def untied(energy: DeepBeliefEnergy) -> DeepBeliefEnergy:
-    """A copy in single precision whose directed layers have their own parameters."""
-    machines: list[Any] = list(energy.machines)
-    layers = [
-        DirectedLayer(
-            machine.visible.with_bias(machine.visible.bias.detach().clone()),
-            machine.weights.detach().clone(),
-        )
-        for machine in machines[:-1]
-    ]
-    energy = DeepBeliefEnergy(machines, layers).float()
-    for tensor in energy.parameters():
-        tensor.data = tensor.data.clone()  # steps are in place, and fitted arrays must not change
-    for machine in machines[:-1]:  # those of the directed layers take their place
-        machine.visible.requires_grad_(False)
-    return energy
-
-
 def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     """Fitted attributes of a network whose layers learn one after the other, then together."""
     machines, done = make_machines(model), list[Any]()
@@ -222,7 +171,7 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
 
 
 def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
-    """Fitted attributes after one pass of every machine over a chunk and the states drawn for it."""
+    """Fitted attributes after one pass of every machine over a chunk or its hidden states."""
     machines, done = make_machines(model), list[Any]()
     earlier = list(model.named_estimators_.values()) if model._is_fitted() else []
     widths = [len(machine.components_) for machine in earlier]
@@ -232,12 +181,11 @@ def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
             f"hidden_sizes={model.hidden_sizes!r} differs from the fitted {widths} that training "
             "would continue from: set it back, or fit anew."
         )
-    if model.fine_tuning_epochs or getattr(model, "generative_", None) is not None:
-        raise ValueError(
-            "Layers that were fine-tuned together, or will be "
-            f"(fine_tuning_epochs={model.fine_tuning_epochs}), cannot learn from chunks: use fit."
-        )
     layer_rows, seed = rows, draw_seed(machines[0].random_state)
+    if getattr(model, "generative_", None) is not None:
+        done = [resumed(*pair) for pair in zip(machines, earlier, strict=False)]
+        done[0] = done[0]._twin({**vars(done[0]), **_seen(done[0], rows)})
+        return _fine_tuned(model, done, rows, None, seed)
     for index, machine in enumerate(machines):
         if index < len(earlier):
             machine = resumed(machine, earlier[index])
@@ -257,36 +205,46 @@ def _with_layer(
     return as_state([*done, finished(machine, state, rows)])
 
 
-def as_state(
-    machines: Sequence[Any], generative: dict[str, Any] | None = None, losses: Sequence[float] = ()
-) -> dict[str, Any]:
-    """The fitted attributes of a network of these machines."""
-    named = {f"layer{index}": machine for index, machine in enumerate(machines, start=1)}
-    curve = np.asarray(losses, dtype=np.float64)
-    return {"named_estimators_": named, "generative_": generative, "fine_tuning_curve_": curve}
+def _seen(machine: Any, rows: Rows) -> dict[str, Any]:
+    """Number and mean of all rows seen, those of a further chunk included."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for part in rows.chunks(2 * rows.shape[1]):
+        total += rows[part].double().sum(dim=0)
+    n_rows = machine.n_samples_seen_ + len(rows)
+    share = len(rows) / n_rows
+    mean = machine.feature_means_ * (1.0 - share) + total.cpu().numpy() / len(rows) * share
+    return {"feature_means_": mean, "n_samples_seen_": n_rows, "n_iter_": machine.n_iter_}
 
 
 def _fine_tuned(
     model: Any, machines: Sequence[Any], rows: Rows, progress: Any, seed: int
 ) -> dict[str, Any]:
-    """Fitted attributes after up-down passes over all layers."""
-    energies, _ = directed_layers(machines, None, rows.device)
-    energy, objective = untied(DeepBeliefEnergy(energies)), UpDown(model.n_gibbs_steps)
-
-    def snapshot(course: Course) -> dict[str, Any]:
-        return as_state(*exported(energy, machines), course.losses)
-
-    generator = make_generator(seed, "fine-tuning", device=rows.device)
-    chains = objective.init_state(energy, model.batch_size, generator)
-    schedule = model.learning_rate_schedule
+    """Fitted attributes after up-down passes over all layers; without progress, one of a chunk."""
+    whole = progress is not None
+    earlier = {} if whole else model.fine_tuning_state_
+    generative = None if whole else model.generative_
+    losses = () if whole else model.fine_tuning_curve_
+    n_calls = int(earlier.get("n_calls", 0)) + (0 if whole else 1)
+    layers = directed_layers(machines, generative, rows.device)
+    energy, objective = untied(DeepBeliefEnergy(*layers)), UpDown(model.n_gibbs_steps)
+    generator = make_generator(seed, "fine-tuning", index=n_calls, device=rows.device)
+    chains = import_objective(objective, earlier, rows.device)
+    schedule = ConstantRate() if not whole else model.learning_rate_schedule
     options = TrainingOptions(
         owner=type(model).__name__,
         learning_rate=model.fine_tuning_rate,
         batch_size=model.batch_size,
-        max_epochs=model.fine_tuning_epochs,
+        max_epochs=model.fine_tuning_epochs if whole else 1,
         schedule=SCHEDULES[schedule]() if isinstance(schedule, str) else schedule,
+        shuffle=whole,
         seed=purpose_seed(seed, "fine-tuning"),
     )
+
+    def snapshot(course: Course) -> dict[str, Any]:
+        kept = course.state(seed=seed, n_calls=n_calls)
+        return as_state(*exported(energy, machines), [*losses, *course.losses], kept)
+
+    chains = chains or objective.init_state(energy, model.batch_size, generator)
     course = train(
         EnergyTraining(energy, objective, chains, generator, rows.ranks),
         training_rows(rows),
@@ -295,100 +253,3 @@ def _fine_tuned(
         device=rows.device,
     )
     return snapshot(course)
-
-
-def exported(energy: DeepBeliefEnergy, machines: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The machines after fine-tuning, and the parameters of the directed layers."""
-    tuned: list[Any] = []
-    parameters: dict[str, Any] = {}
-    for index, (machine, part) in enumerate(zip(machines, energy.machines, strict=True), start=1):
-        state = machine._export(part)
-        if index < len(machines):
-            layer: Any = energy.generative[index - 1]
-            parameters[f"layer{index}.weights"] = _array(layer.weights)
-            parameters[f"layer{index}.bias"] = _array(layer.units.bias)
-        tuned.append(machine._twin({**vars(machine), **around_zero(machine, state)}))
-    return tuned, parameters
-
-
-def around_zero(machine: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Fitted attributes for rows as they are, where the machine computes around an offset."""
-    offset = getattr(machine, "offset_", None)
-    if offset is None:
-        return state
-    return {**state, **start_of.around_zero({**state, "offset_": offset})}
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().cpu().numpy().copy()
-
-
-# ---------------------------------------------------------------------- given machines, draws
-
-
-def made_from(cls: Any, **parameters: Any) -> Any:
-    """A network of given machines; see ``DeepBeliefNetwork.from_parameters``."""
-    machines, generative = parameters.pop("machines", None), parameters.pop("generative", None)
-    if not machines or not all(isinstance(item, BoltzmannEstimator) for item in machines):
-        raise TypeError(
-            f"{cls.__name__}.from_parameters needs machines: a list of fitted restricted Boltzmann "
-            "machines, such as BernoulliRBM, from the bottom on."
-        )
-    for machine in machines:
-        check_is_fitted(machine)
-    sizes = tuple(len(machine.components_) for machine in machines)
-    model = cls(**{"hidden_sizes": sizes, **parameters})
-    model._validate_params()
-    copies = [copy.deepcopy(machine) for machine in machines]
-    state = {**as_state(copies, generative), "n_features_in_": copies[0].n_features_in_}
-    model.__dict__.update(state)
-    model._check_state()
-    return model
-
-
-def check_chain(model: Any) -> None:
-    """Raise ValueError unless the machines of a network stand on each other and fit it."""
-    name, machines = type(model).__name__, list(model.named_estimators_.values())
-    if not all(isinstance(machine, BoltzmannEstimator) for machine in machines):
-        raise ValueError(f"{name}.named_estimators_ must hold restricted Boltzmann machines.")
-    if [*model.named_estimators_] != [f"layer{i}" for i in range(1, len(machines) + 1)]:
-        raise ValueError(f'{name}.named_estimators_ must be named "layer1", "layer2" and so on.')
-    widths = [len(machine.components_) for machine in machines]
-    below = [int(model.n_features_in_), *widths[:-1]]
-    if [machine.n_features_in_ for machine in machines] != below:
-        raise ValueError(
-            f"{name}.named_estimators_ have {[m.n_features_in_ for m in machines]} visible units, "
-            f"but stand on {below}."
-        )
-    if widths != checked_sizes(model.hidden_sizes)[: len(widths)]:
-        raise ValueError(
-            f"{name}.named_estimators_ have {widths} hidden units, but hidden_sizes="
-            f"{model.hidden_sizes!r}. If parameters were changed after fit, fit again."
-        )
-    if model.generative_ is None:
-        return
-    shapes = {}
-    for index, (width, size) in enumerate(zip(widths[:-1], below[:-1], strict=True), start=1):
-        shapes |= {f"layer{index}.weights": (width, size), f"layer{index}.bias": (size,)}
-    found = {key: getattr(value, "shape", None) for key, value in model.generative_.items()}
-    if found != shapes:
-        raise ValueError(f"{name}.generative_ has shapes {found}, but its machines need {shapes}.")
-
-
-def drawn_rows(model: Any, n_samples: int, n_steps: int, random_state: Any) -> np.ndarray[Any, Any]:
-    """Rows drawn down from chains of the top machine of a fitted network."""
-    bottom, top = model.named_estimators_["layer1"], list(model.named_estimators_.values())[-1]
-    if top is bottom:
-        return top.sample(n_samples, n_steps=n_steps, random_state=random_state)  # type: ignore[no-any-return]
-    seed = draw_seed(random_state)
-    states = top.sample(n_samples, n_steps=n_steps, random_state=seed)
-    device = resolve_device(model.device, None, model._prefers_cuda)
-    generator = make_generator(seed, "down", device=device)
-    energy = model._energy(device).float()
-    out = np.empty((n_samples, model.n_features_in_), dtype=np.float32)
-    with torch.no_grad():
-        for part in row_slices(n_samples, model._floats_per_row()):
-            h = torch.from_numpy(states[part]).to(device)
-            v = energy.draw_down(h, generator)[0]
-            out[part] = likelihood.from_origin(bottom, v).cpu().numpy()
-    return out

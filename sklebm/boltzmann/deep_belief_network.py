@@ -1,4 +1,4 @@
-r"""p(x, h_1, ..., h_L) = p(x | h_1) ... p(h_{L-2} | h_{L-1}) p(h_{L-1}, h_L), the top two an RBM."""
+r"""p(x, h_1, ..., h_L) = p(x | h_1) ... p(h_{L-2} | h_{L-1}) p(h_{L-1}, h_L)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Estimators, Record, Spec
 from sklebm._shell.value_range import apply_value_range
 from sklebm.base import EnergyEstimator
-from sklebm.boltzmann import _stack
+from sklebm.boltzmann import _belief_state, _stack
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.energies import DeepBeliefEnergy
 from sklebm.inference import belief_bounds
@@ -98,6 +98,8 @@ class DeepBeliefNetwork(EnergyEstimator):
         they were fine-tuned; None: those of the machines.
     fine_tuning_curve_ : ndarray
         Loss of the up-down algorithm by epoch, which is no measure of quality.
+    fine_tuning_state_ : dict
+        Chains that ``partial_fit`` continues from; empty without fine-tuning.
     loss_curve_ : ndarray of shape (n_iter_,)
         Losses of all machines and of fine-tuning, by epoch.
     log_partition_, log_partition_interval_ : float and ndarray of shape (2,), or None
@@ -170,6 +172,7 @@ class DeepBeliefNetwork(EnergyEstimator):
     named_estimators_: dict[str, Any]
     generative_: dict[str, Any] | None
     fine_tuning_curve_: np.ndarray[Any, Any]
+    fine_tuning_state_: dict[str, Any]
 
     def __init__(
         self,
@@ -246,6 +249,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         check_is_fitted(self)
         for machine in self.named_estimators_.values():
             machine.drop_training_state()
+        self.fine_tuning_state_ = {}
         return self
 
     # ------------------------------------------------------------------ fitted state
@@ -255,16 +259,17 @@ class DeepBeliefNetwork(EnergyEstimator):
             "named_estimators_": Estimators(None),
             "generative_": Record(optional=True),
             "fine_tuning_curve_": Array("f", (None,)),
+            "fine_tuning_state_": Record(),
         }
 
     def _check_state(self) -> None:
         super()._check_state()
         if self._is_fitted():
-            _stack.check_chain(self)
+            _belief_state.check_chain(self)
 
     def _energy(self, device: torch.device) -> DeepBeliefEnergy:
         machines = list(self.named_estimators_.values())
-        return DeepBeliefEnergy(*_stack.directed_layers(machines, self.generative_, device))
+        return DeepBeliefEnergy(*_belief_state.directed_layers(machines, self.generative_, device))
 
     @classmethod
     def from_parameters(cls, **parameters: Any) -> Self:
@@ -288,7 +293,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         ValueError
             If the machines do not fit on top of each other.
         """
-        return _stack.made_from(cls, **parameters)  # type: ignore[no-any-return]
+        return _belief_state.made_from(cls, **parameters)  # type: ignore[no-any-return]
 
     @property
     def _top(self) -> Any:
@@ -467,7 +472,7 @@ class DeepBeliefNetwork(EnergyEstimator):
             Float32; drawn states of binary units are 0 or 1.
         """
         check_is_fitted(self)
-        return _stack.drawn_rows(self, n_samples, n_steps, random_state)
+        return _belief_state.drawn_rows(self, n_samples, n_steps, random_state)
 
     def estimate_log_partition(
         self,

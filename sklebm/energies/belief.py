@@ -1,9 +1,9 @@
-r"""p(x, h_1, ..., h_L) = p(x | h_1) ... p(h_{L-2} | h_{L-1}) p(h_{L-1}, h_L): a deep belief network.
+r"""p(x, h_1, ..., h_L) = p(x | h_1) ... p(h_{L-2} | h_{L-1}) p(h_{L-1}, h_L).
 
-The two top layers are a restricted Boltzmann machine; each layer below is drawn given the one above
-it, p(h_{l-1} | h_l) with the fields b + W' h_l. Upwards, q(h_l | h_{l-1}) has independent units with
-the fields c + R h_{l-1}; in a greedy stack R = W. With F the free energy of the top machine and Z
-its normaliser,
+A deep belief network: the two top layers are a restricted Boltzmann machine, each layer below is
+drawn given the one above it, p(h_{l-1} | h_l) with the fields b + W' h_l. Upwards, q(h_l | h_{l-1})
+has independent units with the fields c + R h_{l-1}; in a greedy stack R = W. With F the free energy
+of the top machine and Z its normaliser,
 
     log p(x) + log Z = log E_q exp(w(x, h)) >= E_q w(x, h),
     w(x, h) = sum_l [log p(h_{l-1} | h_l) - log q(h_l | h_{l-1})] - F(h_{L-1}),    h_0 = x,
@@ -17,6 +17,7 @@ belief networks", ICML 2008.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -81,7 +82,7 @@ class DeepBeliefEnergy(nn.Module):
         From the bottom on: the hidden units of one are the visible units of the next. All but the
         last only give q; the last is the top machine.
     generative : sequence of DirectedLayer or None, default=None
-        p of every layer below the top machine; None takes the parameters of the machines.
+        The layers below the top machine, p; None takes the parameters of the machines.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class DeepBeliefEnergy(nn.Module):
         generative: Sequence[DirectedLayer] | None = None,
     ) -> None:
         super().__init__()
-        for below, above in zip(machines[:-1], machines[1:], strict=True):
+        for below, above in itertools.pairwise(machines):
             if len(below.hidden.bias) != len(above.visible.bias):
                 raise ValueError(
                     f"A machine with {len(below.hidden.bias)} hidden units stands below one with "

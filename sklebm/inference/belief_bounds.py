@@ -1,8 +1,8 @@
 r"""log p(x) + log Z of a deep belief network: log E_q exp(w), bounded or estimated by paths of q.
 
 The variational bound is E_q w, and the importance-sampled estimate the logarithm of the mean of
-exp(w); see ``sklebm.energies.belief``. Each row has draws of its own, which follow from its content:
-its value is the same in any company. Few units are summed over instead of drawn.
+exp(w); see ``sklebm.energies.belief``. Each row has draws of its own, which follow from its
+content: its value is the same in any company. Few units are summed over instead of drawn.
 
 R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
 """

@@ -16,6 +16,7 @@ from sklebm.objectives.evidence import (
 )
 from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergence
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
 from sklebm.objectives.penalties import (
@@ -58,6 +59,7 @@ __all__ = [
     "ImportanceWeightedBound",
     "MaskedError",
     "MaximumLikelihood",
+    "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
     "Objective",

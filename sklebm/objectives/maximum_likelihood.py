@@ -3,12 +3,13 @@ r"""-log p(v) = F(v) + log Z with log Z summed over all states: the exact object
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sklebm.energies.base import TwoLayerEnergy
+from sklebm.energies.layered import LayeredEnergy
 from sklebm.inference import enumeration
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
@@ -24,12 +25,22 @@ class MaximumLikelihood(Objective):
     is_stochastic: ClassVar[bool] = False
     loss_is_comparable: ClassVar[bool] = True
 
+    def missing_from(self, energy: Any) -> list[str]:
+        """What an energy of two layers lacks; deeper ones sum over their own states."""
+        if hasattr(energy, "exact_log_partition") and not hasattr(energy, "visible_field"):
+            return []
+        return super().missing_from(energy)
+
     def loss(
         self,
-        energy: TwoLayerEnergy,
+        energy: TwoLayerEnergy | LayeredEnergy,
         batch: Batch,
         state: ObjectiveState,
         generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean negative log-likelihood of the batch."""
-        return batch.mean(energy.free_energy(batch.x)) + enumeration.log_partition(energy), state
+        if hasattr(energy, "visible_field"):
+            log_z = enumeration.log_partition(energy)
+        else:
+            log_z = energy.exact_log_partition()
+        return batch.mean(energy.free_energy(batch.x)) + log_z, state

@@ -1,8 +1,8 @@
 r"""Fine-tuning of a deep belief network by its passes up and down: contrastive wake-sleep.
 
 Wake: draws of q for each row, from which every directed layer learns to predict the layer below.
-The top machine learns from the uppermost of them, against persistent chains of its own. Sleep: these
-chains are drawn down to the rows, and q learns to infer the states that each came from:
+The top machine learns from the uppermost of them, against persistent chains of its own. Sleep:
+these chains are drawn down to the rows, and q learns to infer the states that each came from:
 
     L = -sum_l E_data log p(h_{l-1} | h_l) + E_data F(h_{L-1}) - E_chains F
         - sum_l E_dream log q(h_l | h_{l-1}).
