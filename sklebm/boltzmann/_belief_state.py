@@ -133,7 +133,7 @@ def check_chain(model: Any) -> None:
         )
     if model.generative_ is None:
         return
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for index, (width, size) in enumerate(zip(widths[:-1], below[:-1], strict=True), start=1):
         shapes |= {f"layer{index}.weights": (width, size), f"layer{index}.bias": (size,)}
     found = {key: getattr(value, "shape", None) for key, value in model.generative_.items()}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
 from sklearn.base import clone
 
 from sklebm import likelihood
-from sklebm._shell.random import draw_seed, make_generator, purpose_seed
+from sklebm._shell.random import make_generator, purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import fitted_attributes, need_finite
 from sklebm.boltzmann._base import BoltzmannEstimator
@@ -68,20 +67,13 @@ def make_machines(model: Any) -> list[Any]:
     """The unfitted machines of a network from the bottom on, without log Z."""
     shared = {name: getattr(model, name) for name in SHARED}
     shared |= {"log_partition": None, "device": model.device, "verbose": 0}
-    seed, machines = None, []
-    for index, size in enumerate(checked_sizes(model.hidden_sizes)):
-        if index == 0:
-            integral = isinstance(model.random_state, Integral)
-            seed = int(model.random_state) if integral else draw_seed(model.random_state)
-            bottom = BernoulliRBM(size, **shared, value_range=model.value_range)
-            if model.bottom is not None:
-                bottom = _given_bottom(model.bottom)
-                own = {"log_partition": None, "warm_start": False, "device": model.device}
-                bottom.set_params(n_components=size, **own)
-            machines.append(bottom.set_params(random_state=seed))
-        else:
-            own_seed = purpose_seed(int(seed or 0), "layer", index) % (2**31 - 1)
-            machines.append(BernoulliRBM(size, **shared, random_state=own_seed))
+    sizes = checked_sizes(model.hidden_sizes)
+    bottom = BernoulliRBM(**shared, value_range=model.value_range)
+    if model.bottom is not None:
+        bottom = _given_bottom(model.bottom)
+        bottom.set_params(log_partition=None, warm_start=False, device=model.device)
+    bottom.set_params(n_components=sizes[0], random_state=model.random_state)
+    machines = [bottom, *(BernoulliRBM(size, **shared) for size in sizes[1:])]
     for machine in machines:
         machine._validate_params()
     return machines
@@ -98,9 +90,15 @@ def _given_bottom(bottom: Any) -> Any:
 
 
 def finished(machine: Any, state: Mapping[str, Any], rows: Rows) -> Any:
-    """The machine with a fitted state."""
+    """The machine with a fitted state, and without the seed that is the network's."""
     need_finite(type(machine).__name__, state, rows)
-    return machine._twin({**machine._unfitted_dict(), "n_features_in_": rows.shape[1], **state})
+    own = {**machine._unfitted_dict(), "random_state": None}
+    return machine._twin({**own, "n_features_in_": rows.shape[1], **state})
+
+
+def _seed_of_layer(first: Any, index: int) -> int:
+    """The seed of a further machine, from that which the first one used."""
+    return purpose_seed(int(first.training_state_["seed"]), "layer", index) % (2**31 - 1)
 
 
 def resumed(machine: Any, fitted: Any) -> Any:
@@ -128,8 +126,9 @@ def transposed(machine: Any, below: Any) -> Any:
     return resumed(machine, start).set_params(warm_start=True)
 
 
-def drawn_hidden(machine: Any, rows: Rows, seed: int, n_calls: int = 0) -> Rows:
+def drawn_hidden(machine: Any, rows: Rows) -> Rows:
     """Rows of a draw of the hidden states of each row; the same whatever memory there is."""
+    seed, n_calls = (int(machine.training_state_[name]) for name in ("seed", "n_calls"))
     energy = machine._energy(rows.device).float()
     out = torch.empty(len(rows), len(machine.components_), device=rows.device)
     with torch.no_grad():
@@ -147,8 +146,10 @@ def drawn_hidden(machine: Any, rows: Rows, seed: int, n_calls: int = 0) -> Rows:
 def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     """Fitted attributes of a network whose layers learn one after the other, then together."""
     machines, done = make_machines(model), list[Any]()
-    layer_rows, seed = rows, draw_seed(machines[0].random_state)
+    layer_rows = rows
     for index, machine in enumerate(machines):
+        if index:
+            machine.set_params(random_state=_seed_of_layer(done[0], index))
         if index and model.init == "transpose":
             machine = transposed(machine, done[-1])
         if index == len(machines) - 1 and not model.fine_tuning_epochs:
@@ -157,7 +158,8 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
         done.append(finished(machine, machine._fit(layer_rows, watched), layer_rows))
         if progress.stopped or index == len(machines) - 1:
             break
-        layer_rows = drawn_hidden(done[-1], layer_rows, seed)
+        layer_rows = drawn_hidden(done[-1], layer_rows)
+    seed = int(done[0].training_state_["seed"])
     if not progress.stopped and model.fine_tuning_epochs:
         state = _fine_tuned(model, done, rows, progress, seed)
     else:
@@ -181,8 +183,9 @@ def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
             f"hidden_sizes={model.hidden_sizes!r} differs from the fitted {widths} that training "
             "would continue from: set it back, or fit anew."
         )
-    layer_rows, seed = rows, draw_seed(machines[0].random_state)
+    layer_rows = rows
     if getattr(model, "generative_", None) is not None:
+        seed = int(earlier[0].training_state_.get("seed", 0))
         done = [resumed(*pair) for pair in zip(machines, earlier, strict=False)]
         done[0] = done[0]._twin({**vars(done[0]), **_seen(done[0], rows)})
         return _fine_tuned(model, done, rows, None, seed)
@@ -191,10 +194,11 @@ def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
             machine = resumed(machine, earlier[index])
         elif index and model.init == "transpose":
             machine = transposed(machine, done[-1])
+        if index:
+            machine.set_params(random_state=_seed_of_layer(done[0], index))
         state = machine._partial_fit(layer_rows, progress=None)
         done.append(finished(machine, state, layer_rows))
-        n_calls = int(state["training_state_"]["n_calls"])
-        layer_rows = drawn_hidden(done[-1], layer_rows, seed, n_calls)
+        layer_rows = drawn_hidden(done[-1], layer_rows)
     return as_state(done)
 
 

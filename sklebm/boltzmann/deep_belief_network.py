@@ -336,12 +336,13 @@ class DeepBeliefNetwork(EnergyEstimator):
 
     @property
     def _n_features_out(self) -> int:
-        return len(self._top.components_)
+        width: int = len(self._top.components_)
+        return width
 
     def _floats_per_row(self) -> int:
         widths = [len(machine.components_) for machine in self.named_estimators_.values()]
         n_states = 2 ** min(sum(widths[:-1]), belief_bounds.MAX_SUMMED_UNITS)
-        return 4 * (int(self.n_features_in_) + sum(widths)) + 6 * n_states
+        return 4 * (int(self.n_features_in_) + sum(widths)) + 4 * n_states
 
     def transform(self, X: Any) -> Any:
         """Return the means of the top layer, from the means of each layer below.
@@ -448,8 +449,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         """
         check_is_fitted(self)
         likelihood.need_log_partition(self, "score is a log-likelihood and")
-        interval = self.log_partition_interval_
-        log_z = self.log_partition_ if interval is None else interval[1]
+        log_z = self.log_partition_interval_[1]  # a top machine's log Z always has an interval
         return -float(self.free_energy(X, bound, n_draws).mean()) - float(log_z)
 
     def sample(

@@ -99,6 +99,8 @@ class DeepBoltzmannMachine(GradientEstimator):
         annealed beyond; None: not at all.
     value_range : {"warn", "raise", "clip"}, default="warn"
         What to do with values outside [0, 1]; "warn" uses them unchanged.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
         Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
@@ -184,7 +186,6 @@ class DeepBoltzmannMachine(GradientEstimator):
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
         "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
-    del _parameter_constraints["warm_start"]
     _accepts_sparse = True
     _visible_range = (0.0, 1.0)
 
@@ -211,6 +212,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         tol: float = 1e-4,
         log_partition: str | None = "auto",
         value_range: str = "warn",
+        warm_start: bool = False,
         net_params: dict[str, Any] | None = None,
         random_state: RandomState = None,
         verbose: int = 0,
@@ -231,6 +233,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         self.tol = tol
         self.log_partition = log_partition
         self.value_range = value_range
+        self.warm_start = warm_start
         self.net_params = net_params
         self.random_state = random_state
         self.verbose = verbose
@@ -238,9 +241,6 @@ class DeepBoltzmannMachine(GradientEstimator):
         self.strategy = strategy
 
     # ------------------------------------------------------------------ learning
-
-    def _resumes(self) -> bool:
-        return False
 
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator

@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sklebm.energies.base import TwoLayerEnergy
-from sklebm.energies.layered import LayeredEnergy
 from sklebm.inference import enumeration
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
@@ -33,7 +31,7 @@ class MaximumLikelihood(Objective):
 
     def loss(
         self,
-        energy: TwoLayerEnergy | LayeredEnergy,
+        energy: Any,
         batch: Batch,
         state: ObjectiveState,
         generator: torch.Generator,

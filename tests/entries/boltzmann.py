@@ -83,7 +83,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "DeepBeliefNetwork": Entry(
         quick={
-            "hidden_sizes": (8, 4),
+            "hidden_sizes": (5, 4),
             "learning_rate": 0.5,
             "batch_size": 10,
             "max_epochs": 10,
