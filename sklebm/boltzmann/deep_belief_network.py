@@ -341,7 +341,7 @@ class DeepBeliefNetwork(EnergyEstimator):
 
     def _floats_per_row(self) -> int:
         widths = [len(machine.components_) for machine in self.named_estimators_.values()]
-        n_states = 2 ** min(sum(widths[:-1]), belief_bounds.MAX_SUMMED_UNITS)
+        n_states: int = 2 ** min(sum(widths[:-1]), belief_bounds.MAX_SUMMED_UNITS)
         return 4 * (int(self.n_features_in_) + sum(widths)) + 4 * n_states
 
     def transform(self, X: Any) -> Any:
