@@ -17,6 +17,7 @@ extensions = [
     "benchmark_headlines",
     "benchmark_results",
     "gallery_figure",
+    "literature_map",
     "markdown_page",
     "mathml",
     "numpydoc",

@@ -39,6 +39,7 @@ ESTIMATORS: dict[str, str] = {
     "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
+    "SequenceEnergy": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
@@ -113,6 +114,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "temporal",
     "topics",
 )
 
@@ -150,6 +152,7 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 
