@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 import torch
 
 from sklebm.energies import Bernoulli, LayeredEnergy
+from sklebm.inference.ais import base_rate_bias
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+# Standard deviation of the initial weights for few units.
+_LARGEST_WEIGHTS = 0.3
 
 
 def checked_sizes(hidden_sizes: Any) -> list[int]:
@@ -25,6 +29,27 @@ def checked_sizes(hidden_sizes: Any) -> list[int]:
             "of hidden units from the bottom on."
         )
     return [int(size) for size in sizes]
+
+
+def initial_energy(
+    widths: Sequence[int], means: torch.Tensor, n_rows: int, generator: torch.Generator
+) -> LayeredEnergy:
+    """The machine before training, for rows with these means.
+
+    Random weights break the symmetry, and biases keep the mean fields at the base rate and at
+    zero: every hidden unit starts on half of the time.
+    """
+    centres = [means.float(), *(torch.full((width,), 0.5) for width in widths[1:])]
+    biases = [base_rate_bias(means.float(), n_rows)]
+    biases += [torch.zeros(width) for width in widths[1:]]
+    weights = []
+    for index, (below, above) in enumerate(itertools.pairwise(widths)):
+        scale = min(_LARGEST_WEIGHTS, 2.0 * math.sqrt(2.0 / (below + above)))
+        matrix = scale * torch.randn(above, below, generator=generator)
+        biases[index] = biases[index] - centres[index + 1] @ matrix
+        biases[index + 1] = biases[index + 1] - matrix @ centres[index]
+        weights.append(matrix)
+    return LayeredEnergy([Bernoulli(bias) for bias in biases], weights)
 
 
 def exported(energy: LayeredEnergy) -> dict[str, Arrays]:

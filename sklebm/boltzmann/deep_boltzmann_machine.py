@@ -2,8 +2,6 @@ r"""E(x, h_1, ..., h_L) = -b_0' x - sum_l b_l' h_l - h_1' W_0 x - sum_l h_{l+1}'
 
 from __future__ import annotations
 
-import itertools
-import math
 from numbers import Integral
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,9 +16,8 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Spec
 from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann import _chains, _deep_state
-from sklebm.energies import Bernoulli, BilinearEnergy, LayeredEnergy
+from sklebm.energies import BilinearEnergy, LayeredEnergy
 from sklebm.gradient import GradientEstimator, Start
-from sklebm.inference.ais import base_rate_bias
 from sklebm.likelihood import DensityCheck, PartitionMethod
 from sklebm.objectives import (
     Batch,
@@ -38,8 +35,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "pcd": MeanFieldContrastiveDivergence,
     "maximum_likelihood": MaximumLikelihood,
 }
-# Standard deviation of the initial weights for few units.
-_LARGEST_WEIGHTS = 0.3
 _DEFAULT_GIBBS_STEPS = 1
 # Mean-field steps of the methods; a row stops before, where its means have settled.
 _STEPS = 500
@@ -245,20 +240,8 @@ class DeepBoltzmannMachine(GradientEstimator):
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> LayeredEnergy:
-        # Random weights break the symmetry, and biases keep the mean fields at the base rate and
-        # at zero: every hidden unit starts on half of the time.
         widths = [len(means), *_deep_state.checked_sizes(self.hidden_sizes)]
-        centres = [means.float(), *(torch.full((width,), 0.5) for width in widths[1:])]
-        biases = [base_rate_bias(means.float(), rows.total())]
-        biases += [torch.zeros(width) for width in widths[1:]]
-        weights = []
-        for index, (below, above) in enumerate(itertools.pairwise(widths)):
-            scale = min(_LARGEST_WEIGHTS, 2.0 * math.sqrt(2.0 / (below + above)))
-            matrix = scale * torch.randn(above, below, generator=generator)
-            biases[index] = biases[index] - centres[index + 1] @ matrix
-            biases[index + 1] = biases[index + 1] - matrix @ centres[index]
-            weights.append(matrix)
-        return LayeredEnergy([Bernoulli(bias) for bias in biases], weights)
+        return _deep_state.initial_energy(widths, means, rows.total(), generator)
 
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
