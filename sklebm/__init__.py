@@ -16,9 +16,11 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
+    "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyGaussianMixture": "sklebm.mixture",
@@ -61,20 +63,30 @@ PARTS: dict[str, str] = {
     "ElasticNet": "sklebm.energies",
     "EvidenceLowerBound": "sklebm.objectives",
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
+    "FeatureCorruption": "sklebm.inference.views",
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
+    "GibbsSweeps": "sklebm.inference.gibbs_sweeps",
     "GroupL2": "sklebm.energies",
+    "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
+    "ImageAugmentation": "sklebm.inference.image_views",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "InfoNCE": "sklebm.objectives.embedding",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
+    "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
+    "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
     "MeanFieldContrastiveDivergence": "sklebm.objectives",
+    "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
+    "MomentumQueue": "sklebm.objectives.embedding_memory",
+    "Neighbours": "sklebm.inference.views",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
@@ -90,6 +102,7 @@ PARTS: dict[str, str] = {
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
+    "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
 }
@@ -107,6 +120,7 @@ _SUBMODULES = (
     "coding",
     "datasets",
     "deep",
+    "embedding",
     "energies",
     "linear",
     "metrics",
@@ -129,6 +143,7 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
     from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
     from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
@@ -136,6 +151,7 @@ if TYPE_CHECKING:
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
+    from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener

@@ -16,7 +16,8 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 class MaximumLikelihood(Objective):
     """Exact likelihood by enumeration; for machines whose smaller layer has at most 25 units.
 
-    A step costs O(2^min(d, k) d k); the loss is the mean of -log p in nats.
+    A step costs O(2^min(d, k) d k); the loss is the mean of -log p in nats. Energies of more than
+    two layers, or of units on any graph, sum their own ``exact_log_partition()``.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "visible_field", "weights")
@@ -24,10 +25,9 @@ class MaximumLikelihood(Objective):
     loss_is_comparable: ClassVar[bool] = True
 
     def missing_from(self, energy: Any) -> list[str]:
-        """What an energy of two layers lacks; deeper ones sum over their own states."""
-        if hasattr(energy, "exact_log_partition") and not hasattr(energy, "visible_field"):
-            return []
-        return super().missing_from(energy)
+        """Its requirements; an energy that sums log Z itself needs no layers for it."""
+        needs = ("free_energy", "exact_log_partition") if _sums_itself(energy) else self.needs
+        return [name for name in needs if not hasattr(energy, name)]
 
     def loss(
         self,
@@ -37,8 +37,12 @@ class MaximumLikelihood(Objective):
         generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean negative log-likelihood of the batch."""
-        if hasattr(energy, "visible_field"):
-            log_z = enumeration.log_partition(energy)
-        else:
-            log_z = energy.exact_log_partition()
+        own = _sums_itself(energy)
+        log_z = energy.exact_log_partition() if own else enumeration.log_partition(energy)
         return batch.mean(energy.free_energy(batch.x)) + log_z, state
+
+
+def _sums_itself(energy: Any) -> bool:
+    """Whether log Z is that of ``exact_log_partition``; two layers are summed faster."""
+    deeper = hasattr(energy, "couplings") and not hasattr(energy, "visible_field")
+    return deeper or hasattr(energy, "summed_units")
