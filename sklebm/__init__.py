@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ChainCRF": "sklebm.structured",
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
@@ -94,6 +95,7 @@ PARTS: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "load": "sklebm.persistence",
     "save": "sklebm.persistence",
+    "window_features": "sklebm.structured.windows",
 }
 
 _SUBMODULES = (
@@ -110,6 +112,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "structured",
     "topics",
 )
 
