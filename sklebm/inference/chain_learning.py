@@ -4,8 +4,8 @@ r"""Learning of linear chains: losses of sequences, L-BFGS with l1 and l2, stoch
           + \frac{1}{C} \Big( \rho |\theta|_1 + \frac{1 - \rho}{2} |\theta|^2 \Big)
 
 over the weights of pairs (feature, label) and of transitions; intercepts are not penalised. A
-feature counts in units of its range in the training rows. Inside, dense features are centred as
-well: this changes the intercepts alone, and makes the problem easier.
+feature counts in units of its range in the training rows. Inside, dense features that are never
+near zero are centred: this changes the intercepts alone, and makes the problem easier.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOSSES = ("nll", "perceptron", "hinge")
 _MOST_BLOCKS = 8
 _ROOM = 2**25  # numbers in the gradients of all blocks together
 _STEPS_BETWEEN = 10  # iterations over which progress is measured
-_PATIENCE = 5  # passes
+_PATIENCE = 5, 50  # passes, and steps, without a better loss
 #: ``begin()`` before each iteration (it may be called again within one), and
 #: ``report(theta, objective)`` after it; True asks to stop.
 Begin = Callable[[], None]
@@ -181,21 +181,26 @@ def chain_problem(
 
 
 def _scaled(x: Any) -> tuple[Any, Floats, Floats]:
-    """Features in units of their range as a csr matrix; dense ones are centred."""
-    if scipy.sparse.issparse(x):
-        low, high = x.min(axis=0).toarray()[0], x.max(axis=0).toarray()[0]
-        offset = np.zeros(x.shape[1])
-    else:
-        low, high, offset = x.min(axis=0), x.max(axis=0), x.mean(axis=0)
-    low, high, offset = (part.astype(np.float64) for part in (low, high, offset))
+    """Features in units of their range as a csr matrix, and what was subtracted and divided by.
+
+    A dense feature that is never near zero is centred. With others, dense and sparse rows walk the
+    same path.
+    """
+    is_sparse = scipy.sparse.issparse(x)
+    low, high = x.min(axis=0), x.max(axis=0)
+    low, high = (part.toarray().ravel() if is_sparse else part for part in (low, high))
+    low, high = low.astype(np.float64), high.astype(np.float64)
     span = high - low
-    constant = span <= 8 * np.finfo(np.float64).eps * np.abs(high)
+    constant = span <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(low), np.abs(high))
     scale = np.where(constant, 1.0, span)
     factor = np.where(constant, 0.0, 1.0 / scale)
-    if scipy.sparse.issparse(x):
+    if is_sparse:
+        offset = np.zeros(x.shape[1])
         data = x.data.astype(np.float64) * factor[x.indices]
         indices, indptr = x.indices.astype(np.int32), x.indptr.astype(np.int64)
     else:
+        far = (low > 0.0) | (high < 0.0)
+        offset = np.where(far, x.mean(axis=0, dtype=np.float64), 0.0)
         data = ((x.astype(np.float64) - offset) * factor).ravel()
         indices = np.tile(np.arange(x.shape[1], dtype=np.int32), len(x))
         indptr = np.arange(len(x) + 1, dtype=np.int64) * x.shape[1]
@@ -279,7 +284,7 @@ def minimize_stochastic(
     The average weighs later iterates more, except that of the perceptron, which counts them all
     alike; with l1 the last iterate is returned, because averages are not sparse. What is reported
     after a pass is its loss, whose parameters change on the way. It ends when that did not fall by
-    ``tol`` of itself in five passes.
+    ``tol`` of itself in five passes and fifty steps.
     """
     from sklebm.inference._chain_kernels import proximal_step
 
@@ -289,8 +294,9 @@ def minimize_stochastic(
     ridge = problem.strength * (1.0 - problem.l1_ratio) * problem.penalised
     lasso = problem.strength * problem.l1_ratio * problem.penalised
     averaged = not lasso.any()
-    count, best, waited, n_passes = 0, np.inf, 0, 0
-    for n_passes in range(1, max_iter + 1):  # noqa: B007
+    patience = max(_PATIENCE[0], -(-_PATIENCE[1] // -(-n_sequences // batch_size)))
+    count, best, waited, n_passes, settled = 0, np.inf, 0, 0, False
+    for n_passes in range(1, max_iter + 1):
         begin()
         order = torch.randperm(n_sequences, generator=generator).numpy()
         loss = 0.0
@@ -306,10 +312,11 @@ def minimize_stochastic(
             count += 1
         value = loss + 0.5 * float(ridge @ theta**2) + problem.lasso(theta)
         stop = report(mean if averaged else theta, value)
-        waited = 0 if value < best - tol * abs(best) or not np.isfinite(best) else waited + 1
-        best = min(best, value)
-        if stop or loss == 0.0 or waited >= _PATIENCE:
+        if n_passes > 1:  # at weights of zero the perceptron pays nothing for its mistakes
+            fell = value < best - tol * abs(best) or not np.isfinite(best)
+            best, waited = min(best, value), 0 if fell else waited + 1
+            settled = loss == 0.0 or waited >= patience
+        if stop or settled:
             break
-    settled = loss == 0.0 or waited >= _PATIENCE
     found = mean if averaged else theta
     return found, problem.objective(found)[0] + problem.lasso(found), n_passes, settled

@@ -111,6 +111,12 @@ def best_labels(scores: Floats, transitions: Floats, starts: Integers) -> Intege
     return path
 
 
+def likely_labels(scores: Floats, transitions: Floats, starts: Integers) -> Integers:
+    """The most probable label of each step, (n,); ties go to the lower label."""
+    marginals = np.exp(log_marginals(scores, transitions, starts))
+    return np.argmax(marginals, axis=1)
+
+
 def log_sum_exp(values: Floats) -> Floats:
     """log sum_k exp(v_k) of each row, where at least one value is finite."""
     top = values.max(axis=1)

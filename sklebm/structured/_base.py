@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -28,6 +28,8 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
 
     _accepts_sparse = True
     _computes_in_double = True
+    #: Fitted attributes that follow from the targets, before any training.
+    _of_targets: ClassVar[tuple[str, ...]] = ("classes_",)
 
     classes_: NDArray[Any]
     coef_: NDArray[np.float64]

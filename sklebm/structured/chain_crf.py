@@ -11,6 +11,7 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.labels import encode, read_labels, weigh
 from sklebm._shell.private import Interval, StrOptions, fit_context
@@ -68,6 +69,11 @@ class ChainCRF(StructuredClassifier):
         of the memory and of the time.
     allowed : array-like of bool of shape (n_classes, n_classes) or None, default=None
         ``allowed[i][j]`` says whether ``classes_[j]`` may follow ``classes_[i]``. None allows all.
+    decoding : {"auto", "marginal", "viterbi"}, default="auto"
+        What ``predict`` returns. "marginal": the most probable label of each step, where
+        ``predict_proba`` is largest, which makes the fewest errors to be expected. "viterbi": the
+        labels of lowest energy, the jointly most probable sequence. "auto": "viterbi" with
+        ``allowed``, because single steps may not fit together, otherwise "marginal".
     class_weight : dict, "balanced" or None, default=None
         Weights by label. Each term :math:`\log p(y_t \mid y_1 \dots y_{t-1}, x)` counts by the
         weight of :math:`y_t`; the other losses weight the scores of step t. With unequal weights
@@ -76,7 +82,7 @@ class ChainCRF(StructuredClassifier):
         Maximum number of iterations of "lbfgs", or of passes of "sgd".
     tol : float, default=1e-6
         "lbfgs" stops when the objective fell by less than this share over ten iterations, "sgd"
-        when it did not fall by this share in five passes.
+        when it did not fall by this share in five passes and fifty steps.
     learning_rate : float, default=0.1
         Step size of "sgd", for "nll" and "hinge".
     batch_size : int, default=8
@@ -123,8 +129,7 @@ class ChainCRF(StructuredClassifier):
     in ``fit``: a repeated row is another step of its sequence.
 
     Answers by row add up over a sequence: ``score_samples`` to log Z(x), ``energy`` to E(y | x),
-    ``conditional_log_density`` to log p(y | x). ``predict`` is the jointly most probable sequence
-    of labels, which may differ from the most probable label of each step in ``predict_proba``.
+    ``conditional_log_density`` to log p(y | x).
 
     Cost: O(n (f + K^2)) per iteration, with f weights that apply to a row and K labels. Sequences
     are shared between torch's threads, and results do not depend on their number.
@@ -160,6 +165,7 @@ class ChainCRF(StructuredClassifier):
         "solver": [StrOptions({"auto", "lbfgs", "sgd"})],
         "feature_weights": [StrOptions({"all", "observed"})],
         "allowed": ["array-like", None],
+        "decoding": [StrOptions({"auto", "marginal", "viterbi"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -181,6 +187,7 @@ class ChainCRF(StructuredClassifier):
         solver: Literal["auto", "lbfgs", "sgd"] = "auto",
         feature_weights: Literal["all", "observed"] = "all",
         allowed: Any = None,
+        decoding: Literal["auto", "marginal", "viterbi"] = "auto",
         class_weight: Any = None,
         max_iter: int = 200,
         tol: float = 1e-6,
@@ -196,6 +203,7 @@ class ChainCRF(StructuredClassifier):
         self.solver = solver
         self.feature_weights = feature_weights
         self.allowed = allowed
+        self.decoding = decoding
         self.class_weight = class_weight
         self.max_iter = max_iter
         self.tol = tol
@@ -340,7 +348,7 @@ class ChainCRF(StructuredClassifier):
         return self._answer(X, what, answer, groups=groups)
 
     def predict(self, X: Any, groups: Any = None) -> Any:
-        """Return the labels of lowest energy of each sequence (Viterbi).
+        """Return the label of each step, as ``decoding`` says.
 
         Parameters
         ----------
@@ -354,7 +362,14 @@ class ChainCRF(StructuredClassifier):
         y : ndarray or tensor of shape (n_samples,)
             Labels; a tensor if X is one and the labels are numbers.
         """
-        return self._decoded(self._chains(X, groups, "predict", linear_chain.best_labels))
+        function: Any = linear_chain.best_labels
+        if self.decoding == "marginal" or (self.decoding == "auto" and self._all_allowed()):
+            function = linear_chain.likely_labels
+        return self._decoded(self._chains(X, groups, "predict", function))
+
+    def _all_allowed(self) -> bool:
+        check_is_fitted(self)
+        return self.allowed_ is None
 
     def predict_proba(self, X: Any, groups: Any = None) -> Any:
         """Return the marginal probability of each label at each step.
