@@ -20,6 +20,7 @@ ESTIMATORS: dict[str, str] = {
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
@@ -49,6 +50,7 @@ ESTIMATORS: dict[str, str] = {
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
     "BlockGibbs": "sklebm.inference.gibbs",
+    "ConditionalLikelihood": "sklebm.objectives",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -62,9 +64,11 @@ PARTS: dict[str, str] = {
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
     "GroupL2": "sklebm.energies",
     "HMC": "sklebm.inference.hamiltonian",
+    "HingeLoss": "sklebm.objectives",
     "ImportanceWeightedBound": "sklebm.objectives",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
+    "LabelNoiseContrastive": "sklebm.objectives",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
@@ -76,6 +80,7 @@ PARTS: dict[str, str] = {
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
+    "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
@@ -84,6 +89,7 @@ PARTS: dict[str, str] = {
     "SampledPersistentContrastiveDivergence": "sklebm.objectives",
     "ScoreMatching": "sklebm.objectives",
     "SlicedScoreMatching": "sklebm.objectives",
+    "SquareExponentialLoss": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
@@ -103,6 +109,7 @@ _SUBMODULES = (
     "boltzmann",
     "callbacks",
     "coding",
+    "conditional",
     "datasets",
     "deep",
     "energies",
@@ -131,6 +138,7 @@ if TYPE_CHECKING:
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
