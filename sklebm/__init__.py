@@ -156,6 +156,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured.windows import window_features as window_features
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 

@@ -39,7 +39,7 @@ class LinearScores(nn.Module):
         self.register_buffer("coef", coef)
         self.register_buffer("intercept", intercept)
         self.register_buffer("transitions", transitions)
-        self.register_buffer("allowed", allowed)
+        self.register_buffer("allowed", None if allowed is None else allowed.to(transitions.device))
 
     def scores(self, x: Tensor) -> Tensor:
         """s_k(x) of shape (n_rows, n_labels)."""

@@ -5,7 +5,7 @@ r"""Learning of linear chains: losses of sequences, L-BFGS with l1 and l2, stoch
 
 over the weights of pairs (feature, label) and of transitions; intercepts are not penalised. A
 feature counts in units of its range in the training rows. Inside, dense features that are never
-near zero are centred: this changes the intercepts alone, and makes the problem easier.
+near zero are moved there: this changes the intercepts alone, and makes the problem easier.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from scipy.optimize import Bounds, minimize
 from sklebm.inference.linear_chain import Floats, Integers
 
 LOSSES = ("nll", "perceptron", "hinge")
+_LIMITS = np.finfo(np.float64)
 _MOST_BLOCKS = 8
 _ROOM = 2**25  # numbers in the gradients of all blocks together
 _STEPS_BETWEEN = 10  # iterations over which progress is measured
@@ -183,15 +184,18 @@ def chain_problem(
 def _scaled(x: Any) -> tuple[Any, Floats, Floats]:
     """Features in units of their range as a csr matrix, and what was subtracted and divided by.
 
-    A dense feature that is never near zero is centred. With others, dense and sparse rows walk the
-    same path.
+    A dense feature that is never near zero is moved there. With others, dense and sparse rows walk
+    the same path.
     """
     is_sparse = scipy.sparse.issparse(x)
     low, high = x.min(axis=0), x.max(axis=0)
     low, high = (part.toarray().ravel() if is_sparse else part for part in (low, high))
     low, high = low.astype(np.float64), high.astype(np.float64)
-    span = high - low
-    constant = span <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(over="ignore"):
+        span = np.minimum(high - low, _LIMITS.max)
+    rounding = 8 * _LIMITS.eps * np.maximum(np.abs(low), np.abs(high))
+    # A range whose square underflows counts as none.
+    constant = span <= np.maximum(rounding, np.sqrt(_LIMITS.tiny))
     scale = np.where(constant, 1.0, span)
     factor = np.where(constant, 0.0, 1.0 / scale)
     if is_sparse:
@@ -200,7 +204,8 @@ def _scaled(x: Any) -> tuple[Any, Floats, Floats]:
         indices, indptr = x.indices.astype(np.int32), x.indptr.astype(np.int64)
     else:
         far = (low > 0.0) | (high < 0.0)
-        offset = np.where(far, x.mean(axis=0, dtype=np.float64), 0.0)
+        offset = np.zeros(x.shape[1])
+        offset[far] = low[far] / 2 + high[far] / 2
         data = ((x.astype(np.float64) - offset) * factor).ravel()
         indices = np.tile(np.arange(x.shape[1], dtype=np.int32), len(x))
         indptr = np.arange(len(x) + 1, dtype=np.int64) * x.shape[1]
@@ -249,7 +254,7 @@ def minimize_batch(
         stop = report(joined(intermediate_result.x), history[-1])
         if len(history) > _STEPS_BETWEEN:
             fall = history[-1 - _STEPS_BETWEEN] - history[-1]
-            flat = fall <= tol * max(abs(history[-1]), np.finfo(np.float64).tiny)
+            flat = fall <= tol * max(abs(history[-1]), _LIMITS.tiny)
         if stop or flat:
             raise StopIteration
 

@@ -114,7 +114,8 @@ def best_labels(scores: Floats, transitions: Floats, starts: Integers) -> Intege
 def likely_labels(scores: Floats, transitions: Floats, starts: Integers) -> Integers:
     """The most probable label of each step, (n,); ties go to the lower label."""
     marginals = np.exp(log_marginals(scores, transitions, starts))
-    return np.argmax(marginals, axis=1)
+    labels: Integers = np.argmax(marginals, axis=1)
+    return labels
 
 
 def log_sum_exp(values: Floats) -> Floats:

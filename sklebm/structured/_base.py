@@ -35,7 +35,6 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
     transitions_: NDArray[np.float64]
-    allowed_: NDArray[np.bool_] | None
 
     # ------------------------------------------------------------------ fitted state
 
@@ -57,14 +56,6 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
                 raise ValueError(
                     f"{name}.{attribute} has shape {shape}, but {name}.classes_ has {n} labels."
                 )
-
-    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> LinearScores:
-        return LinearScores(
-            parameters["coef_"],
-            parameters["intercept_"],
-            parameters["transitions_"],
-            parameters.get("allowed_"),
-        )
 
     @property
     def _n_features_out(self) -> int:

@@ -20,6 +20,7 @@ from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
+from sklebm.energies.linear_scores import LinearScores
 from sklebm.inference import linear_chain
 from sklebm.inference.chain_learning import (
     LOSSES,
@@ -175,7 +176,8 @@ class ChainCRF(StructuredClassifier):
         "verbose": ["verbose"],
     }
 
-    objective_: float
+    allowed_: NDArray[np.bool_] | None
+    objective_: float | None
     n_iter_: int
 
     def __init__(
@@ -323,13 +325,20 @@ class ChainCRF(StructuredClassifier):
         return {
             **super()._state_spec(),
             "transitions_": Array("f", (None, None), of="transitions"),
-            "allowed_": Array("b", (None, None), optional=True, of="allowed"),
+            "allowed_": Array("b", (None, None), optional=True),
             "objective_": Scalar(float, optional=True),
             "n_iter_": Scalar(int, 0),
         }
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"n_iter_": 0, "objective_": None, "allowed_": None}
+        allowed = self._allowed(np.asarray(given["classes_"]))
+        return {"n_iter_": 0, "objective_": None, "allowed_": allowed}
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> LinearScores:
+        allowed = None if self.allowed_ is None else torch.from_numpy(self.allowed_)
+        return LinearScores(
+            parameters["coef_"], parameters["intercept_"], parameters["transitions_"], allowed
+        )
 
     # ------------------------------------------------------------------ answers
 
