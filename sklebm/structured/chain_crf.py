@@ -29,6 +29,7 @@ from sklebm.inference.chain_learning import (
     minimize_stochastic,
 )
 from sklebm.structured._base import StructuredClassifier
+from sklebm.structured._chains import Watch, need_allowed, read_allowed, sequences
 
 
 class ChainCRF(StructuredClassifier):
@@ -247,12 +248,12 @@ class ChainCRF(StructuredClassifier):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         classes, solver = data["classes"], self._solver()
-        order, starts = _sequences(rows)
+        order, starts = sequences(rows)
         x = rows.source if scipy.sparse.issparse(rows.source) else rows.to_numpy()
         codes = rows.columns["target"].cpu().numpy()[order]
         weight = rows.columns.get("weight")
-        allowed = self._allowed(classes)
-        _need_allowed(allowed, codes, starts, order, classes)
+        allowed = read_allowed(self.allowed, classes)
+        need_allowed(allowed, codes, starts, order, classes)
         problem = chain_problem(
             x[order],
             codes,
@@ -271,7 +272,7 @@ class ChainCRF(StructuredClassifier):
             counts = {"objective_": float(objective), "n_iter_": n_iter}
             return {"classes_": classes, **values, "allowed_": allowed, **counts}
 
-        watch = _Watch(progress, state)
+        watch = Watch(progress, state)
         if solver == "lbfgs":
             run: Any = partial(minimize_batch, problem)
         else:
@@ -310,17 +311,6 @@ class ChainCRF(StructuredClassifier):
             )
         return self.solver
 
-    def _allowed(self, classes: NDArray[Any]) -> NDArray[np.bool_] | None:
-        if self.allowed is None:
-            return None
-        allowed = np.asarray(self.allowed)
-        if allowed.shape != (len(classes),) * 2 or allowed.dtype.kind != "b":
-            raise ValueError(
-                f"allowed has shape {allowed.shape} and dtype {allowed.dtype}, but must hold True "
-                f"or False for each pair of the {len(classes)} labels {classes.tolist()}."
-            )
-        return allowed.copy()
-
     def _state_spec(self) -> Spec:
         return {
             **super()._state_spec(),
@@ -331,7 +321,7 @@ class ChainCRF(StructuredClassifier):
         }
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        allowed = self._allowed(np.asarray(given["classes_"]))
+        allowed = read_allowed(self.allowed, np.asarray(given["classes_"]))
         return {"n_iter_": 0, "objective_": None, "allowed_": allowed}
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> LinearScores:
@@ -346,7 +336,7 @@ class ChainCRF(StructuredClassifier):
         """``function(scores, transitions, starts)``, and labels if given, in the order of rows."""
 
         def answer(rows: Rows, scores: Any, energy: Any) -> Any:
-            order, starts = _sequences(rows)
+            order, starts = sequences(rows)
             labels = () if y is None else (self._codes(y, len(rows))[order],)
             transitions = energy.transition_scores().cpu().numpy()
             found = function(scores[order], transitions, starts, *labels)
@@ -550,48 +540,3 @@ class ChainCRF(StructuredClassifier):
             Accuracy of ``predict(X, groups)``.
         """
         return self._accuracy(y, self.predict(X, groups), sample_weight)
-
-
-def _sequences(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    groups = rows.columns.get("groups")
-    return linear_chain.sequence_order(None if groups is None else groups.cpu().numpy(), len(rows))
-
-
-def _need_allowed(allowed: Any, codes: Any, starts: Any, order: Any, classes: NDArray[Any]) -> None:
-    """Refuse training sequences that ``allowed`` makes impossible."""
-    if allowed is None:
-        return
-    broken = ~allowed[codes[:-1], codes[1:]]
-    broken[starts[1:-1] - 1] = False
-    if broken.any():
-        place = int(np.flatnonzero(broken)[0])
-        before, after = classes[codes[place : place + 2]].tolist()
-        raise ValueError(
-            f"Row {order[place + 1]} of X has the label {after!r} after {before!r}, which allowed "
-            "rules out: allow this transition, or correct y."
-        )
-
-
-class _Watch:
-    """Iterations as a solver reports them, as steps of the progress of a fit."""
-
-    def __init__(self, progress: Progress, state: Any) -> None:
-        self._progress, self._state = progress, state
-        self._is_open, self._n_iter = False, 0
-
-    def begin(self) -> None:
-        """An iteration begins, unless one has begun already."""
-        if not self._is_open:
-            self._progress.begin()
-            self._is_open = True
-
-    def end(self, theta: Any, objective: float) -> bool:
-        """An iteration ends; True if a callback asks to stop."""
-        self._n_iter, self._is_open = self._n_iter + 1, False
-        state = partial(self._state, theta, objective, self._n_iter)
-        return self._progress.end(state, lambda: {"objective": objective})
-
-    def close(self, theta: Any, objective: float) -> None:
-        """End an iteration that found nothing better."""
-        if self._is_open:
-            self.end(theta, objective)
