@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from sklebm.inference.langevin import Langevin
+from sklebm.objectives import PersistentContrastiveDivergence
 from tests.entries import Entry
 
 
@@ -41,8 +43,20 @@ ENTRIES: dict[str, Entry] = {
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
             {"objective": "hinge", "hidden_sizes": (), "max_epochs": 60, "learning_rate": 0.1},
-            {"joint": True, "beta": 1.0, "max_epochs": 3, "validation_fraction": 0.2},
-            {"joint": "pcd", "beta": 1.0, "max_epochs": 2, "batch_size": 20},
+            {
+                "joint": True,
+                "beta": 1.0,
+                "max_epochs": 40,
+                "learning_rate": 0.05,
+                "validation_fraction": 0.2,
+            },
+            {
+                "joint": PersistentContrastiveDivergence(1, sampler=Langevin(0.3), n_chains=50),
+                "beta": 1.0,
+                "max_epochs": 30,
+                "validation_fraction": 0.2,
+                "learning_rate": 0.05,
+            },
         ),
         free_energy=label_free_energy,
     ),
