@@ -340,6 +340,9 @@ class ChainCRF(StructuredClassifier):
             labels = () if y is None else (self._codes(y, len(rows))[order],)
             transitions = energy.transition_scores().cpu().numpy()
             found = function(scores[order], transitions, starts, *labels)
+            if what == "predict_log_proba" and rows.dtype is torch.float32:
+                # What ``predict_proba`` rounds to zero there is impossible here as well.
+                found[np.exp(found).astype(np.float32) == 0.0] = -np.inf
             back = np.empty_like(found)
             back[order] = found
             return back
@@ -391,7 +394,7 @@ class ChainCRF(StructuredClassifier):
         return self._chains(X, groups, what, lambda *a: np.exp(linear_chain.log_marginals(*a)))
 
     def predict_log_proba(self, X: Any, groups: Any = None) -> Any:
-        """Return the logarithm of ``predict_proba``, accurate for small probabilities too.
+        """Return the logarithm of ``predict_proba``, accurate where that is close to 1.
 
         Parameters
         ----------
@@ -403,7 +406,8 @@ class ChainCRF(StructuredClassifier):
         Returns
         -------
         log_probabilities : array or tensor of shape (n_samples, n_classes)
-            In nats; -inf for labels that ``allowed`` rules out.
+            In nats; -inf for labels that ``allowed`` rules out, or whose probability is smaller than
+            any number of the dtype of X.
         """
         return self._chains(X, groups, "predict_log_proba", linear_chain.log_marginals)
 
