@@ -341,8 +341,8 @@ class ChainCRF(StructuredClassifier):
             transitions = energy.transition_scores().cpu().numpy()
             found = function(scores[order], transitions, starts, *labels)
             if what == "predict_log_proba" and rows.dtype is torch.float32:
-                # What ``predict_proba`` rounds to zero there is impossible here as well.
-                found[np.exp(found).astype(np.float32) == 0.0] = -np.inf
+                with np.errstate(divide="ignore"):  # so that the two agree to the last digit
+                    found = np.log(np.exp(found).astype(np.float32))
             back = np.empty_like(found)
             back[order] = found
             return back
@@ -394,7 +394,7 @@ class ChainCRF(StructuredClassifier):
         return self._chains(X, groups, what, lambda *a: np.exp(linear_chain.log_marginals(*a)))
 
     def predict_log_proba(self, X: Any, groups: Any = None) -> Any:
-        """Return the logarithm of ``predict_proba``, accurate where that is close to 1.
+        """Return the logarithm of ``predict_proba``.
 
         Parameters
         ----------
@@ -406,8 +406,8 @@ class ChainCRF(StructuredClassifier):
         Returns
         -------
         log_probabilities : array or tensor of shape (n_samples, n_classes)
-            In nats; -inf for labels that ``allowed`` rules out, or whose probability is smaller than
-            any number of the dtype of X.
+            In nats, accurate for small probabilities too if X is in double precision; -inf for
+            labels that ``allowed`` rules out.
         """
         return self._chains(X, groups, "predict_log_proba", linear_chain.log_marginals)
 
