@@ -18,6 +18,7 @@ ESTIMATORS: dict[str, str] = {
     "BernoulliRBM": "sklebm.boltzmann",
     "ChainCRF": "sklebm.structured",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyClassifier": "sklebm.conditional",
@@ -39,6 +40,7 @@ ESTIMATORS: dict[str, str] = {
     "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
+    "SequenceEnergy": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
@@ -61,21 +63,30 @@ PARTS: dict[str, str] = {
     "ElasticNet": "sklebm.energies",
     "EvidenceLowerBound": "sklebm.objectives",
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
+    "FeatureCorruption": "sklebm.inference.views",
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
     "GroupL2": "sklebm.energies",
+    "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
     "HingeLoss": "sklebm.objectives",
+    "ImageAugmentation": "sklebm.inference.image_views",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "InfoNCE": "sklebm.objectives.embedding",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
     "LabelNoiseContrastive": "sklebm.objectives",
+    "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
+    "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
+    "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
+    "MomentumQueue": "sklebm.objectives.embedding_memory",
+    "Neighbours": "sklebm.inference.views",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
@@ -93,6 +104,7 @@ PARTS: dict[str, str] = {
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
+    "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
 }
@@ -112,6 +124,7 @@ _SUBMODULES = (
     "conditional",
     "datasets",
     "deep",
+    "embedding",
     "energies",
     "linear",
     "metrics",
@@ -120,6 +133,7 @@ _SUBMODULES = (
     "persistence",
     "plotting",
     "structured",
+    "temporal",
     "topics",
 )
 
@@ -140,6 +154,7 @@ if TYPE_CHECKING:
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
+    from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
@@ -158,6 +173,7 @@ if TYPE_CHECKING:
     from sklebm.persistence import save as save
     from sklebm.structured import ChainCRF as ChainCRF
     from sklebm.structured.windows import window_features as window_features
+    from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 

@@ -126,6 +126,12 @@ def row_methods(estimator: Any) -> list[str]:
     return [name for name in ROW_METHODS if hasattr(estimator, name)]
 
 
+def in_sequences(function: Any, X: Any, n_steps: int) -> dict[str, Any]:
+    """Rows as sequences of ``n_steps``, for methods that answer for the steps of sequences."""
+    takes_groups = "groups" in inspect.signature(function).parameters
+    return {"groups": np.arange(len(X)) // n_steps} if takes_groups else {}
+
+
 def draw_rows(model: Any, n_rows: int, seed: int) -> Any:
     """Rows from ``sample``; mixtures return the component of each row beside them."""
     drawn = model.sample(n_rows, random_state=seed)

@@ -106,6 +106,14 @@ def test_examples_need_no_download_and_no_data_folder(path):
 def test_version_is_the_same_everywhere():
     project = (ROOT / "pyproject.toml").read_text()
     assert re.search(r'^version = "(.*)"', project, re.MULTILINE)[1] == sklebm.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)", citation, re.MULTILINE)[1] == sklebm.__version__
+
+
+def test_what_runs_before_a_commit_is_what_lint_runs():
+    hooks = re.findall(r"python -m (.*)", (ROOT / ".pre-commit-config.yaml").read_text())
+    lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    assert hooks == re.findall(r"-m (\S+(?: (?!\.)\S+)*)", lint)
 
 
 def test_tests_mirror_the_package():

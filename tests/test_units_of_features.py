@@ -106,6 +106,23 @@ def test_ranks_are_those_of_the_rows_as_they_were(name, change):
     assert spearmanr(before, after).statistic >= least
 
 
+@pytest.mark.parametrize("name", [name for name in TESTED if not skips(name, "far")])
+def test_single_precision_far_from_zero_scores_as_double(name):
+    """The same values in both precisions: what the cast of X lost is lost to both.
+
+    Scores are computed in the dtype of X; 1e-5 of the largest is 100 times the rounding of a sum
+    of some hundred terms of size 1 in single precision, and a hundredth of what a rounded offset
+    would cost.
+    """
+    X = (make_table() + 1e5).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make(name).fit(X)
+        single, double = model.score_samples(X), model.score_samples(X.astype(np.float64))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-5 * np.abs(double).max())
+
+
 @pytest.mark.parametrize("name", sorted(EUCLIDEAN & set(TESTED)))
 def test_columns_of_very_unequal_scale_are_named(name):
     X = make_table() * np.array([1.0, 1.0, 1.0, 1.0, 1e5])

@@ -51,6 +51,17 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         self.origin = origin
         self.scaling = scaling
 
+    @property
+    def batches(self) -> type[TensorBatches]:
+        """The iterator that makes batches of them."""
+        return TensorBatches
+
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Any, Any]:
+        """Two random sets of indices for ``take``, the second one a fraction of the rows."""
+        order = torch.randperm(len(self), generator=generator)
+        n_second = math.ceil(fraction * len(self))
+        return order[n_second:], order[:n_second]
+
     def dense(self, part: Any) -> Tensor:
         """Some rows of a csr matrix or array as a tensor, minus the origin and standardised."""
         x = np.atleast_2d(part.toarray())  # one row of an array has a single dimension
@@ -120,15 +131,13 @@ def hold_out(
     rows: TrainingRows, fraction: float, seed: int, device: torch.device
 ) -> tuple[TrainingRows, Batch]:
     """The training rows, and a random fraction of the rows that is held out."""
-    n_rows = len(rows)
-    n_held_out = math.ceil(fraction * n_rows)
-    if n_held_out >= n_rows:
+    kept, held_out = rows.split(fraction, make_generator(seed, "validation"))
+    if not len(kept):
         raise ValueError(
-            f"validation_fraction={fraction} leaves no training row of n_samples={n_rows}: lower "
-            "it or pass more rows."
+            f"validation_fraction={fraction} leaves no training row of n_samples={len(rows)}: "
+            "lower it or pass more rows."
         )
-    order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
-    return rows.take(order[n_held_out:]), rows.take(order[:n_held_out]).batch(device)
+    return rows.take(kept), rows.take(held_out).batch(device)
 
 
 def as_batch(item: Any) -> Batch:
