@@ -254,8 +254,6 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         self.verbose = verbose
         self.device = device
 
-    # ------------------------------------------------------------------ learning
-
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Shape the energy so that it is low at the rows of X with their labels.
@@ -313,8 +311,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
             )
         if classes is None and first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        known = read_labels(classes, owner) if classes is not None else self.classes_
-        known = np.unique(known)
+        known = np.unique(self.classes_ if classes is None else read_labels(classes, owner))
         if not first and not np.array_equal(known, self.classes_):
             raise ValueError(
                 f"classes={known.tolist()} are not those of earlier calls, "
@@ -360,8 +357,6 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         values = loss.values(energy.label_energies(batch.x), batch.target, energy.beta)
         return -float(batch.mean(values.double()))
 
-    # ------------------------------------------------------------------ the energy
-
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
@@ -390,8 +385,6 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         check_is_fitted(self)
         name = type(self).__name__
         return encode(read_labels(y, name), self.classes_, name)[:, None]
-
-    # ------------------------------------------------------------------ answers
 
     def predict(self, X: Any) -> Any:
         """Return the label of lowest energy for each row.
