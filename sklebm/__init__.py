@@ -17,6 +17,7 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ChainCRF": "sklebm.structured",
+    "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
@@ -65,6 +66,7 @@ PARTS: dict[str, str] = {
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
     "FeatureCorruption": "sklebm.inference.views",
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
+    "GibbsSweeps": "sklebm.inference.gibbs_sweeps",
     "GroupL2": "sklebm.energies",
     "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
@@ -148,6 +150,7 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
