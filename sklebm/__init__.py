@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ChainCRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "DeepBeliefNetwork": "sklebm.boltzmann",
@@ -23,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
@@ -53,6 +55,7 @@ ESTIMATORS: dict[str, str] = {
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
     "BlockGibbs": "sklebm.inference.gibbs",
+    "ConditionalLikelihood": "sklebm.objectives",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -69,11 +72,13 @@ PARTS: dict[str, str] = {
     "GroupL2": "sklebm.energies",
     "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
+    "HingeLoss": "sklebm.objectives",
     "ImageAugmentation": "sklebm.inference.image_views",
     "ImportanceWeightedBound": "sklebm.objectives",
     "InfoNCE": "sklebm.objectives.embedding",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
+    "LabelNoiseContrastive": "sklebm.objectives",
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
@@ -91,6 +96,7 @@ PARTS: dict[str, str] = {
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
+    "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
@@ -99,6 +105,7 @@ PARTS: dict[str, str] = {
     "SampledPersistentContrastiveDivergence": "sklebm.objectives",
     "ScoreMatching": "sklebm.objectives",
     "SlicedScoreMatching": "sklebm.objectives",
+    "SquareExponentialLoss": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
@@ -111,6 +118,7 @@ PARTS: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "load": "sklebm.persistence",
     "save": "sklebm.persistence",
+    "window_features": "sklebm.structured.windows",
 }
 
 _SUBMODULES = (
@@ -118,6 +126,7 @@ _SUBMODULES = (
     "boltzmann",
     "callbacks",
     "coding",
+    "conditional",
     "datasets",
     "deep",
     "embedding",
@@ -128,6 +137,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "structured",
     "temporal",
     "topics",
 )
@@ -150,6 +160,7 @@ if TYPE_CHECKING:
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
@@ -168,6 +179,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation

@@ -15,6 +15,13 @@ from sklebm.objectives.evidence import (
     ImportanceWeightedBound,
 )
 from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergence
+from sklebm.objectives.label_losses import (
+    ConditionalLikelihood,
+    HingeLoss,
+    LabelNoiseContrastive,
+    PerceptronLoss,
+    SquareExponentialLoss,
+)
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
@@ -47,6 +54,7 @@ from sklebm.objectives.variational_noise_contrastive import (
 __all__ = [
     "Batch",
     "CodePrediction",
+    "ConditionalLikelihood",
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",
@@ -56,13 +64,16 @@ __all__ = [
     "DoublyReparametrizedBound",
     "EvidenceLowerBound",
     "FastPersistentContrastiveDivergence",
+    "HingeLoss",
     "ImportanceWeightedBound",
+    "LabelNoiseContrastive",
     "MaskedError",
     "MaximumLikelihood",
     "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
     "Objective",
+    "PerceptronLoss",
     "PersistentContrastiveDivergence",
     "PredictiveDecomposition",
     "PseudoLikelihood",
@@ -75,6 +86,7 @@ __all__ = [
     "ScoreMatching",
     "SlicedScoreMatching",
     "SparseReconstruction",
+    "SquareExponentialLoss",
     "TemperedPersistentContrastiveDivergence",
     "UpDown",
     "VariationalNoiseContrastive",
