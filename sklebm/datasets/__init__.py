@@ -1,5 +1,6 @@
-"""Data that need no download: known densities in the plane, and pairs of related images."""
+"""Data that need no download: densities and series with known likelihood, motion, pairs."""
 
+from sklebm.datasets.motion import make_bouncing_digits, make_pendulum, make_rotating_digits
 from sklebm.datasets.pairs import (
     make_random_dots,
     make_rotated_pairs,
@@ -7,15 +8,21 @@ from sklebm.datasets.pairs import (
     make_shifted_pairs,
 )
 from sklebm.datasets.plane import Checkerboard, GaussianCircle, Moons, PlaneDensity, Rings
+from sklebm.datasets.series import AutoregressiveProcess, SwitchingProcess
 
 __all__ = [
+    "AutoregressiveProcess",
     "Checkerboard",
     "GaussianCircle",
     "Moons",
     "PlaneDensity",
     "Rings",
+    "SwitchingProcess",
+    "make_bouncing_digits",
+    "make_pendulum",
     "make_random_dots",
     "make_rotated_pairs",
+    "make_rotating_digits",
     "make_scaled_pairs",
     "make_shifted_pairs",
 ]
