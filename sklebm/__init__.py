@@ -39,6 +39,7 @@ ESTIMATORS: dict[str, str] = {
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
+    "MeanCovarianceRBM": "sklebm.boltzmann",
     "NeighbourEnergy": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
     "PLSA": "sklebm.topics",
@@ -160,6 +161,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
     from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
+    from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
