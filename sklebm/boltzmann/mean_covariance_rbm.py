@@ -90,8 +90,8 @@ class MeanCovarianceRBM(GradientEstimator):
         Rows per update, and number of persistent chains.
     max_epochs : int, default=50
         Passes over the rows.
-    optimizer : str, default="rmsprop"
-        Update rule: "rmsprop", "sgd", "adam", "adamw", "momentum" (heavy ball), or, with all rows
+    optimizer : str, default="adam"
+        Update rule: "adam", "adamw", "rmsprop", "sgd", "momentum" (heavy ball), or, with all rows
         at once, "gradient_descent". (The line searches of "lbfgs" would leave P <= 0.)
     learning_rate_schedule : str or Schedule, default="linear"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
@@ -228,7 +228,7 @@ class MeanCovarianceRBM(GradientEstimator):
         learning_rate: float = 0.01,
         batch_size: int = 100,
         max_epochs: int = 50,
-        optimizer: str = "rmsprop",
+        optimizer: str = "adam",
         learning_rate_schedule: str | Schedule = "linear",
         validation_fraction: float | None = None,
         n_iter_no_change: int | None = None,

@@ -324,7 +324,7 @@ def test_heavy_tails_need_covariances(settings):
         return rng.normal(size=(n, 2)) * rng.choice([0.3, 2.0], size=(n, 1)) + [5.0, -3.0]
 
     X, X_test = rows(2000), rows(4000)
-    quick = {"learning_rate": 0.03, "max_epochs": 15, "n_leapfrog": 5, "random_state": 0}
+    quick = {"learning_rate": 0.1, "max_epochs": 15, "n_leapfrog": 5, "random_state": 0}
     model = MeanCovarianceRBM(0, 8, **quick, **settings).fit(X)
     densities = [
         multivariate_normal([5.0, -3.0], s**2 * np.eye(2)).logpdf(X_test) for s in (0.3, 2.0)
@@ -350,9 +350,8 @@ def test_annealed_log_z_brackets_the_exact_one():
 
 def test_neighbours_on_the_grid_share_their_units():
     X = np.random.default_rng(0).normal(size=(100, 5))
-    model = MeanCovarianceRBM(
-        2, 16, factor_structure="topographic", max_epochs=2, log_partition=None, random_state=0
-    ).fit(X)
+    settings = {"learning_rate": 1e-4, "max_epochs": 2, "log_partition": None, "random_state": 0}
+    model = MeanCovarianceRBM(2, 16, factor_structure="topographic", **settings).fit(X)
     grid = model.pooling_.reshape(4, 4, 4, 4)
     assert ((model.pooling_ < 0).sum(axis=0) <= 9).all()
     assert (grid[1, 1, 0:3, 0:3] < 0).any()
