@@ -27,6 +27,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyPCA": "sklebm.linear",
     "GaussianEnergy": "sklebm.linear",
     "GaussianRBM": "sklebm.boltzmann",
+    "HopfieldNetwork": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
+    from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder

@@ -3,5 +3,6 @@
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
 from sklebm.boltzmann.boltzmann_machine import BoltzmannMachine
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
+from sklebm.boltzmann.hopfield_network import HopfieldNetwork
 
-__all__ = ["BernoulliRBM", "BoltzmannMachine", "GaussianRBM"]
+__all__ = ["BernoulliRBM", "BoltzmannMachine", "GaussianRBM", "HopfieldNetwork"]
