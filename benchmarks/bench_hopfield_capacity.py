@@ -21,7 +21,7 @@ from _common import save_results, set_threads
 from sklebm import HopfieldNetwork
 
 SIZES = (500, 1000, 2000, 4000)
-SHARES = (0.12, 0.13, 0.135, 0.14, 0.145, 0.15, 0.155, 0.16, 0.17)
+SHARES = (0.12, 0.13, 0.135, 0.14, 0.145, 0.15, 0.155, 0.16, 0.17, 0.2)
 
 
 def kept(n_units, share, n_starts, seed):
@@ -31,7 +31,7 @@ def kept(n_units, share, n_starts, seed):
     memory = HopfieldNetwork(states="signs", random_state=seed).fit(patterns)
     starts = patterns[:n_starts]
     overlaps = (memory.transform(starts) * starts).mean(axis=1)
-    return (overlaps >= 0.9).mean(), overlaps.mean()
+    return float((overlaps >= 0.9).mean()), float(overlaps.mean())
 
 
 def transition(shares, rates):
@@ -45,29 +45,30 @@ def transition(shares, rates):
 def main() -> None:
     """Measure every size, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="200 and 400 units, nothing saved")
+    parser.add_argument("--quick", action="store_true", help="100 and 200 units, nothing saved")
     parser.add_argument("--plot", type=Path, help="write the figure to this file")
     parser.add_argument("--networks", type=int, default=5, help="networks for each size and share")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     set_threads(options.threads)
-    sizes = (200, 400) if options.quick else SIZES
+    sizes = (100, 200) if options.quick else SIZES
+    shares = SHARES[1::4] if options.quick else SHARES
     rows, curves = [], {}
     for n_units in sizes:
         rates = []
-        for share in SHARES:
+        for share in shares:
             start = time.perf_counter()
-            n_networks = 2 if options.quick else options.networks
+            n_networks = 1 if options.quick else options.networks
             found = [kept(n_units, share, 40, seed) for seed in range(n_networks)]
-            rate, overlap = np.mean(found, axis=0)
+            rate, overlap = np.mean(found, axis=0).tolist()
             rates.append(rate)
             seconds = round(time.perf_counter() - start, 1)
             rows.append([n_units, share, round(rate, 3), round(overlap, 3), seconds])
             print(rows[-1], flush=True)
         curves[n_units] = rates
-        print(n_units, "transition at", transition(SHARES, rates), flush=True)
+        print(n_units, "transition at", transition(shares, rates), flush=True)
     if options.plot:
-        draw(curves, options.plot)
+        draw(shares, curves, options.plot)
     if not options.quick:
         places = {n: transition(SHARES, rates) for n, rates in curves.items()}
         save_results(
@@ -82,13 +83,13 @@ def main() -> None:
         )
 
 
-def draw(curves, path):
+def draw(shares, curves, path):
     """The share of patterns that are kept against patterns per unit, one line a size."""
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for n_units, rates in curves.items():
-        axis.plot(SHARES, rates, marker=".", label=f"N = {n_units}")
+        axis.plot(shares, rates, marker=".", label=f"N = {n_units}")
     axis.axvline(0.138, color="gray", linestyle=":", label="0.138")
     axis.set(xlabel="patterns per unit", ylabel="share of patterns kept")
     axis.legend()
