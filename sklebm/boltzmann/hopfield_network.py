@@ -16,6 +16,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Flag, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
+from sklebm.boltzmann import _memory
 from sklebm.energies.associative import AssociativeMemory, DenseMemory, PairwiseMemory
 from sklebm.inference import associative_recall
 from sklebm.inference.storage_rules import RULES
@@ -170,7 +171,7 @@ class HopfieldNetwork(EnergyEstimator):
         self._check_states()
         n_features, generator = rows.shape[1], make_generator(draw_seed(self.random_state), "order")
         before = {
-            "state_values_": self._state_values(rows),
+            "state_values_": _memory.state_values(rows, self.states, type(self).__name__),
             "update_order_": torch.randperm(n_features, generator=generator).numpy(),
             "n_patterns_": 0,
             "couplings_": None,
@@ -201,7 +202,7 @@ class HopfieldNetwork(EnergyEstimator):
     def _stored(self, before: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The state after storing the rows too."""
         n_features, device = rows.shape[1], rows.device
-        self._check_energies_fit(rows, max(2, before["exponent_"]))
+        _memory.check_energies_fit(rows, max(2, before["exponent_"]))
         values = torch.from_numpy(before["state_values_"]).to(device)
         memory = AssociativeMemory(values)
         continuous = before["is_continuous_"]
@@ -237,16 +238,6 @@ class HopfieldNetwork(EnergyEstimator):
             "self_couplings_": diagonal.cpu().numpy(),
         }
 
-    def _check_energies_fit(self, rows: Rows, power: int) -> None:
-        """Refuse values whose energies, sums of their powers, would overflow."""
-        largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
-        limit = float(torch.finfo(rows.dtype).max) / len(rows)
-        if largest > limit ** (1.0 / power) / (4 * rows.shape[1]):
-            raise FloatingPointError(
-                f"X holds values up to {largest:.3g}, whose energies overflow. Scale X to states "
-                "of -1 and 1, or of 0 and 1."
-            )
-
     def _check_states(self) -> None:
         exponential = self.rule == "dense" and self.interaction == "exponential"
         if self.states == "continuous" and not exponential:
@@ -254,22 +245,6 @@ class HopfieldNetwork(EnergyEstimator):
                 'states="continuous" needs rule="dense" and interaction="exponential"; '
                 f"rule={self.rule!r} with interaction={self.interaction!r} stores two states."
             )
-
-    def _state_values(self, rows: Rows) -> Any:
-        """What the rows call -1 and +1; warns of other values."""
-        parts = rows.chunks(rows.shape[1])
-        low = min(float(rows[part].min()) for part in parts)
-        high = max(float(rows[part].max()) for part in parts)
-        bits = self.states == "bits" or (self.states == "auto" and low >= 0.0 and high <= 1.0)
-        values = np.array([0.0, 1.0] if bits else [-1.0, 1.0])
-        if self.states != "continuous" and (low < values[0] or high > values[1]):
-            warn(
-                f"X contains values outside [{values[0]:g}, {values[1]:g}] (min={low:.4g}, "
-                f"max={high:.4g}): {type(self).__name__} rounds the rows that it stores to "
-                f'{values[0]:g} and {values[1]:g}. Scale X, or set states="continuous" with '
-                'rule="dense" and interaction="exponential".'
-            )
-        return values
 
     # ------------------------------------------------------------------ fitted state
 
