@@ -74,7 +74,7 @@ def code_curves(sharp, kernels):
     x = torch.from_numpy(sharp.reshape(n, -1))
     atoms = torch.from_numpy(kernels.reshape(len(kernels), -1))
     energy = ConvolutionalCodingEnergy(atoms, L1(), ALPHA, grid)
-    solve_maps(x[:1], atoms, L1(), ALPHA, grid, tol=1e-3)  # compiles
+    solve_maps(x, atoms, L1(), ALPHA, grid, tol=1e-3)  # compiles
     curves = {}
     for method, gaps in {
         "greedy": (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3),

@@ -19,9 +19,9 @@ from sklebm import ConvSparseCoder
 from sklebm.plotting import ComponentsDisplay
 
 SIDE, KERNEL = 64, 7
-photograph = load_sample_images().images[0].mean(axis=2) / 255
+photograph = load_sample_images().images[1].mean(axis=2) / 255
 photograph = photograph[: len(photograph) // 2 * 2].reshape(-1, 2, 320, 2).mean(axis=(1, 3))
-clean = photograph[-SIDE:, 60 : 60 + SIDE]
+clean = photograph[50 : 50 + SIDE, 130 : 130 + SIDE]
 mask = np.random.default_rng(0).random(clean.shape) < 0.5
 
 
@@ -41,10 +41,10 @@ coder = ConvSparseCoder(
     16,
     kernel_size=KERNEL,
     image_shape=clean.shape,
-    alpha=0.03,
-    low_pass=1.0,
+    alpha=0.02,
+    low_pass=5.0,
     max_iter=10,
-    code_tol=1e-3,
+    code_tol=1e-2,
     random_state=0,
 ).fit(row, mask=seen)
 filled = coder.reconstruct(row, mask=seen).reshape(clean.shape)

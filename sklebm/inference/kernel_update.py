@@ -7,6 +7,8 @@ images nor codes have to be kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -109,7 +111,8 @@ def improve_kernels(
         """A projected gradient step from d."""
         moved = torch.where(moves, d - (product - row_products) / (steepest * scale), kernels)
         lengths = torch.linalg.vector_norm(moved.flatten(1), dim=1)
-        return moved / lengths.clamp(min=1.0)[:, None, None, None]
+        projected: Tensor = moved / lengths.clamp(min=1.0)[:, None, None, None]
+        return projected
 
     moves = used[:, None, None, None]
     now, product, t = kernels, curved(kernels), 1.0
@@ -126,7 +129,7 @@ def improve_kernels(
     return now if energy(now, product) <= value else kernels
 
 
-def _largest_ratio(curved: object, scale: Tensor, shape: torch.Size) -> float:
+def _largest_ratio(curved: Callable[[Tensor], Tensor], scale: Tensor, shape: torch.Size) -> float:
     """The largest eigenvalue of A in units of ``scale``, by power iteration."""
     root = scale.sqrt()
     # A fixed start without symmetry: the answer must not depend on a generator.
@@ -135,7 +138,7 @@ def _largest_ratio(curved: object, scale: Tensor, shape: torch.Size) -> float:
     largest = 1.0
     for _ in range(20):
         v = v / v.norm()
-        v = curved(v / root) / root  # type: ignore[operator]
+        v = curved(v / root) / root
         largest = float(v.norm())
         if not largest:
             return 1.0
