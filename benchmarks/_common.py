@@ -27,6 +27,10 @@ from threadpoolctl import threadpool_limits
 RESULTS = Path(__file__).parent / "results"
 
 
+# The contestants that took turns in this process; recorded with its results.
+_took_turns: list[list[str]] = []
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of one contestant, and how they compare with the reference of its run.
@@ -86,6 +90,7 @@ def timed_ratio(
     names = list(contestants)
     for name in names * warmups:
         contestants[name]()
+    _took_turns.append(names)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(repeats):
         shift = round_number % len(names)
@@ -220,6 +225,7 @@ def save_results(
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
+        "turns": bool(_took_turns),
         "columns": list(columns),
         "rows": [list(row) for row in rows],
         "notes": notes,

@@ -107,9 +107,9 @@ def main() -> None:
         rows,
         command="make bench BENCHMARKS=benchmarks/bench_lista_recovery.py",
         notes="1,000 test rows; 16 layers after the first shrink, 17 steps of the solvers. The "
-        "networks were trained on the true codes: the coupled one on 160,000 rows, the other on "
-        "30,000 with its thresholds only and then on 200,000. Published curves lie at about -40 dB "
-        "for LISTA after far longer training.",
+        "networks were trained on the true codes: the coupled one on 80,000 rows, twice; the other "
+        "on 30,000 with its thresholds only, once, and then on 100,000, twice. Published curves "
+        "lie at about -40 dB for LISTA after far longer training.",
     )
 
 

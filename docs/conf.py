@@ -14,8 +14,10 @@ version = release = sklebm.__version__
 
 extensions = [
     "api_reference",
+    "benchmark_headlines",
     "benchmark_results",
     "gallery_figure",
+    "literature_map",
     "markdown_page",
     "mathml",
     "numpydoc",

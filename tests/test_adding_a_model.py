@@ -65,7 +65,16 @@ def test_the_page_shows_this_code_and_keeps_its_promise():
 # ---------------------------------------------------------------- what a new model touches
 
 COPIED = ("sklebm", "tests", "docs", "examples", "benchmarks", ".ci")
-FILES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "setup.cfg")
+FILES = (
+    "README.md",
+    "CITATION.cff",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+    "pyproject.toml",
+    "setup.cfg",
+)
 
 ENTRY = """
     "LaplaceEnergy": Entry(

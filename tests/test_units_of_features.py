@@ -36,7 +36,7 @@ EUCLIDEAN = {
 #: Steps of the default size suit features near 1; a warning says so where they are not.
 NEAR_ONE = {"DeepEnergyModel"}
 #: Rows are bits or shares of them.
-BITS = {"BernoulliRBM"}
+BITS = {"BernoulliRBM", "BoltzmannMachine", "DeepBeliefNetwork", "DeepBoltzmannMachine"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {"ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.
@@ -105,6 +105,23 @@ def test_ranks_are_those_of_the_rows_as_they_were(name, change):
     before, after = fitted_scores(name, X), fitted_scores(name, X * scale + shift)
     least = 0.98 if is_gradient_trained(make(name)) else 1.0 - 1e-6
     assert spearmanr(before, after).statistic >= least
+
+
+@pytest.mark.parametrize("name", [name for name in TESTED if not skips(name, "far")])
+def test_single_precision_far_from_zero_scores_as_double(name):
+    """The same values in both precisions: what the cast of X lost is lost to both.
+
+    Scores are computed in the dtype of X; 1e-5 of the largest is 100 times the rounding of a sum
+    of some hundred terms of size 1 in single precision, and a hundredth of what a rounded offset
+    would cost.
+    """
+    X = (make_table() + 1e5).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make(name).fit(X)
+        single, double = model.score_samples(X), model.score_samples(X.astype(np.float64))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-5 * np.abs(double).max())
 
 
 @pytest.mark.parametrize("name", sorted(EUCLIDEAN & set(TESTED)))

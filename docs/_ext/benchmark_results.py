@@ -19,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 from sklebm.plotting._canvas import COLOURS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+# Older files do not say whether contestants took turns.
+_TURNS = {True: "Contestants took turns. ", False: "One contestant after the other. ", None: ""}
 KEYS = {"title", "command", "date", "machine", "columns", "rows", "notes"}
 
 
@@ -62,7 +64,8 @@ class BenchmarkResults(SphinxDirective):
             nodes.Text("Repeat with "),
             nodes.literal(text=result["command"]),
             nodes.Text(
-                f". Recorded {result['date']}: {machine['cores']} cores, {machine['device']}, "
+                f". {_TURNS[result.get('turns')]}Recorded {result['date']}: "
+                f"{machine['cores']} cores, {machine['device']}, "
                 f"Python {machine['python']}, torch {machine['torch']}, "
                 f"scikit-learn {machine['sklearn']}."
             ),

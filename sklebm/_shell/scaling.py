@@ -42,15 +42,15 @@ class Scaling:
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised rows, in the dtype of ``x``."""
-        return (x - self._like(self.offset, x)) / self._like(self.scale, x)
+        return ((x.double() - self._on(x, self.offset)) / self._on(x, self.scale)).to(x.dtype)
 
     def restore(self, x: torch.Tensor) -> torch.Tensor:
         """Rows in the units of X from standardised ones."""
-        return x * self._like(self.scale, x) + self._like(self.offset, x)
+        return (x.double() * self._on(x, self.scale) + self._on(x, self.offset)).to(x.dtype)
 
     @staticmethod
-    def _like(values: NDArray[np.float64], x: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(values).to(x.device, x.dtype)
+    def _on(x: torch.Tensor, values: NDArray[np.float64]) -> torch.Tensor:
+        return torch.from_numpy(values).to(x.device)
 
 
 @dataclass(frozen=True)

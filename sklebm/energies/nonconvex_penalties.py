@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sklebm.energies.penalty import Penalty, check_count, check_divides, check_positive
+from sklebm._checks import check_counts, check_number
+from sklebm.energies.penalty import Penalty, check_divides
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class TopK(Penalty):
     solvers: ClassVar[tuple[str, ...]] = ("refit",)
 
     def __post_init__(self) -> None:
-        check_count(self, "n_nonzero")
+        check_counts(self, "n_nonzero")
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
@@ -129,7 +130,7 @@ class L0(Penalty):
     solvers: ClassVar[tuple[str, ...]] = ("pursuit",)
 
     def __post_init__(self) -> None:
-        check_count(self, "n_nonzero")
+        check_counts(self, "n_nonzero")
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
@@ -180,8 +181,8 @@ class LateralInhibition(Penalty):
     solvers: ClassVar[tuple[str, ...]] = ("coordinate_descent",)
 
     def __post_init__(self) -> None:
-        check_positive(self, "strength")
-        check_count(self, "group_size")
+        check_number(self.strength, "strength", self)
+        check_counts(self, "group_size")
 
     def check_width(self, n_components: int) -> None:
         """Raise ValueError if the groups do not cover ``n_components`` entries."""

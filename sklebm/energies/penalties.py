@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_counts, check_number
 from sklebm.energies.nonconvex_penalties import L0, LateralInhibition, Lq, TopK
-from sklebm.energies.penalty import Penalty, check_count, check_divides, check_positive
+from sklebm.energies.penalty import Penalty, check_divides
 
 __all__ = [
     "L0", "L1", "PENALTIES", "ElasticNet", "GroupL2", "LateralInhibition", "Lq", "NonNegativeL1",
@@ -78,7 +79,7 @@ class ElasticNet(Penalty):
     solvers: ClassVar[tuple[str, ...]] = L1.solvers
 
     def __post_init__(self) -> None:
-        check_positive(self, "l2_ratio")
+        check_number(self.l2_ratio, "l2_ratio", self)
 
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
@@ -115,7 +116,7 @@ class GroupL2(Penalty):
     group_size: int = 4
 
     def __post_init__(self) -> None:
-        check_count(self, "group_size")
+        check_counts(self, "group_size")
 
     def check_width(self, n_components: int) -> None:
         """Raise ValueError if the groups do not cover ``n_components`` entries."""
@@ -158,7 +159,7 @@ class Topographic(Penalty):
     solvers: ClassVar[tuple[str, ...]] = ("splitting",)
 
     def __post_init__(self) -> None:
-        check_count(self, "pool_size")
+        check_counts(self, "pool_size")
         grid = self.grid
         counts = isinstance(grid, tuple) and all(isinstance(side, Integral) for side in grid)
         if not counts or len(grid) != 2 or min(grid) < self.pool_size:

@@ -7,10 +7,8 @@ never a class check, so a new penalty is a single class that provides what it ha
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -96,21 +94,6 @@ class Penalty(ABC):
             Their signs.
         """
         return None
-
-
-def check_positive(penalty: Penalty, name: str) -> None:
-    """Raise ValueError if the setting is not a positive number."""
-    value = getattr(penalty, name)
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 < float(value) < math.inf:
-        raise ValueError(f"{type(penalty).__name__}: {name}={value!r} must be a positive number.")
-
-
-def check_count(penalty: Penalty, name: str) -> None:
-    """Raise ValueError if the setting is not a positive integer."""
-    value = getattr(penalty, name)
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{type(penalty).__name__}: {name}={value!r} must be a positive integer.")
 
 
 def check_divides(penalty: Any, n_components: int) -> None:

@@ -6,6 +6,8 @@ multiplication with s^2, which needs one s for all features.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,16 @@ class Standardization(nn.Module):
         # Not part of the state: a fitted attribute holds them in double precision.
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Standardization:
+        """Follow the module to another device, but stay in double precision.
+
+        In single precision the offset would move rows far from zero by its own rounding.
+        """
+        exact = self.offset, self.scale
+        super()._apply(fn, recurse)
+        self.offset, self.scale = (values.to(self.offset.device) for values in exact)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised rows, in the dtype of x."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
+import scipy.special
+from scipy.special import logsumexp
 
+import sklebm
 from tests.entries import Entry
 
 
@@ -22,6 +26,51 @@ def gaussian_rbm_free_energy(model: Any, X: Any) -> Any:
     inputs = model.intercept_hidden_ + (x / variance) @ model.components_.T.astype(np.float64)
     quadratic = 0.5 * ((x - model.intercept_visible_) ** 2 / variance).sum(axis=1)
     return quadratic - np.logaddexp(0.0, inputs).sum(axis=1)
+
+
+def pairwise_free_energy(model: Any, X: Any) -> Any:
+    """-log sum_h exp(1/2 s'Ws + b's) with s = (x, h), state by state of the hidden units."""
+    v, n_hidden = np.asarray(X, np.float64), len(model.intercept_hidden_)
+    W, b = np.float64(model.couplings_), [model.intercept_visible_, model.intercept_hidden_]
+    terms = []
+    for number in range(2**n_hidden):
+        h = [number >> k & 1 for k in range(n_hidden)]
+        s = np.hstack([v, np.tile(np.float64(h), (len(v), 1))])
+        terms.append(0.5 * np.einsum("ni,ij,nj->n", s, W, s) + s @ np.concatenate(b))
+    return -logsumexp(terms, axis=0)
+
+
+def deep_free_energy(machine: Any, X: Any) -> Any:
+    """E(x, m) minus the entropy of m at the mean field of two hidden layers, iterated to rest."""
+    first, second = (w.astype(float) for w in machine.weights_.values())
+    b, c, d = (bias.astype(float) for bias in machine.intercepts_.values())
+    x = np.asarray(X, float)
+    m = 1.0 / (1.0 + np.exp(-(x @ first.T + c)))
+    n = 1.0 / (1.0 + np.exp(-(m @ second.T + d)))
+    for _ in range(2000):
+        m = 1.0 / (1.0 + np.exp(-(x @ first.T + c + n @ second)))
+        n = 1.0 / (1.0 + np.exp(-(m @ second.T + d)))
+    energy = -(x @ b) - m @ c - n @ d - ((m @ first) * x).sum(axis=1)
+    energy = energy - ((n @ second) * m).sum(axis=1)
+    return energy - sum((scipy.special.entr(p) + scipy.special.entr(1 - p)).sum(1) for p in (m, n))
+
+
+def belief_free_energy(network: Any, X: Any) -> Any:
+    """Minus the variational bound of a network of two machines, as a sum over all hidden states."""
+    first, top = network.named_estimators_.values()
+    h = np.array(list(itertools.product([0.0, 1.0], repeat=len(first.components_))))
+    weights, b = first.components_.astype(float), first.intercept_visible_.astype(float)
+    c = first.intercept_hidden_.astype(float)
+    if network.generative_ is not None:
+        down = [network.generative_[f"layer1.{name}"].astype(float) for name in ("weights", "bias")]
+    else:
+        down = [weights, b]
+    mean = 1.0 / (1.0 + np.exp(-(X @ weights.T + c)))
+    log_q = np.log(mean) @ h.T + np.log1p(-mean) @ (1.0 - h).T
+    field = h @ down[0] + down[1]
+    log_p = X @ field.T - np.logaddexp(0.0, field).sum(axis=1)
+    log_p = log_p - bernoulli_free_energy(top, h)
+    return -(np.exp(log_q) * (log_p - log_q)).sum(axis=1)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -44,6 +93,51 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "tempered_pcd", "n_components": 4, "max_epochs": 3},
         ),
         free_energy=bernoulli_free_energy,
+    ),
+    "BoltzmannMachine": Entry(
+        quick={"learning_rate": 0.3, "batch_size": 20, "max_epochs": 20, "random_state": 0},
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"n_components": 3, "structure": "grid", "objective": "pcd"},
+            {"n_components": 2, "objective": "minimum_probability_flow", "centering": False},
+        ),
+        free_energy=pairwise_free_energy,
+    ),
+    "DeepBeliefNetwork": Entry(
+        quick={
+            "hidden_sizes": (5, 4),
+            "learning_rate": 0.5,
+            "batch_size": 10,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"hidden_sizes": (5,), "objective": "cd"},
+            {"fine_tuning_epochs": 2, "hidden_sizes": (4, 3, 3), "max_epochs": 2},
+            {
+                "bottom": sklebm.GaussianRBM(objective="pcd", max_epochs=3),
+                "hidden_sizes": (6, 3),
+                "max_epochs": 2,
+            },
+        ),
+        free_energy=belief_free_energy,
+    ),
+    "DeepBoltzmannMachine": Entry(
+        quick={
+            "hidden_sizes": (8, 4),
+            "learning_rate": 0.5,
+            "batch_size": 10,
+            "max_epochs": 20,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"hidden_sizes": (5,), "centering": False, "max_epochs": 3},
+            {"hidden_sizes": (4, 3, 3), "max_epochs": 2, "optimizer": "adam"},
+            {"objective": "maximum_likelihood", "hidden_sizes": (3, 2), "max_epochs": 2},
+        ),
+        free_energy=deep_free_energy,
     ),
     "GaussianRBM": Entry(
         quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},

@@ -1,0 +1,74 @@
+"""The benchmarks page follows from the result files."""
+
+import importlib
+import sys
+
+import pytest
+
+from tests.subprocesses import ROOT
+
+EXTENSIONS = ROOT / "docs" / "_ext"
+
+
+@pytest.fixture(scope="module")
+def headlines():
+    pytest.importorskip("sphinx", reason="the pages are built with sphinx")
+    sys.path.append(str(EXTENSIONS))
+    try:
+        yield importlib.import_module("benchmark_headlines")
+    finally:
+        sys.path.remove(str(EXTENSIONS))
+
+
+RESULT = {
+    "date": "2026-01-01",
+    "command": "python bench.py",
+    "columns": ["data", "who", "s", "error"],
+    "rows": [
+        ["a", "ours", 2.0, 0.1],
+        ["a", "fast", 4.0, 0.3],
+        ["a", "good", 8.0, 0.2],
+        ["b", "ours", 1.0, 9.0],
+    ],
+}
+
+
+def test_the_fastest_peer_is_what_times_are_compared_with(headlines):
+    headline = headlines.Headline(
+        "F", "t", "x", "who", "ours", ("good", "fast"), "s", "error", where={"data": "a"}
+    )
+    cells, share = headlines.compare(headline, RESULT)
+    assert share == 0.5
+    assert cells == ["F: t", "0.50", "0.1", "0.3", "fast", "2026-01-01: python bench.py"]
+
+
+@pytest.mark.parametrize(("best", "peer"), [("lowest", "good"), ("highest", "fast")])
+def test_without_times_the_best_peer_is_that_of_best_quality(headlines, best, peer):
+    headline = headlines.Headline(
+        "F", "t", "x", "who", "ours", ("good", "fast"), None, "error", best, {"data": "a"}
+    )
+    cells, share = headlines.compare(headline, RESULT)
+    assert share is None
+    assert cells[4] == peer
+
+
+def test_a_missing_peer_is_named(headlines):
+    headline = headlines.Headline("F", "t", "x", "who", "ours", ("fast",), "s", where={"data": "b"})
+    with pytest.raises(ValueError, match=r"x\.json has no rows of \['fast'\]"):
+        headlines.compare(headline, RESULT)
+
+
+def test_every_headline_has_its_result(headlines, tmp_path):
+    bars = []
+    for headline in headlines.HEADLINES:
+        result = headlines.read_result(headlines.RESULTS / f"{headline.file}.json")
+        cells, share = headlines.compare(headline, result)
+        assert len(cells) == len(headlines.COLUMNS)
+        if share is not None:
+            assert share > 0.0
+            bars.append((headline.family, headline.task, share))
+    headlines.draw_bars(bars, tmp_path / "bars.svg")
+    drawn = (tmp_path / "bars.svg").read_text()
+    for family, task, _ in bars:
+        assert f"<!-- {family} -->" in drawn
+        assert f"<!-- {task} -->" in drawn
