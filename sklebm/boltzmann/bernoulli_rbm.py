@@ -15,11 +15,14 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann import _chains
 from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann._compiled_pass import compiled_pass
 from sklebm.energies import Bernoulli, BilinearEnergy
+from sklebm.gradient import Start
 from sklebm.inference.ais import base_rate_bias
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
+from sklebm.training.loop import EnergyTraining
 from sklebm.training.schedules import Schedule
 
 # Standard deviation of the initial weights for few units.
@@ -236,6 +239,12 @@ class BernoulliRBM(BoltzmannEstimator):
         learning = reset or probe is not self
         apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
         return rows
+
+    def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
+        players = super()._players(energy, start)
+        for player in players:
+            player.fused = compiled_pass(energy, player.objective, player.transforms)
+        return players
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         # The same bits in every epoch, so that only the model changes the score.

@@ -176,11 +176,18 @@ class TensorBatches:
                 places = slice(start, start + self.batch_size)
                 yield self._with_columns(self._rows(places), places)
             return
-        order = torch.randperm(n_rows, generator=self.generator)
+        order = self.order()
         if isinstance(self.rows, Tensor):
             order = order.to(self.rows.device)
         for part in torch.split(order, self.batch_size):
             yield self._with_columns(self._rows(part), part)
+
+    def order(self) -> Tensor:
+        """Places of the rows in the next pass."""
+        n_rows = int(self.rows.shape[0])
+        if self.generator is None:
+            return torch.arange(n_rows)
+        return torch.randperm(n_rows, generator=self.generator)
 
     def with_sizes(self) -> Iterator[tuple[Batch, int]]:
         """The batches, each with the number of rows that count in its step."""
