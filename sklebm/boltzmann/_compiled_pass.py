@@ -16,6 +16,7 @@ from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.units import Bernoulli
 from sklebm.inference.gibbs import BlockGibbs
 from sklebm.objectives import ContrastiveDivergence, Objective, PersistentContrastiveDivergence
+from sklebm.training.batches import TensorBatches
 from sklebm.training.centring import EVERY, RATE, Centring
 from sklebm.training.transforms import GradientTransform
 
@@ -46,30 +47,28 @@ class CompiledPass:
         self.centring = centring
         self.is_persistent = isinstance(objective, PersistentContrastiveDivergence)
 
-    def suits(self, rows: torch.Tensor, batch_size: int, state: dict[str, torch.Tensor]) -> bool:
-        """Whether the rows and parameters are where the compiled steps can work on them."""
+    def suits(self, batch_size: int, state: dict[str, torch.Tensor]) -> bool:
+        """Whether steps are short, and parameters where compiled steps can work on them."""
         n_chains = len(state["hidden"]) if self.is_persistent else batch_size
-        tensors = (rows, *self.energy.parameters())
         return (batch_size + n_chains) * self.energy.weights.numel() <= _MOST_WORK and all(
             x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
-            for x in tensors
+            for x in self.energy.parameters()
         )
 
     def run(
         self,
         training: Any,
-        rows: torch.Tensor,
-        order: torch.Tensor,
+        batches: TensorBatches,
         rates: dict[torch.Tensor, float],
-        batch_size: int,
-    ) -> float:
-        """Take one step per batch; return the sum of losses times rows.
+    ) -> tuple[float, int]:
+        """Take one step per batch; return the sum of losses times rows, and the rows.
 
         Parameters, chains and offsets move as in ``EnergyTraining.descend``.
         """
         from sklebm.inference.contrast_steps import contrast_steps
 
         energy, (k, d) = self.energy, self.energy.weights.shape
+        batch_size, order = batches.batch_size, batches.order()
         moved = (energy.weights, energy.visible.bias, energy.hidden.bias)
         parameters = [parameter.detach().numpy() for parameter in moved]
         n_chains = len(training.objective_state["hidden"]) if self.is_persistent else batch_size
@@ -85,8 +84,7 @@ class CompiledPass:
             n_moved = n_taken * n_chains if self.is_persistent else len(part)
             uniform = torch.empty(n_moved * numbers).uniform_(generator=training.generator)
             total += contrast_steps(
-                rows.numpy(),
-                part.numpy(),
+                batches.take(part).numpy(),
                 batch_size,
                 *parameters,
                 visible,
@@ -109,7 +107,7 @@ class CompiledPass:
         if self.centring is not None:
             mean = torch.from_numpy(offsets[1])
             training.transform_states[0] = {"hidden_mean": mean, "n_steps": n_before}
-        return total
+        return total, len(order)
 
     def _offsets(self, training: Any, d: int, k: int) -> tuple[tuple[Any, Any], int]:
         """Offsets of both layers, copies that may be written to, and the number of steps so far."""
@@ -124,8 +122,10 @@ def compiled_pass(
     energy: Any, objective: Objective, transforms: Sequence[GradientTransform]
 ) -> CompiledPass | None:
     """Compiled steps, if there are some for this energy, objective and these transforms."""
-    kinds = (ContrastiveDivergence, PersistentContrastiveDivergence)
-    if type(energy) is not BilinearEnergy or type(objective) not in kinds:
+    kinds = (ContrastiveDivergence, PersistentContrastiveDivergence)  # no further subclass
+    if not isinstance(objective, ContrastiveDivergence) or type(objective) not in kinds:
+        return None
+    if type(energy) is not BilinearEnergy:
         return None
     if any(type(units) is not Bernoulli for units in energy.layers):
         return None

@@ -87,7 +87,6 @@ def _subtract(a: Any, b: Any, rate: Any) -> None:
 @compiled()
 def contrast_steps(
     rows: Any,
-    order: Any,
     batch_size: int,
     weights: Any,
     visible_bias: Any,
@@ -106,14 +105,13 @@ def contrast_steps(
     rates: Any,
     full_batch: int,
 ) -> float:
-    """Take one update per batch of ``order`` in place; return the sum of losses times rows.
+    """Take one update per batch of ``rows`` in place; return the sum of losses times rows.
 
     Parameters
     ----------
     rows : ndarray of shape (n_rows, d)
-        Training rows, float32 like all arrays but ``order`` and ``rates``.
-    order : ndarray of shape (n,)
-        Places in ``rows``, divided into batches of ``batch_size``; the last may be shorter.
+        Training rows, float32 like all arrays but ``rates``, divided into batches of
+        ``batch_size``; the last may be shorter.
     weights, visible_bias, hidden_bias : ndarray
         The parameters, (k, d), (d,) and (k,).
     visible, hidden : ndarray of shape (n_chains, d) and (n_chains, k)
@@ -135,7 +133,7 @@ def contrast_steps(
     full_batch : int
         Rows that take a full step; fewer take a shorter one in proportion.
     """
-    n_all, d, k = len(order), rows.shape[1], len(hidden_bias)
+    n_all, d, k = len(rows), rows.shape[1], len(hidden_bias)
     n_chains = len(hidden)
     most = batch_size + n_chains
     states, shares = np.empty((most, d), np.float32), np.empty(most, np.float32)
@@ -151,9 +149,8 @@ def contrast_steps(
         n_moved = n_chains if is_persistent else size
         n = size + n_moved
         for i in range(size):
-            row = order[start + i]
             for j in range(d):
-                states[i, j] = rows[row, j]
+                states[i, j] = rows[start + i, j]
         v, h = states[size:n], hidden[:n_moved]
         # Hidden states are drawn, then visible ones, and so on; persistent chains have hidden ones.
         for half in range(1 if is_persistent else 0, 2 * n_gibbs):

@@ -20,18 +20,16 @@ from sklebm.training.transforms import GradientTransform, Projection, TransformS
 class FusedPass(Protocol):
     """A whole pass over the rows in one call, for models whose steps are short."""
 
-    def suits(self, rows: Tensor, batch_size: int, state: ObjectiveState) -> bool:
-        """Whether it can work on these rows."""
+    def suits(self, batch_size: int, state: ObjectiveState) -> bool:
+        """Whether it can take these steps."""
 
     def run(
-        self,
-        training: Any,
-        rows: Tensor,
-        order: Tensor,
-        rates: dict[Tensor, float],
-        batch_size: int,
-    ) -> float:
-        """Take the steps of ``EnergyTraining.descend``; return the sum of losses times rows."""
+        self, training: Any, batches: TensorBatches, rates: dict[Tensor, float]
+    ) -> tuple[float, int]:
+        """Take the steps of ``EnergyTraining.descend``.
+
+        Returns the sum of losses times rows, and the number of rows.
+        """
 
 
 class EnergyTraining(nn.Module):
@@ -187,18 +185,17 @@ def _run_fused(
         and type(batches) is TensorBatches
         and batches.batch_size == batch_size
         and not batches.columns
-        and isinstance(batches.rows, Tensor)
-        and len(batches.rows)
+        and batches.in_memory
+        and len(batches)
         and _knows_gradients(training)
         and _is_plain_descent(optimizer)
-        and training.fused.suits(batches.rows, batch_size, training.objective_state)
+        and training.fused.suits(batch_size, training.objective_state)
     )
     if not able:
         return None
     rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    order = batches.order()
-    total = training.fused.run(training, batches.rows, order, rates, batch_size)
-    return torch.tensor(total, dtype=torch.float64), len(order)
+    total, n_rows = training.fused.run(training, batches, rates)
+    return torch.tensor(total, dtype=torch.float64), n_rows
 
 
 def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -> Tensor:

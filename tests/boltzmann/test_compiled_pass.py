@@ -36,7 +36,10 @@ SETTINGS = {
     "two steps, other chains": {
         "objective": PersistentContrastiveDivergence(n_steps=2, n_chains=7),
     },
-    "cd, two steps, larger batches": {"objective": ContrastiveDivergence(n_steps=2), "batch_size": 50},
+    "cd, two steps, larger batches": {
+        "objective": ContrastiveDivergence(n_steps=2),
+        "batch_size": 50,
+    },
 }
 
 
