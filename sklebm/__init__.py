@@ -16,9 +16,12 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
@@ -37,6 +40,7 @@ ESTIMATORS: dict[str, str] = {
     "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
+    "SequenceEnergy": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
@@ -48,6 +52,7 @@ ESTIMATORS: dict[str, str] = {
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
     "BlockGibbs": "sklebm.inference.gibbs",
+    "ConditionalLikelihood": "sklebm.objectives",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -58,23 +63,36 @@ PARTS: dict[str, str] = {
     "ElasticNet": "sklebm.energies",
     "EvidenceLowerBound": "sklebm.objectives",
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
+    "FeatureCorruption": "sklebm.inference.views",
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
+    "GibbsSweeps": "sklebm.inference.gibbs_sweeps",
     "GroupL2": "sklebm.energies",
+    "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
+    "HingeLoss": "sklebm.objectives",
+    "ImageAugmentation": "sklebm.inference.image_views",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "InfoNCE": "sklebm.objectives.embedding",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
+    "LabelNoiseContrastive": "sklebm.objectives",
+    "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
+    "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
+    "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
+    "MomentumQueue": "sklebm.objectives.embedding_memory",
+    "Neighbours": "sklebm.inference.views",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
+    "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
@@ -83,9 +101,11 @@ PARTS: dict[str, str] = {
     "SampledPersistentContrastiveDivergence": "sklebm.objectives",
     "ScoreMatching": "sklebm.objectives",
     "SlicedScoreMatching": "sklebm.objectives",
+    "SquareExponentialLoss": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
+    "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
 }
@@ -101,8 +121,10 @@ _SUBMODULES = (
     "boltzmann",
     "callbacks",
     "coding",
+    "conditional",
     "datasets",
     "deep",
+    "embedding",
     "energies",
     "linear",
     "metrics",
@@ -110,6 +132,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "temporal",
     "topics",
 )
 
@@ -124,11 +147,14 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
+    from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
@@ -145,6 +171,7 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 

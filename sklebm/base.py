@@ -310,24 +310,24 @@ class EnergyEstimator(
         what: str,
         *,
         latents: bool = False,
-        beside: Rows | None = None,
+        beside: Rows | Callable[[Rows], Rows] | None = None,
         may_be_infinite: bool = False,
     ) -> Any:
         """Stream ``function(energy, rows)`` over X; the result has the same type as X.
 
-        ``latents``: X is the output of ``transform``. The entries ``beside`` are a third argument.
+        ``latents``: X is the output of ``transform``. The entries ``beside``, or a function of the
+        validated rows that returns them, are a third argument.
         """
         check_is_fitted(self)
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
             own = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
             return map_blocks(X, lambda x: own(x, function, what))
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
+        beside = beside(rows) if callable(beside) else beside
         dtype = torch.float64 if self._computes_in_double else rows.dtype
-        floats = self._floats_per_row()
-        if beside is not None:
-            if (n := len(rows)) != (m := len(beside)):
-                raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
-            floats += beside.shape[1]
+        floats = self._floats_per_row() + (0 if beside is None else beside.shape[1])
+        if beside is not None and (n := len(rows)) != (m := len(beside)):
+            raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
         try:
             energy = self._energy(rows.device).to(dtype)
             answer = rows.map(

@@ -24,7 +24,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Batch, Objective
-from sklebm.training.batches import hold_out, training_rows
+from sklebm.training.batches import TrainingRows, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.pace import Pace
@@ -91,6 +91,10 @@ class GradientEstimator(EnergyEstimator):
         """The rows to train on, given what was passed to ``fit`` with X; models extend it."""
         return rows
 
+    def _training_rows(self, rows: Rows) -> TrainingRows:
+        """The rows, as batches are drawn from them; models of sequences keep these whole."""
+        return training_rows(rows)
+
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
         """State learnt by gradient transforms, as fitted attributes; most models have none."""
         return {}
@@ -114,7 +118,7 @@ class GradientEstimator(EnergyEstimator):
     def _monitor_score(self, X: Any) -> float:
         rows = self._open(X, self, reset=False)
         with torch.no_grad():
-            batch = training_rows(rows).batch(rows.device)
+            batch = self._training_rows(rows).batch(rows.device)
             return self._validation_score(self._energy(rows.device).float(), batch, seed=0)
 
     def _check_epoch(self, energy: Any) -> None:
@@ -203,7 +207,7 @@ class GradientEstimator(EnergyEstimator):
                 f"{rows.shape} is larger than scikit-learn's working_memory: use another "
                 'optimizer such as "sgd", or raise working_memory if X fits.'
             )
-        kept, held_out = training_rows(rows), None
+        kept, held_out = self._training_rows(rows), None
         if whole and self.validation_fraction is not None:
             kept, held_out = hold_out(kept, self.validation_fraction, start.seed, device)
         if choice.uses_closure:

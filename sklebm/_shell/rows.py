@@ -340,8 +340,10 @@ def row_slices(n_rows: int, floats_per_row: int, device: torch.device = _CPU) ->
 
 def is_out_of_memory(error: Exception) -> bool:
     """True if ``error`` means that memory ran out, on the CPU or on a GPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "can't allocate memory" in str(error)  # torch's CPU allocator has no error class of its own
+    # torch's CPU allocator has no error class of its own, nor have sizes beyond its integers.
+    signs = ("can't allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        sign in str(error) for sign in signs
     )
 
 

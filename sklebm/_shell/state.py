@@ -33,6 +33,12 @@ class Array(NamedTuple):
     of: str = ""
 
 
+class Labels(NamedTuple):
+    """Distinct class labels in ascending order: numbers, booleans or strings."""
+
+    optional: bool = False
+
+
 class Scalar(NamedTuple):
     """A number of type int or float, at least ``minimum``; a float may be given as an int."""
 
@@ -60,7 +66,7 @@ class Estimators(NamedTuple):
     optional: bool = False
 
 
-_Expected = Array | Flag | Scalar | Record | Estimators
+_Expected = Array | Flag | Labels | Scalar | Record | Estimators
 Spec = Mapping[str, _Expected]
 
 
@@ -266,6 +272,8 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
         _check_array(where, value, expected)
     elif isinstance(expected, Scalar):
         _check_scalar(where, value, expected)
+    elif isinstance(expected, Labels):
+        _check_labels(where, value)
     elif isinstance(expected, Flag):
         if type(value) is not bool:
             raise ValueError(f"{where} is {value!r}, but must be True or False.")
@@ -299,6 +307,18 @@ def _check_array(where: str, value: Any, expected: Array) -> None:
         raise ValueError(
             f"{where} has shape {value.shape}, but its parameters and the number of features "
             f"require ({wanted}). If parameters were changed after fit, fit again."
+        )
+
+
+def _check_labels(where: str, value: Any) -> None:
+    good = isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 0
+    if good and value.dtype.kind == "O":
+        good = all(type(item) is str for item in value)
+    elif good:
+        good = value.dtype.kind in "fiubU" and not (value != value).any()
+    if not good or not (value[1:] > value[:-1]).all():
+        raise ValueError(
+            f"{where} must be an array of distinct labels in ascending order, numbers or strings."
         )
 
 

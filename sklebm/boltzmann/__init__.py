@@ -1,6 +1,7 @@
-"""Boltzmann machines: bilinear energies with stochastic hidden units."""
+"""Boltzmann machines: bits, or real values, with stochastic hidden units."""
 
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
+from sklebm.boltzmann.boltzmann_machine import BoltzmannMachine
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 
-__all__ = ["BernoulliRBM", "GaussianRBM"]
+__all__ = ["BernoulliRBM", "BoltzmannMachine", "GaussianRBM"]

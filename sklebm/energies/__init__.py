@@ -10,6 +10,7 @@ from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.neighbours import NeighbourDistance
+from sklebm.energies.pairwise import PairwiseEnergy
 from sklebm.energies.penalties import (
     L0,
     L1,
@@ -64,6 +65,7 @@ __all__ = [
     "MaskedReconstructionEnergy",
     "NeighbourDistance",
     "NonNegativeL1",
+    "PairwiseEnergy",
     "Penalty",
     "PrecisionEnergy",
     "PredictiveSparseCodingEnergy",

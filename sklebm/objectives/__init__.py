@@ -15,6 +15,13 @@ from sklebm.objectives.evidence import (
     ImportanceWeightedBound,
 )
 from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergence
+from sklebm.objectives.label_losses import (
+    ConditionalLikelihood,
+    HingeLoss,
+    LabelNoiseContrastive,
+    PerceptronLoss,
+    SquareExponentialLoss,
+)
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
@@ -45,6 +52,7 @@ from sklebm.objectives.variational_noise_contrastive import (
 __all__ = [
     "Batch",
     "CodePrediction",
+    "ConditionalLikelihood",
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",
@@ -54,12 +62,15 @@ __all__ = [
     "DoublyReparametrizedBound",
     "EvidenceLowerBound",
     "FastPersistentContrastiveDivergence",
+    "HingeLoss",
     "ImportanceWeightedBound",
+    "LabelNoiseContrastive",
     "MaskedError",
     "MaximumLikelihood",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
     "Objective",
+    "PerceptronLoss",
     "PersistentContrastiveDivergence",
     "PredictiveDecomposition",
     "PseudoLikelihood",
@@ -72,6 +83,7 @@ __all__ = [
     "ScoreMatching",
     "SlicedScoreMatching",
     "SparseReconstruction",
+    "SquareExponentialLoss",
     "TemperedPersistentContrastiveDivergence",
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",

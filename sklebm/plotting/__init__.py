@@ -6,6 +6,7 @@ matplotlib is imported only when something is drawn: ``pip install sklebm[plot]`
 from sklebm.plotting.components import ComponentsDisplay
 from sklebm.plotting.energy_histogram import EnergyHistogramDisplay
 from sklebm.plotting.energy_landscape import EnergyLandscapeDisplay
+from sklebm.plotting.gradient_flow import GradientFlowDisplay
 from sklebm.plotting.latent import LatentDisplay
 from sklebm.plotting.learning_curve import LearningCurveDisplay
 from sklebm.plotting.reconstruction import ReconstructionDisplay
@@ -15,6 +16,7 @@ __all__ = [
     "ComponentsDisplay",
     "EnergyHistogramDisplay",
     "EnergyLandscapeDisplay",
+    "GradientFlowDisplay",
     "LatentDisplay",
     "LearningCurveDisplay",
     "ReconstructionDisplay",

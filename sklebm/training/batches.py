@@ -15,6 +15,7 @@ from torch import Tensor
 from sklebm._shell.random import make_generator
 from sklebm._shell.ranks import Ranks
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import Scaling
 from sklebm.objectives import Batch
 from sklebm.training.streamed_rows import StreamedRows
 
@@ -32,6 +33,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         Columns that accompany the rows, keyed by their name in ``Batch``, one entry per row.
     origin : ndarray of shape (n_features,) or None
         Subtracted from the rows of a csr matrix when they are made dense.
+    scaling : Scaling or None
+        Standardises the rows of a csr matrix when they are made dense.
     """
 
     def __init__(
@@ -41,15 +44,29 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         *,
         columns: Mapping[str, Tensor] | None = None,
         origin: Any = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self.X = X
         self.columns = dict(columns or {})
         self.origin = origin
+        self.scaling = scaling
+
+    @property
+    def batches(self) -> type[TensorBatches]:
+        """The iterator that makes batches of them."""
+        return TensorBatches
+
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Any, Any]:
+        """Two random sets of indices for ``take``, the second one a fraction of the rows."""
+        order = torch.randperm(len(self), generator=generator)
+        n_second = math.ceil(fraction * len(self))
+        return order[n_second:], order[:n_second]
 
     def dense(self, part: Any) -> Tensor:
-        """Some rows of a csr matrix or array as a tensor, minus the origin."""
+        """Some rows of a csr matrix or array as a tensor, minus the origin and standardised."""
         x = np.atleast_2d(part.toarray())  # one row of an array has a single dimension
-        return torch.from_numpy(x if self.origin is None else x - self.origin)
+        rows = torch.from_numpy(x if self.origin is None else x - self.origin)
+        return rows if self.scaling is None else self.scaling.apply(rows)
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
@@ -72,7 +89,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         if isinstance(self.X, StreamedRows):
             return TrainingRows(self.X.keep(index.numpy()), columns=columns)
         if scipy.sparse.issparse(self.X):
-            return TrainingRows(self.X[index.numpy()], columns=columns, origin=self.origin)
+            picked = self.X[index.numpy()]
+            return TrainingRows(picked, columns=columns, origin=self.origin, scaling=self.scaling)
         return TrainingRows(self.X[index.to(self.X.device)], columns=columns)
 
     def batch(self, device: torch.device) -> Batch:
@@ -105,22 +123,21 @@ def training_rows(rows: Rows) -> TrainingRows:
         origin = None if rows.origin is None else rows.origin.numpy()
     else:
         x = rows.around_origin(rows.all()).float()
-    return TrainingRows(x, columns=columns, origin=origin)
+    scaling = rows.scaling if scipy.sparse.issparse(x) else None  # others are scaled already
+    return TrainingRows(x, columns=columns, origin=origin, scaling=scaling)
 
 
 def hold_out(
     rows: TrainingRows, fraction: float, seed: int, device: torch.device
 ) -> tuple[TrainingRows, Batch]:
     """The training rows, and a random fraction of the rows that is held out."""
-    n_rows = len(rows)
-    n_held_out = math.ceil(fraction * n_rows)
-    if n_held_out >= n_rows:
+    kept, held_out = rows.split(fraction, make_generator(seed, "validation"))
+    if not len(kept):
         raise ValueError(
-            f"validation_fraction={fraction} leaves no training row of n_samples={n_rows}: lower "
-            "it or pass more rows."
+            f"validation_fraction={fraction} leaves no training row of n_samples={len(rows)}: "
+            "lower it or pass more rows."
         )
-    order = torch.randperm(n_rows, generator=make_generator(seed, "validation"))
-    return rows.take(order[n_held_out:]), rows.take(order[:n_held_out]).batch(device)
+    return rows.take(kept), rows.take(held_out).batch(device)
 
 
 def as_batch(item: Any) -> Batch:

@@ -19,7 +19,7 @@ import torch
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import make_generator
 from sklebm.objectives import Batch, Objective
-from sklebm.training.batches import RankBatches, TensorBatches, TrainingRows
+from sklebm.training.batches import RankBatches, TrainingRows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.ranks import average_buffers, rank_seed
@@ -200,7 +200,7 @@ class Course:
         printing = [EpochTimer(), PrintLog(keys_ignored=own)] if verbose else []
         callbacks = [bridge, *(net_params.pop("callbacks", None) or []), *printing]
         if "iterator_train" not in net_params:
-            net_params = self._batches(device) | net_params
+            net_params = self._batches(rows, device) | net_params
         n_rows = int(self._ranks.total(len(rows))) if choice.full_batch else options.batch_size
         return EnergyNet(
             self.players[0] if len(self.players) == 1 else torch.nn.ModuleList(self.players),
@@ -226,13 +226,13 @@ class Course:
             for player in self.players
         ]
 
-    def _batches(self, device: torch.device) -> dict[str, Any]:
+    def _batches(self, rows: TrainingRows, device: torch.device) -> dict[str, Any]:
         """The net's options that concern batches."""
         ranks, generator = self._ranks, None
         if self.options.shuffle:
             generator = make_generator(rank_seed(self.options.seed, ranks), "batches")
         options: dict[str, Any] = {
-            "iterator_train": TensorBatches,
+            "iterator_train": rows.batches,
             "iterator_train__generator": generator,
             "iterator_train__device": device,
         }
@@ -259,7 +259,7 @@ class Course:
     def _draw_sample(self, rows: TrainingRows, n_rows: int, device: torch.device) -> Batch:
         """Training rows, as many as are held out (or all), for comparison."""
         generator = make_generator(self.options.seed, "monitors")
-        return next(iter(TensorBatches(rows, n_rows, generator, device)))
+        return next(iter(rows.batches(rows, n_rows, generator, device)))
 
     # ------------------------------------------------------------------ epochs
 

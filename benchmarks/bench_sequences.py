@@ -1,0 +1,256 @@
+"""Sequences: chorales, planted anomalies in series, and the cost of an epoch.
+
+Each question is one section, named on the command line:
+
+- `chorales`: negative log-likelihood per time step of the J. S. Bach chorales in the split of
+  Boulanger-Lewandowski, Bengio and Vincent (2012), mean over all steps of the test pieces. Settings
+  were chosen on the validation pieces. Needs the folder of data sets named by SKLEBM_DATA.
+- `anomalies`: AUROC of the surprise of steps against planted anomalies in periodic and switching
+  series, against an isolation forest on sliding windows.
+- `speed`: an epoch of an LSTM against a bare torch loop on padded batches.
+
+    python benchmarks/bench_sequences.py chorales anomalies speed [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _common import save_results, set_threads, timed_ratio
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from sklebm import SequenceEnergy
+from sklebm.datasets import SwitchingProcess
+
+Table = list[list[object]]
+
+
+def load_chorales() -> tuple[Any, Any, Any]:
+    """Piano rolls, the piece of each step, and its part: 0 train, 1 validation, 2 test."""
+    folder = os.environ.get("SKLEBM_DATA")
+    if not folder:
+        sys.exit("SKLEBM_DATA is not set: this section needs the folder of data sets.")
+    with np.load(Path(folder) / "chorales.npz") as file:
+        roll = np.unpackbits(file["roll"], axis=1, count=88).astype(np.float32)
+        lengths, split = file["lengths"], file["split"]
+    return roll, np.repeat(np.arange(len(lengths)), lengths), np.repeat(split, lengths)
+
+
+CHORALES: dict[str, dict[str, Any]] = {
+    "LSTM, Bernoulli": {
+        "n_components": 128,
+        "cell": "lstm",
+        "output": "bernoulli",
+        "learning_rate": 0.01,
+        "max_epochs": 60,
+        "validation_fraction": 0.1,
+        "n_iter_no_change": 10,
+        "optimizer": "adamw",
+        "net_params": {"optimizer__weight_decay": 0.1},
+    },
+    "GRU, Bernoulli": {
+        "n_components": 128,
+        "cell": "gru",
+        "output": "bernoulli",
+        "learning_rate": 0.01,
+        "max_epochs": 60,
+        "validation_fraction": 0.1,
+        "n_iter_no_change": 10,
+        "optimizer": "adamw",
+        "net_params": {"optimizer__weight_decay": 0.1},
+    },
+    "GRU, RBM": {
+        "n_components": 128,
+        "cell": "gru",
+        "output": "rbm",
+        "n_latents": 20,
+        "learning_rate": 0.01,
+        "max_epochs": 60,
+        "n_gibbs_steps": 15,
+        "optimizer": "adamw",
+        "net_params": {"optimizer__weight_decay": 0.1},
+    },
+}
+
+
+def measure_chorales(quick: bool, only: str | None = None, verbose: int = 0) -> Table:
+    """Nats per step on the pieces of each part that was not learnt from."""
+    roll, piece, part = load_chorales()
+    train, valid, test = (part == number for number in range(3))
+    if quick:
+        train &= piece < 8
+        valid &= piece < np.unique(piece[valid])[2]
+        test &= piece < np.unique(piece[test])[2]
+    table: Table = []
+    for name, settings in CHORALES.items():
+        if only is not None and only not in name:
+            continue
+        settings = {**settings, "random_state": 0, "verbose": verbose}
+        if quick:
+            settings |= {"max_epochs": 1, "n_components": 8, "n_latents": 4}
+        begun = time.perf_counter()
+        model = SequenceEnergy(**settings).fit(roll[train], groups=piece[train])
+        seconds = time.perf_counter() - begun
+        losses = [-model.score(roll[rows], groups=piece[rows]) for rows in (train, valid, test)]
+        table.append([name, *(round(loss, 2) for loss in losses), model.n_iter_, round(seconds)])
+        print(*table[-1], flush=True)
+    return table
+
+
+def planted(kind: str, n_sequences: int, n_steps: int, seed: int) -> tuple[Any, Any, Any]:
+    """Series, their names, and the steps that were changed: each to a value of another time."""
+    random = np.random.default_rng(seed)
+    if kind == "periodic":
+        phase = random.uniform(0.0, 2.0 * np.pi, (n_sequences, 1))
+        t = np.arange(n_steps)
+        X = np.sin(0.3 * t + phase) + 0.5 * np.sin(0.9 * t + 3.0 * phase)
+        X = (X + 0.05 * random.standard_normal(X.shape)).reshape(-1, 1)
+        groups = np.repeat(np.arange(n_sequences), n_steps)
+    else:
+        process = SwitchingProcess((0.98, -0.95), (0.0, 0.0), (0.1, 0.1), stay=0.99)
+        X, groups = process.sample(n_sequences, n_steps, random_state=seed)
+    where = random.uniform(size=len(X)) < 0.01
+    where &= np.arange(len(X)) % n_steps >= 20
+    changed = X.copy()
+    changed[where] = random.permutation(X)[where]
+    # A value that happens to be nearly the one that was there is no anomaly.
+    where &= np.abs(changed - X)[:, 0] > 0.5 * X.std()
+    changed[~where] = X[~where]
+    return changed, groups, where
+
+
+def windows(X: Any, groups: Any, width: int = 10) -> Any:
+    """Each step with the ones before it; those before the first are the first."""
+    table = np.empty((len(X), width))
+    for name in np.unique(groups):
+        own = X[groups == name, 0]
+        padded = np.concatenate([np.full(width - 1, own[0]), own])
+        table[groups == name] = np.lib.stride_tricks.sliding_window_view(padded, width)
+    return table
+
+
+def measure_anomalies(quick: bool) -> Table:
+    """AUROC of steps of new series; learnt from series without anomalies."""
+    n_sequences, n_steps, epochs = (6, 60, 2) if quick else (60, 200, 30)
+    table: Table = []
+    for kind in ("periodic", "switching"):
+        clean, names, where = planted(kind, n_sequences, n_steps, 0)
+        keep = ~np.isin(names, np.unique(names[where]))
+        if keep.sum() < 2 * n_steps:  # nearly every series has an anomaly: leave the values out
+            keep = np.ones(len(names), dtype=bool)
+        X, groups, truth = planted(kind, n_sequences, n_steps, 1)
+        model = SequenceEnergy(
+            32, cell="gru", learning_rate=0.01, max_epochs=epochs, random_state=0
+        ).fit(clean[keep], groups=names[keep])
+        own = roc_auc_score(truth, -model.score_samples(X, groups=groups))
+        forest = IsolationForest(random_state=0).fit(windows(clean[keep], names[keep]))
+        other = roc_auc_score(truth, -forest.score_samples(windows(X, groups)))
+        table.append([kind, int(truth.sum()), round(own, 3), round(other, 3)])
+        print(*table[-1], flush=True)
+    return table
+
+
+class Bare(nn.Module):
+    """The same model as a torch user would write it."""
+
+    def __init__(self, n_features: int, width: int) -> None:
+        super().__init__()
+        self.net = nn.LSTM(n_features, width)
+        self.readout = nn.Linear(width, n_features)
+
+    def forward(self, x: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """Mean loss of the real steps of a padded batch."""
+        shifted = torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+        logits = self.readout(self.net(shifted)[0])
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        return losses.sum(dim=2)[real].mean()
+
+
+def measure_speed(quick: bool) -> Table:
+    """An epoch of each, in turns; batches of about as many rows, sequences of 60 to 80 steps."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(60, 81, size=20 if quick else 200)
+    X = (random.uniform(size=(lengths.sum(), 88)) < 0.05).astype(np.float32)
+    groups = np.repeat(np.arange(len(lengths)), lengths)
+    n_epochs, width, per_batch = (1, 8, 8) if quick else (4, 128, 8)
+    sequences = [torch.from_numpy(part) for part in np.split(X, np.cumsum(lengths)[:-1])]
+
+    def bare() -> None:
+        torch.manual_seed(0)
+        model = Bare(88, width)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.003, fused=True)
+        for _ in range(n_epochs):
+            for part in torch.randperm(len(sequences)).split(per_batch):
+                chosen = [sequences[index] for index in part]
+                x = nn.utils.rnn.pad_sequence(chosen)
+                own = torch.tensor([len(sequence) for sequence in chosen])
+                loss = model(x, torch.arange(len(x))[:, None] < own)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimizer.step()
+
+    def ours() -> None:
+        SequenceEnergy(
+            width,
+            output="bernoulli",
+            batch_size=int(per_batch * 70 - 35),
+            max_epochs=n_epochs,
+            random_state=0,
+        ).fit(X, groups=groups)
+
+    timings = timed_ratio(
+        {"bare": bare, "sklebm": ours}, reference="bare", repeats=1 + 4 * (not quick)
+    )
+    table: Table = [
+        [name, round(timing.median / n_epochs, 3), round(timing.ratio, 2)]
+        for name, timing in timings.items()
+    ]
+    for row in table:
+        print(*row, flush=True)
+    return table
+
+
+SECTIONS = {
+    "chorales": (
+        "Chorales: nats per time step",
+        ["model", "train", "validation", "test", "epochs", "seconds"],
+        measure_chorales,
+    ),
+    "anomalies": (
+        "Planted anomalies: AUROC of single steps",
+        ["series", "anomalies", "surprise", "isolation forest on windows of 10"],
+        measure_anomalies,
+    ),
+    "speed": ("An epoch of an LSTM", ["loop", "seconds", "ratio"], measure_speed),
+}
+
+
+def main() -> None:
+    """Measure the sections that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("sections", nargs="+", choices=SECTIONS)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save", action="store_true", help="write the results")
+    options = parser.parse_args()
+    set_threads(options.threads)
+    for name in options.sections:
+        title, columns, measure = SECTIONS[name]
+        table = measure(options.quick)
+        if options.save and not options.quick:
+            command = f"python benchmarks/bench_sequences.py {name} --save"
+            save_results(f"sequences_{name}", title, columns, table, command=command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Registry entries of the models of sequences, and their equations in plain NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.entries import Entry
+
+
+def next_step_free_energy(model: Any, X: Any) -> Any:
+    """-log p(x_t | h_{t-1}) of one sequence: a tanh network, then independent Gaussians."""
+    w = {name: array.astype(np.float64) for name, array in model.weights_.items()}
+    Y = (np.asarray(X, np.float64) - model.offset_) / model.scale_
+    h, energies = w["cell.start"], []
+    for y in Y:
+        mean, log_scale = np.split(w["readout.weight"] @ h + w["readout.bias"], 2)
+        log_scale = 7.0 * np.tanh(log_scale / 7.0)
+        gaps = 0.5 * ((y - mean) / np.exp(log_scale)) ** 2
+        energies.append((gaps + log_scale + 0.5 * np.log(2 * np.pi) + np.log(model.scale_)).sum())
+        drive = w["cell.net.weight_ih_l0"] @ y + w["cell.net.bias_ih_l0"]
+        h = np.tanh(drive + w["cell.net.weight_hh_l0"] @ h + w["cell.net.bias_hh_l0"])
+    return np.array(energies)
+
+
+def make_wave(n_rows: int, seed: int) -> Any:
+    """One sequence that goes around in a circle: every step follows from the ones before it.
+
+    Shuffled columns keep their marginals; their steps follow from nothing.
+    """
+    random = np.random.default_rng(seed)
+    angles = 0.5 * np.arange(n_rows)[:, None] + np.arange(6) + random.uniform(0, 2 * np.pi)
+    return 0.5 + 0.4 * np.sin(angles) + 0.03 * random.standard_normal((n_rows, 6))
+
+
+ENTRIES: dict[str, Entry] = {
+    "SequenceEnergy": Entry(
+        quick={
+            "n_components": 8,
+            "cell": "rnn",
+            "learning_rate": 0.02,
+            "batch_size": 40,
+            "truncation": 20,
+            "max_epochs": 25,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"cell": "lstm", "output": "latent", "n_latents": 2, "max_epochs": 3},
+            {"cell": "conv", "output": "rbm", "n_latents": 4, "window": 4, "max_epochs": 3},
+            {"cell": "gru", "output": "bernoulli", "max_epochs": 3},
+            {"cell": "linear", "output": "categorical", "max_epochs": 3, "truncation": 7},
+        ),
+        free_energy=next_step_free_energy,
+        learnable=make_wave,
+    ),
+}

@@ -1,0 +1,406 @@
+"""Surprise of steps: likelihoods in closed form, causality, ragged batches, gradients in time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from scipy.special import expit, logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import Pipeline
+
+from sklebm import SequenceEnergy
+from sklebm.datasets import AutoregressiveProcess, SwitchingProcess
+from sklebm.energies.cells import CELLS
+from sklebm.energies.step_machine import MachineOutput
+from sklebm.energies.step_outputs import OUTPUTS, LatentGaussianOutput
+
+QUICK = {"n_components": 6, "batch_size": 50, "max_epochs": 2, "n_latents": 3, "random_state": 0}
+
+
+def ragged(lengths=(5, 1, 12, 3, 9, 9), n_features=4, seed=0):
+    """Bits with a name for each sequence."""
+    random = np.random.default_rng(seed)
+    X = (random.uniform(size=(sum(lengths), n_features)) < 0.4).astype(np.float64)
+    groups = np.repeat([f"song {i}" for i in range(len(lengths))], lengths)
+    return X, groups
+
+
+def linear_model(phi, noise, offset=None, scale=None):
+    """The linear cell whose steps are an autoregressive process of order 1, started in its mean."""
+    weights = {
+        "cell.weight": [[phi]],
+        "cell.recurrent": [[0.0]],
+        "cell.bias": [0.0],
+        "cell.start": [0.0],
+        "readout.weight": [[1.0], [0.0]],
+        # a scale s is exp(7 tanh(r / 7))
+        "readout.bias": [0.0, 7.0 * np.arctanh(np.log(noise) / 7.0)],
+    }
+    return SequenceEnergy.from_parameters(
+        weights={name: np.array(value) for name, value in weights.items()},
+        cell="linear",
+        n_components=1,
+        feature_means=np.zeros(1),
+        offset=offset,
+        scale=scale,
+    )
+
+
+# ---------------------------------------------------------------- exact likelihoods
+
+
+def test_a_linear_cell_has_the_likelihood_of_an_autoregressive_process():
+    process = AutoregressiveProcess(0.8, noise=0.5)
+    X, groups = process.sample(4, 30, random_state=0)
+    found = linear_model(0.8, 0.5).score_samples(X, groups=groups)
+    truth = process.log_density(X, groups)
+    first = np.r_[True, groups[1:] != groups[:-1]]  # the process starts in its stationary spread
+    np.testing.assert_allclose(found[~first], truth[~first], rtol=1e-6)
+    # Standardised rows: the same process in other units, where it has the same noise.
+    scaled = linear_model(0.8, 0.5, np.array([3.0]), np.array([10.0]))
+    there = scaled.score_samples(10.0 * X + 3.0, groups=groups)
+    np.testing.assert_allclose(there, found - np.log(10.0), rtol=1e-6)
+
+
+def test_a_fit_comes_close_to_the_true_likelihood():
+    process = AutoregressiveProcess(0.9)
+    X, groups = process.sample(60, 50, random_state=0)
+    model = SequenceEnergy(2, cell="linear", learning_rate=0.03, max_epochs=15, random_state=0)
+    X_test, groups_test = process.sample(40, 50, random_state=1)
+    score = model.fit(X, groups=groups).score(X_test, groups=groups_test)
+    truth = process.log_density(X_test, groups_test).mean()
+    independent = -0.5 * np.log(2 * np.pi * np.e / (1 - 0.81))
+    # Twenty parameters learnt from 3000 steps cost about 20 / 6000 nats a step; allow ten times.
+    assert truth - 0.03 < score < truth + 0.03
+    assert score > independent + 0.5
+
+
+def test_regimes_are_recognised():
+    """A recurrent network hears which regime it is in; one linear map for all cannot."""
+    process = SwitchingProcess()
+    X, groups = process.sample(40, 60, random_state=0)
+    X_test, groups_test = process.sample(20, 60, random_state=1)
+    scores = []
+    for cell in ("gru", "linear"):
+        model = SequenceEnergy(16, cell=cell, learning_rate=0.03, max_epochs=20, random_state=0)
+        scores.append(model.fit(X, groups=groups).score(X_test, groups=groups_test))
+    truth = process.log_density(X_test, groups_test).mean()
+    # The mean difference of 1200 steps has a standard error of about .015.
+    assert scores[1] + 0.05 < scores[0] < truth
+
+
+def test_a_latent_output_is_a_gaussian_with_common_factors():
+    output = LatentGaussianOutput(5, 2)
+    output.to_empty(device="cpu").double()
+    random = np.random.default_rng(0)
+    V = random.standard_normal((5, 2))
+    output.loadings.data = torch.from_numpy(V)
+    parameters, y = random.standard_normal((7, 10)), random.standard_normal((7, 5))
+    given = torch.from_numpy(y), torch.from_numpy(parameters)
+    log_p, z = output.log_density(*given), output.latents(*given)
+    for row in range(7):
+        mean, scale = parameters[row, :5], np.exp(7 * np.tanh(parameters[row, 5:] / 7))
+        covariance = V @ V.T + np.diag(scale**2)
+        truth = multivariate_normal(mean, covariance).logpdf(y[row])
+        assert float(log_p[row].detach()) == pytest.approx(truth, rel=1e-10)
+        posterior = V.T @ np.linalg.solve(covariance, y[row] - mean)
+        np.testing.assert_allclose(z[row].detach(), posterior, rtol=1e-10)
+
+
+def machine(n_features=4, n_hidden=3, seed=0):
+    output = MachineOutput(n_features, n_hidden).to_empty(device="cpu").double()
+    random = np.random.default_rng(seed)
+    output.weights.data = torch.from_numpy(random.standard_normal((n_hidden, n_features)))
+    return output, torch.from_numpy(random.standard_normal((6, n_features + n_hidden)))
+
+
+def all_bits(n):
+    return ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(float)
+
+
+def test_a_machine_per_step_sums_to_one_over_all_rows():
+    output, parameters = machine()
+    rows = torch.from_numpy(all_bits(4))
+    for row in range(len(parameters)):
+        own = parameters[row].expand(16, -1)
+        log_p = output.log_density(rows, own).detach().numpy()
+        assert logsumexp(log_p) == pytest.approx(0.0, abs=1e-12)
+        mean = output.mean(parameters[row][None])[0].numpy()
+        np.testing.assert_allclose(mean, np.exp(log_p) @ all_bits(4), rtol=1e-10)
+
+
+def test_an_annealed_machine_comes_close_to_the_sum():
+    output, parameters = machine(6, 4)
+    exact = output.log_partition(parameters)
+    output.is_exact = False
+    annealed = output.log_partition(parameters)
+    # The log weights of 20 chains along 200 temperatures scatter by about .1 for these weights.
+    np.testing.assert_allclose(annealed.detach(), exact.detach(), atol=0.15)
+    alone = torch.cat([output.log_partition(row[None]) for row in parameters])
+    np.testing.assert_allclose(alone.detach(), annealed.detach(), rtol=1e-12)
+
+
+def test_gibbs_sweeps_leave_the_machine_as_it_is():
+    """Chains that start exactly at p are at p after a sweep, within four standard errors."""
+    output, parameters = machine()
+    n, own = 20_000, parameters[:1].expand(20_000, -1)
+    rows = all_bits(4)
+    p = np.exp(output.log_density(torch.from_numpy(rows), own[:16]).detach().numpy())
+    x = torch.from_numpy(rows[np.random.default_rng(0).choice(16, n, p=p / p.sum())])
+    with torch.no_grad():
+        x = output.sweep(x, own, torch.Generator().manual_seed(0)).numpy()
+    counts = np.bincount((x @ 2 ** np.arange(4)).astype(int), minlength=16)
+    assert np.all(np.abs(counts / n - p) < 4 * np.sqrt(p * (1 - p) / n))
+
+
+def test_a_machine_learns_what_bits_have_in_common():
+    """Two bits that always agree: independent bits lose log 2 a step."""
+    random = np.random.default_rng(0)
+    first = random.integers(2, size=600)
+    X = np.column_stack([first, first]).astype(float)
+    settings = {**QUICK, "cell": "rnn", "learning_rate": 0.1, "max_epochs": 25}
+    groups = np.arange(600) // 20
+    alone = SequenceEnergy(output="bernoulli", **settings).fit(X, groups=groups).score(X, groups)
+    joint = SequenceEnergy(output="rbm", **settings).fit(X, groups=groups).score(X, groups)
+    assert alone == pytest.approx(-2 * np.log(2), abs=0.05)
+    assert joint > -np.log(2) - 0.15
+
+
+@pytest.mark.parametrize("output", ["bernoulli", "categorical"])
+def test_discrete_outputs_are_normalised(output):
+    X, groups = ragged()
+    model = SequenceEnergy(output=output, **QUICK).fit(X, groups=groups)
+    past = X[:7]
+    candidates = all_bits(4) if output == "bernoulli" else np.eye(4)
+    log_p = [model.score_samples(np.vstack([past, row]))[-1] for row in candidates]
+    assert logsumexp(log_p) == pytest.approx(0.0, abs=1e-10)
+    mean = model.predict(past)[-1]
+    np.testing.assert_allclose(mean, np.exp(log_p) @ candidates, rtol=1e-9)
+
+
+# ---------------------------------------------------------------- time
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("output", sorted(OUTPUTS))
+def test_a_score_does_not_change_with_what_comes_after(cell, output):
+    X, groups = ragged()
+    model = SequenceEnergy(cell=cell, output=output, **QUICK).fit(X, groups=groups)
+    changed = X.copy()
+    changed[10:] = 1 - changed[10:]
+    for method in ("score_samples", "transform", "predict"):
+        before = getattr(model, method)(X, groups=groups)
+        after = getattr(model, method)(changed, groups=groups)
+        np.testing.assert_array_equal(before[:10], after[:10])
+        assert not np.allclose(before[10:18], after[10:18])
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_ragged_sequences_side_by_side_score_as_if_alone(cell):
+    X, groups = ragged()
+    model = SequenceEnergy(cell=cell, output="latent", **QUICK).fit(X, groups=groups)
+    together = model.score_samples(X, groups=groups)
+    alone = [model.score_samples(X[groups == name]) for name in pd.unique(groups)]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-6)
+    with sklearn.config_context(working_memory=0.01):  # a few rows at a time
+        np.testing.assert_allclose(model.score_samples(X, groups=groups), together, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_gradients_of_ragged_batches_are_those_of_one_sequence_at_a_time(cell):
+    X, groups = ragged()
+    energy = SequenceEnergy(cell=cell, **QUICK).fit(X, groups=groups)._energy(torch.device("cpu"))
+    energy = energy.double()
+    x, numbers = torch.from_numpy(X), torch.from_numpy(pd.factorize(groups)[0])
+    energy.log_density(x, numbers).sum().backward()
+    together = [parameter.grad.clone() for parameter in energy.parameters()]
+    energy.zero_grad()
+    for number in range(6):
+        energy.log_density(x[numbers == number], None).sum().backward()
+    for grad, parameter in zip(together, energy.parameters(), strict=True):
+        np.testing.assert_allclose(grad, parameter.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_gradient_flow_is_the_product_of_jacobians():
+    X, groups = ragged((6, 4))
+    model = SequenceEnergy(cell="rnn", **QUICK).fit(X, groups=groups)
+    w = {name: array.astype(np.float64) for name, array in model.weights_.items()}
+    U = w["cell.net.weight_hh_l0"]
+    flow = model.gradient_flow(X, groups=groups)
+    for rows in (slice(0, 6), slice(6, 10)):
+        Y = (X[rows] - model.offset_) / model.scale_
+        H = model.transform(X[rows])
+        mean, log_scale = np.split(w["readout.weight"] @ H[-2] + w["readout.bias"], 2)
+        slope = 1 - np.tanh(log_scale / 7) ** 2
+        scale = np.exp(7 * np.tanh(log_scale / 7))
+        gap = (Y[-1] - mean) / scale
+        gradient = np.concatenate([-gap / scale, (1 - gap**2) * slope]) @ w["readout.weight"]
+        norms = [0.0]
+        for h in H[-2::-1]:
+            norms.append(np.linalg.norm(gradient))
+            gradient = (gradient * (1 - h**2)) @ U
+        np.testing.assert_allclose(flow[rows], norms[::-1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "linear"])
+def test_gradient_flow_predicts_what_a_nudge_of_the_state_does(cell):
+    """Finite differences along the gradient: the loss rises by its norm times the step."""
+    X, _ = ragged((7,))
+    model = SequenceEnergy(cell=cell, **QUICK).fit(X)
+    energy = model._energy(torch.device("cpu")).double()
+    flow = model.gradient_flow(X)
+    y = energy.standardized(torch.from_numpy(X))
+
+    def loss_from(state, t):
+        for step in y[t + 1 : -1]:
+            state = energy.cell(step[None, None], state)[1]
+        return -energy.log_density_given(y[-1:], energy.cell.features_of(state)).sum()
+
+    for t in (0, 3, 5):
+        with torch.no_grad():
+            state = energy.walk(y[: t + 1], [t + 1], keep=True).state
+        leaves = tuple(part.clone().requires_grad_() for part in state)
+        gradients = torch.autograd.grad(loss_from(leaves, t), leaves, allow_unused=True)
+        gradients = [
+            torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True)
+        ]
+        step = 1e-5 / flow[t]
+        ends = [
+            float(
+                loss_from(
+                    [p + s * step * g for p, g in zip(state, gradients, strict=True)], t
+                ).detach()
+            )
+            for s in (1, -1)
+        ]
+        # The central difference is off by the square of the step.
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(flow[t] ** 2, rel=1e-5)
+    assert flow[-1] == 0.0
+
+
+def test_a_forget_bias_lets_gradients_through():
+    X, _ = ragged((40,))
+    flows = []
+    for settings in ({"cell": "rnn"}, {"cell": "lstm", "forget_bias": 3.0}):
+        model = SequenceEnergy(32, **settings, learning_rate=1e-9, max_epochs=1, random_state=0)
+        flow = model.fit(X).gradient_flow(X)
+        flows.append(flow[0] / flow[-2])
+    assert flows[1] > 100 * flows[0]
+
+
+def test_long_sequences_are_learnt_in_pieces():
+    """Every row counts once; pieces bring the steps before them, which do not count."""
+    X, groups = AutoregressiveProcess(0.9).sample(3, 70, random_state=0)
+    settings = {"cell": "linear", "learning_rate": 0.03, "max_epochs": 20, "random_state": 0}
+    whole = SequenceEnergy(2, **settings).fit(X, groups=groups)
+    cut = SequenceEnergy(2, truncation=16, **settings).fit(X, groups=groups)
+    assert cut.n_samples_seen_ == 210
+    assert cut.score(X, groups) == pytest.approx(whole.score(X, groups), abs=0.02)
+
+
+def test_samples_go_on_where_the_past_stopped():
+    t = np.arange(400)
+    X = np.column_stack([np.sin(0.4 * t), np.cos(0.4 * t)])
+    model = SequenceEnergy(16, cell="gru", learning_rate=0.03, max_epochs=30, random_state=0)
+    model.fit(X, groups=np.arange(400) // 50)
+    drawn = model.sample(8, start=X[:200], random_state=0)
+    assert drawn.shape == (8, 2)
+    truth = np.column_stack([np.sin(0.4 * t[200:208]), np.cos(0.4 * t[200:208])])
+    assert np.abs(drawn - truth).max() < 0.4
+    # A forecast is the mean of the first step drawn: four standard errors of 200 draws.
+    first = np.array([model.sample(1, start=X[:50], random_state=seed)[0] for seed in range(200)])
+    error = 4 * first.std(axis=0) / np.sqrt(200)
+    assert np.all(np.abs(first.mean(axis=0) - model.predict(X[:50])[-1]) < error)
+
+
+# ---------------------------------------------------------------- groups
+
+
+def test_groups_may_be_strings_or_a_column_of_a_frame():
+    X, groups = ragged()
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(song=groups)
+    plain = SequenceEnergy(**QUICK).fit(X, groups=pd.factorize(groups)[0])
+    named = SequenceEnergy(**QUICK).fit(frame[list("abcd")], groups=frame["song"])
+    expected = plain.score_samples(X, groups=groups)
+    found = named.score_samples(frame[list("abcd")], groups=frame["song"])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("method", ["fit", "score_samples", "transform", "predict"])
+def test_bad_groups_are_refused(method):
+    X, groups = ragged()
+    model = SequenceEnergy(**QUICK).fit(X, groups=groups)
+    call = getattr(model, method)
+    with pytest.raises(ValueError, match=r"not contiguous: the sequence of row 6 .*argsort"):
+        call(X[:9], groups=list("aaabbbabb"))
+    with pytest.raises(ValueError, match="groups has 3 entries, but X has 39 rows"):
+        call(X, groups=groups[:3])
+    with pytest.raises(ValueError, match="groups has shape"):
+        call(X, groups=np.zeros((39, 1)))
+
+
+def test_a_convolution_has_no_state_to_show_gradients_of():
+    X, groups = ragged()
+    model = SequenceEnergy(cell="conv", **QUICK).fit(X, groups=groups)
+    with pytest.raises(ValueError, match=r"cell='conv' has no state"):
+        model.gradient_flow(X)
+
+
+def test_categories_are_not_negative():
+    with pytest.raises(ValueError, match=r"Negative values in data.*categorical"):
+        SequenceEnergy(output="categorical").fit(-np.eye(3))
+
+
+def test_whole_sequences_are_held_out():
+    X, groups = AutoregressiveProcess(0.9).sample(20, 30, random_state=0)
+    settings = {"cell": "linear", "learning_rate": 0.03, "max_epochs": 8, "random_state": 0}
+    schedule = "non_monotone"
+    model = SequenceEnergy(
+        2, validation_fraction=0.2, learning_rate_schedule=schedule, **settings
+    ).fit(X, groups=groups)
+    assert model.validation_scores_[-1] > model.validation_scores_[0]
+    single = SequenceEnergy(2, validation_fraction=0.2, **settings).fit(X)
+    assert len(single.validation_scores_) == 8
+
+
+def test_stacks_and_searches_route_groups():
+    X, groups = AutoregressiveProcess(0.9).sample(12, 20, random_state=0)
+    settings = {"n_components": 3, "cell": "gru", "max_epochs": 2, "random_state": 0}
+    with sklearn.config_context(enable_metadata_routing=True):
+        below = SequenceEnergy(**settings)
+        below.set_fit_request(groups=True).set_transform_request(groups=True)
+        above = SequenceEnergy(**settings)
+        above.set_fit_request(groups=True).set_score_request(groups=True)
+        stack = Pipeline([("below", below), ("above", above)])
+        search = GridSearchCV(stack, {"above__n_components": [1, 2]}, cv=GroupKFold(3))
+        search.fit(X, groups=groups)
+        best = search.best_estimator_
+        score = best.score(X, groups=groups)
+        H = best[:-1].transform(X, groups=groups)
+    assert H.shape == (240, 3)
+    assert score == pytest.approx(best[-1].score(H, groups=groups), rel=1e-12)
+    # By hand, without routing: the recipe of the page.
+    first = SequenceEnergy(**settings).fit(X, groups=groups)
+    H = first.transform(X, groups=groups)
+    second = SequenceEnergy(**{**settings, "n_components": best[-1].n_components})
+    assert second.fit(H, groups=groups).score(H, groups=groups) == pytest.approx(score, rel=1e-12)
+
+
+def test_what_a_step_adds_stands_beside_its_past():
+    X, groups = ragged()
+    model = SequenceEnergy(output="latent", **QUICK).fit(X, groups=groups)
+    assert model.transform(X, groups=groups).shape == (39, 9)
+    assert len(model.get_feature_names_out()) == 9
+
+
+def test_odds_of_the_first_step_are_learnt():
+    X = np.vstack([[[1.0, 0.0], [0.0, 1.0]]] * 100)
+    groups = np.repeat(np.arange(100), 2)
+    model = SequenceEnergy(
+        4, output="bernoulli", cell="rnn", learning_rate=0.05, random_state=0
+    ).fit(X, groups=groups)
+    scores = model.score_samples(X[:2])
+    assert np.all(np.exp(scores) > 0.9)
+    np.testing.assert_allclose(model.predict(X[:1]), expit([[-3, 3]]), atol=0.1)
