@@ -6,7 +6,8 @@ that training did not see:
 - labelled sets, scaled to [0, 1]: accuracy of a linear classifier on the hidden units, beside that
   on the raw features and on the units of scikit-learn's `BernoulliRBM` at its defaults;
 - the bits of tables (above the median of their column or not), digits and MNIST, and their
-  negatives: mean log likelihood with 16 hidden units, whose log Z is exact, beside that of independent bits.
+  negatives: mean log likelihood with 16 hidden units, whose log Z is exact, beside that of
+  independent bits.
 
 `leave_one_out` says which candidate the other sets would have chosen for each set, and what it
 gets there. The sets are named in `_development_sets.py`.
