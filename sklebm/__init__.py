@@ -16,8 +16,11 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ChainCRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "DeepBeliefNetwork": "sklebm.boltzmann",
+    "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
@@ -84,6 +87,7 @@ PARTS: dict[str, str] = {
     "MALA": "sklebm.inference.langevin",
     "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
+    "MeanFieldContrastiveDivergence": "sklebm.objectives",
     "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
@@ -114,6 +118,7 @@ PARTS: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "load": "sklebm.persistence",
     "save": "sklebm.persistence",
+    "window_features": "sklebm.structured.windows",
 }
 
 _SUBMODULES = (
@@ -132,6 +137,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "structured",
     "temporal",
     "topics",
 )
@@ -148,6 +154,8 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
+    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
+    from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
@@ -171,6 +179,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation

@@ -35,7 +35,7 @@ EUCLIDEAN = {
 #: Steps of the default size suit features near 1; a warning says so where they are not.
 NEAR_ONE = {"DeepEnergyModel"}
 #: Rows are bits or shares of them.
-BITS = {"BernoulliRBM", "BoltzmannMachine"}
+BITS = {"BernoulliRBM", "BoltzmannMachine", "DeepBeliefNetwork", "DeepBoltzmannMachine"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {"LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.

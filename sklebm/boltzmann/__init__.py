@@ -2,6 +2,14 @@
 
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
 from sklebm.boltzmann.boltzmann_machine import BoltzmannMachine
+from sklebm.boltzmann.deep_belief_network import DeepBeliefNetwork
+from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 
-__all__ = ["BernoulliRBM", "BoltzmannMachine", "GaussianRBM"]
+__all__ = [
+    "BernoulliRBM",
+    "BoltzmannMachine",
+    "DeepBeliefNetwork",
+    "DeepBoltzmannMachine",
+    "GaussianRBM",
+]

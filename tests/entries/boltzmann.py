@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
+import scipy.special
 from scipy.special import logsumexp
 
+import sklebm
 from tests.entries import Entry
 
 
@@ -35,6 +38,39 @@ def pairwise_free_energy(model: Any, X: Any) -> Any:
         s = np.hstack([v, np.tile(np.float64(h), (len(v), 1))])
         terms.append(0.5 * np.einsum("ni,ij,nj->n", s, W, s) + s @ np.concatenate(b))
     return -logsumexp(terms, axis=0)
+
+
+def deep_free_energy(machine: Any, X: Any) -> Any:
+    """E(x, m) minus the entropy of m at the mean field of two hidden layers, iterated to rest."""
+    first, second = (w.astype(float) for w in machine.weights_.values())
+    b, c, d = (bias.astype(float) for bias in machine.intercepts_.values())
+    x = np.asarray(X, float)
+    m = 1.0 / (1.0 + np.exp(-(x @ first.T + c)))
+    n = 1.0 / (1.0 + np.exp(-(m @ second.T + d)))
+    for _ in range(2000):
+        m = 1.0 / (1.0 + np.exp(-(x @ first.T + c + n @ second)))
+        n = 1.0 / (1.0 + np.exp(-(m @ second.T + d)))
+    energy = -(x @ b) - m @ c - n @ d - ((m @ first) * x).sum(axis=1)
+    energy = energy - ((n @ second) * m).sum(axis=1)
+    return energy - sum((scipy.special.entr(p) + scipy.special.entr(1 - p)).sum(1) for p in (m, n))
+
+
+def belief_free_energy(network: Any, X: Any) -> Any:
+    """Minus the variational bound of a network of two machines, as a sum over all hidden states."""
+    first, top = network.named_estimators_.values()
+    h = np.array(list(itertools.product([0.0, 1.0], repeat=len(first.components_))))
+    weights, b = first.components_.astype(float), first.intercept_visible_.astype(float)
+    c = first.intercept_hidden_.astype(float)
+    if network.generative_ is not None:
+        down = [network.generative_[f"layer1.{name}"].astype(float) for name in ("weights", "bias")]
+    else:
+        down = [weights, b]
+    mean = 1.0 / (1.0 + np.exp(-(X @ weights.T + c)))
+    log_q = np.log(mean) @ h.T + np.log1p(-mean) @ (1.0 - h).T
+    field = h @ down[0] + down[1]
+    log_p = X @ field.T - np.logaddexp(0.0, field).sum(axis=1)
+    log_p = log_p - bernoulli_free_energy(top, h)
+    return -(np.exp(log_q) * (log_p - log_q)).sum(axis=1)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -66,6 +102,42 @@ ENTRIES: dict[str, Entry] = {
             {"n_components": 2, "objective": "minimum_probability_flow", "centering": False},
         ),
         free_energy=pairwise_free_energy,
+    ),
+    "DeepBeliefNetwork": Entry(
+        quick={
+            "hidden_sizes": (5, 4),
+            "learning_rate": 0.5,
+            "batch_size": 10,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"hidden_sizes": (5,), "objective": "cd"},
+            {"fine_tuning_epochs": 2, "hidden_sizes": (4, 3, 3), "max_epochs": 2},
+            {
+                "bottom": sklebm.GaussianRBM(objective="pcd", max_epochs=3),
+                "hidden_sizes": (6, 3),
+                "max_epochs": 2,
+            },
+        ),
+        free_energy=belief_free_energy,
+    ),
+    "DeepBoltzmannMachine": Entry(
+        quick={
+            "hidden_sizes": (8, 4),
+            "learning_rate": 0.5,
+            "batch_size": 10,
+            "max_epochs": 20,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"hidden_sizes": (5,), "centering": False, "max_epochs": 3},
+            {"hidden_sizes": (4, 3, 3), "max_epochs": 2, "optimizer": "adam"},
+            {"objective": "maximum_likelihood", "hidden_sizes": (3, 2), "max_epochs": 2},
+        ),
+        free_energy=deep_free_energy,
     ),
     "GaussianRBM": Entry(
         quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},
