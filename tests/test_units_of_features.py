@@ -18,6 +18,7 @@ from tests.registry import NAMES, is_gradient_trained
 EUCLIDEAN = {
     "Autoencoder",
     "ContractiveAutoencoder",
+    "ConvSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
     "EnergyPCA",
@@ -43,7 +44,7 @@ BITS = {
     "HopfieldNetwork",
 }
 #: Distances from the origin: there is no intercept unless it is asked for.
-FROM_ZERO = {"LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
+FROM_ZERO = {"ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.
 PRICED = FROM_ZERO | {"DenoisingAutoencoder"}
 #: They stand on other estimators, which are tested here themselves.
