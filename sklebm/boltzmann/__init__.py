@@ -6,6 +6,7 @@ from sklebm.boltzmann.deep_belief_network import DeepBeliefNetwork
 from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
 from sklebm.boltzmann.gated_bm import GatedBM
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
+from sklebm.boltzmann.hopfield_network import HopfieldNetwork
 
 __all__ = [
     "BernoulliRBM",
@@ -14,4 +15,5 @@ __all__ = [
     "DeepBoltzmannMachine",
     "GatedBM",
     "GaussianRBM",
+    "HopfieldNetwork",
 ]
