@@ -19,6 +19,7 @@ ESTIMATORS: dict[str, str] = {
     "ChainCRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvSparseCoder": "sklebm.coding",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
@@ -30,7 +31,9 @@ ESTIMATORS: dict[str, str] = {
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
     "GaussianEnergy": "sklebm.linear",
+    "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
+    "HopfieldNetwork": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
@@ -95,6 +98,7 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "NormalisedLikelihood": "sklebm.objectives",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
@@ -156,7 +160,10 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
     from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
     from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
+    from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
+    from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder

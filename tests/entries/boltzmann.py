@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 from scipy.special import logsumexp
+from scipy.stats import norm
 
 import sklebm
 from tests.entries import Entry
@@ -38,6 +39,13 @@ def pairwise_free_energy(model: Any, X: Any) -> Any:
         s = np.hstack([v, np.tile(np.float64(h), (len(v), 1))])
         terms.append(0.5 * np.einsum("ni,ij,nj->n", s, W, s) + s @ np.concatenate(b))
     return -logsumexp(terms, axis=0)
+
+
+def hopfield_energy(model: Any, X: Any) -> Any:
+    """-1/2 s'Ws with s = -1 for the lower state of X and +1 for the upper."""
+    low, high = model.state_values_
+    s = (2 * np.asarray(X, np.float64) - low - high) / (high - low)
+    return -0.5 * np.einsum("ni,ij,nj->n", s, model.couplings_, s)
 
 
 def deep_free_energy(machine: Any, X: Any) -> Any:
@@ -71,6 +79,24 @@ def belief_free_energy(network: Any, X: Any) -> Any:
     log_p = X @ field.T - np.logaddexp(0.0, field).sum(axis=1)
     log_p = log_p - bernoulli_free_energy(top, h)
     return -(np.exp(log_q) * (log_p - log_q)).sum(axis=1)
+
+
+def gated_free_energy(model: Any, X: Any) -> Any:
+    """-log p(y | x): each hidden state is a Gaussian around c + sum_k z_k W_k'x, with its mass."""
+    u = (np.asarray(X, np.float64) - model.offset_) / model.scale_
+    x, y = u[:, : model.n_left_], u[:, model.n_left_ :]
+    tensor, c, d = (
+        np.asarray(values, np.float64)
+        for values in (model.components_, model.intercept_right_, model.intercept_hidden_)
+    )
+    log_masses, log_densities = [], []
+    for z in itertools.product((0.0, 1.0), repeat=len(d)):
+        means = c + np.einsum("k,kij,ni->nj", z, tensor, x)
+        log_masses.append(d @ z + 0.5 * ((means**2).sum(axis=1) - c @ c))
+        log_densities.append(norm.logpdf(y, means).sum(axis=1))
+    log_weights = np.array(log_masses) - logsumexp(log_masses, axis=0)
+    log_volume = np.log(model.scale_[model.n_left_ :]).sum()
+    return log_volume - logsumexp(log_weights + log_densities, axis=0)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -139,6 +165,29 @@ ENTRIES: dict[str, Entry] = {
         ),
         free_energy=deep_free_energy,
     ),
+    "GatedBM": Entry(
+        quick={
+            "n_components": 4,
+            "learning_rate": 0.1,
+            "batch_size": 60,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"n_components": 18, "n_factors": 5, "n_annealing_steps": 5, "max_epochs": 5},
+            {
+                "conditional": False,
+                "n_components": 3,
+                "objective": "pcd",
+                "n_factors": 4,
+                "max_epochs": 5,
+            },
+            {"conditional": False, "likelihood": "bernoulli", "max_epochs": 5},
+            {"likelihood": "bernoulli", "split": 1, "objective": "cd", "max_epochs": 5},
+        ),
+        free_energy=gated_free_energy,
+    ),
     "GaussianRBM": Entry(
         quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
@@ -155,5 +204,13 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "maximum_likelihood", "n_components": 4},
         ),
         free_energy=gaussian_rbm_free_energy,
+    ),
+    "HopfieldNetwork": Entry(
+        quick={"random_state": 0},
+        variants=(
+            {"rule": "storkey", "update": "synchronous"},
+            {"rule": "dense", "interaction": "exponential", "states": "continuous"},
+        ),
+        free_energy=hopfield_energy,
     ),
 }
