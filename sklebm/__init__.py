@@ -16,7 +16,13 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ChainCRF": "sklebm.structured",
+    "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvSparseCoder": "sklebm.coding",
+    "DeepBeliefNetwork": "sklebm.boltzmann",
+    "DeepBoltzmannMachine": "sklebm.boltzmann",
+    "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyClassifier": "sklebm.conditional",
@@ -25,7 +31,9 @@ ESTIMATORS: dict[str, str] = {
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
     "GaussianEnergy": "sklebm.linear",
+    "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
+    "HopfieldNetwork": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
@@ -61,24 +69,36 @@ PARTS: dict[str, str] = {
     "ElasticNet": "sklebm.energies",
     "EvidenceLowerBound": "sklebm.objectives",
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
+    "FeatureCorruption": "sklebm.inference.views",
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
+    "GibbsSweeps": "sklebm.inference.gibbs_sweeps",
     "GroupL2": "sklebm.energies",
+    "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
     "HingeLoss": "sklebm.objectives",
+    "ImageAugmentation": "sklebm.inference.image_views",
     "ImportanceWeightedBound": "sklebm.objectives",
+    "InfoNCE": "sklebm.objectives.embedding",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
     "LabelNoiseContrastive": "sklebm.objectives",
+    "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
+    "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
+    "MeanFieldContrastiveDivergence": "sklebm.objectives",
+    "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
+    "MomentumQueue": "sklebm.objectives.embedding_memory",
+    "Neighbours": "sklebm.inference.views",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "NormalisedLikelihood": "sklebm.objectives",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
@@ -93,6 +113,7 @@ PARTS: dict[str, str] = {
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
+    "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
 }
@@ -101,6 +122,7 @@ PARTS: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "load": "sklebm.persistence",
     "save": "sklebm.persistence",
+    "window_features": "sklebm.structured.windows",
 }
 
 _SUBMODULES = (
@@ -111,6 +133,7 @@ _SUBMODULES = (
     "conditional",
     "datasets",
     "deep",
+    "embedding",
     "energies",
     "linear",
     "metrics",
@@ -118,6 +141,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "structured",
     "temporal",
     "topics",
 )
@@ -133,12 +157,19 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
+    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
+    from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
+    from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
+    from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
+    from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
     from sklebm.linear import GaussianEnergy as GaussianEnergy
     from sklebm.linear import PCAWhitener as PCAWhitener
@@ -155,6 +186,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation

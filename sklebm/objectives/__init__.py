@@ -23,8 +23,10 @@ from sklebm.objectives.label_losses import (
     SquareExponentialLoss,
 )
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
+from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -44,6 +46,7 @@ from sklebm.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
+from sklebm.objectives.up_down import UpDown
 from sklebm.objectives.variational_noise_contrastive import (
     VariationalNoiseContrastive,
     VariationalReferenceNoiseContrastive,
@@ -67,8 +70,10 @@ __all__ = [
     "LabelNoiseContrastive",
     "MaskedError",
     "MaximumLikelihood",
+    "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
+    "NormalisedLikelihood",
     "Objective",
     "PerceptronLoss",
     "PersistentContrastiveDivergence",
@@ -85,6 +90,7 @@ __all__ = [
     "SparseReconstruction",
     "SquareExponentialLoss",
     "TemperedPersistentContrastiveDivergence",
+    "UpDown",
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",
     "check_needs",

@@ -1,0 +1,5 @@
+"""Embeddings learnt from pairs: what belongs together is close, all else is apart."""
+
+from sklebm.embedding.contrastive_embedding import ContrastiveEmbedding
+
+__all__ = ["ContrastiveEmbedding"]

@@ -1,0 +1,118 @@
+"""How an estimator chooses its views, and what they are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import Scaling
+from sklebm.inference.image_views import ImageAugmentation
+from sklebm.inference.views import (
+    FeatureCorruption,
+    Groups,
+    Labels,
+    Neighbours,
+    Source,
+    View,
+)
+
+CHOICES: dict[str, type[View]] = {"labels": Labels, "neighbours": Neighbours, "groups": Groups}
+NAMES = ("augment", *CHOICES)
+
+
+@dataclass(frozen=True)
+class UserViews(View):
+    """Views by a function of the user, which sees rows in the units of X."""
+
+    function: Callable[[Tensor, torch.Generator], Tensor]
+    scaling: Scaling | None
+
+    draws_both: ClassVar[bool] = True
+
+    def draw(
+        self,
+        x: Tensor,
+        index: Tensor,
+        source: Source,
+        prepared: dict[str, Tensor],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """``function(rows, generator)``, checked."""
+        rows = x if self.scaling is None else self.scaling.restore(x)
+        images = len(source.shape) == 3
+        view = self.function(rows.reshape(len(x), *source.shape) if images else rows, generator)
+        if not isinstance(view, Tensor) or view.numel() != x.numel() or len(view) != len(x):
+            found = tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__
+            raise ValueError(
+                f"views returned {found} for {len(x)} rows, but must return a tensor of one view "
+                f"of each: the shape of its argument, {(len(x), *source.shape)}."
+            )
+        view = view.reshape(x.shape).to(x.dtype)
+        if not bool(torch.isfinite(view).all()):
+            raise ValueError("views returned NaN or infinity: every view must be finite.")
+        return view if self.scaling is None else self.scaling.apply(view)
+
+
+def chosen_view(views: Any, image_shape: Any, scaling: Scaling | None = None) -> View:
+    """The views that the parameter means.
+
+    Raises
+    ------
+    ValueError
+        If they are views of images, and rows are no images.
+    """
+    if isinstance(views, View):
+        view = views
+    elif callable(views):
+        view = UserViews(views, scaling)
+    elif views == "augment":
+        view = FeatureCorruption() if image_shape is None else ImageAugmentation()
+    else:
+        view = CHOICES[views]()
+    if view.needs_images and image_shape is None:
+        raise ValueError(
+            f"views={views!r} are views of images: set image_shape, or choose "
+            "views=FeatureCorruption() for a table."
+        )
+    return view
+
+
+def rows_with_places(rows: Rows, view: View, given: Any, owner: str) -> Rows:
+    """The rows, with their places as targets and their classes or sequences as groups."""
+    if view.needs_rows and rows.is_lazy:
+        raise ValueError(
+            f"{owner} takes views from other rows, which must be in memory, but X of shape "
+            f"{rows.shape} is larger than scikit-learn's working_memory: raise it if X fits, or "
+            'use views="augment".'
+        )
+    columns = dict(rows.columns)
+    kinds = columns.pop("target", None) if view.takes == "target" else columns.get("groups")
+    if view.takes is not None and kinds is None:
+        name = "y" if view.takes == "target" else "groups"
+        raise ValueError(
+            f"views={given!r} needs {name}, one entry for each row: call fit(X, "
+            f"{'y' if name == 'y' else 'groups=groups'})."
+        )
+    if view.takes == "target" and kinds is not None:
+        if kinds.ndim != 1 or (kinds.is_floating_point() and bool((kinds != kinds.round()).any())):
+            raise ValueError(
+                f"views={given!r} needs class labels, but y has the shape {tuple(kinds.shape)} or "
+                "values that are not whole: pass one label for each row."
+            )
+        kinds = torch.unique(kinds, return_inverse=True)[1]
+    columns = {"target": torch.arange(len(rows), device=rows.device)}
+    if kinds is not None and view.takes is not None:
+        columns["groups"] = kinds
+    rows.columns = columns
+    return rows
+
+
+def source_of(rows: Rows, shape: tuple[int, ...]) -> Source:
+    """What views of these rows are drawn from."""
+    kept = None if rows.is_lazy else rows.around_origin(rows.all()).float()
+    return Source(kept, rows.columns.get("groups"), shape)
