@@ -234,6 +234,8 @@ def _given_state(
         for size, length in zip(declared.shape, array.shape, strict=True):
             if isinstance(size, str):
                 lengths.setdefault(size, length)
+    if getattr(model, "image_shape", None) is not None:
+        lengths.setdefault("n_features_in_", math.prod(model.image_shape))
     for name, length in lengths.items():
         if name.endswith("_"):
             state[name] = length

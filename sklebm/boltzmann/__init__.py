@@ -6,6 +6,7 @@ from sklebm.boltzmann.deep_belief_network import DeepBeliefNetwork
 from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
 from sklebm.boltzmann.gated_bm import GatedBM
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
+from sklebm.boltzmann.hopfield_network import HopfieldNetwork
 from sklebm.boltzmann.mean_covariance_rbm import MeanCovarianceRBM
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "DeepBoltzmannMachine",
     "GatedBM",
     "GaussianRBM",
+    "HopfieldNetwork",
     "MeanCovarianceRBM",
 ]

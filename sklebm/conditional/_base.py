@@ -18,7 +18,7 @@ from sklebm._shell.random import purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Spec
-from sklebm.energies.networks import ACTIVATIONS, initialize
+from sklebm.energies.networks import ACTIVATIONS, initialize_spread
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.training.architecture import (
@@ -136,7 +136,7 @@ class ConditionalEstimator(GradientEstimator):
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
         if any(parameter.is_meta for parameter in energy.network.parameters()):
-            initialize(energy.network, generator)
+            initialize_spread(energy.network, generator)
         n_inputs = self._n_inputs(len(means))
         record.check_module("network", energy.network, n_inputs, self._n_outputs())
         energy.record, energy.scaling = record, rows.scaling

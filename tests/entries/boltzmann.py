@@ -41,6 +41,13 @@ def pairwise_free_energy(model: Any, X: Any) -> Any:
     return -logsumexp(terms, axis=0)
 
 
+def hopfield_energy(model: Any, X: Any) -> Any:
+    """-1/2 s'Ws with s = -1 for the lower state of X and +1 for the upper."""
+    low, high = model.state_values_
+    s = (2 * np.asarray(X, np.float64) - low - high) / (high - low)
+    return -0.5 * np.einsum("ni,ij,nj->n", s, model.couplings_, s)
+
+
 def deep_free_energy(machine: Any, X: Any) -> Any:
     """E(x, m) minus the entropy of m at the mean field of two hidden layers, iterated to rest."""
     first, second = (w.astype(float) for w in machine.weights_.values())
@@ -211,6 +218,14 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "maximum_likelihood", "n_components": 4},
         ),
         free_energy=gaussian_rbm_free_energy,
+    ),
+    "HopfieldNetwork": Entry(
+        quick={"random_state": 0},
+        variants=(
+            {"rule": "storkey", "update": "synchronous"},
+            {"rule": "dense", "interaction": "exponential", "states": "continuous"},
+        ),
+        free_energy=hopfield_energy,
     ),
     "MeanCovarianceRBM": Entry(
         quick={
