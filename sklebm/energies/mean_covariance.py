@@ -145,12 +145,26 @@ class MeanCovarianceEnergy(nn.Module):
         return torch.cat([of_means, of_covariances], dim=1)
 
     def precision_factor(self, y: Tensor) -> Tensor:
-        """Lower triangular L with L L' = S^-1 for each y, (n_rows, d, d). O(n d^2 (f + d))."""
+        """Lower triangular L with L L' = S^-1 for each y, (n_rows, d, d). O(n d^2 (f + d)).
+
+        NaN for parameters that are not finite, as any other value computed from them. Raise
+        FloatingPointError if S^-1 is singular to working precision.
+        """
         gains = -(y @ self.pooling.T)
         spread = (gains.unsqueeze(2) * self.filters).transpose(1, 2) @ self.filters
         floor = torch.exp(-self.log_variance) * torch.eye(spread.shape[1]).to(spread)
-        factor: Tensor = torch.linalg.cholesky(spread + floor)
-        return factor
+        precision = spread + floor
+        factor, failures = torch.linalg.cholesky_ex(precision)
+        failed: Tensor = failures > 0
+        if bool(failed.any()):
+            if bool(torch.isfinite(precision).all()):
+                raise FloatingPointError(
+                    f"{int(failed.sum())} of {len(y)} precisions of x given the hidden units are "
+                    "not positive definite to working precision: P holds some directions down too "
+                    "hard against s^2. Lower the learning rate, or scale or whiten X."
+                )
+            factor = torch.where(failed[:, None, None], torch.nan, factor)
+        return torch.as_tensor(factor)
 
     def conditional_mean(self, factor: Tensor, z: Tensor) -> Tensor:
         """S (a + W z), (n_rows, d), from the factor of each S^-1."""

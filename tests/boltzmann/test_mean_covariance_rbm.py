@@ -102,6 +102,19 @@ def test_moments_given_the_hidden_units():
     assert (np.abs(np.cov(draws.T) - covariance) <= 5 * error).all()
 
 
+def test_precisions_beyond_what_floats_resolve_are_refused():
+    """A precision of 1e20 beside one of 1 is singular in double precision; NaN stays NaN."""
+    energy = make_energy(d=3)
+    y = torch.ones(2, energy.pooling.shape[1], dtype=torch.float64)
+    with torch.no_grad():
+        energy.pooling[0, :] = -1e20
+        with pytest.raises(FloatingPointError, match="2 of 2 precisions .* not positive definite"):
+            energy.precision_factor(y)
+        energy.pooling[0, :] = torch.nan
+        assert torch.isnan(energy.precision_factor(y)).any(dim=(1, 2)).all()
+        assert torch.isnan(energy.exact_log_partition())
+
+
 def test_hidden_means_are_those_of_the_enumerated_states():
     energy = make_energy(d=3)
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
