@@ -163,8 +163,8 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
     from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
-    from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition

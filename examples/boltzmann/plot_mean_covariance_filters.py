@@ -3,15 +3,17 @@ MeanCovarianceRBM: filters of means and of covariances
 ======================================================
 
 A machine with two kinds of hidden units sees patches of photographs. Covariance units say which
-pixels vary together: their filters are oriented edges. Mean units say how bright pixels are, given
-that.
+pixels vary together: many of their filters become edges, bars and gratings. Mean units say how
+bright pixels are, given that.
 """
 
 # %%
 # Whitened patches
 # ----------------
 # Grey patches of 8 x 8 pixels without their mean, from the two photographs that come with
-# scikit-learn, in the 40 principal directions of largest variance, each of variance one.
+# scikit-learn. Flat ones are left out and the others divided by their contrast: sky beside foliage
+# would otherwise make a density of two scales, between which chains hardly move. Rows are the 40
+# principal directions of largest variance, each of variance one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,6 +32,8 @@ patches = np.concatenate(
     ]
 ).reshape(-1, SIZE * SIZE)
 patches -= patches.mean(axis=1, keepdims=True)
+contrast = patches.std(axis=1, keepdims=True)
+patches = (patches / np.maximum(contrast, 1.0))[contrast[:, 0] > 5.0]  # of 255 levels of grey
 patches = train_test_split(patches, test_size=1 / 4, random_state=0)
 whitener = PCAWhitener(40).fit(patches[0])
 train, test = (whitener.transform(part).astype(np.float32) for part in patches)

@@ -108,7 +108,7 @@ def test_precisions_beyond_what_floats_resolve_are_refused():
     y = torch.ones(2, energy.pooling.shape[1], dtype=torch.float64)
     with torch.no_grad():
         energy.pooling[0, :] = -1e20
-        with pytest.raises(FloatingPointError, match="2 of 2 precisions .* not positive definite"):
+        with pytest.raises(FloatingPointError, match=r"2 of 2 precisions .* not positive definite"):
             energy.precision_factor(y)
         energy.pooling[0, :] = torch.nan
         assert torch.isnan(energy.precision_factor(y)).any(dim=(1, 2)).all()
