@@ -92,7 +92,7 @@ class MeanCovarianceRBM(GradientEstimator):
         Passes over the rows.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "rmsprop", "sgd", "momentum" (heavy ball), or, with all rows
-        at once, "gradient_descent". (The line searches of "lbfgs" would leave P <= 0.)
+        at once, "gradient_descent". Not "lbfgs", whose line searches would leave P <= 0.
     learning_rate_schedule : str or Schedule, default="linear"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
@@ -176,6 +176,9 @@ class MeanCovarianceRBM(GradientEstimator):
     2^n_mean)). Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
     Features should have similar scales: whiten, or scale; columns that differ by more than a
     thousand raise a warning.
+
+    Rows of very different scales, as flat and textured patches, make a density of two scales, for
+    which annealing cannot find log Z; it warns. Divide them by their contrast first.
 
     References
     ----------
