@@ -16,8 +16,12 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ChainCRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvSparseCoder": "sklebm.coding",
+    "DeepBeliefNetwork": "sklebm.boltzmann",
+    "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
@@ -28,7 +32,9 @@ ESTIMATORS: dict[str, str] = {
     "EnergyPCA": "sklebm.linear",
     "EnergyRegressor": "sklebm.conditional",
     "GaussianEnergy": "sklebm.linear",
+    "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
+    "HopfieldNetwork": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
@@ -36,6 +42,7 @@ ESTIMATORS: dict[str, str] = {
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
+    "MeanCovarianceRBM": "sklebm.boltzmann",
     "NeighbourEnergy": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
     "PLSA": "sklebm.topics",
@@ -85,6 +92,7 @@ PARTS: dict[str, str] = {
     "MALA": "sklebm.inference.langevin",
     "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
+    "MeanFieldContrastiveDivergence": "sklebm.objectives",
     "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
@@ -92,6 +100,7 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "NormalisedLikelihood": "sklebm.objectives",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
@@ -118,6 +127,7 @@ PARTS: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "load": "sklebm.persistence",
     "save": "sklebm.persistence",
+    "window_features": "sklebm.structured.windows",
 }
 
 _SUBMODULES = (
@@ -136,6 +146,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "structured",
     "temporal",
     "topics",
 )
@@ -152,7 +163,13 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
     from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
+    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
+    from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
+    from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
+    from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
+    from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
@@ -175,6 +192,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation

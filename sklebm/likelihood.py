@@ -114,6 +114,12 @@ def from_origin(model: Any, v: torch.Tensor) -> torch.Tensor:
     return v if offset is None else (v.double() + torch.from_numpy(offset).to(v.device)).to(v.dtype)
 
 
+def path_energy(model: Any, energy: Any, state: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The energy for log Z and the mean of its visible units: ``_path_energy`` may add layers."""
+    mean = centred_mean(state)
+    return model._path_energy(energy, mean) if hasattr(model, "_path_energy") else (energy, mean)
+
+
 # ---------------------------------------------------------------------- what fit ends with
 
 
@@ -129,13 +135,13 @@ def complete(
 
     ``learnt`` is the log Z estimated by the objective; "auto" keeps it if it passes the check.
     """
+    energy, mean = path_energy(model, energy, state)
     chains = _chains(model, energy, state, seed)
     if chains is not None:
-        _look_at_chains(type(model).__name__, energy, chains, centred_mean(state))
+        _look_at_chains(type(model).__name__, energy, chains, mean)
     method = model.log_partition
     if method is None:
         return {**state, **unknown()}
-    mean = centred_mean(state)
     if learnt is not None and method == "auto":
         check = _check(energy, mean, learnt, seed)
         if check.passed:
@@ -314,8 +320,8 @@ def check_density(model: Any, random_state: RandomState) -> DensityCheck:
     check_is_fitted(model)
     need_log_partition(model, "check_density compares log densities and")
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
-    seed = draw_seed(random_state)
-    return _check(energy, centred_mean(vars(model)), float(model.log_partition_), seed)
+    energy, mean = path_energy(model, energy, vars(model))
+    return _check(energy, mean, float(model.log_partition_), draw_seed(random_state))
 
 
 def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
@@ -386,7 +392,8 @@ def estimate(
         if given and (not isinstance(value, Integral) or value < 2):
             raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
+    energy, mean = path_energy(model, energy, vars(model))
     seed = draw_seed(random_state)
     chains = _chains(model, energy, vars(model), seed)
     effort = Effort(n_chains, n_temperatures, n_steps)
-    return compute(model, energy, centred_mean(vars(model)), method, seed, effort, chains)
+    return compute(model, energy, mean, method, seed, effort, chains)

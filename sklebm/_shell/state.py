@@ -60,9 +60,9 @@ class Record(NamedTuple):
 
 
 class Estimators(NamedTuple):
-    """Fitted estimators by name, all for ``n_features`` features."""
+    """Fitted estimators by name, all for ``n_features`` features; None: for any numbers of them."""
 
-    n_features: int
+    n_features: int | None
     optional: bool = False
 
 
@@ -234,6 +234,8 @@ def _given_state(
         for size, length in zip(declared.shape, array.shape, strict=True):
             if isinstance(size, str):
                 lengths.setdefault(size, length)
+    if getattr(model, "image_shape", None) is not None:
+        lengths.setdefault("n_features_in_", math.prod(model.image_shape))
     for name, length in lengths.items():
         if name.endswith("_"):
             state[name] = length
@@ -280,7 +282,8 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
     elif isinstance(expected, Estimators):
         items = value.values() if isinstance(value, dict) else ()
         widths = [getattr(item, "n_features_in_", None) for item in items]
-        if not widths or set(widths) != {expected.n_features}:
+        any_width = expected.n_features is None and None not in widths
+        if not widths or not (any_width or set(widths) == {expected.n_features}):
             raise ValueError(
                 f"{where} must be estimators of {expected.n_features} features, not of {widths}."
             )

@@ -2,6 +2,20 @@
 
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
 from sklebm.boltzmann.boltzmann_machine import BoltzmannMachine
+from sklebm.boltzmann.deep_belief_network import DeepBeliefNetwork
+from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
+from sklebm.boltzmann.gated_bm import GatedBM
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
+from sklebm.boltzmann.hopfield_network import HopfieldNetwork
+from sklebm.boltzmann.mean_covariance_rbm import MeanCovarianceRBM
 
-__all__ = ["BernoulliRBM", "BoltzmannMachine", "GaussianRBM"]
+__all__ = [
+    "BernoulliRBM",
+    "BoltzmannMachine",
+    "DeepBeliefNetwork",
+    "DeepBoltzmannMachine",
+    "GatedBM",
+    "GaussianRBM",
+    "HopfieldNetwork",
+    "MeanCovarianceRBM",
+]

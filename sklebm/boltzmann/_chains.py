@@ -14,7 +14,7 @@ from sklebm.inference import gibbs
 from sklebm.inference.gibbs import GibbsState
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.inference.gibbs_sweeps import GibbsSweeps, SweepState
-from sklebm.likelihood import centred_mean, check_count, from_origin
+from sklebm.likelihood import check_count, from_origin, path_energy
 
 
 def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
@@ -60,8 +60,8 @@ def drawn(
     seed = draw_seed(random_state)
     device = resolve_device(model.device, None, model._prefers_cuda)
     generator = make_generator(seed, "sampling", device=device)
-    energy = model._energy(device).float()
-    mean = torch.from_numpy(centred_mean(vars(model)).clip(*limits)).to(device, torch.float32)
+    energy, mean = path_energy(model, model._energy(device).float(), vars(model))
+    mean = torch.from_numpy(mean.clip(*limits)).to(device, torch.float32)
     offset = getattr(model, "offset_", None)
     if offset is not None:
         start = None if start is None else (start.double() - torch.from_numpy(offset)).float()
@@ -69,14 +69,17 @@ def drawn(
     out = np.empty(shape, dtype=np.float32)
     with torch.no_grad():
         for part in row_slices(n_samples, model._floats_per_row()):
-            if start is None:
-                base = mean.expand(len(out[part]), -1).contiguous()
-                v = energy.visible.draw(base, generator)
-            else:
-                v = start[part].to(device)
+            base = mean.expand(len(out[part]), -1).contiguous()
             keep = None if known is None else known[part].to(device)
+            v = energy.visible.draw(base, generator) if start is None else start[part].to(device)
+            further = base[:, shape[1] :]  # visible units that are no features: deeper layers
+            if further.shape[1]:
+                if start is not None:
+                    v = torch.cat([v, energy.visible.draw(further, generator)], dim=1)
+                if keep is not None:
+                    keep = torch.cat([keep, torch.full_like(further, torch.nan)], dim=1)
             v = _run_chains(energy, v, keep, n_steps, sampler, generator)
-            out[part] = from_origin(model, v).cpu().numpy()
+            out[part] = from_origin(model, v[:, : shape[1]]).cpu().numpy()
     # Known features are returned exactly as given, whatever was subtracted in between.
     return out if given is None else np.where(np.isnan(given), out, given)
 

@@ -159,6 +159,7 @@ class BoltzmannMachine(BoltzmannEstimator):
     See Also
     --------
     BernoulliRBM : Hidden units that are coupled to visible ones only, any number of them.
+    HopfieldNetwork : Stores patterns in W by a rule instead of learning a density.
     GaussianEnergy : Real-valued rows on a graph.
 
     Notes

@@ -18,7 +18,7 @@ from sklebm._shell.random import draw_seed, make_generator, purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Spec
-from sklebm.energies.networks import ACTIVATIONS, initialize
+from sklebm.energies.networks import ACTIVATIONS, initialize_spread
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.training.architecture import (
@@ -169,8 +169,8 @@ class ConditionalEstimator(GradientEstimator):
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
-        if any(parameter.is_meta for parameter in energy.parameters()):
-            initialize(energy.network, generator)
+        if any(parameter.is_meta for parameter in energy.network.parameters()):
+            initialize_spread(energy.network, generator)
         n_inputs, n_outputs = self._n_inputs(len(means)), self._n_outputs()
         record.check_module("network", energy.network, n_inputs, n_outputs)
         energy.record, energy.scaling = record, rows.scaling

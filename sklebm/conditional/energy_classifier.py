@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.labels import encode, read_labels, weigh
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.random import RandomState
 from sklebm._shell.state import Labels, Scalar, Spec
 from sklebm.conditional._base import ConditionalEstimator
-from sklebm.conditional._labels import encode, read_labels, weigh
 from sklebm.energies.labelled import LabelEnergy
 from sklebm.inference.langevin import Langevin
 from sklebm.objectives import (

@@ -1,6 +1,7 @@
 """Energies, which define what is low, as pure torch modules without scikit-learn or skorch."""
 
 from sklebm.energies.amortized import AmortizedEnergy
+from sklebm.energies.belief import DeepBeliefEnergy, DirectedLayer
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
@@ -46,7 +47,9 @@ __all__ = [
     "BernoulliLikelihood",
     "BernoulliPosterior",
     "BilinearEnergy",
+    "DeepBeliefEnergy",
     "DiagonalGaussian",
+    "DirectedLayer",
     "DirichletTopicEnergy",
     "ElasticNet",
     "EncodedSparseCodingEnergy",

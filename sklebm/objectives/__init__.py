@@ -23,8 +23,10 @@ from sklebm.objectives.label_losses import (
     SquareExponentialLoss,
 )
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
+from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -49,6 +51,7 @@ from sklebm.objectives.target_losses import (
     TargetScoreMatching,
 )
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
+from sklebm.objectives.up_down import UpDown
 from sklebm.objectives.variational_noise_contrastive import (
     VariationalNoiseContrastive,
     VariationalReferenceNoiseContrastive,
@@ -72,8 +75,10 @@ __all__ = [
     "LabelNoiseContrastive",
     "MaskedError",
     "MaximumLikelihood",
+    "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
+    "NormalisedLikelihood",
     "Objective",
     "PerceptronLoss",
     "PersistentContrastiveDivergence",
@@ -93,6 +98,7 @@ __all__ = [
     "TargetNoiseContrastive",
     "TargetScoreMatching",
     "TemperedPersistentContrastiveDivergence",
+    "UpDown",
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",
     "check_needs",

@@ -191,13 +191,25 @@ class TensorBatches:
         if self.generator is None:
             for start in range(0, n_rows, self.batch_size):
                 places = slice(start, start + self.batch_size)
-                yield self._with_columns(self._rows(places), places)
+                yield self._with_columns(self.take(places), places)
             return
-        order = torch.randperm(n_rows, generator=self.generator)
+        order = self.order()
         if isinstance(self.rows, Tensor):
             order = order.to(self.rows.device)
         for part in torch.split(order, self.batch_size):
-            yield self._with_columns(self._rows(part), part)
+            yield self._with_columns(self.take(part), part)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether rows can be taken in any order without reading a file."""
+        return not isinstance(self.rows, StreamedRows)
+
+    def order(self) -> Tensor:
+        """Places of the rows in the next pass."""
+        n_rows = int(self.rows.shape[0])
+        if self.generator is None:
+            return torch.arange(n_rows)
+        return torch.randperm(n_rows, generator=self.generator)
 
     def with_sizes(self) -> Iterator[tuple[Batch, int]]:
         """The batches, each with the number of rows that count in its step."""
@@ -211,7 +223,8 @@ class TensorBatches:
             index = index.to(self.device)
         return Batch(x, **{name: column[index] for name, column in self.columns.items()})
 
-    def _rows(self, index: slice | Tensor) -> Tensor:
+    def take(self, index: slice | Tensor) -> Tensor:
+        """Rows at these places, dense."""
         if scipy.sparse.issparse(self.rows):
             picked = self.rows[index if isinstance(index, slice) else index.numpy()]
             return self.dataset.dense(picked).to(self.device, torch.float32)

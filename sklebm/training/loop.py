@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,29 @@ from sklebm.objectives.base import ObjectiveState
 from sklebm.training.batches import TensorBatches, as_batch
 from sklebm.training.ranks import reduce_gradients
 from sklebm.training.transforms import GradientTransform, Projection, TransformState
+
+
+class FusedPass(Protocol):
+    """A whole pass over the rows in one call, for models whose steps are short."""
+
+    def suits(self, batch_size: int, state: ObjectiveState) -> bool:
+        """Whether it can take these steps."""
+
+    def run(
+        self, training: Any, batches: TensorBatches, rates: dict[Tensor, float]
+    ) -> tuple[float, int]:
+        """Take the steps of ``EnergyTraining.descend``.
+
+        Returns the sum of losses times rows, and the number of rows.
+        """
+
+    def advance(
+        self, training: Any, rows: Tensor, rates: dict[Tensor, float], batch_size: int
+    ) -> float:
+        """Take the steps of some batches; return the sum of losses times rows.
+
+        It serves those who watch single steps: callbacks that watch change no number.
+        """
 
 
 class EnergyTraining(nn.Module):
@@ -45,6 +68,8 @@ class EnergyTraining(nn.Module):
         Name under which its loss is recorded, if several players train against each other.
     n_steps : int, default=1
         Steps on every batch.
+    fused : FusedPass or None, default=None
+        Takes the steps of ``descend`` for a whole pass at once.
     """
 
     def __init__(
@@ -60,6 +85,7 @@ class EnergyTraining(nn.Module):
         moved: nn.Module | None = None,
         name: str = "train",
         n_steps: int = 1,
+        fused: FusedPass | None = None,
     ) -> None:
         super().__init__()
         self.energy = energy
@@ -74,6 +100,7 @@ class EnergyTraining(nn.Module):
         self.moved = energy if moved is None else moved
         self.name = name
         self.n_steps = n_steps
+        self.fused = fused
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss of the batch; advances the objective's state (its chains, if any)."""
@@ -131,11 +158,15 @@ def run_batches(
     players = list(training) if isinstance(training, (list, tuple)) else [training]
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     steps = [
-        (_choose_step(player, own, notify, gradients_are_read), player.n_steps)
+        (_choose_step(player, own, notify, gradients_are_read, batch_size), player.n_steps)
         for player, own in zip(players, optimizers, strict=True)
     ]
     step, n_steps = steps[0]
     alone = len(steps) == 1 and n_steps == 1
+    if alone and notify is None and not gradients_are_read:
+        done = _run_fused(players[0], optimizers[0], batches, batch_size)
+        if done is not None:
+            return done
     total: Tensor | None = None
     n_rows = 0
     for batch, size in _with_sizes(batches):
@@ -150,6 +181,35 @@ def run_batches(
     if total is None:
         raise ValueError("There are no rows to train on.")
     return total, n_rows
+
+
+def _run_fused(
+    training: Any, optimizer: torch.optim.Optimizer, batches: Any, batch_size: int
+) -> tuple[Tensor, int] | None:
+    """A pass in one call, if the player can and nothing looks at its single steps."""
+    able = (
+        type(batches) is TensorBatches
+        and batches.batch_size == batch_size
+        and not batches.columns
+        and batches.in_memory
+        and len(batches)
+    )
+    if not able or not _can_fuse(training, optimizer, batch_size):
+        return None
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    total, n_rows = training.fused.run(training, batches, rates)
+    return torch.tensor(total, dtype=torch.float64), n_rows
+
+
+def _can_fuse(training: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> bool:
+    """Whether the steps of the player can be those of its ``fused`` pass."""
+    return (
+        getattr(training, "fused", None) is not None
+        and not training.projections
+        and _knows_gradients(training)
+        and _is_plain_descent(optimizer)
+        and training.fused.suits(batch_size, training.objective_state)
+    )
 
 
 def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -> Tensor:
@@ -178,9 +238,12 @@ def _choose_step(
     optimizer: torch.optim.Optimizer,
     notify: Hook | None,
     gradients_are_read: bool,
+    batch_size: int,
 ) -> Step:
     """The step function, called with a batch and its share of a full step."""
     projections = training.projections
+    if not gradients_are_read and _can_fuse(training, optimizer, batch_size):
+        return _compiled_step(training, optimizer, batch_size)
     if not gradients_are_read and _knows_gradients(training) and _is_plain_descent(optimizer):
 
         def descend_in_place(batch: Batch, share: float) -> Tensor:
@@ -201,6 +264,18 @@ def _choose_step(
         return loss
 
     return follow_autograd
+
+
+def _compiled_step(training: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> Step:
+    def advance(batch: Batch, share: float) -> Tensor:
+        groups = optimizer.param_groups
+        rates = {p: group["lr"] for group in groups for p in group["params"]}
+        if batch.weight is not None or len(batch) > batch_size:
+            return training.descend(batch, rates, share)  # type: ignore[no-any-return]
+        total = training.fused.advance(training, batch.x.contiguous(), rates, batch_size)
+        return torch.tensor(total / len(batch), dtype=torch.float64)
+
+    return advance
 
 
 def _knows_gradients(training: nn.Module) -> bool:

@@ -6,7 +6,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, spearmanr
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_moons
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -247,6 +247,14 @@ def test_networks_of_the_user_and_of_images():
         assert model.score(X, y) > 0.8
     with pytest.raises(ValueError, match="network maps 2 rows"):
         EnergyClassifier(network=lambda n, k: nn.Linear(n, k + 1)).fit(X, y)
+
+
+def test_curved_borders_of_few_features_are_learnt():
+    """Units whose bends all lie at the origin would leave two moons to a straight line: 0.88."""
+    X, y = make_moons(400, noise=0.1, random_state=0)
+    X_test, y_test = make_moons(400, noise=0.1, random_state=1)
+    model = EnergyClassifier(max_epochs=60, random_state=0).fit(X, y)
+    assert model.score(X_test, y_test) > 0.98
 
 
 def test_early_stopping_keeps_the_best_parameters():
