@@ -169,7 +169,7 @@ class ConditionalEstimator(GradientEstimator):
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
-        if any(parameter.is_meta for parameter in energy.network.parameters()):
+        if any(parameter.is_meta for parameter in energy.parameters()):
             initialize_spread(energy.network, generator)
         n_inputs, n_outputs = self._n_inputs(len(means)), self._n_outputs()
         record.check_module("network", energy.network, n_inputs, n_outputs)
