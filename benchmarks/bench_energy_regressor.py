@@ -181,7 +181,6 @@ def main() -> None:
         "EnergyRegressor: nats from known densities, and the diabetes data",
         ["data", "model", "nats from the truth, or minus log density", "R^2", "fit (s)"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_energy_regressor.py",
         notes="Curves: 5,000 rows for training and test, mean of 3 seeds, 40 epochs, the default "
         "network. Diabetes: the same 10 folds for all, standardised rows, settings as they are in "
         f"the script. {options.threads} threads; seconds on a machine with other work.",

@@ -38,15 +38,19 @@ def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
     if isinstance(y, torch.Tensor):
         y = y.detach().cpu().numpy()
     checked = check_array(
-        y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=1
-    )
-    return np.asarray(checked)
+        y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=0
+    )  # without any rows the check of X says what is wrong
+    return np.atleast_1d(np.asarray(checked))
+
+
+def as_table(targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Targets of shape (n,) or (n, m) as (n, m)."""
+    return targets[:, None] if targets.ndim == 1 else targets
 
 
 def matching_targets(y: Any, n_outputs: int, owner: str) -> NDArray[np.float64]:
     """Targets of shape (n, m), as many numbers for each row as in ``fit``."""
-    targets = read_targets(y, owner)
-    targets = targets.reshape(len(targets), -1)
+    targets = as_table(read_targets(y, owner))
     if targets.shape[1] != n_outputs:
         raise ValueError(
             f"y has {targets.shape[1]} numbers for each row, but {owner} was fitted with "
@@ -122,6 +126,11 @@ def _ridge(rows: Rows, y: torch.Tensor, alpha: float) -> tuple[torch.Tensor, tor
         gram += weighted.T @ u
         cross += weighted.T @ (y[part] - y_mean)
     gram = gram / total
+    if not bool(torch.isfinite(gram).all() and torch.isfinite(cross).all()):
+        raise FloatingPointError(
+            "The products of the standardised features and y overflow: values of X or y are near "
+            "the largest float. Scale them, for example with StandardScaler."
+        )
     # The least eigenvalue that counts: without a penalty, of columns that depend on each other, the
     # shortest solution is taken.
     values, vectors = torch.linalg.eigh(gram)

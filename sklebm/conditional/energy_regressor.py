@@ -249,7 +249,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
             The fitted estimator. It is left unchanged by an exception or an interrupt.
         """
         targets = _targets.read_targets(y, type(self).__name__)
-        columns = {"target": targets.reshape(len(targets), -1), "weight": sample_weight}
+        columns = {"target": _targets.as_table(targets), "weight": sample_weight}
         known = {"y_dimensions_": targets.ndim}
         return self._learn(X, self._fit, columns=columns, **known)
 
@@ -274,13 +274,15 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
             The updated estimator. It is left unchanged by an exception or an interrupt.
         """
         targets = _targets.read_targets(y, type(self).__name__)
-        columns = {"target": targets.reshape(len(targets), -1), "weight": sample_weight}
+        columns = {"target": _targets.as_table(targets), "weight": sample_weight}
         known = {"y_dimensions_": targets.ndim}
         first = not self._is_fitted()
         return self._learn(X, self._partial_fit, first=first, columns=columns, **known)
 
     def _read_targets_of(self, rows: Rows, known: dict[str, Any], *, goes_on: bool) -> Any:
         """The linear part, and rows whose targets are g."""
+        if goes_on:
+            self._check_resumable(rows)  # the fitted linear part needs rows of its own width
         return _targets.residual_rows(self, rows, known, goes_on=goes_on)
 
     def _objective(self, energy: Any) -> Objective:
@@ -312,6 +314,13 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         parts = (self.coef_, self.intercept_, self.residual_scale_)
         return TargetEnergy(network, *map(torch.from_numpy, parts), float(self.reach_))
 
+    def _export(self, energy: Any) -> dict[str, Any]:
+        state = super()._export(energy)  # copies: training may go on from the energy as it is
+        if not resolve_objective(self.objective, OBJECTIVES, {}).learns_level:
+            for name, level in energy.level().items():
+                state["weights_"][name] -= level
+        return state
+
     def _further_values(self) -> dict[str, Any]:
         return {"has_network": int(self._has_network())}
 
@@ -328,6 +337,11 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     @property
     def _n_features_out(self) -> int:
         return len(self.intercept_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def _floats_per_row(self) -> int:
         return target_density.N_POINTS * (2 * max((8, *self.architecture_["hidden_sizes"])) + 8)
@@ -509,7 +523,9 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Minus ``free_energy(X)``. Training on p(y | x) leaves its level open; "nce" pulls it
-            to the log of ``residual_scale_``, summed over the outputs.
+            Minus ``free_energy(X)``. Training on p(y | x) leaves its level open, and the last bias
+            of f is set such that f = 0 at the mean row with g = 0; a network of your own without
+            such a bias keeps its level. "nce" pulls it to the log of ``residual_scale_``, summed
+            over the outputs.
         """
         return self._map_rows(X, lambda e, x: _targets.log_partition(e, x), "score_samples")

@@ -101,6 +101,22 @@ class TargetEnergy(nn.Module):
             outputs = self.network(pairs.reshape(n_rows * k, -1))
         return square + outputs.reshape(n_rows, k)
 
+    @torch.no_grad()
+    def level(self) -> dict[str, float]:
+        """f(0, 0), under the name of the bias of the last linear layer; empty without such a layer.
+
+        A constant does not change p(y | x), so that the gradient of this bias is rounding, from
+        which Adam makes steps as long as any: its value is arbitrary unless f(0, 0) is taken off.
+        """
+        name, last = "network", self.network
+        if isinstance(last, nn.Sequential):
+            name, last = f"network.{len(last) - 1}", last[-1]
+        if not isinstance(last, nn.Linear) or last.bias is None:
+            return {}
+        n_features = self.coef.shape[1]
+        u, g = last.bias.new_zeros((1, n_features)), last.bias.new_zeros((1, 1, self.n_outputs))
+        return {f"{name}.bias": float(self.target_energy(u, g))}
+
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
         """F(x, y) of a target for each row, (n,), given y (n, m)."""
         g = self.coordinates(x, y)

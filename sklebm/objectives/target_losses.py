@@ -55,6 +55,8 @@ class TargetLoss(Objective):
     """A loss on the energies of the targets of each row."""
 
     needs: ClassVar[tuple[str, ...]] = ("target_energy",)
+    #: Whether a constant that is added to the energy changes the loss.
+    learns_level: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class TargetNoiseContrastive(TargetLoss):
     """
 
     n_noise: int = 32
+    learns_level: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_counts(self, "n_noise")

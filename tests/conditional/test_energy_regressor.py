@@ -196,11 +196,31 @@ def test_densities_near_the_truth(data, objective):
         assert abs(log_z.mean()) < 0.15
 
 
+@pytest.mark.parametrize("objective", ["nll", "score_matching"])
+def test_what_leaves_the_level_open_fixes_it(objective):
+    """A constant in F changes no density: f is 0 at the mean row with its linear answer."""
+    X, y = make_line(200)
+    model = EnergyRegressor(**BRIEF, objective=objective).fit(X, y)
+    centre = model.offset_[None]
+    linear = centre @ model.coef_.T + model.intercept_
+    # Weights are float32 numbers of order 1.
+    assert model.energy(centre, linear)[0] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_the_score_of_densities_chooses_in_a_search():
     X, y = TwoBranches().sample(600, random_state=0)
     grid = {"hidden_sizes": [(), (16,)]}
-    search = GridSearchCV(EnergyRegressor(**BRIEF), grid, cv=2, scoring=score_conditional_density)
-    assert search.fit(X, y).best_params_ == {"hidden_sizes": (16,)}
+    search = GridSearchCV(
+        EnergyRegressor(**BRIEF),
+        grid,
+        cv=2,
+        scoring=score_conditional_density,
+        error_score="raise",
+    ).fit(X, y)
+    plain, flexible = search.cv_results_["mean_test_score"]
+    assert np.isfinite(plain)
+    assert flexible > plain  # two branches are no Gaussian
+    assert search.best_params_ == {"hidden_sizes": (16,)}
 
 
 def test_several_outputs_descend_to_a_mode():
