@@ -149,7 +149,8 @@ def mode(energy: Any, x: torch.Tensor) -> torch.Tensor:
 def log_partition(energy: Any, x: torch.Tensor) -> torch.Tensor:
     """log int exp(-F(x, y)) dy of each row, in the units of y."""
     log_z = target_density.log_partition(energy, energy.inputs(x))
-    return log_z + energy.residual_scale.log().sum()
+    scale: torch.Tensor = energy.residual_scale
+    return log_z + scale.log().sum()
 
 
 def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> Any:

@@ -250,7 +250,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         """
         targets = _targets.read_targets(y, type(self).__name__)
         columns = {"target": _targets.as_table(targets), "weight": sample_weight}
-        known = {"y_dimensions_": targets.ndim}
+        known: dict[str, Any] = {"y_dimensions_": targets.ndim}
         return self._learn(X, self._fit, columns=columns, **known)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -275,7 +275,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         """
         targets = _targets.read_targets(y, type(self).__name__)
         columns = {"target": _targets.as_table(targets), "weight": sample_weight}
-        known = {"y_dimensions_": targets.ndim}
+        known: dict[str, Any] = {"y_dimensions_": targets.ndim}
         first = not self._is_fitted()
         return self._learn(X, self._partial_fit, first=first, columns=columns, **known)
 
@@ -311,12 +311,14 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     def _assemble(self, record: NetworkRecord) -> TargetEnergy:
         network = record.encoder(1, name="network") if record["has_network"] else None
-        parts = (self.coef_, self.intercept_, self.residual_scale_)
-        return TargetEnergy(network, *map(torch.from_numpy, parts), float(self.reach_))
+        linear = (self.coef_, self.intercept_, self.residual_scale_)
+        coef, intercept, scale = (torch.from_numpy(part) for part in linear)
+        return TargetEnergy(network, coef, intercept, scale, float(self.reach_))
 
     def _export(self, energy: Any) -> dict[str, Any]:
         state = super()._export(energy)  # copies: training may go on from the energy as it is
-        if not resolve_objective(self.objective, OBJECTIVES, {}).learns_level:
+        loss = resolve_objective(self.objective, OBJECTIVES, {})
+        if isinstance(loss, TargetLoss) and not loss.learns_level:
             for name, level in energy.level().items():
                 state["weights_"][name] -= level
         return state
@@ -344,7 +346,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         return tags
 
     def _floats_per_row(self) -> int:
-        return target_density.N_POINTS * (2 * max((8, *self.architecture_["hidden_sizes"])) + 8)
+        widest = max((8, *map(int, self.architecture_["hidden_sizes"])))
+        return target_density.N_POINTS * (2 * widest + 8)
 
     def _given_y(self, y: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
@@ -428,7 +431,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         """
 
         def log_density(energy: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return -energy.energy(x, y.to(x.dtype)) - _targets.log_partition(energy, x)
+            minus_energy: torch.Tensor = -energy.energy(x, y.to(x.dtype))
+            return minus_energy - _targets.log_partition(energy, x)
 
         return self._map_with_targets(X, self._given_y(y), log_density, "conditional_log_density")
 

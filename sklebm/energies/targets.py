@@ -99,7 +99,7 @@ class TargetEnergy(nn.Module):
         else:
             pairs = torch.cat([u[:, None].expand(-1, k, -1), g], dim=2)
             outputs = self.network(pairs.reshape(n_rows * k, -1))
-        return square + outputs.reshape(n_rows, k)
+        return square + outputs.reshape(n_rows, k)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def level(self) -> dict[str, float]:
