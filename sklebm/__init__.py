@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
+    "DeepSparseCoder": "sklebm.coding",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
+    from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
