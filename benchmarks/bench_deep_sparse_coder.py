@@ -98,8 +98,8 @@ def main() -> None:
                 "seconds",
             ],
             rows,
-            notes=f"{N_TRAIN:,} digits of length one to train, {N_HELD:,} to choose the classifier's "
-            f"penalty, {N_TEST:,} to test. Non-negative codes, alpha = {ALPHAS}, {PASSES} passes.",
+            notes=f"{N_TRAIN:,} digits of length one to train, {N_HELD:,} to choose the penalty, "
+            f"{N_TEST:,} to test. Non-negative codes, alpha = {ALPHAS}, {PASSES} passes.",
         )
 
 

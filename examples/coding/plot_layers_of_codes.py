@@ -3,8 +3,8 @@
 Layers of sparse codes of handwriting
 =======================================
 
-:class:`~sklebm.DeepSparseCoder` codes digits by strokes, and strokes by groups of strokes that are
-used together. How do codes change when both layers are searched together?
+:class:`~sklebm.DeepSparseCoder` codes digits by atoms, and their codes by groups of atoms that are used
+together. How do codes change when both layers are searched together?
 """
 
 # %%
@@ -32,20 +32,28 @@ coder = DeepSparseCoder(
 # %%
 # What inference finds
 # --------------------
-# The search over all layers has the lowest energy. One threshold per layer is a network of rectified
-# linear units: these atoms overlap too much for it, and its energy is far above that of zero codes.
+# The search over all layers has the lowest energy. One threshold per layer is a network of
+# rectified linear units: these atoms overlap too much for it, and its energy is far above that of
+# zero codes.
 
 test = X[1200:]
 energies = {"zero codes": 0.5 * (test**2).sum(axis=1).mean()}
 for inference in ("layered_thresholding", "layered_fista", "multilayer_fista"):
-    coder.set_params(inference=inference)
-    energies[inference.replace("_", "\n")] = coder.free_energy(test).mean()
+    other = DeepSparseCoder.from_parameters(
+        components=coder.components_,
+        upper_components=coder.upper_components_,
+        alpha=ALPHA,
+        penalty="nonnegative",
+        inference=inference,
+    )
+    energies[inference.replace("_", "\n")] = other.free_energy(test).mean()
 print({name.replace("\n", " "): round(float(energy), 2) for name, energy in energies.items()})
 
 # %%
 # Atoms of both layers, and the energies
 # --------------------------------------
-# An atom of the second layer is drawn as the rows that it stands for: its combination of strokes.
+# An atom of the second layer is drawn as the rows that it stands for: its combination of those of
+# the first.
 
 first = coder.components_
 second = coder.upper_components_["layer2"] @ first
@@ -65,8 +73,8 @@ def sheet(atoms):
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4))
 for axis, atoms, title in (
-    (axes[0], first, "first layer: strokes"),
-    (axes[1], second[used], "second layer: groups of strokes"),
+    (axes[0], first, "first layer"),
+    (axes[1], second[used], "second layer"),
 ):
     axis.imshow(sheet(atoms), cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set_title(title)

@@ -27,6 +27,8 @@ from sklebm.inference.layered_coding import solve_layers, threshold_layers
 
 # Passes over the rows that the sums remember, as for a single dictionary.
 _MEMORY = 0.5
+#: Ways to find the codes of all layers.
+INFERENCES = ("layered_fista", "layered_thresholding", "multilayer_fista")
 # Rows encoded for each initial atom of an upper layer: enough to find distinct ones.
 _PER_ATOM = 8
 
@@ -66,25 +68,28 @@ class LayeredSearch(CodeSearch):
 
 
 def layered_search(coder: Any) -> LayeredSearch:
-    """The search that the parameters describe."""
-    if coder.n_solver_steps is not None and coder.inference == "layered_thresholding":
-        raise ValueError(
-            f"n_solver_steps={coder.n_solver_steps} has no meaning for "
-            'inference="layered_thresholding", which takes one step a layer: leave it out.'
-        )
-    return LayeredSearch(
-        type(coder).__name__, float(coder.code_tol), coder.inference, coder.n_solver_steps
-    )
+    """The search of a fitted coder, which ``inference_`` records."""
+    return _search(coder, coder.inference_["name"] if coder._is_fitted() else coder.inference)
 
 
 def learning_search(coder: Any) -> LayeredSearch:
     """The search for the codes that dictionaries are learnt from."""
-    search = layered_search(coder)
+    search = _search(coder, coder.inference)
     if coder.learning == "joint":
-        return LayeredSearch(search.owner, search.tol, "multilayer_fista", search.n_joint_steps)
+        return _search(coder, "multilayer_fista")
     if coder.inference == "multilayer_fista":
-        return LayeredSearch(search.owner, search.tol, "layered_fista", search.n_joint_steps)
+        return _search(coder, "layered_fista")
     return search
+
+
+def _search(coder: Any, inference: str) -> LayeredSearch:
+    n_steps = coder.n_inference_steps
+    if n_steps is not None and inference == "layered_thresholding":
+        raise ValueError(
+            f"n_inference_steps={n_steps} has no meaning for "
+            'inference="layered_thresholding", which takes one step a layer: leave it out.'
+        )
+    return LayeredSearch(type(coder).__name__, float(coder.code_tol), inference, n_steps)
 
 
 def sizes_of(coder: Any) -> list[int]:
@@ -104,7 +109,7 @@ def alphas_of(coder: Any) -> list[float]:
     """The checked parameter ``alpha``, for each layer."""
     n_layers = len(sizes_of(coder))
     alphas = [coder.alpha] * n_layers if isinstance(coder.alpha, Real) else list(coder.alpha)
-    good = all(isinstance(a, Real) and 0 <= a < math.inf for a in alphas)
+    good = all(isinstance(a, Real) and 0 <= float(a) < math.inf for a in alphas)
     if len(alphas) != n_layers or not good:
         raise ValueError(
             f"alpha={coder.alpha!r} must be one number, or one for each of the {n_layers} layers, "
@@ -225,7 +230,7 @@ class LayeredLearning:
 
     def state(self, run: LayeredPass, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` passes."""
-        return layered_state(run.learner, self.rows.dtype, run.curve, self.rows.total())
+        return layered_state(self.coder, run.learner, self.rows.dtype, run.curve, self.rows.total())
 
     def report(self, run: LayeredPass) -> dict[str, float]:
         """The mean energy of the rows in the last pass."""
@@ -275,7 +280,7 @@ def learn_layers(coder: Any, rows: Rows) -> dict[str, Any]:
     learner.search.warn()
     curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
     seen = coder.n_samples_seen_ if fitted else 0
-    return layered_state(learner, rows.dtype, curve, seen + len(x))
+    return layered_state(coder, learner, rows.dtype, curve, seen + len(x))
 
 
 def resumed_layers(coder: Any, device: torch.device) -> LayeredLearner:
@@ -301,7 +306,7 @@ def resumed_layers(coder: Any, device: torch.device) -> LayeredLearner:
 
 
 def layered_state(
-    learner: LayeredLearner, dtype: torch.dtype, curve: Any, n_seen: int
+    coder: Any, learner: LayeredLearner, dtype: torch.dtype, curve: Any, n_seen: int
 ) -> dict[str, Any]:
     """The fitted attributes in the learner's present state."""
     arrays = [part.atoms.to(dtype, copy=True).cpu().numpy() for part in learner.learners]
@@ -310,6 +315,7 @@ def layered_state(
         "upper_components_": {f"layer{i}": array for i, array in enumerate(arrays[1:], start=2)},
         "alpha_": np.array([part.settings.alpha for part in learner.learners]),
         "penalty_": record_penalty(learner.learners[0].settings.penalty),
+        "inference_": {"name": coder.inference},
         "energy_curve_": np.asarray(curve),
         "online_state_": {
             f"layer{i}.{key}": value
@@ -328,6 +334,7 @@ def layered_spec() -> Spec:
         "upper_components_": Record(),
         "alpha_": Array("f", (None,)),
         "penalty_": Record(),
+        "inference_": Record(),
         "energy_curve_": Array("f", (None,)),
         "online_state_": Record(),
         "n_iter_": Scalar(int, 0),
@@ -341,6 +348,7 @@ def unlearnt_layers(coder: Any) -> dict[str, Any]:
         "upper_components_": {},
         "alpha_": np.array(alphas_of(coder)),
         "penalty_": record_penalty(resolve_penalty(coder.penalty, 1)),
+        "inference_": {"name": coder.inference},
         "energy_curve_": np.empty(0),
         "online_state_": {},
         "n_iter_": 0,
@@ -372,6 +380,8 @@ def check_layers(coder: Any) -> None:
             f"{widths[0]} features and hidden_sizes={coder.hidden_sizes!r} require {wanted}, "
             "floating-point. If parameters were changed after fit, set them back or fit again."
         )
+    if coder.inference_.get("name") not in INFERENCES:
+        raise ValueError(f"{type(coder).__name__}.inference_ must name one of {INFERENCES}.")
     if coder.alpha_.shape != (len(wanted),) or bool((coder.alpha_ < 0).any()):
         raise ValueError(
             f"{type(coder).__name__}.alpha_ must hold a number for each of {len(wanted)} layers, "

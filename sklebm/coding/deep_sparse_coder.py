@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from sklearn.utils.metaestimators import available_if
 
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
@@ -39,11 +40,11 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Zero is allowed except for "layered_fista".
     penalty : {"l1", "nonnegative"}, default="l1"
         Absolute values, or the same with :math:`z \ge 0`.
-    inference : {"layered_fista", "layered_thresholding", "multilayer_fista"}, \
-default="layered_fista"
-        The exact minimum for each layer given the code below; one soft threshold of the products
-        with the atoms in each layer (with "nonnegative", a network of rectified linear units); or
-        the exact minimum over all layers together.
+    inference : str, default="layered_fista"
+        "layered_fista": the exact minimum for each layer given the code below.
+        "layered_thresholding": one soft threshold of the products with the atoms in each layer;
+        with "nonnegative", a network of rectified linear units. "multilayer_fista": the exact
+        minimum over all layers together.
     learning : {"layerwise", "joint"}, default="layerwise"
         What dictionaries are learnt from: codes that ignore the layers above, by thresholds if
         ``inference`` says so; or codes that minimise the energy of all layers.
@@ -61,7 +62,7 @@ default="layered_fista"
         passes.
     code_tol : float, default=1e-10
         Relative duality gap at which a code is final (or stationarity, where an alpha is zero).
-    n_solver_steps : int or None, default=None
+    n_inference_steps : int or None, default=None
         Take exactly this many steps of FISTA in each layer, or, over all layers together, of its
         monotone variant, which never raises the energy.
     random_state : int, RandomState instance or None, default=None
@@ -79,8 +80,8 @@ default="layered_fista"
         "layer2", "layer3", ...: atoms of shape (atoms of the layer, atoms of the layer below).
     alpha_ : ndarray of shape (n_layers,)
         Weights of the penalty used in the fit.
-    penalty_ : dict
-        Name of the penalty used in the fit.
+    penalty_, inference_ : dict, dict
+        Names of the penalty and of the inference used in the fit.
     energy_curve_ : ndarray of shape (n_iter_,)
         Mean energy in each pass, every row measured with the dictionaries at that point.
     online_state_ : dict
@@ -132,13 +133,13 @@ default="layered_fista"
         "hidden_sizes": ["array-like"],
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
         "penalty": [StrOptions({"l1", "nonnegative"})],
-        "inference": [StrOptions({"layered_fista", "layered_thresholding", "multilayer_fista"})],
+        "inference": [StrOptions(set(_layers.INFERENCES))],
         "learning": [StrOptions({"layerwise", "joint"})],
         "output": [StrOptions({"all", "last"})],
         "init": [StrOptions({"data", "random"})],
         **{k: [Interval(Integral, 1, None, closed="left")] for k in ("batch_size", "max_iter")},
         **{k: [Interval(Real, 0, None, closed="left")] for k in ("tol", "code_tol")},
-        "n_solver_steps": [Interval(Integral, 1, None, closed="left"), None],
+        "n_inference_steps": [Interval(Integral, 1, None, closed="left"), None],
         **{key: [key] for key in ("random_state", "verbose")},
     }
 
@@ -158,7 +159,7 @@ default="layered_fista"
         max_iter: int = 20,
         tol: float = 1e-3,
         code_tol: float = 1e-10,
-        n_solver_steps: int | None = None,
+        n_inference_steps: int | None = None,
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
@@ -174,7 +175,7 @@ default="layered_fista"
         self.max_iter = max_iter
         self.tol = tol
         self.code_tol = code_tol
-        self.n_solver_steps = n_solver_steps
+        self.n_inference_steps = n_inference_steps
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
@@ -315,6 +316,7 @@ default="layered_fista"
         """
         return self._pair_energies(X, Z, may_be_infinite=True)
 
+    @available_if(lambda self: self.output == "all")
     def inverse_transform(self, X: Any) -> Any:
         """Return the reconstructions z_1 D_1 of codes.
 

@@ -140,11 +140,11 @@ def test_monotone_steps_never_raise_the_energy(alpha, penalty):
     coder, X = random_coder(**options)
     values = [0.5 * (X**2).sum(1)]
     for n in [*range(1, 40), 1500]:
-        values.append(coder.set_params(n_solver_steps=n).free_energy(X))
+        values.append(coder.set_params(n_inference_steps=n).free_energy(X))
     # Energies are sums of some 30 squares: rounding is 1e-14 of the first.
     assert (np.diff(values, axis=0) <= 1e-13 * values[0]).all()
     np.testing.assert_allclose(
-        values[-1], coder.set_params(n_solver_steps=None).free_energy(X), rtol=1e-8
+        values[-1], coder.set_params(n_inference_steps=None).free_energy(X), rtol=1e-8
     )
 
 
@@ -249,7 +249,7 @@ def test_what_does_not_go_together_is_refused():
         "each of the 2 layers": {"alpha": (0.1, 0.1, 0.1)},
         "not negative": {"alpha": (0.1, -1.0)},
         "holds a zero": {"alpha": (0.1, 0.0)},
-        "n_solver_steps=3": {"inference": "layered_thresholding", "n_solver_steps": 3},
+        "n_inference_steps=3": {"inference": "layered_thresholding", "n_inference_steps": 3},
     }
     for match, options in cases.items():
         with pytest.raises(ValueError, match=match):
