@@ -3,8 +3,8 @@
 Layers of sparse codes of handwriting
 =======================================
 
-:class:`~sklebm.DeepSparseCoder` codes digits by atoms, and their codes by groups of atoms that are used
-together. How do codes change when both layers are searched together?
+:class:`~sklebm.DeepSparseCoder` codes digits by atoms, and their codes by groups of atoms that are
+used together. How do codes change when both layers are searched together?
 """
 
 # %%
