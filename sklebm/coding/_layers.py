@@ -74,12 +74,9 @@ def layered_search(coder: Any) -> LayeredSearch:
 
 def learning_search(coder: Any) -> LayeredSearch:
     """The search for the codes that dictionaries are learnt from."""
-    search = _search(coder, coder.inference)
-    if coder.learning == "joint":
-        return _search(coder, "multilayer_fista")
-    if coder.inference == "multilayer_fista":
-        return _search(coder, "layered_fista")
-    return search
+    _search(coder, coder.inference)  # refuses what does not go together
+    by_layer = "layered_fista" if coder.inference == "multilayer_fista" else coder.inference
+    return _search(coder, "multilayer_fista" if coder.learning == "joint" else by_layer)
 
 
 def _search(coder: Any, inference: str) -> LayeredSearch:
