@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
+    "DeepSparseCoder": "sklebm.coding",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
@@ -166,6 +167,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
+    from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
