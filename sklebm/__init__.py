@@ -20,10 +20,12 @@ ESTIMATORS: dict[str, str] = {
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyGAN": "sklebm.adversarial",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
+    "GAN": "sklebm.adversarial",
     "GaussianEnergy": "sklebm.linear",
     "GaussianRBM": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
@@ -73,6 +75,7 @@ PARTS: dict[str, str] = {
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
+    "LeastSquares": "sklebm.objectives.adversarial",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
@@ -85,6 +88,7 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "NonSaturating": "sklebm.objectives.adversarial",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
@@ -100,6 +104,7 @@ PARTS: dict[str, str] = {
     "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
+    "WassersteinPenalty": "sklebm.objectives.adversarial",
 }
 
 # Other public names of the top level.
@@ -109,6 +114,7 @@ FUNCTIONS: dict[str, str] = {
 }
 
 _SUBMODULES = (
+    "adversarial",
     "autoencoders",
     "boltzmann",
     "callbacks",
@@ -130,6 +136,8 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import GAN as GAN
+    from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
     from sklebm.autoencoders import ContractiveAutoencoder as ContractiveAutoencoder

@@ -65,7 +65,12 @@ def import_optimizer(
 def import_objective(
     objective: Objective, flat: Mapping[str, Any], device: torch.device, prefix: str = ""
 ) -> ObjectiveState:
-    """The objective's tensors in ``flat``, copied to ``device``; none if they are another's."""
+    """The objective's tensors in ``flat``, copied to ``device``; none if they are another's.
+
+    Those of the first player have no prefix, whatever its name.
+    """
+    if f"{prefix}objective_kind" not in flat:
+        prefix = ""
     if not objective.continues(str(flat.get(f"{prefix}objective_kind"))):
         return {}
     start = f"{prefix}objective."
