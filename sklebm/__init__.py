@@ -25,7 +25,6 @@ ESTIMATORS: dict[str, str] = {
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
-    "GAN": "sklebm.adversarial",
     "GaussianEnergy": "sklebm.linear",
     "GaussianRBM": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
@@ -75,7 +74,6 @@ PARTS: dict[str, str] = {
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
-    "LeastSquares": "sklebm.objectives.adversarial",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
@@ -88,7 +86,6 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
-    "NonSaturating": "sklebm.objectives.adversarial",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
@@ -104,7 +101,6 @@ PARTS: dict[str, str] = {
     "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
-    "WassersteinPenalty": "sklebm.objectives.adversarial",
 }
 
 # Other public names of the top level.
@@ -136,7 +132,6 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
-    from sklebm.adversarial import GAN as GAN
     from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder

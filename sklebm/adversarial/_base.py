@@ -204,11 +204,11 @@ class BaseAdversarial(GradientEstimator):
                 "learning_rate, raise critic_steps or max_epochs, or set another random_state."
             )
         both = torch.cat([real, forged])
-        if float(both.max() - both.min()) <= 1e-6 * float(both.abs().max()):
+        if float(both.max() - both.min()) <= 1e-6 * float(both.abs().max()) + 1e-12:
             warn(
                 f"The critic of {name} says the same of all rows (its gap between data and samples "
                 f"is {gap:.2g}), so that the generator learns nothing. Lower "
-                "critic_learning_rate or the penalty of its slope."
+                "critic_learning_rate, or check that the rows differ."
             )
         return {**state, "critic_gap_": gap, "sample_spread_": float(spread)}
 

@@ -140,7 +140,7 @@ class EnergyGAN(BaseAdversarial):
 
     See Also
     --------
-    GAN : A critic that is a classifier.
+    VAE : A decoder with an encoder, and a bound of the log density.
     Autoencoder : The energy of the critic alone, without points where it is pushed up.
 
     Notes

@@ -6,11 +6,7 @@ each player. An energy offers
 - ``generate(n_rows, generator)``: rows from new latents, differentiable;
 - ``judge(x)``: the critic's output, one number per row.
 
-I. Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; X. Mao et al., "Least squares
-generative adversarial networks", ICCV 2017; I. Gulrajani et al., "Improved training of Wasserstein
-GANs", NeurIPS 2017; L. Mescheder, A. Geiger and S. Nowozin, "Which training methods for GANs do
-actually converge?", ICML 2018 (R1); J. Zhao, M. Mathieu and Y. LeCun, "Energy-based generative
-adversarial network", ICLR 2017.
+J. Zhao, M. Mathieu and Y. LeCun, "Energy-based generative adversarial network", ICLR 2017.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import normalize
 
 from sklebm._checks import check_number
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
@@ -42,114 +38,9 @@ class Game(ABC):
     def generator_costs(self, forged: Tensor) -> Tensor:
         """Costs of the generator, from the critic's outputs on its rows."""
 
-    def critic_penalty(
-        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """What the critic pays for its slopes; most games have none."""
-        return x.new_zeros(())
-
     def generator_penalty(self, energy: Any, forged: Tensor) -> Tensor:
         """What the generator pays for rows that are alike; most games have none."""
         return forged.new_zeros(())
-
-
-@dataclass(frozen=True)
-class NonSaturating(Game):
-    """Logistic game: the critic's output is the log odds that a row is data.
-
-    The critic pays log(1 + exp(-D(x))) + log(1 + exp(D(g))), the generator log(1 + exp(-D(g))). The
-    best critic of a fixed generator has D = log p(x) / q(x).
-
-    Parameters
-    ----------
-    r1 : float, default=1.0
-        Weight of half the critic's squared slope at the data, which lets the game come to rest.
-    """
-
-    r1: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_number(self.r1, "r1", self, positive=False)
-
-    def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """log(1 + exp(-D(x))) and log(1 + exp(D(g)))."""
-        return softplus(-real), softplus(forged)
-
-    def generator_costs(self, forged: Tensor) -> Tensor:
-        """log(1 + exp(-D(g)))."""
-        return softplus(-forged)
-
-    def critic_penalty(
-        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Half the mean squared slope at the data, times its weight."""
-        return slope_at(energy, x, self.r1)
-
-
-@dataclass(frozen=True)
-class LeastSquares(Game):
-    """Least-squares game: the critic's output is 1 on data and 0 on generated rows.
-
-    Parameters
-    ----------
-    r1 : float, default=1.0
-        Weight of half the critic's squared slope at the data.
-    """
-
-    r1: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_number(self.r1, "r1", self, positive=False)
-
-    def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """(D(x) - 1)^2 / 2 and D(g)^2 / 2."""
-        return 0.5 * (real - 1.0).square(), 0.5 * forged.square()
-
-    def generator_costs(self, forged: Tensor) -> Tensor:
-        """(D(g) - 1)^2 / 2."""
-        return 0.5 * (forged - 1.0).square()
-
-    def critic_penalty(
-        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Half the mean squared slope at the data, times its weight."""
-        return slope_at(energy, x, self.r1)
-
-
-@dataclass(frozen=True)
-class WassersteinPenalty(Game):
-    """Wasserstein game: the gap of the critic's means, whose slope is held near 1.
-
-    Parameters
-    ----------
-    penalty : float, default=10.0
-        Weight of (slope - 1)^2 at random points between data and generated rows.
-    """
-
-    penalty: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_number(self.penalty, "penalty", self, positive=False)
-
-    def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """-D(x) and D(g)."""
-        return -real, forged
-
-    def generator_costs(self, forged: Tensor) -> Tensor:
-        """-D(g)."""
-        return -forged
-
-    def critic_penalty(
-        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """The mean squared difference of the slope from 1, times its weight."""
-        if self.penalty == 0.0:
-            return x.new_zeros(())
-        share = torch.empty(len(x), 1, dtype=x.dtype, device=x.device)
-        share.uniform_(generator=generator)
-        squares = squared_slopes(energy, torch.lerp(x, forged, share))
-        # The square root has no slope at 0, where a critic is flat.
-        return self.penalty * (squares.clamp(min=1e-12).sqrt() - 1.0).square().mean()
 
 
 @dataclass(frozen=True)
@@ -229,15 +120,13 @@ class CriticLoss(Objective):
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Mean costs of data and generated rows, plus the penalty."""
+        """Mean costs of data and generated rows."""
         x = batch.x
         with torch.no_grad():
             forged = energy.generate(len(x), generator)
         both = energy.judge(torch.cat([x, forged]))
         costs = self.game.critic_costs(both[: len(x)], both[len(x) :], int(state["n_steps"]))
-        penalty = self.game.critic_penalty(energy, x, forged, generator)
-        total = costs[0].mean() + costs[1].mean() + penalty
-        return total, {"n_steps": state["n_steps"] + 1}
+        return costs[0].mean() + costs[1].mean(), {"n_steps": state["n_steps"] + 1}
 
 
 @dataclass(frozen=True)
@@ -268,23 +157,6 @@ class GeneratorLoss(Objective):
 
 
 # ---------------------------------------------------------------------- pieces
-
-
-def squared_slopes(energy: Any, x: Tensor) -> Tensor:
-    """|grad D(x)|^2 of each row, differentiable in the critic's parameters."""
-    with torch.enable_grad():
-        at = x.detach().requires_grad_()
-        total = energy.judge(at).sum()
-        # A critic that does not look at the rows has no slope.
-        slope = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)[0]
-    return x.new_zeros(len(x)) if slope is None else slope.square().sum(dim=1)
-
-
-def slope_at(energy: Any, x: Tensor, weight: float) -> Tensor:
-    """Half the mean squared slope, times a weight."""
-    if weight == 0.0:
-        return x.new_zeros(())
-    return 0.5 * weight * squared_slopes(energy, x).mean()
 
 
 def pull_away_term(codes: Tensor) -> Tensor:

@@ -111,10 +111,13 @@ class EnergyNet(NeuralNet):
             self.steppers = [self.optimizer_]
             return self
         _, settings = self.get_params_for_optimizer("optimizer", [])
+        # Settings of the first player's rule are no wish of the user: others may not know them.
+        first = self.players[0][0].settings
+        asked = {k: v for k, v in settings.items() if k not in first or v != first[k]}
         self.steppers = []
         for part, (choice, rate) in zip(parts, self.players, strict=True):
             own = [p for p in part.moved.parameters() if p.requires_grad]
-            options = settings | choice.settings | {"lr": rate}
+            options = choice.settings | asked | {"lr": rate}
             self.steppers.append(choice.factory(own, **options))
         self.optimizer_ = self.steppers[0]
         return self

@@ -41,11 +41,4 @@ ENTRIES = {
         ),
         free_energy=critic_error,
     ),
-    "GAN": Entry(
-        quick=QUICK,
-        variants=(
-            {"objective": "least_squares", "critic_learning_rate": 0.01, "spectral_norm": True},
-            {"objective": "wasserstein_gp", "critic_steps": 2, "critic_optimizer": "adam"},
-        ),
-    ),
 }
