@@ -5,8 +5,9 @@ that training did not see:
 
 - labelled sets, scaled to [0, 1]: accuracy of a linear classifier on the hidden units, beside that
   on the raw features and on the units of scikit-learn's `BernoulliRBM` at its defaults;
-- the bits of tables (above the median of their column or not) and of the digits: mean log
-  likelihood with 16 hidden units, whose log Z is exact, beside that of independent bits.
+- the bits of tables (above the median of their column or not), digits and MNIST, and their
+  negatives: mean log likelihood with 16 hidden units, whose log Z is exact, beside that of
+  independent bits.
 
 `leave_one_out` says which candidate the other sets would have chosen for each set, and what it
 gets there. The sets are named in `_development_sets.py`.
@@ -23,6 +24,7 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,13 @@ def bit_sets() -> dict[str, tuple[Any, Any]]:
     """Rows of bits to train on and to test with."""
     found = {f"{name}, bits": bits(*parts) for name, parts in tables().items()}
     X = (load_digits().data > 8).astype(np.float32)
-    return {**found, "digits, bits": (X[:1200], X[1200:])}
+    found["digits, bits"] = X[:1200], X[1200:]
+    with np.load(Path(os.environ["SKLEBM_DATA"]) / "mnist.npz", allow_pickle=False) as data:
+        X = (data["x_train"][:4000].reshape(4000, -1) > 127).astype(np.float32)
+    found["mnist, bits"] = X[:1500], X[3000:]
+    # Which state is called 1 is an accident of the data.
+    negatives = {f"{name}, negative": (1 - a, 1 - b) for name, (a, b) in found.items()}
+    return {**found, **negatives}
 
 
 def independent(train: Any, test: Any) -> float:

@@ -16,17 +16,25 @@ __version__ = "0.1.0"
 ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
+    "ChainCRF": "sklebm.structured",
+    "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvSparseCoder": "sklebm.coding",
+    "DeepBeliefNetwork": "sklebm.boltzmann",
+    "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
     "DenoisingAutoencoder": "sklebm.autoencoders",
     "EnergyGAN": "sklebm.adversarial",
+    "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
     "GaussianEnergy": "sklebm.linear",
+    "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
+    "HopfieldNetwork": "sklebm.boltzmann",
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
@@ -51,6 +59,7 @@ ESTIMATORS: dict[str, str] = {
 # Frozen dataclasses that estimators take as parameters -> their home. ``load`` accepts no others.
 PARTS: dict[str, str] = {
     "BlockGibbs": "sklebm.inference.gibbs",
+    "ConditionalLikelihood": "sklebm.objectives",
     "ConditionalNoiseContrastive": "sklebm.objectives",
     "ConstantRate": "sklebm.training.schedules",
     "ContrastiveDivergence": "sklebm.objectives",
@@ -63,14 +72,17 @@ PARTS: dict[str, str] = {
     "FastPersistentContrastiveDivergence": "sklebm.objectives",
     "FeatureCorruption": "sklebm.inference.views",
     "GibbsLangevin": "sklebm.inference.gibbs_langevin",
+    "GibbsSweeps": "sklebm.inference.gibbs_sweeps",
     "GroupL2": "sklebm.energies",
     "Groups": "sklebm.inference.views",
     "HMC": "sklebm.inference.hamiltonian",
+    "HingeLoss": "sklebm.objectives",
     "ImageAugmentation": "sklebm.inference.image_views",
     "ImportanceWeightedBound": "sklebm.objectives",
     "InfoNCE": "sklebm.objectives.embedding",
     "L0": "sklebm.energies",
     "L1": "sklebm.energies",
+    "LabelNoiseContrastive": "sklebm.objectives",
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
@@ -79,6 +91,7 @@ PARTS: dict[str, str] = {
     "MALA": "sklebm.inference.langevin",
     "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
+    "MeanFieldContrastiveDivergence": "sklebm.objectives",
     "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
@@ -86,7 +99,9 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
+    "NormalisedLikelihood": "sklebm.objectives",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
+    "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
     "PseudoLikelihood": "sklebm.objectives",
     "RatioMatching": "sklebm.objectives",
@@ -95,6 +110,7 @@ PARTS: dict[str, str] = {
     "SampledPersistentContrastiveDivergence": "sklebm.objectives",
     "ScoreMatching": "sklebm.objectives",
     "SlicedScoreMatching": "sklebm.objectives",
+    "SquareExponentialLoss": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
@@ -107,6 +123,7 @@ PARTS: dict[str, str] = {
 FUNCTIONS: dict[str, str] = {
     "load": "sklebm.persistence",
     "save": "sklebm.persistence",
+    "window_features": "sklebm.structured.windows",
 }
 
 _SUBMODULES = (
@@ -115,6 +132,7 @@ _SUBMODULES = (
     "boltzmann",
     "callbacks",
     "coding",
+    "conditional",
     "datasets",
     "deep",
     "embedding",
@@ -125,6 +143,7 @@ _SUBMODULES = (
     "outliers",
     "persistence",
     "plotting",
+    "structured",
     "temporal",
     "topics",
 )
@@ -141,10 +160,17 @@ if TYPE_CHECKING:
     from sklebm.autoencoders import SaturatingAutoencoder as SaturatingAutoencoder
     from sklebm.autoencoders import SparseAutoencoder as SparseAutoencoder
     from sklebm.boltzmann import BernoulliRBM as BernoulliRBM
+    from sklebm.boltzmann import BoltzmannMachine as BoltzmannMachine
+    from sklebm.boltzmann import DeepBeliefNetwork as DeepBeliefNetwork
+    from sklebm.boltzmann import DeepBoltzmannMachine as DeepBoltzmannMachine
+    from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
+    from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
+    from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
@@ -163,6 +189,8 @@ if TYPE_CHECKING:
     from sklebm.outliers import TypicalityScorer as TypicalityScorer
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
+    from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation

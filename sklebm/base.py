@@ -358,7 +358,7 @@ class EnergyEstimator(
 
     def _open_latents(self, Z: Any) -> Rows:
         """Validate latents in the same way as X."""
-        width = self._n_features_out
+        width = getattr(self, "_code_width", self._n_features_out)  # wider if transform pools
         probe = self._twin(self._unfitted_dict())
         # A model's requirements on observations (a range, say) do not apply to latents.
         rows = EnergyEstimator._open(self, Z, probe, reset=True)

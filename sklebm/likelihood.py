@@ -8,6 +8,7 @@ the energy has                     log Z is
 ``weights``, ``visible_field``     summed over the states of the smaller layer, or annealed along
                                    a tempered path by block Gibbs
 ``tempered_path(base, variance)``  annealed along a path of its own (``inference.tempered_path``)
+``couplings``, ``classes``         annealed along one of bits on a graph (``pairwise_path``)
 ``reference`` and none of those    annealed from that density by Hamiltonian Monte Carlo
 ``summed_units``                   summed by its ``exact_log_partition()`` over so many units
 =================================  ============================================================
@@ -32,6 +33,7 @@ from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
 from sklebm.inference.hamiltonian_path import HamiltonianPath
+from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
 from sklebm.training.diagnosis import warn_of_collapsed_chains
@@ -112,6 +114,12 @@ def from_origin(model: Any, v: torch.Tensor) -> torch.Tensor:
     return v if offset is None else (v.double() + torch.from_numpy(offset).to(v.device)).to(v.dtype)
 
 
+def path_energy(model: Any, energy: Any, state: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The energy for log Z and the mean of its visible units: ``_path_energy`` may add layers."""
+    mean = centred_mean(state)
+    return model._path_energy(energy, mean) if hasattr(model, "_path_energy") else (energy, mean)
+
+
 # ---------------------------------------------------------------------- what fit ends with
 
 
@@ -127,13 +135,13 @@ def complete(
 
     ``learnt`` is the log Z estimated by the objective; "auto" keeps it if it passes the check.
     """
+    energy, mean = path_energy(model, energy, state)
     chains = _chains(model, energy, state, seed)
     if chains is not None:
-        _look_at_chains(type(model).__name__, energy, chains, centred_mean(state))
+        _look_at_chains(type(model).__name__, energy, chains, mean)
     method = model.log_partition
     if method is None:
         return {**state, **unknown()}
-    mean = centred_mean(state)
     if learnt is not None and method == "auto":
         check = _check(energy, mean, learnt, seed)
         if check.passed:
@@ -192,7 +200,8 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
         of_rows = len(mean) * float(energy.reference.scale().square())
     else:
         return
-    of_chains = float(chains.double().var(dim=0, correction=0).sum())
+    visible = chains[:, : len(mean)]  # chains may hold other units after them
+    of_chains = float(visible.double().var(dim=0, correction=0).sum())
     warn_of_collapsed_chains(name, of_chains, of_rows, len(chains))
 
 
@@ -201,7 +210,7 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
 
 def _alternates(energy: Any) -> bool:
     """Whether the tempered path alternates between visible and hidden units."""
-    return hasattr(energy, "tempered_path") or hasattr(energy, "visible_field")
+    return any(hasattr(energy, name) for name in ("tempered_path", "visible_field", "classes"))
 
 
 def n_summed_units(energy: Any) -> int | None:
@@ -221,7 +230,9 @@ def path_to(
     if not _alternates(energy):
         return HamiltonianPath(energy, energy.reference, generator)
     base = torch.as_tensor(mean, device=generator.device).double()
-    make = getattr(energy, "tempered_path", partial(TemperedPath, energy))
+    on_graph = hasattr(energy, "classes")
+    own = partial(PairwisePath.to if on_graph else TemperedPath, energy)
+    make = getattr(energy, "tempered_path", own)
     if energy.domain == "binary":
         return make(ais.base_rate_bias(base), None)
     variance = torch.exp(energy.visible.log_variance.detach())
@@ -309,8 +320,8 @@ def check_density(model: Any, random_state: RandomState) -> DensityCheck:
     check_is_fitted(model)
     need_log_partition(model, "check_density compares log densities and")
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
-    seed = draw_seed(random_state)
-    return _check(energy, centred_mean(vars(model)), float(model.log_partition_), seed)
+    energy, mean = path_energy(model, energy, vars(model))
+    return _check(energy, mean, float(model.log_partition_), draw_seed(random_state))
 
 
 def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
@@ -321,7 +332,8 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
         path = path_to(double, mean, generator)
         x = path.draw_base(_CHECK_ROWS, generator)
         log_q = path.log_base_density(x)
-        log_p = -double.free_energy(x) - log_z
+        # States of the path may hold hidden units too; the inequality is then that of all units.
+        log_p = log_q + path.log_z0() + path.log_weight(x, path.observe(x), 0.0, 1.0) - log_z
         gaps = log_p - log_q
         error = float(gaps.std()) / math.sqrt(len(gaps))
         passed = bool(float(gaps.mean()) <= 3.0 * error)
@@ -380,7 +392,8 @@ def estimate(
         if given and (not isinstance(value, Integral) or value < 2):
             raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
+    energy, mean = path_energy(model, energy, vars(model))
     seed = draw_seed(random_state)
     chains = _chains(model, energy, vars(model), seed)
     effort = Effort(n_chains, n_temperatures, n_steps)
-    return compute(model, energy, centred_mean(vars(model)), method, seed, effort, chains)
+    return compute(model, energy, mean, method, seed, effort, chains)

@@ -60,6 +60,7 @@ OVERFLOWS = Raises(
 )
 RESHAPE = value_error("Expected 2D array", "Reshape your data")
 NO_TABLE = type_error("X is of type", "needs a table of numbers")
+NO_PAIR = value_error(r"1 feature\(s\)", "minimum of 2", "a row is a pair")
 FEW_ROWS = value_error(r"1 sample|n_samples ?= ?[13]\b", "minimum of|should be|at least")
 IMAGES = value_error("dim 3|3D", r"\(120, 2, 3\)", r"X\.reshape|X\.flatten")
 NEGATIVE = value_error("Negative values", r"-[\d.]+", "at least 0")
@@ -173,7 +174,13 @@ INPUTS: tuple[Input, ...] = (
         value_error("0 feature"),
     ),
     Input(7, "one row", lambda X: X[:1], Works(unless=FEW_ROWS), WORKS),
-    Input(8, "one column", lambda X: X[:, :1], WORKS, value_error("1 features?", "6 features")),
+    Input(
+        8,
+        "one column",
+        lambda X: X[:, :1],
+        Works(unless=NO_PAIR),
+        value_error("1 features?", "6 features"),
+    ),
     Input(9, "one dimension", lambda X: X[:, 0], RESHAPE),
     Input(9, "one dimension, tensor", tensor(lambda X: X[:, 0]), RESHAPE),
     Input(10, "three dimensions", lambda X: X.reshape(-1, 2, 3), IMAGES),

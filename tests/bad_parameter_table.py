@@ -42,6 +42,7 @@ ELSEWHERE = {"device": "test_containers.py"}
 # Read when learning begins, not when it goes on.
 STARTS = (
     "components_init",
+    "dict_init",
     "init",
     "inhibition_mask",
     "means_init",

@@ -71,9 +71,9 @@ class Thinning:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
-        from tests.registry import NAMES
+        from tests.registry import ALL_NAMES
 
-        items[:], left_out = sampling.thin(items, NAMES)
+        items[:], left_out = sampling.thin(items, ALL_NAMES)
         if left_out:
             config.hook.pytest_deselected(items=left_out)
 

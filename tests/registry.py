@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.utils import get_tags
 
 import sklebm
 from tests.entries import Entry
@@ -25,7 +26,7 @@ ENTRIES: dict[str, Entry] = {}
 for _family in sorted(Path(__file__).parent.joinpath("entries").glob("[a-z]*.py")):
     ENTRIES.update(importlib.import_module(f"tests.entries.{_family.stem}").ENTRIES)
 
-NAMES = sorted(sklebm.ESTIMATORS)
+ALL_NAMES = sorted(sklebm.ESTIMATORS)
 
 
 def make(name: str, **changes: Any) -> Any:
@@ -48,6 +49,22 @@ def make_brief(name: str, **changes: Any) -> Any:
 def entry(name: str) -> Entry:
     """The entry of an estimator; an empty one until it has its own."""
     return ENTRIES.get(name, Entry())
+
+
+#: Models of sequences and of grids: what they answer for a row depends on its neighbours, by
+#: definition.
+DEPEND_ON_NEIGHBOURS = {"ChainCRF", "GridMRF", "SequenceEnergy"}
+
+
+def requires_y(estimator: Any) -> bool:
+    """True for models of targets, whose ``fit`` takes X and y."""
+    return bool(get_tags(estimator).target_tags.required)
+
+
+#: Estimators that learn from X alone: the tables of the contract call ``fit(X)``.
+NAMES = [name for name in ALL_NAMES if not requires_y(make(name))]
+#: Estimators that need targets as well: ``tests/test_supervised.py`` holds them to the contract.
+SUPERVISED = [name for name in ALL_NAMES if name not in NAMES]
 
 
 def make_variants(name: str) -> list[Any]:
@@ -74,6 +91,26 @@ def make_rows(
     rows = prototypes[generator.integers(4, size=n_rows)]
     rows = rows + noise * generator.standard_normal(rows.shape)
     return np.clip(rows, 0.0, 1.0).astype(dtype)
+
+
+def make_targets(name: str, X: Any) -> Any:
+    """What the rows of ``make_rows`` say about y: their prototype, or a curve over the factors."""
+    if entry(name).targets is not None:
+        return entry(name).targets(X)
+    X = np.asarray(X, np.float64)
+    half = max(1, X.shape[1] // 2)
+    first, second = X[:, :half].mean(axis=1), X[:, -half:].mean(axis=1)
+    if is_classifier(make(name)):
+        return np.array(["none", "second", "first", "both"])[2 * (first > 0.5) + (second > 0.5)]
+    noise = np.random.default_rng(0).normal(size=len(X))
+    return 3.0 * first - 2.0 * second**2 + 0.1 * noise + 5.0
+
+
+def learn(model: Any, X: Any, **arguments: Any) -> Any:
+    """``fit(X)``, or ``fit(X, y)`` for a model of targets, with those of ``make_targets``."""
+    if requires_y(model):
+        return model.fit(X, make_targets(type(model).__name__, X), **arguments)
+    return model.fit(X, **arguments)
 
 
 def shuffle_columns(X: Any, seed: int = 0) -> Any:

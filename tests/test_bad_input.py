@@ -30,20 +30,20 @@ def image(X):
     return freeze(X) if isinstance(X, np.ndarray) else repr(X)
 
 
-def observe(model, method, X):
+def observe(model, method, X, **arguments):
     """Call a method; return its result, its error, and its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return getattr(model, method)(X), None, caught
+            return getattr(model, method)(X, **arguments), None, caught
         except Exception as error:
             return None, error, caught
 
 
-def call(model, method, X, outcome):
+def call(model, method, X, outcome, **arguments):
     """Call a method and hold what happens against the table; return its result, or None."""
     before, image_before = freeze(vars(model)), image(X)
-    result, error, caught = observe(model, method, X)
+    result, error, caught = observe(model, method, X, **arguments)
     assert image(X) == image_before
     if error is not None or method not in LEARNING:
         assert freeze(vars(model)) == before

@@ -7,7 +7,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklebm
-from tests.registry import NAMES, entry, make
+from tests.registry import ALL_NAMES, DEPEND_ON_NEIGHBOURS, entry, make
 
 # What breaks for one estimator alone: these run for each of them, in its default settings, always.
 CORE = {
@@ -41,9 +41,7 @@ def is_core(case):
     return name_of(check) in CORE and repr(estimator) == f"{type(estimator).__name__}()"
 
 
-# Models of sequences and of grids: what they answer for a row depends on its neighbours, by
-# definition. These two checks are excused for them, and nothing else is.
-DEPEND_ON_NEIGHBOURS = {"ChainCRF", "GridMRF", "SequenceEnergy"}
+# These two checks are excused for models whose answers depend on neighbours, and nothing else is.
 ORDER_CHECKS = ("check_methods_sample_order_invariance", "check_methods_subset_invariance")
 
 
@@ -55,7 +53,7 @@ def excused(estimator):
 
 def checked_instances():
     """Every estimator with default arguments, and every variant of it."""
-    for name in NAMES:
+    for name in ALL_NAMES:
         yield getattr(sklebm, name)()
         for variant in entry(name).variants:
             yield getattr(sklebm, name)(**variant)
@@ -74,7 +72,7 @@ def test_sklearn_check(estimator, check):
         pytest.fail(f"a check that skips itself checks nothing: {skip}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_no_tag_silences_a_check(name):
     tags = make(name).__sklearn_tags__()
     assert not tags._skip_test

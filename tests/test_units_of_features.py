@@ -18,6 +18,7 @@ from tests.registry import NAMES, is_gradient_trained
 EUCLIDEAN = {
     "Autoencoder",
     "ContractiveAutoencoder",
+    "ConvSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
     "EnergyPCA",
@@ -35,9 +36,15 @@ EUCLIDEAN = {
 #: Steps of the default size suit features near 1; a warning says so where they are not.
 NEAR_ONE = {"DeepEnergyModel"}
 #: Rows are bits or shares of them.
-BITS = {"BernoulliRBM"}
+BITS = {
+    "BernoulliRBM",
+    "BoltzmannMachine",
+    "DeepBeliefNetwork",
+    "DeepBoltzmannMachine",
+    "HopfieldNetwork",
+}
 #: Distances from the origin: there is no intercept unless it is asked for.
-FROM_ZERO = {"LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
+FROM_ZERO = {"ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.
 PRICED = FROM_ZERO | {"DenoisingAutoencoder"}
 #: They stand on other estimators, which are tested here themselves.

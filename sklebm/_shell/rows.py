@@ -311,7 +311,7 @@ class Rows:
             return
         bad = ~torch.isfinite(part.reshape(len(part), -1)).all(dim=1)
         row = int(bad.nonzero()[0, 0])
-        chunk = self[offset : offset + len(part)]
+        chunk = self.standardized(None)[offset : offset + len(part)]
         raise FloatingPointError(
             f"{what} is not finite for row {offset + row} (largest |X| there: "
             f"{float(chunk[row].abs().max()):.3g}). Scale X, for example with StandardScaler; if "

@@ -33,6 +33,12 @@ class Array(NamedTuple):
     of: str = ""
 
 
+class Labels(NamedTuple):
+    """Distinct class labels in ascending order: numbers, booleans or strings."""
+
+    optional: bool = False
+
+
 class Scalar(NamedTuple):
     """A number of type int or float, at least ``minimum``; a float may be given as an int."""
 
@@ -54,13 +60,13 @@ class Record(NamedTuple):
 
 
 class Estimators(NamedTuple):
-    """Fitted estimators by name, all for ``n_features`` features."""
+    """Fitted estimators by name, all for ``n_features`` features; None: for any numbers of them."""
 
-    n_features: int
+    n_features: int | None
     optional: bool = False
 
 
-_Expected = Array | Flag | Scalar | Record | Estimators
+_Expected = Array | Flag | Labels | Scalar | Record | Estimators
 Spec = Mapping[str, _Expected]
 
 
@@ -228,6 +234,8 @@ def _given_state(
         for size, length in zip(declared.shape, array.shape, strict=True):
             if isinstance(size, str):
                 lengths.setdefault(size, length)
+    if getattr(model, "image_shape", None) is not None:
+        lengths.setdefault("n_features_in_", math.prod(model.image_shape))
     for name, length in lengths.items():
         if name.endswith("_"):
             state[name] = length
@@ -266,13 +274,16 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
         _check_array(where, value, expected)
     elif isinstance(expected, Scalar):
         _check_scalar(where, value, expected)
+    elif isinstance(expected, Labels):
+        _check_labels(where, value)
     elif isinstance(expected, Flag):
         if type(value) is not bool:
             raise ValueError(f"{where} is {value!r}, but must be True or False.")
     elif isinstance(expected, Estimators):
         items = value.values() if isinstance(value, dict) else ()
         widths = [getattr(item, "n_features_in_", None) for item in items]
-        if not widths or set(widths) != {expected.n_features}:
+        any_width = expected.n_features is None and None not in widths
+        if not widths or not (any_width or set(widths) == {expected.n_features}):
             raise ValueError(
                 f"{where} must be estimators of {expected.n_features} features, not of {widths}."
             )
@@ -299,6 +310,18 @@ def _check_array(where: str, value: Any, expected: Array) -> None:
         raise ValueError(
             f"{where} has shape {value.shape}, but its parameters and the number of features "
             f"require ({wanted}). If parameters were changed after fit, fit again."
+        )
+
+
+def _check_labels(where: str, value: Any) -> None:
+    good = isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 0
+    if good and value.dtype.kind == "O":
+        good = all(type(item) is str for item in value)
+    elif good:
+        good = value.dtype.kind in "fiubU" and not (value != value).any()
+    if not good or not (value[1:] > value[:-1]).all():
+        raise ValueError(
+            f"{where} must be an array of distinct labels in ascending order, numbers or strings."
         )
 
 

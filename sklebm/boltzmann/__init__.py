@@ -1,6 +1,19 @@
-"""Boltzmann machines: bilinear energies with stochastic hidden units."""
+"""Boltzmann machines: bits, or real values, with stochastic hidden units."""
 
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
+from sklebm.boltzmann.boltzmann_machine import BoltzmannMachine
+from sklebm.boltzmann.deep_belief_network import DeepBeliefNetwork
+from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
+from sklebm.boltzmann.gated_bm import GatedBM
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
+from sklebm.boltzmann.hopfield_network import HopfieldNetwork
 
-__all__ = ["BernoulliRBM", "GaussianRBM"]
+__all__ = [
+    "BernoulliRBM",
+    "BoltzmannMachine",
+    "DeepBeliefNetwork",
+    "DeepBoltzmannMachine",
+    "GatedBM",
+    "GaussianRBM",
+    "HopfieldNetwork",
+]

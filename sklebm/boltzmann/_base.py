@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
@@ -15,43 +16,13 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann import _chains
+from sklebm.boltzmann._objectives import OBJECTIVES
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.likelihood import DensityCheck, PartitionMethod
-from sklebm.objectives import (
-    ContrastiveDivergence,
-    DenoisingScoreMatching,
-    FastPersistentContrastiveDivergence,
-    MaximumLikelihood,
-    MinimumProbabilityFlow,
-    NoiseContrastive,
-    Objective,
-    PersistentContrastiveDivergence,
-    PseudoLikelihood,
-    RatioMatching,
-    ScoreMatching,
-    TemperedPersistentContrastiveDivergence,
-    VariationalNoiseContrastive,
-    check_needs,
-    resolve_objective,
-)
+from sklebm.objectives import Objective, check_needs, resolve_objective
 from sklebm.training.centring import Centring
 from sklebm.training.transforms import TransformState
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "cd": ContrastiveDivergence,
-    "pcd": PersistentContrastiveDivergence,
-    "fast_pcd": FastPersistentContrastiveDivergence,
-    "tempered_pcd": TemperedPersistentContrastiveDivergence,
-    "maximum_likelihood": MaximumLikelihood,
-    "pseudo_likelihood": PseudoLikelihood,
-    "ratio_matching": RatioMatching,
-    "minimum_probability_flow": MinimumProbabilityFlow,
-    "noise_contrastive": NoiseContrastive,
-    "variational_noise_contrastive": VariationalNoiseContrastive,
-    "score_matching": ScoreMatching,
-    "denoising_score_matching": DenoisingScoreMatching,
-}
 
 # Default of n_gibbs_steps; objectives given as objects have their own.
 _DEFAULT_GIBBS_STEPS = 1
@@ -63,8 +34,16 @@ def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -
     return float(means[0] - means[1])
 
 
+def _has_decoder(machine: Any) -> bool:
+    return bool(machine._decodes)
+
+
+def _has_hidden_units(machine: Any) -> bool:
+    return bool(machine.n_components)
+
+
 class BoltzmannEstimator(GradientEstimator):
-    """Base class of the restricted Boltzmann machines."""
+    """Base class of the Boltzmann machines."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GradientEstimator._parameter_constraints,
@@ -75,6 +54,8 @@ class BoltzmannEstimator(GradientEstimator):
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
     }
     _accepts_sparse = True
+    # Whether visible units are independent given the hidden ones.
+    _decodes = True
     # Smallest and largest state of a visible unit.
     _visible_range = (-math.inf, math.inf)
     _monitors: ClassVar[dict[str, Any]] = {"free_energy_gap": free_energy_gap}
@@ -172,6 +153,7 @@ class BoltzmannEstimator(GradientEstimator):
         """
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
+    @available_if(_has_decoder)
     def inverse_transform(self, X: Any) -> Any:
         """Return the mean of the visible units given hidden units.
 
@@ -254,6 +236,7 @@ class BoltzmannEstimator(GradientEstimator):
         likelihood.need_log_partition(self, "score is a log-likelihood and")
         return likelihood.pessimistic_mean(self, X)
 
+    @available_if(_has_hidden_units)
     def energy(self, X: Any, Z: Any) -> Any:
         """Return E(x, z) of each row with its own hidden state.
 

@@ -10,11 +10,11 @@ import torch
 
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
-from sklebm.energies import BilinearEnergy
 from sklebm.inference import gibbs
 from sklebm.inference.gibbs import GibbsState
 from sklebm.inference.gibbs_langevin import GibbsLangevin
-from sklebm.likelihood import centred_mean, check_count, from_origin
+from sklebm.inference.gibbs_sweeps import GibbsSweeps, SweepState
+from sklebm.likelihood import check_count, from_origin, path_energy
 
 
 def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
@@ -23,10 +23,12 @@ def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
     seed = draw_seed(random_state)
     generators: dict[torch.device, torch.Generator] = {}
 
-    def move(energy: BilinearEnergy, v: torch.Tensor) -> torch.Tensor:
+    def move(energy: Any, v: torch.Tensor) -> torch.Tensor:
         if v.device not in generators:
             generators[v.device] = make_generator(seed, "gibbs", device=v.device)
         generator = generators[v.device]
+        if not hasattr(energy, "draw_visible"):
+            return _swept(energy, v, None, n_steps, generator)
         state = gibbs.init(generator, v, energy)
         for _ in range(n_steps - 1):
             state = gibbs.step(generator, state, energy)
@@ -49,17 +51,17 @@ def drawn(
     check_count("n_samples", n_samples)
     check_count("n_steps", n_steps)
     shape = (int(n_samples), int(model.n_features_in_))
-    start = None if init is None else _chain_rows("init", init, shape, limits)
+    start = None if init is None else chain_rows("init", init, shape, limits)
     _check_sampler(model, sampler, limits)
     known = given = None
     if clamped is not None:
-        known = _chain_rows("clamped", clamped, shape, limits, missing=True)
+        known = chain_rows("clamped", clamped, shape, limits, missing=True)
         given = known.numpy()
     seed = draw_seed(random_state)
     device = resolve_device(model.device, None, model._prefers_cuda)
     generator = make_generator(seed, "sampling", device=device)
-    energy = model._energy(device).float()
-    mean = torch.from_numpy(centred_mean(vars(model)).clip(*limits)).to(device, torch.float32)
+    energy, mean = path_energy(model, model._energy(device).float(), vars(model))
+    mean = torch.from_numpy(mean.clip(*limits)).to(device, torch.float32)
     offset = getattr(model, "offset_", None)
     if offset is not None:
         start = None if start is None else (start.double() - torch.from_numpy(offset)).float()
@@ -67,14 +69,17 @@ def drawn(
     out = np.empty(shape, dtype=np.float32)
     with torch.no_grad():
         for part in row_slices(n_samples, model._floats_per_row()):
-            if start is None:
-                base = mean.expand(len(out[part]), -1).contiguous()
-                v = energy.visible.draw(base, generator)
-            else:
-                v = start[part].to(device)
+            base = mean.expand(len(out[part]), -1).contiguous()
             keep = None if known is None else known[part].to(device)
+            v = energy.visible.draw(base, generator) if start is None else start[part].to(device)
+            further = base[:, shape[1] :]  # visible units that are no features: deeper layers
+            if further.shape[1]:
+                if start is not None:
+                    v = torch.cat([v, energy.visible.draw(further, generator)], dim=1)
+                if keep is not None:
+                    keep = torch.cat([keep, torch.full_like(further, torch.nan)], dim=1)
             v = _run_chains(energy, v, keep, n_steps, sampler, generator)
-            out[part] = from_origin(model, v).cpu().numpy()
+            out[part] = from_origin(model, v[:, : shape[1]]).cpu().numpy()
     # Known features are returned exactly as given, whatever was subtracted in between.
     return out if given is None else np.where(np.isnan(given), out, given)
 
@@ -92,7 +97,7 @@ def _check_sampler(model: Any, sampler: Any, limits: tuple[float, float]) -> Non
 
 
 def _run_chains(
-    energy: BilinearEnergy,
+    energy: Any,
     v: torch.Tensor,
     known: torch.Tensor | None,
     n_steps: int,
@@ -106,6 +111,8 @@ def _run_chains(
 
     given = None if known is None else ~known.isnan()
     v = keep(v)
+    if not hasattr(energy, "draw_visible"):
+        return keep(_swept(energy, v, given, n_steps, generator))
     for _ in range(n_steps):
         h = energy.draw_hidden(v, generator)
         if sampler is None:
@@ -115,18 +122,38 @@ def _run_chains(
     return v
 
 
-def _chain_rows(
+def _swept(
+    energy: Any,
+    v: torch.Tensor,
+    given: torch.Tensor | None,
+    n_steps: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Visible states after sweeps over units on any graph; those that are ``given`` stay."""
+    sampler, n_visible = GibbsSweeps(), v.shape[1]
+    state = sampler.init(generator, v, energy)
+    held = None
+    if given is not None:
+        # Known values between 0 and 1 send what they are, not a draw.
+        state = SweepState(torch.cat([v, state.position[:, n_visible:]], dim=1))
+        held = torch.zeros_like(state.position, dtype=torch.bool)
+        held[:, :n_visible] = given
+    return sampler.moved(generator, state, energy, n_steps, held).position[:, :n_visible]
+
+
+def chain_rows(
     name: str,
     values: Any,
     shape: tuple[int, int],
     limits: tuple[float, float],
     *,
     missing: bool = False,
+    dtype: Any = np.float32,
 ) -> torch.Tensor:
-    """One float32 row per chain; rejects other shapes and values outside the limits."""
+    """One row per chain; rejects other shapes and values outside the limits."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-    array = np.asarray(values, dtype=np.float32)
+    array = np.asarray(values, dtype=dtype)
     if array.shape not in (shape, shape[1:]):
         raise ValueError(
             f"{name} has shape {array.shape}, but must be one row of {shape[1]} features or "

@@ -3,23 +3,28 @@ r"""F(x) = -b' x - sum_k log(1 + exp(c_k + w_k' x)); log p(x) = -F(x) - log Z, x
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
-from sklebm._shell.private import StrOptions
+from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann import _chains
 from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann._compiled_pass import compiled_pass
 from sklebm.energies import Bernoulli, BilinearEnergy
+from sklebm.gradient import Start
 from sklebm.inference.ais import base_rate_bias
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
+from sklebm.training.loop import EnergyTraining
+from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
 
 # Standard deviation of the initial weights for few units.
@@ -48,12 +53,14 @@ class BernoulliRBM(BoltzmannEstimator):
     centering : bool, default=True
         Whether to centre gradients at the means of the units, which makes learning better
         conditioned and independent of which state is called 1. "lbfgs" uses the plain gradient.
+        If units are mostly off, as pixels of drawings are, False can give features that classify
+        a little better; if they are mostly on, it learns far worse.
     learning_rate : float, default=0.1
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
-    max_epochs : int, default=20
-        Passes over the rows.
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="sgd"
         Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
@@ -165,8 +172,10 @@ class BernoulliRBM(BoltzmannEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BoltzmannEstimator._parameter_constraints,
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
+    _pace = Pace(n_updates=3000)
     _visible_range = (0.0, 1.0)
 
     def __init__(
@@ -178,7 +187,7 @@ class BernoulliRBM(BoltzmannEstimator):
         centering: bool = True,
         learning_rate: float = 0.1,
         batch_size: int = 100,
-        max_epochs: int = 20,
+        max_epochs: int | Literal["auto"] = "auto",
         optimizer: str = "sgd",
         learning_rate_schedule: str | Schedule = "linear",
         validation_fraction: float | None = None,
@@ -236,6 +245,12 @@ class BernoulliRBM(BoltzmannEstimator):
         learning = reset or probe is not self
         apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
         return rows
+
+    def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
+        players = super()._players(energy, start)
+        for player in players:
+            player.fused = compiled_pass(energy, player.objective, player.transforms)
+        return players
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         # The same bits in every epoch, so that only the model changes the score.

@@ -18,7 +18,8 @@ from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann import _chains
 from sklebm.boltzmann import _gaussian_start as start_of
-from sklebm.boltzmann._base import OBJECTIVES, BoltzmannEstimator
+from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann._objectives import OBJECTIVES
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.gradient import Start
 from sklebm.inference.gibbs_langevin import GibbsLangevin

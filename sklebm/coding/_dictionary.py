@@ -58,11 +58,15 @@ class DictionaryLearner:
         self.atoms = dictionary.double()
         self.intercept = intercept.double()
         self.settings = settings
-        self.history, self.pending = Sums.zero(self.atoms), Sums.zero(self.atoms)
+        self.history, self.pending = self._no_sums(), self._no_sums()
         self.spare = self.atoms.new_zeros(0, dictionary.shape[1])
         self.spare_errors = self.atoms.new_zeros(0)
         self.n_steps = 0
         self.energy, self.n_rows, self.n_nonzero = 0.0, 0, 0
+
+    def _no_sums(self) -> Any:
+        """The sums over no rows."""
+        return Sums.zero(self.atoms)
 
     def absorb(self, x: Tensor) -> None:
         """Take in rows; a step follows every full batch."""
@@ -85,15 +89,18 @@ class DictionaryLearner:
             if self.ranks.size > 1:
                 own = part[(part >= start) & (part < start + len(x))] - start
             if len(own):
-                self.collect(x[own])
+                self.collect(x[own], own)
             if online:
                 self.step(memory=_MEMORY * len(parts))
         if not online:
             self.step(memory=1.0, n_sweeps=10)
         return self.take_means()
 
-    def collect(self, x: Tensor) -> None:
-        """Find the codes of rows and add them to the sums of the batch."""
+    def collect(self, x: Tensor, places: Tensor | None = None) -> None:
+        """Find the codes of rows and add them to the sums of the batch.
+
+        ``places`` says where the rows stand in X.
+        """
         chosen = self.settings
         atoms, centred = self.atoms.to(x.dtype), x
         if chosen.fit_intercept:
@@ -128,8 +135,13 @@ class DictionaryLearner:
         """
         self.n_steps += 1
         share = max(0.0, 1.0 - max(2.0 / self.n_steps, 1.0 / memory))
-        batch, self.pending = self.pending.over(self.ranks), Sums.zero(self.atoms)
+        batch, self.pending = self.pending.over(self.ranks), self._no_sums()
         self.history.fade_and_add(share, batch)
+        self._improve(batch, n_sweeps)
+        self._replace_dead()
+
+    def _improve(self, batch: Any, n_sweeps: int) -> None:
+        """Lower the expected energy over atoms and intercept; ``batch`` is part of the history."""
         sums = self.history
         for _ in range(n_sweeps):
             if self.settings.by_gradient:
@@ -144,7 +156,6 @@ class DictionaryLearner:
                 )
             if self.settings.fit_intercept:
                 self.intercept = (sums.row_sum - sums.code_sum @ self.atoms) / sums.weight
-        self._replace_dead()
 
     def _row_products(self, sums: Sums) -> Tensor:
         """sum z (x - b)'."""
@@ -175,7 +186,7 @@ class DictionaryLearner:
 
     def _replace_dead(self) -> None:
         """Replace atoms that no recent row uses by the rows of highest energy in the batch."""
-        usage = self.history.code_products.diagonal()
+        usage = self.history.usage()
         dead = (usage <= 1e-9 * usage.mean()).nonzero()[:, 0]
         if len(dead):
             self._keep_worst(self.ranks.concat(self.spare), self.ranks.concat(self.spare_errors))
@@ -213,8 +224,8 @@ class DictionaryLearner:
         """A learner that continues where ``export`` was called."""
         array = {name: torch.from_numpy(np.array(state[name])).to(device) for name in _ARRAYS}
         learner = cls(array["atoms"], array["intercept"], settings)
-        learner.history = Sums.restore(state, "history", device)
-        learner.pending = Sums.restore(state, "pending", device)
+        learner.history = learner.history.restore(state, "history", device)
+        learner.pending = learner.pending.restore(state, "pending", device)
         learner.spare, learner.spare_errors = array["spare"], array["spare_errors"]
         learner.n_steps = int(state["n_steps"])
         return learner

@@ -74,12 +74,16 @@ class CodeSearch:
                 max_iter=_MAX_ITER,
                 n_steps=self.n_steps,
             )
-        self.n_rows += len(x)
+        self.count(found)
+        return found
+
+    def count(self, found: SparseSolution) -> None:
+        """Take note of codes that are not final."""
+        self.n_rows += len(found.codes)
         if not bool(found.converged.all()):
             self.n_open += int((~found.converged).sum())
             self.worst = max(self.worst, float(found.certificate[~found.converged].max()))
             self.kind = found.kind
-        return found
 
     def codes(self, energy: Any, x: Tensor) -> Tensor:
         """The lowest-energy codes."""

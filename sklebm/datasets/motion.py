@@ -25,7 +25,7 @@ def make_bouncing_digits(
     turn: float = 0.0,
     random_state: RandomState = None,
 ) -> tuple[Any, Any]:
-    """Digits of 8 x 8 pixels that move in a straight line and bounce off the borders.
+    """Make digits of 8 x 8 pixels that move in a straight line and bounce off the borders.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def make_rotating_digits(
     speed: float = 0.2,
     random_state: RandomState = None,
 ) -> tuple[Any, Any]:
-    """Digits that turn around the middle of the frame at constant speed.
+    """Make digits that turn around the middle of the frame at constant speed.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def make_pendulum(
     noise: float = 0.0,
     random_state: RandomState = None,
 ) -> tuple[Any, Any]:
-    """Swings of a pendulum of unit length, mass and gravity: sine and cosine of its angle.
+    """Make swings of a pendulum of unit length, mass and gravity, seen as sine and cosine.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def make_pendulum(
     Returns
     -------
     X : ndarray of shape (n_sequences * n_steps, 2)
-        sin and cos of the angle from the vertical.
+        Sine and cosine of the angle from the vertical.
     groups : ndarray of shape (n_sequences * n_steps,)
         Sequence of each step.
 

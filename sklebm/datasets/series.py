@@ -28,7 +28,7 @@ class AutoregressiveProcess:
     Parameters
     ----------
     coefficients : float or tuple of float, default=0.9
-        phi_1, phi_2 and so on; the process must be stationary.
+        The phi_k from k = 1 on; the process must be stationary.
     noise : float, default=1.0
         Standard deviation of the noise.
 
@@ -146,9 +146,9 @@ class SwitchingProcess:
     Parameters
     ----------
     coefficients : tuple of float, default=(0.95, -0.8)
-        phi_k of each regime.
+        The phi_k of each regime.
     means : tuple of float, default=(0.0, 0.0)
-        m_k.
+        The m_k.
     noise : tuple of float, default=(0.3, 0.3)
         Standard deviation of the noise in each regime.
     stay : float, default=0.98

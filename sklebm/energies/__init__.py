@@ -1,6 +1,7 @@
 """Energies, which define what is low, as pure torch modules without scikit-learn or skorch."""
 
 from sklebm.energies.amortized import AmortizedEnergy
+from sklebm.energies.belief import DeepBeliefEnergy, DirectedLayer
 from sklebm.energies.bilinear import BilinearEnergy
 from sklebm.energies.gaussian import QuadraticEnergy
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
@@ -10,6 +11,7 @@ from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from sklebm.energies.masked import MaskedReconstructionEnergy
 from sklebm.energies.neighbours import NeighbourDistance
+from sklebm.energies.pairwise import PairwiseEnergy
 from sklebm.energies.penalties import (
     L0,
     L1,
@@ -45,7 +47,9 @@ __all__ = [
     "BernoulliLikelihood",
     "BernoulliPosterior",
     "BilinearEnergy",
+    "DeepBeliefEnergy",
     "DiagonalGaussian",
+    "DirectedLayer",
     "DirichletTopicEnergy",
     "ElasticNet",
     "EncodedSparseCodingEnergy",
@@ -64,6 +68,7 @@ __all__ = [
     "MaskedReconstructionEnergy",
     "NeighbourDistance",
     "NonNegativeL1",
+    "PairwiseEnergy",
     "Penalty",
     "PrecisionEnergy",
     "PredictiveSparseCodingEnergy",

@@ -47,6 +47,26 @@ class BilinearEnergy(LayeredEnergy):
         """The weights."""
         return (self.weights,)
 
+    @staticmethod
+    def of_halves(energy: LayeredEnergy) -> BilinearEnergy:
+        """Any number of layers of bits as two: the even ones visible, the odd ones hidden.
+
+        The joint distribution of all units is the same, and so is Z.
+        """
+        even = torch.cat([layer.bias.detach() for layer in list(energy.layers)[0::2]])
+        odd = torch.cat([layer.bias.detach() for layer in list(energy.layers)[1::2]])
+        weights = even.new_zeros(len(odd), len(even))
+        places = [sum(energy.widths[i % 2 : i : 2]) for i in range(len(energy.widths))]
+        for index, matrix in enumerate(energy.couplings):
+            below, above = (
+                slice(places[i], places[i] + energy.widths[i]) for i in (index, index + 1)
+            )
+            if index % 2:
+                weights[below, above] = matrix.detach().T
+            else:
+                weights[above, below] = matrix.detach()
+        return BilinearEnergy(Bernoulli(even), Bernoulli(odd), weights)
+
     def with_parameters(self, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Self:
         """An energy of this kind with other weights and biases."""
         visible, hidden = self.visible.with_bias(visible_bias), self.hidden.with_bias(hidden_bias)

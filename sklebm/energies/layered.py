@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.reference import ReferenceUnits
 from sklebm.energies.units import Units
 
@@ -152,6 +153,13 @@ class LayeredEnergy(nn.Module):
         """The even layers given the odd ones, concatenated; rows come first."""
         return torch.cat(self.draw_half(self._woven(h, 1), 0, generator)[0::2], dim=1)
 
+    def with_odd_means(self, even: Tensor) -> list[Tensor]:
+        """All layers: the given even ones, concatenated, and the means of the odd ones."""
+        states = self._woven(even, 0)
+        for index, received in zip(range(1, len(states), 2), self.fields(states, 1), strict=True):
+            states[index] = self.layers[index].mean(received)
+        return states
+
     def _woven(self, half: Tensor, parity: int) -> list[Tensor]:
         """A list of all layers with one half filled in and the other empty."""
         parts = iter(torch.split(half, self.widths[parity::2], dim=1))
@@ -170,6 +178,20 @@ class LayeredEnergy(nn.Module):
             sent = self.layers[index].statistic(states[index])
             total = total - ((states[index + 1] @ matrix) * sent).sum(dim=1)
         return total
+
+    def energy_gradients(self, states: Sequence[Tensor], signs: Tensor) -> tuple[Tensor, Gradients]:
+        """``signs @ E(states)`` and its gradients, for layers of bits or of their means.
+
+        The gradient by W_l is the product -s_{l+1}' diag(signs) s_l of the layers it joins.
+        """
+        value = signs @ self.energy(states[0], torch.cat(list(states[1:]), dim=1))
+        gradients: Gradients = [
+            (layer.bias, -(signs @ layer.bias_gradient(s)))
+            for layer, s in zip(self.layers, states, strict=True)
+        ]
+        for matrix, below, above in zip(self.couplings, states[:-1], states[1:], strict=True):
+            gradients.append((matrix, Product(above, below, -signs)))
+        return value, gradients
 
     def summed_half(self, states: Sequence[Tensor], parity: int) -> Tensor:
         """log sum over the layers at ``parity`` of exp(-E), given the others; (n_rows,)."""
@@ -249,20 +271,21 @@ class LayeredEnergy(nn.Module):
         n_steps : int, default=50
             Maximum number of steps.
         tol : float, default=1e-6
-            Steps end when no mean changes by more than this.
+            A row's steps end when none of its means changes by more than this.
         """
         with torch.no_grad():
             states = [v]
             for index in range(1, len(self.layers)):
                 states.append(self.layers[index].mean(self.field(index, states[-1], None)))
+            moves = torch.ones_like(v[:, 0], dtype=torch.bool)
             for _ in range(n_steps if len(self.layers) > 2 else 0):
-                before = states
-                states = self._settled(states)
-                change = max(
-                    float((a - b).abs().max()) if len(a) else 0.0
-                    for a, b in zip(before[1:], states[1:], strict=True)
-                )
-                if change <= tol:
+                # Each row by itself: where others stop must not change its means.
+                new = self._settled(states)
+                gap = torch.cat([a - b for a, b in zip(states[1:], new[1:], strict=True)], dim=1)
+                kept = zip(states, new, strict=True)
+                states = [torch.where(moves[:, None], after, before) for before, after in kept]
+                moves = moves & (gap.abs().amax(dim=1) > tol)
+                if not bool(moves.any()):
                     break
         return torch.cat(self._settled(states)[1:], dim=1)
 

@@ -192,6 +192,25 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
                 bias.zero_()
 
 
+def initialize_spread(network: nn.Module, generator: torch.Generator) -> None:
+    """Initialise every affine map for standardised inputs: weights by fan-in, biases in (-1, 1).
+
+    The bends of the units are then spread over the data, however few features there are: with
+    biases of zero and small weights all units are straight where the data lie, and a smooth network
+    of two features starts as a linear one that training may not leave.
+
+    K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers", ICCV 2015.
+    """
+    initialize(network, generator)
+    with torch.no_grad():
+        for module in _affine(network):
+            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+            if isinstance(weight, Tensor):
+                nn.init.kaiming_uniform_(weight, nonlinearity="relu", generator=generator)
+            if isinstance(bias, Tensor):
+                bias.uniform_(-1.0, 1.0, generator=generator)
+
+
 def set_input_bias(encoder: nn.Module, values: Tensor, n_channels: int) -> None:
     """Make ``values``, one per feature, the initial zero point of the encoder.
 

@@ -38,7 +38,7 @@ class Standardization(nn.Module):
         In single precision the offset would move rows far from zero by its own rounding.
         """
         exact = self.offset, self.scale
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.offset, self.scale = (values.to(self.offset.device) for values in exact)
         return self
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sklebm.energies.base import TwoLayerEnergy
+from sklebm.energies.binary_states import chunk_of_states
 
 #: Maximum number of units that ``log_partition`` sums over: 2^25 states.
 MAX_UNITS = 25
@@ -23,15 +24,7 @@ _CHUNK_BITS = 14
 def binary_states(n_units: int, like: Tensor) -> Iterator[Tensor]:
     """All 2^n_units states as rows of 0 and 1, in chunks of at most 2^14."""
     for start in range(0, 2**n_units, 2**_CHUNK_BITS):
-        yield _chunk_of_states(start, n_units, like)
-
-
-def _chunk_of_states(start: int, n_units: int, like: Tensor) -> Tensor:
-    """The states of ``n_units`` units with the numbers from ``start`` on, at most 2^14."""
-    stop = min(start + 2**_CHUNK_BITS, 2**n_units)
-    numbers = torch.arange(start, stop, device=like.device)
-    shifts = torch.arange(n_units, device=like.device)
-    return ((numbers[:, None] >> shifts) & 1).to(like.dtype)
+        yield chunk_of_states(start, n_units, like, 2**_CHUNK_BITS)
 
 
 def n_summed_units(energy: TwoLayerEnergy) -> int:
@@ -64,7 +57,7 @@ def log_partition(energy: TwoLayerEnergy) -> Tensor:
     minus_energy = _minus_free_energy if sums_visible else _minus_hidden_energy
 
     def part(start: int) -> Tensor:
-        states = _chunk_of_states(start, n_units, energy.weights)
+        states = chunk_of_states(start, n_units, energy.weights, 2**_CHUNK_BITS)
         return torch.logsumexp(minus_energy(energy, states), dim=0)
 
     starts = range(0, 2**n_units, 2**_CHUNK_BITS)

@@ -10,13 +10,12 @@ S. Duane, A. D. Kennedy, B. J. Pendleton and D. Roweth, "Hybrid Monte Carlo", Ph
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sklebm._checks import check_counts
+from sklebm._checks import check_counts, check_share
 from sklebm.energies.base import FreeEnergy
 from sklebm.inference.chains import (
     ChainState,
@@ -29,6 +28,8 @@ from sklebm.inference.chains import (
 
 # A trajectory of fixed length could return to its start for ever; a random length cannot.
 _JITTER = 0.2
+# Close to the most efficient share for trajectories in many dimensions.
+_ACCEPTANCE = 0.65
 
 
 def leapfrog(
@@ -58,19 +59,28 @@ class HMC(GradientSampler):
     Parameters
     ----------
     step_size : float, default=0.1
-        Length of a leapfrog step, in the units of x; where it is adapted, the start. The adapted
-        one accepts 65 % of the trajectories.
+        Length of a leapfrog step, in the units of x; where it is adapted, the start.
     n_leapfrog : int, default=10
         Leapfrog steps of a trajectory, a gradient each.
+    target_acceptance : float, default=0.65
+        Share of the trajectories that an adapted step size accepts.
     """
 
     n_leapfrog: int = 10
-
-    target_acceptance: ClassVar[float | None] = 0.65
+    # A constant of other samplers, declared there before the settings: hence a keyword.
+    target_acceptance: float = field(default=_ACCEPTANCE, kw_only=True)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "n_leapfrog")
+        check_share(self.target_acceptance, "target_acceptance", self)
+
+    def __repr__(self) -> str:
+        # Files of earlier versions name their sampler without a share.
+        settings = f"step_size={self.step_size!r}, n_leapfrog={self.n_leapfrog!r}"
+        if self.target_acceptance != _ACCEPTANCE:
+            settings += f", target_acceptance={self.target_acceptance!r}"
+        return f"HMC({settings})"
 
     def step(
         self, generator: torch.Generator, state: ChainState, energy: FreeEnergy

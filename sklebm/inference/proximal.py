@@ -85,7 +85,7 @@ def start_at_zero(problem: SparseProblem) -> State:
 
 def start_at(problem: SparseProblem, codes: Tensor) -> State:
     """Given codes."""
-    return codes, codes @ problem.gram
+    return codes, problem.product(codes)
 
 
 def ista_step(problem: SparseProblem, state: State) -> State:
@@ -93,7 +93,7 @@ def ista_step(problem: SparseProblem, state: State) -> State:
     z, product = state
     penalty, step = problem.penalty, 1.0 / problem.lipschitz
     z = penalty.prox(z + step * (problem.correlations - product), step * problem.alpha)
-    return z, z @ problem.gram
+    return z, problem.product(z)
 
 
 def start_fista(problem: SparseProblem, state: State) -> State:
@@ -116,7 +116,7 @@ def fista_step(problem: SparseProblem, state: State) -> State:
     penalty, step = problem.penalty, 1.0 / problem.lipschitz
     new = penalty.prox(y + step * (problem.correlations - y_product), step * problem.alpha)
     uphill = ((y - new) * (new - z)).sum(dim=1, keepdim=True) > 0
-    return new, new @ problem.gram, z, product, torch.where(uphill, torch.ones_like(t), t_next)
+    return new, problem.product(new), z, product, torch.where(uphill, torch.ones_like(t), t_next)
 
 
 def coordinate_step(problem: SparseProblem, state: State) -> State:

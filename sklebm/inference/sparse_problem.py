@@ -47,6 +47,10 @@ class SparseProblem:
             self, correlations=self.correlations[rows], squared_norms=self.squared_norms[rows]
         )
 
+    def product(self, z: Tensor) -> Tensor:
+        """z H, of which every iteration needs one."""
+        return z @ self.gram
+
     def objective(self, z: Tensor, product: Tensor) -> Tensor:
         """Energies of the rows, given ``product`` = z H."""
         smooth = 0.5 * self.squared_norms + ((0.5 * product - self.correlations) * z).sum(dim=1)

@@ -15,9 +15,18 @@ from sklebm.objectives.evidence import (
     ImportanceWeightedBound,
 )
 from sklebm.objectives.fast_persistent import FastPersistentContrastiveDivergence
+from sklebm.objectives.label_losses import (
+    ConditionalLikelihood,
+    HingeLoss,
+    LabelNoiseContrastive,
+    PerceptronLoss,
+    SquareExponentialLoss,
+)
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
+from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
+from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -37,6 +46,7 @@ from sklebm.objectives.score_matching import (
     SlicedScoreMatching,
 )
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
+from sklebm.objectives.up_down import UpDown
 from sklebm.objectives.variational_noise_contrastive import (
     VariationalNoiseContrastive,
     VariationalReferenceNoiseContrastive,
@@ -45,6 +55,7 @@ from sklebm.objectives.variational_noise_contrastive import (
 __all__ = [
     "Batch",
     "CodePrediction",
+    "ConditionalLikelihood",
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",
@@ -54,12 +65,17 @@ __all__ = [
     "DoublyReparametrizedBound",
     "EvidenceLowerBound",
     "FastPersistentContrastiveDivergence",
+    "HingeLoss",
     "ImportanceWeightedBound",
+    "LabelNoiseContrastive",
     "MaskedError",
     "MaximumLikelihood",
+    "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
+    "NormalisedLikelihood",
     "Objective",
+    "PerceptronLoss",
     "PersistentContrastiveDivergence",
     "PredictiveDecomposition",
     "PseudoLikelihood",
@@ -72,7 +88,9 @@ __all__ = [
     "ScoreMatching",
     "SlicedScoreMatching",
     "SparseReconstruction",
+    "SquareExponentialLoss",
     "TemperedPersistentContrastiveDivergence",
+    "UpDown",
     "VariationalNoiseContrastive",
     "VariationalReferenceNoiseContrastive",
     "check_needs",

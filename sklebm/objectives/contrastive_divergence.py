@@ -23,6 +23,7 @@ from sklebm._checks import check_counts, check_share
 from sklebm.energies.base import FreeEnergy, ReferencedEnergy, TwoLayerEnergy
 from sklebm.energies.gradients import Gradients
 from sklebm.inference.gibbs import BlockGibbs, GibbsState
+from sklebm.inference.gibbs_sweeps import GibbsSweeps
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.independence import jump
 from sklebm.inference.samplers import Sampler, run
@@ -41,7 +42,9 @@ CLOSED_FORM = ("hidden_field", "hidden", "free_energy_gradients")
 
 
 def default_sampler(energy: Any) -> Sampler:
-    """Block Gibbs if the units can be drawn in turns, otherwise Hamiltonian Monte Carlo."""
+    """Gibbs sampling by what the units allow: in two blocks, or class by class; otherwise HMC."""
+    if all(hasattr(energy, name) for name in GibbsSweeps.needs):
+        return GibbsSweeps()
     smooth = hasattr(energy, "free_energy") and hasattr(energy, "reference")
     return HMC(n_leapfrog=5) if smooth and not hasattr(energy, "draw_visible") else BlockGibbs()
 
@@ -60,10 +63,11 @@ class ContrastiveDivergence(ClosedFormObjective):
         Number k of steps; for Boltzmann machines also called ``n_gibbs_steps``.
     sampler : Sampler or None, default=None
         How a chain moves: ``BlockGibbs()``, ``GibbsLangevin()``, ``HMC()``, ``MALA()`` or
-        ``Langevin()``. None is block Gibbs for machines whose units can be drawn in turns, and
-        ``HMC(n_leapfrog=5)`` for other energies. If the sampler has a target acceptance rate, step
-        sizes are adapted during training, starting from its ``step_size`` in units of the root mean
-        variance of ``energy.reference``.
+        ``Langevin()``. None is block Gibbs for machines whose units can be drawn in turns,
+        ``GibbsSweeps()`` for those on any other graph, and ``HMC(n_leapfrog=5)`` for other
+        energies. If the sampler has a target acceptance rate, step sizes are adapted during
+        training, starting from its ``step_size`` in units of the root mean variance of
+        ``energy.reference``.
     """
 
     n_steps: int = 1

@@ -15,6 +15,7 @@ from torch import Tensor
 from sklebm._shell.random import make_generator
 from sklebm._shell.ranks import Ranks
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import Scaling
 from sklebm.objectives import Batch
 from sklebm.training.streamed_rows import StreamedRows
 
@@ -32,6 +33,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         Columns that accompany the rows, keyed by their name in ``Batch``, one entry per row.
     origin : ndarray of shape (n_features,) or None
         Subtracted from the rows of a csr matrix when they are made dense.
+    scaling : Scaling or None
+        Standardises the rows of a csr matrix when they are made dense.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         *,
         columns: Mapping[str, Tensor] | None = None,
         origin: Any = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self.X = X
         self.columns = dict(columns or {})
         self.origin = origin
+        self.scaling = scaling
 
     @property
     def batches(self) -> type[TensorBatches]:
@@ -58,9 +63,10 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         return order[n_second:], order[:n_second]
 
     def dense(self, part: Any) -> Tensor:
-        """Some rows of a csr matrix or array as a tensor, minus the origin."""
+        """Some rows of a csr matrix or array as a tensor, minus the origin and standardised."""
         x = np.atleast_2d(part.toarray())  # one row of an array has a single dimension
-        return torch.from_numpy(x if self.origin is None else x - self.origin)
+        rows = torch.from_numpy(x if self.origin is None else x - self.origin)
+        return rows if self.scaling is None else self.scaling.apply(rows)
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
@@ -83,7 +89,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
         if isinstance(self.X, StreamedRows):
             return TrainingRows(self.X.keep(index.numpy()), columns=columns)
         if scipy.sparse.issparse(self.X):
-            return TrainingRows(self.X[index.numpy()], columns=columns, origin=self.origin)
+            picked = self.X[index.numpy()]
+            return TrainingRows(picked, columns=columns, origin=self.origin, scaling=self.scaling)
         return TrainingRows(self.X[index.to(self.X.device)], columns=columns)
 
     def batch(self, device: torch.device) -> Batch:
@@ -116,7 +123,8 @@ def training_rows(rows: Rows) -> TrainingRows:
         origin = None if rows.origin is None else rows.origin.numpy()
     else:
         x = rows.around_origin(rows.all()).float()
-    return TrainingRows(x, columns=columns, origin=origin)
+    scaling = rows.scaling if scipy.sparse.issparse(x) else None  # others are scaled already
+    return TrainingRows(x, columns=columns, origin=origin, scaling=scaling)
 
 
 def hold_out(
@@ -183,13 +191,25 @@ class TensorBatches:
         if self.generator is None:
             for start in range(0, n_rows, self.batch_size):
                 places = slice(start, start + self.batch_size)
-                yield self._with_columns(self._rows(places), places)
+                yield self._with_columns(self.take(places), places)
             return
-        order = torch.randperm(n_rows, generator=self.generator)
+        order = self.order()
         if isinstance(self.rows, Tensor):
             order = order.to(self.rows.device)
         for part in torch.split(order, self.batch_size):
-            yield self._with_columns(self._rows(part), part)
+            yield self._with_columns(self.take(part), part)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether rows can be taken in any order without reading a file."""
+        return not isinstance(self.rows, StreamedRows)
+
+    def order(self) -> Tensor:
+        """Places of the rows in the next pass."""
+        n_rows = int(self.rows.shape[0])
+        if self.generator is None:
+            return torch.arange(n_rows)
+        return torch.randperm(n_rows, generator=self.generator)
 
     def with_sizes(self) -> Iterator[tuple[Batch, int]]:
         """The batches, each with the number of rows that count in its step."""
@@ -203,7 +223,8 @@ class TensorBatches:
             index = index.to(self.device)
         return Batch(x, **{name: column[index] for name, column in self.columns.items()})
 
-    def _rows(self, index: slice | Tensor) -> Tensor:
+    def take(self, index: slice | Tensor) -> Tensor:
+        """Rows at these places, dense."""
         if scipy.sparse.issparse(self.rows):
             picked = self.rows[index if isinstance(index, slice) else index.numpy()]
             return self.dataset.dense(picked).to(self.device, torch.float32)

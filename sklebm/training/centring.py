@@ -27,7 +27,7 @@ from sklebm.training.transforms import TransformState
 
 # The hidden means are tracked by a moving average over about 100 steps, as in the paper. Updating
 # it at every eighth batch costs a fortieth of the step.
-_EVERY, _RATE = 8, 0.08
+EVERY, RATE = 8, 0.08
 
 
 class Centring:
@@ -117,7 +117,7 @@ class Centring:
         are known.
         """
         offsets, n_steps = state["hidden_mean"], state["n_steps"]
-        if self.follows and n_steps % _EVERY == 0:
+        if self.follows and n_steps % EVERY == 0:
             hidden = self.energy.hidden_mean(x) if hidden is None else hidden
-            offsets = torch.lerp(offsets, hidden.mean(dim=0), _RATE * min(share, 1.0))
+            offsets = torch.lerp(offsets, hidden.mean(dim=0), RATE * min(share, 1.0))
         return {"hidden_mean": offsets, "n_steps": n_steps + 1}

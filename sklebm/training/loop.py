@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,21 @@ from sklebm.objectives.base import ObjectiveState
 from sklebm.training.batches import TensorBatches, as_batch
 from sklebm.training.ranks import reduce_gradients
 from sklebm.training.transforms import GradientTransform, Projection, TransformState
+
+
+class FusedPass(Protocol):
+    """A whole pass over the rows in one call, for models whose steps are short."""
+
+    def suits(self, batch_size: int, state: ObjectiveState) -> bool:
+        """Whether it can take these steps."""
+
+    def run(
+        self, training: Any, batches: TensorBatches, rates: dict[Tensor, float]
+    ) -> tuple[float, int]:
+        """Take the steps of ``EnergyTraining.descend``.
+
+        Returns the sum of losses times rows, and the number of rows.
+        """
 
 
 class EnergyTraining(nn.Module):
@@ -45,6 +60,8 @@ class EnergyTraining(nn.Module):
         Name under which its loss is recorded, if several players train against each other.
     n_steps : int, default=1
         Steps on every batch.
+    fused : FusedPass or None, default=None
+        Takes the steps of ``descend`` for a whole pass at once.
     """
 
     def __init__(
@@ -60,6 +77,7 @@ class EnergyTraining(nn.Module):
         moved: nn.Module | None = None,
         name: str = "train",
         n_steps: int = 1,
+        fused: FusedPass | None = None,
     ) -> None:
         super().__init__()
         self.energy = energy
@@ -74,6 +92,7 @@ class EnergyTraining(nn.Module):
         self.moved = energy if moved is None else moved
         self.name = name
         self.n_steps = n_steps
+        self.fused = fused
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss of the batch; advances the objective's state (its chains, if any)."""
@@ -136,6 +155,10 @@ def run_batches(
     ]
     step, n_steps = steps[0]
     alone = len(steps) == 1 and n_steps == 1
+    if alone and notify is None and not gradients_are_read:
+        fused = _run_fused(players[0], optimizers[0], batches, batch_size)
+        if fused is not None:
+            return fused
     total: Tensor | None = None
     n_rows = 0
     for batch, size in _with_sizes(batches):
@@ -150,6 +173,29 @@ def run_batches(
     if total is None:
         raise ValueError("There are no rows to train on.")
     return total, n_rows
+
+
+def _run_fused(
+    training: Any, optimizer: torch.optim.Optimizer, batches: Any, batch_size: int
+) -> tuple[Tensor, int] | None:
+    """A pass in one call, if the player can and nothing looks at its single steps."""
+    able = (
+        getattr(training, "fused", None) is not None
+        and not training.projections
+        and type(batches) is TensorBatches
+        and batches.batch_size == batch_size
+        and not batches.columns
+        and batches.in_memory
+        and len(batches)
+        and _knows_gradients(training)
+        and _is_plain_descent(optimizer)
+        and training.fused.suits(batch_size, training.objective_state)
+    )
+    if not able:
+        return None
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    total, n_rows = training.fused.run(training, batches, rates)
+    return torch.tensor(total, dtype=torch.float64), n_rows
 
 
 def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -> Tensor:

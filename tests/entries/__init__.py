@@ -39,6 +39,9 @@ class Entry:
     learnable : callable
         ``learnable(n_rows, seed) -> ndarray``: rows whose dependence the scores can see, if those
         of ``make_rows`` are none.
+    targets : callable
+        ``targets(X) -> y`` for models of targets, if ``make_targets`` of the registry does not
+        suit them.
     """
 
     quick: Mapping[str, Any] = field(default_factory=dict)
@@ -49,3 +52,4 @@ class Entry:
     normalised: Mapping[str, Any] = field(default_factory=dict)
     rounding: float = 1e-9
     learnable: Callable[..., Any] | None = None
+    targets: Callable[[Any], Any] | None = field(default=None, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,48 @@ def unfolded_free_energy(model: Any, X: Any) -> Any:
     return 0.5 * (residual**2).sum(axis=1) + model.alpha_ * np.abs(z).sum(axis=1)
 
 
+def make_waves(n_rows: int = 300, seed: int = 0) -> Any:
+    """Six steps of a signal: one short wave, of either sign, where it fits."""
+    rng = np.random.default_rng(seed)
+    rows = 0.1 * rng.standard_normal((n_rows, 6))
+    for row, place in zip(rows, rng.integers(0, 5, n_rows), strict=True):
+        row[place : place + 2] += rng.choice([-1.0, 1.0]) * rng.uniform(1, 2) * np.array([2, -1.5])
+    return rows
+
+
+def convolutional_free_energy(model: Any, X: Any) -> Any:
+    """The energy of the lasso whose dictionary holds every shift of every kernel."""
+    grid = model.grid_
+    atoms, shift = [], np.zeros((1, grid["width"]))
+    for kernel in np.asarray(model.components_, np.float64):
+        for place in range(grid["width"] - (0 if grid["circular"] else len(kernel) - 1)):
+            shift[:] = 0.0
+            shift[0, (place + np.arange(len(kernel))) % grid["width"]] = kernel
+            atoms.append(shift[0].copy())
+    whole = SimpleNamespace(components_=np.array(atoms), intercept_=0.0, alpha_=model.alpha_)
+    return sparse_free_energy(whole, X)
+
+
 ENTRIES: dict[str, Entry] = {
+    "ConvSparseCoder": Entry(
+        quick={
+            "n_components": 2,
+            "alpha": 0.2,
+            "boundary": "zero",
+            "batch_size": 32,
+            "max_iter": 5,
+            "code_tol": 1e-11,
+            "pool": None,
+            "random_state": 0,
+        },
+        untrained={"max_iter": 1, "batch_size": 10**6},
+        variants=(
+            {"penalty": "nonnegative", "boundary": "circular", "algorithm": "batch"},
+            {"low_pass": 1.0, "solver": "greedy"},
+        ),
+        free_energy=convolutional_free_energy,
+        learnable=make_waves,
+    ),
     "LISTAEncoder": Entry(
         quick={
             "n_components": 4,

@@ -1,0 +1,149 @@
+"""Bounds of deep machines on the fixed binarisation of MNIST, beside one layer trained as long.
+
+The protocol of R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief
+networks", ICML 2008: 60,000 training and 10,000 test rows, log Z annealed. ``--model belief`` is a
+DeepBeliefNetwork of 500 and 2000 units (published: bound -86.22, importance-sampled -84.55), in 60
+minutes; ``--model boltzmann`` a DeepBoltzmannMachine of 500 and 1000 (published: -84.62; a
+re-implementation of 512 and 1024: -86.37), in 90 minutes, whose bound is also recorded along the
+way. One layer of 500 units has the same time. Epochs follow from the speed of a trial epoch. Needs
+the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
+
+    python benchmarks/bench_deep_machines.py --model belief [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from _common import save_results, set_threads
+from bench_binarized_mnist import load_rows
+
+from sklebm import BernoulliRBM, DeepBeliefNetwork, DeepBoltzmannMachine
+from sklebm.callbacks import EnergyMonitor
+
+COLUMNS = [
+    "model",
+    "epochs",
+    "training (s)",
+    "what",
+    "test log-likelihood (nats)",
+    "at the ends of the interval of log Z",
+]
+Rows = np.ndarray[Any, Any]
+
+
+def timed(model: Any, x: Rows) -> float:
+    """Seconds of a fit."""
+    began = time.perf_counter()
+    model.fit(x)
+    return time.perf_counter() - began
+
+
+@dataclass
+class Curve:
+    """Judges a machine every so many epochs; the time that this takes does not count."""
+
+    test: Rows
+    every: int
+    rows: list[list[Any]]
+    epoch: int = 0
+    judging: float = 0.0
+    began: float = 0.0
+
+    def after_epoch(self, model: Any, _: Any) -> float:
+        """Scoring function of a monitor."""
+        self.epoch += 1
+        start = time.perf_counter()
+        if self.epoch % self.every == 0:
+            seconds = start - self.began - self.judging
+            self.rows += judged("on the way", model, self.epoch, seconds, self.test, 1000)
+        self.judging += time.perf_counter() - start
+        return 0.0
+
+
+def trained(
+    make: Callable[[int], Any], x: Rows, budget: float, curve: Curve | None = None
+) -> tuple[Any, int, float]:
+    """A model with the number of epochs that fills the budget in seconds."""
+    epochs = max(1, int(budget / timed(make(1), x)))
+    model = make(epochs)
+    if curve is not None:
+        model.set_callbacks(EnergyMonitor(curve.test[:1], scoring=curve.after_epoch))
+        curve.began = time.perf_counter()
+    seconds = timed(model, x)
+    return model, epochs, seconds - (0.0 if curve is None else curve.judging)
+
+
+def judged(
+    name: str, model: Any, epochs: int, seconds: float, test: Rows, temperatures: int
+) -> list[list[Any]]:
+    """One row for each way to score the test rows; the interval is that of log Z alone."""
+    model.estimate_log_partition("ais", n_temperatures=temperatures, random_state=0)
+    what = "bound" if isinstance(model, DeepBoltzmannMachine) else "log p"
+    ways: dict[str, dict[str, Any]] = {what: {}}
+    if isinstance(model, DeepBeliefNetwork):
+        ways = {"bound": {"bound": "variational"}, "importance": {"bound": "importance"}}
+    rows = []
+    for what, options in ways.items():
+        value = float(model.score_samples(test, **options).mean())
+        low, high = (float(end) for end in model.log_partition_interval_)
+        ends = [value + model.log_partition_ - end for end in (high, low)]
+        shown = f"{ends[0]:.2f}, {ends[1]:.2f}"
+        rows.append([name, epochs, round(seconds), what, round(value, 2), shown])
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Train the deep model and one layer for the same time, and judge both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=["belief", "boltzmann"], default="belief")
+    parser.add_argument("--minutes", type=float, default=0.0, help="0: those of the model")
+    parser.add_argument("--every", type=int, default=10, help="epochs between bounds on the way")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
+    options = parser.parse_args()
+    set_threads(options.threads)
+    x, test = load_rows()
+    minutes = options.minutes or {"belief": 60.0, "boltzmann": 90.0}[options.model]
+    budget, temperatures = 60.0 * minutes, 10_000
+    sizes = {"belief": (500, 2000), "boltzmann": (500, 1000)}[options.model]
+    if options.quick:
+        x, test, budget, temperatures, sizes = x[:1000], test[:100], 2.0, 50, (20, 30)
+    shared = {"log_partition": None, "random_state": 0, "device": "cpu"}
+    makers: dict[str, Callable[[int], Any]] = {
+        "one layer": lambda n: BernoulliRBM(sizes[0], max_epochs=n, **shared),
+        "belief": lambda n: DeepBeliefNetwork(sizes, max_epochs=n, **shared),
+        "boltzmann": lambda n: DeepBoltzmannMachine(sizes, max_epochs=n, **shared),
+    }
+    makers["one layer"](1).fit(x[:100])  # what is loaded once must not count against one of them
+    rows: list[list[Any]] = []
+    curve = Curve(test, options.every, rows)
+    for name in ("one layer", options.model):
+        watch = curve if name == "boltzmann" else None
+        model, epochs, seconds = trained(makers[name], x, budget, watch)
+        rows += judged(name, model, epochs, seconds, test, temperatures)
+        if isinstance(model, DeepBeliefNetwork):
+            bottom = model.named_estimators_["layer1"]
+            rows += judged("its bottom machine", bottom, epochs, 0.0, test, temperatures)
+    if not options.quick:
+        save_results(
+            f"deep_machines_{options.model}",
+            f"A deep machine ({options.model}) and one layer, trained for {minutes:.0f} "
+            "minutes each, on binarised MNIST",
+            COLUMNS,
+            rows,
+            command=f"SKLEBM_DATA=... python benchmarks/bench_deep_machines.py "
+            f"--model {options.model}",
+            notes=f"Layers: {sizes}. {options.threads} threads. Annealing with {temperatures:,} "
+            "temperatures and 100 chains; 100 draws a row for bound and estimate.",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Labels as codes 0 to K - 1, and the weights of rows by their labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+
+def read_labels(y: Any, owner: str) -> NDArray[Any]:
+    """The labels as a NumPy array of one dimension.
+
+    Raises
+    ------
+    ValueError
+        If y is missing, is no column of labels, or holds real numbers, NaN or infinity.
+    """
+    if y is None:
+        raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    labels = column_or_1d(y, warn=True)
+    assert_all_finite(labels, input_name="y")
+    check_classification_targets(labels)
+    return np.asarray(labels)
+
+
+def encode(labels: NDArray[Any], classes: NDArray[Any], owner: str) -> NDArray[np.int64]:
+    """The place of each label among the classes, which are sorted.
+
+    Raises
+    ------
+    ValueError
+        If a label is none of the classes.
+    """
+    strange = sorted({*labels.tolist()} - {*classes.tolist()}, key=repr)
+    if strange:
+        shown = ", ".join(map(repr, strange[:5]))
+        raise ValueError(
+            f"y holds {shown}, but {owner} knows the labels {classes.tolist()}: pass labels that "
+            "were there in fit, or all of them as classes in the first call of partial_fit."
+        )
+    return np.searchsorted(classes, labels.astype(classes.dtype, copy=False))
+
+
+def weigh(
+    sample_weight: Any, class_weight: Any, labels: NDArray[Any], classes: NDArray[Any]
+) -> Any:
+    """The weight of each row: that of the row times that of its label; None if there are none."""
+    if class_weight is None:
+        return sample_weight
+    given = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, float)
+    if given.shape != labels.shape:
+        return given  # whose shape is refused with the rows
+    present = np.unique(labels)
+    if isinstance(class_weight, dict):
+        strange = sorted(set(class_weight) - set(classes.tolist()), key=repr)
+        if strange:
+            raise ValueError(
+                f"class_weight={class_weight!r} names {strange[0]!r}, which is no label: use "
+                f"labels of y, {classes.tolist()}."
+            )
+    by_label = compute_class_weight(class_weight, classes=present, y=labels, sample_weight=given)
+    return given * by_label[np.searchsorted(present, labels)]

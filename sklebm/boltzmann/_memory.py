@@ -1,0 +1,39 @@
+"""What rows mean to an associative memory: how they write the states, and what it can hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklebm._shell.rows import Rows
+from sklebm._shell.warning import warn
+
+
+def check_energies_fit(rows: Rows, power: int) -> None:
+    """Refuse values whose energies, sums of their powers, would overflow."""
+    largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
+    limit = float(torch.finfo(rows.dtype).max) / len(rows)
+    if largest > limit ** (1.0 / power) / (4 * rows.shape[1]):
+        raise FloatingPointError(
+            f"X holds values up to {largest:.3g}, whose energies overflow. Scale X to states "
+            "of -1 and 1, or of 0 and 1."
+        )
+
+
+def state_values(rows: Rows, states: str, owner: str) -> Any:
+    """What the rows call -1 and +1; warns of other values."""
+    parts = rows.chunks(rows.shape[1])
+    low = min(float(rows[part].min()) for part in parts)
+    high = max(float(rows[part].max()) for part in parts)
+    bits = states == "bits" or (states == "auto" and low >= 0.0 and high <= 1.0)
+    values = np.array([0.0, 1.0] if bits else [-1.0, 1.0])
+    if states != "continuous" and (low < values[0] or high > values[1]):
+        warn(
+            f"X contains values outside [{values[0]:g}, {values[1]:g}] (min={low:.4g}, "
+            f"max={high:.4g}): {owner} rounds the rows that it stores to "
+            f'{values[0]:g} and {values[1]:g}. Scale X, or set states="continuous" with '
+            'rule="dense" and interaction="exponential".'
+        )
+    return values

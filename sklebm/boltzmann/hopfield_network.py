@@ -1,0 +1,418 @@
+r"""E(s) = -1/2 s' W s, s in {-1, +1}: patterns are stored in W, and recall walks down to one."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Flag, Scalar, Spec
+from sklebm._shell.warning import warn
+from sklebm.base import EnergyEstimator
+from sklebm.boltzmann import _memory
+from sklebm.energies.associative import AssociativeMemory, DenseMemory, PairwiseMemory
+from sklebm.inference import associative_recall
+from sklebm.inference.storage_rules import RULES
+
+
+class HopfieldNetwork(EnergyEstimator):
+    r"""Associative memory: stores rows, and completes or corrects others to the nearest of them.
+
+    .. math:: E(s) = -\tfrac12 s^\top W s, \qquad s_i \leftarrow
+              \operatorname{sign} \Big(\sum_j W_{ij} s_j\Big), \qquad s \in \{-1, +1\}^d,
+
+    or, for ``rule="dense"``, with the stored patterns :math:`p_m`,
+
+    .. math:: E(s) = - d \sum_m \Big(\frac{p_m^\top s}{d}\Big)^n
+              \quad \text{or} \quad - \frac1\beta \log \sum_m e^{\beta p_m^\top s}.
+
+    Continuous states s have the second of these, minus its value for equal overlaps of zero, plus
+    :math:`|s|^2 / 2`; their recall is a step of softmax attention,
+    :math:`s \leftarrow \sum_m p_m \operatorname{softmax}_m (\beta p_m^\top s)`.
+
+    Parameters
+    ----------
+    rule : {"hebb", "storkey", "pseudo_inverse", "dense"}, default="hebb"
+        How rows are stored. "hebb" adds up products and holds about 0.138 d random patterns;
+        "storkey" corrects each for those before it and holds more; "pseudo_inverse" projects onto
+        the span of the rows, each of which is then a fixed point, up to fewer than d of them;
+        "dense" keeps the rows themselves, and holds of the order of d^(n-1) of them, or
+        exponentially many.
+    interaction : {"polynomial", "exponential"}, default="polynomial"
+        The function of the overlaps, for "dense".
+    power : int, default=3
+        Exponent n of the polynomial, at least 2, which is Hebb's rule but for its diagonal.
+    beta : float, default=1.0
+        Inverse temperature of the exponential.
+    states : {"auto", "bits", "signs", "continuous"}, default="auto"
+        How X writes the two states: 0 and 1, or -1 and +1; "auto" is bits if all training values
+        are in [0, 1]. Training rows are rounded to the nearer state. "continuous" takes real
+        rows as they are, and needs the exponential; their length then matters.
+    update : {"asynchronous", "synchronous"}, default="asynchronous"
+        Whether units turn one after the other in a random order, along which the energy never
+        rises, or all at once, which may end in a cycle of two states. Continuous states move all at
+        once, and their energy never rises.
+    max_sweeps : int, default=100
+        Maximum number of sweeps of a recall.
+    random_state : int, RandomState instance or None, default=None
+        Seed for the order of the units, which is drawn once in ``fit``.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
+
+    Attributes
+    ----------
+    couplings_ : ndarray of shape (n_features_in_, n_features_in_) or None
+        W with a zero diagonal; None for "dense".
+    self_couplings_ : ndarray of shape (n_features_in_,) or None
+        The diagonal that the rule gave and recall leaves out.
+    patterns_ : ndarray of shape (n_patterns_, n_features_in_) or None
+        The stored states, for "dense".
+    state_values_ : ndarray of shape (2,)
+        What X calls the two states.
+    update_order_ : ndarray of shape (n_features_in_,)
+        The order in which units turn.
+    n_patterns_ : int
+        Number of stored rows.
+    exponent_ : int
+        n of the polynomial of a dense memory; 0 is the exponential.
+    beta_ : float
+        Inverse temperature of the exponential.
+    is_continuous_ : bool
+        Whether states are real vectors.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    BoltzmannMachine : The same couplings between bits, learnt as a density.
+    EnergyKMeans : Prototypes of real-valued rows.
+
+    Notes
+    -----
+    Storing n rows costs O(n d^2), or nothing for "dense". A sweep costs O(d^2) for each row, or
+    O(d n_patterns_), one unit after the other; synchronous sweeps are matrix products, except that
+    those of "dense" cost O(d n_patterns_) as well. Everything is computed in double precision.
+    The network has no log Z: ``score_samples`` is -E, which compares rows of one fitted model.
+
+    References
+    ----------
+    .. [1] J. J. Hopfield, "Neural networks and physical systems with emergent collective
+       computational abilities", PNAS 79, 1982.
+    .. [2] D. J. Amit, H. Gutfreund and H. Sompolinsky, "Storing infinite numbers of patterns in a
+       spin-glass model of neural networks", Physical Review Letters 55, 1985.
+    .. [3] D. Krotov and J. J. Hopfield, "Dense associative memory for pattern recognition",
+       NIPS 2016.
+    .. [4] H. Ramsauer et al., "Hopfield networks is all you need", ICLR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import HopfieldNetwork
+    >>> X = np.random.default_rng(0).choice([-1.0, 1.0], size=(5, 100))
+    >>> memory = HopfieldNetwork(random_state=0).fit(X)
+    >>> noisy = X.copy()
+    >>> noisy[:, :20] *= -1  # a fifth of the entries is wrong
+    >>> bool((memory.transform(noisy) == X).all())
+    True
+    >>> half = X.copy()
+    >>> half[:, 50:] = np.nan
+    >>> bool((memory.recall(half) == X).all())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "device": EnergyEstimator._parameter_constraints["device"],
+        "rule": [StrOptions({*RULES, "dense"})],
+        "interaction": [StrOptions({"polynomial", "exponential"})],
+        "power": [Interval(Integral, 2, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="neither")],
+        "states": [StrOptions({"auto", "bits", "signs", "continuous"})],
+        "update": [StrOptions({"asynchronous", "synchronous"})],
+        "max_sweeps": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+    _computes_in_double = True
+
+    def __init__(
+        self,
+        rule: str = "hebb",
+        *,
+        interaction: str = "polynomial",
+        power: int = 3,
+        beta: float = 1.0,
+        states: str = "auto",
+        update: str = "asynchronous",
+        max_sweeps: int = 100,
+        random_state: RandomState = None,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.rule = rule
+        self.interaction = interaction
+        self.power = power
+        self.beta = beta
+        self.states = states
+        self.update = update
+        self.max_sweeps = max_sweeps
+        self.random_state = random_state
+        self.device = device
+
+    # ------------------------------------------------------------------ storing
+
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        self._check_states()
+        n_features, generator = rows.shape[1], make_generator(draw_seed(self.random_state), "order")
+        before = {
+            "state_values_": _memory.state_values(rows, self.states, type(self).__name__),
+            "update_order_": torch.randperm(n_features, generator=generator).numpy(),
+            "n_patterns_": 0,
+            "couplings_": None,
+            "self_couplings_": None,
+            "patterns_": None,
+            **self._form(),
+        }
+        return self._stored(before, rows)
+
+    def _form(self) -> dict[str, Any]:
+        """The form of a dense energy, as fitted attributes."""
+        return {
+            "exponent_": int(self.power) if self.interaction == "polynomial" else 0,
+            "beta_": float(self.beta),
+            "is_continuous_": self.states == "continuous",
+        }
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        if not self._is_fitted():
+            return self._fit(rows, progress)
+        if (self.rule == "dense") != (self.patterns_ is not None):
+            raise ValueError(
+                f"rule={self.rule!r} cannot go on from what another kind of rule has stored: set "
+                "it back, or fit again."
+            )
+        return self._stored({name: getattr(self, name) for name in self._state_spec()}, rows)
+
+    def _stored(self, before: dict[str, Any], rows: Rows) -> dict[str, Any]:
+        """The state after storing the rows too."""
+        n_features, device = rows.shape[1], rows.device
+        _memory.check_energies_fit(rows, max(2, before["exponent_"]))
+        values = torch.from_numpy(before["state_values_"]).to(device)
+        memory = AssociativeMemory(values)
+        continuous = before["is_continuous_"]
+        total = torch.zeros(n_features, n_features, dtype=torch.float64, device=device)
+        if before["couplings_"] is not None:
+            total = torch.from_numpy(before["couplings_"]).to(total)
+            removed = before["self_couplings_"]
+            if removed is not None:
+                total = total + torch.diag(torch.from_numpy(removed).to(total))
+        patterns = [] if before["patterns_"] is None else [before["patterns_"]]
+        for part in rows.chunks(floats_per_row=4 * n_features):
+            x = rows[part].double()
+            if not continuous:
+                x = torch.where(memory.encode(x) >= 0.0, 1.0, -1.0).to(x)
+            if self.rule == "dense":
+                patterns.append(x.cpu().numpy())
+            else:
+                total = RULES[self.rule](total, x)
+        state = {**before, "n_patterns_": before["n_patterns_"] + len(rows)}
+        if self.rule == "dense":
+            return {**state, "patterns_": np.concatenate(patterns)}
+        diagonal = total.diagonal().clone()
+        couplings = total.fill_diagonal_(0.0)
+        if self.rule == "pseudo_inverse" and float(couplings.abs().max()) < 1e-9:
+            warn(
+                f"{type(self).__name__}: the {state['n_patterns_']} rows span all {n_features} "
+                "features, so that every state is a fixed point and nothing is recalled: store "
+                'fewer rows, or use rule="dense".'
+            )
+        return {
+            **state,
+            "couplings_": couplings.cpu().numpy(),
+            "self_couplings_": diagonal.cpu().numpy(),
+        }
+
+    def _check_states(self) -> None:
+        exponential = self.rule == "dense" and self.interaction == "exponential"
+        if self.states == "continuous" and not exponential:
+            raise ValueError(
+                'states="continuous" needs rule="dense" and interaction="exponential"; '
+                f"rule={self.rule!r} with interaction={self.interaction!r} stores two states."
+            )
+
+    # ------------------------------------------------------------------ fitted state
+
+    def _state_spec(self) -> Spec:
+        n = "n_features_in_"
+        return {
+            "couplings_": Array("f", (n, n), optional=True, of="couplings"),
+            "self_couplings_": Array("f", (n,), optional=True),
+            "patterns_": Array("f", ("n_patterns_", n), optional=True, of="patterns"),
+            "state_values_": Array("f", (2,), of="state_values"),
+            "update_order_": Array("i", (n,)),
+            "n_patterns_": Scalar(int, 0),
+            "exponent_": Scalar(int, 0),
+            "beta_": Scalar(float, 0.0),
+            "is_continuous_": Flag(),
+        }
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        self._check_states()
+        needed = "patterns" if self.rule == "dense" else "couplings"
+        if given.get(f"{needed}_") is None:
+            raise ValueError(f"{type(self).__name__}: rule={self.rule!r} needs {needed}.")
+        order = np.arange(given["n_features_in_"])
+        return {"update_order_": order, "n_patterns_": 0, **self._form()}
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        if not self._is_fitted():
+            return
+        name, held = type(self).__name__, self.couplings_
+        if (held is None) == (self.patterns_ is None):
+            raise ValueError(f"{name} needs either couplings_ or patterns_.")
+        if held is not None and not np.allclose(held, held.T, rtol=1e-9, atol=1e-12):
+            raise ValueError(f"{name}: couplings_ must be symmetric.")
+        if held is not None and np.any(np.diagonal(held)):
+            raise ValueError(f"{name}: couplings_ must be zero on the diagonal.")
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> AssociativeMemory:
+        values = parameters["state_values_"]
+        if "couplings_" in parameters:
+            return PairwiseMemory(parameters["couplings_"], values)
+        patterns, power = parameters["patterns_"], self.exponent_ or None
+        return DenseMemory(patterns, values, power, self.beta_, self.is_continuous_)
+
+    def _floats_per_row(self) -> int:
+        n_patterns = 0 if self.patterns_ is None else len(self.patterns_)
+        return 6 * (int(self.n_features_in_) + n_patterns)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.n_features_in_)
+
+    # ------------------------------------------------------------------ answers
+
+    def _recalled(
+        self, memory: Any, s: torch.Tensor, held: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The fixed points that states lead to; warns if some do not settle."""
+        if self.is_continuous_:
+            s, settled = associative_recall.attention(memory, s, held, self.max_sweeps)
+        elif self.update == "synchronous":
+            s = associative_recall.rounded(s)
+            s, settled = associative_recall.synchronous(memory, s, held, self.max_sweeps)
+        else:
+            s, order = associative_recall.rounded(s), torch.from_numpy(self.update_order_)
+            s, settled = associative_recall.asynchronous(memory, s, order, held, self.max_sweeps)
+        if not settled and self.max_sweeps > 1:
+            warn(
+                f"{type(self).__name__}: some recalls ended at no fixed point within "
+                f"max_sweeps={self.max_sweeps}, or in a cycle of two states: raise max_sweeps, or "
+                'set update="asynchronous".'
+            )
+        return s
+
+    def transform(self, X: Any) -> Any:
+        """Return the stored pattern, or other fixed point, that each row leads to.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to correct, rounded to the nearer state before the first sweep.
+
+        Returns
+        -------
+        X_recalled : array or tensor of shape (n_samples, n_features)
+            States in the values of X.
+
+        Warns
+        -----
+        UserWarning
+            If some rows have not reached a fixed point.
+        """
+        return self._map_rows(X, lambda m, x: m.decode(self._recalled(m, m.encode(x))), "transform")
+
+    def recall(self, X: Any, known: Any = None) -> Any:
+        """Complete rows of which only some features are known.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; NaN is unknown.
+        known : array-like of bool, (n_features,) or (n_samples, n_features), default=None
+            Features that stay as they are. The others start at the values of X, or undecided
+            where X is NaN. None holds everything that is not NaN.
+
+        Returns
+        -------
+        X_completed : ndarray of shape (n_samples, n_features)
+            The rows with unknown features recalled, float64.
+        """
+        check_is_fitted(self)
+        X = np.array(X, dtype=np.float64)
+        width = int(self.n_features_in_)
+        if X.ndim != 2 or X.shape[1] != width or np.isinf(X).any():
+            raise ValueError(
+                f"X has shape {X.shape}, but must hold finite rows of {width} features, or NaN."
+            )
+        missing = np.isnan(X)
+        held = ~missing if known is None else np.broadcast_to(np.asarray(known, bool), X.shape)
+        if (held & missing).any():
+            raise ValueError("known is True where X is NaN: unknown features cannot be held.")
+        memory = self._energy(torch.device("cpu")).double()
+        with torch.no_grad():
+            s = memory.encode(torch.from_numpy(X)).nan_to_num(0.0)
+            found = memory.decode(self._recalled(memory, s, torch.from_numpy(held.copy())))
+        return np.where(held, X, found.numpy())
+
+    def energy(self, X: Any) -> Any:
+        """Return E(s) of the state of each row; another name of ``free_energy``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to evaluate.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Lower for rows near stored ones.
+        """
+        return self.free_energy(X)
+
+    def free_energy(self, X: Any) -> Any:
+        """Return E(s) of the state of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to evaluate; values between the two states count as they are.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            Lower for rows near stored ones.
+        """
+        return self._map_rows(X, lambda memory, x: memory.free_energy(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -E(s) of each row, which is no log density: there is no log Z.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            Higher for rows near stored ones.
+        """
+        return self._map_rows(X, lambda memory, x: -memory.free_energy(x), "score_samples")

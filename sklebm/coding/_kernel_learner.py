@@ -1,0 +1,165 @@
+"""Kernels that change with every batch of images, from sums over images and their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklebm._shell.rows import row_slices
+from sklebm.coding._dictionary import DictionaryLearner, Settings
+from sklebm.coding._sums import Totals
+from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
+from sklebm.inference.kernel_update import code_sums, improve_kernels
+
+
+@dataclass(frozen=True)
+class KernelSettings(Settings):
+    """How kernels are learnt."""
+
+    grid: ConvolutionGrid = field(kw_only=True)
+    low_pass: float = 0.0
+
+    def energy(self, atoms: Tensor) -> ConvolutionalCodingEnergy:
+        """The energy with these kernels."""
+        return ConvolutionalCodingEnergy(atoms, self.penalty, self.alpha, self.grid, self.low_pass)
+
+
+@dataclass
+class KernelSums(Totals):
+    """Sums over images and their codes; see ``sklebm.inference.kernel_update``."""
+
+    code_products: Tensor
+    row_products: Tensor
+    weight: Tensor
+
+    @classmethod
+    def zero(cls, n_kernels: int, grid: ConvolutionGrid, device: torch.device) -> KernelSums:
+        """The sums over no images."""
+        tall, wide = grid.kernel_height, grid.kernel_width
+        shapes: tuple[tuple[int, ...], ...] = (
+            (n_kernels, n_kernels, 2 * tall - 1, 2 * wide - 1),
+            (n_kernels, grid.channels, tall, wide),
+            (),
+        )
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+    def usage(self) -> Tensor:
+        """Sum of squares of the codes of each kernel."""
+        middle = self.code_products.shape[2] // 2, self.code_products.shape[3] // 2
+        return self.code_products[:, :, middle[0], middle[1]].diagonal()
+
+    def forget(self, kernels: Tensor) -> None:
+        """Remove what was summed for kernels that are being replaced."""
+        self.code_products[kernels] = 0.0
+        self.code_products[:, kernels] = 0.0
+        self.row_products[kernels] = 0.0
+
+
+class KernelLearner(DictionaryLearner):
+    """Kernels that change after every ``batch_size`` images, however the images arrive.
+
+    Missing pixels are filled with their reconstructions: the energy of the observed pixels is at
+    most that of the filled image, and equal to it before the kernels move.
+    """
+
+    settings: KernelSettings
+
+    def __init__(self, dictionary: Tensor, intercept: Tensor, settings: KernelSettings) -> None:
+        super().__init__(dictionary, intercept, settings)
+        self.mask: Tensor | None = None
+        self.peak = 0.0  # the largest product of an image with a kernel
+        # Non-zeros of each image's code in the last pass, from which the next pass starts.
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def _no_sums(self) -> KernelSums:
+        return KernelSums.zero(len(self.atoms), self.settings.grid, self.atoms.device)
+
+    def collect(self, x: Tensor, places: Tensor | None = None) -> None:
+        """Find the codes of images and add them to the sums of the batch."""
+        floats = 12 * len(self.atoms) * self.settings.grid.map_length
+        for part in row_slices(len(x), floats, x.device):
+            self._collect(x[part], None if places is None else places[part])
+
+    def _collect(self, x: Tensor, places: Tensor | None) -> None:
+        settings, grid = self.settings, self.settings.grid
+        energy = settings.energy(self.atoms.to(x.dtype))
+        mask = None
+        if self.mask is not None and places is not None:
+            mask = self.mask[places].to(x.dtype)
+        start = None if places is None else self._start(places, x)
+        z = settings.search.find(energy, x, mask, start).codes  # type: ignore[attr-defined]
+        values = energy.energy(x, z) if mask is None else energy.masked_energy(x, z, mask)
+        if not bool(torch.isfinite(values).all()):
+            raise FloatingPointError(
+                f"ConvSparseCoder: the energies of the images overflow (largest |X|: "
+                f"{float(x.abs().max()):.3g}). Scale X, for example to [0, 1]."
+            )
+        sharp, decoded = x - energy.smooth(x, mask), energy.decode(z)
+        if mask is not None:
+            sharp = mask * sharp + (1.0 - mask) * decoded
+        products, windows = code_sums(z, sharp, grid)
+        self.pending.code_products += products
+        self.pending.row_products += windows
+        self.pending.weight += len(x)
+        self.energy += float(values.double().sum())
+        self.n_rows += len(x)
+        self.n_nonzero += int((z != 0).sum())
+        if not self.n_nonzero:
+            drawn = grid.analyse(sharp, grid.transfer(energy.dictionary))
+            self.peak = max(self.peak, float(settings.penalty.dual_norm(drawn).max()))
+        if places is not None:
+            for place, code in zip(places.tolist(), z, strict=True):
+                index = code.nonzero()[:, 0]
+                self.kept[place] = index.to(torch.int32), code[index]
+        cut, local = patches_of(grid.images(sharp - decoded).double(), grid)
+        errors, places_of_errors = local.max(dim=1)
+        patches = cut(places_of_errors)
+        self._keep_worst(torch.cat([self.spare, patches]), torch.cat([self.spare_errors, errors]))
+
+    def _start(self, places: Tensor, x: Tensor) -> Tensor:
+        """Codes of the last pass."""
+        grid = self.settings.grid
+        start = x.new_zeros(len(places), len(self.atoms) * grid.map_length)
+        for row, place in zip(start, places.tolist(), strict=True):
+            if place in self.kept:
+                index, values = self.kept[place]
+                row[index.long()] = values
+        return start
+
+    def _improve(self, batch: Any, n_sweeps: int) -> None:
+        sums, grid = self.history, self.settings.grid
+        kernels = grid.kernels(self.atoms)
+        kernels = improve_kernels(kernels, sums.code_products, sums.row_products)
+        planes = kernels.permute(0, 2, 3, 1) if grid.channels_last else kernels
+        self.atoms = planes.flatten(1).contiguous()
+
+    def _replace_dead(self) -> None:
+        """Codes of the last pass do not belong to kernels that replace others."""
+        before = self.atoms.clone()
+        super()._replace_dead()
+        replaced = (self.atoms - before).any(dim=1)
+        if bool(replaced.any()):
+            for place, (index, values) in self.kept.items():
+                stays = ~replaced[index.long() // self.settings.grid.map_length]
+                self.kept[place] = index[stays], values[stays]
+
+
+def patches_of(images: Tensor, grid: ConvolutionGrid) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A function that cuts a patch at one place of each image, and the squared length of each."""
+    tall, wide = grid.kernel_height, grid.kernel_width
+    squares = images.square().sum(dim=1, keepdim=True)
+    local = torch.nn.functional.avg_pool2d(squares, (tall, wide), stride=1) * (tall * wide)
+    n_columns, device = local.shape[3], images.device
+
+    def cut(place: Tensor) -> Tensor:
+        rows = (place // n_columns)[:, None] + torch.arange(tall, device=device)
+        columns = (place % n_columns)[:, None] + torch.arange(wide, device=device)
+        image = torch.arange(len(images), device=device)[:, None, None]
+        patch = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+        return (patch if grid.channels_last else patch.permute(0, 3, 1, 2)).flatten(1)
+
+    return cut, local.flatten(1)

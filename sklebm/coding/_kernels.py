@@ -1,0 +1,254 @@
+"""From the parameters of a ``ConvSparseCoder`` to a learner, and on to fitted attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklebm._shell.random import draw_seed, make_generator
+from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.state import Array, Record, Scalar, Spec
+from sklebm._shell.warning import warn
+from sklebm.coding._checks import given_dictionary
+from sklebm.coding._convolution import MapSearch, checked_mask, grid_of, recall_grid, record_grid
+from sklebm.coding._dictionary import normalise
+from sklebm.coding._kernel_learner import KernelLearner, KernelSettings, patches_of
+from sklebm.coding._learning import Learning, Pass, learnt_state
+from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
+from sklebm.energies.convolution import ConvolutionalCodingEnergy
+from sklebm.iterative import Draw
+
+#: Number of kernels by default.
+N_KERNELS = 16
+# Codes are final for learning at this duality gap: the kernels change before they matter.
+_LEARNING_GAP = 1e-3
+
+
+@dataclass(frozen=True)
+class KernelLearning(Learning):
+    """What all passes of a fit share."""
+
+    mask: Tensor | None = None
+
+    def start(self, draw: Draw) -> Pass:
+        """The initial kernels; ``draw`` gives a generator for each purpose."""
+        learner = first_learner(self.coder, self.x, draw("atoms"), self.mask)
+        learner.mask = self.mask
+        return Pass(learner, draw("batches"))
+
+    def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
+        """Every fitted attribute after ``n_iter`` passes."""
+        return kernel_state(run.learner, self.rows.dtype, run.curve, self.rows.total())
+
+    def finish(self, run: Pass) -> None:
+        """Warn of codes that are not final, or that are all zero."""
+        learner: Any = run.learner
+        learner.settings.search.warn()
+        if run.n_nonzero == 0:
+            warn(
+                f"alpha={learner.settings.alpha:.6g} is too large for X (for its images and "
+                f"kernels, codes begin to differ from zero at about {learner.peak:.6g}), so that "
+                "every code is zero. Lower alpha, or scale X."
+            )
+
+
+def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
+    """What a fit starts with."""
+    _check_scales(coder, rows)
+    seen = None
+    if mask is not None:
+        seen = torch.from_numpy(checked_mask(mask, rows.shape)).to(rows.device)
+    return KernelLearning(coder, rows, rows.all(), seen)
+
+
+def _check_scales(coder: Any, rows: Rows) -> None:
+    """Warn of columns in different units, which the pixels of an image are not."""
+    if coder.image_shape is None:
+        warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
+
+
+def settings_of(coder: Any, n_components: int, n_features: int) -> KernelSettings:
+    """The parameters in the form a learner needs."""
+    return KernelSettings(
+        resolve_penalty(coder.penalty, n_components),
+        float(coder.alpha),
+        coder.batch_size,
+        unit_norm=False,
+        fit_intercept=False,
+        search=MapSearch(type(coder).__name__, max(coder.code_tol, _LEARNING_GAP), coder.solver),
+        by_gradient=False,
+        grid=grid_of(coder, n_features),
+        low_pass=float(coder.low_pass),
+    )
+
+
+def first_learner(
+    coder: Any, x: Tensor, generator: torch.Generator, mask: Tensor | None = None
+) -> KernelLearner:
+    """A learner with initial kernels: those given, patches of x or random directions."""
+    n_components = coder.n_components or N_KERNELS
+    if coder.dict_init is not None:
+        grid = grid_of(coder, x.shape[1])
+        given = given_dictionary(
+            coder.dict_init, coder.n_components, grid.kernel_length, "dict_init"
+        )
+        atoms = torch.from_numpy(given.astype(np.float64)).to(x.device)
+        atoms = atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp(min=1.0)
+        settings = settings_of(coder, len(atoms), x.shape[1])
+    else:
+        settings = settings_of(coder, n_components, x.shape[1])
+        atoms = _initial_kernels(x, n_components, settings, generator, mask)
+    return KernelLearner(atoms, x.new_zeros(0, dtype=torch.float64), settings)
+
+
+def _initial_kernels(
+    x: Tensor,
+    n_components: int,
+    settings: KernelSettings,
+    generator: torch.Generator,
+    mask: Tensor | None,
+) -> Tensor:
+    """Patches of random images, of length one; longer ones are likelier."""
+    grid = settings.grid
+    atoms = torch.randn(n_components, grid.kernel_length, generator=generator, dtype=torch.float64)
+    atoms = normalise(atoms).to(x.device)
+    energy, count = settings.energy(atoms), 0
+    for _ in range(4 * n_components):  # images without a direction are skipped
+        place = int(torch.randint(len(x), (1,), generator=generator))
+        row = x[place : place + 1].double()
+        seen = None if mask is None else mask[place : place + 1].double()
+        sharp = row - energy.smooth(row, seen)
+        cut, errors = patches_of(grid.images(sharp if seen is None else sharp * seen), grid)
+        share = errors[0].cumsum(0).cpu()
+        drawn = torch.rand(1, generator=generator, dtype=torch.float64) * share[-1]
+        patch = cut(torch.searchsorted(share, drawn).clamp(max=len(share) - 1).to(x.device))
+        if bool(patch.any()):
+            atoms[count] = normalise(patch)[0]
+            count += 1
+        if count == n_components:
+            break
+    return atoms
+
+
+def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
+    """One pass over a chunk of images; returns the fitted attributes."""
+    x, fitted = rows.all(), coder._is_fitted()
+    if fitted:
+        learner = _resumed_learner(coder, rows.device)
+    else:
+        _check_scales(coder, rows)
+        learner = first_learner(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
+    learner.absorb(x)
+    learner.settings.search.warn()
+    curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
+    seen = coder.n_samples_seen_ if fitted else 0
+    return kernel_state(learner, rows.dtype, curve, seen + len(x))
+
+
+def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:
+    """A learner that continues from the fitted state."""
+    settings = settings_of(coder, len(coder.components_), coder.n_features_in_)
+    asked = {
+        "n_components": coder.n_components or len(coder.components_),
+        **record_grid(settings.grid),
+        "low_pass": settings.low_pass,
+    }
+    held = {
+        "n_components": len(coder.components_),
+        **coder.grid_,
+        "low_pass": coder.low_pass_,
+    }
+    different = [name for name, value in asked.items() if value != held[name]]
+    if different:
+        raise ValueError(
+            f"{', '.join(different)} of the parameters differ from those of the fitted "
+            f"{type(coder).__name__}: set them back, or call fit to start again."
+        )
+    if coder.online_state_:
+        return KernelLearner.restore(coder.online_state_, settings, device)  # type: ignore[return-value]
+    atoms = torch.from_numpy(np.array(coder.components_)).to(device)
+    return KernelLearner(atoms, atoms.new_zeros(0), settings)
+
+
+def kernel_state(learner: Any, dtype: torch.dtype, curve: Any, n_seen: int) -> dict[str, Any]:
+    """The fitted attributes in the learner's present state."""
+    state = learnt_state(learner, dtype, curve, n_seen)
+    del state["intercept_"]
+    settings = learner.settings
+    return {**state, "grid_": record_grid(settings.grid), "low_pass_": settings.low_pass}
+
+
+def given_kernels(coder: Any, rows: Rows) -> dict[str, Any]:
+    """The fitted attributes for a given dictionary: nothing is learnt."""
+    if coder.dict_init is not None:
+        raise ValueError(
+            "dict_init has no effect when dictionary is given, which is used as it is: pass only "
+            "one of them."
+        )
+    grid = grid_of(coder, rows.shape[1])
+    atoms = given_dictionary(coder.dictionary, coder.n_components, grid.kernel_length)
+    return {
+        **unlearnt_kernels(coder, atoms, rows.shape[1]),
+        "components_": atoms,
+        "n_samples_seen_": rows.total(),
+    }
+
+
+def unlearnt_kernels(coder: Any, atoms: Any, n_features: int) -> dict[str, Any]:
+    """The other fitted attributes for kernels that were not learnt from images."""
+    return {
+        "alpha_": float(coder.alpha),
+        "penalty_": record_penalty(resolve_penalty(coder.penalty, len(atoms))),
+        "grid_": record_grid(grid_of(coder, n_features)),
+        "low_pass_": float(coder.low_pass),
+        "energy_curve_": np.empty(0),
+        "online_state_": {},
+        "n_iter_": 0,
+        "n_samples_seen_": 0,
+    }
+
+
+def check_kernels(model: Any) -> None:
+    """Raise ValueError if fitted kernels, sizes and features do not fit each other."""
+    name = type(model).__name__
+    try:
+        grid = recall_grid(model.grid_)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}.grid_ does not hold the sizes of images and kernels.") from error
+    length = grid.kernel_length
+    if model.components_.shape[1] != length or grid.n_pixels != model.n_features_in_:
+        raise ValueError(
+            f"{name}.components_ of shape {model.components_.shape} and {model.n_features_in_} "
+            f"features do not fit grid_, with kernels of {length} and images of {grid.n_pixels}."
+        )
+
+
+def kernel_spec() -> Spec:
+    """The attributes of kernels that were learnt from sums, or given."""
+    return {
+        "components_": Array("f", ("n_components", None)),
+        "alpha_": Scalar(float, 0.0),
+        "penalty_": Record(),
+        "low_pass_": Scalar(float, 0.0),
+        "grid_": Record(),
+        "energy_curve_": Array("f", (None,)),
+        "online_state_": Record(),
+        "n_iter_": Scalar(int, 0),
+        "n_samples_seen_": Scalar(int, 0),
+    }
+
+
+def kernel_energy(model: Any, device: torch.device) -> ConvolutionalCodingEnergy:
+    """The energy with the fitted kernels."""
+    return ConvolutionalCodingEnergy(
+        torch.from_numpy(model.components_).to(device),
+        recall_penalty(model.penalty_),
+        model.alpha_,
+        recall_grid(model.grid_),
+        model.low_pass_,
+    )

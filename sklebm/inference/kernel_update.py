@@ -1,0 +1,145 @@
+r"""min_d 1/2 <d, A * d> - <B, d>, |d_k| <= 1: kernels from sums over the codes of images.
+
+A holds sum_p z_k(p) z_l(p + t) for all shifts t of a kernel and B holds sum_p z_k(p) x(p + o) for
+all its pixels o: the mean energy depends on the kernels through nothing else, so that neither
+images nor codes have to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklebm.energies.convolution import ConvolutionGrid
+
+
+def code_sums(z: Tensor, x: Tensor, grid: ConvolutionGrid) -> tuple[Tensor, Tensor]:
+    """A and B over some images, in float64.
+
+    Parameters
+    ----------
+    z : Tensor of shape (n_rows, n_kernels * map_length)
+        Codes.
+    x : Tensor of shape (n_rows, n_pixels)
+        Images.
+    grid : ConvolutionGrid
+        Sizes and boundary.
+
+    Returns
+    -------
+    code_products : Tensor of shape (n_kernels, n_kernels, 2 tall - 1, 2 wide - 1)
+        A; shift zero is in the middle.
+    row_products : Tensor of shape (n_kernels, n_channels, tall, wide)
+        B.
+
+    Notes
+    -----
+    On the CPU the cost is that of the pairs of neighbouring non-zeros; elsewhere that of the
+    Fourier transforms of all pairs of maps.
+    """
+    maps, images = grid.maps(z).double(), grid.images(x).double()
+    tall, wide, k = grid.kernel_height, grid.kernel_width, maps.shape[1]
+    products = maps.new_zeros(k, k, 2 * tall - 1, 2 * wide - 1)
+    windows = maps.new_zeros(k, grid.channels, tall, wide)
+    if z.device.type == "cpu":
+        from sklebm.inference.map_descent import pair_sums, window_sums
+
+        for own, image in zip(maps.permute(0, 2, 3, 1), images, strict=True):
+            places = own.nonzero()
+            values = own[tuple(places.T)].numpy()
+            index = places.numpy()
+            pair_sums(index, values, *grid.map_shape, grid.circular, products.numpy())
+            window_sums(index, values, image.contiguous().numpy(), windows.numpy())
+        return products, windows
+    rows = torch.arange(1 - tall, tall, device=z.device) % grid.height
+    columns = torch.arange(1 - wide, wide, device=z.device) % grid.width
+    spectra = grid.spectrum(maps)
+    for one in range(k):
+        pairs = grid.plane((spectra[:, one, None].conj() * spectra).sum(dim=0))
+        products[one] = pairs[:, rows[:, None], columns]
+        near = grid.plane((spectra[:, one, None].conj() * grid.spectrum(images)).sum(dim=0))
+        windows[one] = near[:, :tall, :wide]
+    return products, windows
+
+
+def improve_kernels(
+    kernels: Tensor, code_products: Tensor, row_products: Tensor, n_steps: int = 30
+) -> Tensor:
+    """Lower the quadratic energy by accelerated projected gradient steps; it never rises.
+
+    Parameters
+    ----------
+    kernels : Tensor of shape (n_kernels, n_channels, tall, wide)
+        d, of length at most one each, float64.
+    code_products, row_products : Tensor
+        A and B, from ``code_sums``.
+    n_steps : int, default=30
+        Number of steps.
+
+    Returns
+    -------
+    kernels : Tensor of the same shape
+        Better ones. A kernel that no code uses stays.
+
+    Notes
+    -----
+    A step costs O(k^2) times the pixels of a kernel times four times as many shifts. Steps of a
+    kernel are measured in units of its usage, A_kk(0).
+    """
+    tall, wide = kernels.shape[2:]
+    usage = code_products[:, :, tall - 1, wide - 1].diagonal()
+    used = usage > 0
+    scale = torch.where(used, usage, 1.0)[:, None, None, None]
+    weight = code_products.flip(2, 3)
+
+    def curved(d: Tensor) -> Tensor:
+        """A * d, each channel by itself."""
+        planes = torch.nn.functional.conv2d(d.transpose(0, 1), weight, padding=(tall - 1, wide - 1))
+        return planes.transpose(0, 1)
+
+    def energy(d: Tensor, product: Tensor) -> float:
+        return float((d * (0.5 * product - row_products)).sum())
+
+    if not bool(used.any()):
+        return kernels
+    steepest = _largest_ratio(curved, scale, kernels.shape)
+
+    def step(d: Tensor, product: Tensor) -> Tensor:
+        """A projected gradient step from d."""
+        moved = torch.where(moves, d - (product - row_products) / (steepest * scale), kernels)
+        lengths = torch.linalg.vector_norm(moved.flatten(1), dim=1)
+        projected: Tensor = moved / lengths.clamp(min=1.0)[:, None, None, None]
+        return projected
+
+    moves = used[:, None, None, None]
+    now, product, t = kernels, curved(kernels), 1.0
+    value = energy(now, product)
+    before, product_before = now, product
+    # Nothing is decided on the way: rounding must not turn into another path.
+    for _ in range(n_steps):
+        t_next = 0.5 * (1.0 + (1.0 + 4.0 * t * t) ** 0.5)
+        momentum, t = (t - 1.0) / t_next, t_next
+        ahead = now + momentum * (now - before)
+        moved = step(ahead, product + momentum * (product - product_before))
+        before, product_before = now, product
+        now, product = moved, curved(moved)
+    return now if energy(now, product) <= value else kernels
+
+
+def _largest_ratio(curved: Callable[[Tensor], Tensor], scale: Tensor, shape: torch.Size) -> float:
+    """The largest eigenvalue of A in units of ``scale``, by power iteration."""
+    root = scale.sqrt()
+    # A fixed start without symmetry: the answer must not depend on a generator.
+    values = np.random.default_rng(0).standard_normal(tuple(shape))
+    v = torch.from_numpy(values).to(scale.device)
+    largest = 1.0
+    for _ in range(20):
+        v = v / v.norm()
+        v = curved(v / root) / root
+        largest = float(v.norm())
+        if not largest:
+            return 1.0
+    return 1.02 * largest

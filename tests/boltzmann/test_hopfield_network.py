@@ -1,0 +1,265 @@
+"""HopfieldNetwork: what each rule stores, and that recall walks down to it."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp, softmax
+
+from sklebm import HopfieldNetwork
+from sklebm.inference import associative_recall
+
+SIGNS = np.random.default_rng(0).choice([-1.0, 1.0], size=(6, 60))
+DENSE = [
+    {"rule": "dense", "power": 3},
+    {"rule": "dense", "power": 4},
+    {"rule": "dense", "interaction": "exponential", "beta": 0.5},
+]
+RULES = [{"rule": rule} for rule in ("hebb", "storkey", "pseudo_inverse")]
+
+
+def naive_couplings(rule, patterns):
+    """The couplings by loops over patterns and pairs."""
+    n = patterns.shape[1]
+    W = np.zeros((n, n))
+    for p in patterns:
+        old = W.copy()
+        for i in range(n):
+            for j in range(n):
+                if i == j:
+                    continue
+                W[i, j] += p[i] * p[j] / n
+                if rule == "storkey":
+                    h_ij = sum(old[i, k] * p[k] for k in range(n) if k not in (i, j))
+                    h_ji = sum(old[j, k] * p[k] for k in range(n) if k not in (i, j))
+                    W[i, j] -= (p[i] * h_ji + h_ij * p[j]) / n
+    return W
+
+
+def naive_energy(model, s):
+    """The energy of one state, from its equation."""
+    if model.rule != "dense":
+        return -0.5 * s @ model.couplings_ @ s
+    overlaps = model.patterns_ @ s
+    if model.interaction == "exponential":
+        return -logsumexp(model.beta * overlaps) / model.beta
+    return -len(s) * np.sum((overlaps / len(s)) ** model.power)
+
+
+@pytest.mark.parametrize("rule", ["hebb", "storkey"])
+def test_couplings_are_those_of_the_rule(rule):
+    patterns = SIGNS[:4, :9]
+    W = HopfieldNetwork(rule).fit(patterns).couplings_
+    np.testing.assert_allclose(W, naive_couplings(rule, patterns), atol=1e-14)
+
+
+def test_pseudo_inverse_projects_onto_the_stored_rows():
+    model = HopfieldNetwork("pseudo_inverse").fit(np.vstack([SIGNS, SIGNS[:2]]))
+    whole = model.couplings_ + np.diag(model.self_couplings_)
+    np.testing.assert_allclose(whole, np.linalg.pinv(SIGNS) @ SIGNS, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_patterns", [10, 40])
+def test_rows_of_the_pseudo_inverse_are_fixed_points(n_patterns):
+    """Also 40 correlated ones of 60 units, of which Hebb's rule keeps none."""
+    rng = np.random.default_rng(1)
+    X = np.where(rng.random((n_patterns, 60)) < 0.7, 1.0, -1.0)
+    model = HopfieldNetwork("pseudo_inverse", random_state=0).fit(X)
+    np.testing.assert_array_equal(model.transform(X), X)
+    if n_patterns == 40:
+        assert not (HopfieldNetwork("hebb", random_state=0).fit(X).transform(X) == X).all(1).any()
+
+
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_the_energy_is_the_equation(settings):
+    model = HopfieldNetwork(**settings).fit(SIGNS)
+    X = np.random.default_rng(1).choice([-1.0, 1.0], size=(20, 60))
+    expected = [naive_energy(model, s) for s in X]
+    np.testing.assert_allclose(model.free_energy(X), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(model.energy(X), model.free_energy(X))
+    np.testing.assert_array_equal(model.score_samples(X), -model.energy(X))
+
+
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_the_energy_never_rises_in_asynchronous_recall(settings):
+    """After every single change, from random states."""
+    model = HopfieldNetwork(random_state=0, **settings).fit(SIGNS)
+    memory = model._energy(torch.device("cpu"))
+    rng = np.random.default_rng(2)
+    s = torch.tensor(rng.choice([-1.0, 1.0], size=(30, 60)))
+    energies, changed = [memory.state_energy(s)], 0
+    for unit in model.update_order_:
+        held = torch.ones_like(s, dtype=torch.bool)
+        held[:, int(unit)] = False
+        new, _ = associative_recall.asynchronous(
+            memory, s, torch.tensor([int(unit)]), held, max_iter=1
+        )
+        changed += int((new != s).sum())
+        s = new
+        energies.append(memory.state_energy(s))
+    drops = torch.stack(energies).diff(dim=0)
+    assert changed > 100
+    assert bool((drops <= 1e-12 * (1 + energies[0].abs())).all())
+    # The same as one sweep.
+    swept, _ = associative_recall.asynchronous(
+        memory,
+        torch.tensor(np.random.default_rng(2).choice([-1.0, 1.0], size=(30, 60))),
+        torch.from_numpy(model.update_order_),
+        max_iter=1,
+    )
+    assert torch.equal(swept, s)
+
+
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_recall_ends_at_a_minimum_among_single_changes(settings):
+    model = HopfieldNetwork(random_state=0, **settings).fit(SIGNS)
+    ends = model.transform(np.random.default_rng(3).choice([-1.0, 1.0], size=(5, 60)))
+    for s in ends:
+        for i in range(60):
+            other = s.copy()
+            other[i] *= -1
+            assert naive_energy(model, other) >= naive_energy(model, s) - 1e-12
+
+
+@pytest.mark.parametrize("update", ["asynchronous", "synchronous"])
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_stored_rows_are_recalled_from_damaged_ones(settings, update):
+    model = HopfieldNetwork(update=update, random_state=0, **settings).fit(SIGNS[:3])
+    damaged = SIGNS[:3].copy()
+    damaged[:, :9] *= -1
+    np.testing.assert_array_equal(model.transform(damaged), SIGNS[:3])
+
+
+def test_dense_memories_hold_more_rows_than_units():
+    X = np.random.default_rng(4).choice([-1.0, 1.0], size=(80, 40))
+    for settings in DENSE[1:]:
+        model = HopfieldNetwork(random_state=0, **settings).fit(X)
+        assert (model.transform(X) == X).all(axis=1).mean() > 0.95
+    hebb = HopfieldNetwork(random_state=0).fit(X)
+    assert (hebb.transform(X) == X).all(axis=1).mean() < 0.05
+
+
+def test_continuous_recall_is_a_step_of_softmax_attention():
+    rng = np.random.default_rng(5)
+    keys, queries = rng.standard_normal((7, 4)), rng.standard_normal((9, 4))
+    settings = {"rule": "dense", "interaction": "exponential", "states": "continuous"}
+    model = HopfieldNetwork(beta=0.7, max_sweeps=1, **settings).fit(keys)
+    attention = softmax(0.7 * queries @ keys.T, axis=1) @ keys
+    np.testing.assert_allclose(model.transform(queries), attention, rtol=1e-12, atol=1e-12)
+    expected = -logsumexp(0.7 * queries @ keys.T, axis=1, b=1 / 7) / 0.7
+    expected = expected + 0.5 * (queries**2).sum(axis=1)
+    np.testing.assert_allclose(model.energy(queries), expected, rtol=1e-12, atol=1e-12)
+    # Every further step lowers the energy.
+    states = [queries]
+    for _ in range(6):
+        states.append(model.transform(states[-1]))
+    energies = np.array([model.energy(s) for s in states])
+    assert (np.diff(energies, axis=0) <= 1e-12).all()
+    # With a large beta, recall ends at a stored row; of equal lengths, at the nearest.
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    sharp = HopfieldNetwork(beta=500.0, **settings).fit(keys)
+    np.testing.assert_allclose(sharp.transform(keys + 0.01), keys, atol=1e-6)
+
+
+def test_rows_are_completed_and_known_entries_stay():
+    model = HopfieldNetwork(random_state=0).fit(SIGNS[:4])
+    X, known = SIGNS[:4].copy(), np.arange(60) < 30
+    X[:, ~known] = np.nan
+    np.testing.assert_array_equal(model.recall(X), SIGNS[:4])
+    np.testing.assert_array_equal(model.recall(X, known), SIGNS[:4])
+    # Held entries stay, also wrong ones; the others start where X puts them.
+    wrong = SIGNS[:1] * np.where(np.arange(60) < 3, -1, 1)
+    found = model.recall(wrong, np.arange(60) < 3)
+    np.testing.assert_array_equal(found[0, :3], -SIGNS[0, :3])
+    np.testing.assert_array_equal(found[0, 3:], SIGNS[0, 3:])
+    with pytest.raises(ValueError, match="known is True where X is NaN"):
+        model.recall(X, np.ones(60, dtype=bool))
+    with pytest.raises(ValueError, match="must hold finite rows of 60 features"):
+        model.recall(X[:, :5])
+
+
+def test_bits_and_signs_store_the_same():
+    bits = 0.5 * (SIGNS + 1)
+    signs = HopfieldNetwork("storkey", random_state=0).fit(SIGNS)
+    model = HopfieldNetwork("storkey", random_state=0).fit(bits)
+    np.testing.assert_array_equal(model.couplings_, signs.couplings_)
+    noisy = np.random.default_rng(6).choice([-1.0, 1.0], size=(8, 60))
+    np.testing.assert_array_equal(
+        model.transform(0.5 * (noisy + 1)), 0.5 * (signs.transform(noisy) + 1)
+    )
+    given = HopfieldNetwork(states="signs").fit(bits)
+    np.testing.assert_array_equal(given.state_values_, [-1.0, 1.0])
+
+
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_chunks_store_what_one_fit_stores(settings):
+    whole = HopfieldNetwork(random_state=0, **settings).fit(SIGNS)
+    parts = HopfieldNetwork(random_state=0, **settings)
+    for chunk in (SIGNS[:1], SIGNS[1:4], SIGNS[4:]):
+        parts.partial_fit(chunk)
+    np.testing.assert_allclose(parts.free_energy(SIGNS), whole.free_energy(SIGNS), rtol=1e-12)
+    assert parts.n_patterns_ == 6
+
+
+def test_a_cycle_of_two_is_found_and_said():
+    """Two units that repel each other turn together for ever, if they turn at once."""
+    model = HopfieldNetwork.from_parameters(
+        couplings=[[0.0, -1.0], [-1.0, 0.0]], state_values=[-1.0, 1.0], update="synchronous"
+    )
+    with pytest.warns(UserWarning, match="in a cycle of two states"):
+        ends = model.transform([[1.0, 1.0], [1.0, -1.0]])
+    np.testing.assert_array_equal(ends[1], [1.0, -1.0])
+    assert abs(ends[0].sum()) == 2.0
+    found = model.set_params(update="asynchronous").transform([[1.0, 1.0]])
+    np.testing.assert_array_equal(found, [[-1.0, 1.0]])
+
+
+def test_hebb_holds_a_tenth_of_its_units_and_not_a_fifth():
+    """0.138 in the limit, which benchmarks/bench_hopfield_capacity.py draws."""
+    overlaps = []
+    for share in (0.10, 0.20):
+        X = np.random.default_rng(7).choice([-1.0, 1.0], size=(round(share * 400), 400))
+        memory = HopfieldNetwork().fit(X)._energy(torch.device("cpu"))
+        s, _ = associative_recall.synchronous(memory, torch.tensor(X[:20]), max_iter=40)
+        overlaps.append(float((s.numpy() * X[:20]).mean()))
+    assert overlaps[0] > 0.95
+    assert overlaps[1] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"states": "continuous"}, 'states="continuous" needs rule="dense"'),
+        ({"states": "continuous", "rule": "dense"}, 'interaction="exponential"'),
+    ],
+)
+def test_what_does_not_work_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        HopfieldNetwork(**settings).fit(SIGNS)
+
+
+def test_what_stores_nothing_is_said():
+    with pytest.warns(UserWarning, match="span all 3 features"):
+        HopfieldNetwork("pseudo_inverse").fit(np.eye(3))
+    with pytest.warns(UserWarning, match=r"outside \[-1, 1\] \(min=-1, max=7\)"):
+        HopfieldNetwork().fit([[7.0, -1.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"couplings": [[0.0, 1.0], [2.0, 0.0]]}, "must be symmetric"),
+        ({"couplings": np.eye(2)}, "zero on the diagonal"),
+        ({"patterns": np.eye(2)}, "needs couplings"),
+        ({"couplings": np.zeros((2, 2)), "rule": "dense"}, "needs patterns"),
+    ],
+)
+def test_parameters_that_make_no_memory_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        HopfieldNetwork.from_parameters(state_values=[-1.0, 1.0], **given)
+
+
+def test_another_kind_of_rule_cannot_go_on():
+    model = HopfieldNetwork().fit(SIGNS)
+    with pytest.raises(ValueError, match="cannot go on from what another kind of rule"):
+        model.set_params(rule="dense").partial_fit(SIGNS)
+    assert model.n_patterns_ == 6

@@ -1,0 +1,423 @@
+"""Kernels and maps, against the dictionary of all shifts, plain loops and planted kernels."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sklebm
+from sklebm import ConvSparseCoder, SparseCoder
+from sklebm.energies import L1, NonNegativeL1
+from sklebm.energies.convolution import ConvolutionGrid, smooth_part
+from sklebm.inference.convolutional import solve_in_frequency, solve_maps
+from sklebm.inference.kernel_update import code_sums, improve_kernels
+
+GRIDS = [
+    ConvolutionGrid(12, 12, 1, 4, 3),
+    ConvolutionGrid(12, 12, 2, 3, 4, circular=False),
+    ConvolutionGrid(7, 9, 2, 3, 2, channels_last=False),
+    ConvolutionGrid(1, 20, 1, 1, 5, circular=False),
+    ConvolutionGrid(3, 4, 1, 3, 4),
+]
+
+
+def random_atoms(grid, n=5, seed=0):
+    atoms = np.random.default_rng(seed).standard_normal((n, grid.kernel_length))
+    return torch.from_numpy(atoms / np.linalg.norm(atoms, axis=1, keepdims=True))
+
+
+def random_images(grid, n=3, seed=1):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, grid.n_pixels)))
+
+
+def naive_synthesis(maps, kernels, height, width):
+    """Every entry of every map puts its kernel on the image."""
+    image = np.zeros((kernels.shape[1], height, width))
+    for k, i, j in np.argwhere(maps):
+        for a in range(kernels.shape[2]):
+            for b in range(kernels.shape[3]):
+                place = (i + a) % height, (j + b) % width
+                image[(slice(None), *place)] += maps[k, i, j] * kernels[k, :, a, b]
+    return image
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_synthesis_is_the_sum_of_shifted_kernels(grid):
+    atoms = random_atoms(grid)
+    z = torch.from_numpy(
+        np.random.default_rng(2).standard_normal((2, len(atoms) * grid.map_length))
+    )
+    ours = grid.images(grid.synthesise(z, grid.transfer(atoms))).numpy()
+    for image, maps in zip(ours, grid.maps(z).numpy(), strict=True):
+        truth = naive_synthesis(maps, grid.kernels(atoms).numpy(), grid.height, grid.width)
+        np.testing.assert_allclose(image, truth, atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_analysis_is_the_adjoint_of_synthesis(grid):
+    atoms, y = random_atoms(grid), random_images(grid)
+    transfer = grid.transfer(atoms)
+    z = torch.from_numpy(
+        np.random.default_rng(2).standard_normal((3, len(atoms) * grid.map_length))
+    )
+    left = (grid.synthesise(z, transfer) * y).sum(dim=1)
+    right = (z * grid.analyse(y, transfer)).sum(dim=1)
+    # Relative to the product of the lengths, which bounds both.
+    scale = z.norm(dim=1) * y.norm(dim=1)
+    assert float(((left - right).abs() / scale).max()) <= 1e-12
+
+
+@pytest.mark.parametrize("grid", GRIDS[:3])
+def test_the_frequency_solve_is_the_dense_solve(grid):
+    """(D' D + rho) y = v, once at each frequency and once as one matrix."""
+    whole = ConvolutionGrid(
+        grid.height, grid.width, grid.channels, grid.kernel_height, grid.kernel_width, True,
+        grid.channels_last,
+    )  # fmt: skip
+    atoms = random_atoms(whole)
+    v = torch.from_numpy(np.random.default_rng(2).standard_normal((2, 5 * whole.map_length)))
+    rho = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    spectra = solve_in_frequency(
+        whole.spectrum(whole.maps(v)), rho[:, None, None, None], whole.transfer(atoms)
+    )
+    ours = whole.plane(spectra).flatten(1)
+    matrix = whole.toeplitz(atoms)
+    for row in range(2):
+        dense = matrix @ matrix.T + rho[row] * torch.eye(len(matrix), dtype=torch.float64)
+        truth = torch.linalg.solve(dense, v[row])
+        np.testing.assert_allclose(ours[row], truth, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("penalty", [L1(), NonNegativeL1()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("grid", GRIDS[:2])
+@pytest.mark.parametrize("method", ["greedy", "fista", "admm"])
+def test_every_solver_finds_the_code_of_the_dense_dictionary(grid, penalty, method):
+    atoms, x = random_atoms(grid), random_images(grid)
+    dense = SparseCoder(
+        dictionary=grid.toeplitz(atoms).numpy(),
+        alpha=0.5,
+        code_tol=1e-15,
+        penalty="l1" if isinstance(penalty, L1) else "nonnegative",
+    ).fit(x.numpy())
+    found = solve_maps(x, atoms, penalty, 0.5, grid, method=method, tol=1e-15)
+    assert bool(found.converged.all())
+    np.testing.assert_allclose(found.codes, dense.transform(x.numpy()), atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["greedy", "fista"])
+def test_missing_pixels_count_for_nothing(method):
+    """The dictionary loses the columns that are not observed."""
+    grid = GRIDS[1]
+    atoms, x = random_atoms(grid), random_images(grid, 1)
+    mask = torch.from_numpy((np.random.default_rng(3).random(x.shape) < 0.6).astype(float))
+    seen = mask[0].bool()
+    dense = SparseCoder(dictionary=grid.toeplitz(atoms)[:, seen].numpy(), alpha=0.3).fit(
+        x[:, seen].numpy()
+    )
+    ours = solve_maps(x, atoms, L1(), 0.3, grid, method=method, tol=1e-13, mask=mask)
+    np.testing.assert_allclose(ours.codes, dense.transform(x[:, seen].numpy()), atol=1e-7)
+
+
+def test_one_filter_of_one_pixel_is_the_soft_threshold():
+    X = np.random.default_rng(0).standard_normal((4, 30))
+    coder = ConvSparseCoder(
+        dictionary=[[1.0]], kernel_size=1, image_shape=(5, 6), alpha=0.7, pool=None
+    ).fit(X)
+    expected = np.sign(X) * np.maximum(np.abs(X) - 0.7, 0.0)
+    np.testing.assert_allclose(coder.transform(X), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("boundary", ["circular", "zero"])
+def test_the_estimator_is_a_sparse_coder_with_the_dictionary_of_all_shifts(boundary):
+    grid = ConvolutionGrid(12, 12, 1, 3, 3, boundary == "circular")
+    atoms, X = random_atoms(grid, 3), random_images(grid).numpy()
+    coder = ConvSparseCoder(
+        dictionary=atoms.numpy(),
+        kernel_size=3,
+        image_shape=(12, 12),
+        boundary=boundary,
+        alpha=0.4,
+        code_tol=1e-15,
+        pool=None,
+    ).fit(X)
+    dense = SparseCoder(dictionary=grid.toeplitz(atoms).numpy(), alpha=0.4).fit(X)
+    codes = coder.codes(X)
+    np.testing.assert_allclose(codes, dense.transform(X), atol=1e-8)
+    np.testing.assert_allclose(coder.free_energy(X), dense.free_energy(X), rtol=1e-12)
+    np.testing.assert_allclose(coder.energy(X, codes), coder.free_energy(X), rtol=1e-12)
+    np.testing.assert_allclose(coder.inverse_transform(codes), coder.reconstruct(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["greedy", "fista", "admm"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gap_certifies_the_codes(solver, dtype):
+    """Below 1e-6 in double precision; float32 rounds |x|^2 / E by about 2e-6."""
+    grid = ConvolutionGrid(16, 20, 1, 5, 5)
+    atoms, X = random_atoms(grid, 4), random_images(grid, 2).numpy().astype(dtype)
+    coder = ConvSparseCoder(
+        dictionary=atoms.numpy().astype(dtype), kernel_size=5, image_shape=(16, 20), alpha=0.5,
+        solver=solver,
+    ).fit(X)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gap = coder.certificate(X)
+    energy = coder.free_energy(X)
+    rounding = 2e-6 * (X.astype(float) ** 2).sum(axis=1) / energy if dtype == np.float32 else 0.0
+    assert gap.dtype == dtype
+    assert (gap < 1e-6 + rounding).all()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_sums_give_the_energy_of_any_kernels(grid):
+    """1/2 |x - sum d * z|^2 = 1/2 |x|^2 - <B, d> + 1/2 <d, A * d>, also by Fourier transforms."""
+    generator = np.random.default_rng(4)
+    x = random_images(grid)
+    z = torch.from_numpy(generator.standard_normal((3, 5 * grid.map_length)))
+    z = z * torch.from_numpy(generator.random(z.shape) < 0.3)
+    products, windows = code_sums(z, x, grid)
+    for seed in range(2):
+        atoms = random_atoms(grid, seed=seed)
+        d = grid.kernels(atoms)
+        padding = (grid.kernel_height - 1, grid.kernel_width - 1)
+        curved = torch.nn.functional.conv2d(
+            d.transpose(0, 1), products.flip(2, 3), padding=padding
+        ).transpose(0, 1)
+        ours = 0.5 * x.square().sum() - (windows * d).sum() + 0.5 * (d * curved).sum()
+        error = x - grid.synthesise(z, grid.transfer(atoms))
+        np.testing.assert_allclose(ours, 0.5 * error.square().sum(), rtol=1e-12)
+
+
+def test_kernel_steps_never_raise_the_energy_and_reach_its_minimum():
+    """Against a long run of plain projected gradient steps."""
+    grid = ConvolutionGrid(10, 10, 1, 3, 3)
+    x = random_images(grid, 20)
+    z = torch.from_numpy(np.random.default_rng(5).standard_normal((20, 4 * 100)))
+    z = z * torch.from_numpy(np.random.default_rng(6).random(z.shape) < 0.05)
+    sums = code_sums(z, x, grid)
+
+    def energy(d):
+        error = x - grid.synthesise(z, grid.transfer(d.flatten(1)))
+        return 0.5 * float(error.square().sum())
+
+    kernels = grid.kernels(random_atoms(grid, 4))
+    values = [energy(kernels)]
+    for _ in range(20):
+        kernels = improve_kernels(kernels, *sums)
+        values.append(energy(kernels))
+    assert (np.diff(values) <= 1e-12 * values[0]).all()
+    assert float(kernels.flatten(1).norm(dim=1).max()) <= 1 + 1e-12
+    plain = grid.kernels(random_atoms(grid, 4)).clone().requires_grad_()
+    for _ in range(400):
+        error = x - grid.synthesise(z, grid.transfer(plain.flatten(1)))
+        (slope,) = torch.autograd.grad(0.5 * error.square().sum(), plain)
+        with torch.no_grad():
+            moved = plain - 0.004 * slope
+            length = moved.flatten(1).norm(dim=1).clamp(min=1.0)
+            plain.copy_(moved / length[:, None, None, None])
+    # Both stop within rounding of the same minimum of a convex function.
+    assert values[-1] <= energy(plain.detach()) + 1e-6 * values[0]
+
+
+def make_planted(n=40, seed=0):
+    """Images of two kernels at a few places each."""
+    generator = np.random.default_rng(seed)
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]) / 5**0.5
+    stripe = np.array([[1, -1, 0], [1, -1, 0], [1, -1, 0]]) / 6**0.5
+    kernels = np.stack([cross, stripe])
+    X = 0.02 * generator.standard_normal((n, 12, 12))
+    for image in X:
+        for _ in range(5):
+            i, j = generator.integers(0, 10, 2)
+            image[i : i + 3, j : j + 3] += generator.uniform(1, 2) * kernels[generator.integers(2)]
+    return X.reshape(n, -1), kernels
+
+
+def similarity(kernels, truth, side):
+    """The largest cosine of each true kernel with a shift of a learnt one."""
+    best = np.zeros(len(truth))
+    for learnt in kernels.reshape(-1, side, side):
+        wide = np.pad(learnt, 2)
+        for i in range(wide.shape[0] - 2):
+            for j in range(wide.shape[1] - 2):
+                patch = wide[i : i + 3, j : j + 3]
+                cosine = np.abs((truth * patch).sum(axis=(1, 2))) / np.linalg.norm(learnt)
+                best = np.maximum(best, cosine)
+    return best
+
+
+@pytest.mark.parametrize("algorithm", ["online", "batch"])
+@pytest.mark.parametrize("boundary", ["circular", "zero"])
+def test_planted_kernels_are_found(algorithm, boundary):
+    X, truth = make_planted()
+    options = {"kernel_size": 4, "image_shape": (12, 12), "alpha": 0.15, "boundary": boundary,
+               "batch_size": 20, "algorithm": algorithm, "random_state": 1}  # fmt: skip
+    coder = ConvSparseCoder(4, max_iter=10, tol=0.0, **options).fit(X)
+    assert (similarity(coder.components_, truth, 4) > 0.97).all()
+    start = ConvSparseCoder(4, max_iter=1, **{**options, "batch_size": 10**6}).fit(X)
+    held_out = make_planted(seed=1)[0]
+    assert coder.score(held_out) > start.score(held_out)
+
+
+def test_a_batch_pass_never_raises_the_energy():
+    """Codes start from those of the last pass, so that neither half of a pass can raise it."""
+    X, _ = make_planted()
+    coder = ConvSparseCoder(
+        4, kernel_size=3, image_shape=(12, 12), algorithm="batch", max_iter=10, tol=0.0,
+        random_state=0,
+    ).fit(X)  # fmt: skip
+    assert (np.diff(coder.energy_curve_) <= 1e-9).all()
+    assert coder.energy_curve_[-1] < 0.9 * coder.energy_curve_[0]
+
+
+def test_masked_pixels_change_nothing_and_are_filled():
+    """Whatever they hold; the reconstruction is closer to them than the mean of the image."""
+    X, _ = make_planted()
+    mask = np.random.default_rng(2).random(X.shape) < 0.7
+    options = {"n_components": 4, "kernel_size": 3, "image_shape": (12, 12), "alpha": 0.15,
+               "max_iter": 5, "random_state": 0}  # fmt: skip
+    fitted = ConvSparseCoder(**options).fit(X, mask=mask)
+    changed = np.where(mask, X, 1e3)
+    same = ConvSparseCoder(**options).fit(changed, mask=mask)
+    np.testing.assert_allclose(same.components_, fitted.components_, atol=1e-9)
+    np.testing.assert_allclose(
+        same.free_energy(changed, mask=mask), fitted.free_energy(X, mask=mask), rtol=1e-9
+    )
+    filled = fitted.reconstruct(X, mask=mask)
+    error = ((filled - X)[~mask] ** 2).mean()
+    assert error < 0.6 * X[~mask].var()
+
+
+def test_a_full_mask_is_no_mask():
+    X, _ = make_planted(6)
+    coder = ConvSparseCoder(
+        3, kernel_size=3, image_shape=(12, 12), low_pass=2.0, code_tol=1e-12, max_iter=2,
+        random_state=0,
+    ).fit(X)  # fmt: skip
+    whole = np.ones(X.shape, bool)
+    np.testing.assert_allclose(coder.codes(X, mask=whole), coder.codes(X), atol=1e-6)
+    np.testing.assert_allclose(coder.free_energy(X, mask=whole), coder.free_energy(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (6, 7)])
+def test_the_smooth_part_solves_its_normal_equations(shape):
+    """(m + w G' G) s = m x with the matrix of differences of neighbours written out."""
+    generator = np.random.default_rng(0)
+    images = torch.from_numpy(generator.standard_normal((2, 1, *shape)))
+    n = shape[0] * shape[1]
+    index = np.arange(n).reshape(shape)
+    pairs = [
+        *zip(index[:, :-1].ravel(), index[:, 1:].ravel(), strict=True),
+        *zip(index[:-1].ravel(), index[1:].ravel(), strict=True),
+    ]
+    differences = np.zeros((len(pairs), n))
+    for row, (one, other) in enumerate(pairs):
+        differences[row, one], differences[row, other] = -1.0, 1.0
+    rough = 3.0 * differences.T @ differences
+    mask = torch.from_numpy((generator.random((2, 1, *shape)) < 0.5).astype(float))
+    for seen in (None, mask):
+        ours = smooth_part(images, 3.0, seen).reshape(2, n).numpy()
+        for row in range(2):
+            m = np.ones(n) if seen is None else seen[row].numpy().ravel()
+            truth = np.linalg.solve(np.diag(m) + rough, m * images[row].numpy().ravel())
+            np.testing.assert_allclose(ours[row], truth, atol=1e-9)
+
+
+def test_a_constant_is_left_to_the_smooth_part():
+    X, _ = make_planted(8)
+    coder = ConvSparseCoder(
+        3, kernel_size=3, image_shape=(12, 12), low_pass=5.0, code_tol=1e-12, max_iter=2,
+        random_state=0,
+    ).fit(X)  # fmt: skip
+    np.testing.assert_allclose(coder.free_energy(X + 7.0), coder.free_energy(X), rtol=1e-9)
+    np.testing.assert_allclose(coder.reconstruct(X + 7.0), coder.reconstruct(X) + 7.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_pools_are_blocks_of_magnitudes(pool):
+    X, _ = make_planted(5)
+    coder = ConvSparseCoder(
+        2, kernel_size=3, image_shape=(12, 12), pool=pool, pool_size=5, max_iter=1, random_state=0
+    ).fit(X)
+    maps = np.abs(coder.codes(X)).reshape(5, 2, 12, 12)
+    take = np.max if pool == "max" else np.mean
+    blocks = [slice(0, 5), slice(5, 10), slice(10, 12)]
+    truth = [[take(maps[:, :, a, b], axis=(2, 3)) for b in blocks] for a in blocks]
+    truth = np.moveaxis(np.array(truth), [0, 1], [2, 3]).reshape(5, -1)
+    np.testing.assert_allclose(coder.transform(X), truth, atol=1e-12)
+    assert coder.get_feature_names_out().shape == (18,)
+    with pytest.raises(ValueError, match="288 columns"):
+        coder.energy(X, coder.transform(X))
+    assert not hasattr(coder, "inverse_transform")
+
+
+def test_colours_share_their_maps():
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((6, 6 * 7 * 3))
+    coder = ConvSparseCoder(
+        4, kernel_size=(3, 2), image_shape=(6, 7, 3), alpha=0.3, max_iter=3, random_state=0
+    ).fit(X)
+    assert coder.components_.shape == (4, 18)
+    assert coder.codes(X).shape == (6, 4 * 42)
+    assert coder.score(X) > -0.5 * (X**2).sum(axis=1).mean()
+
+
+def test_published_filters(tmp_path):
+    X, truth = make_planted(5)
+    given = ConvSparseCoder(
+        dictionary=truth.reshape(2, -1), kernel_size=3, image_shape=(12, 12)
+    ).fit(X)
+    model = ConvSparseCoder.from_parameters(
+        components=truth.reshape(2, -1), kernel_size=3, image_shape=(12, 12)
+    )
+    np.testing.assert_array_equal(model.transform(X), given.transform(X))
+    sklebm.save(model, tmp_path / "model.safetensors")
+    loaded = sklebm.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.transform(X), given.transform(X))
+    model.partial_fit(X)
+
+
+def test_settings_that_do_not_fit_are_named():
+    X, _ = make_planted(5)
+    for message, options in {
+        "image_shape=": {"image_shape": (5, 5)},
+        "kernel_size=20": {"image_shape": (12, 12), "kernel_size": 20},
+        "n_components=3": {"n_components": 3, "dictionary": np.ones((2, 72)), "kernel_size": 72},
+        "dict_init": {"dict_init": np.ones((2, 72)), "dictionary": np.ones((2, 72)),
+                      "kernel_size": 72},
+        "pool_size": {"pool_size": (1, 2, 3)},
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            ConvSparseCoder(**{"max_iter": 1, **options}).fit(X).transform(X)
+    coder = ConvSparseCoder(2, kernel_size=3, image_shape=(12, 12), max_iter=1).fit(X)
+    with pytest.raises(ValueError, match="mask has shape"):
+        coder.transform(X, mask=np.ones((5, 3), bool))
+    with pytest.raises(ValueError, match="zeros and ones"):
+        coder.transform(X, mask=2 * X)
+    with pytest.raises(ValueError, match='"admm" needs all pixels'):
+        coder.set_params(solver="admm").transform(X, mask=np.ones(X.shape, bool))
+    with pytest.raises(ValueError, match="kernel_width"):
+        coder.set_params(kernel_size=4).partial_fit(X)
+
+
+def test_an_alpha_beyond_all_products_is_named():
+    X, _ = make_planted(5)
+    with pytest.warns(UserWarning, match="every code is zero"):
+        ConvSparseCoder(2, kernel_size=3, image_shape=(12, 12), alpha=1e3).fit(X)
+
+
+@pytest.mark.skipif("SKLEBM_DATA" not in os.environ, reason="needs SKLEBM_DATA")
+def test_noise_on_a_photograph_is_removed():
+    """Kernels of one photograph, learnt in two passes, clean another."""
+    images = np.load(Path(os.environ["SKLEBM_DATA"]) / "natural_images.npz")
+    clean = np.stack([images[f"img_{i:03d}"][60:108, 60:108] / 255 for i in range(4)])
+    clean = clean.reshape(4, -1)
+    noisy = clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape)
+    coder = ConvSparseCoder(
+        12, kernel_size=7, image_shape=(48, 48), alpha=0.2, low_pass=5.0, max_iter=3,
+        code_tol=1e-3, random_state=0,
+    ).fit(clean[:3])  # fmt: skip
+    cleaned = coder.reconstruct(noisy[3:])
+    assert ((cleaned - clean[3:]) ** 2).mean() < 0.6 * ((noisy - clean)[3:] ** 2).mean()

@@ -1,0 +1,63 @@
+"""Conditional energies: networks of rows and targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from sklebm.inference.langevin import Langevin
+from sklebm.objectives import PersistentContrastiveDivergence
+from tests.entries import Entry
+
+
+def silu_network(model: Any, X: Any) -> Any:
+    """The outputs of affine maps with x / (1 + e^-x) between them, on standardised rows."""
+    h = np.asarray(X, np.float64)
+    if model.scale_ is not None:
+        h = (h - model.offset_) / model.scale_
+    numbers = sorted(int(name.split(".")[1]) for name in model.weights_ if name.endswith(".bias"))
+    for number in numbers:
+        h = h / (1.0 + np.exp(-h)) if number != numbers[0] else h
+        h = h @ model.weights_[f"network.{number}.weight"].T.astype(np.float64)
+        h = h + model.weights_[f"network.{number}.bias"]
+    return h
+
+
+def label_free_energy(model: Any, X: Any) -> Any:
+    """-1/beta log sum_y exp(beta f_y(x))."""
+    return -logsumexp(model.beta_ * silu_network(model, X), axis=1) / model.beta_
+
+
+ENTRIES: dict[str, Entry] = {
+    "EnergyClassifier": Entry(
+        quick={
+            "hidden_sizes": (16,),
+            "learning_rate": 0.02,
+            "batch_size": 40,
+            "max_epochs": 15,
+            "beta": 0.8,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"objective": "hinge", "hidden_sizes": (), "max_epochs": 60, "learning_rate": 0.1},
+            {
+                "joint": True,
+                "beta": 1.0,
+                "max_epochs": 40,
+                "learning_rate": 0.05,
+                "validation_fraction": 0.2,
+            },
+            {
+                "joint": PersistentContrastiveDivergence(1, sampler=Langevin(0.3), n_chains=50),
+                "beta": 1.0,
+                "max_epochs": 30,
+                "validation_fraction": 0.2,
+                "learning_rate": 0.05,
+            },
+        ),
+        free_energy=label_free_energy,
+    ),
+}
