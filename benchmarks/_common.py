@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -182,17 +183,36 @@ def machine() -> dict[str, Any]:
     }
 
 
+def command_line() -> str:
+    """The command of this process, as to be typed in the repository's root.
+
+    Raises
+    ------
+    RuntimeError
+        If the process was not started from a file of benchmarks: nobody could repeat it.
+    """
+    script = Path(sys.argv[0]).resolve()
+    if script.parent != Path(__file__).resolve().parent or not script.name.startswith("bench_"):
+        raise RuntimeError(f"results are recorded by benchmarks/bench_*.py only, not by {script}")
+    needs_data = "SKLEBM_DATA" in script.read_text(encoding="utf-8")
+    prefix = "SKLEBM_DATA=... " if needs_data else ""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    prefix += f"OMP_NUM_THREADS={threads} " if threads else ""
+    return prefix + shlex.join(["python", f"benchmarks/{script.name}", *sys.argv[1:]])
+
+
 def save_results(
     name: str,
     title: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
     *,
-    command: str,
     notes: str = "",
     figure: Sequence[str] = (),
 ) -> Path:
     """Write ``results/<name>.json``, which the documentation shows as a table.
+
+    The command that repeats the measurement is that of this process, with all of its options.
 
     Parameters
     ----------
@@ -204,8 +224,6 @@ def save_results(
         Column headings, with units.
     rows : sequence of sequences
         One list of strings and numbers a row, as long as ``columns``.
-    command : str
-        The shell command, from the repository's root, that repeats the measurement.
     notes : str, default=""
         Protocol and caveats: sizes, threads, versions of the peers.
     figure : sequence of four str, default=()
@@ -222,7 +240,7 @@ def save_results(
             raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns: {row}")
     result = {
         "title": title,
-        "command": command,
+        "command": command_line(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "turns": bool(_took_turns),

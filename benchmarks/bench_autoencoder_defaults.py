@@ -110,7 +110,6 @@ def main() -> None:
             f"Defaults of {name} on development sets",
             ["set", "settings", "score", "seconds"],
             measured,
-            command=f"python benchmarks/bench_autoencoder_defaults.py --only {name}",
             notes=f"One thread. Chosen on all sets: {chosen[-1][1]}.",
         )
 

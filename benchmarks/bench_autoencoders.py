@@ -468,8 +468,7 @@ def report(
     for row in [columns, *rows]:
         print("  ".join(f"{cell!s:>24}" for cell in row))
     if not options.quick:
-        command = f"python benchmarks/bench_autoencoders.py {section}"
-        save_results(name, title, columns, rows, command=command, notes=notes)
+        save_results(name, title, columns, rows, notes=notes)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -197,7 +197,6 @@ def main() -> None:
             "BernoulliRBM on binarised MNIST: seconds per epoch and likelihood",
             columns,
             rows,
-            command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_bernoulli_rbm.py",
             notes=(
                 f"{options.rows} x 784 float32, {options.hidden} hidden units, PCD-1, batch "
                 f"{BATCH}, learning rate {RATE}, constant unless said, {options.threads} threads. "

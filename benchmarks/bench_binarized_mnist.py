@@ -86,7 +86,6 @@ class Recorder:
                 "BernoulliRBM with its defaults on binarised MNIST: likelihood over training",
                 COLUMNS,
                 self.rows,
-                command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_binarized_mnist.py",
                 notes=self.notes,
             )
 

@@ -209,7 +209,6 @@ def save(runs: Runs) -> None:
         "Every learner of BernoulliRBM: nats of exact likelihood below the optimum",
         columns,
         rows,
-        command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_boltzmann_learners.py",
         notes=NOTES + f" Best log-likelihood (nats a row): {optima}.",
     )
 

@@ -166,7 +166,6 @@ def main() -> None:
             f"ChainCRF on CoNLL-2000: {len(y):,} steps, {X.shape[1]:,} features",
             ["algorithm", "F1 (%)", "fit (s)", "iterations", "objective (nats)", "weights"],
             [[row.get(column, "") for column in columns] for row in rows],
-            command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_chain_crf.py",
             notes=(
                 "F1 over exact chunks of the test sentences. Words and parts of speech in a window "
                 f"of two and their bigrams; {arguments.threads} threads (python-crfsuite uses one)."

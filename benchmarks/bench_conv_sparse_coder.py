@@ -255,7 +255,6 @@ def main():
             "Convolutional codes of four photographs, 32 kernels",
             ["solver", "seconds to 1e-3", "relative excess at the end"],
             rows,
-            command="python benchmarks/bench_conv_sparse_coder.py",
             notes=f"Peers: {tables['peers']}. Restoration (dB): {tables['restoration']}.",
         )
 

@@ -23,7 +23,6 @@ from sklebm import DeepEnergyModel
 from sklebm.datasets import Checkerboard, GaussianCircle, Moons, Rings
 from sklebm.objectives import SampledPersistentContrastiveDivergence
 
-COMMAND = "python benchmarks/bench_deep_energy.py"
 DENSITIES = {
     "ring": Rings(),
     "moons": Moons(),
@@ -85,7 +84,6 @@ def plane(options):
         "Nats that a deep energy model loses in the plane",
         ["objective", *DENSITIES, "fit (s)"],
         rows,
-        command=COMMAND + " plane",
         notes=f"KL(truth || model) by quadrature, mean (least to largest) over {options.seeds} "
         f"seeds; {N_ROWS} rows, stock settings of DeepEnergyModel. Score matching and conditional "
         "noise-contrastive estimation are blind to the weights of separated modes, and the edges "
@@ -176,7 +174,6 @@ def engine(options):
         "An update of persistent contrastive divergence with Hamiltonian Monte Carlo",
         ["features", "contestant", "microseconds an update", "ratio to the bare loop"],
         rows,
-        command=COMMAND + " engine",
         notes="128 rows and 128 chains, 5 leapfrog steps, a network 64-64-64, RMSprop; whole fits "
         f"of {N_EPOCHS} epochs of 40 batches, with all that comes before and after. The bare loop "
         f"has no jumps. {options.threads} thread(s), median of {options.repeats}.",

@@ -138,8 +138,6 @@ def main() -> None:
             "minutes each, on binarised MNIST",
             COLUMNS,
             rows,
-            command=f"SKLEBM_DATA=... python benchmarks/bench_deep_machines.py "
-            f"--model {options.model}",
             notes=f"Layers: {sizes}. {options.threads} threads. Annealing with {temperatures:,} "
             "temperatures and 100 chains; 100 draws a row for bound and estimate.",
         )

@@ -103,7 +103,6 @@ def main() -> None:
         "Held-out energy of a dictionary against the time spent on it",
         ["", *(f"after {mark:.0f} s" for mark in MARKS)],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_dictionary_learning.py",
         notes="50,000 whitened 12 x 12 patches of length one, 256 atoms, alpha 0.1, batches of "
         "512, 2 threads; mean energy of 5,000 held-out patches with exact codes. A dictionary "
         "counts for a mark if it was there 20 % after it. Our kernels were compiled before.",

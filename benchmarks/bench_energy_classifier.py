@@ -180,7 +180,6 @@ def main() -> None:
         "EnergyClassifier: accuracy, calibration, and classes that were left out",
         COLUMNS,
         rows,
-        command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_energy_classifier.py",
         notes=f"One hidden layer of {HIDDEN} units, Adam at {RATE}, batches of {BATCH}, {epochs} "
         f"epochs, standardised rows, mean of {n_seeds} seeds. The last three labels are left out "
         f"for the AUROC. {options.threads} threads; seconds on a machine with other work.",

@@ -149,7 +149,6 @@ def main() -> None:
             "What the training engine costs over a bare torch loop",
             columns,
             rows,
-            command="make bench BENCHMARKS=benchmarks/bench_engine.py",
             notes=(
                 f"PCD-1, batch 100, SGD, float32, {options.threads} threads; 10,000 rows, 2 epochs "
                 "of 784-500 and 20 of 8-4. The times of sklebm and skorch include everything from "

@@ -83,7 +83,6 @@ def main() -> None:
                     f"BernoulliRBM with {HIDDEN} hidden units on MNIST: exact likelihood",
                     COLUMNS,
                     rows,
-                    command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_exact_mnist.py",
                     notes=(
                         "60,000 x 784, thresholded at one half; PCD-1, 100 chains, batches of 100; "
                         "seeds 0, 1, 2. PyDeep, one seed: centred -142.56 (negative -142.09), "

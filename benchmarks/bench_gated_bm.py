@@ -147,7 +147,6 @@ def main() -> None:
             "Gated Boltzmann machines: what pairs of images teach",
             ["pairs", "figure", "value"],
             rows,
-            command="python benchmarks/bench_gated_bm.py",
             notes="20,000 pairs of random dots, 10 x 10 pixels (shifts of up to 3 pixels either "
             "way, with wrap-around) or 13 x 13; 128 hidden units, 256 factors, 100 epochs; "
             "measured on 4,000 other pairs. 2 threads.",

@@ -171,7 +171,6 @@ def main() -> None:
             "variance / maximum likelihood's",
         ],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_gaussian_energy.py",
         notes=f"{arguments.replicates} replicates of {N_ROWS:,} rows, 4 features, precision a "
         f"chain of 7 free entries; {N_NOISE} noise points for each row, noise scale {NOISE_SCALE}. "
         f"Asymptotic variances by averages over {arguments.draws:,} draws of the truth.",

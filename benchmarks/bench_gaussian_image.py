@@ -71,7 +71,6 @@ def main() -> None:
         f"GaussianEnergy on {len(X):,} patches of {shape[0]} x {shape[1]}, radius 2",
         ["objective", "fit (s)", "Newton steps", "residual", "ridge", "score (nats)"],
         rows,
-        command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_gaussian_image.py",
         notes="2 threads. The first fit of maximum likelihood in an installation compiles for "
         "some seconds.",
     )

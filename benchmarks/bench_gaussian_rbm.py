@@ -94,7 +94,6 @@ def main() -> None:
         "Two Laplace sources: nats between a Gaussian RBM and the truth",
         ["density", "hidden units", "test log density (nats)", "gap (nats)", "fit, all seeds (s)"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_gaussian_rbm.py",
         notes="50,000 training and as many test rows, mixed by a random matrix and whitened; log Z"
         " exact; the best of three seeds with 4 hidden units by the training likelihood,"
         " one seed with 16. One thread of a busy machine: the seconds are upper bounds.",

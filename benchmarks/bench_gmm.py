@@ -89,7 +89,6 @@ def main():
         "EM for mixtures of Gaussians",
         ["covariance", "library", "seconds a step", "ratio", "log likelihood (nats a row)"],
         rows,
-        command="SKLEBM_DATA=... python benchmarks/bench_gmm.py",
         notes=f"MNIST, {N_ROWS} rows, {N_FEATURES} principal components, K = {N_COMPONENTS}, "
         f"{options.steps} steps from the same start, {options.threads} threads, float64. A fit "
         "includes what both do around the steps.",

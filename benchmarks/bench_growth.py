@@ -23,7 +23,6 @@ from sklebm import (
     SparseCoder,
 )
 
-COMMAND = "python benchmarks/bench_growth.py"
 AXES = {
     "rows n": [5_000, 20_000, 80_000, 320_000],
     "features d": [16, 64, 256, 1024],
@@ -89,7 +88,6 @@ def main():
         "How time grows with rows, features and units",
         columns,
         rows,
-        command=COMMAND,
         figure=("what varies", "method", "size", "seconds"),
         notes="One size at a time around n = 20,000, d = 64, k = 64; float32 rows, "
         f"{options.threads} threads, best of {options.repeats}. SparseCoder codes a random "

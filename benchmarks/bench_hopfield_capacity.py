@@ -74,7 +74,6 @@ def main() -> None:
         save_results(
             "hopfield_capacity",
             title="Capacity of Hebb's rule",
-            command="python benchmarks/bench_hopfield_capacity.py",
             columns=["units", "patterns per unit", "share kept", "mean overlap", "seconds"],
             rows=rows,
             notes="Half of the patterns are kept at "

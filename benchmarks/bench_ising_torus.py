@@ -86,7 +86,6 @@ def main() -> None:
         save_results(
             "ising_torus",
             title="log Z of a 16 x 16 Ising torus",
-            command="python benchmarks/bench_ising_torus.py",
             columns=["K", "method", "Kaufman", "estimate", "error", "low", "high", "inside",
                      "seconds"],
             rows=rows,

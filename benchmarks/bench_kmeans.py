@@ -34,8 +34,6 @@ from sklebm._shell.rows import row_slices
 from sklebm.inference.compacted_lloyd import CompactedLloyd
 from sklebm.inference.lloyd import Lloyd, lloyd_steps
 
-COMMAND = "SKLEBM_DATA=... python benchmarks/bench_kmeans.py"
-
 
 def load_digits():
     """MNIST's training images, pixels in [0, 1]."""
@@ -138,7 +136,6 @@ def compare_batches(options):
         "Mini-batch k-means on MNIST",
         ["library, batch", "passes", "seconds", "ratio to all rows", "inertia"],
         rows,
-        command=COMMAND + " --batches",
         notes="60,000 x 784 float32, K = 256, seeding included, each with its own k-means++. "
         "Inertia: relative to all rows at once, recomputed in float64. Both libraries with their "
         f"own stopping rules. {options.threads} threads, median of {options.repeats} rounds.",
@@ -202,7 +199,6 @@ def compare_pruning(options):
         "K-means on a device, with and without pruning",
         [*columns, "share of distances", "inertia"],
         rows,
-        command=f"python benchmarks/bench_kmeans.py --device {options.device}",
         notes="Blobs of 128 features, float32, initial centres are rows, at most 50 iterations to "
         "a tolerance of 1e-4, one measure of the fit included. Inertia: of compacted rows relative "
         "to all distances in single precision.",
@@ -235,7 +231,6 @@ def compare_few(options):
         "K-means with few clusters and many rows",
         ["data", "K", "library", "iterations", "seconds", "ratio to scikit-learn", "inertia"],
         rows,
-        command="python benchmarks/bench_kmeans.py --few --repeats 5",
         notes=f"float64, tol 1e-4, initial centres are rows, {options.threads} threads, median of "
         f"{options.repeats} rounds. Inertia: of sklebm relative to scikit-learn. The time of "
         "sklebm includes the variance that its density needs.",
@@ -271,7 +266,6 @@ def main():
         "K-means to convergence",
         ["data", "library", "iterations", "seconds", "ratio to the fastest peer", "inertia"],
         rows,
-        command=COMMAND,
         notes="Blobs: 100,000 x 64, K = 1000, centres uniform in a cube of side 20. MNIST: 60,000 "
         f"x 784, K = 256. float32, tol 1e-4, initial centres are rows, {options.threads} threads, "
         f"median of {options.repeats} rounds. Inertia: relative to scikit-learn's Elkan, both "

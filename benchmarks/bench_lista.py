@@ -110,7 +110,6 @@ def main() -> None:
                 *(f"{name} steps as good" for name in ("ISTA", "FISTA", "CoD")),
             ],
             list(table(n_atoms, N_ROWS[n_atoms])),
-            command="make bench BENCHMARKS=benchmarks/bench_lista.py",
             notes=f"{N_ROWS[n_atoms]:,} patches of 10 x 10 pixels, without their mean and of "
             f"length one, to train on, 5,000 others to test; alpha = {ALPHA}; {chosen}. Atoms "
             "learnt from the first 40,000. "

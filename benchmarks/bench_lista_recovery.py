@@ -105,7 +105,6 @@ def main() -> None:
         "Recovery of known sparse codes by 16 layers of LISTA",
         ["method", "learnt numbers", "error (dB)"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_lista_recovery.py",
         notes="1,000 test rows; 16 layers after the first shrink, 17 steps of the solvers. The "
         "networks were trained on the true codes: the coupled one on 80,000 rows, twice; the other "
         "on 30,000 with its thresholds only, once, and then on 100,000, twice. Published curves "

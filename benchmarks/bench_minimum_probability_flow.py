@@ -79,7 +79,6 @@ def main() -> None:
         save_results(
             "minimum_probability_flow",
             title="Couplings of 100 spins from 100,000 rows",
-            command="python benchmarks/bench_minimum_probability_flow.py",
             columns=["objective", "passes of 20 iterations", "seconds", "relative error"],
             rows=rows,
             notes=f"sqrt(4950 / 1e5) / |J| = {independent:.4f}; Cramer and Rao: {bound:.4f}. "

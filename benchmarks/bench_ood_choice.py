@@ -209,7 +209,6 @@ def main() -> None:
         "The default detector, chosen on other tables than it is measured on",
         ["choice", *(f"AUROC, {mode}" for mode in MODES), "most often"],
         rows,
-        command="python benchmarks/bench_ood_choice.py " + " ".join(sys.argv[1:]),
         notes=f"{len(paths)} tables, {arguments.seeds} seeds, {len(found)} choices. Rows that are "
         "not nested flatter: they were best on the tables that they are measured on.",
     )

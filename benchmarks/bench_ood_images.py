@@ -171,7 +171,6 @@ def main() -> None:
         "Images of another kind: training / outliers",
         ["detector", *cases, "mean", "lowest", "total time (s)"],
         rows,
-        command="python benchmarks/bench_ood_images.py " + " ".join(sys.argv[1:]),
         notes=f"AUROC, mean of {arguments.seeds} draws of {N_TRAIN} training, {N_TEST} new images "
         f"and {N_TEST} outliers (digits: 800 and the rest); pixels in [0, 1]; "
         f"{arguments.threads} thread(s); PyOD {version('pyod')}, default settings. Only the "

@@ -10,7 +10,6 @@ of 64 MiB; the scores themselves are 8 of them.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from importlib.metadata import version
@@ -109,7 +108,6 @@ def main() -> None:
         "Outlier detection: seconds and memory for many rows",
         ["detector: training table", "fit (s)", "score (s)", "memory of scoring (MiB)"],
         rows,
-        command="python benchmarks/bench_ood_speed.py " + " ".join(sys.argv[1:]),
         notes=f"{arguments.threads} thread(s); PyOD {version('pyod')}, default settings; working "
         f"memory {WORKING_MEMORY} MiB; the time of a fit includes scoring the training rows, which "
         "PyOD does too.",

@@ -24,7 +24,6 @@ from sklearn.mixture import GaussianMixture
 from sklebm import EnergyGaussianMixture, GaussianEnergy, PCAWhitener
 
 SIZE, MARGIN = 8, 3  # some photographs have a dark frame
-COMMAND = "SKLEBM_DATA=... python benchmarks/bench_patches.py"
 
 
 def cut(images, n_rows, generator):
@@ -84,7 +83,6 @@ def main():
         "Held-out log density of natural 8 x 8 patches",
         ["model", "held out (nats a patch)", "standard error", "training rows", "fit (s)"],
         rows,
-        command=COMMAND,
         notes=f"{options.rows:,} patches of 48 photographs, 50,000 of 12 others. Uniform noise of "
         "one grey level, grey levels divided by 256, each patch minus its mean, last pixel left "
         "out: 63 features. Mixtures: full covariances, at most 40 EM steps. The standard error "

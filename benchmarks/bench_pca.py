@@ -66,7 +66,6 @@ def main() -> None:
         "Principal components of three shapes of table",
         ["rows x features, components", "contestant", "fit (s)", "spread", "ratio", "error"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_pca.py",
         notes="Ratios are to the first solver of scikit-learn in each shape. Error: the largest "
         "relative error of a variance, against the singular values of all centred rows. 2 threads.",
     )

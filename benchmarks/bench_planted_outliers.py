@@ -82,7 +82,6 @@ def main() -> None:
         "Outliers with right marginals and wrong correlations: trained against untrained",
         ["estimator", "untrained", "trained", "gain", "lowest trained"],
         rows,
-        command="python benchmarks/bench_planted_outliers.py",
         notes=f"AUROC of score_samples, median of {arguments.seeds} seeds; 2,000 training rows of "
         f"{N_FEATURES} features, 4,000 test rows, half of them outliers; default settings; "
         "untrained: one epoch at a learning rate of 1e-12.",

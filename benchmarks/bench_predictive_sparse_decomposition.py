@@ -107,7 +107,6 @@ def main() -> None:
             "atoms with Gabor R2 >= 0.8",
         ],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_predictive_sparse_decomposition.py",
         notes="256 atoms. 30,000 whitened 12 x 12 patches of length one at alpha = 0.15, 8 epochs; "
         "10,000 digits of length one at alpha = 0.1, 10 epochs; weight 0.1; 5,000 others "
         "to test. Optimal codes are those of the learnt dictionary, without the encoder's term.",

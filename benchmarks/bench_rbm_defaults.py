@@ -146,7 +146,6 @@ def main() -> None:
         "Defaults of BernoulliRBM on development sets",
         ["set", "settings", "score", "seconds"],
         measured,
-        command=f"python benchmarks/bench_rbm_defaults.py --seeds {arguments.seeds}",
         notes=f"One thread. Chosen on all sets: {chosen[-1][1]}.",
     )
 

@@ -84,7 +84,6 @@ def main() -> None:
         f"{options.hidden} hidden units of BernoulliRBM as features of MNIST",
         ["features", "test error (%)", "C", "machine (s)", "with the classifier (s)"],
         rows,
-        command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_rbm_features.py",
         notes=f"60,000 grey digits in [0, 1], {options.epochs} epochs, other settings as they are "
         "by default; one seed. scikit-learn's LogisticRegression, 200 iterations at most, its C "
         f"from {', '.join(map(str, PENALTIES))} by the last {N_CHOICE:,} training digits. "

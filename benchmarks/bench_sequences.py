@@ -230,8 +230,12 @@ def main() -> None:
         title, columns, measure = SECTIONS[name]
         table = measure(options.quick)
         if options.save and not options.quick:
-            command = f"python benchmarks/bench_sequences.py {name} --save"
-            save_results(f"sequences_{name}", title, columns, table, command=command)
+            save_results(
+                f"sequences_{name}",
+                title,
+                columns,
+                table,
+            )
 
 
 if __name__ == "__main__":

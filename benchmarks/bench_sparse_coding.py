@@ -116,7 +116,6 @@ def main() -> None:
         "Time to sparse codes of 20,000 patches",
         ["non-zeros a row", "solver", "threads", "seconds", "share of SPAMS's", "largest gap"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_sparse_coding.py",
         notes=f"{arguments.rows:,} whitened 12 x 12 patches of length one, 256 atoms of length "
         "one. The compiled solver and SPAMS 2.6 in turns, medians of 7 rounds; the others once. "
         "Compiled code was compiled before.",

@@ -80,7 +80,6 @@ def main() -> None:
             "An epoch from a file larger than working memory",
             columns,
             rows,
-            command="python benchmarks/bench_streaming.py",
             notes=(
                 f"{n_rows} rows of {n_features} float32 features, "
                 f"{4 * n_rows * n_features // 2**20} MiB, memory-mapped, with working_memory at 16 "

@@ -99,7 +99,6 @@ def main() -> None:
         "Independent components of mixed Laplace sources",
         ["rows x sources", "contestant", "fit (s)", "spread", "ratio", "Amari", "slope"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_subspace_ica.py",
         notes="Ratios are to FastICA. Slope: largest derivative of the mean of log cosh for a "
         "rotation of two sources of variance 1, which is 0 at the optimum of FastICA and Picard; "
         "SubspaceICA learns a scale for each source, and its optimum is another. 2 threads.",

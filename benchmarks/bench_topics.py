@@ -145,7 +145,6 @@ def main() -> None:
         "Topics of 2000 articles of the Associated Press",
         ["contestant", "fit (s)", "spread", "ratio", "perplexity of other half", "by the bound"],
         rows,
-        command="make bench BENCHMARKS=benchmarks/bench_topics.py",
         notes=f"{N_TOPICS} topics, 10,473 words, 2 threads; {N_STEPS} steps of NMF and PLSA, "
         f"{N_PASSES} passes of LDA with priors of 1/{N_TOPICS}. Ratios are to the contestant of "
         "scikit-learn above. Held out: 246 documents.",

@@ -24,7 +24,6 @@ from _common import save_results, set_threads
 from sklebm import EnergyKMeans, ZCAWhitener
 
 SIZE = 6
-COMMAND = "SKLEBM_DATA=... python benchmarks/bench_triangle_features.py --centroids 400 1600"
 
 
 def patches_of(images):
@@ -137,7 +136,6 @@ def main():
         "MNIST through triangle codes of patches",
         ["centroids", "test error (%)", "ridge", "learning codes (s)", "in all (s)"],
         rows,
-        command=COMMAND,
         notes="6 x 6 patches at stride 1, ZCA with a ridge of 0.1, mini-batch k-means on 400,000 "
         "patches less the blank ones, sums over 2 x 2 quadrants, squared hinge loss (at most "
         "150 steps of L-BFGS that keep ten pairs, from zero), the ridge chosen on the last 10,000 "

@@ -22,7 +22,6 @@ from sklebm import PCAWhitener, ZCAWhitener
 N_PATCHES = 50_000
 SIZE = 28
 MARGIN = 3  # some photographs have a dark frame
-COMMAND = "SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_whitening.py"
 
 
 def natural_patches(n_patches: int, size: int, dtype: Any) -> Any:
@@ -98,7 +97,6 @@ def main() -> None:
         "Whitening 50,000 natural patches of 28 x 28",
         ["input", "contestant", "fit, median (s)", "spread", "ratio", "distance to identity"],
         rows,
-        command=COMMAND,
         notes="Ratios are to PCA(whiten=True, svd_solver='covariance_eigh') on the same input. "
         "With float32 input scikit-learn computes the covariance in float32, which is faster and "
         "loses the directions of small variance; sklebm always accumulates in float64. Both "

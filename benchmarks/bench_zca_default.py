@@ -92,7 +92,6 @@ def main() -> None:
         "Held-out log density lost to the best ridge or shrinkage, in nats per feature",
         ["choice", "mean", "median", "95 % quantile", "largest variance of MNIST test pixels"],
         rows,
-        command="SKLEBM_DATA=... make bench BENCHMARKS=benchmarks/bench_zca_default.py",
         notes=f"{len(table)} splits. MNIST took no part in the choice.",
     )
 

@@ -1,6 +1,8 @@
 """The benchmarks page follows from the result files."""
 
 import importlib
+import json
+import re
 import sys
 
 import pytest
@@ -72,3 +74,47 @@ def test_every_headline_has_its_result(headlines, tmp_path):
     for family, task, _ in bars:
         assert f"<!-- {family} -->" in drawn
         assert f"<!-- {task} -->" in drawn
+
+
+# ---------------------------------------------------------------- what is recorded
+
+
+@pytest.fixture(scope="module")
+def common():
+    folder = str(ROOT / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        yield importlib.import_module("_common")
+    finally:
+        sys.path.remove(folder)
+
+
+def test_the_command_is_that_of_the_process_with_its_options(common, monkeypatch):
+    script = str(ROOT / "benchmarks" / "bench_kmeans.py")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(sys, "argv", [script, "--few", "--repeats", "5"])
+    expected = "SKLEBM_DATA=... python benchmarks/bench_kmeans.py --few --repeats 5"
+    assert common.command_line() == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert "OMP_NUM_THREADS=2 python" in common.command_line()
+
+
+def test_other_programs_record_nothing(common, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bench_kmeans.py"])
+    with pytest.raises(RuntimeError, match="only, not by"):
+        common.save_results("x", "x", ["a"], [[1]])
+    monkeypatch.undo()
+    assert not (ROOT / "benchmarks" / "results" / "x.json").exists()
+
+
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_recorded_commands_name_a_script_and_options_that_it_has(path):
+    command = json.loads(path.read_text())["command"]
+    script = re.search(r"benchmarks/(bench_\w+\.py)(.*)", command)
+    assert script, command
+    source = (ROOT / "benchmarks" / script[1]).read_text()
+    for option in re.findall(r"--[\w-]+", script[2]):
+        assert f'"{option}"' in source, option

@@ -29,7 +29,13 @@ def embedded(energy: Any, rows: Rows, floats_per_row: int) -> Floats:
             for part in row_slices(len(chosen), floats_per_row)
         ]
     energy.train(was_training)
-    return torch.cat(parts).numpy()
+    found = torch.cat(parts)
+    if not bool(torch.isfinite(found).all()):
+        raise FloatingPointError(
+            "The embeddings of the rows are not finite: values of X overflow, or training "
+            "diverged. Scale X, for example with StandardScaler, or lower learning_rate."
+        )
+    return found.numpy()
 
 
 def find(embeddings: Floats, n_prototypes: int, seed: int) -> dict[str, Any]:

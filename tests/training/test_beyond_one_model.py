@@ -3,6 +3,8 @@
 Each is written as an author of a model would write it, without touching the engine or the shell.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -256,6 +258,56 @@ def test_each_player_moves_its_own_parameters_only():
     model = CriticAlone(max_epochs=5).fit(X)
     np.testing.assert_array_equal(model.shift_, 0.0)
     assert np.abs(model.slope_).min() > 0.5
+
+
+class Counted(Tell):
+    """The critic's loss, which counts its steps."""
+
+    def init_state(self, energy, batch_size, generator):
+        return {"n_steps": torch.zeros((), dtype=torch.int64)}
+
+    def loss(self, energy, batch, state, generator):
+        value, _ = super().loss(energy, batch, {}, generator)
+        return value, {"n_steps": state["n_steps"] + 1}
+
+
+def test_the_state_of_the_first_player_is_found_again():
+    class CountedGame(ToyGame):
+        def _players(self, energy, start):
+            players = [(Counted(), energy.critic, "critic"), (Fool(), energy.generator, "own")]
+            return [
+                self._player(energy, objective, start, moved=moved, name=name)
+                for objective, moved, name in players
+            ]
+
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    model = CountedGame(max_epochs=3, warm_start=True).fit(X)
+    assert int(model.training_state_["objective.n_steps"]) == 3 * 2
+    model.fit(X)
+    assert int(model.training_state_["objective.n_steps"]) == 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "kinds"),
+    [
+        # RMSprop has no setting "fused", which Adam's rule brings along.
+        (("adam", "rmsprop"), ("Adam", "RMSprop")),
+        (("momentum", "sgd"), ("SGD", "SGD")),
+        (("sgd", "momentum"), ("SGD", "SGD")),
+    ],
+)
+def test_settings_of_one_players_rule_are_not_those_of_another(rules, kinds):
+    class TwoRules(ToyGame):
+        def _options(self, seed):
+            named = dict(zip(("critic", "generator"), rules, strict=True))
+            return replace(super()._options(seed), optimizers=named)
+
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    state = TwoRules(max_epochs=1).fit(X).training_state_
+    for rule, kind, prefix in zip(rules, kinds, ("", "generator/"), strict=True):
+        assert state[f"{prefix}optimizer_kind"] == kind
+        has_velocity = f"{prefix}optimizer.0.momentum_buffer" in state
+        assert has_velocity == (rule == "momentum")
 
 
 # ---------------------------------------------------------------- layer by layer
