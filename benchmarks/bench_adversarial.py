@@ -65,7 +65,7 @@ def make(seed: int, options: argparse.Namespace) -> Any:
         "validation_fraction": 0.1,
         "random_state": seed,
     }
-    return EnergyGAN(n_codes=1, margin=0.5, **common)
+    return EnergyGAN(margin=0.5, **common)
 
 
 def count_modes(options: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
 
 from sklebm._checks import check_count
 from sklebm._shell.private import Interval, StrOptions
@@ -68,7 +67,7 @@ class BaseAdversarial(GradientEstimator):
         "critic_optimizer": [StrOptions(RULES), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
-    _pace = Pace(n_updates=4000)
+    _pace = Pace(n_updates=4000, most_epochs=300)
     _networks: ClassVar[tuple[str, ...]]
 
     architecture_: dict[str, Any]
@@ -105,7 +104,7 @@ class BaseAdversarial(GradientEstimator):
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
-        for network in (energy.generator.network, *_critics(energy.critic)):
+        for network in (energy.generator.network, *energy.critic.values()):
             if any(parameter.is_meta for parameter in network.parameters()):
                 initialize(network, generator)
         sizes = record["n_components"], record["n_features"]
@@ -356,11 +355,6 @@ class BaseAdversarial(GradientEstimator):
             return closest_latents(decode, energy.standardized(x), starts, n_steps=n_steps)[0]
 
         return self._map_rows(X, invert, what)
-
-
-def _critics(critic: nn.Module) -> list[nn.Module]:
-    """The networks of a critic."""
-    return list(critic.values()) if isinstance(critic, nn.ModuleDict) else [critic]
 
 
 def rows_variance(x: torch.Tensor) -> float:

@@ -38,7 +38,9 @@ class EnergyGAN(BaseAdversarial):
     n_components : int, default=16
         Number of latents of the generator.
     n_codes : int, default=16
-        Number of latents of the critic, whose auto-encoder must not be able to copy all rows.
+        Number of latents of the critic. More than the data has directions are no fault, since the
+        margin keeps energies up where generated rows are; few leave modes out, and with one the
+        pull-away term does nothing.
     margin : float, default=1.0
         Energy m from which on generated rows cost the critic nothing. The mean row, as a
         reconstruction of all rows, has the energy 1.
@@ -76,7 +78,7 @@ class EnergyGAN(BaseAdversarial):
     batch_size : int, default=128
         Rows per update, and number of generated rows beside them.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto": enough for 4000 updates, but at least 20 and at most 1000.
+        Passes over the rows. "auto": enough for 4000 updates, but at least 20 and at most 300.
     optimizer : str, default="rmsprop"
         Update rule: "rmsprop", "adam", "adamw", "sgd", "momentum" (heavy ball), or, with all rows
         at once, "gradient_descent". Momentum makes a game circle.

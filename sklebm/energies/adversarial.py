@@ -1,7 +1,4 @@
-r"""A generator x = g(z) of standard normal z, and a critic: a logit D(x), or an energy E(x).
-
-The energy of a critic that is an auto-encoder is its mean squared error, |x - c(x)|^2 / d.
-"""
+"""A generator x = g(z) of standard normal z, and a critic, an auto-encoder, with an energy E(x)."""
 
 from __future__ import annotations
 
@@ -56,15 +53,15 @@ def bound_slopes(network: nn.Module) -> None:
             weight.div_(largest.clamp(min=1.0))
 
 
-class AdversarialEnergy(nn.Module):
-    """A generator and a critic that returns one number per row.
+class AdversarialReconstruction(nn.Module):
+    """A generator, and a critic that is an auto-encoder, whose mean squared error is an energy.
 
     Parameters
     ----------
     generator : AveragedNetwork
         The map from latents, (n_rows, n_components), to standardised rows.
-    critic : Module
-        The map from standardised rows to (n_rows, 1).
+    encoder, decoder : Module
+        The critic's networks.
 
     Attributes
     ----------
@@ -75,10 +72,10 @@ class AdversarialEnergy(nn.Module):
     standardization: Standardization | None
     n_components: int
 
-    def __init__(self, generator: AveragedNetwork, critic: nn.Module) -> None:
+    def __init__(self, generator: AveragedNetwork, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.generator = generator
-        self.critic = critic
+        self.critic = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
         self.standardization = None
 
     def standardized(self, x: Tensor) -> Tensor:
@@ -86,10 +83,17 @@ class AdversarialEnergy(nn.Module):
         y: Tensor = x if self.standardization is None else self.standardization(x)
         return y
 
+    def encode(self, x: Tensor) -> Tensor:
+        """The critic's code of each row."""
+        code: Tensor = self.critic["encoder"](self.standardized(x))
+        return code
+
     def judge(self, x: Tensor) -> Tensor:
-        """The critic's output, (n_rows,)."""
-        out: Tensor = self.critic(self.standardized(x))
-        return out[:, 0]
+        """E(x) = |x - c(x)|^2 / d, (n_rows,)."""
+        y = self.standardized(x)
+        errors = y - self.critic["decoder"](self.critic["encoder"](y))
+        error: Tensor = errors.square().mean(dim=1)
+        return error
 
     def generate(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Standardised rows of the trained network, from new latents."""
@@ -102,30 +106,3 @@ class AdversarialEnergy(nn.Module):
         """Rows of the averaged network, in units of X."""
         row: Tensor = self.generator.average(z)
         return row if self.standardization is None else self.standardization.restore(row)
-
-
-class AdversarialReconstruction(AdversarialEnergy):
-    """A generator and a critic that is an auto-encoder; its output is an energy.
-
-    Parameters
-    ----------
-    generator : AveragedNetwork
-        The map from latents to standardised rows.
-    encoder, decoder : Module
-        The critic's networks.
-    """
-
-    def __init__(self, generator: AveragedNetwork, encoder: nn.Module, decoder: nn.Module) -> None:
-        super().__init__(generator, nn.ModuleDict({"encoder": encoder, "decoder": decoder}))
-
-    def encode(self, x: Tensor) -> Tensor:
-        """The critic's code of each row."""
-        code: Tensor = self.critic.encoder(self.standardized(x))  # type: ignore[operator]
-        return code
-
-    def judge(self, x: Tensor) -> Tensor:
-        """E(x) = |x - c(x)|^2 / d, (n_rows,)."""
-        y = self.standardized(x)
-        errors = y - self.critic.decoder(self.critic.encoder(y))  # type: ignore[operator]
-        error: Tensor = errors.square().mean(dim=1)
-        return error

@@ -27,15 +27,12 @@ def closest_latents(
     ``starts`` of shape (s, k) are the same for all rows; the best end counts. ``weight`` is rho,
     which keeps latents where the generator was trained, and decides between those of equal rows.
     """
-    best = x.new_zeros(len(x), starts.shape[1])
-    least = x.new_full((len(x),), torch.inf)
-    for start in starts:
-        z = start.to(x).repeat(len(x), 1)
-        z, cost = _descend(decode, x, z, n_steps, weight)
-        better = cost < least
-        best = torch.where(better[:, None], z, best)
-        least = torch.where(better, cost, least)
-    return best, least
+    n_starts, n_rows = len(starts), len(x)
+    z = starts.to(x).repeat_interleave(n_rows, dim=0)
+    z, cost = _descend(decode, x.repeat(n_starts, 1), z, n_steps, weight)
+    least, best = cost.reshape(n_starts, n_rows).min(dim=0)
+    ends = z.reshape(n_starts, n_rows, -1)
+    return ends[best, torch.arange(n_rows, device=x.device)], least
 
 
 def _descend(

@@ -57,7 +57,8 @@ class MarginGame(Game):
     margin_decay : float, default=1.0
         Factor by which the margin changes in 1000 steps of the critic; at most 1.
     pull_away : float, default=0.1
-        Weight of the mean squared cosine between codes of different generated rows.
+        Weight of the mean squared cosine between codes of different generated rows; codes of one
+        number are always parallel, and are not pulled.
     """
 
     margin: float = 1.0
@@ -89,7 +90,11 @@ class MarginGame(Game):
         """The pull-away term of the codes, times its weight."""
         if self.pull_away == 0.0:
             return forged.new_zeros(())
-        return self.pull_away * pull_away_term(energy.encode(forged))
+        codes = energy.encode(forged)
+        # Numbers are all parallel: their term is 1 whatever the generator does.
+        if codes.shape[1] == 1:
+            return forged.new_zeros(())
+        return self.pull_away * pull_away_term(codes)
 
 
 # ---------------------------------------------------------------------- the players' losses

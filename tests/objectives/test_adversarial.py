@@ -120,6 +120,16 @@ def test_pull_away_is_zero_for_orthogonal_codes_and_one_for_equal_ones():
     assert float(pull_away_term(equal[:1])) == pytest.approx(0.0, abs=1e-15)
 
 
+def test_codes_of_one_number_are_not_pulled():
+    class OneCode(Toy):
+        def encode(self, x):
+            return x[:, :1]
+
+    forged = torch.randn(4, 3, dtype=torch.float64)
+    assert float(MarginGame(pull_away=1.0).generator_penalty(Toy(), forged)) > 0.0
+    assert float(MarginGame(pull_away=1.0).generator_penalty(OneCode(), forged)) == 0.0
+
+
 def test_the_margin_decays_by_its_factor_in_a_thousand_steps():
     game, forged = MarginGame(2.0, margin_decay=0.25), torch.zeros(1)
     costs = [float(game.critic_costs(forged, forged, step)[1]) for step in (0, 500, 1000, 2000)]
