@@ -26,6 +26,7 @@ ESTIMATORS: dict[str, str] = {
     "DeepEnergyModel": "sklebm.deep",
     "DeepSparseCoder": "sklebm.coding",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyGAN": "sklebm.adversarial",
     "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
@@ -128,6 +129,7 @@ FUNCTIONS: dict[str, str] = {
 }
 
 _SUBMODULES = (
+    "adversarial",
     "autoencoders",
     "boltzmann",
     "callbacks",
@@ -151,6 +153,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
     from sklebm.autoencoders import ContractiveAutoencoder as ContractiveAutoencoder
