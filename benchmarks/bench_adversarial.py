@@ -172,8 +172,7 @@ def show(name: str, title: str, columns: list[str], rows: Rows, notes: str = "")
     """Print a table, and store it unless the run was quick."""
     print(title, columns, *rows, notes, sep="\n")
     if not parsed.quick:
-        command = f"python benchmarks/bench_adversarial.py {name.removeprefix('adversarial_')}"
-        save_results(name, title, columns, rows, command=command, notes=notes)
+        save_results(name, title, columns, rows, notes=notes)
 
 
 if __name__ == "__main__":
