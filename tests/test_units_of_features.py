@@ -45,6 +45,8 @@ BITS = {
     "DeepBoltzmannMachine",
     "HopfieldNetwork",
 }
+#: Rows are counts, whose unit is one.
+COUNTS = {"LatentDirichletAllocation", "PLSA"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {
     "ConvSparseCoder",
@@ -64,7 +66,7 @@ COMPOSITE = {
     "LogitEnergyScorer",
     "TypicalityScorer",
 }
-TESTED = [name for name in NAMES if name not in BITS | COMPOSITE]
+TESTED = [name for name in NAMES if name not in BITS | COUNTS | COMPOSITE]
 
 CHANGES = {
     "thousandfold": (1e3, 0.0),
