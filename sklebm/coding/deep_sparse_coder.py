@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Spec
+from sklebm._shell.state import Spec, refuse_broken
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _layers
 from sklebm.coding._layers import LayeredLearning, LayeredPass, layered_search
@@ -261,6 +262,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Z : array or tensor of shape (n_samples, sum of hidden_sizes or hidden_sizes[-1])
             Codes, that of the first layer first. A ConvergenceWarning reports those not final.
         """
+        check_is_fitted(self)
+        refuse_broken(self, "transform")  # a threshold would turn NaN into zero codes
         with layered_search(self) as search:
             return self._map_rows(
                 X,

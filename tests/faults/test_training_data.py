@@ -45,7 +45,7 @@ def holds_rows(array, X):
 
 
 # What the class documents, and ``drop_training_state`` removes.
-DOCUMENTED = {"SparseCoder.online_state_.spare"}
+DOCUMENTED = {"SparseCoder.online_state_.spare", "DeepSparseCoder.online_state_.layer1.spare"}
 CONTINUED = {"training_state_", "online_state_"}
 
 
