@@ -86,7 +86,10 @@ def input_names(estimator: Any) -> dict[str, Any]:
 
 
 def first_broken(values: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Name of the first number or array that contains NaN or infinity, also inside dictionaries and estimators."""
+    """Name of the first number or array that contains NaN or infinity.
+
+    Dictionaries and estimators are searched too.
+    """
     for key, value in values.items():
         name = f"{prefix}{key}"
         found: str | None = None
