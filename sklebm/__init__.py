@@ -24,7 +24,9 @@ ESTIMATORS: dict[str, str] = {
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
+    "DeepSparseCoder": "sklebm.coding",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyGAN": "sklebm.adversarial",
     "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
@@ -131,6 +133,7 @@ FUNCTIONS: dict[str, str] = {
 }
 
 _SUBMODULES = (
+    "adversarial",
     "autoencoders",
     "boltzmann",
     "callbacks",
@@ -154,6 +157,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
     from sklebm.autoencoders import ContractiveAutoencoder as ContractiveAutoencoder
@@ -170,6 +174,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
+    from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder

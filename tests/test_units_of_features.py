@@ -19,6 +19,7 @@ EUCLIDEAN = {
     "Autoencoder",
     "ContractiveAutoencoder",
     "ConvSparseCoder",
+    "DeepSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
     "EnergyPCA",
@@ -44,8 +45,16 @@ BITS = {
     "DeepBoltzmannMachine",
     "HopfieldNetwork",
 }
+#: Rows are counts, whose unit is one.
+COUNTS = {"LatentDirichletAllocation", "PLSA"}
 #: Distances from the origin: there is no intercept unless it is asked for.
-FROM_ZERO = {"ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
+FROM_ZERO = {
+    "ConvSparseCoder",
+    "DeepSparseCoder",
+    "LISTAEncoder",
+    "PredictiveSparseDecomposition",
+    "SparseCoder",
+}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.
 PRICED = FROM_ZERO | {"DenoisingAutoencoder"}
 #: They stand on other estimators, which are tested here themselves.
@@ -57,7 +66,7 @@ COMPOSITE = {
     "LogitEnergyScorer",
     "TypicalityScorer",
 }
-TESTED = [name for name in NAMES if name not in BITS | COMPOSITE]
+TESTED = [name for name in NAMES if name not in BITS | COUNTS | COMPOSITE]
 
 CHANGES = {
     "thousandfold": (1e3, 0.0),
