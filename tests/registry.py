@@ -129,7 +129,8 @@ def row_methods(estimator: Any) -> list[str]:
 def in_sequences(function: Any, X: Any, n_steps: int) -> dict[str, Any]:
     """Rows as sequences of ``n_steps``, for methods that answer for the steps of sequences."""
     takes_groups = "groups" in inspect.signature(function).parameters
-    return {"groups": np.arange(len(X)) // n_steps} if takes_groups else {}
+    of_sequences = type(function.__self__).__name__ in DEPEND_ON_NEIGHBOURS
+    return {"groups": np.arange(len(X)) // n_steps} if takes_groups and of_sequences else {}
 
 
 def draw_rows(model: Any, n_rows: int, seed: int) -> Any:

@@ -22,7 +22,6 @@ from tests.registry import (
     NAMES,
     draw_rows,
     entry,
-    fit_takes,
     fitted_state,
     freeze,
     in_sequences,
@@ -165,7 +164,7 @@ def chunkings(rows, n_steps=1):
 def test_partial_fit_does_not_depend_on_chunks(name):
     first, rest = make_rows(40), make_rows(143, seed=1)
     X_test = make_rows(200, seed=2)
-    n_steps = 11 if fit_takes(make(name), "groups") else 1
+    n_steps = 11 if name in DEPEND_ON_NEIGHBOURS else 1
 
     def learn(model, chunk):
         return model.partial_fit(chunk, **in_sequences(model.partial_fit, chunk, n_steps))
