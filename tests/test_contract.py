@@ -19,6 +19,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import estimator_html_repr
 
 from tests.registry import (
+    DEPEND_ON_NEIGHBOURS,
     NAMES,
     draw_rows,
     entry,

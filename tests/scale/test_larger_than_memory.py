@@ -1,5 +1,6 @@
 """Tables on disk: read in blocks, within bounded memory, with the answers of arrays in memory."""
 
+import inspect
 import sys
 
 import numpy as np
@@ -222,7 +223,13 @@ def test_answers_to_a_dask_array_are_computed_when_asked_for(name):
         assert model.score(X) == pytest.approx(model.score(ROWS), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if hasattr(make(name), "energy")])
+def has_pairs(name):
+    """Whether the model has an energy of rows and latents."""
+    energy = getattr(make(name), "energy", None)
+    return energy is not None and len(inspect.signature(energy).parameters) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if has_pairs(name)])
 def test_pairs_with_rows_of_a_dask_array_have_the_same_energy(name):
     model = make_brief(name).fit(ROWS)
     Z = model.transform(ROWS)
