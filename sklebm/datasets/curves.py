@@ -76,7 +76,9 @@ def _columns(X: Any, y: Any) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class TwoBranches(ConditionalDensity):
-    """y = +-(1 + x) / 2 plus Gaussian noise, either sign with probability 1/2: one mode, then two.
+    """Two branches, y = +-(1 + x) / 2 plus Gaussian noise: one mode that becomes two.
+
+    Either sign has probability 1/2.
 
     Parameters
     ----------
@@ -116,7 +118,7 @@ class TwoBranches(ConditionalDensity):
 
 @dataclass(frozen=True)
 class Trumpet(ConditionalDensity):
-    """y = sin(3 x) plus Gaussian noise whose standard deviation grows from left to right.
+    """A curve, y = sin(3 x), plus Gaussian noise that grows from left to right.
 
     Parameters
     ----------
