@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
 from sklebm._shell.scaling import Scaling, recall_scaling
 from sklebm.inference.samplers import Sampler, run
-from sklebm.likelihood import check_count
 
 _ADAPTATION = 0.1
 
@@ -41,8 +41,8 @@ def drawn(
     model: Any, sampler: Sampler, n_samples: int, n_steps: int, random_state: RandomState
 ) -> Any:
     """Final rows of chains that start at the reference; their steps adapt in the first half."""
-    check_count("n_samples", n_samples)
-    check_count("n_steps", n_steps)
+    check_count(n_samples, "n_samples")
+    check_count(n_steps, "n_steps")
     device = resolve_device(model.device, None, model._prefers_cuda)
     generator = make_generator(draw_seed(random_state), "sampling", device=device)
     energy, scaling = model._energy(device).float(), fitted_scaling(model)
