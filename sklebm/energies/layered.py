@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.binary_states import binary_states
 from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.reference import ReferenceUnits
 from sklebm.energies.units import Units
 
 #: Maximum number of units whose states are enumerated.
 MAX_UNITS = 20
-_CHUNK = 2**14
 
 
 class LayeredEnergy(nn.Module):
@@ -250,10 +250,7 @@ class LayeredEnergy(nn.Module):
                 f"The exact sum runs over 2^{n_units} states, more than 2^{MAX_UNITS}: use a bound "
                 "(mean_field) or an estimate by annealed importance sampling."
             )
-        shifts = torch.arange(n_units, device=like.device)
-        for start in range(0, 2**n_units, _CHUNK):
-            numbers = torch.arange(start, min(start + _CHUNK, 2**n_units), device=like.device)
-            yield ((numbers[:, None] >> shifts) & 1).to(like.dtype)
+        return binary_states(n_units, like)
 
     # ------------------------------------------------------------------ mean field
 
