@@ -138,8 +138,7 @@ def test_a_row_has_draws_of_its_own_in_any_dtype():
     np.testing.assert_allclose(network.free_energy(x.astype(np.float32)), whole, rtol=1e-4)
 
 
-@pytest.mark.parametrize("bottom", [None, "gaussian"])
-def test_a_gaussian_bottom_is_a_mixture(bottom):
+def test_a_gaussian_bottom_is_a_mixture():
     """log p(x) as the sum over states of the hidden layer, far from zero."""
     X = make_rows(60) + 50.0
     network = DeepBeliefNetwork(
