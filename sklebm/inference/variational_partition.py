@@ -43,7 +43,8 @@ class Approximation(NamedTuple):
 
 def entropy(m: Tensor) -> Tensor:
     """Sum over units of -m log m - (1 - m) log(1 - m), for each row."""
-    return (torch.special.entr(m) + torch.special.entr(1.0 - m)).sum(dim=-1)
+    total: Tensor = (torch.special.entr(m) + torch.special.entr(1.0 - m)).sum(dim=-1)
+    return total
 
 
 def mean_field_means(
