@@ -138,7 +138,8 @@ def complete(
     energy, mean = path_energy(model, energy, state)
     chains = _chains(model, energy, state, seed)
     if chains is not None:
-        _look_at_chains(type(model).__name__, energy, chains, mean)
+        # Of the rows alone: ``mean`` may hold the units of deeper layers, too.
+        _look_at_chains(type(model).__name__, energy, chains, centred_mean(state))
     method = model.log_partition
     if method is None:
         return {**state, **unknown()}
@@ -200,7 +201,7 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
         of_rows = len(mean) * float(energy.reference.scale().square())
     else:
         return
-    visible = chains[:, : len(mean)]  # chains may hold other units after them
+    visible = chains[:, : len(mean)]  # hidden units or deeper layers may follow them
     of_chains = float(visible.double().var(dim=0, correction=0).sum())
     warn_of_collapsed_chains(name, of_chains, of_rows, len(chains))
 
