@@ -20,7 +20,7 @@ from sklebm.coding._dictionary import normalise
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings, patches_of
 from sklebm.coding._learning import Learning, Pass, learnt_state
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
-from sklebm.energies.convolution import ConvolutionalCodingEnergy
+from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
 from sklebm.iterative import Draw
 
 #: Number of kernels by default.
@@ -94,9 +94,7 @@ def first_learner(
     n_components = coder.n_components or N_KERNELS
     if coder.dict_init is not None:
         grid = grid_of(coder, x.shape[1])
-        given = given_dictionary(
-            coder.dict_init, coder.n_components, grid.kernel_length, "dict_init"
-        )
+        given = _checked_kernels(coder, "dict_init", grid)
         atoms = torch.from_numpy(given.astype(np.float64)).to(x.device)
         atoms = atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp(min=1.0)
         settings = settings_of(coder, len(atoms), x.shape[1])
@@ -191,12 +189,23 @@ def given_kernels(coder: Any, rows: Rows) -> dict[str, Any]:
             "one of them."
         )
     grid = grid_of(coder, rows.shape[1])
-    atoms = given_dictionary(coder.dictionary, coder.n_components, grid.kernel_length)
+    atoms = _checked_kernels(coder, "dictionary", grid)
     return {
         **unlearnt_kernels(coder, atoms, rows.shape[1]),
         "components_": atoms,
         "n_samples_seen_": rows.total(),
     }
+
+
+def _checked_kernels(coder: Any, name: str, grid: ConvolutionGrid) -> Any:
+    """A parameter that holds kernels, flat."""
+    return given_dictionary(
+        getattr(coder, name),
+        coder.n_components,
+        grid.kernel_length,
+        name,
+        "kernels have {} numbers (the sides of a kernel times the channels)",
+    )
 
 
 def unlearnt_kernels(coder: Any, atoms: Any, n_features: int) -> dict[str, Any]:
