@@ -339,7 +339,7 @@ def test_pairs_of_arguments_that_exclude_each_other_are_refused():
                 objective="maximum_likelihood",
                 max_epochs=1,
             ).fit(X)
-    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler"):
+    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler.*\"gaussian\""):
         GatedBM(3, likelihood="bernoulli", max_epochs=1).fit(3 * X)
     model = GatedBM(3, max_epochs=1, random_state=0).fit(X)
     with pytest.raises(ValueError, match="X_left has 6 columns"):
