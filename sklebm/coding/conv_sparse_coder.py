@@ -195,7 +195,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         mask : array-like of shape (n_samples, n_features) or None, default=None
-            True where a pixel is observed. The others count for nothing, whatever X holds there.
+            True where a pixel is observed. Others count for nothing, but must hold finite numbers.
 
         Returns
         -------
