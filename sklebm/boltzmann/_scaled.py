@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,16 @@ def check_scale(model: Any) -> None:
     """Raise ValueError unless the fitted scale is positive."""
     if not bool((fitted_scaling(model).scale > 0.0).all()):
         raise ValueError(f"{type(model).__name__}.scale_ must be positive numbers.")
+
+
+def check_unchanged(asked: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
+    """Raise ValueError if parameters differ from those of the fit that training continues from."""
+    for name, value in asked.items():
+        if value != fitted[name]:
+            raise ValueError(
+                f"{name}={value!r} differs from {name}={fitted[name]!r} of the fitted model that "
+                "training would continue from: set it back, or fit with warm_start=False."
+            )
 
 
 def drawn(
