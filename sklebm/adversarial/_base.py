@@ -23,8 +23,8 @@ from sklebm.energies.networks import ACTIVATIONS, initialize, make_decoder
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.inference.latents import closest_latents
-from sklebm.objectives import Batch, Objective
-from sklebm.objectives.adversarial import CriticLoss, GeneratorLoss, MarginGame, energy_distance
+from sklebm.objectives import Batch
+from sklebm.objectives.adversarial import GeneratorLoss, energy_distance
 from sklebm.training.architecture import (
     NetworkRecord,
     build_user_module,
@@ -130,23 +130,18 @@ class BaseAdversarial(GradientEstimator):
 
     # ------------------------------------------------------------------ the game
 
-    def _game(self) -> MarginGame:
-        return MarginGame(float(self.margin), float(self.margin_decay), float(self.pull_away))
-
-    def _objective(self, energy: Any) -> Objective:
-        return CriticLoss(self._game())
-
     def _players(self, energy: Any, start: Start) -> list[Any]:
+        loss: Any = self._objective(energy)
         critic = self._player(
             energy,
-            self._objective(energy),
+            loss,
             start,
             moved=energy.critic,
             name="critic",
             n_steps=int(self.critic_steps),
         )
         own = self._player(
-            energy, GeneratorLoss(self._game()), start, moved=energy.generator, name="generator"
+            energy, GeneratorLoss(loss.game), start, moved=energy.generator, name="generator"
         )
         return [critic, own]
 

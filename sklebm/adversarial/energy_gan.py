@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.random import RandomState
 from sklebm.adversarial._base import BaseAdversarial
+from sklebm.objectives.adversarial import CriticLoss, MarginGame
 from sklebm.training.schedules import Schedule
 
 
@@ -220,6 +221,10 @@ class EnergyGAN(BaseAdversarial):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+
+    def _objective(self, energy: Any) -> CriticLoss:
+        margin, decay, pull_away = self.margin, self.margin_decay, self.pull_away
+        return CriticLoss(MarginGame(float(margin), float(decay), float(pull_away)))
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:
         """Draw rows: new latents through the averaged generator.
