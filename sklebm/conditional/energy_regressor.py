@@ -347,7 +347,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     def _floats_per_row(self) -> int:
         widest = max((8, *map(int, self.architecture_["hidden_sizes"])))
-        return target_density.N_POINTS * (2 * widest + 8)
+        return target_density.n_energies(len(self.intercept_)) * (2 * widest + 8)
 
     def _given_y(self, y: Any) -> NDArray[np.float64]:
         check_is_fitted(self)

@@ -34,6 +34,11 @@ class Grid(NamedTuple):
     log_z: Tensor
 
 
+def n_energies(n_outputs: int) -> int:
+    """Number of energies that an integral over y takes for each row."""
+    return N_POINTS if n_outputs == 1 else _N_IMPORTANCE
+
+
 def integrate(energy: Any, u: Tensor) -> Grid:
     """The grid of each row, as wide as its own density needs. O(n k P) for P weights."""
     steps = torch.linspace(-1.0, 1.0, N_POINTS, dtype=u.dtype, device=u.device)
@@ -99,7 +104,7 @@ def slope(energy: Any, u: Tensor, g: Tensor) -> Tensor:
 def _descended(energy: Any, u: Tensor) -> Tensor:
     """Gradient descent from the best points of each row, with a step size for each start."""
     points = torch.cat([u.new_zeros((1, energy.n_outputs)), _even_normals(energy.n_outputs, u)])
-    points = points[:513]
+    points = points[:N_POINTS]
     energies = energy.target_energy(u, points.expand(len(u), -1, -1))
     chosen = energies.topk(_STARTS, dim=1, largest=False).indices
     g = points[chosen].reshape(-1, energy.n_outputs)
