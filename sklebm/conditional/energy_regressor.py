@@ -374,7 +374,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         y : array or tensor of shape (n_samples,) or (n_samples, n_outputs)
-            In units of y. One output: the best point of a grid, then bisection of the slope to
+            In units of y. One output: the best point of a grid, then Newton's method, to
             rounding; several: descent from several starts.
         """
         found = self._map_rows(X, _targets.mode, "predict")

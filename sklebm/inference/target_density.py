@@ -21,7 +21,7 @@ _N_IMPORTANCE = 4096
 _IMPORTANCE_SCALE = 1.5
 _NEGLIGIBLE = -25.0  # log of a density, relative to the highest
 _DOUBLINGS = 8
-_HALVINGS = 50
+_MOST_ROUNDS = 50
 _STARTS, _STEPS = 8, 300
 
 
@@ -83,14 +83,33 @@ def lowest(energy: Any, u: Tensor) -> Tensor:
     grid = integrate(energy, u)
     place = grid.energies.argmin(dim=1, keepdim=True)
     best = grid.points.gather(1, place)
-    left, right = best - grid.spacing[:, None], best + grid.spacing[:, None]
-    for _ in range(_HALVINGS):  # the slope changes its sign between the neighbours of the best
-        middle = 0.5 * (left + right)
-        uphill = slope(energy, u, middle) > 0
-        left, right = torch.where(uphill, left, middle), torch.where(uphill, middle, right)
-    found = 0.5 * (left + right)
+    found = _stationary(energy, u, best, grid.spacing[:, None])
     both = energy.target_energy(u, torch.stack([best, found], dim=1))
     return torch.where(both[:, 1:] < both[:, :1], found, best)
+
+
+def _stationary(energy: Any, u: Tensor, start: Tensor, radius: Tensor) -> Tensor:
+    """Where dF/dg changes its sign within ``radius`` of the start, (n, 1), to rounding.
+
+    Newton's steps; half the bracket where one leaves it, as at a kink or a maximum.
+    """
+    rounding = torch.finfo(start.dtype).eps
+    left, right, g = start - radius, start + radius, start
+    done = torch.zeros_like(g, dtype=torch.bool)
+    for _ in range(_MOST_ROUNDS):
+        first, second = _slope_and_curvature(energy, u, g)
+        uphill = first > 0
+        left, right = torch.where(uphill, left, g), torch.where(uphill, g, right)
+        newton = g - first / second
+        inside = (newton >= left) & (newton <= right)
+        new = torch.where(inside, newton, 0.5 * (left + right))
+        step = (new - g).abs() / (1.0 + g.abs())
+        g = torch.where(done, g, new)
+        # The error after a step of Newton's is of the order of its square.
+        done |= step <= torch.where(inside, rounding**0.5, rounding)
+        if bool(done.all()):
+            break
+    return g
 
 
 def slope(energy: Any, u: Tensor, g: Tensor) -> Tensor:
@@ -99,6 +118,16 @@ def slope(energy: Any, u: Tensor, g: Tensor) -> Tensor:
         g = g.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(energy.target_energy(u, g[:, None]).sum(), g)
     return gradient
+
+
+def _slope_and_curvature(energy: Any, u: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """dF/dg and d^2F/dg^2 of one number, (n, 1)."""
+    with torch.enable_grad():
+        g = g.detach().requires_grad_()
+        total = energy.target_energy(u, g[:, None]).sum()
+        (first,) = torch.autograd.grad(total, g, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), g)
+    return first.detach(), second
 
 
 def _descended(energy: Any, u: Tensor) -> Tensor:
