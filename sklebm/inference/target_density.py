@@ -91,22 +91,25 @@ def lowest(energy: Any, u: Tensor) -> Tensor:
 def _stationary(energy: Any, u: Tensor, start: Tensor, radius: Tensor) -> Tensor:
     """Where dF/dg changes its sign within ``radius`` of the start, (n, 1), to rounding.
 
-    Newton's steps; half the bracket where one leaves it, as at a kink or a maximum.
+    Newton's steps; half the bracket where one leaves it, as at a kink or a maximum, or is more than
+    half of the step before the last, as in a cycle.
     """
     rounding = torch.finfo(start.dtype).eps
     left, right, g = start - radius, start + radius, start
+    before_last = last = 2.0 * radius
     done = torch.zeros_like(g, dtype=torch.bool)
     for _ in range(_MOST_ROUNDS):
         first, second = _slope_and_curvature(energy, u, g)
         uphill = first > 0
         left, right = torch.where(uphill, left, g), torch.where(uphill, g, right)
-        newton = g - first / second
-        inside = (newton >= left) & (newton <= right)
-        new = torch.where(inside, newton, 0.5 * (left + right))
-        step = (new - g).abs() / (1.0 + g.abs())
+        newton = torch.where(first == 0, g, g - first / second)
+        shrinks = (newton - g).abs() <= 0.5 * before_last
+        trusted = (newton >= left) & (newton <= right) & shrinks
+        new = torch.where(trusted, newton, 0.5 * (left + right))
+        before_last, last = last, (new - g).abs()
+        small = rounding * (1.0 + g.abs())
         g = torch.where(done, g, new)
-        # The error after a step of Newton's is of the order of its square.
-        done |= step <= torch.where(inside, rounding**0.5, rounding)
+        done |= last <= small
         if bool(done.all()):
             break
     return g
