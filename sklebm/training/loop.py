@@ -68,8 +68,11 @@ class EnergyTraining(nn.Module):
         Name under which its loss is recorded, if several players train against each other.
     n_steps : int, default=1
         Steps on every batch.
-    fused : FusedPass or None, default=None
-        Takes the steps of ``descend`` for a whole pass at once.
+
+    Attributes
+    ----------
+    fused : FusedPass or None
+        Takes the steps of ``descend`` for a whole pass at once; set by models that have one.
     """
 
     def __init__(
@@ -85,7 +88,6 @@ class EnergyTraining(nn.Module):
         moved: nn.Module | None = None,
         name: str = "train",
         n_steps: int = 1,
-        fused: FusedPass | None = None,
     ) -> None:
         super().__init__()
         self.energy = energy
@@ -100,7 +102,7 @@ class EnergyTraining(nn.Module):
         self.moved = energy if moved is None else moved
         self.name = name
         self.n_steps = n_steps
-        self.fused = fused
+        self.fused: FusedPass | None = None
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss of the batch; advances the objective's state (its chains, if any)."""
@@ -157,16 +159,16 @@ def run_batches(
     """
     players = list(training) if isinstance(training, (list, tuple)) else [training]
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-    steps = [
-        (_choose_step(player, own, notify, gradients_are_read, batch_size), player.n_steps)
-        for player, own in zip(players, optimizers, strict=True)
-    ]
-    step, n_steps = steps[0]
-    alone = len(steps) == 1 and n_steps == 1
+    alone = len(players) == 1 and players[0].n_steps == 1
     if alone and notify is None and not gradients_are_read:
         done = _run_fused(players[0], optimizers[0], batches, batch_size)
         if done is not None:
             return done
+    steps = [
+        (_choose_step(player, own, notify, gradients_are_read, batch_size), player.n_steps)
+        for player, own in zip(players, optimizers, strict=True)
+    ]
+    step = steps[0][0]
     total: Tensor | None = None
     n_rows = 0
     for batch, size in _with_sizes(batches):
@@ -196,20 +198,24 @@ def _run_fused(
     )
     if not able or not _can_fuse(training, optimizer, batch_size):
         return None
-    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    total, n_rows = training.fused.run(training, batches, rates)
+    total, n_rows = training.fused.run(training, batches, _rates(optimizer))
     return torch.tensor(total, dtype=torch.float64), n_rows
 
 
 def _can_fuse(training: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> bool:
     """Whether the steps of the player can be those of its ``fused`` pass."""
     return (
-        getattr(training, "fused", None) is not None
+        _knows_gradients(training)
+        and training.fused is not None
         and not training.projections
-        and _knows_gradients(training)
         and _is_plain_descent(optimizer)
         and training.fused.suits(batch_size, training.objective_state)
     )
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> dict[Tensor, float]:
+    """The current rate of each parameter."""
+    return {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
 
 
 def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -> Tensor:
@@ -247,9 +253,7 @@ def _choose_step(
     if not gradients_are_read and _knows_gradients(training) and _is_plain_descent(optimizer):
 
         def descend_in_place(batch: Batch, share: float) -> Tensor:
-            groups = optimizer.param_groups
-            rates = {p: group["lr"] for group in groups for p in group["params"]}
-            loss: Tensor = training.descend(batch, rates, share)
+            loss: Tensor = training.descend(batch, _rates(optimizer), share)
             for project in projections:
                 project()
             return loss
@@ -268,8 +272,7 @@ def _choose_step(
 
 def _compiled_step(training: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> Step:
     def advance(batch: Batch, share: float) -> Tensor:
-        groups = optimizer.param_groups
-        rates = {p: group["lr"] for group in groups for p in group["params"]}
+        rates = _rates(optimizer)
         if batch.weight is not None or len(batch) > batch_size:
             return training.descend(batch, rates, share)  # type: ignore[no-any-return]
         total = training.fused.advance(training, batch.x.contiguous(), rates, batch_size)
