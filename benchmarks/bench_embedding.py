@@ -258,6 +258,7 @@ def detect_tables(options: argparse.Namespace) -> None:
     folder = os.environ.get("SKLEBM_DATA") or sys.exit("SKLEBM_DATA is not set.")
     paths = sorted((Path(folder) / "adbench_dev").glob("*.npz"))
     rows: Rows = []
+    found = []
     for path in paths[: 2 if options.quick else None]:
         with np.load(path, allow_pickle=False) as data:
             X, y = data["X"].astype(np.float64), data["y"]
@@ -267,8 +268,9 @@ def detect_tables(options: argparse.Namespace) -> None:
         embedding = ContrastiveEmbedding(random_state=0, **epochs).fit(train)
         default = EnergyOutlierDetector().fit(train)
         scores = [-embedding.score_samples(test), -default.score_samples(test)]
-        rows.append([path.stem, *(round(roc_auc_score(y_test, s), 3) for s in scores)])
-    means = [round(float(np.mean([row[k] for row in rows])), 3) for k in (1, 2)]  # type: ignore
+        found.append([float(roc_auc_score(y_test, s)) for s in scores])
+        rows.append([path.stem, *(round(area, 3) for area in found[-1])])
+    means = [round(float(mean), 3) for mean in np.mean(found, axis=0)]
     columns = ["table", "embedding", "EnergyOutlierDetector"]
     show("embedding_tables", "Outliers in tables", columns, [*rows, ["mean", *means]])
 

@@ -38,7 +38,6 @@ from sklearn.datasets import load_digits
 from sklebm import BernoulliRBM
 from sklebm.training.pace import Pace
 
-UPDATES = 3000
 CANDIDATES: dict[str, dict[str, Any]] = {
     "before": {"max_epochs": 20, "centering": True},
     **{

@@ -20,13 +20,13 @@ import copy
 import math
 from collections.abc import Mapping
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device
 from sklebm._shell.state import Array, Scalar, Spec
@@ -138,7 +138,8 @@ def complete(
     energy, mean = path_energy(model, energy, state)
     chains = _chains(model, energy, state, seed)
     if chains is not None:
-        _look_at_chains(type(model).__name__, energy, chains, mean)
+        # Of the rows alone: ``mean`` may hold the units of deeper layers, too.
+        _look_at_chains(type(model).__name__, energy, chains, centred_mean(state))
     method = model.log_partition
     if method is None:
         return {**state, **unknown()}
@@ -200,7 +201,7 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
         of_rows = len(mean) * float(energy.reference.scale().square())
     else:
         return
-    visible = chains[:, : len(mean)]  # chains may hold other units after them
+    visible = chains[:, : len(mean)]  # hidden units or deeper layers may follow them
     of_chains = float(visible.double().var(dim=0, correction=0).sum())
     warn_of_collapsed_chains(name, of_chains, of_rows, len(chains))
 
@@ -343,12 +344,6 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
 # ---------------------------------------------------------------------- what methods answer
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise ValueError unless the argument is a positive integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a positive integer.")
-
-
 def need_log_partition(model: Any, what: str) -> None:
     """Raise ValueError if log Z is unknown, and explain how to compute it."""
     if model.log_partition_ is None:
@@ -388,9 +383,8 @@ def estimate(
         raise ValueError(f'method={method!r} must be one of {names} and "{METHODS[-1]}".')
     counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "n_steps": n_steps}
     for name, value in counts.items():
-        given = value is not None or name != "n_temperatures"
-        if given and (not isinstance(value, Integral) or value < 2):
-            raise ValueError(f"{name}={value!r} must be an integer of at least 2.")
+        if value is not None or name != "n_temperatures":
+            check_count(value, name, least=2)
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
     energy, mean = path_energy(model, energy, vars(model))
     seed = draw_seed(random_state)

@@ -51,9 +51,8 @@ def entry(name: str) -> Entry:
     return ENTRIES.get(name, Entry())
 
 
-#: Models of sequences and of grids: what they answer for a row depends on its neighbours, by
-#: definition.
-DEPEND_ON_NEIGHBOURS = {"ChainCRF", "GridMRF", "SequenceEnergy"}
+#: Models of sequences: what they answer for a row depends on its neighbours, by definition.
+DEPEND_ON_NEIGHBOURS = {"ChainCRF", "SequenceEnergy"}
 
 
 def requires_y(estimator: Any) -> bool:

@@ -26,7 +26,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import get_tags
 
 import sklebm
-from sklebm._shell.state import Array
+from sklebm._shell.state import Array, Labels
 from tests.bad_input_table import INPUTS
 from tests.bad_parameter_table import ELSEWHERE, bad_values
 from tests.registry import (
@@ -407,6 +407,7 @@ def given_parameters(model):
     """What the energy of a fitted model is made of."""
     spec = model._state_spec()
     names = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
+    names += [key for key, declared in spec.items() if isinstance(declared, Labels)]
     names += [key for key in (*getattr(model, "_of_targets", ()), "weights_") if key in spec]
     names += [key for key in ("offset_", "scale_") if key in spec]
     found = {key.removesuffix("_"): getattr(model, key) for key in names}

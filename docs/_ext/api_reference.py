@@ -99,7 +99,7 @@ def skip_unavailable(
         return None
     try:
         return None if condition(home) else True
-    except AttributeError:  # it asks for a parameter
+    except (AttributeError, TypeError):  # it asks for a parameter, or calls a method
         return None
 
 

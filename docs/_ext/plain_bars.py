@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_RAW = ("``", ":math:", ">>>", "\\|")
+_RAW = (":math:", ">>>", "\\|")
 
 
 def escape_bars(lines: list[str]) -> None:
@@ -17,8 +17,10 @@ def escape_bars(lines: list[str]) -> None:
             inside = None
         if inside is None and text.startswith(".. ") and "::" in text:
             inside = indent
-        if inside is None and "|" in line and not any(mark in line for mark in _RAW):
-            lines[index] = line.replace("|", r"\|")
+        parts = line.split("``")  # every other one is a literal, if all end in this line
+        if inside is None and len(parts) % 2 and not any(mark in line for mark in _RAW):
+            parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+            lines[index] = "``".join(parts)
 
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

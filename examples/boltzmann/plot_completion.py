@@ -3,7 +3,7 @@ Completing images
 =================
 
 A density over whole images answers questions about parts of them. With some pixels given
-(``sample(clamped=...) ``), the chains of a Boltzmann machine draw the others from
+(``sample(clamped=...)``), the chains of a Boltzmann machine draw the others from
 :math:`p(x_\text{unknown} \mid x_\text{known})`: not a single best guess but as many as there are.
 """
 

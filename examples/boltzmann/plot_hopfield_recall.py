@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 from sklebm import HopfieldNetwork
 
 # %%
-# One digit of each kind, with pixels on or off, and the upper half of each to start from.
+# A digit of each kind from 0 to 7, with pixels on or off, and the upper halves to start from.
 digits = load_digits()
-first = [np.flatnonzero(digits.target == number)[3] for number in range(8)]
-pictures = (digits.data[first] > 7).astype(float)
+chosen = [np.flatnonzero(digits.target == number)[3] for number in range(8)]
+pictures = (digits.data[chosen] > 7).astype(float)
 known = np.arange(64) < 32
 halves = np.where(known, pictures, np.nan)
 

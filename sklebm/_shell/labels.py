@@ -48,6 +48,15 @@ def encode(labels: NDArray[Any], classes: NDArray[Any], owner: str) -> NDArray[n
     return np.searchsorted(classes, labels.astype(classes.dtype, copy=False))
 
 
+def decode(codes: Any, classes: NDArray[Any]) -> Any:
+    """The labels of codes; a tensor stays one if the labels are numbers."""
+    if not isinstance(codes, torch.Tensor):
+        return classes[codes]
+    if classes.dtype.kind in "OU":
+        return classes[codes.cpu().numpy()]
+    return torch.from_numpy(classes).to(codes.device)[codes]
+
+
 def weigh(
     sample_weight: Any, class_weight: Any, labels: NDArray[Any], classes: NDArray[Any]
 ) -> Any:

@@ -10,8 +10,17 @@ from sklebm._shell.warning import warn
 _ULPS = 8
 
 
-def apply_value_range(rows: Rows, value_range: str, *, owner: str, learning: bool) -> None:
+def apply_value_range(
+    rows: Rows,
+    value_range: str,
+    *,
+    owner: str,
+    learning: bool,
+    remedy: str = 'set value_range="clip"',
+) -> None:
     """Clip, reject or (when learning) warn about values outside [0, 1].
+
+    ``remedy`` is what the message suggests beside scaling.
 
     Raises
     ------
@@ -32,7 +41,7 @@ def apply_value_range(rows: Rows, value_range: str, *, owner: str, learning: boo
         return
     message = (
         f"X contains values outside [0, 1] (min={low:.4g}, max={high:.4g}): {owner} takes them for "
-        'probabilities. Scale with MinMaxScaler, or set value_range="clip".'
+        f"probabilities. Scale with MinMaxScaler, or {remedy}."
     )
     if value_range == "raise":
         raise ValueError(message)

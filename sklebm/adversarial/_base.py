@@ -1,4 +1,4 @@
-"""Networks, players, samples and fitted state of adversarial models."""
+"""Networks, players, samples and fitted state of EnergyGAN."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sklebm._shell.scaling import measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
-from sklebm.energies.adversarial import AveragedNetwork, bound_slopes
+from sklebm.energies.adversarial import AdversarialReconstruction, AveragedNetwork, bound_slopes
 from sklebm.energies.networks import ACTIVATIONS, initialize, make_decoder
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.inference.latents import closest_latents
 from sklebm.objectives import Batch
-from sklebm.objectives.adversarial import CriticLoss, Game, GeneratorLoss, energy_distance
+from sklebm.objectives.adversarial import GeneratorLoss, energy_distance
 from sklebm.training.architecture import (
     NetworkRecord,
     build_user_module,
@@ -38,6 +38,7 @@ from sklebm.training.pace import Pace
 RULES = {name for name, choice in OPTIMIZERS.items() if not choice.uses_closure}
 #: Samples that vary less than this share of the data's variance are called a collapse.
 LEAST_SPREAD = 0.05
+NETWORKS = ("generator", "encoder", "decoder")
 _N_PROBES = 1000
 # Both players train in one process.
 _CONSTRAINTS = {
@@ -46,19 +47,19 @@ _CONSTRAINTS = {
 
 
 class BaseAdversarial(GradientEstimator):
-    """A generator and a critic that train against each other.
-
-    A model supplies ``_assemble`` (its energy), ``_game`` and ``_networks`` (names of the
-    parameters that may hold a user class).
-    """
+    """A generator and a critic that train against each other."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **_CONSTRAINTS,
         "n_components": [Interval(Integral, 1, None, closed="left")],
+        "n_codes": [Interval(Integral, 1, None, closed="left")],
+        "margin": [Interval(Real, 0, None, closed="neither")],
+        "margin_decay": [Interval(Real, 0, 1, closed="right")],
+        "pull_away": [Interval(Real, 0, None, closed="left")],
         "hidden_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "image_shape": ["array-like", None],
-        "generator": [callable, None],
+        **{name: [callable, None] for name in NETWORKS},
         "spectral_norm": ["boolean"],
         "average_decay": [Interval(Real, 0, 1, closed="left")],
         "critic_learning_rate": [Interval(Real, 0, None, closed="neither"), None],
@@ -68,38 +69,29 @@ class BaseAdversarial(GradientEstimator):
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
     _pace = Pace(n_updates=4000, most_epochs=300)
-    _networks: ClassVar[tuple[str, ...]]
 
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
 
-    def _game(self) -> Game:
-        """What the players pay."""
-        raise NotImplementedError
-
-    def _assemble(self, record: NetworkRecord) -> Any:
-        """The energy of a record, with built-in networks on the meta device."""
-        raise NotImplementedError
-
     # ------------------------------------------------------------------ networks and rows
 
     def _record(self, n_features: int) -> NetworkRecord:
-        return NetworkRecord.from_parameters(self, n_features, self._networks)
+        further = {"n_codes": int(self.n_codes)}
+        return NetworkRecord.from_parameters(self, n_features, NETWORKS, **further)
 
-    def _generator(self, record: NetworkRecord) -> AveragedNetwork:
-        """The generator of a record."""
-        given = record.classes.get("generator")
-        if given is not None:
-            sizes = record["n_components"], record["n_features"]
-            return AveragedNetwork(build_user_module(given, "generator", *sizes))
-        network = make_decoder(
-            record["n_components"],
-            record["hidden_sizes"].tolist(),
-            record.shape,
-            record["activation"],
-            "identity",
-        )
-        return AveragedNetwork(network)
+    def _assemble(self, record: NetworkRecord) -> AdversarialReconstruction:
+        """The energy of a record, with built-in networks on the meta device."""
+
+        def make(name: str, n_inputs: int) -> torch.nn.Module:
+            given = record.classes.get(name)
+            if given is not None:
+                return build_user_module(given, name, n_inputs, record["n_features"])
+            sizes, activation = record["hidden_sizes"].tolist(), record["activation"]
+            return make_decoder(n_inputs, sizes, record.shape, activation, "identity")
+
+        n_codes = record["n_codes"]
+        own = AveragedNetwork(make("generator", record["n_components"]))
+        return AdversarialReconstruction(own, record.encoder(n_codes), make("decoder", n_codes))
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
@@ -107,14 +99,13 @@ class BaseAdversarial(GradientEstimator):
         for network in (energy.generator.network, *energy.critic.values()):
             if any(parameter.is_meta for parameter in network.parameters()):
                 initialize(network, generator)
-        sizes = record["n_components"], record["n_features"]
-        record.check_module("generator", energy.generator.network, *sizes)
-        self._check_critic(energy, record)
+        n_features, n_codes = record["n_features"], record["n_codes"]
+        own, critic = energy.generator.network, energy.critic
+        record.check_module("generator", own, record["n_components"], n_features)
+        record.check_module("encoder", critic["encoder"], n_features, n_codes)
+        record.check_module("decoder", critic["decoder"], n_codes, n_features)
         energy.generator.restart()
         return self._equipped(energy, record, rows.scaling)
-
-    def _check_critic(self, energy: Any, record: NetworkRecord) -> None:
-        """Raise ValueError unless user modules of the critic return what they should."""
 
     @staticmethod
     def _equipped(energy: Any, record: NetworkRecord, scaling: Any) -> Any:
@@ -140,17 +131,17 @@ class BaseAdversarial(GradientEstimator):
     # ------------------------------------------------------------------ the game
 
     def _players(self, energy: Any, start: Start) -> list[Any]:
-        game = self._game()
+        loss: Any = self._objective(energy)
         critic = self._player(
             energy,
-            CriticLoss(game),
+            loss,
             start,
             moved=energy.critic,
             name="critic",
             n_steps=int(self.critic_steps),
         )
         own = self._player(
-            energy, GeneratorLoss(game), start, moved=energy.generator, name="generator"
+            energy, GeneratorLoss(loss.game), start, moved=energy.generator, name="generator"
         )
         return [critic, own]
 
@@ -214,7 +205,7 @@ class BaseAdversarial(GradientEstimator):
     # ------------------------------------------------------------------ fitted state
 
     def _energy(self, device: torch.device) -> Any:
-        record = NetworkRecord.of_fitted(self, self._networks)
+        record = NetworkRecord.of_fitted(self, NETWORKS)
         energy = record.restore(self._assemble, self.weights_, device)
         scaling = recall_scaling(self)
         if scaling is not None:
@@ -281,7 +272,7 @@ class BaseAdversarial(GradientEstimator):
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         asked = self._record(rows.shape[1])
-        NetworkRecord.of_fitted(self, self._networks).check_resumable(asked, self)
+        NetworkRecord.of_fitted(self, NETWORKS).check_resumable(asked, self)
 
     def _state_spec(self) -> Spec:
         return {
@@ -298,7 +289,7 @@ class BaseAdversarial(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
-        name, record = type(self).__name__, NetworkRecord.of_fitted(self, self._networks)
+        name, record = type(self).__name__, NetworkRecord.of_fitted(self, NETWORKS)
         record.check_fitted(self._record(self.n_features_in_), name)
         record.check_weights(self._assemble, self.weights_, name)
         scaling = recall_scaling(self)
@@ -307,8 +298,12 @@ class BaseAdversarial(GradientEstimator):
 
     # ------------------------------------------------------------------ what it answers
 
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.architecture_["n_codes"])
+
     def _floats_per_row(self) -> int:
-        return 4 * NetworkRecord.of_fitted(self, self._networks).floats_per_row()
+        return 4 * NetworkRecord.of_fitted(self, NETWORKS).floats_per_row()
 
     def _drawn(self, n_samples: int, random_state: RandomState) -> Any:
         """Rows of new latents."""
@@ -348,11 +343,18 @@ class BaseAdversarial(GradientEstimator):
         width = int(self.architecture_["n_components"])
         starts = torch.randn(n_starts, width, generator=make_generator(0, "inversion"))
         starts[0] = 0.0
+        slopes = width * (self.n_features_in_ + width)
+        floats = n_starts * (self._floats_per_row() + slopes)
 
         def invert(energy: Any, x: torch.Tensor) -> torch.Tensor:
             energy.requires_grad_(requires_grad=False)
             decode = energy.generator.average
-            return closest_latents(decode, energy.standardized(x), starts, n_steps=n_steps)[0]
+            y = energy.standardized(x)
+            parts = [
+                closest_latents(decode, y[part], starts, n_steps=n_steps)[0]
+                for part in row_slices(len(y), floats, y.device)
+            ]
+            return torch.cat(parts)
 
         return self._map_rows(X, invert, what)
 

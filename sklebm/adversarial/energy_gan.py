@@ -2,23 +2,15 @@ r"""E(x) = |x - c(x)|^2 / d; critic c lowers E(x) + max(0, m - E(g)), the genera
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.private import Interval
 from sklebm._shell.random import RandomState
 from sklebm.adversarial._base import BaseAdversarial
-from sklebm.energies.adversarial import AdversarialReconstruction
-from sklebm.energies.networks import make_decoder
-from sklebm.objectives import Objective
-from sklebm.objectives.adversarial import CriticLoss, Game, MarginGame
-from sklebm.training.architecture import NetworkRecord, build_user_module
+from sklebm.objectives.adversarial import CriticLoss, MarginGame
 from sklebm.training.schedules import Schedule
-
-_POSITIVE = Interval(Real, 0, None, closed="neither")
 
 
 class EnergyGAN(BaseAdversarial):
@@ -39,8 +31,7 @@ class EnergyGAN(BaseAdversarial):
         Number of latents of the generator.
     n_codes : int, default=16
         Number of latents of the critic. More than the data has directions are no fault, since the
-        margin keeps energies up where generated rows are; few leave modes out, and with one the
-        pull-away term does nothing.
+        margin keeps energies up where generated rows are; with one the pull-away term does nothing.
     margin : float, default=1.0
         Energy m from which on generated rows cost the critic nothing. The mean row, as a
         reconstruction of all rows, has the energy 1.
@@ -168,17 +159,6 @@ class EnergyGAN(BaseAdversarial):
     (3, 2)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseAdversarial._parameter_constraints,
-        "n_codes": [Interval(Integral, 1, None, closed="left")],
-        "margin": [_POSITIVE],
-        "margin_decay": [Interval(Real, 0, 1, closed="right")],
-        "pull_away": [Interval(Real, 0, None, closed="left")],
-        "encoder": [callable, None],
-        "decoder": [callable, None],
-    }
-    _networks = ("generator", "encoder", "decoder")
-
     def __init__(
         self,
         n_components: int = 16,
@@ -242,36 +222,9 @@ class EnergyGAN(BaseAdversarial):
         self.verbose = verbose
         self.device = device
 
-    def _game(self) -> Game:
-        return MarginGame(float(self.margin), float(self.margin_decay), float(self.pull_away))
-
-    def _objective(self, energy: Any) -> Objective:
-        return CriticLoss(self._game())
-
-    def _record(self, n_features: int) -> NetworkRecord:
-        further = {"n_codes": int(self.n_codes)}
-        return NetworkRecord.from_parameters(self, n_features, self._networks, **further)
-
-    def _assemble(self, record: NetworkRecord) -> AdversarialReconstruction:
-        n_features, n_codes = record["n_features"], record["n_codes"]
-        sizes, act, shape = record["hidden_sizes"].tolist(), record["activation"], record.shape
-        given = record.classes.get("decoder")
-        encoder = record.encoder(n_codes)
-        own = self._generator(record)
-        if given is not None:
-            decoder = build_user_module(given, "decoder", n_codes, n_features)
-            return AdversarialReconstruction(own, encoder, decoder)
-        built = make_decoder(n_codes, sizes, shape, act, "identity")
-        return AdversarialReconstruction(own, encoder, built)
-
-    def _check_critic(self, energy: Any, record: NetworkRecord) -> None:
-        networks = energy.critic
-        record.check_module("encoder", networks["encoder"], record["n_features"], record["n_codes"])
-        record.check_module("decoder", networks["decoder"], record["n_codes"], record["n_features"])
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.architecture_["n_codes"])
+    def _objective(self, energy: Any) -> CriticLoss:
+        margin, decay, pull_away = self.margin, self.margin_decay, self.pull_away
+        return CriticLoss(MarginGame(float(margin), float(decay), float(pull_away)))
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:
         """Draw rows: new latents through the averaged generator.

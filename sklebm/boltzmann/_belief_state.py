@@ -19,6 +19,11 @@ from sklebm.boltzmann._deep_state import checked_sizes
 from sklebm.energies import DeepBeliefEnergy, DirectedLayer
 
 
+def is_restricted(machine: Any) -> bool:
+    """Whether it is a machine of two layers, and not of bits on any graph."""
+    return isinstance(machine, BoltzmannEstimator) and machine._decodes
+
+
 def as_state(
     machines: Sequence[Any],
     generative: dict[str, Any] | None = None,
@@ -95,7 +100,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 def made_from(cls: Any, **parameters: Any) -> Any:
     """A network of given machines; see ``DeepBeliefNetwork.from_parameters``."""
     machines, generative = parameters.pop("machines", None), parameters.pop("generative", None)
-    if not machines or not all(isinstance(item, BoltzmannEstimator) for item in machines):
+    if not machines or not all(is_restricted(item) for item in machines):
         raise TypeError(
             f"{cls.__name__}.from_parameters needs machines: a list of fitted restricted Boltzmann "
             "machines, such as BernoulliRBM, from the bottom on."
@@ -115,7 +120,7 @@ def made_from(cls: Any, **parameters: Any) -> Any:
 def check_chain(model: Any) -> None:
     """Raise ValueError unless the machines of a network stand on each other and fit it."""
     name, machines = type(model).__name__, list(model.named_estimators_.values())
-    if not all(isinstance(machine, BoltzmannEstimator) for machine in machines):
+    if not all(is_restricted(machine) for machine in machines):
         raise ValueError(f"{name}.named_estimators_ must hold restricted Boltzmann machines.")
     if [*model.named_estimators_] != [f"layer{i}" for i in range(1, len(machines) + 1)]:
         raise ValueError(f'{name}.named_estimators_ must be named "layer1", "layer2" and so on.')

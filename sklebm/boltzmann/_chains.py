@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
 from sklebm.inference import gibbs
 from sklebm.inference.gibbs import GibbsState
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.inference.gibbs_sweeps import GibbsSweeps, SweepState
-from sklebm.likelihood import check_count, from_origin, path_energy
+from sklebm.likelihood import from_origin, path_energy
 
 
 def moved(model: Any, X: Any, n_steps: int, random_state: RandomState) -> Any:
     """Rows after block Gibbs steps that start from them, in the type of X."""
-    check_count("n_steps", n_steps)
+    check_count(n_steps, "n_steps")
     seed = draw_seed(random_state)
     generators: dict[torch.device, torch.Generator] = {}
 
@@ -48,8 +49,8 @@ def drawn(
 ) -> Any:
     """Final rows of chains of a fitted model."""
     limits = model._visible_range
-    check_count("n_samples", n_samples)
-    check_count("n_steps", n_steps)
+    check_count(n_samples, "n_samples")
+    check_count(n_steps, "n_steps")
     shape = (int(n_samples), int(model.n_features_in_))
     start = None if init is None else chain_rows("init", init, shape, limits)
     _check_sampler(model, sampler, limits)

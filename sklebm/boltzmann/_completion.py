@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device
 from sklebm._shell.warning import warn
@@ -14,7 +15,6 @@ from sklebm.boltzmann._chains import chain_rows
 from sklebm.energies.pairwise import colour_classes, means
 from sklebm.inference.gibbs_sweeps import GibbsSweeps, SweepState
 from sklebm.inference.variational_partition import bethe, mean_field, mean_field_means
-from sklebm.likelihood import check_count
 
 METHODS = ("auto", "exact", "mean_field", "chains")
 #: Up to this many unknown units in a row, "auto" sums over all their states.
@@ -28,7 +28,7 @@ def conditional_mean(
     if method not in METHODS:
         names = ", ".join(f'"{name}"' for name in METHODS[:-1])
         raise ValueError(f'method={method!r} must be one of {names} and "{METHODS[-1]}".')
-    check_count("n_steps", n_steps)
+    check_count(n_steps, "n_steps")
     n_rows = np.shape(X)[0] if np.ndim(X) == 2 else 1
     shape = (n_rows, int(model.n_features_in_))
     rows = chain_rows("X", X, shape, model._visible_range, missing=True, dtype=np.float64)

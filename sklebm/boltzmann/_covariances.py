@@ -16,7 +16,7 @@ from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann._gaussian_start import directions
-from sklebm.boltzmann._scaled import check_scale, fitted_scaling, remember
+from sklebm.boltzmann._scaled import check_scale, check_unchanged, fitted_scaling, remember
 from sklebm.energies import Bernoulli
 from sklebm.energies.mean_covariance import MeanCovarianceEnergy
 from sklebm.inference.gibbs import BlockGibbs
@@ -193,9 +193,4 @@ def check_resumable(model: Any) -> None:
         "n_covariance_components": model.n_covariance_components,
         "n_factors": n_filters(model),
     }
-    for name, value in asked.items():
-        if value != fitted[name]:
-            raise ValueError(
-                f"{name}={value} differs from {name}={fitted[name]} of the fitted model that "
-                "training would continue from: set it back, or fit with warm_start=False."
-            )
+    check_unchanged(asked, fitted)

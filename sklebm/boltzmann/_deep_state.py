@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from sklebm.energies import Bernoulli, LayeredEnergy
 from sklebm.inference.ais import base_rate_bias
@@ -103,7 +104,7 @@ def given(cls: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
     # Annealing and chains start from the means that the visible biases imply.
     known = {
         "hidden_sizes": tuple(len(array) for array in list(intercepts.values())[1:]),
-        "feature_means": 1.0 / (1.0 + np.exp(-intercepts["layer0"].astype(np.float64))),
+        "feature_means": expit(intercepts["layer0"].astype(np.float64)),
     }
     return {**known, **parameters, "weights": weights, "intercepts": intercepts}
 

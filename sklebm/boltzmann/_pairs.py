@@ -14,9 +14,9 @@ from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Flag, Scalar, Spec, exported
-from sklebm._shell.warning import warn
+from sklebm._shell.value_range import apply_value_range
 from sklebm.base import EnergyEstimator
-from sklebm.boltzmann._scaled import check_scale, fitted_scaling, remember
+from sklebm.boltzmann._scaled import check_scale, check_unchanged, fitted_scaling, remember
 from sklebm.energies import Bernoulli, Gaussian, Units
 from sklebm.energies.gated import MAX_SUMMED, FactoredCoupling, GatedEnergy, TensorCoupling
 from sklebm.inference import clamped_annealing
@@ -60,22 +60,10 @@ def opened(model: Any, rows: Rows, *, reset: bool, learning: bool) -> Rows:
             f"Found array with {rows.shape[1]} feature(s) (shape={rows.shape}) while a minimum of "
             f"2 is required by {owner}: a row is a pair of views side by side."
         )
-    if learning and model.likelihood == "bernoulli":
-        look_at_bits(rows, owner)
+    if model.likelihood == "bernoulli":
+        remedy = 'set likelihood="gaussian"'
+        apply_value_range(rows, "warn", owner=owner, learning=learning, remedy=remedy)
     return rows if reset else rows.standardized(fitted_scaling(model))
-
-
-def look_at_bits(rows: Rows, owner: str) -> None:
-    """Warn if values are no probabilities."""
-    parts = rows.chunks(rows.shape[1])
-    low = min(float(rows[part].min()) for part in parts)
-    high = max(float(rows[part].max()) for part in parts)
-    if low < -1e-6 or high > 1.0 + 1e-6:
-        warn(
-            f'{owner}(likelihood="bernoulli") takes X for bits or their probabilities, but X has '
-            f"values outside [0, 1] (min={low:.4g}, max={high:.4g}). They are used unchanged. "
-            'Scale X, for example with MinMaxScaler, or set likelihood="gaussian".'
-        )
 
 
 def initial_energy(
@@ -253,12 +241,7 @@ def check_resumable(model: Any) -> None:
         "conditional": model.conditional,
         "likelihood": model.likelihood,
     }
-    for name, value in asked.items():
-        if value != fitted[name]:
-            raise ValueError(
-                f"{name}={value!r} differs from {name}={fitted[name]!r} of the fitted model that "
-                "training would continue from: set it back, or fit with warm_start=False."
-            )
+    check_unchanged(asked, fitted)
 
 
 # ---------------------------------------------------------------------- the scale of rows

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
 from sklebm._shell.scaling import Scaling, recall_scaling
 from sklebm.inference.samplers import Sampler, run
-from sklebm.likelihood import check_count
 
 _ADAPTATION = 0.1
 
@@ -37,12 +38,22 @@ def check_scale(model: Any) -> None:
         raise ValueError(f"{type(model).__name__}.scale_ must be positive numbers.")
 
 
+def check_unchanged(asked: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
+    """Raise ValueError if parameters differ from those of the fit that training continues from."""
+    for name, value in asked.items():
+        if value != fitted[name]:
+            raise ValueError(
+                f"{name}={value!r} differs from {name}={fitted[name]!r} of the fitted model that "
+                "training would continue from: set it back, or fit with warm_start=False."
+            )
+
+
 def drawn(
     model: Any, sampler: Sampler, n_samples: int, n_steps: int, random_state: RandomState
 ) -> Any:
     """Final rows of chains that start at the reference; their steps adapt in the first half."""
-    check_count("n_samples", n_samples)
-    check_count("n_steps", n_steps)
+    check_count(n_samples, "n_samples")
+    check_count(n_steps, "n_steps")
     device = resolve_device(model.device, None, model._prefers_cuda)
     generator = make_generator(draw_seed(random_state), "sampling", device=device)
     energy, scaling = model._energy(device).float(), fitted_scaling(model)

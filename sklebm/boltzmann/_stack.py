@@ -13,14 +13,20 @@ from sklebm import likelihood
 from sklebm._shell.random import make_generator, purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import fitted_attributes, need_finite
-from sklebm.boltzmann._base import BoltzmannEstimator
-from sklebm.boltzmann._belief_state import as_state, directed_layers, exported, untied
+from sklebm.boltzmann._belief_state import (
+    as_state,
+    directed_layers,
+    exported,
+    is_restricted,
+    untied,
+)
 from sklebm.boltzmann._deep_state import checked_sizes
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
-from sklebm.energies import Bernoulli, DeepBeliefEnergy
+from sklebm.energies import Bernoulli, DeepBeliefEnergy, Gaussian
 from sklebm.objectives import UpDown
 from sklebm.training.batches import training_rows
 from sklebm.training.loop import EnergyTraining
+from sklebm.training.row_units import RowUnits
 from sklebm.training.schedules import SCHEDULES, ConstantRate
 from sklebm.training.state import import_objective
 from sklebm.training.train import Course, TrainingOptions, Watch, train
@@ -82,7 +88,7 @@ def make_machines(model: Any) -> list[Any]:
 
 def _given_bottom(bottom: Any) -> Any:
     """A copy of the user's bottom machine."""
-    if not isinstance(bottom, BoltzmannEstimator):
+    if not is_restricted(bottom):
         raise ValueError(
             f"bottom={bottom!r} must be a restricted Boltzmann machine of this library, such as "
             "GaussianRBM(), or None for a BernoulliRBM."
@@ -221,6 +227,15 @@ def _seen(machine: Any, rows: Rows) -> dict[str, Any]:
     return {"feature_means_": mean, "n_samples_seen_": n_rows, "n_iter_": machine.n_iter_}
 
 
+def _in_row_units(energy: DeepBeliefEnergy) -> tuple[RowUnits, ...]:
+    """What makes the steps of fine-tuning independent of the units of real-valued rows."""
+    bottom: Any = energy.machines[0]
+    if not isinstance(bottom.visible, Gaussian):
+        return ()
+    directed = [p for _, layer in energy.lower[:1] for p in (layer.weights, layer.units.bias)]
+    return (RowUnits(bottom.visible, [bottom.weights, bottom.visible.bias, *directed]),)
+
+
 def _fine_tuned(
     model: Any, machines: Sequence[Any], rows: Rows, progress: Any, seed: int
 ) -> dict[str, Any]:
@@ -251,7 +266,9 @@ def _fine_tuned(
 
     chains = chains or objective.init_state(energy, model.batch_size, generator)
     course = train(
-        EnergyTraining(energy, objective, chains, generator, rows.ranks),
+        EnergyTraining(
+            energy, objective, chains, generator, rows.ranks, transforms=_in_row_units(energy)
+        ),
         training_rows(rows),
         options,
         Watch(progress=progress, snapshot=snapshot),

@@ -54,7 +54,7 @@ class BernoulliRBM(BoltzmannEstimator):
         Whether to centre gradients at the means of the units, which makes learning better
         conditioned and independent of which state is called 1. "lbfgs" uses the plain gradient.
         If units are mostly off, as pixels of drawings are, False can give features that classify
-        a little better; if they are mostly on, it learns far worse.
+        a little better; if they are mostly on, it can learn far worse.
     learning_rate : float, default=0.1
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100

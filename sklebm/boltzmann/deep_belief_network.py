@@ -10,6 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
+from sklebm._checks import check_count
 from sklebm._shell.private import HasMethods, Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
@@ -397,7 +398,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         free_energy : array or tensor of shape (n_samples,)
             In nats. Deterministic.
         """
-        likelihood.check_count("n_draws", n_draws)
+        check_count(n_draws, "n_draws")
         if bound not in belief_bounds.BOUNDS:
             raise ValueError(f'bound={bound!r} must be "variational" or "importance".')
         return self._map_rows(

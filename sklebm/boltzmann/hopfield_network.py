@@ -26,11 +26,11 @@ class HopfieldNetwork(EnergyEstimator):
     r"""Associative memory: stores rows, and completes or corrects others to the nearest of them.
 
     .. math:: E(s) = -\tfrac12 s^\top W s, \qquad s_i \leftarrow
-              \operatorname{sign} \Big(\sum_j W_{ij} s_j\Big), \qquad s \in \{-1, +1\}^d,
+              \operatorname{sign} \Bigl(\sum_j W_{ij} s_j\Bigr), \qquad s \in \{-1, +1\}^d,
 
     or, for ``rule="dense"``, with the stored patterns :math:`p_m`,
 
-    .. math:: E(s) = - d \sum_m \Big(\frac{p_m^\top s}{d}\Big)^n
+    .. math:: E(s) = - d \sum_m \Bigl(\frac{p_m^\top s}{d}\Bigr)^n
               \quad \text{or} \quad - \frac1\beta \log \sum_m e^{\beta p_m^\top s}.
 
     Continuous states s have the second of these, minus its value for equal overlaps of zero, plus

@@ -19,9 +19,15 @@ _LONG, _N_PROBES, _SMALL = 300.0, 4, 1e8
 
 
 def given_dictionary(
-    dictionary: Any, n_components: int | None, n_features: int, name: str = "dictionary"
+    dictionary: Any,
+    n_components: int | None,
+    n_features: int,
+    name: str = "dictionary",
+    described: str = "X has {} features",
 ) -> Any:
     """Check the parameter ``dictionary``, or another like it, and return it as a float array.
+
+    ``described`` says in messages what has the width of an atom.
 
     Raises
     ------
@@ -34,7 +40,7 @@ def given_dictionary(
     atoms = atoms.astype(atoms.dtype if atoms.dtype == np.float32 else np.float64)
     if atoms.ndim != 2 or atoms.shape[1] != n_features or not len(atoms):
         raise ValueError(
-            f"{name} has shape {atoms.shape}, but X has {n_features} features: its rows are "
+            f"{name} has shape {atoms.shape}, but {described.format(n_features)}: its rows are "
             f"atoms, so it must have shape (n_components, {n_features})."
         )
     if n_components is not None and len(atoms) != n_components:

@@ -21,11 +21,10 @@ class KernelSettings(Settings):
     """How kernels are learnt."""
 
     grid: ConvolutionGrid = field(kw_only=True)
-    low_pass: float = 0.0
 
     def energy(self, atoms: Tensor) -> ConvolutionalCodingEnergy:
-        """The energy with these kernels."""
-        return ConvolutionalCodingEnergy(atoms, self.penalty, self.alpha, self.grid, self.low_pass)
+        """The energy with these kernels, of images without their smooth part."""
+        return ConvolutionalCodingEnergy(atoms, self.penalty, self.alpha, self.grid)
 
 
 @dataclass
@@ -62,6 +61,7 @@ class KernelSums(Totals):
 class KernelLearner(DictionaryLearner):
     """Kernels that change after every ``batch_size`` images, however the images arrive.
 
+    Images come without their smooth part, which does not depend on the kernels.
     Missing pixels are filled with their reconstructions: the energy of the observed pixels is at
     most that of the filled image, and equal to it before the kernels move.
     """
@@ -98,9 +98,9 @@ class KernelLearner(DictionaryLearner):
                 f"ConvSparseCoder: the energies of the images overflow (largest |X|: "
                 f"{float(x.abs().max()):.3g}). Scale X, for example to [0, 1]."
             )
-        sharp, decoded = x - energy.smooth(x, mask), energy.decode(z)
+        sharp, decoded = x, energy.decode(z)
         if mask is not None:
-            sharp = mask * sharp + (1.0 - mask) * decoded
+            sharp = mask * x + (1.0 - mask) * decoded
         products, windows = code_sums(z, sharp, grid)
         self.pending.code_products += products
         self.pending.row_products += windows

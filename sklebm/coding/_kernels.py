@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.random import draw_seed, make_generator
-from sklebm._shell.rows import Rows
+from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
@@ -20,7 +20,7 @@ from sklebm.coding._dictionary import normalise
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings, patches_of
 from sklebm.coding._learning import Learning, Pass, learnt_state
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
-from sklebm.energies.convolution import ConvolutionalCodingEnergy
+from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid, smooth_part
 from sklebm.iterative import Draw
 
 #: Number of kernels by default.
@@ -43,7 +43,8 @@ class KernelLearning(Learning):
 
     def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` passes."""
-        return kernel_state(run.learner, self.rows.dtype, run.curve, self.rows.total())
+        n_seen = self.rows.total()
+        return kernel_state(self.coder, run.learner, self.rows.dtype, run.curve, n_seen)
 
     def finish(self, run: Pass) -> None:
         """Warn of codes that are not final, or that are all zero."""
@@ -63,7 +64,19 @@ def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     seen = None
     if mask is not None:
         seen = torch.from_numpy(checked_mask(mask, rows.shape)).to(rows.device)
-    return KernelLearning(coder, rows, rows.all(), seen)
+    return KernelLearning(coder, rows, _sharp_parts(coder, rows.all(), seen), seen)
+
+
+def _sharp_parts(coder: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Images without their smooth part, which is taken off once for all passes."""
+    if not coder.low_pass:
+        return x
+    grid, sharp = grid_of(coder, x.shape[1]), torch.empty_like(x)
+    for part in row_slices(len(x), 8 * grid.n_pixels, x.device):
+        seen = None if mask is None else grid.images(mask[part].to(x.dtype))
+        smooth = smooth_part(grid.images(x[part]), float(coder.low_pass), seen)
+        sharp[part] = x[part] - grid.rows(smooth)
+    return sharp
 
 
 def _check_scales(coder: Any, rows: Rows) -> None:
@@ -83,7 +96,6 @@ def settings_of(coder: Any, n_components: int, n_features: int) -> KernelSetting
         search=MapSearch(type(coder).__name__, max(coder.code_tol, _LEARNING_GAP), coder.solver),
         by_gradient=False,
         grid=grid_of(coder, n_features),
-        low_pass=float(coder.low_pass),
     )
 
 
@@ -94,9 +106,7 @@ def first_learner(
     n_components = coder.n_components or N_KERNELS
     if coder.dict_init is not None:
         grid = grid_of(coder, x.shape[1])
-        given = given_dictionary(
-            coder.dict_init, coder.n_components, grid.kernel_length, "dict_init"
-        )
+        given = _checked_kernels(coder, "dict_init", grid)
         atoms = torch.from_numpy(given.astype(np.float64)).to(x.device)
         atoms = atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp(min=1.0)
         settings = settings_of(coder, len(atoms), x.shape[1])
@@ -117,13 +127,13 @@ def _initial_kernels(
     grid = settings.grid
     atoms = torch.randn(n_components, grid.kernel_length, generator=generator, dtype=torch.float64)
     atoms = normalise(atoms).to(x.device)
-    energy, count = settings.energy(atoms), 0
+    count = 0
     for _ in range(4 * n_components):  # images without a direction are skipped
         place = int(torch.randint(len(x), (1,), generator=generator))
         row = x[place : place + 1].double()
-        seen = None if mask is None else mask[place : place + 1].double()
-        sharp = row - energy.smooth(row, seen)
-        cut, errors = patches_of(grid.images(sharp if seen is None else sharp * seen), grid)
+        if mask is not None:
+            row = row * mask[place : place + 1]
+        cut, errors = patches_of(grid.images(row), grid)
         share = errors[0].cumsum(0).cpu()
         drawn = torch.rand(1, generator=generator, dtype=torch.float64) * share[-1]
         patch = cut(torch.searchsorted(share, drawn).clamp(max=len(share) - 1).to(x.device))
@@ -137,17 +147,17 @@ def _initial_kernels(
 
 def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
     """One pass over a chunk of images; returns the fitted attributes."""
-    x, fitted = rows.all(), coder._is_fitted()
-    if fitted:
-        learner = _resumed_learner(coder, rows.device)
-    else:
+    fitted = coder._is_fitted()
+    learner = _resumed_learner(coder, rows.device) if fitted else None
+    x = _sharp_parts(coder, rows.all())
+    if learner is None:
         _check_scales(coder, rows)
         learner = first_learner(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
     learner.absorb(x)
     learner.settings.search.warn()
     curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
     seen = coder.n_samples_seen_ if fitted else 0
-    return kernel_state(learner, rows.dtype, curve, seen + len(x))
+    return kernel_state(coder, learner, rows.dtype, curve, seen + len(x))
 
 
 def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:
@@ -156,7 +166,7 @@ def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:
     asked = {
         "n_components": coder.n_components or len(coder.components_),
         **record_grid(settings.grid),
-        "low_pass": settings.low_pass,
+        "low_pass": float(coder.low_pass),
     }
     held = {
         "n_components": len(coder.components_),
@@ -175,12 +185,14 @@ def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:
     return KernelLearner(atoms, atoms.new_zeros(0), settings)
 
 
-def kernel_state(learner: Any, dtype: torch.dtype, curve: Any, n_seen: int) -> dict[str, Any]:
+def kernel_state(
+    coder: Any, learner: Any, dtype: torch.dtype, curve: Any, n_seen: int
+) -> dict[str, Any]:
     """The fitted attributes in the learner's present state."""
     state = learnt_state(learner, dtype, curve, n_seen)
     del state["intercept_"]
-    settings = learner.settings
-    return {**state, "grid_": record_grid(settings.grid), "low_pass_": settings.low_pass}
+    grid = record_grid(learner.settings.grid)
+    return {**state, "grid_": grid, "low_pass_": float(coder.low_pass)}
 
 
 def given_kernels(coder: Any, rows: Rows) -> dict[str, Any]:
@@ -191,12 +203,23 @@ def given_kernels(coder: Any, rows: Rows) -> dict[str, Any]:
             "one of them."
         )
     grid = grid_of(coder, rows.shape[1])
-    atoms = given_dictionary(coder.dictionary, coder.n_components, grid.kernel_length)
+    atoms = _checked_kernels(coder, "dictionary", grid)
     return {
         **unlearnt_kernels(coder, atoms, rows.shape[1]),
         "components_": atoms,
         "n_samples_seen_": rows.total(),
     }
+
+
+def _checked_kernels(coder: Any, name: str, grid: ConvolutionGrid) -> Any:
+    """A parameter that holds kernels, flat."""
+    return given_dictionary(
+        getattr(coder, name),
+        coder.n_components,
+        grid.kernel_length,
+        name,
+        "kernels have {} numbers (the sides of a kernel times the channels)",
+    )
 
 
 def unlearnt_kernels(coder: Any, atoms: Any, n_features: int) -> dict[str, Any]:

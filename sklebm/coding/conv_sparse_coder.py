@@ -26,8 +26,8 @@ from sklebm.iterative import Draw, IterativeEstimator
 class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     r"""Convolutional sparse coding: whole images as sums of a few shifted kernels, learnt or given.
 
-    .. math:: E(x, z) = \tfrac12 \Big\|x - L x - \sum_k d_k * z_k\Big\|^2 + \alpha \|z\|_1, \qquad
-              F(x) = \min_z E(x, z), \qquad \|d_k\| \le 1,
+    .. math:: E(x, z) = \tfrac12 \left\|x - L x - \sum_k d_k * z_k\right\|^2 + \alpha \|z\|_1,
+              \qquad F(x) = \min_z E(x, z), \qquad \|d_k\| \le 1,
 
     with one map :math:`z_k` for each kernel; :math:`L x` is a smooth part, see ``low_pass``.
 
@@ -195,7 +195,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         mask : array-like of shape (n_samples, n_features) or None, default=None
-            True where a pixel is observed. The others count for nothing, whatever X holds there.
+            True where a pixel is observed. Others count for nothing, but must hold finite numbers.
 
         Returns
         -------

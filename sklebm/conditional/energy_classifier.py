@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.labels import encode, read_labels, weigh
+from sklebm._shell.labels import decode, encode, read_labels, weigh
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.random import RandomState
 from sklebm._shell.state import Labels, Scalar, Spec
@@ -402,11 +402,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
             Labels; a tensor if X is one and the labels are numbers.
         """
         codes = self._map_rows(X, lambda energy, x: energy.logits(x).argmax(dim=1), "predict")
-        if not isinstance(codes, torch.Tensor):
-            return self.classes_[codes]
-        if self.classes_.dtype.kind in "OU":
-            return self.classes_[codes.cpu().numpy()]
-        return torch.from_numpy(self.classes_).to(codes.device)[codes]
+        return decode(codes, self.classes_)
 
     def predict_proba(self, X: Any) -> Any:
         """Return p(y | x) of every label for each row.

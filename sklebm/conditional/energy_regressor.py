@@ -248,10 +248,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         self : object
             The fitted estimator. It is left unchanged by an exception or an interrupt.
         """
-        targets = _targets.read_targets(y, type(self).__name__)
-        columns = {"target": _targets.as_table(targets), "weight": sample_weight}
-        known: dict[str, Any] = {"y_dimensions_": targets.ndim}
-        return self._learn(X, self._fit, columns=columns, **known)
+        return self._learn_targets(X, y, self._fit, sample_weight)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -273,11 +270,14 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         self : object
             The updated estimator. It is left unchanged by an exception or an interrupt.
         """
+        return self._learn_targets(X, y, self._partial_fit, sample_weight)
+
+    def _learn_targets(self, X: Any, y: Any, step: Any, sample_weight: Any) -> Self:
         targets = _targets.read_targets(y, type(self).__name__)
+        first = step == self._fit or not self._is_fitted()
         columns = {"target": _targets.as_table(targets), "weight": sample_weight}
         known: dict[str, Any] = {"y_dimensions_": targets.ndim}
-        first = not self._is_fitted()
-        return self._learn(X, self._partial_fit, first=first, columns=columns, **known)
+        return self._learn(X, step, first=first, columns=columns, **known)
 
     def _read_targets_of(self, rows: Rows, known: dict[str, Any], *, goes_on: bool) -> Any:
         """The linear part, and rows whose targets are g."""
@@ -347,7 +347,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     def _floats_per_row(self) -> int:
         widest = max((8, *map(int, self.architecture_["hidden_sizes"])))
-        return target_density.N_POINTS * (2 * widest + 8)
+        return target_density.n_energies(len(self.intercept_)) * (2 * widest + 8)
 
     def _given_y(self, y: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
@@ -374,7 +374,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         y : array or tensor of shape (n_samples,) or (n_samples, n_outputs)
-            In units of y. One output: the best point of a grid, then bisection of the slope to
+            In units of y. One output: the best point of a grid, then Newton's method, to
             rounding; several: descent from several starts.
         """
         found = self._map_rows(X, _targets.mode, "predict")

@@ -165,7 +165,7 @@ def make_pendulum(
     time_step : float, default=0.2
         Time between steps; small swings take 2 pi.
     most_energy : float, default=1.8
-        Energies are uniform between 0 and this; at 2 the pendulum stands on its head.
+        Energies are uniform between 0 and this; above 2 the pendulum turns over the top.
     noise : float, default=0.0
         Standard deviation of Gaussian noise on what is seen.
     random_state : int, RandomState instance or None, default=None
@@ -190,7 +190,7 @@ def make_pendulum(
     energy = random.uniform(0.0, most_energy, size=n_sequences)
     # From the turning point, or from the middle with all energy in the speed, by a coin.
     angle = np.arccos(np.clip(1.0 - energy, -1.0, 1.0))
-    swings = random.uniform(size=n_sequences) < 0.5
+    swings = (random.uniform(size=n_sequences) < 0.5) | (energy > 2.0)  # these never turn back
     velocity = np.where(swings, np.sqrt(2.0 * energy), 0.0)
     angle = np.where(swings, 0.0, angle)
     angles, n_inner = [], 20

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
 from sklebm._shell.warning import warn
 from sklebm.inference.chains import run
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.modes import descend
-from sklebm.likelihood import check_count, from_origin
+from sklebm.likelihood import from_origin
 
 _ADAPTATION = 0.1
 # If all of this many proposals are rejected, something is wrong.
@@ -23,8 +24,8 @@ _ENOUGH_PROPOSALS = 30
 
 def drawn(model: Any, n_samples: int, n_steps: int, random_state: RandomState) -> Any:
     """Final rows of chains that start at the reference density, one chain per row."""
-    check_count("n_samples", n_samples)
-    check_count("n_steps", n_steps)
+    check_count(n_samples, "n_samples")
+    check_count(n_steps, "n_steps")
     seed = draw_seed(random_state)
     device = resolve_device(model.device, None, model._prefers_cuda)
     generator = make_generator(seed, "sampling", device=device)
@@ -54,7 +55,7 @@ def drawn(model: Any, n_samples: int, n_steps: int, random_state: RandomState) -
 
 def climbed(model: Any, X: Any, max_iter: int, tol: float) -> Any:
     """End point of each row's climb up log p."""
-    check_count("max_iter", max_iter)
+    check_count(max_iter, "max_iter")
     if not (isinstance(tol, Real) and tol >= 0.0):
         raise ValueError(f"tol={tol!r} must be a number of at least 0.")
 

@@ -72,6 +72,8 @@ class PairwiseMemory(AssociativeMemory):
     def __init__(self, couplings: Tensor, state_values: Tensor) -> None:
         super().__init__(state_values)
         self.register_buffer("couplings", couplings)
+        # Once, as it costs as much as a whole sweep of one row.
+        self._least_pull = _ROUNDING * float(couplings.abs().sum(dim=0).max())
 
     def state_energy(self, s: Tensor) -> Tensor:
         """E(s), (n_rows,). O(n d^2)."""
@@ -94,8 +96,7 @@ class PairwiseMemory(AssociativeMemory):
         return seen.addr_(change, self.couplings[unit])
 
     def _settled(self, pull: Tensor) -> Tensor:
-        least = _ROUNDING * self.couplings.abs().sum(dim=0).max()
-        return torch.where(pull.abs() <= least, 0.0, pull)
+        return torch.where(pull.abs() <= self._least_pull, 0.0, pull)
 
 
 class DenseMemory(AssociativeMemory):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+
+def binary_states(n_units: int, like: Tensor, size: int = 2**14) -> Iterator[Tensor]:
+    """All 2^n_units states as rows of 0 and 1, in blocks of at most ``size``."""
+    for start in range(0, 2**n_units, size):
+        yield chunk_of_states(start, n_units, like, size)
 
 
 def chunk_of_states(start: int, n_units: int, like: Tensor, size: int = 2**14) -> Tensor:

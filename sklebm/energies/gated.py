@@ -279,11 +279,7 @@ class GatedEnergy(nn.Module):
             If there are more than ``MAX_SUMMED`` hidden units.
         """
         n_hidden = self.coupling.n_hidden
-        if n_hidden > MAX_SUMMED:
-            raise ValueError(
-                f"The exact sum runs over 2^{n_hidden} hidden states, more than 2^{MAX_SUMMED}: "
-                "anneal instead."
-            )
+        check_summed(n_hidden)
         sums = self._quadratic_sums if self.domain == "real" else self._summed_states
         step = max(1, _CHUNK >> n_hidden)
         return torch.cat([sums(self.coupling.given_left(part)) for part in torch.split(x, step)])
@@ -318,17 +314,26 @@ class GatedEnergy(nn.Module):
     @property
     def summed_units(self) -> int:
         """Number of units that an exact log Z of both views sums over."""
-        n_hidden = self.coupling.n_hidden
-        n_bits = 0 if self.domain == "real" else min(self.n_left, len(self.right.bias))
-        if n_hidden + n_bits > MAX_SUMMED:
+        n_units = self._n_summed()
+        if n_units > MAX_SUMMED:
             raise AttributeError("log Z cannot be summed")
-        return n_hidden + n_bits
+        return n_units
+
+    def _n_summed(self) -> int:
+        n_bits = 0 if self.domain == "real" else min(self.n_left, len(self.right.bias))
+        return self.coupling.n_hidden + n_bits
 
     def exact_log_partition(self) -> Tensor:
         """log Z of both views, summed over the hidden units (and the smaller view, of bits).
 
         O(2^k d^3) for real values, whose integral is Gaussian given z.
+
+        Raises
+        ------
+        ValueError
+            If it sums over more than ``MAX_SUMMED`` units.
         """
+        check_summed(self._n_summed())
         parts = (self._integrated if self.domain == "real" else self._enumerated)()
         return torch.logsumexp(torch.cat(list(parts)), dim=0)
 
@@ -371,6 +376,15 @@ class GatedEnergy(nn.Module):
             return bound
         norm: Tensor = torch.linalg.matrix_norm(tensor, ord=2).sum()
         return norm
+
+
+def check_summed(n_units: int) -> None:
+    """Raise ValueError if there are too many units for a sum over their states."""
+    if n_units > MAX_SUMMED:
+        raise ValueError(
+            f"An exact log Z sums over 2^{n_units} states, more than 2^{MAX_SUMMED}: anneal "
+            "instead, or train with an objective that does not need it."
+        )
 
 
 def states(n_units: int, like: Tensor, step: int = 2**14) -> Iterator[Tensor]:

@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.binary_states import binary_states
 from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.reference import ReferenceUnits
 from sklebm.energies.units import Units
 
 #: Maximum number of units whose states are enumerated.
 MAX_UNITS = 20
-_CHUNK = 2**14
 
 
 class LayeredEnergy(nn.Module):
@@ -220,10 +220,18 @@ class LayeredEnergy(nn.Module):
 
     def _minus_free_energy(self, v: Tensor, upper: Tensor) -> Tensor:
         """log sum over odd layers for every row and every state of the upper even ones."""
-        n_rows, n_states = len(v), len(upper)
-        rows = v.repeat_interleave(n_states, dim=0)
-        even = torch.cat([rows, upper.repeat(n_rows, 1)], dim=1)
-        return self.summed_half(self._woven(even, 0), 1).view(n_rows, n_states)
+        # What a row sends to the first hidden layer is the same for all states: copies of every row
+        # for every state would fill gigabytes.
+        empty = upper.new_zeros(len(upper), self.widths[0])
+        states = self._woven(torch.cat([empty, upper], dim=1), 0)
+        of_states, *further = self.fields(states, 1)
+        of_rows = self.layers[0].statistic(v) @ self.couplings[0].T
+        total = self.layers[1].cumulant(of_rows.unsqueeze(1) + of_states).sum(dim=2)
+        for index, received in zip(range(3, len(states), 2), further, strict=True):
+            total = total + self.layers[index].cumulant(received).sum(dim=1)
+        for index in range(2, len(states), 2):
+            total = total - self.layers[index].energy(states[index])
+        return total - self.layers[0].energy(v).unsqueeze(1)
 
     def exact_log_partition(self) -> Tensor:
         """log Z, by enumerating the states of the half with fewer units; a differentiable scalar.
@@ -250,10 +258,7 @@ class LayeredEnergy(nn.Module):
                 f"The exact sum runs over 2^{n_units} states, more than 2^{MAX_UNITS}: use a bound "
                 "(mean_field) or an estimate by annealed importance sampling."
             )
-        shifts = torch.arange(n_units, device=like.device)
-        for start in range(0, 2**n_units, _CHUNK):
-            numbers = torch.arange(start, min(start + _CHUNK, 2**n_units), device=like.device)
-            yield ((numbers[:, None] >> shifts) & 1).to(like.dtype)
+        return binary_states(n_units, like)
 
     # ------------------------------------------------------------------ mean field
 

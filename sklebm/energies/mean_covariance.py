@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sklebm.energies.gated import MAX_SUMMED, states
+from sklebm.energies.gated import MAX_SUMMED, check_summed, states
 from sklebm.energies.reference import ReferenceGaussian
 from sklebm.energies.units import Bernoulli
 
@@ -190,16 +190,25 @@ class MeanCovarianceEnergy(nn.Module):
     @property
     def summed_units(self) -> int:
         """Number of units that an exact log Z sums over: all hidden ones."""
-        n_hidden = len(self.weights) + self.pooling.shape[1]
+        n_hidden = self._n_hidden()
         if n_hidden > MAX_SUMMED:
             raise AttributeError("log Z cannot be summed")
         return n_hidden
+
+    def _n_hidden(self) -> int:
+        return len(self.weights) + self.pooling.shape[1]
 
     def exact_log_partition(self) -> Tensor:
         """log Z, by a Gaussian integral for each hidden state; a differentiable scalar.
 
         O(2^n_covariance d^2 (d + f + 2^n_mean)).
+
+        Raises
+        ------
+        ValueError
+            If there are more than ``MAX_SUMMED`` hidden units.
         """
+        check_summed(self._n_hidden())
         d, n_mean = len(self.visible_bias), len(self.weights)
         pushed, of_means = [], []
         for z in states(n_mean, self.visible_bias):
@@ -215,21 +224,3 @@ class MeanCovarianceEnergy(nn.Module):
             of_y = -self.covariance_units.energy(y) - log_determinant
             parts.append((0.5 * white.square().sum(dim=1) + gains + of_y.unsqueeze(1)).flatten())
         return torch.logsumexp(torch.cat(parts), dim=0) + 0.5 * d * math.log(2.0 * math.pi)
-
-
-def draw_exactly(energy: MeanCovarianceEnergy, n_rows: int, generator: torch.Generator) -> Tensor:
-    """Independent draws of x, by the masses of all hidden states. O(2^n_hidden d^3 + n d^3)."""
-    every, masses = [], []
-    for h in states(energy.summed_units, energy.visible_bias):
-        z, y = energy.split(h)
-        factor = energy.precision_factor(y)
-        pushed = torch.addmm(energy.visible_bias, z, energy.weights).unsqueeze(2)
-        white = torch.linalg.solve_triangular(factor, pushed, upper=False)
-        log_mass = 0.5 * white.square().sum(dim=(1, 2))
-        log_mass = log_mass - factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-        log_mass = log_mass - energy.mean_units.energy(z) - energy.covariance_units.energy(y)
-        every.append(h)
-        masses.append(log_mass)
-    p = torch.softmax(torch.cat(masses), dim=0)
-    chosen = torch.multinomial(p, n_rows, replacement=True, generator=generator)
-    return energy.draw_visible(torch.cat(every)[chosen], generator)

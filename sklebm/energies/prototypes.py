@@ -62,15 +62,20 @@ class PrototypeEnergy(nn.Module):
         FloatingPointError
             If an energy overflows: any index would be wrong.
         """
+        least, labels = self._closest(x)
+        if not torch.isfinite(least).all():
+            raise overflow(x - self._origin)
+        return labels
+
+    def _closest(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Least energy of each row, apart from its own |x|^2, and the index of its prototype."""
         # |x|^2 is the same for every prototype, so the minimum does not need it.
         shifted = x - self._origin
         products = torch.addmm(self._squared_norms, shifted, self._shifted.T, alpha=-2.0)
         least, labels = products.min(dim=1)
-        if not torch.isfinite(least).all():
-            raise overflow(shifted)
         if len(self.centers) > 1:
             self._settle(x, shifted, products, least, labels)
-        return labels
+        return least, labels
 
     def _settle(
         self, x: Tensor, shifted: Tensor, products: Tensor, least: Tensor, labels: Tensor
@@ -104,7 +109,10 @@ class PrototypeEnergy(nn.Module):
     def free_energy(self, x: Tensor, beta: float = math.inf) -> Tensor:
         """F_beta(x), shape (n_rows,); ``beta=inf`` is the distance to the closest prototype."""
         if math.isinf(beta):
-            return (x - self.centers[self.assign(x)]).square().sum(dim=1)
+            least, labels = self._closest(x)
+            squares = (x - self.centers[labels]).square().sum(dim=1)
+            # An energy, unlike an index, can say itself that it overflowed, and in which row.
+            return squares.masked_fill(~torch.isfinite(least), torch.nan)
         return -torch.logsumexp(-beta * self.squared_distances(x), dim=1) / beta
 
     def codes(self, x: Tensor, kind: str, beta: float) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.belief import DeepBeliefEnergy
-from sklebm.inference.enumeration import binary_states
+from sklebm.energies.binary_states import binary_states
 from sklebm.inference.quasi_monte_carlo import row_keys, row_points, uniform_points
 
 #: Up to this many units below the top machine, expectations under q are sums over all states.

@@ -7,8 +7,6 @@ O(2^min(d, k) d k).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -19,12 +17,6 @@ from sklebm.energies.binary_states import chunk_of_states
 #: Maximum number of units that ``log_partition`` sums over: 2^25 states.
 MAX_UNITS = 25
 _CHUNK_BITS = 14
-
-
-def binary_states(n_units: int, like: Tensor) -> Iterator[Tensor]:
-    """All 2^n_units states as rows of 0 and 1, in chunks of at most 2^14."""
-    for start in range(0, 2**n_units, 2**_CHUNK_BITS):
-        yield chunk_of_states(start, n_units, like, 2**_CHUNK_BITS)
 
 
 def n_summed_units(energy: TwoLayerEnergy) -> int:

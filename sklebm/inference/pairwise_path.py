@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
+from sklebm.energies.units import softplus
 from sklebm.inference.gibbs_sweeps import sweep
 
 
@@ -73,7 +73,7 @@ class PairwisePath:
 
     def log_z0(self) -> float:
         """log Z at t = 0."""
-        return float(_log1p_exp(self.base).sum())
+        return float(softplus(self.base).sum())
 
     def draw_base(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Independent states at t = 0, (n_rows, n_units)."""
@@ -95,7 +95,7 @@ class PairwisePath:
         share = stop - start
         share = share[:, 0] if isinstance(share, Tensor) else share
         base, received = self.base[self.summed], seen[:, 1:]
-        gain = _log1p_exp(base + stop * received) - _log1p_exp(base + start * received)
+        gain = softplus(base + stop * received) - softplus(base + start * received)
         return share * seen[:, 0] + gain.sum(dim=1)
 
     def move(self, s: Tensor, seen: Tensor, t: Any, generator: torch.Generator) -> Tensor:
@@ -114,8 +114,4 @@ class PairwisePath:
     def log_base_density(self, s: Tensor) -> Tensor:
         """log of the normalised density of the remaining units at t = 0, (n_rows,)."""
         base = self.base[self.kept]
-        return s[:, self.kept] @ base - _log1p_exp(base).sum()
-
-
-def _log1p_exp(x: Tensor) -> Tensor:
-    return softplus(x, threshold=40.0)
+        return s[:, self.kept] @ base - softplus(base).sum()

@@ -21,7 +21,7 @@ _N_IMPORTANCE = 4096
 _IMPORTANCE_SCALE = 1.5
 _NEGLIGIBLE = -25.0  # log of a density, relative to the highest
 _DOUBLINGS = 8
-_HALVINGS = 50
+_MOST_ROUNDS = 50
 _STARTS, _STEPS = 8, 300
 
 
@@ -32,6 +32,11 @@ class Grid(NamedTuple):
     energies: Tensor
     spacing: Tensor
     log_z: Tensor
+
+
+def n_energies(n_outputs: int) -> int:
+    """Number of energies that an integral over y takes for each row."""
+    return N_POINTS if n_outputs == 1 else _N_IMPORTANCE
 
 
 def integrate(energy: Any, u: Tensor) -> Grid:
@@ -78,14 +83,36 @@ def lowest(energy: Any, u: Tensor) -> Tensor:
     grid = integrate(energy, u)
     place = grid.energies.argmin(dim=1, keepdim=True)
     best = grid.points.gather(1, place)
-    left, right = best - grid.spacing[:, None], best + grid.spacing[:, None]
-    for _ in range(_HALVINGS):  # the slope changes its sign between the neighbours of the best
-        middle = 0.5 * (left + right)
-        uphill = slope(energy, u, middle) > 0
-        left, right = torch.where(uphill, left, middle), torch.where(uphill, middle, right)
-    found = 0.5 * (left + right)
+    found = _stationary(energy, u, best, grid.spacing[:, None])
     both = energy.target_energy(u, torch.stack([best, found], dim=1))
     return torch.where(both[:, 1:] < both[:, :1], found, best)
+
+
+def _stationary(energy: Any, u: Tensor, start: Tensor, radius: Tensor) -> Tensor:
+    """Where dF/dg changes its sign within ``radius`` of the start, (n, 1), to rounding.
+
+    Newton's steps; half the bracket where one leaves it, as at a kink or a maximum, or is more than
+    half of the step before the last, as in a cycle.
+    """
+    rounding = torch.finfo(start.dtype).eps
+    left, right, g = start - radius, start + radius, start
+    before_last = last = 2.0 * radius
+    done = torch.zeros_like(g, dtype=torch.bool)
+    for _ in range(_MOST_ROUNDS):
+        first, second = _slope_and_curvature(energy, u, g)
+        uphill = first > 0
+        left, right = torch.where(uphill, left, g), torch.where(uphill, g, right)
+        newton = torch.where(first == 0, g, g - first / second)
+        shrinks = (newton - g).abs() <= 0.5 * before_last
+        trusted = (newton >= left) & (newton <= right) & shrinks
+        new = torch.where(trusted, newton, 0.5 * (left + right))
+        before_last, last = last, (new - g).abs()
+        small = rounding * (1.0 + g.abs())
+        g = torch.where(done, g, new)
+        done |= last <= small
+        if bool(done.all()):
+            break
+    return g
 
 
 def slope(energy: Any, u: Tensor, g: Tensor) -> Tensor:
@@ -96,10 +123,20 @@ def slope(energy: Any, u: Tensor, g: Tensor) -> Tensor:
     return gradient
 
 
+def _slope_and_curvature(energy: Any, u: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """dF/dg and d^2F/dg^2 of one number, (n, 1)."""
+    with torch.enable_grad():
+        g = g.detach().requires_grad_()
+        total = energy.target_energy(u, g[:, None]).sum()
+        (first,) = torch.autograd.grad(total, g, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), g)
+    return first.detach(), second
+
+
 def _descended(energy: Any, u: Tensor) -> Tensor:
     """Gradient descent from the best points of each row, with a step size for each start."""
     points = torch.cat([u.new_zeros((1, energy.n_outputs)), _even_normals(energy.n_outputs, u)])
-    points = points[:513]
+    points = points[:N_POINTS]
     energies = energy.target_energy(u, points.expand(len(u), -1, -1))
     chosen = energies.topk(_STARTS, dim=1, largest=False).indices
     g = points[chosen].reshape(-1, energy.n_outputs)

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
+from sklebm.energies.units import softplus
 from sklebm.inference.gibbs_sweeps import sweep
 
 # Messages move half of the way where loops make them oscillate; on a tree, any damping converges.
@@ -43,7 +43,8 @@ class Approximation(NamedTuple):
 
 def entropy(m: Tensor) -> Tensor:
     """Sum over units of -m log m - (1 - m) log(1 - m), for each row."""
-    return -(torch.xlogy(m, m) + torch.xlogy(1.0 - m, 1.0 - m)).sum(dim=-1)
+    total: Tensor = (torch.special.entr(m) + torch.special.entr(1.0 - m)).sum(dim=-1)
+    return total
 
 
 def mean_field_means(
@@ -89,7 +90,7 @@ def bethe(
     settled = False
     for _ in range(max_iter):
         cavity = (biases + messages.sum(dim=0)).unsqueeze(1) - messages.T
-        new = (_log1p_exp(cavity + couplings) - _log1p_exp(cavity)) * coupled
+        new = (softplus(cavity + couplings) - softplus(cavity)) * coupled
         change = float((new - messages).abs().max())
         messages = torch.lerp(messages, new, _DAMPING)
         if change <= tol:
@@ -99,9 +100,5 @@ def bethe(
     cavity = total.unsqueeze(1) - messages.T
     p = torch.sigmoid(cavity)
     pairs = torch.log1p(p * p.T * torch.expm1(couplings)) * coupled
-    value = _log1p_exp(total).sum() - 0.5 * pairs.sum()
+    value = softplus(total).sum() - 0.5 * pairs.sum()
     return Approximation(float(value), torch.sigmoid(total), settled)
-
-
-def _log1p_exp(x: Tensor) -> Tensor:
-    return softplus(x, threshold=40.0)

@@ -4,14 +4,14 @@ A game gives the costs of single rows; ``CriticLoss`` and ``GeneratorLoss`` are 
 each player. An energy offers
 
 - ``generate(n_rows, generator)``: rows from new latents, differentiable;
-- ``judge(x)``: the critic's output, one number per row.
+- ``judge(x)``: the critic's output, one number per row;
+- ``encode(x)``: the critic's codes, for the pull-away term.
 
 J. Zhao, M. Mathieu and Y. LeCun, "Energy-based generative adversarial network", ICLR 2017.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,27 +24,7 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
 @dataclass(frozen=True)
-class Game(ABC):
-    """What both players pay, as a frozen dataclass of scalars."""
-
-    #: Attributes that the energy must have.
-    needs: ClassVar[tuple[str, ...]] = ("generate", "judge")
-
-    @abstractmethod
-    def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Costs of the critic, from its outputs on data and on generated rows."""
-
-    @abstractmethod
-    def generator_costs(self, forged: Tensor) -> Tensor:
-        """Costs of the generator, from the critic's outputs on its rows."""
-
-    def generator_penalty(self, energy: Any, forged: Tensor) -> Tensor:
-        """What the generator pays for rows that are alike; most games have none."""
-        return forged.new_zeros(())
-
-
-@dataclass(frozen=True)
-class MarginGame(Game):
+class MarginGame:
     """Energy-based game: the critic's output is an energy, low on data, up to a margin elsewhere.
 
     The critic pays E(x) + max(0, m - E(g)), the generator E(g) plus the pull-away term of its rows'
@@ -65,6 +45,7 @@ class MarginGame(Game):
     margin_decay: float = 1.0
     pull_away: float = 0.1
 
+    #: Attributes that the energy must have.
     needs: ClassVar[tuple[str, ...]] = ("generate", "judge", "encode")
 
     def __post_init__(self) -> None:
@@ -106,11 +87,11 @@ class CriticLoss(Objective):
 
     Parameters
     ----------
-    game : Game
+    game : MarginGame
         The costs.
     """
 
-    game: Game
+    game: MarginGame
 
     weighs_rows: ClassVar[bool] = False
 
@@ -140,11 +121,11 @@ class GeneratorLoss(Objective):
 
     Parameters
     ----------
-    game : Game
+    game : MarginGame
         The costs.
     """
 
-    game: Game
+    game: MarginGame
 
     weighs_rows: ClassVar[bool] = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -28,8 +28,6 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
 
     _accepts_sparse = True
     _computes_in_double = True
-    #: Fitted attributes that follow from the targets, before any training.
-    _of_targets: ClassVar[tuple[str, ...]] = ("classes_",)
 
     classes_: NDArray[Any]
     coef_: NDArray[np.float64]
@@ -94,14 +92,6 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
             as_numpy=True,
         )
         return np.asarray(scores, np.float64)
-
-    def _decoded(self, codes: Any) -> Any:
-        """Labels of codes; a tensor stays one if the labels are numbers."""
-        if not isinstance(codes, torch.Tensor):
-            return self.classes_[codes]
-        if self.classes_.dtype.kind in "OU":
-            return self.classes_[codes.cpu().numpy()]
-        return torch.from_numpy(self.classes_).to(codes.device)[codes]
 
     def _codes(self, y: Any, n_rows: int) -> NDArray[np.int64]:
         """Codes of given labels, one a row."""

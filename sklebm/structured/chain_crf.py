@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.labels import encode, read_labels, weigh
+from sklebm._shell.labels import decode, encode, read_labels, weigh
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
@@ -367,7 +367,7 @@ class ChainCRF(StructuredClassifier):
         function: Any = linear_chain.best_labels
         if self.decoding == "marginal" or (self.decoding == "auto" and self._all_allowed()):
             function = linear_chain.likely_labels
-        return self._decoded(self._chains(X, groups, "predict", function))
+        return decode(self._chains(X, groups, "predict", function), self.classes_)
 
     def _all_allowed(self) -> bool:
         check_is_fitted(self)

@@ -1,4 +1,4 @@
-"""Models of sequences: the surprise of each step, slow features, linearised paths."""
+"""Models of sequences: the surprise of each step, given those before it."""
 
 from sklebm.temporal.sequence_energy import SequenceEnergy
 

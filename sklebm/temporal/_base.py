@@ -176,10 +176,6 @@ class SequenceEstimator(GradientEstimator):
         state = {"architecture": model._record(n_features), "feature_means": np.zeros(n_features)}
         return super().from_parameters(**{**state, **parameters, "weights": weights})
 
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.architecture_["n_components"])
-
     # ------------------------------------------------------------------ learning
 
     @fit_context(prefer_skip_nested_validation=True)

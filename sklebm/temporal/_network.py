@@ -93,7 +93,8 @@ def checked_scaling(rows: Rows, output: str, owner: str) -> Scaling | None:
     if output == "categorical":
         need_categories(rows, owner)
     else:
-        apply_value_range(rows, "warn", owner=owner, learning=True)
+        remedy = 'set output="gaussian"'
+        apply_value_range(rows, "warn", owner=owner, learning=True, remedy=remedy)
     return None
 
 

@@ -101,7 +101,8 @@ class SequenceEnergy(SequenceEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the batches by epoch, of standardised rows; for "rbm" a difference of energies.
     validation_scores_ : ndarray
-        Score of the held-out rows by epoch, if ``validation_fraction`` is set.
+        Mean log density of the held-out rows, standardised like those of ``loss_curve_``, by epoch,
+        if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)

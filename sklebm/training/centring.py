@@ -118,6 +118,11 @@ class Centring:
         """
         offsets, n_steps = state["hidden_mean"], state["n_steps"]
         if self.follows and n_steps % EVERY == 0:
-            hidden = self.energy.hidden_mean(x) if hidden is None else hidden
+            hidden = self._hidden_mean(x) if hidden is None else hidden
             offsets = torch.lerp(offsets, hidden.mean(dim=0), RATE * min(share, 1.0))
         return {"hidden_mean": offsets, "n_steps": n_steps + 1}
+
+    def _hidden_mean(self, x: Tensor) -> Tensor:
+        """Means of the hidden units given each row."""
+        mean: Tensor = self.energy.hidden_mean(x)
+        return mean

@@ -21,16 +21,14 @@ import torch
 from torch import Tensor
 
 from sklebm.energies.gradients import Gradients, Product, dense
-from sklebm.energies.layered import LayeredEnergy
 from sklebm.objectives import Batch
+from sklebm.training.centring import Centring
 from sklebm.training.transforms import TransformState
 
-# The hidden means follow the batches over about 100 steps; see ``Centring``.
-_EVERY, _RATE = 8, 0.08
 _MEAN_FIELD_STEPS = 5
 
 
-class LayeredCentring:
+class LayeredCentring(Centring):
     """Gradients centred at offsets of all layers: a transform for ``train``.
 
     Parameters
@@ -42,15 +40,6 @@ class LayeredCentring:
     hidden_mean : Tensor of shape (sum of the hidden widths,)
         Initial offsets of the hidden layers; they follow the batches.
     """
-
-    def __init__(self, energy: LayeredEnergy, visible_mean: Tensor, hidden_mean: Tensor) -> None:
-        self.energy = energy
-        self.visible_mean = visible_mean
-        self.hidden_mean = hidden_mean
-
-    def init(self) -> TransformState:
-        """The hidden offsets, and the number of steps so far."""
-        return {"hidden_mean": self.hidden_mean, "n_steps": 0}
 
     def update(
         self, gradients: Gradients, batch: Batch, state: TransformState, share: float
@@ -91,15 +80,9 @@ class LayeredCentring:
             return None
         return torch.cat([plain.left[:n_rows] for plain in weights], dim=1)
 
-    def _followed(
-        self, state: TransformState, x: Tensor, share: float, seen: Tensor | None
-    ) -> TransformState:
-        """Move the hidden offsets a little towards their mean over the batch."""
-        offsets, n_steps = state["hidden_mean"], state["n_steps"]
-        if n_steps % _EVERY == 0:
-            seen = self.energy.mean_field(x, _MEAN_FIELD_STEPS) if seen is None else seen
-            offsets = torch.lerp(offsets, seen.mean(dim=0), _RATE * min(share, 1.0))
-        return {"hidden_mean": offsets, "n_steps": n_steps + 1}
+    def _hidden_mean(self, x: Tensor) -> Tensor:
+        mean: Tensor = self.energy.mean_field(x, _MEAN_FIELD_STEPS)
+        return mean
 
 
 def _times(gradient: Any, offset: Tensor, *, above: bool) -> Tensor:

@@ -7,6 +7,7 @@ gradient therefore reaches back over at most 2 ``n_steps`` rows, and whole seque
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.rows import Rows
+from sklebm.energies.next_step import lengths_of
 from sklebm.objectives import Batch
 from sklebm.training.batches import TensorBatches, TrainingRows
 
@@ -32,10 +34,8 @@ class Piece(NamedTuple):
 
 def spans_of(groups: Tensor | None, n_rows: int) -> list[Span]:
     """First and last row of each sequence, (start, stop); the rows of a group lie side by side."""
-    if groups is None:
-        return [(0, n_rows)]
-    lengths = torch.unique_consecutive(groups, return_counts=True)[1].tolist()
-    stops = torch.tensor(lengths).cumsum(0).tolist()
+    lengths = lengths_of(groups, n_rows)
+    stops = itertools.accumulate(lengths)
     return [(stop - length, stop) for length, stop in zip(lengths, stops, strict=True)]
 
 
@@ -140,10 +140,12 @@ class SequenceBatches(TensorBatches):
             order = torch.randperm(len(pieces), generator=generator).tolist()
             pieces = [pieces[index] for index in order]
         part: list[Piece] = []
+        n_rows = 0
         for piece in pieces:
             part.append(piece)
-            if sum(p.stop - p.first for p in part) >= self.batch_size:
+            n_rows += piece.stop - piece.first
+            if n_rows >= self.batch_size:
                 yield part
-                part = []
+                part, n_rows = [], 0
         if part:
             yield part

@@ -5,12 +5,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 from torch import nn
 
 from sklebm import EnergyGAN
+from sklebm.adversarial import _base
 from sklebm.energies.adversarial import bound_slopes
+from sklebm.inference.latents import closest_latents
 from sklebm.objectives.adversarial import energy_distance
 from tests.registry import freeze
 
@@ -58,6 +61,24 @@ def test_latents_of_generated_rows_lead_back_to_them():
         model.generate(np.ones((3, 5)))
     with pytest.raises(ValueError, match="n_starts"):
         model.invert(rows, n_starts=0)
+
+
+def test_starts_share_the_working_memory(monkeypatch):
+    X = make_cloud()
+    model = EnergyGAN(max_epochs=1, **SMALL).fit(X)
+    whole, most = model.invert(X), []
+
+    def watched(decode, x, starts, **settings):
+        most.append(len(x) * len(starts))
+        return closest_latents(decode, x, starts, **settings)
+
+    monkeypatch.setattr(_base, "closest_latents", watched)
+    with config_context(working_memory=1):
+        np.testing.assert_allclose(model.invert(X), whole, atol=1e-8)
+        few, most[:] = max(most), []
+        model.invert(X, n_starts=50, n_steps=1)
+    # A MiB holds as many descents, whether they are those of many rows or of many starts.
+    assert max(most) <= few + 50
 
 
 def test_samples_are_those_of_the_average():

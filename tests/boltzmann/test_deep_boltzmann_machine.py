@@ -9,7 +9,8 @@ from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 
 import sklebm
-from sklebm import DeepBoltzmannMachine
+from sklebm import DeepBoltzmannMachine, likelihood
+from sklebm._shell.state import fitted_attributes
 from sklebm.energies import Bernoulli, BilinearEnergy, LayeredEnergy
 from sklebm.energies.gradients import dense
 from sklebm.objectives import (
@@ -266,6 +267,18 @@ def test_means_decode_to_the_rows_they_came_from():
     shown = model.inverse_transform(model.transform(X))
     wrong = (np.round(shown) != X).mean()
     assert wrong < 0.6 * (np.round(X.mean(axis=0)) != X).mean()
+
+
+def test_chains_in_one_mode_are_told_whatever_deeper_layers_do():
+    """40 units above that are on half of the time vary more than all rows together."""
+    model = DeepBoltzmannMachine((3, 40), log_partition=None, **FEW).fit(make_bits())
+    energy, state = model._energy(torch.device("cpu")), fitted_attributes(model)
+    chains = state["training_state_"]["objective.visible"].copy()
+    chains[:, :6] = 1.0
+    training = {**state["training_state_"], "objective.visible": chains}
+    assert chains[:, 6:].var(axis=0).sum() > make_bits().var(axis=0).sum()
+    with pytest.warns(UserWarning, match=r"hold 0\.0% of the variance of the training rows"):
+        likelihood.complete(model, energy, {**state, "training_state_": training}, 0)
 
 
 # ---------------------------------------------------------------- saving, streams, errors

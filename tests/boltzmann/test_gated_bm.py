@@ -330,7 +330,16 @@ def test_pairs_of_arguments_that_exclude_each_other_are_refused():
         GatedBM(3, objective="pcd", max_epochs=1).fit(X)
     with pytest.raises(ValueError, match=r"split=6 leaves a view without columns"):
         GatedBM(3, split=6, max_epochs=1).fit(X)
-    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler"):
+    for likelihood, n_states in (("gaussian", 17), ("bernoulli", 20)):
+        with pytest.raises(ValueError, match=rf"sums over 2\^{n_states} states, more than 2\^16"):
+            GatedBM(
+                17,
+                likelihood=likelihood,
+                conditional=False,
+                objective="maximum_likelihood",
+                max_epochs=1,
+            ).fit(X)
+    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler.*\"gaussian\""):
         GatedBM(3, likelihood="bernoulli", max_epochs=1).fit(3 * X)
     model = GatedBM(3, max_epochs=1, random_state=0).fit(X)
     with pytest.raises(ValueError, match="X_left has 6 columns"):

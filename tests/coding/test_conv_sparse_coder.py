@@ -391,6 +391,9 @@ def test_settings_that_do_not_fit_are_named():
         "dict_init": {"dict_init": np.ones((2, 72)), "dictionary": np.ones((2, 72)),
                       "kernel_size": 72},
         "pool_size": {"pool_size": (1, 2, 3)},
+        r"dict_init has shape \(2, 72\), but kernels have 9 numbers": {
+            "image_shape": (12, 12), "kernel_size": 3, "dict_init": np.ones((2, 72))
+        },
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ConvSparseCoder(**{"max_iter": 1, **options}).fit(X).transform(X)

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklebm import EnergyRegressor
 from sklebm.datasets import Trumpet, TwoBranches
+from sklebm.inference import target_density
 from sklebm.metrics import score_conditional_density
 from sklebm.objectives import (
     Batch,
@@ -221,6 +222,27 @@ def test_the_score_of_densities_chooses_in_a_search():
     assert np.isfinite(plain)
     assert flexible > plain  # two branches are no Gaussian
     assert search.best_params_ == {"hidden_sizes": (16,)}
+
+
+class Bent:
+    """|g - a|^p / p for each row: a kink for p = 1, infinite curvature for p = 1.5."""
+
+    n_outputs = 1
+    reach = 8.0
+
+    def __init__(self, power):
+        self.power = power
+
+    def target_energy(self, u, g):
+        return (g[..., 0] - u).abs() ** self.power / self.power
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_modes_between_the_points_of_the_grid_are_found_to_rounding(power, dtype):
+    u = torch.linspace(-3.1, 2.7, 50, dtype=dtype)[:, None]
+    found = target_density.lowest(Bent(power), u)
+    assert float((found - u).abs().max()) <= 4 * torch.finfo(dtype).eps * 3.1
 
 
 def test_several_outputs_descend_to_a_mode():

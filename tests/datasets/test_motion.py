@@ -66,6 +66,16 @@ def test_the_pendulum_keeps_its_energy():
     assert len(np.unique(groups)) == 10
 
 
+def test_energies_above_two_turn_over_the_top():
+    X, _ = make_pendulum(200, 3, time_step=0.02, most_energy=3.0, random_state=0)
+    angles = np.unwrap(np.arctan2(X[:, 0], X[:, 1]).reshape(200, 3), axis=1)
+    speeds = (angles[:, 2] - angles[:, 0]) / 0.04
+    energies = 0.5 * speeds**2 + 1.0 - np.cos(angles[:, 1])
+    # Uniform between 0 and 3: a third is above 2, give or take .033 (twice as much is allowed).
+    # Central differences are off by 2e-4.
+    assert np.mean(energies > 2.001) == pytest.approx(1 / 3, abs=0.07)
+
+
 @pytest.mark.parametrize("make", [make_bouncing_digits, make_rotating_digits, make_pendulum])
 def test_draws_repeat(make):
     first, groups = make(2, 4, random_state=0)

@@ -273,6 +273,15 @@ def test_prototypes_of_a_stream_are_running_means():
     assert model.embedding_spread_ == pytest.approx(spread, rel=1e-5)
 
 
+def test_a_row_whose_energy_overflows_is_named():
+    X = np.random.default_rng(0).normal(size=(60, 6))
+    model = ContrastiveEmbedding(max_epochs=1, unit_length=False, **SMALL).fit(X)
+    X[3] = 1e300
+    for method in (model.free_energy, model.score_samples):
+        with pytest.raises(FloatingPointError, match=r"row 3 \(largest \|X\| there: 1e\+300\)"):
+            method(X)
+
+
 def test_an_encoder_of_the_user():
     class Wide(nn.Module):
         def __init__(self, n_inputs, n_outputs):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sklebm.energies import BilinearEnergy
+from sklebm.energies.binary_states import binary_states
 from sklebm.inference import enumeration
 from tests.machines import all_states, make_machine, naive_log_partition
 
@@ -22,7 +23,7 @@ def log_partition(machine):
 
 @pytest.mark.parametrize("n_units", [1, 3, 5])
 def test_binary_states_are_all_states_once(n_units):
-    states = torch.cat(list(enumeration.binary_states(n_units, torch.zeros(1))))
+    states = torch.cat(list(binary_states(n_units, torch.zeros(1))))
     assert states.dtype == torch.float32
     assert {tuple(row) for row in states.tolist()} == {tuple(row) for row in all_states(n_units)}
     assert len(states) == 2**n_units
@@ -42,7 +43,7 @@ def test_either_layer_gives_the_same_log_partition(shape):
     machine = make_machine(*shape)
     hidden = log_partition(machine)
     assert log_partition(transposed(machine)) == pytest.approx(hidden, abs=1e-10)
-    states = enumeration.binary_states(shape[0], machine.weights)
+    states = binary_states(shape[0], machine.weights)
     with torch.no_grad():
         parts = [torch.logsumexp(-machine.free_energy(v), dim=0) for v in states]
     assert float(torch.logsumexp(torch.stack(parts), dim=0)) == pytest.approx(hidden, abs=1e-10)
@@ -55,7 +56,7 @@ def test_probabilities_sum_to_one():
         log_z = enumeration.log_partition(machine)
         total = sum(
             torch.exp(-machine.free_energy(v) - log_z).sum()
-            for v in enumeration.binary_states(15, machine.weights)
+            for v in binary_states(15, machine.weights)
         )
     assert float(total) == pytest.approx(1.0, abs=1e-12)
 
@@ -70,7 +71,7 @@ def test_gradient_is_minus_the_mean_energy_gradient(shape):
     )
     with torch.no_grad():
         h_sum, v_sum, vh_sum = 0.0, 0.0, 0.0
-        for v in enumeration.binary_states(shape[0], machine.weights):
+        for v in binary_states(shape[0], machine.weights):
             p = torch.exp(-machine.free_energy(v) - log_z)
             mean = machine.hidden_mean(v)
             h_sum, v_sum = h_sum + p @ mean, v_sum + p @ v

@@ -341,6 +341,14 @@ def test_bad_groups_are_refused(method):
         call(X, groups=np.zeros((39, 1)))
 
 
+def test_values_that_are_no_probabilities_are_named_with_a_remedy_that_exists():
+    X, groups = ragged()
+    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler, or set output="):
+        SequenceEnergy(**{**QUICK, "output": "bernoulli", "max_epochs": 1}).fit(
+            3 * X, groups=groups
+        )
+
+
 def test_a_convolution_has_no_state_to_show_gradients_of():
     X, groups = ragged()
     model = SequenceEnergy(cell="conv", **QUICK).fit(X, groups=groups)
