@@ -197,7 +197,8 @@ class EnergyEstimator(
         return self
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        return open_rows(
+        """Validate X against ``probe``: a twin that learns from it, or ``self``, already fitted."""
+        rows = open_rows(
             probe,
             X,
             device=resolve_device(self.device, X, self._prefers_cuda),
@@ -205,6 +206,11 @@ class EnergyEstimator(
             accept_sparse=self._accepts_sparse,
             min_rows=min_rows,
         )
+        self._check_rows(rows, learning=probe is not self)
+        return rows
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        """Refuse, clip or warn about values for which the energy is not defined."""
 
     def _twin(self, attributes: Mapping[str, Any]) -> Self:
         """An estimator of this class with these attributes."""

@@ -52,8 +52,8 @@ def columns_of_left(split: int | None, n_features: int) -> int:
     return n_left
 
 
-def opened(model: Any, rows: Rows, *, reset: bool, learning: bool) -> Rows:
-    """Rows that can be divided, as the energy of a fitted model sees them."""
+def check_rows(model: Any, rows: Rows, *, learning: bool) -> None:
+    """Refuse rows that cannot be divided, and warn about bits that are none."""
     owner = type(model).__name__
     if rows.shape[1] < 2:
         raise ValueError(
@@ -63,7 +63,6 @@ def opened(model: Any, rows: Rows, *, reset: bool, learning: bool) -> Rows:
     if model.likelihood == "bernoulli":
         remedy = 'set likelihood="gaussian"'
         apply_value_range(rows, "warn", owner=owner, learning=learning, remedy=remedy)
-    return rows if reset else rows.standardized(fitted_scaling(model))
 
 
 def initial_energy(

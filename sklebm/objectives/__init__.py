@@ -26,7 +26,6 @@ from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
-from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -78,7 +77,6 @@ __all__ = [
     "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
-    "NormalisedLikelihood",
     "Objective",
     "PerceptronLoss",
     "PersistentContrastiveDivergence",
