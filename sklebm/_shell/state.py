@@ -158,6 +158,15 @@ def exported(energy: Any, spec: Spec) -> dict[str, Any]:
     return found
 
 
+def held_tensors(estimator: Any, spec: Spec, device: torch.device) -> dict[str, torch.Tensor]:
+    """The declared parameters of a fitted estimator, by attribute; on the CPU without a copy."""
+    return {
+        name: torch.from_numpy(getattr(estimator, name)).to(device)
+        for name, declared in spec.items()
+        if isinstance(declared, Array) and declared.of and getattr(estimator, name) is not None
+    }
+
+
 def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
     """An estimator of a class from given parameters; see ``EnergyEstimator.from_parameters``."""
     names, owner = set(cls._get_param_names()), f"{cls.__name__}.from_parameters"
