@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 
 _KINDS = {"f": "floating-point", "i": "integer", "b": "boolean"}
