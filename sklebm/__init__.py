@@ -51,6 +51,7 @@ ESTIMATORS: dict[str, str] = {
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SequenceEnergy": "sklebm.temporal",
+    "SlowFeatureAutoencoder": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
@@ -201,6 +202,7 @@ if TYPE_CHECKING:
     from sklebm.structured import ChainCRF as ChainCRF
     from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
+    from sklebm.temporal import SlowFeatureAutoencoder as SlowFeatureAutoencoder
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 

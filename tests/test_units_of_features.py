@@ -28,6 +28,7 @@ EUCLIDEAN = {
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",
     "SaturatingAutoencoder",
+    "SlowFeatureAutoencoder",
     "SparseAutoencoder",
     "SparseCoder",
     "DeepEnergyModel",
