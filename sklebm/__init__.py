@@ -48,6 +48,7 @@ ESTIMATORS: dict[str, str] = {
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SequenceEnergy": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
+    "ReplicatedSoftmax": "sklebm.boltzmann",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
     "TypicalityScorer": "sklebm.outliers",
@@ -163,6 +164,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition

@@ -99,6 +99,14 @@ def gated_free_energy(model: Any, X: Any) -> Any:
     return log_volume - logsumexp(log_weights + log_densities, axis=0)
 
 
+def replicated_softmax_free_energy(model: Any, X: Any) -> Any:
+    """-b'v - sum_k log(1 + exp(D c_k + w_k'v)), D the length of the document."""
+    v = np.asarray(X, np.float64)
+    W, b = np.float64(model.components_), np.float64(model.intercept_visible_)
+    inputs = v.sum(axis=1, keepdims=True) * np.float64(model.intercept_hidden_) + v @ W.T
+    return -(v @ b) - np.logaddexp(0.0, inputs).sum(axis=1)
+
+
 ENTRIES: dict[str, Entry] = {
     "BernoulliRBM": Entry(
         quick={
@@ -212,5 +220,20 @@ ENTRIES: dict[str, Entry] = {
             {"rule": "dense", "interaction": "exponential", "states": "continuous"},
         ),
         free_energy=hopfield_energy,
+    ),
+    "ReplicatedSoftmax": Entry(
+        quick={
+            "n_components": 4,
+            "learning_rate": 0.05,
+            "batch_size": 20,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"objective": "maximum_likelihood", "n_components": 3},
+            {"n_components": 12, "max_epochs": 3},
+        ),
+        free_energy=replicated_softmax_free_energy,
     ),
 }
