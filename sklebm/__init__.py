@@ -41,6 +41,7 @@ ESTIMATORS: dict[str, str] = {
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
+    "MeanCovarianceRBM": "sklebm.boltzmann",
     "NeighbourEnergy": "sklebm.outliers",
     "PCAWhitener": "sklebm.linear",
     "PLSA": "sklebm.topics",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import GatedBM as GatedBM
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
+    from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder

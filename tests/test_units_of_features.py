@@ -31,6 +31,7 @@ EUCLIDEAN = {
     "SparseCoder",
     "DeepEnergyModel",
     "GaussianRBM",  # one variance for all features unless variance="diagonal"
+    "MeanCovarianceRBM",  # one scale for all features
     "ZCAWhitener",  # shrinks towards the mean variance of all features
 }
 #: Steps of the default size suit features near 1; a warning says so where they are not.

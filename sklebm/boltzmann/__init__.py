@@ -7,6 +7,7 @@ from sklebm.boltzmann.deep_boltzmann_machine import DeepBoltzmannMachine
 from sklebm.boltzmann.gated_bm import GatedBM
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 from sklebm.boltzmann.hopfield_network import HopfieldNetwork
+from sklebm.boltzmann.mean_covariance_rbm import MeanCovarianceRBM
 from sklebm.boltzmann.replicated_softmax import ReplicatedSoftmax
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "GatedBM",
     "GaussianRBM",
     "HopfieldNetwork",
+    "MeanCovarianceRBM",
     "ReplicatedSoftmax",
 ]

@@ -65,49 +65,64 @@ class CompiledPass:
 
         Parameters, chains and offsets move as in ``EnergyTraining.descend``.
         """
+        batch_size, order = batches.batch_size, batches.order()
+        n_steps = max(1, _NUMBERS // (self._n_chains(training, batch_size) * self._n_numbers()))
+        total = 0.0
+        for part in torch.split(order, n_steps * batch_size):
+            total += self.advance(training, batches.take(part), rates, batch_size)
+        return total, len(order)
+
+    def advance(
+        self,
+        training: Any,
+        rows: torch.Tensor,
+        rates: dict[torch.Tensor, float],
+        batch_size: int,
+    ) -> float:
+        """Take the steps of some batches; return the sum of losses times rows."""
         from sklebm.inference.contrast_steps import contrast_steps
 
         energy, (k, d) = self.energy, self.energy.weights.shape
-        batch_size, order = batches.batch_size, batches.order()
         moved = (energy.weights, energy.visible.bias, energy.hidden.bias)
-        parameters = [parameter.detach().numpy() for parameter in moved]
-        n_chains = len(training.objective_state["hidden"]) if self.is_persistent else batch_size
+        n_chains = self._n_chains(training, batch_size)
         visible, hidden = np.empty((n_chains, d), np.float32), np.empty((n_chains, k), np.float32)
         if self.is_persistent:
             hidden[:] = training.objective_state["hidden"].numpy()
         offsets, n_before = self._offsets(training, d, k)
-        numbers = self.objective.n_steps * (d + k)  # per chain and step
-        n_steps = max(1, _NUMBERS // (n_chains * numbers))
-        total = 0.0
-        for part in torch.split(order, n_steps * batch_size):
-            n_taken = -(-len(part) // batch_size)
-            n_moved = n_taken * n_chains if self.is_persistent else len(part)
-            uniform = torch.empty(n_moved * numbers).uniform_(generator=training.generator)
-            total += contrast_steps(
-                batches.take(part).numpy(),
-                batch_size,
-                *parameters,
-                visible,
-                hidden,
-                self.is_persistent,
-                self.objective.n_steps,
-                uniform.numpy(),
-                *offsets,
-                self.centring is not None,
-                n_before,
-                EVERY,
-                RATE if self.centring is not None and self.centring.follows else 0.0,
-                np.array([rates[parameter] for parameter in moved]),
-                batch_size,
-            )
-            n_before += n_taken
+        n_taken = -(-len(rows) // batch_size)
+        n_moved = n_taken * n_chains if self.is_persistent else len(rows)
+        uniform = torch.empty(n_moved * self._n_numbers()).uniform_(generator=training.generator)
+        total: float = contrast_steps(
+            rows.numpy(),
+            batch_size,
+            *(parameter.detach().numpy() for parameter in moved),
+            visible,
+            hidden,
+            self.is_persistent,
+            self.objective.n_steps,
+            uniform.numpy(),
+            *offsets,
+            self.centring is not None,
+            n_before,
+            EVERY,
+            RATE if self.centring is not None and self.centring.follows else 0.0,
+            np.array([rates[parameter] for parameter in moved]),
+            batch_size,
+        )
         if self.is_persistent:
             kept = {"visible": torch.from_numpy(visible), "hidden": torch.from_numpy(hidden)}
             training.objective_state = kept
         if self.centring is not None:
             mean = torch.from_numpy(offsets[1])
-            training.transform_states[0] = {"hidden_mean": mean, "n_steps": n_before}
-        return total, len(order)
+            training.transform_states[0] = {"hidden_mean": mean, "n_steps": n_before + n_taken}
+        return total
+
+    def _n_chains(self, training: Any, batch_size: int) -> int:
+        return len(training.objective_state["hidden"]) if self.is_persistent else batch_size
+
+    def _n_numbers(self) -> int:
+        """Random numbers of a chain in one update."""
+        return self.objective.n_steps * sum(self.energy.weights.shape)
 
     def _offsets(self, training: Any, d: int, k: int) -> tuple[tuple[Any, Any], int]:
         """Offsets of both layers, copies that may be written to, and the number of steps so far."""

@@ -31,6 +31,14 @@ class FusedPass(Protocol):
         Returns the sum of losses times rows, and the number of rows.
         """
 
+    def advance(
+        self, training: Any, rows: Tensor, rates: dict[Tensor, float], batch_size: int
+    ) -> float:
+        """Take the steps of some batches; return the sum of losses times rows.
+
+        It serves those who watch single steps: callbacks that watch change no number.
+        """
+
 
 class EnergyTraining(nn.Module):
     """An energy with the objective that shapes it; ``forward(batch)`` returns the loss of a batch.
@@ -150,15 +158,15 @@ def run_batches(
     players = list(training) if isinstance(training, (list, tuple)) else [training]
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     steps = [
-        (_choose_step(player, own, notify, gradients_are_read), player.n_steps)
+        (_choose_step(player, own, notify, gradients_are_read, batch_size), player.n_steps)
         for player, own in zip(players, optimizers, strict=True)
     ]
     step, n_steps = steps[0]
     alone = len(steps) == 1 and n_steps == 1
     if alone and notify is None and not gradients_are_read:
-        fused = _run_fused(players[0], optimizers[0], batches, batch_size)
-        if fused is not None:
-            return fused
+        done = _run_fused(players[0], optimizers[0], batches, batch_size)
+        if done is not None:
+            return done
     total: Tensor | None = None
     n_rows = 0
     for batch, size in _with_sizes(batches):
@@ -180,22 +188,28 @@ def _run_fused(
 ) -> tuple[Tensor, int] | None:
     """A pass in one call, if the player can and nothing looks at its single steps."""
     able = (
-        getattr(training, "fused", None) is not None
-        and not training.projections
-        and type(batches) is TensorBatches
+        type(batches) is TensorBatches
         and batches.batch_size == batch_size
         and not batches.columns
         and batches.in_memory
         and len(batches)
-        and _knows_gradients(training)
-        and _is_plain_descent(optimizer)
-        and training.fused.suits(batch_size, training.objective_state)
     )
-    if not able:
+    if not able or not _can_fuse(training, optimizer, batch_size):
         return None
     rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
     total, n_rows = training.fused.run(training, batches, rates)
     return torch.tensor(total, dtype=torch.float64), n_rows
+
+
+def _can_fuse(training: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> bool:
+    """Whether the steps of the player can be those of its ``fused`` pass."""
+    return (
+        getattr(training, "fused", None) is not None
+        and not training.projections
+        and _knows_gradients(training)
+        and _is_plain_descent(optimizer)
+        and training.fused.suits(batch_size, training.objective_state)
+    )
 
 
 def _take_turns(steps: Sequence[tuple[Step, int]], batch: Batch, share: float) -> Tensor:
@@ -224,9 +238,12 @@ def _choose_step(
     optimizer: torch.optim.Optimizer,
     notify: Hook | None,
     gradients_are_read: bool,
+    batch_size: int,
 ) -> Step:
     """The step function, called with a batch and its share of a full step."""
     projections = training.projections
+    if not gradients_are_read and _can_fuse(training, optimizer, batch_size):
+        return _compiled_step(training, optimizer, batch_size)
     if not gradients_are_read and _knows_gradients(training) and _is_plain_descent(optimizer):
 
         def descend_in_place(batch: Batch, share: float) -> Tensor:
@@ -247,6 +264,18 @@ def _choose_step(
         return loss
 
     return follow_autograd
+
+
+def _compiled_step(training: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> Step:
+    def advance(batch: Batch, share: float) -> Tensor:
+        groups = optimizer.param_groups
+        rates = {p: group["lr"] for group in groups for p in group["params"]}
+        if batch.weight is not None or len(batch) > batch_size:
+            return training.descend(batch, rates, share)  # type: ignore[no-any-return]
+        total = training.fused.advance(training, batch.x.contiguous(), rates, batch_size)
+        return torch.tensor(total / len(batch), dtype=torch.float64)
+
+    return advance
 
 
 def _knows_gradients(training: nn.Module) -> bool:

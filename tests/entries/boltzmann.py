@@ -99,6 +99,20 @@ def gated_free_energy(model: Any, X: Any) -> Any:
     return log_volume - logsumexp(log_weights + log_densities, axis=0)
 
 
+def mean_covariance_free_energy(model: Any, X: Any) -> Any:
+    """|u|^2 / 2 s^2 - a'u minus both sums of log(1 + exp), u = (x - offset) / scale."""
+    u = (np.asarray(X, np.float64) - model.offset_) / model.scale_
+    names = ("components_", "filters_", "pooling_", "intercept_visible_", "log_variance_")
+    weights, filters, pooling, a, log_variance = (
+        getattr(model, name).astype(np.float64) for name in names
+    )
+    means = model.intercept_hidden_ + u @ weights.T
+    covariances = model.intercept_covariance_ + 0.5 * (u @ filters.T) ** 2 @ pooling
+    quadratic = 0.5 * np.exp(-log_variance) * (u**2).sum(axis=1) - u @ a
+    softplus = np.logaddexp(0.0, means).sum(axis=1) + np.logaddexp(0.0, covariances).sum(axis=1)
+    return np.log(model.scale_).sum() + quadratic - softplus
+
+
 def replicated_softmax_free_energy(model: Any, X: Any) -> Any:
     """-b'v - sum_k log(1 + exp(D c_k + w_k'v)), D the length of the document."""
     v = np.asarray(X, np.float64)
@@ -220,6 +234,24 @@ ENTRIES: dict[str, Entry] = {
             {"rule": "dense", "interaction": "exponential", "states": "continuous"},
         ),
         free_energy=hopfield_energy,
+    ),
+    "MeanCovarianceRBM": Entry(
+        quick={
+            "n_components": 3,
+            "n_covariance_components": 4,
+            "objective": "maximum_likelihood",
+            "learning_rate": 0.05,
+            "batch_size": 60,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"objective": "pcd", "n_components": 0, "n_leapfrog": 3, "max_epochs": 3},
+            {"objective": "cd", "sampler": "gibbs", "n_factors": 6, "max_epochs": 3},
+            {"objective": "score_matching", "factor_structure": "topographic", "variance": 0.5},
+        ),
+        free_energy=mean_covariance_free_energy,
     ),
     "ReplicatedSoftmax": Entry(
         quick={
