@@ -44,6 +44,8 @@ BITS = {
     "DeepBoltzmannMachine",
     "HopfieldNetwork",
 }
+#: Rows are counts, which have a zero and a unit of their own.
+COUNTS = {"ReplicatedSoftmax"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {"ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.
@@ -57,7 +59,7 @@ COMPOSITE = {
     "LogitEnergyScorer",
     "TypicalityScorer",
 }
-TESTED = [name for name in NAMES if name not in BITS | COMPOSITE]
+TESTED = [name for name in NAMES if name not in BITS | COUNTS | COMPOSITE]
 
 CHANGES = {
     "thousandfold": (1e3, 0.0),

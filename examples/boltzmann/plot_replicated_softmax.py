@@ -21,7 +21,9 @@ factors = rng.normal(scale=1.2, size=(N_SUBJECTS, N_WORDS))
 subjects = rng.random((1500, N_SUBJECTS)) < 0.4
 logits = subjects @ factors
 p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-X = np.array([rng.multinomial(n, row) for n, row in zip(rng.integers(20, 80, 1500), p, strict=True)])
+X = np.array(
+    [rng.multinomial(n, row) for n, row in zip(rng.integers(20, 80, 1500), p, strict=True)]
+)
 X_train, X_test = X[:1000], X[1000:]
 
 # %%

@@ -14,15 +14,20 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.rows import Rows, resolve_device, row_slices
+from sklebm._shell.random import RandomState, draw_seed
+from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.value_range import need_counts
-from sklebm._shell.warning import warn
+from sklebm.boltzmann._documents import (
+    UNKNOWN,
+    log_partition_of,
+    log_partitions,
+    longest_document,
+    need_log_partition,
+    sample_documents,
+)
 from sklebm.energies import ReplicatedSoftmaxEnergy
-from sklebm.energies.replicated_softmax import MAX_DRAWN, draw_words
 from sklebm.gradient import GradientEstimator
-from sklebm.inference import length_annealing
 from sklebm.likelihood import check_count
 from sklebm.objectives import (
     Batch,
@@ -39,8 +44,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "maximum_likelihood": LengthLikelihood,
 }
 _DEFAULT_GIBBS_STEPS = 1
-#: Up to this many hidden units, log Z is a sum over all of their states.
-AUTO_EXACT_UNITS, MAX_EXACT_UNITS = 10, 14
 
 
 class ReplicatedSoftmax(GradientEstimator):
@@ -246,7 +249,7 @@ class ReplicatedSoftmax(GradientEstimator):
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        need_counts(rows, f"{type(self).__name__}.{'fit' if reset else 'transform'}")
+        need_counts(rows, type(self).__name__)
         return rows
 
     def _check_resumable(self, rows: Rows) -> None:
@@ -269,7 +272,7 @@ class ReplicatedSoftmax(GradientEstimator):
             return state
         seed = int(state["training_state_"]["seed"])
         model = self._twin({**self._unfitted_dict(), **state})
-        return {**state, **model._log_partitions(self.log_partition, longest, 100, seed)}
+        return {**state, **log_partitions(model, self.log_partition, longest, 100, seed)}
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         longest = max(longest_document(rows), getattr(self, "longest_", 0.0))
@@ -277,7 +280,7 @@ class ReplicatedSoftmax(GradientEstimator):
 
     def _export(self, energy: Any) -> dict[str, Any]:
         # Any change of the parameters invalidates earlier normalisers.
-        return {**super()._export(energy), **_UNKNOWN, "longest_": 0.0}
+        return {**super()._export(energy), **UNKNOWN, "longest_": 0.0}
 
     # ------------------------------------------------------------------ fitted state
 
@@ -307,57 +310,6 @@ class ReplicatedSoftmax(GradientEstimator):
     def _floats_per_row(self) -> int:
         n_states = 0 if self.state_weights_ is None else len(self.state_weights_)
         return 4 * int(self.n_features_in_) + 4 * len(self.components_) + 2 * n_states
-
-    def _log_partitions(
-        self, method: str, longest: float, n_chains: int, seed: int
-    ) -> dict[str, Any]:
-        """log Z of all lengths as fitted attributes."""
-        device = resolve_device(self.device, None, self._prefers_cuda)
-        energy = self._energy(device).double()
-        n_units = len(self.components_)
-        if method == "exact" and n_units > MAX_EXACT_UNITS:
-            raise ValueError(
-                f"log Z of {n_units} hidden units is a sum over 2^{n_units} states, more than "
-                f'2^{MAX_EXACT_UNITS}: use "ais".'
-            )
-        with torch.no_grad():
-            if method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS):
-                return {**_UNKNOWN, "state_weights_": energy.state_weights().cpu().numpy()}
-            if longest > MAX_DRAWN:
-                warn(
-                    f"{type(self).__name__}: the longest document has {longest:.4g} words, more "
-                    f"than the {MAX_DRAWN} up to which log Z is annealed; longer ones have no score."
-                )
-            generator = make_generator(seed, "annealing", device=device)
-            n_words = min(math.ceil(longest), MAX_DRAWN)
-            found = length_annealing.estimate(energy, n_words, generator, n_chains)
-        ends = torch.stack([found.low, found.high], dim=1)
-        return {
-            **_UNKNOWN,
-            "log_partitions_": found.value.cpu().numpy(),
-            "log_partition_intervals_": ends.cpu().numpy(),
-        }
-
-    def _log_partition_of(self, x: torch.Tensor, end: int | None = None) -> torch.Tensor:
-        """log Z of the length of each row, or the lower (0) or upper (1) end of its interval."""
-        lengths = x.sum(dim=1)
-        if self.state_weights_ is not None:
-            weights = torch.from_numpy(self.state_weights_).to(x)
-            return torch.logsumexp(lengths[:, None] * weights, dim=1)
-        table = self.log_partitions_
-        if table is None:
-            return torch.zeros_like(lengths)
-        if end is not None and self.log_partition_intervals_ is not None:
-            table = np.ascontiguousarray(self.log_partition_intervals_[:, end])
-        if len(x) and float(lengths.max()) > len(table) - 1:
-            raise ValueError(
-                f"A document has {float(lengths.max()):.6g} words, but log Z was annealed for up "
-                f"to {len(table) - 1}: call estimate_log_partition(longest=...)."
-            )
-        known = torch.from_numpy(table).to(x)
-        below = lengths.floor().long()
-        above = (below + 1).clamp(max=len(table) - 1)
-        return torch.lerp(known[below], known[above], lengths - below)
 
     # ------------------------------------------------------------------ what it answers
 
@@ -413,7 +365,7 @@ class ReplicatedSoftmax(GradientEstimator):
         return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
-        """Return -log p(v) of each document, or F(v) while log Z is unknown.
+        """Return F(v) = -log sum_h exp(-E(v, h)) of each document, without log Z.
 
         Parameters
         ----------
@@ -423,15 +375,14 @@ class ReplicatedSoftmax(GradientEstimator):
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            In nats, with log Z of the length of the document: without it, documents of different
-            lengths could not be compared.
+            In nats. Only documents of one length can be compared; ``score_samples`` adds log Z.
         """
-        return self._map_rows(X, partial(self._normalised, None), "free_energy")
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
 
     def _normalised(
         self, end: int | None, energy: ReplicatedSoftmaxEnergy, x: torch.Tensor
     ) -> torch.Tensor:
-        return energy.free_energy(x) + self._log_partition_of(x, end)
+        return energy.free_energy(x) + log_partition_of(self, x, end)
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(v) of each document, an ordered sequence of words.
@@ -444,11 +395,11 @@ class ReplicatedSoftmax(GradientEstimator):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            ``-free_energy(X)`` in nats; longer documents have lower scores. Exact or annealed, as
-            log Z is; unnormalised while that is unknown.
+            In nats; longer documents have lower scores. Exact or annealed, as log Z of the length
+            is; ``-free_energy(X)`` while that is unknown.
         """
         check_is_fitted(self)
-        return -self.free_energy(X)
+        return -self._map_rows(X, partial(self._normalised, None), "score_samples")
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log p of held-out documents, at the upper ends of the intervals of log Z.
@@ -467,7 +418,7 @@ class ReplicatedSoftmax(GradientEstimator):
         score : float
             Mean in nats per document.
         """
-        self._need_log_partition("score")
+        need_log_partition(self, "score")
         return -float(self._map_rows(X, partial(self._normalised, 1), "score").mean())
 
     def perplexity(self, X: Any) -> float:
@@ -483,7 +434,7 @@ class ReplicatedSoftmax(GradientEstimator):
         perplexity : float
             Every word counts alike; lower is better. 1 if there is none.
         """
-        self._need_log_partition("perplexity")
+        need_log_partition(self, "perplexity")
 
         def both(energy: ReplicatedSoftmaxEnergy, x: torch.Tensor) -> torch.Tensor:
             return torch.stack([self._normalised(None, energy, x), x.sum(dim=1)], dim=1)
@@ -491,15 +442,6 @@ class ReplicatedSoftmax(GradientEstimator):
         table = np.asarray(to_numpy(self._map_rows(X, both, "perplexity")), np.float64)
         total, n_words = table.sum(axis=0)
         return math.exp(total / n_words) if n_words else 1.0
-
-    def _need_log_partition(self, what: str) -> None:
-        check_is_fitted(self)
-        if self.state_weights_ is None and self.log_partitions_ is None:
-            raise ValueError(
-                f"{what} needs log Z of all lengths, which is unknown (log_partition=None, "
-                "partial_fit changed the parameters, or they were given): call "
-                "estimate_log_partition() first."
-            )
 
     def sample(
         self,
@@ -531,19 +473,7 @@ class ReplicatedSoftmax(GradientEstimator):
         length = max(1, math.ceil(self.feature_means_.sum())) if length is None else length
         for name, value in (("n_samples", n_samples), ("length", length), ("n_steps", n_steps)):
             check_count(name, value)
-        device = resolve_device(self.device, None, self._prefers_cuda)
-        generator = make_generator(draw_seed(random_state), "sampling", device=device)
-        energy = self._energy(device).float()
-        out = np.empty((n_samples, self.n_features_in_), dtype=np.float32)
-        with torch.no_grad():
-            for part in row_slices(n_samples, self._floats_per_row() + int(length)):
-                n_rows = len(out[part])
-                logits = energy.visible_bias.expand(n_rows, -1)
-                v = draw_words(logits, logits.new_full((n_rows,), float(length)), generator)
-                for _ in range(n_steps):
-                    v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
-                out[part] = v.cpu().numpy()
-        return out
+        return sample_documents(self, n_samples, int(length), n_steps, draw_seed(random_state))
 
     def estimate_log_partition(
         self,
@@ -578,20 +508,11 @@ class ReplicatedSoftmax(GradientEstimator):
         if longest is not None:
             check_count("longest", longest)
         words = self.longest_ if longest is None else float(longest)
-        found = self._log_partitions(method, words, int(n_chains), draw_seed(random_state))
-        self.__dict__.update(found)
+        seed = draw_seed(random_state)
+        self.__dict__.update(log_partitions(self, method, words, int(n_chains), seed))
         return self
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
         return tags
-
-
-_UNKNOWN = dict.fromkeys(("state_weights_", "log_partitions_", "log_partition_intervals_"))
-
-
-def longest_document(rows: Rows) -> float:
-    """The largest sum of the counts of a row."""
-    parts = rows.chunks(2 * rows.shape[1])
-    return max(float(rows[part].double().sum(dim=1).max()) for part in parts)

@@ -29,20 +29,24 @@ def draw_words(logits: Tensor, lengths: Tensor, generator: torch.Generator) -> T
     """Counts of as many words as each row is long, drawn from softmax(logits), (n_rows, n_words).
 
     A length with a fraction is rounded up, and its words count less than one each, so that the sum
-    of the counts is the length; beyond ``MAX_DRAWN`` words, each counts for several.
+    of the counts is the length; beyond ``MAX_DRAWN`` words, each counts for several. Counts are
+    NaN where the probabilities are, so that training that diverges shows in its loss.
     """
+    probabilities = torch.softmax(logits, dim=1)
+    broken = ~(probabilities.isfinite().all(dim=1) & lengths.isfinite())
+    probabilities = probabilities.masked_fill(broken[:, None], 1.0)
+    lengths = lengths.masked_fill(broken, 0.0)
     n_tokens = lengths.clamp(max=MAX_DRAWN).ceil().long()
     counts = torch.zeros_like(logits)
     most = int(n_tokens.max()) if len(n_tokens) else 0
     if most == 0:
-        return counts
-    words = torch.multinomial(
-        torch.softmax(logits, dim=1), most, replacement=True, generator=generator
-    )
+        return counts.masked_fill_(broken[:, None], torch.nan)
+    words = torch.multinomial(probabilities, most, replacement=True, generator=generator)
     places = torch.arange(most, device=logits.device)
     weight = lengths / n_tokens.clamp(min=1)
     counted = torch.where(places < n_tokens[:, None], weight[:, None], 0.0)
-    return counts.scatter_add_(1, words, counted.to(counts))
+    counts.scatter_add_(1, words, counted.to(counts))
+    return counts.masked_fill_(broken[:, None], torch.nan)
 
 
 class ReplicatedSoftmaxEnergy(nn.Module):

@@ -4,9 +4,9 @@ Z_D = sum_h exp(D a(h)) is Z_0 = 2^k for the empty document, and
 
     Z_{D+1} / Z_D = E_{p_D} exp(a(h)),     p_D(h) ~ exp(D a(h)):
 
-the length is the inverse temperature. Chains that grow by a word at a time, with a Gibbs step of the
-words given the bits and of the bits given the words in between, anneal log Z of all lengths on their
-way; chains that shrink give the estimates from the other side. log Z_D is a convex function of D.
+the length is the inverse temperature. Chains that grow by a word at a time, with a Gibbs step of
+the words given the bits and of the bits given the words in between, anneal log Z of all lengths on
+their way; chains that shrink give the estimates from the other side. log Z_D is convex in D.
 
 R. M. Neal, "Annealed importance sampling", Statistics and Computing 11, 2001; R. Salakhutdinov and
 G. Hinton, "Replicated softmax: an undirected topic model", NIPS 2009.

@@ -1,4 +1,4 @@
-r"""-log p(v) = F(v) + log Z_D with log Z of the length of each row: the exact objective of counts."""
+r"""-log p(v) = F(v) + log Z_D, with log Z of the length of each row: exact for counts."""
 
 from __future__ import annotations
 

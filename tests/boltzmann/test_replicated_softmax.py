@@ -230,6 +230,15 @@ def test_log_z_is_unknown_after_partial_fit_and_lengths_are_remembered():
     assert np.isfinite(model.score(2 * X))
 
 
+def test_negative_counts_are_refused_everywhere_by_the_name_of_the_model():
+    X = make_documents(30)
+    model = ReplicatedSoftmax(3, **BRIEF).fit(X)
+    for method in (model.fit, model.partial_fit, model.transform, model.score_samples):
+        for rows in (-X, scipy.sparse.csr_array(-X.astype(float))):
+            with pytest.raises(ValueError, match="data passed to ReplicatedSoftmax"):
+                method(rows)
+
+
 def test_saved_models_answer_alike(tmp_path):
     X = make_documents(60)
     for n_units in (3, 12):

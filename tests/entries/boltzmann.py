@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 import sklebm
 from tests.entries import Entry
+from tests.entries.topics import make_documents
 
 
 def bernoulli_free_energy(model: Any, X: Any) -> Any:
@@ -256,7 +257,7 @@ ENTRIES: dict[str, Entry] = {
     "ReplicatedSoftmax": Entry(
         quick={
             "n_components": 4,
-            "learning_rate": 0.05,
+            "learning_rate": 0.02,
             "batch_size": 20,
             "max_epochs": 10,
             "random_state": 0,
@@ -267,5 +268,6 @@ ENTRIES: dict[str, Entry] = {
             {"n_components": 12, "max_epochs": 3},
         ),
         free_energy=replicated_softmax_free_energy,
+        learnable=make_documents,
     ),
 }
