@@ -364,19 +364,24 @@ class ReplicatedSoftmax(GradientEstimator):
         """
         return self._pair_energies(X, Z)
 
-    def free_energy(self, X: Any) -> Any:
-        """Return F(v) = -log sum_h exp(-E(v, h)) of each document, without log Z.
+    def free_energy(self, X: Any, *, normalised: bool = False) -> Any:
+        """Return F(v) = -log sum_h exp(-E(v, h)) of each document.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Counts of words.
+        normalised : bool, default=False
+            Whether to add log Z of the length of each document, which makes it -log p(v).
 
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            In nats. Only documents of one length can be compared; ``score_samples`` adds log Z.
+            In nats. Without log Z, only documents of one length can be compared.
         """
+        if normalised:
+            need_log_partition(self, "free_energy(normalised=True)")
+            return self._map_rows(X, partial(self._normalised, None), "free_energy")
         return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
 
     def _normalised(

@@ -61,6 +61,8 @@ def test_probabilities_are_those_of_all_sequences(length):
     truth = logsumexp(joint, axis=1) - logsumexp(joint)
     X = counts_of(sequences, 4)
     np.testing.assert_allclose(model.score_samples(X), truth, atol=1e-10)
+    np.testing.assert_allclose(model.free_energy(X, normalised=True), -truth, atol=1e-10)
+    np.testing.assert_allclose(model.free_energy(X), -logsumexp(joint, axis=1), atol=1e-10)
     assert np.exp(model.score_samples(X)).sum() == pytest.approx(1.0, abs=1e-10)
     posterior = softmax(joint, axis=1) @ all_states(3)
     np.testing.assert_allclose(model.transform(X), posterior, atol=1e-10)

@@ -268,6 +268,7 @@ ENTRIES: dict[str, Entry] = {
             {"n_components": 12, "max_epochs": 3},
         ),
         free_energy=replicated_softmax_free_energy,
+        normalised={"normalised": True},
         learnable=make_documents,
     ),
 }
