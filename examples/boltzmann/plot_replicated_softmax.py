@@ -28,7 +28,9 @@ X_train, X_test = X[:1000], X[1000:]
 
 # %%
 # log Z is exact for up to ten hidden units, for documents of any length.
-model = ReplicatedSoftmax(8, learning_rate=0.03, max_epochs=60, random_state=0).fit(X_train)
+model = ReplicatedSoftmax(
+    8, learning_rate=0.03, batch_size=20, max_epochs=60, n_gibbs_steps=5, random_state=0
+).fit(X_train)
 dirichlet = LatentDirichletAllocation(8, random_state=0).fit(X_train)
 found = {
     "independent words": np.exp(

@@ -166,7 +166,7 @@ class ReplicatedSoftmax(GradientEstimator):
     >>> import numpy as np
     >>> from sklebm import ReplicatedSoftmax
     >>> X = np.array([[4, 5, 3, 0, 0, 0], [0, 0, 0, 3, 4, 3]] * 20)
-    >>> model = ReplicatedSoftmax(2, learning_rate=0.05, random_state=0).fit(X)
+    >>> model = ReplicatedSoftmax(2, learning_rate=0.05, batch_size=10, random_state=0).fit(X)
     >>> model.transform(X).shape
     (40, 2)
     >>> bool(model.perplexity(X) < 4)  # three words of six occur together
