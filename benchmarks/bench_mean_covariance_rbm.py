@@ -32,7 +32,6 @@ from bench_triangle_features import linear_machine, predictions
 
 from sklebm import GaussianRBM, MeanCovarianceRBM, PCAWhitener, ZCAWhitener
 
-COMMAND = "SKLEBM_DATA=... python benchmarks/bench_mean_covariance_rbm.py"
 FIELD = 8  # pixels of a patch of CIFAR-10
 
 
@@ -167,7 +166,6 @@ def main() -> None:
                 "Natural patches: means, covariances, or both",
                 ["pixels", "dimensions", "hidden units", "units", "least nats", "most nats", "s"],
                 rows,
-                command=f"{COMMAND} --only densities",
                 notes="100,000 patches without their mean, of length one, whitened to 99 % of the "
                 "variance; 5,000 others are scored. Least and most: mean log p at both ends of the "
                 "interval of log Z, annealed in both directions by 100 chains and at least 1000 "
@@ -181,7 +179,6 @@ def main() -> None:
                 "CIFAR-10 (small): hidden units of means, covariances, or both as features",
                 ["hidden units", "units", "test accuracy (%)", "learning (s)"],
                 rows,
-                command=f"{COMMAND} --only features",
                 notes="Patches of 8 x 8 x 3 at every other place, normalised, ZCA with a ridge of "
                 "0.1; 200,000 patches, 20 epochs; sums over 2 x 2 quadrants; squared hinge loss, "
                 "the ridge chosen on a fifth of the training images. 2 threads.",

@@ -24,12 +24,15 @@ ESTIMATORS: dict[str, str] = {
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
     "DeepEnergyModel": "sklebm.deep",
+    "DeepSparseCoder": "sklebm.coding",
     "DenoisingAutoencoder": "sklebm.autoencoders",
+    "EnergyGAN": "sklebm.adversarial",
     "EnergyClassifier": "sklebm.conditional",
     "EnergyGaussianMixture": "sklebm.mixture",
     "EnergyKMeans": "sklebm.mixture",
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
+    "EnergyRegressor": "sklebm.conditional",
     "GaussianEnergy": "sklebm.linear",
     "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
@@ -112,6 +115,9 @@ PARTS: dict[str, str] = {
     "ScoreMatching": "sklebm.objectives",
     "SlicedScoreMatching": "sklebm.objectives",
     "SquareExponentialLoss": "sklebm.objectives",
+    "TargetLikelihood": "sklebm.objectives",
+    "TargetNoiseContrastive": "sklebm.objectives",
+    "TargetScoreMatching": "sklebm.objectives",
     "TemperedPersistentContrastiveDivergence": "sklebm.objectives",
     "TopK": "sklebm.energies",
     "Topographic": "sklebm.energies",
@@ -128,6 +134,7 @@ FUNCTIONS: dict[str, str] = {
 }
 
 _SUBMODULES = (
+    "adversarial",
     "autoencoders",
     "boltzmann",
     "callbacks",
@@ -151,6 +158,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
     from sklebm.autoencoders import ContractiveAutoencoder as ContractiveAutoencoder
@@ -168,10 +176,12 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
+    from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
+    from sklebm.conditional import EnergyRegressor as EnergyRegressor
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA

@@ -8,6 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklebm
 from tests.registry import ALL_NAMES, DEPEND_ON_NEIGHBOURS, entry, make
+from tests.sampling import FULL
 
 # What breaks for one estimator alone: these run for each of them, in its default settings, always.
 CORE = {
@@ -38,7 +39,7 @@ def name_of(check):
 
 def is_core(case):
     estimator, check = case["estimator"], case["check"]
-    return name_of(check) in CORE and repr(estimator) == f"{type(estimator).__name__}()"
+    return name_of(check) in CORE and repr(estimator) in DEFAULTS
 
 
 # These two checks are excused for models whose answers depend on neighbours, and nothing else is.
@@ -51,17 +52,30 @@ def excused(estimator):
     return dict.fromkeys(ORDER_CHECKS, "the answer for a row depends on the rows before it")
 
 
-def checked_instances():
-    """Every estimator with default arguments, and every variant of it."""
-    for name in ALL_NAMES:
-        yield getattr(sklebm, name)()
-        for variant in entry(name).variants:
-            yield getattr(sklebm, name)(**variant)
+def brief(model):
+    """The model, with at most five passes over the rows.
+
+    More teach a check nothing, and took most of the time of all common tests. The whole tables
+    (SKLEBM_TEST_FULL) keep the defaults.
+    """
+    n_epochs = model.get_params(deep=False).get("max_epochs", 0)
+    if not FULL and (n_epochs == "auto" or n_epochs > 5):
+        model.set_params(max_epochs=5)
+    return model
 
 
-@pytest.mark.table(500, always=is_core)
+def variants(name):
+    """Every variant of an estimator, on top of its defaults."""
+    return [brief(getattr(sklebm, name)(**variant)) for variant in entry(name).variants]
+
+
+INSTANCES = {name: brief(getattr(sklebm, name)()) for name in ALL_NAMES}
+DEFAULTS = {repr(model) for model in INSTANCES.values()}
+
+
+@pytest.mark.table(400, always=is_core)
 @parametrize_with_checks(
-    list(checked_instances()),
+    [model for name, first in INSTANCES.items() for model in (first, *variants(name))],
     expected_failed_checks=excused,
     xfail_strict=True,
 )

@@ -19,6 +19,7 @@ EUCLIDEAN = {
     "Autoencoder",
     "ContractiveAutoencoder",
     "ConvSparseCoder",
+    "DeepSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
     "EnergyPCA",
@@ -44,10 +45,16 @@ BITS = {
     "DeepBoltzmannMachine",
     "HopfieldNetwork",
 }
-#: Rows are counts, which have a zero and a unit of their own.
-COUNTS = {"ReplicatedSoftmax"}
+#: Rows are counts, whose unit is one.
+COUNTS = {"LatentDirichletAllocation", "PLSA", "ReplicatedSoftmax"}
 #: Distances from the origin: there is no intercept unless it is asked for.
-FROM_ZERO = {"ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"}
+FROM_ZERO = {
+    "ConvSparseCoder",
+    "DeepSparseCoder",
+    "LISTAEncoder",
+    "PredictiveSparseDecomposition",
+    "SparseCoder",
+}
 #: A price of the code, or noise, is given in units of X: its weight changes with all columns.
 PRICED = FROM_ZERO | {"DenoisingAutoencoder"}
 #: They stand on other estimators, which are tested here themselves.

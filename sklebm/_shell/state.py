@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 _KINDS = {"f": "floating-point", "i": "integer", "b": "boolean"}
 #: Set by scikit-learn's validation and checked for every estimator.
@@ -85,12 +86,17 @@ def input_names(estimator: Any) -> dict[str, Any]:
 
 
 def first_broken(values: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Name of the first number or array that contains NaN or infinity, also inside dictionaries."""
+    """Name of the first number or array that contains NaN or infinity.
+
+    Dictionaries and estimators are searched too.
+    """
     for key, value in values.items():
         name = f"{prefix}{key}"
         found: str | None = None
         if isinstance(value, Mapping):
             found = first_broken(value, f"{name}.")
+        elif isinstance(value, BaseEstimator):
+            found = first_broken(fitted_attributes(value), f"{name}.")
         elif isinstance(value, (float, np.ndarray, np.floating)):
             array = np.asarray(value)
             found = name if array.dtype.kind == "f" and not np.isfinite(array).all() else None

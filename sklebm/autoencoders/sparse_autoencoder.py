@@ -139,7 +139,7 @@ class SparseAutoencoder(BaseAutoencoder):
     >>> from sklebm import SparseAutoencoder
     >>> X = load_digits().data / 16
     >>> dense, sparse = (
-    ...     SparseAutoencoder(alpha=alpha, random_state=0).fit(X).transform(X)
+    ...     SparseAutoencoder(alpha=alpha, max_epochs=40, random_state=0).fit(X).transform(X)
     ...     for alpha in (0.0, 0.5)
     ... )
     >>> bool((sparse > 0).mean() < 0.7 * (dense > 0).mean())

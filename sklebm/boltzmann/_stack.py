@@ -66,12 +66,13 @@ class LayerProgress:
 def make_machines(model: Any) -> list[Any]:
     """The unfitted machines of a network from the bottom on, without log Z."""
     shared = {name: getattr(model, name) for name in SHARED}
-    shared |= {"log_partition": None, "device": model.device, "verbose": 0}
+    device = str(model.device)
+    shared |= {"log_partition": None, "device": device, "verbose": 0}
     sizes = checked_sizes(model.hidden_sizes)
     bottom = BernoulliRBM(**shared, value_range=model.value_range)
     if model.bottom is not None:
         bottom = _given_bottom(model.bottom)
-        bottom.set_params(log_partition=None, warm_start=False, device=model.device)
+        bottom.set_params(log_partition=None, warm_start=False, device=device)
     bottom.set_params(n_components=sizes[0], random_state=model.random_state)
     machines = [bottom, *(BernoulliRBM(size, **shared) for size in sizes[1:])]
     for machine in machines:

@@ -1,8 +1,15 @@
 """Sparse codes: inference, learnt encoders and dictionaries."""
 
 from sklebm.coding.conv_sparse_coder import ConvSparseCoder
+from sklebm.coding.deep_sparse_coder import DeepSparseCoder
 from sklebm.coding.lista_encoder import LISTAEncoder
 from sklebm.coding.predictive_sparse_decomposition import PredictiveSparseDecomposition
 from sklebm.coding.sparse_coder import SparseCoder
 
-__all__ = ["ConvSparseCoder", "LISTAEncoder", "PredictiveSparseDecomposition", "SparseCoder"]
+__all__ = [
+    "ConvSparseCoder",
+    "DeepSparseCoder",
+    "LISTAEncoder",
+    "PredictiveSparseDecomposition",
+    "SparseCoder",
+]

@@ -106,10 +106,15 @@ class DictionaryLearner:
         if chosen.fit_intercept:
             centred = x - self.intercept.to(x.dtype)
         z = chosen.search.solve(centred, atoms, chosen.penalty, chosen.alpha).codes
+        self.take(x, centred, z)
+
+    def take(self, x: Tensor, centred: Tensor, z: Tensor) -> None:
+        """Add rows, with and without the intercept, and their codes to the sums of the batch."""
+        chosen, atoms = self.settings, self.atoms.to(x.dtype)
         energies = SparseCodingEnergy(atoms, chosen.penalty, chosen.alpha).energy(centred, z)
         if not bool(torch.isfinite(energies).all()):
             raise FloatingPointError(
-                f"SparseCoder: the energies of the rows overflow (largest |X|: "
+                f"{chosen.search.owner}: the energies of the rows overflow (largest |X|: "
                 f"{float(x.abs().max()):.3g}). Scale X, for example with StandardScaler."
             )
         self.pending.add(z, x)

@@ -63,7 +63,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         Relative duality gap at which a code is final. ``fit`` is content with 1e-3.
     solver : {"auto", "greedy", "fista", "admm"}, default="auto"
         Locally greedy coordinate descent (CPU), FISTA with adaptive restart, or ADMM, which cannot
-        use a ``mask``. "auto": "greedy" on the CPU, otherwise "fista".
+        use a ``mask``. "auto": on the CPU all shifts as one dictionary if images are small, else
+        "greedy"; on other devices "fista".
     pool : {"max", "mean"} or None, default="max"
         Whether ``transform`` returns the largest or mean magnitude in each block, or full codes.
     pool_size : int or tuple of int, default=4

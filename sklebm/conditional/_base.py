@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklebm._shell.merging import merge_repeated
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import purpose_seed
+from sklebm._shell.random import draw_seed, make_generator, purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Spec
@@ -45,10 +45,8 @@ class ConditionalEstimator(GradientEstimator):
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "hidden_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "image_shape": ["array-like", None],
         "network": [callable, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "standardize": ["boolean"],
     }
 
     _accepts_sparse = True
@@ -82,11 +80,46 @@ class ConditionalEstimator(GradientEstimator):
     # ------------------------------------------------------------------ learning
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        learner = self._taught(data)
-        return GradientEstimator._fit(learner, merge_repeated(rows), progress)
+        merged = merge_repeated(rows)
+        merged, known = self._read_targets_of(merged, data, goes_on=self._resumes())
+        learner = self._taught(known)
+        if self._has_network():
+            return GradientEstimator._fit(learner, merged, progress)
+        return learner._without_training(merged)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return GradientEstimator._partial_fit(self._taught(data), rows, progress)
+        rows, known = self._read_targets_of(rows, data, goes_on=self._is_fitted())
+        learner = self._taught(known)
+        if self._has_network():
+            return GradientEstimator._partial_fit(learner, rows, progress)
+        raise ValueError(
+            f"{type(self).__name__} without a network is fitted in closed form to all rows: use "
+            "fit, or hidden_sizes with at least one layer."
+        )
+
+    def _read_targets_of(
+        self, rows: Rows, known: dict[str, Any], *, goes_on: bool
+    ) -> tuple[Rows, dict[str, Any]]:
+        """The rows with targets as the energy takes them, and all that follows from the targets.
+
+        ``known`` was learnt from y alone; ``goes_on``: the fitted state is kept.
+        """
+        return rows, known
+
+    def _has_network(self) -> bool:
+        """Whether there is anything to train; models with a closed form override it."""
+        return True
+
+    def _without_training(self, rows: Rows) -> dict[str, Any]:
+        """The fitted state of a model without a network."""
+        seed = draw_seed(self.random_state)
+        rows = self._prepare(rows, seed, resume=False)
+        means = torch.zeros(rows.shape[1], dtype=torch.float64)
+        energy = self._initial_energy(rows, means, make_generator(seed, "parameters"))
+        state = self._untrained_state({"n_features_in_": rows.shape[1]})
+        offset = np.zeros(rows.shape[1]) if rows.scaling is None else rows.scaling.offset.copy()
+        seen = {"feature_means_": offset, "n_samples_seen_": rows.total()}
+        return {**state, **self._export(energy), **seen}
 
     def _taught(self, of_targets: Mapping[str, Any]) -> Self:
         """A copy of this estimator that knows what follows from the targets."""
@@ -119,10 +152,11 @@ class ConditionalEstimator(GradientEstimator):
 
     def _record(self, n_features: int) -> NetworkRecord:
         """The network that the parameters specify."""
-        check_image_shape(self.image_shape, n_features)
-        shape = () if self.image_shape is None else self.image_shape
+        sides = getattr(self, "image_shape", None)
+        check_image_shape(sides, n_features)
+        shape = () if sides is None else sides
         values = {
-            "n_features": n_features,
+            "n_features": self._n_inputs(n_features),
             "n_components": self._n_outputs(),
             "hidden_sizes": np.array(check_sizes(self.hidden_sizes), dtype=np.int64),
             "image_shape": np.array(shape, dtype=np.int64),
@@ -135,10 +169,10 @@ class ConditionalEstimator(GradientEstimator):
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
-        if any(parameter.is_meta for parameter in energy.network.parameters()):
+        if any(parameter.is_meta for parameter in energy.parameters()):
             initialize_spread(energy.network, generator)
-        n_inputs = self._n_inputs(len(means))
-        record.check_module("network", energy.network, n_inputs, self._n_outputs())
+        n_inputs, n_outputs = self._n_inputs(len(means)), self._n_outputs()
+        record.check_module("network", energy.network, n_inputs, n_outputs)
         energy.record, energy.scaling = record, rows.scaling
         return energy.train()
 
@@ -234,7 +268,8 @@ class ConditionalEstimator(GradientEstimator):
     @classmethod
     def _read_of_targets(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What ``from_parameters`` was given of the targets, as fitted attributes."""
-        return {name: np.array(parameters[name.removesuffix("_")]) for name in cls._of_targets}
+        given = {name: parameters[name.removesuffix("_")] for name in cls._of_targets}
+        return {k: v if isinstance(v, (int, float)) else np.array(v) for k, v in given.items()}
 
     def _given_width(self, parameters: Mapping[str, Any]) -> int:
         """Number of features of a row, from any given array that determines it."""

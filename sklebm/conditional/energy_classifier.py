@@ -190,6 +190,8 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **ConditionalEstimator._parameter_constraints,
+        "image_shape": ["array-like", None],
+        "standardize": ["boolean"],
         "objective": [StrOptions(set(OBJECTIVES)), LabelLoss],
         "beta": [Interval(Real, 0, None, closed="neither")],
         "joint": ["boolean", StrOptions(set(ROW_OBJECTIVES)), Objective],

@@ -1,5 +1,6 @@
 """Data that need no download: densities and series with known likelihood, motion, pairs."""
 
+from sklebm.datasets.curves import ConditionalDensity, Trumpet, TwoBranches
 from sklebm.datasets.motion import make_bouncing_digits, make_pendulum, make_rotating_digits
 from sklebm.datasets.pairs import (
     make_random_dots,
@@ -13,11 +14,14 @@ from sklebm.datasets.series import AutoregressiveProcess, SwitchingProcess
 __all__ = [
     "AutoregressiveProcess",
     "Checkerboard",
+    "ConditionalDensity",
     "GaussianCircle",
     "Moons",
     "PlaneDensity",
     "Rings",
     "SwitchingProcess",
+    "Trumpet",
+    "TwoBranches",
     "make_bouncing_digits",
     "make_pendulum",
     "make_random_dots",

@@ -42,9 +42,9 @@ def code_sums(z: Tensor, x: Tensor, grid: ConvolutionGrid) -> tuple[Tensor, Tens
     """
     maps, images = grid.maps(z).double(), grid.images(x).double()
     tall, wide, k = grid.kernel_height, grid.kernel_width, maps.shape[1]
-    products = maps.new_zeros(k, k, 2 * tall - 1, 2 * wide - 1)
-    windows = maps.new_zeros(k, grid.channels, tall, wide)
     if z.device.type == "cpu":
+        products = maps.new_zeros(k, k, 2 * tall - 1, 2 * wide - 1)
+        windows = maps.new_zeros(k, grid.channels, tall, wide)
         from sklebm.inference.map_descent import pair_sums, window_sums
 
         for own, image in zip(maps.permute(0, 2, 3, 1), images, strict=True):
@@ -54,8 +54,31 @@ def code_sums(z: Tensor, x: Tensor, grid: ConvolutionGrid) -> tuple[Tensor, Tens
             pair_sums(index, values, *grid.map_shape, grid.circular, products.numpy())
             window_sums(index, values, image.contiguous().numpy(), windows.numpy())
         return products, windows
-    rows = torch.arange(1 - tall, tall, device=z.device) % grid.height
-    columns = torch.arange(1 - wide, wide, device=z.device) % grid.width
+    return transformed_sums(maps, images, grid)
+
+
+def transformed_sums(maps: Tensor, images: Tensor, grid: ConvolutionGrid) -> tuple[Tensor, Tensor]:
+    """A and B by Fourier transforms of all pairs of maps, on any device; as ``code_sums``.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (n_rows, n_kernels, map_height, map_width)
+        Codes, float64.
+    images : Tensor of shape (n_rows, n_channels, height, width)
+        Images, float64.
+    grid : ConvolutionGrid
+        Sizes and boundary.
+
+    Returns
+    -------
+    code_products, row_products : Tensor
+        A and B.
+    """
+    tall, wide, k = grid.kernel_height, grid.kernel_width, maps.shape[1]
+    products = maps.new_zeros(k, k, 2 * tall - 1, 2 * wide - 1)
+    windows = maps.new_zeros(k, grid.channels, tall, wide)
+    rows = torch.arange(1 - tall, tall, device=maps.device) % grid.height
+    columns = torch.arange(1 - wide, wide, device=maps.device) % grid.width
     spectra = grid.spectrum(maps)
     for one in range(k):
         pairs = grid.plane((spectra[:, one, None].conj() * spectra).sum(dim=0))

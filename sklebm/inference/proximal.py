@@ -119,6 +119,30 @@ def fista_step(problem: SparseProblem, state: State) -> State:
     return new, problem.product(new), z, product, torch.where(uphill, torch.ones_like(t), t_next)
 
 
+def monotone_step(problem: SparseProblem, state: State) -> State:
+    """An accelerated step, or a plain one for rows that it would raise; the objective never rises.
+
+    At most two products a step.
+    """
+    z, product = state[:2]
+    fast = fista_step(problem, state)
+    before = problem.objective(z, product)
+    raised = ~(problem.objective(fast[0], fast[1]) <= before)[:, None]
+    if not bool(raised.any()):
+        return fast
+    plain, plain_product = ista_step(problem, (z, product))
+    # A minimum may be left by rounding alone.
+    stays = (problem.objective(plain, plain_product) > before)[:, None]
+    plain, plain_product = torch.where(stays, z, plain), torch.where(stays, product, plain_product)
+    return (
+        torch.where(raised, plain, fast[0]),
+        torch.where(raised, plain_product, fast[1]),
+        z,
+        product,
+        torch.where(raised, torch.ones_like(fast[4]), fast[4]),
+    )
+
+
 def coordinate_step(problem: SparseProblem, state: State) -> State:
     """Minimise each row over its coordinate that would move most; the objective never rises."""
     z, product = state

@@ -46,6 +46,11 @@ from sklebm.objectives.score_matching import (
     ScoreMatching,
     SlicedScoreMatching,
 )
+from sklebm.objectives.target_losses import (
+    TargetLikelihood,
+    TargetNoiseContrastive,
+    TargetScoreMatching,
+)
 from sklebm.objectives.tempered_persistent import TemperedPersistentContrastiveDivergence
 from sklebm.objectives.up_down import UpDown
 from sklebm.objectives.variational_noise_contrastive import (
@@ -91,6 +96,9 @@ __all__ = [
     "SlicedScoreMatching",
     "SparseReconstruction",
     "SquareExponentialLoss",
+    "TargetLikelihood",
+    "TargetNoiseContrastive",
+    "TargetScoreMatching",
     "TemperedPersistentContrastiveDivergence",
     "UpDown",
     "VariationalNoiseContrastive",

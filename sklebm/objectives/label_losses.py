@@ -189,6 +189,14 @@ class PenalizedLoss(Objective):
 
 
 @dataclass(frozen=True)
+class PenalizedNoisyLoss(PenalizedLoss):
+    """The same of a loss that draws random numbers."""
+
+    is_stochastic: ClassVar[bool] = True
+    loss_is_comparable: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class JointLoss(PenalizedLoss):
     """A penalised loss on the labels and an objective of the rows, whose energy is F_beta(x).
 

@@ -95,6 +95,13 @@ def test_calls_of_few_steps_are_one_pass(monkeypatch):
     np.testing.assert_array_equal(whole.components_, parts.components_)
 
 
+def test_a_diverging_compiled_pass_is_named():
+    model = BernoulliRBM(3, random_state=0, learning_rate=1e30, max_epochs=9, batch_size=20)
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        model.fit(1e10 * make_bits())
+    assert not hasattr(model, "components_")
+
+
 class Listener(Callback):
     """Reads every batch."""
 

@@ -13,7 +13,7 @@ from sklebm import ConvSparseCoder, SparseCoder
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid, smooth_part
 from sklebm.inference.convolutional import solve_in_frequency, solve_maps
-from sklebm.inference.kernel_update import code_sums, improve_kernels
+from sklebm.inference.kernel_update import code_sums, improve_kernels, transformed_sums
 
 GRIDS = [
     ConvolutionGrid(12, 12, 1, 4, 3),
@@ -178,6 +178,9 @@ def test_sums_give_the_energy_of_any_kernels(grid):
     z = torch.from_numpy(generator.standard_normal((3, 5 * grid.map_length)))
     z = z * torch.from_numpy(generator.random(z.shape) < 0.3)
     products, windows = code_sums(z, x, grid)
+    transformed = transformed_sums(grid.maps(z), grid.images(x), grid)
+    for ours, theirs in zip((products, windows), transformed, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12 * float(theirs.abs().max()))
     for seed in range(2):
         atoms = random_atoms(grid, seed=seed)
         d = grid.kernels(atoms)

@@ -58,6 +58,20 @@ def convolutional_free_energy(model: Any, X: Any) -> Any:
     return sparse_free_energy(whole, X)
 
 
+def layered_free_energy(model: Any, X: Any) -> Any:
+    """Each layer's lasso, given the code below; every term of the energy by itself."""
+    below, total = np.asarray(X, np.float64), 0.0
+    layers = [model.components_, *model.upper_components_.values()]
+    for components, alpha in zip(layers, model.alpha_, strict=True):
+        atoms = components.T.astype(np.float64)
+        peer = LassoLars(alpha / len(atoms), fit_intercept=False, eps=1e-16, max_iter=10_000)
+        codes = np.array([peer.fit(atoms, row).coef_ for row in below])
+        total = total + 0.5 * ((below - codes @ atoms.T) ** 2).sum(axis=1)
+        total = total + alpha * np.abs(codes).sum(axis=1)
+        below = codes
+    return total
+
+
 ENTRIES: dict[str, Entry] = {
     "ConvSparseCoder": Entry(
         quick={
@@ -77,6 +91,16 @@ ENTRIES: dict[str, Entry] = {
         ),
         free_energy=convolutional_free_energy,
         learnable=make_waves,
+    ),
+    "DeepSparseCoder": Entry(
+        quick={"hidden_sizes": (4, 3), "alpha": 0.1, "batch_size": 32, "random_state": 0},
+        untrained={"max_iter": 1, "batch_size": 10**6},
+        variants=(
+            {"inference": "multilayer_fista", "learning": "joint", "penalty": "nonnegative"},
+            {"inference": "layered_thresholding", "penalty": "nonnegative", "init": "random"},
+            {"hidden_sizes": (4, 3, 2), "output": "last", "alpha": (0.1, 0.05, 0.02)},
+        ),
+        free_energy=layered_free_energy,
     ),
     "LISTAEncoder": Entry(
         quick={

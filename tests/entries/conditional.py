@@ -30,6 +30,21 @@ def label_free_energy(model: Any, X: Any) -> Any:
     return -logsumexp(model.beta_ * silu_network(model, X), axis=1) / model.beta_
 
 
+def target_free_energy(model: Any, X: Any) -> Any:
+    """-log int exp(-|g|^2 / 2 - f(x, g)) dy, by a sum over 4,001 points."""
+    X = np.asarray(X, np.float64)
+    g = np.linspace(-model.reach_, model.reach_, 4001)
+    first = model.weights_["network.0.weight"].astype(np.float64)
+    u = (X - model.offset_) / model.scale_
+    found = []
+    for row in u:
+        h = row @ first[:, :-1].T + g[:, None] * first[:, -1] + model.weights_["network.0.bias"]
+        h = h / (1.0 + np.exp(-h))
+        f = h @ model.weights_["network.2.weight"][0] + model.weights_["network.2.bias"][0]
+        found.append(-logsumexp(-0.5 * g**2 - f))
+    return np.array(found) - np.log((g[1] - g[0]) * model.residual_scale_[0])
+
+
 ENTRIES: dict[str, Entry] = {
     "EnergyClassifier": Entry(
         quick={
@@ -59,5 +74,17 @@ ENTRIES: dict[str, Entry] = {
             },
         ),
         free_energy=label_free_energy,
+    ),
+    "EnergyRegressor": Entry(
+        quick={
+            "hidden_sizes": (12,),
+            "learning_rate": 0.02,
+            "batch_size": 40,
+            "max_epochs": 15,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=({"objective": "nce"}, {"objective": "score_matching", "activation": "tanh"}),
+        free_energy=target_free_energy,
     ),
 }

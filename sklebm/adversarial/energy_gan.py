@@ -1,0 +1,397 @@
+r"""E(x) = |x - c(x)|^2 / d; critic c lowers E(x) + max(0, m - E(g)), the generator lowers E(g)."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._shell.private import Interval
+from sklebm._shell.random import RandomState
+from sklebm.adversarial._base import BaseAdversarial
+from sklebm.energies.adversarial import AdversarialReconstruction
+from sklebm.energies.networks import make_decoder
+from sklebm.objectives import Objective
+from sklebm.objectives.adversarial import CriticLoss, Game, MarginGame
+from sklebm.training.architecture import NetworkRecord, build_user_module
+from sklebm.training.schedules import Schedule
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+
+
+class EnergyGAN(BaseAdversarial):
+    r"""Energy-based adversarial network: the critic is an auto-encoder's reconstruction energy.
+
+    .. math:: E(x) = \frac{1}{d} \lVert x - c(x) \rVert^2, \qquad
+              L_c = \mathbb{E}_x E(x) + \mathbb{E}_z \max(0, m - E(g(z))), \qquad
+              L_g = \mathbb{E}_z E(g(z)) + \alpha P,
+
+    in standardised features. The critic c, an encoder and a decoder, lowers the energy of the data
+    and raises that of generated rows up to the margin m; the generator g looks for low energies. P,
+    the pull-away term, is the mean squared cosine between the codes of generated rows, which keeps
+    them from being all alike. At the equilibrium, rows are distributed as the data.
+
+    Parameters
+    ----------
+    n_components : int, default=16
+        Number of latents of the generator.
+    n_codes : int, default=16
+        Number of latents of the critic. More than the data has directions are no fault, since the
+        margin keeps energies up where generated rows are; few leave modes out, and with one the
+        pull-away term does nothing.
+    margin : float, default=1.0
+        Energy m from which on generated rows cost the critic nothing. The mean row, as a
+        reconstruction of all rows, has the energy 1.
+    margin_decay : float, default=1.0
+        Factor by which the margin changes in 1000 steps of the critic, at most 1.
+    pull_away : float, default=0.1
+        Weight of the pull-away term.
+    hidden_sizes : tuple of int, default=(128, 128)
+        Widths of the hidden layers of the critic's encoder, mirrored in its decoder and in the
+        generator; with ``image_shape``, the channels of its convolutions, each of which halves
+        height and width.
+    activation : str, default="silu"
+        Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
+    image_shape : tuple of int or None, default=None
+        (height, width) or (channels, height, width) of a row, for convolutional networks.
+    generator : callable or None, default=None
+        Torch module class to use instead, called as ``generator(n_components, n_features)``; it
+        returns rows in standard units.
+    encoder, decoder : callable or None, default=None
+        Torch module classes of the critic to use instead, called as
+        ``encoder(n_features, n_codes)`` and ``decoder(n_codes, n_features)``.
+    spectral_norm : bool, default=False
+        Whether the weights of the critic are divided by their largest singular value after a step,
+        where it exceeds 1.
+    average_decay : float, default=0.99
+        Share that the running average of the generator, which ``sample`` uses, keeps in a step. 0:
+        no average.
+    learning_rate : float, default=0.001
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
+    critic_learning_rate : float or None, default=None
+        Step size of the critic; None: the same.
+    critic_steps : int, default=1
+        Steps of the critic for each step of the generator.
+    batch_size : int, default=128
+        Rows per update, and number of generated rows beside them.
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto": enough for 4000 updates, but at least 20 and at most 300.
+    optimizer : str, default="rmsprop"
+        Update rule: "rmsprop", "adam", "adamw", "sgd", "momentum" (heavy ball), or, with all rows
+        at once, "gradient_descent". Momentum makes a game circle.
+    critic_optimizer : str or None, default=None
+        Update rule of the critic; None: the same.
+    learning_rate_schedule : str or Schedule, default="cosine"
+        How both learning rates change over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Fraction of the rows held out for validation; minus the energy distance between them and
+        samples is recorded after each epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Minimum absolute improvement that counts as progress.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters of both players.
+    net_params : dict or None, default=None
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed for the initial weights, batches and latents.
+    verbose : int, default=0
+        If nonzero, print one line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
+
+    Attributes
+    ----------
+    weights_ : dict of str to ndarray
+        Parameters under their torch names: those of "critic", "generator.network" and its running
+        average, "generator.average".
+    architecture_ : dict
+        Description of the networks in plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,) or None
+        Both players see (x - offset_) / scale_: mean and standard deviation of each feature, with
+        ``image_shape`` one scale for all. None after ``from_parameters`` without.
+    critic_gap_ : float or None
+        Mean of the critic's output on training rows minus that on samples. None after
+        ``partial_fit``.
+    sample_spread_ : float or None
+        Variance of samples over that of training rows; a warning says when it falls below 0.05.
+        None after ``partial_fit``.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean loss of the critic by epoch.
+    validation_scores_ : ndarray
+        Score of the held-out rows by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics of both players; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    VAE : A decoder with an encoder, and a bound of the log density.
+    Autoencoder : The energy of the critic alone, without points where it is pushed up.
+
+    Notes
+    -----
+    A step costs O(batch_size P) for P weights of both players. Training runs in float32, row-wise
+    methods in the dtype of X. Rows are standardised internally, so that their units do not matter.
+
+    References
+    ----------
+    .. [1] J. Zhao, M. Mathieu and Y. LeCun, "Energy-based generative adversarial network", ICLR
+       2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import EnergyGAN
+    >>> X = np.random.default_rng(0).normal(size=(600, 2)) @ np.array([[1.0, 0.9], [0.0, 0.2]])
+    >>> model = EnergyGAN(2, n_codes=1, hidden_sizes=(32,), max_epochs=30, random_state=0).fit(X)
+    >>> energy = model.free_energy([[1.0, 0.9], [1.0, -0.9]])  # along the cloud, and across it
+    >>> bool(energy[0] < energy[1])
+    True
+    >>> model.sample(3, random_state=0).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseAdversarial._parameter_constraints,
+        "n_codes": [Interval(Integral, 1, None, closed="left")],
+        "margin": [_POSITIVE],
+        "margin_decay": [Interval(Real, 0, 1, closed="right")],
+        "pull_away": [Interval(Real, 0, None, closed="left")],
+        "encoder": [callable, None],
+        "decoder": [callable, None],
+    }
+    _networks = ("generator", "encoder", "decoder")
+
+    def __init__(
+        self,
+        n_components: int = 16,
+        *,
+        n_codes: int = 16,
+        margin: float = 1.0,
+        margin_decay: float = 1.0,
+        pull_away: float = 0.1,
+        hidden_sizes: tuple[int, ...] = (128, 128),
+        activation: str = "silu",
+        image_shape: tuple[int, ...] | None = None,
+        generator: Any = None,
+        encoder: Any = None,
+        decoder: Any = None,
+        spectral_norm: bool = False,
+        average_decay: float = 0.99,
+        learning_rate: float = 0.001,
+        critic_learning_rate: float | None = None,
+        critic_steps: int = 1,
+        batch_size: int = 128,
+        max_epochs: int | Literal["auto"] = "auto",
+        optimizer: str = "rmsprop",
+        critic_optimizer: str | None = None,
+        learning_rate_schedule: str | Schedule = "cosine",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.n_codes = n_codes
+        self.margin = margin
+        self.margin_decay = margin_decay
+        self.pull_away = pull_away
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.image_shape = image_shape
+        self.generator = generator
+        self.encoder = encoder
+        self.decoder = decoder
+        self.spectral_norm = spectral_norm
+        self.average_decay = average_decay
+        self.learning_rate = learning_rate
+        self.critic_learning_rate = critic_learning_rate
+        self.critic_steps = critic_steps
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.critic_optimizer = critic_optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _game(self) -> Game:
+        return MarginGame(float(self.margin), float(self.margin_decay), float(self.pull_away))
+
+    def _objective(self, energy: Any) -> Objective:
+        return CriticLoss(self._game())
+
+    def _record(self, n_features: int) -> NetworkRecord:
+        further = {"n_codes": int(self.n_codes)}
+        return NetworkRecord.from_parameters(self, n_features, self._networks, **further)
+
+    def _assemble(self, record: NetworkRecord) -> AdversarialReconstruction:
+        n_features, n_codes = record["n_features"], record["n_codes"]
+        sizes, act, shape = record["hidden_sizes"].tolist(), record["activation"], record.shape
+        given = record.classes.get("decoder")
+        encoder = record.encoder(n_codes)
+        own = self._generator(record)
+        if given is not None:
+            decoder = build_user_module(given, "decoder", n_codes, n_features)
+            return AdversarialReconstruction(own, encoder, decoder)
+        built = make_decoder(n_codes, sizes, shape, act, "identity")
+        return AdversarialReconstruction(own, encoder, built)
+
+    def _check_critic(self, energy: Any, record: NetworkRecord) -> None:
+        networks = energy.critic
+        record.check_module("encoder", networks["encoder"], record["n_features"], record["n_codes"])
+        record.check_module("decoder", networks["decoder"], record["n_codes"], record["n_features"])
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.architecture_["n_codes"])
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:
+        """Draw rows: new latents through the averaged generator.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed for the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows, float32.
+        """
+        check_is_fitted(self)
+        return self._drawn(n_samples, random_state)
+
+    def generate(self, Z: Any) -> Any:
+        """Return the row of each latent, by the averaged generator.
+
+        Parameters
+        ----------
+        Z : array-like or tensor of shape (n_samples, n_components)
+            Latents.
+
+        Returns
+        -------
+        X : array or tensor of shape (n_samples, n_features)
+            Rows in the units of X.
+        """
+        check_is_fitted(self)
+        return self._decoded(Z, "generate")
+
+    def invert(self, X: Any, *, n_starts: int = 5, n_steps: int = 30) -> Any:
+        """Return the latent of each row: the one whose generated row is closest.
+
+        Levenberg's and Marquardt's damped least squares on standardised rows, from the same starts
+        for every row. Deterministic. O(n_starts n_steps n_components) passes through the generator.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        n_starts : int, default=5
+            Starts, of which the best end counts: the mean latent, then random ones.
+        n_steps : int, default=30
+            Steps from each start.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components)
+            Latents.
+        """
+        check_is_fitted(self)
+        return self._inverted(X, n_starts, n_steps, "invert")
+
+    def transform(self, X: Any) -> Any:
+        """Return the critic's code of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_codes)
+            The output of the critic's encoder.
+        """
+        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+
+    def free_energy(self, X: Any) -> Any:
+        """Return E(x), the critic's mean squared error in standardised features.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to evaluate.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            1 is the mean error of the mean row.
+        """
+        return self._map_rows(X, lambda energy, x: energy.judge(x), "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return -E(x) of each row: higher is more typical, but it is no log density.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X)``. Deterministic.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.judge(x), "score_samples")
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the critic's mean energy of held-out rows.
+
+        Comparable over what concerns training at the same ``n_codes``: a wider code always
+        reconstructs better. ``validation_fraction`` records the energy distance between held-out
+        rows and samples, which judges the generator.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out rows.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+
+        Returns
+        -------
+        score : float
+            Mean of ``score_samples(X)``.
+        """
+        return super().score(X)

@@ -1,0 +1,336 @@
+r"""E(x, z) = sum_l 1/2 |z_{l-1} - z_l D_l|^2 + alpha_l |z_l|_1 with z_0 = x, and |d_k| <= 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Spec, refuse_broken
+from sklebm.base import EnergyEstimator
+from sklebm.coding import _layers
+from sklebm.coding._layers import LayeredLearning, LayeredPass, layered_search
+from sklebm.coding._state import decoded, n_atoms
+from sklebm.energies.layered_coding import LayeredCodingEnergy
+from sklebm.iterative import Draw, IterativeEstimator
+
+
+class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
+    r"""Sparse codes of sparse codes: every layer describes the code below by few of its atoms.
+
+    .. math:: E(x, z_1, \dots, z_L) = \sum_{l=1}^{L} \tfrac12 \|z_{l-1} - z_l D_l\|^2
+              + \alpha_l \|z_l\|_1, \qquad z_0 = x, \qquad \|d_{lk}\| \le 1,
+
+    and the free energy is E at the codes that ``inference`` finds: its minimum over all layers with
+    "multilayer_fista", an upper bound of it otherwise.
+
+    Parameters
+    ----------
+    hidden_sizes : tuple of int, default=(128, 64)
+        Number of atoms in each layer, that of the rows first.
+    alpha : float or sequence of float, default=0.1
+        Weight of the penalty: one, or one for each layer, in units of X if atoms have length one.
+        Zero is allowed except for "layered_fista".
+    penalty : {"l1", "nonnegative"}, default="l1"
+        Absolute values, or the same with :math:`z \ge 0`.
+    inference : str, default="layered_fista"
+        "layered_fista": the exact minimum for each layer given the code below.
+        "layered_thresholding": one soft threshold of the products with the atoms in each layer;
+        with "nonnegative", a network of rectified linear units. "multilayer_fista": the exact
+        minimum over all layers together.
+    learning : {"layerwise", "joint"}, default="layerwise"
+        What dictionaries are learnt from: codes that ignore the layers above, by thresholds if
+        ``inference`` says so; or codes that minimise the energy of all layers.
+    output : {"all", "last"}, default="all"
+        Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
+        ``inverse_transform`` take, or those of the last.
+    init : {"data", "random"}, default="data"
+        Initial atoms: rows of X and their codes, or random directions, scaled to length one.
+    batch_size : int, default=512
+        Rows between two updates of the dictionaries.
+    max_iter : int, default=20
+        Maximum number of passes over the rows.
+    tol : float, default=1e-3
+        ``fit`` stops when a pass lowers the mean energy by no more than this fraction; 0 makes all
+        passes.
+    code_tol : float, default=1e-10
+        Relative duality gap at which a code is final (or stationarity, where an alpha is zero).
+    n_inference_steps : int or None, default=None
+        Take exactly this many steps of FISTA in each layer, or, over all layers together, of its
+        monotone variant, which never raises the energy.
+    random_state : int, RandomState instance or None, default=None
+        Seed for the initial atoms and the order of the rows.
+    verbose : int, default=0
+        If nonzero, print one line per pass, with the mean energy and the time in seconds.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto": the device of X if X is a tensor, otherwise the CPU.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (hidden_sizes[0], n_features_in_)
+        The atoms of the first layer.
+    upper_components_ : dict of ndarray
+        "layer2", "layer3", ...: atoms of shape (atoms of the layer, atoms of the layer below).
+    alpha_ : ndarray of shape (n_layers,)
+        Weights of the penalty used in the fit.
+    penalty_, inference_ : dict, dict
+        Names of the penalty and of the inference used in the fit.
+    energy_curve_ : ndarray of shape (n_iter_,)
+        Mean energy in each pass, every row measured with the dictionaries at that point.
+    online_state_ : dict
+        Sums over codes and rows that ``partial_fit`` continues from, and up to eight rows;
+        ``drop_training_state`` removes them.
+    n_iter_, n_samples_seen_ : int, int
+        Number of passes over the rows, or of ``partial_fit`` calls, and of training rows.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    SparseCoder : One layer, with more penalties and solvers.
+
+    Notes
+    -----
+    With K atoms in all layers, thresholds cost O(d K) a row, and a step over all layers O(K^2).
+    Learning costs, and keeps in memory, what :class:`SparseCoder` needs for each layer; all layers
+    learn in the same passes. There is no intercept: centre rows whose mean is far from zero. Codes
+    shrink from layer to layer, so upper layers may need a smaller ``alpha``; ``fit`` warns if a
+    layer's codes are all zero. A threshold suits atoms that overlap little: it does not divide what
+    several similar atoms explain, so that its energy may exceed that of zero codes many times.
+
+    References
+    ----------
+    V. Papyan, Y. Romano and M. Elad, "Convolutional neural networks analyzed via convolutional
+    sparse coding", JMLR 18, 2017. A. Aberdam, J. Sulam and M. Elad, "Multi-layer sparse coding: the
+    holistic way", SIAM Journal on Mathematics of Data Science 1(1), 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import DeepSparseCoder
+    >>> X = load_digits().data / 16
+    >>> coder = DeepSparseCoder((60, 30), (0.2, 0.1), penalty="nonnegative", random_state=0).fit(X)
+    >>> Z = coder.transform(X)
+    >>> Z.shape
+    (1797, 90)
+    >>> error = ((X - coder.inverse_transform(Z)) ** 2).mean()
+    >>> bool(error < 0.2 * X.var())
+    True
+    """
+
+    _continues_from = "online_state_"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "device": EnergyEstimator._parameter_constraints["device"],
+        "hidden_sizes": ["array-like"],
+        "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "penalty": [StrOptions({"l1", "nonnegative"})],
+        "inference": [StrOptions(set(_layers.INFERENCES))],
+        "learning": [StrOptions({"layerwise", "joint"})],
+        "output": [StrOptions({"all", "last"})],
+        "init": [StrOptions({"data", "random"})],
+        **{k: [Interval(Integral, 1, None, closed="left")] for k in ("batch_size", "max_iter")},
+        **{k: [Interval(Real, 0, None, closed="left")] for k in ("tol", "code_tol")},
+        "n_inference_steps": [Interval(Integral, 1, None, closed="left"), None],
+        **{key: [key] for key in ("random_state", "verbose")},
+    }
+
+    def __init__(
+        self,
+        hidden_sizes: tuple[int, ...] = (128, 64),
+        alpha: float | Sequence[float] = 0.1,
+        *,
+        penalty: Literal["l1", "nonnegative"] = "l1",
+        inference: Literal[
+            "layered_fista", "layered_thresholding", "multilayer_fista"
+        ] = "layered_fista",
+        learning: Literal["layerwise", "joint"] = "layerwise",
+        output: Literal["all", "last"] = "all",
+        init: Literal["data", "random"] = "data",
+        batch_size: int = 512,
+        max_iter: int = 20,
+        tol: float = 1e-3,
+        code_tol: float = 1e-10,
+        n_inference_steps: int | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.hidden_sizes = hidden_sizes
+        self.alpha = alpha
+        self.penalty = penalty
+        self.inference = inference
+        self.learning = learning
+        self.output = output
+        self.init = init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.code_tol = code_tol
+        self.n_inference_steps = n_inference_steps
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _prepare(self, rows: Rows, **data: Any) -> LayeredLearning:
+        return _layers.layered_learning(self, rows)
+
+    def _start(self, problem: LayeredLearning, draw: Draw) -> LayeredPass:
+        return problem.start(draw)
+
+    def _step(self, problem: LayeredLearning, run: LayeredPass) -> LayeredPass:
+        return problem.step(run)
+
+    def _finish(self, problem: LayeredLearning, run: LayeredPass, state: dict[str, Any]) -> None:
+        problem.finish(run)
+
+    def _advice(self) -> str:
+        return ""  # max_iter is a budget: more passes rarely pay
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        return _layers.learn_layers(self, rows)
+
+    def _state_spec(self) -> Spec:
+        return _layers.layered_spec()
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        return _layers.unlearnt_layers(self)
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        if self._is_fitted():
+            _layers.check_layers(self)
+
+    def _energy(self, device: torch.device) -> LayeredCodingEnergy:
+        return _layers.layered_energy(self, device)
+
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> Self:
+        """Make a coder from given dictionaries, as if a fit had found them.
+
+        Parameters
+        ----------
+        **parameters : object
+            ``components``, the atoms of the first layer; ``upper_components``, a list of those of
+            the layers above; and parameters of the constructor.
+
+        Returns
+        -------
+        estimator : object
+            It transforms, scores, can be saved, and keeps learning with ``partial_fit``.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is missing or its name is unknown.
+        ValueError
+            If the arrays do not fit each other.
+        """
+        return super().from_parameters(**_layers.given_layers(parameters))
+
+    def _floats_per_row(self) -> int:
+        return 6 * (int(self.n_features_in_) + self._code_width)
+
+    @property
+    def _code_width(self) -> int:
+        return n_atoms(self) + sum(len(atoms) for atoms in self.upper_components_.values())
+
+    @property
+    def _n_features_out(self) -> int:
+        n_atoms(self)  # refuses a coder that is not fitted
+        return self._code_width if self.output == "all" else len(_layers.dictionaries_of(self)[-1])
+
+    def transform(self, X: Any) -> Any:
+        """Return the codes of all layers, or of the last; see ``output``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, sum of hidden_sizes or hidden_sizes[-1])
+            Codes, that of the first layer first. A ConvergenceWarning reports those not final.
+        """
+        check_is_fitted(self)
+        refuse_broken(self, "transform")  # a threshold would turn NaN into zero codes
+        with layered_search(self) as search:
+            return self._map_rows(
+                X,
+                lambda energy, x: search.codes(energy, x)[:, -self._n_features_out :],
+                "transform",
+            )
+
+    def free_energy(self, X: Any) -> Any:
+        """Return the energy of each row at the codes that ``inference`` finds.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to evaluate.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            In squared units of X.
+        """
+        with layered_search(self) as search:
+            return self._map_rows(X, search.free_energies, "free_energy")
+
+    def score_samples(self, X: Any) -> Any:
+        """Return minus the energy at the codes, which is not normalised.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            Minus the free energy, in squared units of X. Higher is more typical.
+        """
+        return -self.free_energy(X)
+
+    def energy(self, X: Any, Z: Any) -> Any:
+        """Return E(x, z) of each row paired with codes of all layers.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, sum of hidden_sizes)
+            Codes of all layers, side by side.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In squared units of X. Infinite for codes that the penalty forbids.
+        """
+        return self._pair_energies(X, Z, may_be_infinite=True)
+
+    @available_if(lambda self: self.output == "all")
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the reconstructions z_1 D_1 of codes.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, sum of hidden_sizes)
+            Codes of all layers, side by side.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        return self._map_rows(X, decoded, "inverse_transform", latents=True)

@@ -1,0 +1,193 @@
+"""Real targets of conditional energies: the linear part, their coordinates, draws, intervals."""
+
+from __future__ import annotations
+
+import copy
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm._checks import check_count
+from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import measure_spread
+from sklebm.energies.targets import EnergyGivenRow
+from sklebm.inference import target_density
+from sklebm.inference.langevin import MALA
+from sklebm.inference.samplers import run
+
+_LEAST_REACH = 8.0
+_CHAIN_STEPS = 300
+
+
+def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
+    """The targets as a float64 array of shape (n,) or (n, m).
+
+    Raises
+    ------
+    ValueError
+        If y is missing, is no table of numbers, or holds NaN or infinity.
+    """
+    if y is None:
+        raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    checked = check_array(
+        y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=0
+    )  # without any rows the check of X says what is wrong
+    return np.atleast_1d(np.asarray(checked))
+
+
+def as_table(targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Targets of shape (n,) or (n, m) as (n, m)."""
+    return targets[:, None] if targets.ndim == 1 else targets
+
+
+def matching_targets(y: Any, n_outputs: int, owner: str) -> NDArray[np.float64]:
+    """Targets of shape (n, m), as many numbers for each row as in ``fit``."""
+    targets = as_table(read_targets(y, owner))
+    if targets.shape[1] != n_outputs:
+        raise ValueError(
+            f"y has {targets.shape[1]} numbers for each row, but {owner} was fitted with "
+            f"{n_outputs}: pass as many."
+        )
+    return targets
+
+
+def residual_rows(
+    model: Any, rows: Rows, known: dict[str, Any], *, goes_on: bool
+) -> tuple[Rows, dict[str, Any]]:
+    """Rows whose targets are g, and what follows from the targets: the linear part, the reach."""
+    y = rows.columns["target"].double()
+    if goes_on:
+        if y.shape[1] != len(model.intercept_):
+            raise ValueError(
+                f"y has {y.shape[1]} numbers for each row, but the fitted "
+                f"{type(model).__name__} that learning continues from has "
+                f"{len(model.intercept_)}: pass as many, or set warm_start=False."
+            )
+        coef, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+        coef, intercept = coef.to(y.device), intercept.to(y.device)
+    else:
+        coef, intercept = _ridge(rows, y, float(model.alpha))
+    residuals = torch.empty_like(y)
+    for part in rows.chunks(3 * rows.shape[1]):
+        residuals[part] = y[part] - torch.addmm(intercept, rows[part].double(), coef.T)
+    if goes_on:
+        scale = torch.from_numpy(model.residual_scale_).to(y.device)
+    else:
+        scale = _weighted(rows, residuals.square()).sqrt()
+        # Residuals of rounding, as of two rows or of a constant target, have no scale of their own.
+        spread = _weighted(rows, (y - _weighted(rows, y)).square()).sqrt()
+        least = torch.maximum(1e-6 * spread, 1e-9 * y.abs().amax(dim=0))
+        scale = torch.maximum(scale, torch.where(least > 0, least, 1.0))
+    g = residuals / scale
+    reach = max(_LEAST_REACH, float(g.abs().max()) + 2.0)
+    found = copy.copy(rows)
+    found.columns = {**rows.columns, "target": g.float()}
+    if goes_on:
+        return found, {name: getattr(model, name) for name in model._of_targets}
+    return found, {
+        "coef_": coef.cpu().numpy(),
+        "intercept_": intercept.cpu().numpy(),
+        "residual_scale_": scale.cpu().numpy(),
+        "reach_": reach,
+        **known,
+    }
+
+
+def _weighted(rows: Rows, values: torch.Tensor) -> torch.Tensor:
+    """Weighted means of the columns of the values."""
+    weight = rows.columns.get("weight")
+    return values.mean(dim=0) if weight is None else weight @ values / weight.sum()
+
+
+def _ridge(rows: Rows, y: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slopes (m, d) and intercepts (m,) of ridge regression on standardised features."""
+    scaling = measure_spread(rows).scaling(common=False)
+    d, weight = rows.shape[1], rows.columns.get("weight")
+    weight = y.new_ones(len(rows)) if weight is None else weight.double()
+    offset, scale = (torch.from_numpy(a).to(y.device) for a in (scaling.offset, scaling.scale))
+    chunks = rows.chunks(4 * d)
+    total, mean = weight.sum(), y.new_zeros(d)
+    for part in chunks:
+        mean += weight[part] @ ((rows[part].double() - offset) / scale)
+    mean = mean / total
+    y_mean = weight @ y / total
+    gram, cross = y.new_zeros((d, d)), y.new_zeros((d, y.shape[1]))
+    for part in chunks:
+        u = (rows[part].double() - offset) / scale - mean
+        weighted = u * weight[part, None]
+        gram += weighted.T @ u
+        cross += weighted.T @ (y[part] - y_mean)
+    gram = gram / total
+    if not bool(torch.isfinite(gram).all() and torch.isfinite(cross).all()):
+        raise FloatingPointError(
+            "The products of the standardised features and y overflow: values of X or y are near "
+            "the largest float. Scale them, for example with StandardScaler."
+        )
+    # The least eigenvalue that counts: without a penalty, of columns that depend on each other, the
+    # shortest solution is taken.
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > 1e-12 * values[-1].clamp(min=1e-300)
+    inverse = torch.where(kept, 1.0 / (values + alpha).clamp(min=1e-300), 0.0)
+    w = vectors @ (inverse[:, None] * (vectors.T @ (cross / total)))
+    coef = (w / scale[:, None]).T
+    return coef.contiguous(), y_mean - coef @ (offset + scale * mean)
+
+
+def mode(energy: Any, x: torch.Tensor) -> torch.Tensor:
+    """The y of lowest energy for each row, (n, m)."""
+    return energy.restore(x, target_density.lowest(energy, energy.inputs(x)))  # type: ignore[no-any-return]
+
+
+def log_partition(energy: Any, x: torch.Tensor) -> torch.Tensor:
+    """log int exp(-F(x, y)) dy of each row, in the units of y."""
+    log_z = target_density.log_partition(energy, energy.inputs(x))
+    scale: torch.Tensor = energy.residual_scale
+    return log_z + scale.log().sum()
+
+
+def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> Any:
+    """Draws from p(y | x); see ``EnergyRegressor.sample``."""
+    check_is_fitted(model)
+    check_count(n_samples, "n_samples")
+    seed, calls = draw_seed(random_state), iter(range(2**31))
+
+    def draw(energy: Any, x: torch.Tensor) -> torch.Tensor:
+        generator = make_generator(seed, "draws", index=next(calls), device=x.device)
+        u = energy.inputs(x)
+        if energy.n_outputs == 1:
+            g = target_density.draws(target_density.integrate(energy, u), n_samples, generator)
+            return energy.restore(x, g[:, :, None])[:, :, 0]  # type: ignore[no-any-return]
+        rows = u.repeat_interleave(n_samples, dim=0)
+        given = EnergyGivenRow(energy, rows)
+        g = rows.new_empty((len(rows), energy.n_outputs)).normal_(generator=generator)
+        sampler = MALA(0.3)
+        state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
+        return energy.restore(x, state.position.view(len(x), n_samples, -1))  # type: ignore[no-any-return]
+
+    found = model._map_rows(X, draw, "sample")
+    return found[:, :, None] if model.y_dimensions_ == 2 and found.ndim == 2 else found
+
+
+def intervals(model: Any, X: Any, level: Any) -> list[Any]:
+    """Pieces of the sets of highest density; see ``EnergyRegressor.predict_interval``."""
+    if not isinstance(level, Real) or not 0.0 < float(level) < 1.0:
+        raise ValueError(f"level={level!r} must be a number between 0 and 1.")
+    found: list[Any] = []
+
+    def pieces(energy: Any, x: torch.Tensor) -> torch.Tensor:
+        grid = target_density.integrate(energy, energy.inputs(x))
+        for row, g in zip(x, target_density.highest_density(grid, float(level)), strict=True):
+            ends = energy.restore(row[None], g.reshape(1, -1, 1))
+            found.append(ends.reshape(-1, 2).cpu().numpy())
+        return x[:, 0]
+
+    model._map_rows(X, pieces, "predict_interval")
+    return found

@@ -1,0 +1,155 @@
+r"""Integrals over y, the y of lowest energy, draws and intervals, for each row on its own.
+
+For one number y the integral of exp(-F) is the trapezoidal rule on a grid of g: for a smooth
+function that vanishes at both ends its error falls exponentially with the number of points. A row
+whose density does not vanish at the ends gets a grid twice as wide, and so on. For several numbers
+it is an importance-weighted mean over the same evenly spread points for all rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklebm.inference.quasi_monte_carlo import uniform_points
+
+N_POINTS = 513  # odd: one of them is the mean of the linear part
+_N_IMPORTANCE = 4096
+_IMPORTANCE_SCALE = 1.5
+_NEGLIGIBLE = -25.0  # log of a density, relative to the highest
+_DOUBLINGS = 8
+_HALVINGS = 50
+_STARTS, _STEPS = 8, 300
+
+
+class Grid(NamedTuple):
+    """For each row: points g (n, k), F there (n, k), the spacing (n,) and log Z (n,) in g."""
+
+    points: Tensor
+    energies: Tensor
+    spacing: Tensor
+    log_z: Tensor
+
+
+def integrate(energy: Any, u: Tensor) -> Grid:
+    """The grid of each row, as wide as its own density needs. O(n k P) for P weights."""
+    steps = torch.linspace(-1.0, 1.0, N_POINTS, dtype=u.dtype, device=u.device)
+    width = u.new_full((len(u),), energy.reach)
+    points = width[:, None] * steps
+    energies = energy.target_energy(u, points[:, :, None])
+    for _ in range(_DOUBLINGS):
+        lowest = energies.amin(dim=1)
+        ends = torch.minimum(energies[:, 0], energies[:, -1])
+        (open_,) = (lowest - ends > _NEGLIGIBLE).nonzero(as_tuple=True)
+        if not len(open_):
+            break
+        width[open_] *= 2.0
+        points[open_] = width[open_, None] * steps
+        energies[open_] = energy.target_energy(u[open_], points[open_][:, :, None])
+    spacing = 2.0 * width / (N_POINTS - 1)
+    return Grid(points, energies, spacing, spacing.log() + torch.logsumexp(-energies, dim=1))
+
+
+def log_partition(energy: Any, u: Tensor) -> Tensor:
+    """log int exp(-F(x, g)) dg of each row, (n,)."""
+    if energy.n_outputs == 1:
+        return integrate(energy, u).log_z
+    points = _even_normals(energy.n_outputs, u)
+    log_q = (-0.5 * points.square() - 0.5 * math.log(2 * math.pi)).sum(dim=1)
+    g = (_IMPORTANCE_SCALE * points).expand(len(u), -1, -1)
+    log_q = log_q - energy.n_outputs * math.log(_IMPORTANCE_SCALE)
+    log_weights = -energy.target_energy(u, g) - log_q
+    return torch.logsumexp(log_weights, dim=1) - math.log(len(points))
+
+
+def _even_normals(m: int, like: Tensor) -> Tensor:
+    """Standard normal numbers that fill the space evenly, (k, m); the same at every call."""
+    normals = torch.special.ndtri(uniform_points(_N_IMPORTANCE, m))
+    return normals.to(like.device, like.dtype)  # type: ignore[no-any-return]
+
+
+def lowest(energy: Any, u: Tensor) -> Tensor:
+    """The g of lowest energy for each row, (n, m): from a grid, or from the best of many starts."""
+    if energy.n_outputs > 1:
+        return _descended(energy, u)
+    grid = integrate(energy, u)
+    place = grid.energies.argmin(dim=1, keepdim=True)
+    best = grid.points.gather(1, place)
+    left, right = best - grid.spacing[:, None], best + grid.spacing[:, None]
+    for _ in range(_HALVINGS):  # the slope changes its sign between the neighbours of the best
+        middle = 0.5 * (left + right)
+        uphill = slope(energy, u, middle) > 0
+        left, right = torch.where(uphill, left, middle), torch.where(uphill, middle, right)
+    found = 0.5 * (left + right)
+    both = energy.target_energy(u, torch.stack([best, found], dim=1))
+    return torch.where(both[:, 1:] < both[:, :1], found, best)
+
+
+def slope(energy: Any, u: Tensor, g: Tensor) -> Tensor:
+    """dF/dg, (n, m)."""
+    with torch.enable_grad():
+        g = g.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(energy.target_energy(u, g[:, None]).sum(), g)
+    return gradient
+
+
+def _descended(energy: Any, u: Tensor) -> Tensor:
+    """Gradient descent from the best points of each row, with a step size for each start."""
+    points = torch.cat([u.new_zeros((1, energy.n_outputs)), _even_normals(energy.n_outputs, u)])
+    points = points[:513]
+    energies = energy.target_energy(u, points.expand(len(u), -1, -1))
+    chosen = energies.topk(_STARTS, dim=1, largest=False).indices
+    g = points[chosen].reshape(-1, energy.n_outputs)
+    rows = u.repeat_interleave(_STARTS, dim=0)
+    value = energy.target_energy(rows, g[:, None])[:, 0]
+    step = u.new_full((len(g), 1), 0.1)
+    for _ in range(_STEPS):
+        moved = g - step * slope(energy, rows, g)
+        new = energy.target_energy(rows, moved[:, None])[:, 0]
+        better = (new < value)[:, None]
+        g, step = torch.where(better, moved, g), torch.where(better, 1.5 * step, 0.5 * step)
+        value = torch.minimum(new, value)
+    best = value.view(-1, _STARTS).argmin(dim=1)
+    return g.view(-1, _STARTS, energy.n_outputs)[torch.arange(len(u), device=u.device), best]
+
+
+def cumulative(grid: Grid) -> Tensor:
+    """Probability below each point of the grid, (n, k), by the trapezoidal rule; ends at 1."""
+    density = torch.exp(grid.energies.amin(dim=1, keepdim=True) - grid.energies)
+    pieces = 0.5 * (density[:, 1:] + density[:, :-1])
+    mass = torch.cat([torch.zeros_like(pieces[:, :1]), pieces.cumsum(dim=1)], dim=1)
+    return mass / mass[:, -1:]
+
+
+def draws(grid: Grid, n_draws: int, generator: torch.Generator) -> Tensor:
+    """Draws of g for each row, (n, n_draws): inverse of the cumulative probability.
+
+    Between two points the density is taken to be constant.
+    """
+    below = cumulative(grid)
+    uniform = below.new_empty((len(below), n_draws)).uniform_(generator=generator)
+    place = torch.searchsorted(below, uniform).clamp(1, below.shape[1] - 1)
+    low, high = below.gather(1, place - 1), below.gather(1, place)
+    share = (uniform - low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+    return grid.points.gather(1, place - 1) + share.clamp(0.0, 1.0) * grid.spacing[:, None]
+
+
+def highest_density(grid: Grid, level: float) -> list[Tensor]:
+    """For each row the pieces (n_pieces, 2) of the smallest set of g that holds ``level``."""
+    below = cumulative(grid)
+    pieces = below.diff(dim=1)
+    order = pieces.argsort(dim=1, descending=True)
+    held = pieces.gather(1, order).cumsum(dim=1)
+    n_taken = (held < level).sum(dim=1) + 1
+    taken = torch.zeros_like(pieces, dtype=torch.bool)
+    ranks = torch.arange(pieces.shape[1], device=pieces.device).expand_as(order)
+    taken.scatter_(1, order, ranks < n_taken[:, None])
+    edges = torch.nn.functional.pad(taken.to(torch.int8), (1, 1)).diff(dim=1)
+    found = []
+    for row, points in zip(edges, grid.points, strict=True):
+        starts, ends = (row == 1).nonzero()[:, 0], (row == -1).nonzero()[:, 0]
+        found.append(torch.stack([points[starts], points[ends]], dim=1))
+    return found

@@ -1,0 +1,45 @@
+"""The closest latent: closed forms of linear generators, and rows that do not mix."""
+
+import numpy as np
+import torch
+
+from sklebm.inference.latents import closest_latents
+
+
+def test_a_linear_generator_is_ridge_regression():
+    rng = np.random.default_rng(0)
+    W, x = rng.normal(size=(5, 3)), rng.normal(size=(20, 5))
+    maps = torch.tensor(W)
+    starts = torch.zeros(1, 3)
+    z, cost = closest_latents(lambda z: z @ maps.T, torch.tensor(x), starts, n_steps=30, weight=0.1)
+    expected = np.linalg.solve(W.T @ W / 5 + 0.1 * np.eye(3), W.T @ x.T / 5).T
+    np.testing.assert_allclose(z, expected, atol=1e-9)
+    energy = ((x - expected @ W.T) ** 2).mean(axis=1) + 0.1 * (expected**2).sum(axis=1)
+    np.testing.assert_allclose(cost, energy, rtol=1e-12)
+
+
+def test_several_starts_find_the_better_of_two_basins():
+    """x = z^2 - 1 with a tilt: from z = -1 one basin, from z = 2 the lower one."""
+
+    def decode(z):
+        return torch.cat([z.square() - 1.0, 0.3 * z], dim=1)
+
+    x = torch.tensor([[0.0, 0.3]], dtype=torch.float64)
+    alone = closest_latents(decode, x, torch.tensor([[-1.5]]), n_steps=40)
+    both = closest_latents(decode, x, torch.tensor([[-1.5], [2.0]]), n_steps=40)
+    assert float(alone[0]) < 0.0
+    assert abs(float(both[0]) - 1.0) < 0.01
+    assert float(both[1]) < float(alone[1])
+
+
+def test_rows_do_not_depend_on_their_company():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p))))
+    network = network.double()
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    starts = torch.zeros(1, 2)
+    whole = closest_latents(network, x, starts, n_steps=40)[0]
+    single = torch.cat([closest_latents(network, row[None], starts, n_steps=40)[0] for row in x])
+    np.testing.assert_allclose(single.detach(), whole.detach(), rtol=1e-9, atol=1e-9)
