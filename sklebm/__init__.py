@@ -52,6 +52,7 @@ ESTIMATORS: dict[str, str] = {
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SequenceEnergy": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
+    "ReplicatedSoftmax": "sklebm.boltzmann",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
     "TypicalityScorer": "sklebm.outliers",
@@ -173,6 +174,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
+    from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
