@@ -16,44 +16,64 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows, resolve_device, row_slices
 from sklebm._shell.warning import warn
-from sklebm.energies.replicated_softmax import MAX_DRAWN, draw_words
+from sklebm.energies.replicated_softmax import (
+    MAX_DRAWN,
+    MAX_SUMMED_UNITS,
+    ReplicatedSoftmaxEnergy,
+    draw_words,
+)
 from sklebm.inference import length_annealing
 
-#: Up to this many hidden units, log Z is a sum over all of their states.
-AUTO_EXACT_UNITS, MAX_EXACT_UNITS = 10, 14
+#: Up to this many hidden units, "auto" is a sum over all of their states.
+AUTO_EXACT_UNITS = 10
 #: The fitted attributes of log Z while nobody knows it.
 UNKNOWN = dict.fromkeys(("state_weights_", "log_partitions_", "log_partition_intervals_"))
 
 
+def untrained(
+    means: torch.Tensor, n_rows: int, n_hidden: int, generator: torch.Generator
+) -> ReplicatedSoftmaxEnergy:
+    """A machine before training, of rows with these means.
+
+    Words start at their frequencies, as if each had been seen half a time more, and topics off and
+    on equally often: weights sum to zero over the words of an average document.
+    """
+    share = (means * n_rows + 0.5) / (means * n_rows + 0.5).sum()
+    weights = torch.randn(n_hidden, len(means), generator=generator)
+    weights = weights * min(0.1, 1.0 / math.sqrt(max(float(means.sum()), 1.0)))
+    return ReplicatedSoftmaxEnergy(share.log().float(), -(weights @ share.float()), weights)
+
+
 def longest_document(rows: Rows) -> float:
-    """The largest sum of the counts of a row."""
+    """The largest sum of the counts of a row, of all processes."""
     parts = rows.chunks(2 * rows.shape[1])
-    return max(float(rows[part].double().sum(dim=1).max()) for part in parts)
+    longest = torch.stack([rows[part].double().sum(dim=1).max() for part in parts])
+    return float(rows.ranks.concat(longest).max())
 
 
 def log_partitions(
-    model: Any, method: str, longest: float, n_chains: int, seed: int
+    model: Any, method: str, longest: float, seed: int, n_chains: int = 100, n_steps: int = 1
 ) -> dict[str, Any]:
     """log Z of all lengths as fitted attributes."""
     device = resolve_device(model.device, None, model._prefers_cuda)
     energy = model._energy(device).double()
     n_units = len(model.components_)
-    if method == "exact" and n_units > MAX_EXACT_UNITS:
+    if method == "exact" and n_units > MAX_SUMMED_UNITS:
         raise ValueError(
             f"log Z of {n_units} hidden units is a sum over 2^{n_units} states, more than "
-            f'2^{MAX_EXACT_UNITS}: use "ais".'
+            f'2^{MAX_SUMMED_UNITS}: use "ais".'
         )
     with torch.no_grad():
         if method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS):
             return {**UNKNOWN, "state_weights_": energy.state_weights().cpu().numpy()}
         if longest > MAX_DRAWN:
             warn(
-                f"{type(model).__name__}: the longest document has {longest:.4g} words, more "
-                f"than the {MAX_DRAWN} up to which log Z is annealed; longer ones have no score."
+                f"The longest document has {longest:.4g} words, more than "
+                f"the {MAX_DRAWN} up to which log Z is annealed; it is extrapolated from there."
             )
         generator = make_generator(seed, "annealing", device=device)
         n_words = min(math.ceil(longest), MAX_DRAWN)
-        found = length_annealing.estimate(energy, n_words, generator, n_chains)
+        found = length_annealing.estimate(energy, n_words, generator, n_chains, n_steps)
     ends = torch.stack([found.low, found.high], dim=1)
     return {
         **UNKNOWN,
@@ -73,15 +93,17 @@ def log_partition_of(model: Any, x: torch.Tensor, end: int | None = None) -> tor
         return torch.zeros_like(lengths)
     if end is not None and model.log_partition_intervals_ is not None:
         table = np.ascontiguousarray(model.log_partition_intervals_[:, end])
-    if len(x) and float(lengths.max()) > len(table) - 1:
-        raise ValueError(
-            f"A document has {float(lengths.max()):.6g} words, but log Z was annealed for up "
-            f"to {len(table) - 1}: call estimate_log_partition(longest=...)."
+    longest = len(table) - 1
+    if len(x) and float(lengths.max()) > longest:
+        warn(
+            f"A document has {float(lengths.max()):.6g} words, but log Z was annealed for up to "
+            f"{longest}. It is extrapolated along its last slope, which is too low for much longer "
+            "documents and overrates them: call estimate_log_partition(longest=...)."
         )
     known = torch.from_numpy(table).to(x)
-    below = lengths.floor().long()
-    above = (below + 1).clamp(max=len(table) - 1)
-    return torch.lerp(known[below], known[above], lengths - below)
+    # Between two lengths, and on from the last two.
+    below = lengths.floor().long().clamp(max=max(longest - 1, 0))
+    return torch.lerp(known[below], known[(below + 1).clamp(max=longest)], lengths - below)
 
 
 def need_log_partition(model: Any, what: str) -> None:

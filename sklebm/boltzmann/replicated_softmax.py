@@ -11,24 +11,18 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._checks import check_count
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
-from sklebm._shell.random import RandomState, draw_seed
+from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.value_range import need_counts
-from sklebm.boltzmann._documents import (
-    UNKNOWN,
-    log_partition_of,
-    log_partitions,
-    longest_document,
-    need_log_partition,
-    sample_documents,
-)
+from sklebm.boltzmann import _documents
+from sklebm.boltzmann._base import check_components
 from sklebm.energies import ReplicatedSoftmaxEnergy
 from sklebm.gradient import GradientEstimator
-from sklebm.likelihood import check_count
 from sklebm.objectives import (
     Batch,
     ContrastiveDivergence,
@@ -43,7 +37,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "cd": ContrastiveDivergence,
     "maximum_likelihood": LengthLikelihood,
 }
-_DEFAULT_GIBBS_STEPS = 1
+_DEFAULT_GIBBS_STEPS = 5
 
 
 class ReplicatedSoftmax(GradientEstimator):
@@ -68,8 +62,8 @@ class ReplicatedSoftmax(GradientEstimator):
     objective : str or Objective, default="cd"
         How the energy is shaped: "cd", contrastive divergence, in which a negative has the length
         of its document, or "maximum_likelihood", the exact likelihood (at most 14 hidden units).
-    n_gibbs_steps : int, default=1
-        Steps of the chains of "cd" per update.
+    n_gibbs_steps : int, default=5
+        Steps of the chains of "cd" per update. One is faster, and learns less of long documents.
     learning_rate : float, default=0.01
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
@@ -84,8 +78,8 @@ class ReplicatedSoftmax(GradientEstimator):
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Fraction of the documents held out for validation; the log probability of a word given
-        the topics of its document is recorded after each epoch.
+        Fraction of the documents held out for validation; log p of a word of each given its
+        other words is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
@@ -120,14 +114,14 @@ class ReplicatedSoftmax(GradientEstimator):
         sum of exp(D a(h)). ``partial_fit`` clears it.
     log_partitions_ : ndarray of shape (n_lengths,) or None
         log Z in nats of the lengths 0, 1, ..., if it was annealed. Lengths in between are
-        interpolated. ``partial_fit`` clears it.
+        interpolated, longer documents extrapolated with a warning. ``partial_fit`` clears it.
     log_partition_intervals_ : ndarray of shape (n_lengths, 2) or None
         Estimates of growing and of shrinking chains, plus and minus three standard errors.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean energy of the batches minus that of the negatives, by epoch (nats); the mean
         negative log-likelihood for "maximum_likelihood".
     validation_scores_ : ndarray
-        Held-out log probability of a word by epoch, if ``validation_fraction`` is set.
+        Held-out log p of a word given the others, by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -152,9 +146,13 @@ class ReplicatedSoftmax(GradientEstimator):
     -----
     Counts may be fractions, which weigh words: a document's length is their sum, and log Z is
     defined for it. Of a negative with a fractional length, one more word is drawn, and all count a
-    little less. A step costs O(batch_size d k); annealing O(n_chains longest (d k + longest)).
-    Training runs in float32, log Z and row-wise methods in float64. csr rows are made dense batch
-    by batch.
+    little less. A step costs O(n_gibbs_steps batch_size d k); annealing O(n_chains longest (d k +
+    longest)). Training runs in float32, log Z and row-wise methods in float64. csr rows are made
+    dense batch by batch.
+
+    "adam" divides each gradient by its size, which for few documents is mostly noise: chunks of
+    ``partial_fit`` that are much smaller than ``batch_size`` move the parameters less. The steps of
+    ``optimizer="sgd"`` add up to the same for any chunks.
 
     References
     ----------
@@ -192,7 +190,7 @@ class ReplicatedSoftmax(GradientEstimator):
         n_components: int = 50,
         *,
         objective: str | Objective = "cd",
-        n_gibbs_steps: int = 1,
+        n_gibbs_steps: int = 5,
         learning_rate: float = 0.01,
         batch_size: int = 100,
         max_epochs: int = 50,
@@ -231,17 +229,10 @@ class ReplicatedSoftmax(GradientEstimator):
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> ReplicatedSoftmaxEnergy:
-        # Words start at their frequencies, as if each had been seen half a time more, and topics
-        # off and on equally often: weights sum to zero over the words of an average document.
-        share = (means * rows.total() + 0.5) / (means * rows.total() + 0.5).sum()
-        length = max(float(means.sum()), 1.0)
-        weights = torch.randn(self.n_components, len(means), generator=generator)
-        weights = weights * min(0.1, 1.0 / math.sqrt(length))
-        hidden = -(weights @ share.float())
-        return ReplicatedSoftmaxEnergy(share.log().float(), hidden, weights)
+        return _documents.untrained(means, rows.total(), self.n_components, generator)
 
     def _objective(self, energy: Any) -> Objective:
-        given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
+        given = self.objective == "cd" or self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
         options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
         objective = resolve_objective(self.objective, OBJECTIVES, options)
         check_needs(objective, energy, OBJECTIVES.values())
@@ -254,33 +245,29 @@ class ReplicatedSoftmax(GradientEstimator):
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
-        fitted = self.components_.shape[0]
-        if fitted != self.n_components:
-            raise ValueError(
-                f"n_components={self.n_components} differs from the {fitted} fitted components "
-                "that training would continue from: set it back, or fit with warm_start=False."
-            )
+        check_components(self)
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        words = torch.log_softmax(energy.word_logits(energy.hidden_mean(batch.x)), dim=1)
-        return float((batch.x * words).double().sum() / batch.x.double().sum().clamp(min=1.0))
+        generator = make_generator(seed, "validation", device=batch.x.device)
+        return float(energy.log_conditional(batch.x, generator).double().mean())
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        longest = max(longest_document(rows), self.longest_ if self._resumes() else 0.0)
+        earlier = self.longest_ if self._resumes() else 0.0
+        longest = max(_documents.longest_document(rows), earlier)
         state = {**super()._fit(rows, progress, **data), "longest_": longest}
         if self.log_partition is None:
             return state
         seed = int(state["training_state_"]["seed"])
         model = self._twin({**self._unfitted_dict(), **state})
-        return {**state, **log_partitions(model, self.log_partition, longest, 100, seed)}
+        return {**state, **_documents.log_partitions(model, self.log_partition, longest, seed)}
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        longest = max(longest_document(rows), getattr(self, "longest_", 0.0))
+        longest = max(_documents.longest_document(rows), getattr(self, "longest_", 0.0))
         return {**super()._partial_fit(rows, progress, **data), "longest_": longest}
 
     def _export(self, energy: Any) -> dict[str, Any]:
         # Any change of the parameters invalidates earlier normalisers.
-        return {**super()._export(energy), **UNKNOWN, "longest_": 0.0}
+        return {**super()._export(energy), **_documents.UNKNOWN, "longest_": 0.0}
 
     # ------------------------------------------------------------------ fitted state
 
@@ -380,14 +367,14 @@ class ReplicatedSoftmax(GradientEstimator):
             In nats. Without log Z, only documents of one length can be compared.
         """
         if normalised:
-            need_log_partition(self, "free_energy(normalised=True)")
+            _documents.need_log_partition(self, "free_energy(normalised=True)")
             return self._map_rows(X, partial(self._normalised, None), "free_energy")
         return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
 
     def _normalised(
         self, end: int | None, energy: ReplicatedSoftmaxEnergy, x: torch.Tensor
     ) -> torch.Tensor:
-        return energy.free_energy(x) + log_partition_of(self, x, end)
+        return energy.free_energy(x) + _documents.log_partition_of(self, x, end)
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(v) of each document, an ordered sequence of words.
@@ -423,7 +410,7 @@ class ReplicatedSoftmax(GradientEstimator):
         score : float
             Mean in nats per document.
         """
-        need_log_partition(self, "score")
+        _documents.need_log_partition(self, "score")
         return -float(self._map_rows(X, partial(self._normalised, 1), "score").mean())
 
     def perplexity(self, X: Any) -> float:
@@ -439,7 +426,7 @@ class ReplicatedSoftmax(GradientEstimator):
         perplexity : float
             Every word counts alike; lower is better. 1 if there is none.
         """
-        need_log_partition(self, "perplexity")
+        _documents.need_log_partition(self, "perplexity")
 
         def both(energy: ReplicatedSoftmaxEnergy, x: torch.Tensor) -> torch.Tensor:
             return torch.stack([self._normalised(None, energy, x), x.sum(dim=1)], dim=1)
@@ -477,8 +464,10 @@ class ReplicatedSoftmax(GradientEstimator):
         check_is_fitted(self)
         length = max(1, math.ceil(self.feature_means_.sum())) if length is None else length
         for name, value in (("n_samples", n_samples), ("length", length), ("n_steps", n_steps)):
-            check_count(name, value)
-        return sample_documents(self, n_samples, int(length), n_steps, draw_seed(random_state))
+            check_count(value, name)
+        return _documents.sample_documents(
+            self, n_samples, int(length), n_steps, draw_seed(random_state)
+        )
 
     def estimate_log_partition(
         self,
@@ -486,6 +475,7 @@ class ReplicatedSoftmax(GradientEstimator):
         *,
         longest: int | None = None,
         n_chains: int = 100,
+        n_steps: int = 1,
         random_state: RandomState = None,
     ) -> Self:
         """Compute log Z of all lengths, which makes ``score_samples`` log probabilities.
@@ -498,6 +488,9 @@ class ReplicatedSoftmax(GradientEstimator):
             Longest document for which log Z is annealed; None: the longest seen.
         n_chains : int, default=100
             Number of annealed chains.
+        n_steps : int, default=1
+            Gibbs steps of the chains at each length. More of them narrow the intervals of machines
+            whose topics exclude each other.
         random_state : int, RandomState instance or None, default=None
             Seed for the chains.
 
@@ -509,12 +502,13 @@ class ReplicatedSoftmax(GradientEstimator):
         check_is_fitted(self)
         if method not in ("auto", "exact", "ais"):
             raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
-        check_count("n_chains", n_chains)
+        check_count(n_chains, "n_chains")
+        check_count(n_steps, "n_steps")
         if longest is not None:
-            check_count("longest", longest)
+            check_count(longest, "longest")
         words = self.longest_ if longest is None else float(longest)
-        seed = draw_seed(random_state)
-        self.__dict__.update(log_partitions(self, method, words, int(n_chains), seed))
+        seed, effort = draw_seed(random_state), (int(n_chains), int(n_steps))
+        self.__dict__.update(_documents.log_partitions(self, method, words, seed, *effort))
         return self
 
     def __sklearn_tags__(self) -> Any:

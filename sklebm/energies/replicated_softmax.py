@@ -18,10 +18,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.binary_states import binary_states
 from sklebm.energies.units import draw_bits, softplus
 
 #: Words that are drawn for one document; those of a longer one count more than one each.
 MAX_DRAWN = 10_000
+#: Most hidden units whose states are summed over.
+MAX_SUMMED_UNITS = 14
 _CHUNK = 2**12
 
 
@@ -98,17 +101,27 @@ class ReplicatedSoftmaxEnergy(nn.Module):
         weight: Tensor = h @ self.hidden_bias + torch.logsumexp(self.word_logits(h), dim=1)
         return weight
 
+    def log_conditional(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        """log p of one word of each document given the others, (n_documents,). O(n d k).
+
+        The word is drawn from the document; of a fraction of a word, all of it. Documents without
+        words are left out.
+        """
+        v = v[v.sum(dim=1) > 0]
+        words = torch.multinomial(v, 1, generator=generator)
+        amount = v.gather(1, words).clamp(max=1.0)
+        field = self.hidden_field(v.scatter_add(1, words, -amount))
+        logits = amount * self.visible_bias
+        for k, (weights, bias) in enumerate(zip(self.weights, self.hidden_bias, strict=True)):
+            logits = logits + softplus(field[:, k : k + 1] + amount * (weights + bias))
+        return torch.log_softmax(logits, dim=1).gather(1, words).squeeze(1)
+
     def state_weights(self) -> Tensor:
         """a(h) of all states of the hidden units, (2^k,). O(2^k d k)."""
         n_units, like = len(self.hidden_bias), self.hidden_bias
-        shifts = torch.arange(n_units, device=like.device)
-        parts = []
-        for start in range(0, 2**n_units, _CHUNK):
-            stop = min(start + _CHUNK, 2**n_units)
-            numbers = torch.arange(start, stop, device=like.device)
-            states = ((numbers[:, None] >> shifts) & 1).to(like.dtype)
-            parts.append(self.log_weight_of_word(states))
-        return torch.cat(parts)
+        return torch.cat(
+            [self.log_weight_of_word(states) for states in binary_states(n_units, like, _CHUNK)]
+        )
 
     def exact_log_partition(self, lengths: Tensor) -> Tensor:
         """log Z of each length, summed over all states of the hidden units, (n_lengths,)."""

@@ -8,11 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sklebm.energies.replicated_softmax import ReplicatedSoftmaxEnergy
+from sklebm.energies.replicated_softmax import MAX_SUMMED_UNITS, ReplicatedSoftmaxEnergy
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
-
-#: Most hidden units whose states are summed over at every step.
-MAX_UNITS = 14
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,13 @@ class LengthLikelihood(Objective):
         Raises
         ------
         ValueError
-            If there are more than ``MAX_UNITS`` hidden units.
+            If there are more than ``MAX_SUMMED_UNITS`` hidden units.
         """
         n_units = len(energy.hidden_bias)
-        if n_units > MAX_UNITS:
+        if n_units > MAX_SUMMED_UNITS:
             raise ValueError(
                 f"The exact likelihood sums over 2^{n_units} states at every step, more than "
-                f'2^{MAX_UNITS}: use fewer hidden units, or objective="cd".'
+                f'2^{MAX_SUMMED_UNITS}: use fewer hidden units, or objective="cd".'
             )
         log_z = energy.exact_log_partition(batch.x.sum(dim=1))
         return batch.mean(energy.free_energy(batch.x) + log_z), state

@@ -15,7 +15,8 @@ from sklebm.inference import length_annealing
 from sklebm.objectives import Batch, ContrastiveDivergence, LengthLikelihood
 from tests.machines import all_states
 
-BRIEF = {"max_epochs": 5, "batch_size": 20, "random_state": 0}
+EXACT = {"objective": "maximum_likelihood", "n_gibbs_steps": 5}
+BRIEF = {"max_epochs": 5, "n_gibbs_steps": 1, "batch_size": 20, "random_state": 0}
 
 
 def given(n_words=4, n_hidden=3, seed=0, scale=1.0):
@@ -104,6 +105,24 @@ def test_fractions_lie_between_whole_lengths():
     assert model.score_samples(np.zeros((1, 4)))[0] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_word_given_the_others_has_the_probability_of_enumeration():
+    """p(w | the others) from all sequences of three words; fractions count as so much of a word."""
+    model = given()
+    energy = model._energy(torch.device("cpu"))
+    for sequence in [(0, 0, 0), (1, 1, 1), (2, 2, 2)]:  # whichever word is drawn is known
+        rivals = [(*sequence[:2], word) for word in range(4)]
+        joint = logsumexp(naive_log_weights(model, rivals), axis=1)
+        truth = joint[sequence[2]] - logsumexp(joint)
+        x = torch.tensor(counts_of([sequence, ()], 4))  # a document without words is left out
+        found = energy.log_conditional(x, torch.Generator().manual_seed(0))
+        np.testing.assert_allclose(found.detach(), [truth], atol=1e-12)
+    x, h = torch.tensor([[0.0, 0.5, 0.0, 0.0]]).double(), all_states(3)
+    found = energy.log_conditional(x, torch.Generator().manual_seed(0))
+    halves = 0.5 * (h @ model.components_ + model.intercept_visible_)
+    joint = logsumexp(halves + 0.5 * (h @ model.intercept_hidden_)[:, None], axis=0)
+    np.testing.assert_allclose(found.detach(), [joint[1] - logsumexp(joint)], atol=1e-12)
+
+
 # ---------------------------------------------------------------- annealing
 
 
@@ -125,8 +144,36 @@ def test_annealing_finds_log_z_of_every_length():
     X = make_documents(20, length=8)[:, :8].clip(0, 3)
     np.testing.assert_allclose(model.score_samples(X), exact.score_samples(X), atol=0.1)
     assert model.score(X) <= model.score_samples(X).mean() + 1e-12
-    with pytest.raises(ValueError, match=r"has 800 words, but log Z was annealed for up to 25"):
-        model.score_samples(np.full((1, 8), 100.0))
+
+
+def test_log_z_of_longer_documents_is_extrapolated_with_a_warning():
+    """Along the last slope: log Z is convex, and nearly linear for lengths like these."""
+    model = given(8, 4, scale=0.5).estimate_log_partition("ais", longest=60, random_state=0)
+    exact = given(8, 4, scale=0.5).estimate_log_partition("exact")
+    X = np.full((1, 8), 9.0)
+    with pytest.warns(UserWarning, match=r"has 72 words, but log Z was annealed for up to 60"):
+        found = model.score_samples(X)
+    slope = model.log_partitions_[-1] - model.log_partitions_[-2]
+    log_z = model.log_partitions_[-1] + 12 * slope
+    np.testing.assert_allclose(found, -model.free_energy(X) - log_z, rtol=1e-12)
+    # Twelve times the error of a slope of 100 chains, whose a(h) differ by a tenth of a nat.
+    np.testing.assert_allclose(found, exact.score_samples(X), atol=12 * 5 * 0.1 / 10)
+
+
+def test_long_documents_are_annealed_in_steps_of_a_share_of_their_length():
+    lengths = length_annealing.ladder(10_000)
+    assert lengths[:1000] == list(range(1000))
+    assert lengths[-1] == 10_000
+    steps = np.diff(lengths)
+    assert (steps <= np.maximum(1, np.array(lengths[:-1]) / 1000)).all()
+    assert len(lengths) < 1000 * (1 + 2 * np.log(10))  # at most twice those of a smooth ladder
+    model = given(3, 2, scale=0.3)
+    model.estimate_log_partition("ais", longest=1300, n_chains=10, random_state=0)
+    exact = given(3, 2, scale=0.3).estimate_log_partition("exact")
+    X = np.array([[400.0, 400.0, 401.0]])
+    low, high = (model.log_partition_intervals_[1201, end] for end in (0, 1))
+    truth = -exact.score_samples(X)[0] - model.free_energy(X)[0]
+    assert low <= truth <= high
 
 
 def test_gibbs_steps_leave_the_machine_invariant():
@@ -150,12 +197,14 @@ def test_gibbs_steps_leave_the_machine_invariant():
 
 
 def test_drawn_words_have_their_length_and_their_probabilities():
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).expand(4000, -1)
-    lengths = torch.tensor([0.0, 1.0, 2.5, 20_000.0]).repeat(1000)
-    counts = draw_words(logits, lengths, torch.Generator().manual_seed(0))
+    logits, generator = torch.log(torch.tensor([0.5, 0.3, 0.2])), torch.Generator().manual_seed(0)
+    lengths = torch.tensor([0.0, 1.0, 2.5]).repeat(1000)
+    counts = draw_words(logits.expand(3000, -1), lengths, generator)
     torch.testing.assert_close(counts.sum(dim=1), lengths)
-    share = counts[1::4].mean(dim=0)  # of 1000 words: five standard errors
+    share = counts[1::3].mean(dim=0)  # of 1000 words: five standard errors
     assert float((share - torch.tensor([0.5, 0.3, 0.2])).abs().max()) < 5 * 0.5 / 1000**0.5
+    counts = draw_words(logits[None], torch.tensor([20_000.0]), generator)
+    assert float(counts.sum()) == pytest.approx(20_000.0, rel=1e-5)
 
 
 # ---------------------------------------------------------------- learning
@@ -190,7 +239,7 @@ def test_negatives_have_the_lengths_of_their_documents():
     torch.testing.assert_close(v.sum(dim=1), x.sum(dim=1))
 
 
-@pytest.mark.parametrize("settings", [{}, {"objective": "maximum_likelihood"}])
+@pytest.mark.parametrize("settings", [{"n_gibbs_steps": 1}, EXACT])
 def test_topics_beat_independent_words(settings):
     X, X_test = make_documents(400), make_documents(200, seed=1)
     model = ReplicatedSoftmax(3, learning_rate=0.05, max_epochs=40, batch_size=20, **settings)
@@ -204,6 +253,39 @@ def test_topics_beat_independent_words(settings):
     kinds = X_test[:, :4].sum(axis=1) / X_test.sum(axis=1)
     codes = model.transform(X_test)
     assert np.abs(np.corrcoef(codes.T, kinds)[-1, :-1]).max() > 0.8
+
+
+def test_plain_descent_does_not_depend_on_chunks():
+    """Small steps of single rows add up to those of batches; Adam's fall short, by the noise."""
+    X = make_documents(140)
+    settings = {"objective": "maximum_likelihood", "batch_size": 20, "random_state": 0}
+
+    def change(optimizer, rate, size):
+        model = ReplicatedSoftmax(3, optimizer=optimizer, learning_rate=rate, **settings)
+        model.partial_fit(X[:40])
+        start = model.components_.copy()
+        for chunk in range(40, 140, size):
+            model.partial_fit(X[chunk : chunk + size])
+        return model.components_ - start
+
+    whole = change("sgd", 1e-5, 100)
+    for size in (7, 1):
+        # The second order in the rate, and float32 rounding of weights of 0.1.
+        np.testing.assert_allclose(change("sgd", 1e-5, size), whole, atol=0.02 * abs(whole).max())
+    whole, single = change("adam", 1e-3, 100), change("adam", 1e-3, 1)
+    assert np.linalg.norm(single) < 0.8 * np.linalg.norm(whole)
+
+
+def test_the_validation_score_sees_topics_and_overfitting():
+    settings = {"learning_rate": 0.05, "batch_size": 10, "max_epochs": 30, "random_state": 0}
+    settings |= {"validation_fraction": 0.3, "log_partition": None, "n_gibbs_steps": 1}
+    scores = ReplicatedSoftmax(3, **settings).fit(make_documents(120)).validation_scores_
+    assert scores[-1] > scores[0] + 0.1
+    # Words that have nothing to do with each other: more passes learn the documents by heart.
+    X = np.random.default_rng(0).poisson(0.3, (400, 30))
+    settings |= {"validation_fraction": 0.8, "max_epochs": 60}
+    scores = ReplicatedSoftmax(8, **settings).fit(X).validation_scores_
+    assert scores[-1] < scores.max() - 0.02
 
 
 def test_csr_and_dense_documents_teach_and_score_alike():
@@ -253,9 +335,9 @@ def test_saved_models_answer_alike(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": "maximum_likelihood", "n_components": 15}, r"over 2\^15 states"),
+        ({**EXACT, "n_components": 15}, r"over 2\^15 states"),
         ({"log_partition": "exact", "n_components": 15}, r"sum over 2\^15 states"),
-        ({"objective": "maximum_likelihood", "n_gibbs_steps": 2}, "has no meaning"),
+        ({**EXACT, "n_gibbs_steps": 1}, "has no meaning"),
     ],
 )
 def test_settings_that_do_not_work(settings, message):

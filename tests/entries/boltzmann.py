@@ -257,6 +257,7 @@ ENTRIES: dict[str, Entry] = {
     "ReplicatedSoftmax": Entry(
         quick={
             "n_components": 4,
+            "n_gibbs_steps": 1,
             "learning_rate": 0.02,
             "batch_size": 20,
             "max_epochs": 10,
@@ -264,8 +265,8 @@ ENTRIES: dict[str, Entry] = {
         },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
-            {"objective": "maximum_likelihood", "n_components": 3},
-            {"n_components": 12, "max_epochs": 3},
+            {"objective": "maximum_likelihood", "n_components": 3, "n_gibbs_steps": 5},
+            {"n_components": 12, "max_epochs": 3, "optimizer": "sgd"},
         ),
         free_energy=replicated_softmax_free_energy,
         normalised={"normalised": True},
