@@ -35,11 +35,9 @@ class TopicEstimator(IterativeEstimator[P, R]):
         # A document has as many non-zeros as there are words, at worst.
         return 6 * int(self.n_features_in_) + 8 * len(self.components_)
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        method = "fit" if reset else "transform"
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        method = "fit" if learning else "transform"
         need_counts(rows, f"{type(self).__name__}.{method}")
-        return rows
 
     def perplexity(self, X: Any, *, given: Any = None) -> float:
         """Return exp(-log likelihood per token): the number of words that fit as well by chance.
