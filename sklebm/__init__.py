@@ -53,6 +53,7 @@ ESTIMATORS: dict[str, str] = {
     "SequenceEnergy": "sklebm.temporal",
     "SlowFeatureAutoencoder": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
+    "ReplicatedSoftmax": "sklebm.boltzmann",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
     "TypicalityScorer": "sklebm.outliers",
@@ -103,7 +104,6 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
-    "NormalisedLikelihood": "sklebm.objectives",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
@@ -174,6 +174,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
+    from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
