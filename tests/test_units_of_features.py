@@ -28,6 +28,7 @@ EUCLIDEAN = {
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",
     "SaturatingAutoencoder",
+    "SlowFeatureAutoencoder",
     "SparseAutoencoder",
     "SparseCoder",
     "DeepEnergyModel",
@@ -46,7 +47,7 @@ BITS = {
     "HopfieldNetwork",
 }
 #: Rows are counts, whose unit is one.
-COUNTS = {"LatentDirichletAllocation", "PLSA"}
+COUNTS = {"LatentDirichletAllocation", "PLSA", "ReplicatedSoftmax"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {
     "ConvSparseCoder",

@@ -22,6 +22,7 @@ from sklebm.objectives.label_losses import (
     PerceptronLoss,
     SquareExponentialLoss,
 )
+from sklebm.objectives.length_likelihood import LengthLikelihood
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
@@ -72,6 +73,7 @@ __all__ = [
     "HingeLoss",
     "ImportanceWeightedBound",
     "LabelNoiseContrastive",
+    "LengthLikelihood",
     "MaskedError",
     "MaximumLikelihood",
     "MeanFieldContrastiveDivergence",
