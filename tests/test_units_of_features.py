@@ -29,6 +29,7 @@ EUCLIDEAN = {
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",
     "SaturatingAutoencoder",
+    "SlowFeatureAutoencoder",
     "SparseAutoencoder",
     "SparseCoder",
     "DeepEnergyModel",
@@ -47,7 +48,7 @@ BITS = {
     "HopfieldNetwork",
 }
 #: Rows are counts, whose unit is one.
-COUNTS = {"LatentDirichletAllocation", "PLSA"}
+COUNTS = {"LatentDirichletAllocation", "PLSA", "ReplicatedSoftmax"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {
     "ConvPredictiveSparseDecomposition",

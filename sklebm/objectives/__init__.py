@@ -22,11 +22,11 @@ from sklebm.objectives.label_losses import (
     PerceptronLoss,
     SquareExponentialLoss,
 )
+from sklebm.objectives.length_likelihood import LengthLikelihood
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
-from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
@@ -77,12 +77,12 @@ __all__ = [
     "HingeLoss",
     "ImportanceWeightedBound",
     "LabelNoiseContrastive",
+    "LengthLikelihood",
     "MaskedError",
     "MaximumLikelihood",
     "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
-    "NormalisedLikelihood",
     "Objective",
     "PerceptronLoss",
     "PersistentContrastiveDivergence",
