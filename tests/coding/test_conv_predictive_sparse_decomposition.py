@@ -177,7 +177,7 @@ def test_planted_kernels_are_found_and_predicted_on_new_images():
     """The encoder explains most of the optimal codes, which it never sees; layers help."""
     X, truth = make_planted(60)
     held_out = make_planted(40, seed=1)[0]
-    settings = {**PLANTED, "learning_rate": 0.02, "batch_size": 10, "max_epochs": 10}
+    settings = {**PLANTED, "learning_rate": 0.03, "batch_size": 6, "max_epochs": 10}
     model = ConvPredictiveSparseDecomposition(4, prediction_weight=0.5, **settings).fit(X)
     assert (similarity(model.components_, truth, 4) > 0.95).all()
     start = ConvPredictiveSparseDecomposition(4, **{**PLANTED, **UNTRAINED}).fit(X)
@@ -189,9 +189,9 @@ def test_planted_kernels_are_found_and_predicted_on_new_images():
         components=model.components_, kernel_size=4, image_shape=(12, 12), alpha=0.15
     )
     codes = optimal.codes(held_out)
-    assert ((model.codes(held_out) - codes) ** 2).mean() < 0.25 * codes.var()
+    assert ((model.codes(held_out) - codes) ** 2).mean() < 0.3 * codes.var()
     excess = model.free_energy(held_out).sum() / optimal.free_energy(held_out).sum() - 1
-    assert 0 < excess < 0.3
+    assert 0 < excess < 0.1
 
 
 @pytest.mark.parametrize("encoder", ["lista", "shrink", "linear_tanh"])
