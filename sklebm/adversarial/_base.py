@@ -17,7 +17,6 @@ from sklebm._shell.rows import Rows, resolve_device, row_slices
 from sklebm._shell.scaling import measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
-from sklebm.base import EnergyEstimator
 from sklebm.energies.adversarial import AdversarialReconstruction, AveragedNetwork, bound_slopes
 from sklebm.energies.networks import ACTIVATIONS, initialize, make_decoder
 from sklebm.energies.standardization import Standardization
@@ -322,7 +321,7 @@ class BaseAdversarial(GradientEstimator):
     def _decoded(self, Z: Any, what: str) -> Any:
         """Rows of given latents."""
         probe = self._twin(self._unfitted_dict())
-        rows = EnergyEstimator._open(self, Z, probe, reset=True)
+        rows = self._read(Z, probe, reset=True)
         width = int(self.architecture_["n_components"])
         if rows.shape[1] != width:
             raise ValueError(

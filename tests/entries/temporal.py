@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.entries import Entry
+from tests.entries.autoencoders import AUTOENCODER, reconstruction_free_energy
 
 
 def next_step_free_energy(model: Any, X: Any) -> Any:
@@ -54,5 +55,27 @@ ENTRIES: dict[str, Entry] = {
         ),
         free_energy=next_step_free_energy,
         learnable=make_wave,
+    ),
+    "SlowFeatureAutoencoder": Entry(
+        quick={
+            **AUTOENCODER,
+            "code_activation": "identity",
+            "tied": False,
+            "alpha": 0.01,
+            "slowness": 0.01,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"method": "linear"},
+            {"method": "linear", "degree": 2, "n_components": 3},
+            {
+                "n_components": 4,
+                "pool_size": 2,
+                "penalty": "squared",
+                "code_activation": "relu",
+                "tied": True,
+            },
+        ),
+        free_energy=reconstruction_free_energy,
     ),
 }
