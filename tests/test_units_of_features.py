@@ -24,6 +24,7 @@ EUCLIDEAN = {
     "EnergyKMeans",
     "EnergyPCA",
     "LISTAEncoder",
+    "LinearizingAutoencoder",
     "MaskedAutoencoder",
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",
