@@ -17,8 +17,10 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ChainCRF": "sklebm.structured",
+    "GridMRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvPredictiveSparseDecomposition": "sklebm.coding",
     "ConvSparseCoder": "sklebm.coding",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
@@ -176,6 +178,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
+    from sklebm.coding import ConvPredictiveSparseDecomposition as ConvPredictiveSparseDecomposition
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
@@ -202,6 +205,7 @@ if TYPE_CHECKING:
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
     from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured import GridMRF as GridMRF
     from sklebm.structured.windows import window_features as window_features
     from sklebm.temporal import LinearizingAutoencoder as LinearizingAutoencoder
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
