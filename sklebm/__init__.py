@@ -44,6 +44,7 @@ ESTIMATORS: dict[str, str] = {
     "LatentDirichletAllocation": "sklebm.topics",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
+    "LinearizingAutoencoder": "sklebm.temporal",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "MeanCovarianceRBM": "sklebm.boltzmann",
@@ -206,6 +207,7 @@ if TYPE_CHECKING:
     from sklebm.structured import ChainCRF as ChainCRF
     from sklebm.structured import GridMRF as GridMRF
     from sklebm.structured.windows import window_features as window_features
+    from sklebm.temporal import LinearizingAutoencoder as LinearizingAutoencoder
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.temporal import SlowFeatureAutoencoder as SlowFeatureAutoencoder
     from sklebm.topics import PLSA as PLSA
