@@ -152,7 +152,7 @@ def measure_turns(options: argparse.Namespace) -> Table:
     X_test, groups_test = digits(n_test, 1, 1.0)
     rows = third_rows(X_test)
     alone = model_of(options).fit(X, groups=groups)
-    model = model_of(options, n_deltas=2).fit(X, groups=groups)
+    model = model_of(options, n_deltas=2, inner_rate=options.inner_rate).fit(X, groups=groups)
     error = model.free_energy(X_test, groups=groups_test)[rows].mean()
 
     def errors(deltas: Any = None) -> Any:
@@ -238,6 +238,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32, help="of the hidden layer")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--curvature", type=float, default=30.0, help="weight of the cosine")
+    parser.add_argument("--inner-rate", type=float, default=50.0, help="size of inner steps")
     parser.add_argument("--figure", help="file to draw interpolated digits to")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", action="store_true", help="write the results")
