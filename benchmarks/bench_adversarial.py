@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from sklebm import GAN, EnergyGAN
-from sklebm.objectives.adversarial import NonSaturating, energy_distance
+from sklebm.objectives.adversarial import energy_distance
 
 Rows = list[list[object]]
 
@@ -78,7 +78,7 @@ def make(kind: str, seed: int, options: argparse.Namespace) -> Any:
     }
     if kind == "EnergyGAN":
         return EnergyGAN(margin=0.5, **common)
-    return GAN(objective=NonSaturating(r1=0.1), **common)
+    return GAN(**common)
 
 
 def count_modes(options: argparse.Namespace) -> None:

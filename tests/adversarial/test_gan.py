@@ -27,7 +27,7 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize("objective", [NonSaturating(0.0), LeastSquares(0.0)], ids=repr)
 def test_the_critic_of_a_fixed_generator_tells_the_share_of_the_data(objective):
     """p = N(0, 1) and q = N(1, 1.5^2): S(D(x)) or D(x) is p / (p + q)."""
-    X = np.random.default_rng(0).normal(size=(4000, 1))
+    X = np.random.default_rng(0).normal(size=(3000, 1))
     X = (X - X.mean()) / X.std()
     model = GAN(
         1,
@@ -36,7 +36,7 @@ def test_the_critic_of_a_fixed_generator_tells_the_share_of_the_data(objective):
         hidden_sizes=(32,),
         learning_rate=0.01,
         batch_size=500,
-        max_epochs=100,
+        max_epochs=70,
         random_state=0,
     ).fit(X)
     points = np.linspace(-2.5, 3.0, 50)[:, None]
@@ -44,7 +44,7 @@ def test_the_critic_of_a_fixed_generator_tells_the_share_of_the_data(objective):
     found = model.score_samples(points)
     if isinstance(objective, NonSaturating):
         found = 1.0 / (1.0 + np.exp(-found))
-    # The density of 4000 rows is known within some 5 per cent at a width of half a unit.
+    # The density of 3000 rows is known within some 5 per cent at a width of half a unit.
     assert np.abs(found - p / (p + q)).max() < 0.06
 
 
@@ -67,7 +67,7 @@ def test_the_critic_of_a_fixed_generator_tells_the_share_of_the_data(objective):
 def test_samples_come_closer_to_held_out_rows_than_those_of_the_start(settings):
     X, X_test = make_cloud(), make_cloud(seed=1)
     settings = {"learning_rate": 0.003, **SMALL, **settings}
-    model = GAN(max_epochs=120, **settings).fit(X)
+    model = GAN(max_epochs=90, **settings).fit(X)
     start = GAN(max_epochs=1, **{**settings, "learning_rate": 1e-12}).fit(X)
     # Of two samples of 400 rows of one distribution it is 0, give or take 2 / 400.
     assert distance(model, X_test) < 0.2 * distance(start, X_test)
@@ -94,9 +94,10 @@ def test_transform_leads_back_to_the_rows():
     assert (error(model, rows, found) <= error(model, rows, Z) + 1e-12).all()
     single = np.vstack([model.transform(row[None]) for row in rows])
     np.testing.assert_allclose(single, model.transform(rows), rtol=1e-10, atol=1e-10)
+    X = X[:50]
     np.testing.assert_array_equal(model.transform(X), model.invert(X, n_starts=3))
     np.testing.assert_array_equal(model.inverse_transform(Z), model.generate(Z))
-    more = model.invert(X, n_starts=20)
+    more = model.invert(X, n_starts=10)
     # The same first starts, so that more of them are never worse.
     assert (error(model, X, more) <= error(model, X, model.transform(X)) + 1e-12).all()
 
