@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
@@ -68,6 +69,8 @@ def inverted(model: Any, X: Any, y: Any, n_starts: int, n_steps: int, what: str)
     starts[0] = 0.0
     # The Hessian and its eigenvectors, and what two derivatives keep of every layer.
     floats = n_starts * (3 * model._floats_per_row() + 3 * width**2)
+    # Where not even one row fits, there is one at a time; the chunks around it have said so.
+    floats = min(floats, max(1, int(2**17 * get_config()["working_memory"])))
 
     def invert(energy: Any, x: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
         energy.requires_grad_(requires_grad=False)

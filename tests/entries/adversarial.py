@@ -50,9 +50,9 @@ ENTRIES = {
             **QUICK,
             "n_components": 2,
             "objective": NonSaturating(0.1),
-            "hidden_sizes": (64,),
             "learning_rate": 0.003,
-            "critic_learning_rate": 0.03,
+            "critic_learning_rate": 0.05,
+            "max_epochs": 15,
         },
         variants=(
             {"objective": "least_squares", "spectral_norm": True},
