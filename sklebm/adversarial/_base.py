@@ -24,7 +24,7 @@ from sklebm.energies.adversarial import AdversarialEnergy, bound_slopes, widen
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.objectives import Batch
-from sklebm.objectives.adversarial import CriticLoss, Game, GeneratorLoss
+from sklebm.objectives.adversarial import CriticLoss, GeneratorLoss
 from sklebm.training.architecture import NetworkRecord, build_user_module, export_weights
 from sklebm.training.batches import training_rows
 from sklebm.training.optimizers import OPTIMIZERS
@@ -71,8 +71,8 @@ class BaseAdversarial(GradientEstimator):
     # ------------------------------------------------------------------ what a model supplies
 
     @abstractmethod
-    def _game(self) -> Game:
-        """The costs of both players."""
+    def _objective(self, energy: Any) -> CriticLoss:
+        """The game, as the critic's loss."""
 
     @abstractmethod
     def _assemble(self, record: NetworkRecord) -> AdversarialEnergy:
@@ -228,9 +228,6 @@ class BaseAdversarial(GradientEstimator):
             energy, GeneratorLoss(loss.game), start, moved=energy.generator, name="generator"
         )
         return [critic, own]
-
-    def _objective(self, energy: Any) -> CriticLoss:
-        return CriticLoss(self._game())
 
     def _projections(self, energy: Any) -> Any:
         if hasattr(energy, "follow"):

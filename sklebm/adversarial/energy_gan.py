@@ -13,7 +13,7 @@ from sklebm._shell.random import RandomState
 from sklebm.adversarial import _answers
 from sklebm.adversarial._base import BaseAdversarial
 from sklebm.energies.adversarial import AdversarialReconstruction, AveragedNetwork
-from sklebm.objectives.adversarial import Game, MarginGame
+from sklebm.objectives.adversarial import CriticLoss, MarginGame
 from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
 
@@ -250,8 +250,9 @@ class EnergyGAN(BaseAdversarial):
         self.verbose = verbose
         self.device = device
 
-    def _game(self) -> Game:
-        return MarginGame(float(self.margin), float(self.margin_decay), float(self.pull_away))
+    def _objective(self, energy: Any) -> CriticLoss:
+        margin, decay, pull_away = self.margin, self.margin_decay, self.pull_away
+        return CriticLoss(MarginGame(float(margin), float(decay), float(pull_away)))
 
     def _further_values(self) -> dict[str, Any]:
         return {"n_codes": int(self.n_codes)}

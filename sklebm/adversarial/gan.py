@@ -12,7 +12,13 @@ from sklebm._shell.random import RandomState
 from sklebm.adversarial import _answers
 from sklebm.adversarial._base import BaseAdversarial
 from sklebm.energies.adversarial import AdversarialEnergy, AveragedNetwork
-from sklebm.objectives.adversarial import Game, LeastSquares, NonSaturating, WassersteinPenalty
+from sklebm.objectives.adversarial import (
+    CriticLoss,
+    Game,
+    LeastSquares,
+    NonSaturating,
+    WassersteinPenalty,
+)
 from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
 
@@ -241,8 +247,9 @@ class GAN(BaseAdversarial):
         self.verbose = verbose
         self.device = device
 
-    def _game(self) -> Game:
-        return GAMES[self.objective]() if isinstance(self.objective, str) else self.objective
+    def _objective(self, energy: Any) -> CriticLoss:
+        given = self.objective
+        return CriticLoss(GAMES[given]() if isinstance(given, str) else given)
 
     def _assemble(self, record: NetworkRecord) -> AdversarialEnergy:
         generator = AveragedNetwork(self._from_latents(record, "generator", record["n_components"]))
