@@ -17,8 +17,10 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ChainCRF": "sklebm.structured",
+    "GridMRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvPredictiveSparseDecomposition": "sklebm.coding",
     "ConvSparseCoder": "sklebm.coding",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
@@ -43,6 +45,7 @@ ESTIMATORS: dict[str, str] = {
     "LatentDirichletAllocation": "sklebm.topics",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
+    "LinearizingAutoencoder": "sklebm.temporal",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "MeanCovarianceRBM": "sklebm.boltzmann",
@@ -52,7 +55,9 @@ ESTIMATORS: dict[str, str] = {
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SequenceEnergy": "sklebm.temporal",
+    "SlowFeatureAutoencoder": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
+    "ReplicatedSoftmax": "sklebm.boltzmann",
     "SparseCoder": "sklebm.coding",
     "SubspaceICA": "sklebm.linear",
     "TypicalityScorer": "sklebm.outliers",
@@ -105,7 +110,6 @@ PARTS: dict[str, str] = {
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
-    "NormalisedLikelihood": "sklebm.objectives",
     "ParallelTempering": "sklebm.inference.parallel_tempering",
     "PerceptronLoss": "sklebm.objectives",
     "PersistentContrastiveDivergence": "sklebm.objectives",
@@ -178,6 +182,8 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import GaussianRBM as GaussianRBM
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
+    from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
+    from sklebm.coding import ConvPredictiveSparseDecomposition as ConvPredictiveSparseDecomposition
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
@@ -204,8 +210,11 @@ if TYPE_CHECKING:
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
     from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured import GridMRF as GridMRF
     from sklebm.structured.windows import window_features as window_features
+    from sklebm.temporal import LinearizingAutoencoder as LinearizingAutoencoder
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
+    from sklebm.temporal import SlowFeatureAutoencoder as SlowFeatureAutoencoder
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 

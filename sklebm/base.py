@@ -33,12 +33,12 @@ from sklebm._shell.progress import Progress
 from sklebm._shell.ranks import joined_ranks, shared_facts
 from sklebm._shell.rows import Rows, advice_on_memory, open_rows, resolve_device
 from sklebm._shell.state import (
-    Array,
     Spec,
     check_attributes,
     check_input_names,
     exported,
     fitted_attributes,
+    held_tensors,
     input_names,
     made_from,
     need_finite,
@@ -49,14 +49,6 @@ from sklebm._shell.tables import is_dask, map_blocks, wants_frames
 
 # Address of the published documentation; without it, the HTML representation has no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
-
-
-def _has_partial_fit(estimator: Any) -> bool:
-    return hasattr(estimator, "_partial_fit")
-
-
-def _keeps_training_state(estimator: Any) -> bool:
-    return bool(estimator._continues_from)
 
 
 class EnergyEstimator(
@@ -117,7 +109,7 @@ class EnergyEstimator(
         """
         return self._learn(X, self._fit)
 
-    @available_if(_has_partial_fit)
+    @available_if(lambda estimator: hasattr(estimator, "_partial_fit"))
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Update the energy with one pass over a chunk of rows.
@@ -136,7 +128,7 @@ class EnergyEstimator(
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted())
 
-    @available_if(_keeps_training_state)
+    @available_if(lambda estimator: bool(estimator._continues_from))
     def drop_training_state(self) -> Self:
         """Drop what only further training needs, such as optimiser statistics and chains.
 
@@ -197,14 +189,21 @@ class EnergyEstimator(
         return self
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        """Validate X for ``probe``: a twin that learns from it, or ``self``, already fitted."""
+        rows = self._read(X, probe, reset=reset, min_rows=min_rows)
+        self._check_rows(rows, learning=probe is not self)
+        return rows
+
+    def _read(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        """Validate rows that may be no observations, such as latents."""
+        device = resolve_device(self.device, X, self._prefers_cuda)
+        sparse = self._accepts_sparse
         return open_rows(
-            probe,
-            X,
-            device=resolve_device(self.device, X, self._prefers_cuda),
-            reset=reset,
-            accept_sparse=self._accepts_sparse,
-            min_rows=min_rows,
+            probe, X, device=device, reset=reset, accept_sparse=sparse, min_rows=min_rows
         )
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        """Refuse, clip or warn about values for which the energy is not defined."""
 
     def _twin(self, attributes: Mapping[str, Any]) -> Self:
         """An estimator of this class with these attributes."""
@@ -243,12 +242,7 @@ class EnergyEstimator(
         Rebuilt from the NumPy state at every call, without a copy on the CPU: nothing is cached,
         so nothing can go stale, be pickled by mistake or tie the estimator to a device.
         """
-        held = {
-            name: torch.from_numpy(getattr(self, name)).to(device)
-            for name, declared in (self._state_spec() or {}).items()
-            if isinstance(declared, Array) and declared.of and getattr(self, name) is not None
-        }
-        return self._rebuild(held)
+        return self._rebuild(held_tensors(self, self._state_spec() or {}, device))
 
     @classmethod
     def from_parameters(cls, **parameters: Any) -> Self:
@@ -360,8 +354,7 @@ class EnergyEstimator(
         """Validate latents in the same way as X."""
         width = getattr(self, "_code_width", self._n_features_out)  # wider if transform pools
         probe = self._twin(self._unfitted_dict())
-        # A model's requirements on observations (a range, say) do not apply to latents.
-        rows = EnergyEstimator._open(self, Z, probe, reset=True)
+        rows = self._read(Z, probe, reset=True)
         if rows.shape[1] != width:
             raise ValueError(
                 f"Z has {rows.shape[1]} columns, but {type(self).__name__} has latents of {width} "

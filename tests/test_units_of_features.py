@@ -18,16 +18,19 @@ from tests.registry import NAMES, is_gradient_trained
 EUCLIDEAN = {
     "Autoencoder",
     "ContractiveAutoencoder",
+    "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
     "DeepSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
     "EnergyPCA",
     "LISTAEncoder",
+    "LinearizingAutoencoder",
     "MaskedAutoencoder",
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",
     "SaturatingAutoencoder",
+    "SlowFeatureAutoencoder",
     "SparseAutoencoder",
     "SparseCoder",
     "DeepEnergyModel",
@@ -46,9 +49,10 @@ BITS = {
     "HopfieldNetwork",
 }
 #: Rows are counts, whose unit is one.
-COUNTS = {"LatentDirichletAllocation", "PLSA"}
+COUNTS = {"LatentDirichletAllocation", "PLSA", "ReplicatedSoftmax"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {
+    "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
     "DeepSparseCoder",
     "LISTAEncoder",

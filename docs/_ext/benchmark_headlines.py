@@ -84,6 +84,13 @@ _MIXTURE = {
     "time": "seconds a step",
     "quality": "log likelihood (nats a row)",
 }
+_SMALL = {
+    "file": "bernoulli_rbm_small",
+    "name": "library",
+    "ours": "sklebm",
+    "peers": ("scikit-learn",),
+    "time": "fit (s)",
+}
 HEADLINES = (
     Headline(
         "Boltzmann machines",
@@ -94,6 +101,16 @@ HEADLINES = (
         ("scikit-learn",),
         "epoch (s)",
         "test log-likelihood after 5 epochs (nats, annealed)",
+    ),
+    *(
+        Headline(
+            "Boltzmann machines",
+            f"ten epochs of digits, {units} units, batches of {batch}",
+            where={"hidden units": units, "batch": batch},
+            **_SMALL,
+        )
+        for units in (64, 256)
+        for batch in (10, 500)
     ),
     Headline("Mixtures", "k-means, MNIST", where={"data": "MNIST"}, **_KMEANS),
     Headline("Mixtures", "k-means, blobs", where={"data": "blobs, std 1"}, **_KMEANS),

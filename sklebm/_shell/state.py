@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 
 _KINDS = {"f": "floating-point", "i": "integer", "b": "boolean"}
@@ -156,6 +157,15 @@ def exported(energy: Any, spec: Spec) -> dict[str, Any]:
             value = value()
         found[name] = value.detach().cpu().numpy().copy()
     return found
+
+
+def held_tensors(estimator: Any, spec: Spec, device: torch.device) -> dict[str, torch.Tensor]:
+    """The declared parameters of a fitted estimator, by attribute; on the CPU without a copy."""
+    return {
+        name: torch.from_numpy(getattr(estimator, name)).to(device)
+        for name, declared in spec.items()
+        if isinstance(declared, Array) and declared.of and getattr(estimator, name) is not None
+    }
 
 
 def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import scipy.sparse
 import torch
 
 from sklebm._shell.rows import Rows
@@ -46,3 +47,20 @@ def apply_value_range(
     if value_range == "raise":
         raise ValueError(message)
     warn(message + " They are used unchanged.")
+
+
+def need_counts(rows: Rows, what: str) -> None:
+    """Refuse negative numbers."""
+    least = 0.0
+    if scipy.sparse.issparse(rows.source):
+        least = float(rows.source.data.min(initial=0.0))
+    elif len(rows):
+        if rows.is_lazy:
+            least = min(float(rows[part].min()) for part in rows.chunks(rows.shape[1]))
+        else:
+            least = float(rows.source.min())
+    if least < 0:
+        raise ValueError(
+            f"Negative values in data passed to {what} (the least is {least:.3g}): a document is a "
+            "row of counts or weights of words, which must be at least 0."
+        )

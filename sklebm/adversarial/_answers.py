@@ -14,7 +14,6 @@ from sklebm._checks import check_count
 from sklebm._shell.conditions import Conditions
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device, row_slices
-from sklebm.base import EnergyEstimator
 from sklebm.inference.latents import closest_latents
 
 
@@ -43,7 +42,7 @@ def decoded(model: Any, Z: Any, y: Any, what: str) -> Any:
     """Rows of given latents, in the type of Z."""
     check_is_fitted(model)
     probe = model._twin(model._unfitted_dict())
-    rows = EnergyEstimator._open(model, Z, probe, reset=True)
+    rows = model._read(Z, probe, reset=True)
     width = int(model.architecture_["n_components"])
     if rows.shape[1] != width:
         raise ValueError(

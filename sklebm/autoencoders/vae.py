@@ -270,15 +270,12 @@ class VAE(BaseAutoencoder):
 
     # ------------------------------------------------------------------ what is learnt
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
         if self.likelihood == "bernoulli":
-            learning = reset or probe is not self
             apply_value_range(rows, self.value_range, owner=owner, learning=learning)
         elif self.likelihood == "categorical":
             check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
-        return rows
 
     def _scaling(self, rows: Rows) -> Scaling | None:
         if self.likelihood != "gaussian":

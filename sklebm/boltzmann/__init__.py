@@ -8,6 +8,7 @@ from sklebm.boltzmann.gated_bm import GatedBM
 from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 from sklebm.boltzmann.hopfield_network import HopfieldNetwork
 from sklebm.boltzmann.mean_covariance_rbm import MeanCovarianceRBM
+from sklebm.boltzmann.replicated_softmax import ReplicatedSoftmax
 
 __all__ = [
     "BernoulliRBM",
@@ -18,4 +19,5 @@ __all__ = [
     "GaussianRBM",
     "HopfieldNetwork",
     "MeanCovarianceRBM",
+    "ReplicatedSoftmax",
 ]

@@ -34,6 +34,16 @@ def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -
     return float(means[0] - means[1])
 
 
+def check_components(machine: Any) -> None:
+    """Refuse to continue from fitted parameters of another number of hidden units."""
+    fitted = len(machine.components_)
+    if fitted != machine.n_components:
+        raise ValueError(
+            f"n_components={machine.n_components} differs from the {fitted} fitted components "
+            "that training would continue from: set it back, or fit with warm_start=False."
+        )
+
+
 def _has_decoder(machine: Any) -> bool:
     return bool(machine._decodes)
 
@@ -100,12 +110,7 @@ class BoltzmannEstimator(GradientEstimator):
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
-        fitted = self.components_.shape[0]
-        if fitted != self.n_components:
-            raise ValueError(
-                f"n_components={self.n_components} differs from the {fitted} fitted components "
-                "that training would continue from: set it back, or fit with warm_start=False."
-            )
+        check_components(self)
 
     def _export(self, energy: Any) -> dict[str, Any]:
         # Any change of the parameters invalidates an earlier normaliser.

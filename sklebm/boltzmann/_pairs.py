@@ -15,7 +15,6 @@ from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Flag, Scalar, Spec, exported
 from sklebm._shell.value_range import apply_value_range
-from sklebm.base import EnergyEstimator
 from sklebm.boltzmann._scaled import check_scale, check_unchanged, fitted_scaling, remember
 from sklebm.energies import Bernoulli, Gaussian, Units
 from sklebm.energies.gated import MAX_SUMMED, FactoredCoupling, GatedEnergy, TensorCoupling
@@ -52,8 +51,8 @@ def columns_of_left(split: int | None, n_features: int) -> int:
     return n_left
 
 
-def opened(model: Any, rows: Rows, *, reset: bool, learning: bool) -> Rows:
-    """Rows that can be divided, as the energy of a fitted model sees them."""
+def check_rows(model: Any, rows: Rows, *, learning: bool) -> None:
+    """Refuse rows that cannot be divided, and warn about bits that are none."""
     owner = type(model).__name__
     if rows.shape[1] < 2:
         raise ValueError(
@@ -63,7 +62,6 @@ def opened(model: Any, rows: Rows, *, reset: bool, learning: bool) -> Rows:
     if model.likelihood == "bernoulli":
         remedy = 'set likelihood="gaussian"'
         apply_value_range(rows, "warn", owner=owner, learning=learning, remedy=remedy)
-    return rows if reset else rows.standardized(fitted_scaling(model))
 
 
 def initial_energy(
@@ -318,7 +316,7 @@ def floats_per_row(model: Any, energy: GatedEnergy | None = None) -> int:
 def applied(model: Any, X_left: Any, Z: Any) -> Any:
     """E[y | x, z] in the units of X."""
     probe = model._twin(model._unfitted_dict())
-    rows, n_left = EnergyEstimator._open(model, X_left, probe, reset=True), model.n_left_
+    rows, n_left = model._read(X_left, probe, reset=True), model.n_left_
     if rows.shape[1] != n_left:
         raise ValueError(
             f"X_left has {rows.shape[1]} columns, but the left view of {type(model).__name__} has "

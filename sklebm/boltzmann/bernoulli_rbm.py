@@ -240,11 +240,8 @@ class BernoulliRBM(BoltzmannEstimator):
         visible, hidden = parameters["intercept_visible_"], parameters["intercept_hidden_"]
         return BilinearEnergy(Bernoulli(visible), Bernoulli(hidden), parameters["components_"])
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        learning = reset or probe is not self
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
-        return rows
 
     def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
         players = super()._players(energy, start)

@@ -338,11 +338,8 @@ class BoltzmannMachine(BoltzmannEstimator):
                 "that training would continue from: set it back, or fit with warm_start=False."
             )
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        learning = reset or probe is not self
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
-        return rows
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         # The same bits in every epoch, so that only the model changes the score.

@@ -230,12 +230,13 @@ class DeepBeliefNetwork(EnergyEstimator):
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         return _stack.learn_chunk(self, rows)
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        learning = reset or probe is not self
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         if self.bottom is None or hasattr(self.bottom, "value_range"):
             value_range = self.value_range if self.bottom is None else self.bottom.value_range
             apply_value_range(rows, value_range, owner=type(self).__name__, learning=learning)
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
         machine = None if reset else self.named_estimators_["layer1"]
         return likelihood.set_origin(machine, rows, reset=reset)
 

@@ -265,11 +265,8 @@ class DeepBoltzmannMachine(GradientEstimator):
         means = states[0]["hidden_mean"].cpu().numpy().copy() if self.centering else None
         return {"hidden_means_": means}
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        learning = reset or probe is not self
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
-        return rows
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)

@@ -22,7 +22,7 @@ from sklebm.inference.gibbs import BlockGibbs
 from sklebm.objectives import (
     Batch,
     ContrastiveDivergence,
-    NormalisedLikelihood,
+    MaximumLikelihood,
     Objective,
     PersistentContrastiveDivergence,
     check_needs,
@@ -35,7 +35,7 @@ from sklebm.training.transforms import Projection
 OBJECTIVES: dict[str, type[Objective]] = {
     "cd": ContrastiveDivergence,
     "pcd": PersistentContrastiveDivergence,
-    "maximum_likelihood": NormalisedLikelihood,
+    "maximum_likelihood": MaximumLikelihood,
 }
 # Up to this many states of summed units, "auto" follows the exact gradient.
 _FEW_STATES = 2**10
@@ -212,7 +212,7 @@ class GatedBM(GradientEstimator):
         "objective": [
             StrOptions({"auto", *OBJECTIVES}),
             ContrastiveDivergence,
-            NormalisedLikelihood,
+            MaximumLikelihood,
         ],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "n_annealing_steps": [Interval(Integral, 1, None, closed="left")],
@@ -278,7 +278,10 @@ class GatedBM(GradientEstimator):
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        return _pairs.opened(self, rows, reset=reset, learning=reset or probe is not self)
+        return rows if reset else rows.standardized(_scaled.fitted_scaling(self))
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        _pairs.check_rows(self, rows, learning=learning)
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         if resume:

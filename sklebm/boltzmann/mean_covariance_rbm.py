@@ -21,7 +21,7 @@ from sklebm.likelihood import DensityCheck
 from sklebm.objectives import (
     Batch,
     ContrastiveDivergence,
-    NormalisedLikelihood,
+    MaximumLikelihood,
     Objective,
     PersistentContrastiveDivergence,
     ScoreMatching,
@@ -36,7 +36,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "pcd": PersistentContrastiveDivergence,
     "cd": ContrastiveDivergence,
     "score_matching": ScoreMatching,
-    "maximum_likelihood": NormalisedLikelihood,
+    "maximum_likelihood": MaximumLikelihood,
 }
 _SAMPLED = ("pcd", "cd")
 

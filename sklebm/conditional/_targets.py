@@ -20,6 +20,7 @@ from sklebm.inference.samplers import run
 
 _LEAST_REACH = 8.0
 _CHAIN_STEPS = 300
+_BLOCK = 16  # rows that share a generator of draws
 
 
 def residual_rows(
@@ -120,23 +121,42 @@ def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> An
     """Draws from p(y | x); see ``EnergyRegressor.sample``."""
     check_is_fitted(model)
     check_count(n_samples, "n_samples")
-    seed, calls = draw_seed(random_state), iter(range(2**31))
+    seed = draw_seed(random_state)
 
-    def draw(energy: Any, x: torch.Tensor) -> torch.Tensor:
-        generator = make_generator(seed, "draws", index=next(calls), device=x.device)
-        u = energy.inputs(x)
-        if energy.n_outputs == 1:
-            g = target_density.draws(target_density.integrate(energy, u), n_samples, generator)
-            return energy.restore(x, g[:, :, None])[:, :, 0]  # type: ignore[no-any-return]
-        rows = u.repeat_interleave(n_samples, dim=0)
-        given = EnergyGivenRow(energy, rows)
-        g = rows.new_empty((len(rows), energy.n_outputs)).normal_(generator=generator)
-        sampler = MALA(0.3)
-        state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
-        return energy.restore(x, state.position.view(len(x), n_samples, -1))  # type: ignore[no-any-return]
+    def draw(energy: Any, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        u, place = energy.inputs(x), index[:, 0].long()
+        parts = []
+        for block in range(int(place[0]) // _BLOCK, int(place[-1]) // _BLOCK + 1):
+            here = place // _BLOCK == block
+            # The numbers of a whole block, whichever of its rows are there: chunks do not matter.
+            generator = make_generator(seed, "draws", index=block, device=x.device)
+            parts.append(_of_block(energy, u[here], place[here] % _BLOCK, n_samples, generator))
+        g: torch.Tensor = energy.restore(x, torch.cat(parts))
+        return g[:, :, 0] if energy.n_outputs == 1 else g
 
-    found = model._map_rows(X, draw, "sample")
+    found = model._map_rows(X, draw, "sample", beside=_row_numbers)
     return found[:, :, None] if model.y_dimensions_ == 2 and found.ndim == 2 else found
+
+
+def _row_numbers(rows: Rows) -> Rows:
+    return Rows(np.arange(len(rows), dtype=np.float64)[:, None], torch.device("cpu"))
+
+
+def _of_block(
+    energy: Any, u: torch.Tensor, place: torch.Tensor, n_samples: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draws of g (n, n_samples, m) for the rows at these places of a block."""
+    if energy.n_outputs == 1:
+        uniform = u.new_empty((_BLOCK, n_samples)).uniform_(generator=generator)
+        grid = target_density.integrate(energy, u)
+        return target_density.draws(grid, uniform[place])[:, :, None]
+    rows = u.new_zeros((_BLOCK, u.shape[1]))
+    rows[place] = u
+    given = EnergyGivenRow(energy, rows.repeat_interleave(n_samples, dim=0))
+    g = u.new_empty((_BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
+    sampler = MALA(0.3)
+    state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
+    return state.position.view(_BLOCK, n_samples, -1)[place]
 
 
 def intervals(model: Any, X: Any, level: Any) -> list[Any]:

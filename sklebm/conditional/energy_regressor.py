@@ -496,8 +496,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         -------
         pieces : list of ndarray of shape (n_pieces, 2)
             Lower and upper ends of the intervals that the set consists of, in ascending order;
-            several where the density has several modes. Ends lie on the grid of the integral, whose
-            spacing is at least ``reach_ * residual_scale_ / 256``.
+            several where the density has several modes. Ends lie on the grid of the integral: 513
+            points over the part of y where the density is not negligible.
         """
         self._need_one_output("predict_interval")
         return _targets.intervals(self, X, level)

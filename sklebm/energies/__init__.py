@@ -28,6 +28,7 @@ from sklebm.energies.posteriors import BernoulliPosterior, DiagonalGaussian, Ful
 from sklebm.energies.precision import PrecisionEnergy
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.reconstruction import ReconstructionEnergy
+from sklebm.energies.replicated_softmax import ReplicatedSoftmaxEnergy
 from sklebm.energies.sparse_coding import (
     EncodedSparseCodingEnergy,
     PredictiveSparseCodingEnergy,
@@ -75,6 +76,7 @@ __all__ = [
     "PrototypeEnergy",
     "QuadraticEnergy",
     "ReconstructionEnergy",
+    "ReplicatedSoftmaxEnergy",
     "SparseCodingEnergy",
     "SubspaceEnergy",
     "TopK",

@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.binary_states import binary_states
 from sklebm.energies.reference import ReferenceGaussian, ReferenceUnits
 from sklebm.energies.units import Units
 
@@ -287,7 +288,7 @@ class GatedEnergy(nn.Module):
     def _summed_states(self, weights: Tensor) -> Tensor:
         """The sum over all z, for the weights of each row."""
         parts = []
-        for z in states(len(self.hidden.bias), weights):
+        for z in binary_states(len(self.hidden.bias), weights):
             field = self.right.bias + z @ weights
             parts.append(self.right.cumulant(field).sum(dim=2) - self.hidden.energy(z))
         return torch.logsumexp(torch.cat(parts, dim=1), dim=1)
@@ -301,7 +302,7 @@ class GatedEnergy(nn.Module):
         gram = weights @ weights.transpose(1, 2)
         linear = self.hidden.bias + weights @ self.right.bias
         cut = gram.shape[1] // 2
-        first, second = (next(states(n, weights)) for n in (cut, gram.shape[1] - cut))
+        first, second = (next(binary_states(n, weights)) for n in (cut, gram.shape[1] - cut))
         own = [
             0.5 * ((z @ gram[:, part, part]) * z).sum(dim=2) + linear[:, part] @ z.T
             for z, part in ((first, slice(cut)), (second, slice(cut, None)))
@@ -342,7 +343,7 @@ class GatedEnergy(nn.Module):
         left, tensor = self._left(), self.coupling.tensor()
         b, c = left.bias, self.right.bias
         rest = 0.5 * (len(b) + len(c)) * math.log(2.0 * math.pi) - 0.5 * b.square().sum()
-        for z in states(len(tensor), b, max(1, _CHUNK // tensor[0].numel())):
+        for z in binary_states(len(tensor), b, max(1, _CHUNK // tensor[0].numel())):
             matrices = torch.tensordot(z, tensor, dims=1)
             precision = torch.eye(len(b)).to(b) - matrices @ matrices.transpose(1, 2)
             factor = torch.linalg.cholesky(precision)
@@ -359,7 +360,7 @@ class GatedEnergy(nn.Module):
         listed, summed = (left, right) if of_right else (right, left)
         push = self.coupling.right if of_right else self.coupling.left
         n_listed = len(listed.bias)
-        for both in states(n_listed + self.coupling.n_hidden, left.bias):
+        for both in binary_states(n_listed + self.coupling.n_hidden, left.bias):
             view, z = both[:, :n_listed], both[:, n_listed:]
             cumulant = summed.cumulant(summed.bias + push(view, z)).sum(dim=1)
             yield cumulant - listed.energy(view) - self.hidden.energy(z)
@@ -385,11 +386,3 @@ def check_summed(n_units: int) -> None:
             f"An exact log Z sums over 2^{n_units} states, more than 2^{MAX_SUMMED}: anneal "
             "instead, or train with an objective that does not need it."
         )
-
-
-def states(n_units: int, like: Tensor, step: int = 2**14) -> Iterator[Tensor]:
-    """All states of bits as rows, in blocks of at most ``step``."""
-    shifts = torch.arange(n_units, device=like.device)
-    for start in range(0, 2**n_units, step):
-        numbers = torch.arange(start, min(start + step, 2**n_units), device=like.device)
-        yield ((numbers[:, None] >> shifts) & 1).to(like.dtype)

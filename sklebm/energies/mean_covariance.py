@@ -22,7 +22,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sklebm.energies.gated import MAX_SUMMED, check_summed, states
+from sklebm.energies.binary_states import binary_states
+from sklebm.energies.gated import MAX_SUMMED, check_summed
 from sklebm.energies.reference import ReferenceGaussian
 from sklebm.energies.units import Bernoulli
 
@@ -211,13 +212,13 @@ class MeanCovarianceEnergy(nn.Module):
         check_summed(self._n_hidden())
         d, n_mean = len(self.visible_bias), len(self.weights)
         pushed, of_means = [], []
-        for z in states(n_mean, self.visible_bias):
+        for z in binary_states(n_mean, self.visible_bias):
             pushed.append(torch.addmm(self.visible_bias, z, self.weights))
             of_means.append(-self.mean_units.energy(z))
         right, gains = torch.cat(pushed).T, torch.cat(of_means)
         parts = []
         step = max(1, _CHUNK // (d * (d + right.shape[1])))
-        for y in states(self.pooling.shape[1], self.visible_bias, step):
+        for y in binary_states(self.pooling.shape[1], self.visible_bias, step):
             factor = self.precision_factor(y)
             white = torch.linalg.solve_triangular(factor, right.expand(len(y), -1, -1), upper=False)
             log_determinant = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.binary_states import binary_states, chunk_of_states
 from sklebm.energies.likelihoods import Likelihood
 from sklebm.energies.posteriors import (
     BernoulliPosterior,
@@ -271,14 +272,12 @@ class BernoulliLatentEnergy(LatentVariableEnergy):
 
     def states(self, like: Tensor) -> Tensor:
         """All states of the latents, shape (2^n_components, n_components)."""
-        numbers = torch.arange(2**self.n_components, device=like.device)
-        bits = numbers[:, None] >> torch.arange(self.n_components, device=like.device)
-        return (bits & 1).to(like.dtype)
+        return chunk_of_states(0, self.n_components, like, 2**self.n_components)
 
     def exact_log_marginal(self, x: Tensor, block: int) -> Tensor:
         """log p(x), summed over all states, shape (n_rows,). O(2^k n d)."""
         total = x.new_full((len(x),), -math.inf)
-        for states in torch.split(self.states(x), block):
+        for states in binary_states(self.n_components, x, block):
             table = self.log_likelihood_table(x, states)
             part = torch.logsumexp(table + self.log_prior(states)[:, None], dim=0)
             total = torch.logaddexp(total, part)

@@ -22,17 +22,20 @@ from sklebm.objectives.label_losses import (
     PerceptronLoss,
     SquareExponentialLoss,
 )
+from sklebm.objectives.length_likelihood import LengthLikelihood
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
 from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
-from sklebm.objectives.normalised_likelihood import NormalisedLikelihood
 from sklebm.objectives.penalties import (
     ContractiveReconstruction,
     SaturatingReconstruction,
     SparseReconstruction,
 )
-from sklebm.objectives.predictive_decomposition import PredictiveDecomposition
+from sklebm.objectives.predictive_decomposition import (
+    ConvolutionalDecomposition,
+    PredictiveDecomposition,
+)
 from sklebm.objectives.pseudo_likelihood import PseudoLikelihood
 from sklebm.objectives.ratio_matching import RatioMatching
 from sklebm.objectives.reconstruction import ReconstructionError
@@ -64,6 +67,7 @@ __all__ = [
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",
+    "ConvolutionalDecomposition",
     "DenoisingError",
     "DenoisingScoreMatching",
     "DiscreteEvidenceLowerBound",
@@ -73,12 +77,12 @@ __all__ = [
     "HingeLoss",
     "ImportanceWeightedBound",
     "LabelNoiseContrastive",
+    "LengthLikelihood",
     "MaskedError",
     "MaximumLikelihood",
     "MeanFieldContrastiveDivergence",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
-    "NormalisedLikelihood",
     "Objective",
     "PerceptronLoss",
     "PersistentContrastiveDivergence",

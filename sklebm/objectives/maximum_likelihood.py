@@ -17,7 +17,8 @@ class MaximumLikelihood(Objective):
     """Exact likelihood by enumeration; for machines whose smaller layer has at most 25 units.
 
     A step costs O(2^min(d, k) d k); the loss is the mean of -log p in nats. Energies of more than
-    two layers, or of units on any graph, sum their own ``exact_log_partition()``.
+    two layers, of units on any graph or of third order sum their own ``exact_log_partition()``. An
+    energy that ``is_conditional`` gives ``log_normaliser(x)``, that of p(y | x), row by row.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "visible_field", "weights")
@@ -27,6 +28,8 @@ class MaximumLikelihood(Objective):
     def missing_from(self, energy: Any) -> list[str]:
         """Its requirements; an energy that sums log Z itself needs no layers for it."""
         needs = ("free_energy", "exact_log_partition") if _sums_itself(energy) else self.needs
+        if getattr(energy, "is_conditional", False):
+            needs = ("free_energy", "log_normaliser")
         return [name for name in needs if not hasattr(energy, name)]
 
     def loss(
@@ -37,6 +40,9 @@ class MaximumLikelihood(Objective):
         generator: torch.Generator,
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean negative log-likelihood of the batch."""
+        if getattr(energy, "is_conditional", False):
+            log_z = energy.log_normaliser(energy.split(batch.x)[0])
+            return batch.mean(energy.free_energy(batch.x) + log_z), state
         own = _sums_itself(energy)
         log_z = energy.exact_log_partition() if own else enumeration.log_partition(energy)
         return batch.mean(energy.free_energy(batch.x)) + log_z, state
@@ -44,5 +50,5 @@ class MaximumLikelihood(Objective):
 
 def _sums_itself(energy: Any) -> bool:
     """Whether log Z is that of ``exact_log_partition``; two layers are summed faster."""
-    deeper = hasattr(energy, "couplings") and not hasattr(energy, "visible_field")
-    return deeper or hasattr(energy, "summed_units")
+    no_layers = hasattr(energy, "exact_log_partition") and not hasattr(energy, "visible_field")
+    return no_layers or hasattr(energy, "summed_units")

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
+from sklebm._shell.value_range import need_counts
 from sklebm.inference.counts import Counts, count_table
 from sklebm.iterative import IterativeEstimator, Problem, Run
 
@@ -34,11 +35,9 @@ class TopicEstimator(IterativeEstimator[P, R]):
         # A document has as many non-zeros as there are words, at worst.
         return 6 * int(self.n_features_in_) + 8 * len(self.components_)
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
-        method = "fit" if reset else "transform"
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        method = "fit" if learning else "transform"
         need_counts(rows, f"{type(self).__name__}.{method}")
-        return rows
 
     def perplexity(self, X: Any, *, given: Any = None) -> float:
         """Return exp(-log likelihood per token): the number of words that fit as well by chance.
@@ -72,23 +71,6 @@ class TopicEstimator(IterativeEstimator[P, R]):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
         return tags
-
-
-def need_counts(rows: Rows, what: str) -> None:
-    """Refuse negative numbers."""
-    least = 0.0
-    if scipy.sparse.issparse(rows.source):
-        least = float(rows.source.data.min(initial=0.0))
-    elif len(rows):
-        if rows.is_lazy:
-            least = min(float(rows[part].min()) for part in rows.chunks(rows.shape[1]))
-        else:
-            least = float(rows.source.min())
-    if least < 0:
-        raise ValueError(
-            f"Negative values in data passed to {what} (the least is {least:.3g}): a document is a "
-            "row of counts or weights of words, which must be at least 0."
-        )
 
 
 def read_counts(rows: Rows) -> Counts:

@@ -240,3 +240,19 @@ def test_parameters_given_by_hand():
     np.testing.assert_array_equal(model.sample(4, random_state=0), fitted.sample(4, random_state=0))
     with pytest.raises(TypeError, match="needs weights"):
         EnergyGAN.from_parameters(feature_means=[0.0, 0.0])
+
+
+def test_given_parameters_without_a_scale_learn_on_in_the_units_of_the_rows():
+    X = make_cloud(200)
+    fitted = EnergyGAN(max_epochs=2, **SMALL).fit(X)
+    standard = (X - fitted.offset_) / fitted.scale_
+    model = EnergyGAN.from_parameters(weights=fitted.weights_, feature_means=np.zeros(2), **SMALL)
+    before = model.score_samples(standard)
+    gaps = before - fitted.score_samples(X)
+    assert np.ptp(gaps) < 1e-4 * np.ptp(before)  # rows are standardised in single precision
+    assert model.offset_ is None
+    assert model.scale_ is None
+    model.partial_fit(standard)
+    assert model.offset_ is None
+    assert model.scale_ is None
+    assert np.abs(model.score_samples(standard) - before).max() > 0

@@ -15,7 +15,7 @@ from sklebm.energies.gated import FactoredCoupling, GatedEnergy, TensorCoupling
 from sklebm.inference import ais, clamped_annealing
 from sklebm.inference.gated_path import GatedPath
 from sklebm.inference.gibbs import BlockGibbs
-from sklebm.objectives import Batch, NormalisedLikelihood
+from sklebm.objectives import Batch, MaximumLikelihood
 from tests.registry import make_rows
 
 N_LEFT, N_RIGHT, N_HIDDEN, N_FACTORS = 3, 2, 3, 4
@@ -166,7 +166,7 @@ def test_gradient_of_the_conditional_likelihood_is_that_of_enumeration(binary):
     energy = make_energy(binary=binary, conditional=True)
     rows = draw(5, N_LEFT + N_RIGHT, seed=4)
     rows = (rows > 0).double() if binary else rows
-    loss, _ = NormalisedLikelihood().loss(energy, Batch(rows), {}, None)
+    loss, _ = MaximumLikelihood().loss(energy, Batch(rows), {}, None)
     own = [energy.coupling.weights, energy.right.bias, energy.hidden.bias]
     found = torch.autograd.grad(loss, own)
     naive = [parameter.detach().clone().requires_grad_() for parameter in own]

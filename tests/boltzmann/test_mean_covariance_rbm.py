@@ -14,7 +14,7 @@ from sklebm.energies.mean_covariance import MeanCovarianceEnergy
 from sklebm.inference.chains import energy_and_gradient
 from sklebm.inference.gibbs import BlockGibbs
 from sklebm.inference.hamiltonian import HMC, leapfrog
-from sklebm.objectives import Batch, NormalisedLikelihood, ScoreMatching
+from sklebm.objectives import Batch, MaximumLikelihood, ScoreMatching
 from sklebm.objectives.score_matching import gradient_and_laplacian
 from tests.registry import make_rows
 
@@ -316,7 +316,7 @@ def test_trajectories_of_training_are_accepted_nine_times_in_ten():
 def test_exact_gradient_is_that_of_finite_differences():
     energy = make_energy()
     rows = torch.randn(20, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    objective = NormalisedLikelihood()
+    objective = MaximumLikelihood()
     loss, _ = objective.loss(energy, Batch(rows), {}, None)
     names, parameters = zip(*energy.named_parameters(), strict=True)
     gradients = torch.autograd.grad(loss, parameters)

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 import sklebm
 from tests.entries import Entry
+from tests.entries.topics import make_documents
 
 
 def bernoulli_free_energy(model: Any, X: Any) -> Any:
@@ -111,6 +112,14 @@ def mean_covariance_free_energy(model: Any, X: Any) -> Any:
     quadratic = 0.5 * np.exp(-log_variance) * (u**2).sum(axis=1) - u @ a
     softplus = np.logaddexp(0.0, means).sum(axis=1) + np.logaddexp(0.0, covariances).sum(axis=1)
     return np.log(model.scale_).sum() + quadratic - softplus
+
+
+def replicated_softmax_free_energy(model: Any, X: Any) -> Any:
+    """-b'v - sum_k log(1 + exp(D c_k + w_k'v)), D the length of the document."""
+    v = np.asarray(X, np.float64)
+    W, b = np.float64(model.components_), np.float64(model.intercept_visible_)
+    inputs = v.sum(axis=1, keepdims=True) * np.float64(model.intercept_hidden_) + v @ W.T
+    return -(v @ b) - np.logaddexp(0.0, inputs).sum(axis=1)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -244,5 +253,23 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "score_matching", "factor_structure": "topographic", "variance": 0.5},
         ),
         free_energy=mean_covariance_free_energy,
+    ),
+    "ReplicatedSoftmax": Entry(
+        quick={
+            "n_components": 4,
+            "n_gibbs_steps": 1,
+            "learning_rate": 0.02,
+            "batch_size": 20,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"objective": "maximum_likelihood", "n_components": 3, "n_gibbs_steps": 5},
+            {"n_components": 12, "max_epochs": 3, "optimizer": "sgd"},
+        ),
+        free_energy=replicated_softmax_free_energy,
+        normalised={"normalised": True},
+        learnable=make_documents,
     ),
 }
