@@ -6,6 +6,7 @@ import copy
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
@@ -156,7 +157,8 @@ def _of_block(
     g = u.new_empty((_BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
     sampler = MALA(0.3)
     state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
-    return state.position.view(_BLOCK, n_samples, -1)[place]
+    drawn: torch.Tensor = state.position.view(_BLOCK, n_samples, -1)[place]
+    return drawn
 
 
 def intervals(model: Any, X: Any, level: Any) -> list[Any]:
