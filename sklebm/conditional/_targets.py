@@ -157,8 +157,8 @@ def _of_block(
     g = u.new_empty((_BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
     sampler = MALA(0.3)
     state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
-    drawn: torch.Tensor = state.position.view(_BLOCK, n_samples, -1)[place]
-    return drawn
+    found: torch.Tensor = state.position.view(_BLOCK, n_samples, -1)[place]
+    return found
 
 
 def intervals(model: Any, X: Any, level: Any) -> list[Any]:
