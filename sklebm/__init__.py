@@ -35,6 +35,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
     "EnergyRegressor": "sklebm.conditional",
+    "GAN": "sklebm.adversarial",
     "GaussianEnergy": "sklebm.linear",
     "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
@@ -44,6 +45,7 @@ ESTIMATORS: dict[str, str] = {
     "LatentDirichletAllocation": "sklebm.topics",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
+    "LinearizingAutoencoder": "sklebm.temporal",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "MeanCovarianceRBM": "sklebm.boltzmann",
@@ -93,6 +95,7 @@ PARTS: dict[str, str] = {
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
+    "LeastSquares": "sklebm.objectives.adversarial",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
@@ -103,6 +106,7 @@ PARTS: dict[str, str] = {
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
     "Neighbours": "sklebm.inference.views",
+    "NonSaturating": "sklebm.objectives.adversarial",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
@@ -126,6 +130,7 @@ PARTS: dict[str, str] = {
     "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
+    "WassersteinPenalty": "sklebm.objectives.adversarial",
 }
 
 # Other public names of the top level.
@@ -160,6 +165,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import GAN as GAN
     from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
@@ -206,6 +212,7 @@ if TYPE_CHECKING:
     from sklebm.structured import ChainCRF as ChainCRF
     from sklebm.structured import GridMRF as GridMRF
     from sklebm.structured.windows import window_features as window_features
+    from sklebm.temporal import LinearizingAutoencoder as LinearizingAutoencoder
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.temporal import SlowFeatureAutoencoder as SlowFeatureAutoencoder
     from sklebm.topics import PLSA as PLSA

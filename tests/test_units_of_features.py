@@ -25,6 +25,7 @@ EUCLIDEAN = {
     "EnergyKMeans",
     "EnergyPCA",
     "LISTAEncoder",
+    "LinearizingAutoencoder",
     "MaskedAutoencoder",
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",

@@ -143,8 +143,8 @@ class GridMRF(StructuredClassifier):
     ``conditional_log_density`` to log p(y | x). Pixels of other images do not change them.
 
     Cost: an iteration takes O(n K (d + m)), with m features of pairs, "piecewise" O(n K^2 m), and
-    "likelihood" a few dozen sweeps more; a sweep of any inference takes O(n K^2). With features of
-    pairs T takes K^2 numbers for each pair.
+    "likelihood" a few dozen sweeps more; a sweep of any inference takes O(n K^2). Messages,
+    and T of features, take some K^2 numbers for each pair.
 
     References
     ----------
