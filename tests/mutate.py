@@ -46,7 +46,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("sklebm", "tests", "docs", "examples", "setup.cfg", "pyproject.toml", "README.md")
-CONTRACT = ("tests/test_contract.py", "tests/test_persistence.py", "tests/test_what_goes_on.py")
+CONTRACT = (
+    "tests/test_contract.py",
+    "tests/test_from_parameters.py",
+    "tests/test_persistence.py",
+    "tests/test_what_goes_on.py",
+)
 # Folders that are drawn from unless others are named: mathematics first, then the families.
 MATHEMATICS = ("energies", "inference", "objectives", "training")
 PRELOADED = ("torch", "skorch", "sklearn.utils.estimator_checks", "scipy.stats", "numba", "pandas")

@@ -184,8 +184,8 @@ def _padded(counts: Counts, where: Tensor, phi: Tensor) -> PaddedDocuments:
     first = (lengths.cumsum(0) - lengths)[where]
     place = torch.arange(max(int(lengths[where].max()), 1), device=phi.device)
     inside = place < lengths[where, None]
-    if not len(counts.values):
-        return PaddedDocuments(inside.double(), phi[torch.zeros_like(inside, dtype=torch.long)])
+    if not len(counts.values):  # phi may have no rows either
+        return PaddedDocuments(inside.double(), phi.new_ones(*inside.shape, phi.shape[1]))
     entries = (first[:, None] + place).clamp(max=len(counts.values) - 1)
     return PaddedDocuments(counts.values[entries] * inside, phi[counts.words[entries]])
 

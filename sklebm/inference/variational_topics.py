@@ -94,8 +94,15 @@ def infer_shares(
     gamma : Tensor of shape (n_documents, n_topics)
         Each row by itself: what else is in ``counts`` does not matter. O(nnz K) a step.
     """
-    if topics.device.type == "cpu":
-        return _settle_compiled(counts, gamma, prior, topics, precision)
+    on_cpu = topics.device.type == "cpu"
+    settle_all = _settle_compiled if on_cpu else settle_batches
+    return settle_all(counts, gamma, prior, topics, precision)
+
+
+def settle_batches(
+    counts: Counts, gamma: Tensor, prior: Tensor, topics: Tensor, precision: Precision
+) -> Tensor:
+    """``infer_shares`` on any device: documents of about the same length together."""
 
     def step(gamma: Tensor, part: PaddedDocuments) -> tuple[Tensor, Tensor]:
         shares = geometric_mean(gamma, dim=1)

@@ -12,7 +12,14 @@ from sklearn import decomposition
 
 from sklebm import LatentDirichletAllocation
 from sklebm.inference._topic_kernels import digamma_parts
-from sklebm.inference.variational_topics import best_prior, geometric_mean
+from sklebm.inference.counts import count_table
+from sklebm.inference.variational_topics import (
+    Precision,
+    best_prior,
+    geometric_mean,
+    infer_shares,
+    settle_batches,
+)
 from tests.topics.test_plsa import overlapping_documents
 
 STARTED = np.random.default_rng(3).gamma(100.0, 0.01, size=(3, 12))
@@ -250,6 +257,21 @@ def test_the_compiled_digamma_is_that_of_scipy():
         found = geometric_mean(p, dim).numpy()
         # exp magnifies the error of the largest exponent, 1000.
         np.testing.assert_allclose(found, np.maximum(expected, 1e-100), rtol=1e-12)
+
+
+def test_batches_of_documents_settle_where_single_ones_do():
+    """What runs on other devices, against the compiled kernels; also without any word."""
+    X = torch.from_numpy(overlapping_documents(40))
+    X[7] = 0.0
+    topics = geometric_mean(torch.from_numpy(STARTED.T.copy()), dim=0)
+    for rows in (X, torch.zeros(3, 12, dtype=torch.float64)):
+        counts, known = count_table(rows).of_known_words()
+        start, prior = torch.ones(len(rows), 3), torch.tensor([0.2, 1.0, 3.0])
+        arguments = counts, start.double(), prior.double(), topics[known], Precision(1e-9, 500)
+        one = infer_shares(*arguments)
+        torch.testing.assert_close(settle_batches(*arguments), one, rtol=1e-10, atol=0)
+        empty = one[rows.sum(dim=1) == 0]
+        torch.testing.assert_close(empty, prior.double().expand_as(empty))
 
 
 def test_threads_and_company_change_nothing(set_threads):
