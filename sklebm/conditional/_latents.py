@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._checks import check_count
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
-from sklebm.conditional._targets import matching_targets, residual_rows
+from sklebm._shell.targets import matching_targets
+from sklebm.conditional._targets import residual_rows
 from sklebm.energies.latent_targets import LatentTargetEnergy, grid_points
 from sklebm.inference.seeding import seed_centers
 

@@ -18,7 +18,8 @@ from sklebm._shell.random import RandomState, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Scalar, Spec
-from sklebm.conditional import _latents, _targets
+from sklebm._shell.targets import as_table, read_targets
+from sklebm.conditional import _latents
 from sklebm.conditional._base import ConditionalEstimator
 from sklebm.energies.latent_targets import REGULARIZERS, LatentTargetEnergy
 from sklebm.objectives import Batch, Objective
@@ -296,11 +297,11 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         return self._learn_targets(X, y, self._partial_fit, sample_weight)
 
     def _learn_targets(self, X: Any, y: Any, step: Any, sample_weight: Any) -> Self:
-        targets = None if y is None else _targets.read_targets(y, type(self).__name__)
+        targets = None if y is None else read_targets(y, type(self).__name__)
         first = step == self._fit or not self._is_fitted()
         columns = {"target": targets, "weight": sample_weight}
         if targets is not None:
-            columns["target"] = _targets.as_table(targets)
+            columns["target"] = as_table(targets)
         known = {"y_dimensions_": 0 if targets is None else targets.ndim}
         return self._learn(X, step, first=first, columns=columns, **known)
 
