@@ -72,3 +72,21 @@ def test_numbers_within_their_limits(kind, field):
 def test_words_that_are_no_choice_are_refused(kind, field):
     refuses(kind, field, "anything")
     refuses(kind, field, None)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=name)
+        for name, module in sorted(sklebm.PARTS.items())
+        if vars(kind := getattr(importlib.import_module(module), name)).get("aliases")
+    ],
+)
+def test_another_name_of_a_setting_means_the_same(kind):
+    for alias, name in kind.aliases.items():
+        default = getattr(kind(), name)
+        assert kind(**{alias: default}) == kind(**{name: default}) == kind()
+        with pytest.raises(TypeError, match=rf"{alias} is another name of {name}"):
+            kind(**{alias: default, name: default})
+        # Errors speak of the name that was given.
+        refuses(kind, alias, -7)
