@@ -43,6 +43,7 @@ ESTIMATORS: dict[str, str] = {
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
+    "LatentVariableRegressor": "sklebm.conditional",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LinearizingAutoencoder": "sklebm.temporal",
@@ -191,6 +192,7 @@ if TYPE_CHECKING:
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.conditional import EnergyRegressor as EnergyRegressor
+    from sklebm.conditional import LatentVariableRegressor as LatentVariableRegressor
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
