@@ -17,6 +17,7 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ChainCRF": "sklebm.structured",
+    "GridMRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "ConvPredictiveSparseDecomposition": "sklebm.coding",
@@ -35,6 +36,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
     "EnergyRegressor": "sklebm.conditional",
+    "GAN": "sklebm.adversarial",
     "GaussianEnergy": "sklebm.linear",
     "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
@@ -42,8 +44,10 @@ ESTIMATORS: dict[str, str] = {
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
+    "LatentVariableRegressor": "sklebm.conditional",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
+    "LinearizingAutoencoder": "sklebm.temporal",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "MeanCovarianceRBM": "sklebm.boltzmann",
@@ -93,6 +97,7 @@ PARTS: dict[str, str] = {
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
+    "LeastSquares": "sklebm.objectives.adversarial",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
@@ -103,6 +108,7 @@ PARTS: dict[str, str] = {
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
     "Neighbours": "sklebm.inference.views",
+    "NonSaturating": "sklebm.objectives.adversarial",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
@@ -126,6 +132,7 @@ PARTS: dict[str, str] = {
     "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
+    "WassersteinPenalty": "sklebm.objectives.adversarial",
 }
 
 # Other public names of the top level.
@@ -160,6 +167,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import GAN as GAN
     from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
@@ -186,6 +194,7 @@ if TYPE_CHECKING:
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.conditional import EnergyRegressor as EnergyRegressor
+    from sklebm.conditional import LatentVariableRegressor as LatentVariableRegressor
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
@@ -205,7 +214,9 @@ if TYPE_CHECKING:
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
     from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured import GridMRF as GridMRF
     from sklebm.structured.windows import window_features as window_features
+    from sklebm.temporal import LinearizingAutoencoder as LinearizingAutoencoder
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
     from sklebm.temporal import SlowFeatureAutoencoder as SlowFeatureAutoencoder
     from sklebm.topics import PLSA as PLSA

@@ -26,6 +26,7 @@ EUCLIDEAN = {
     "EnergyKMeans",
     "EnergyPCA",
     "LISTAEncoder",
+    "LinearizingAutoencoder",
     "MaskedAutoencoder",
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",

@@ -135,7 +135,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     See Also
     --------
     SparseAutoencoder : The same for rows in any order.
-    SequenceEnergy : Energies of the next step, given those before it.
+    LinearizingAutoencoder : Codes that move along straight lines instead of standing still.
 
     Notes
     -----
