@@ -2,12 +2,13 @@
 
 The Associated Press articles with 50 hidden units or topics, one split for all: 2000 articles to
 learn from and 246 to score. Every model has its defaults but for the number of topics and, of the
-peers, of passes; the passes of the replicated softmax were chosen with ``--validate``. One protocol judges them: log p of whole test documents as ordered sequences of words,
-without a multinomial coefficient, by annealing for the replicated softmax and by importance
-sampling for the topics of both peers; no bound stands in for either. What annealing leaves open is
-shown: the perplexity at both ends of the intervals of log Z, of which the upper end speaks against
-the machine; and importance sampling with a tenth of the draws. Salakhutdinov and Hinton (2009)
-give 953 against 1091 on 20 newsgroups with 2000 words.
+peers, of passes; those of the replicated softmax were chosen with ``--validate``. One protocol
+judges them: log p of whole test documents as ordered sequences of words, without a multinomial
+coefficient, by annealing for the replicated softmax and by importance sampling for the topics of
+both peers; no bound stands in for either. What annealing leaves open is shown: the perplexity at
+both ends of the intervals of log Z, of which the upper end speaks against the machine; and
+importance sampling with a tenth of the draws. Salakhutdinov and Hinton (2009) give 953 against 1091
+on 20 newsgroups with 2000 words.
 
     python benchmarks/bench_replicated_softmax.py [--quick] [--threads 2]
 
@@ -114,10 +115,10 @@ def main() -> None:
             f"Perplexity of {test.shape[0]} articles of the Associated Press",
             COLUMNS,
             rows,
-            notes=f"{k} hidden units or topics, {X.shape[1]:,} words, {epochs} passes of the machine and "
-            f"{passes} of the others over {train.shape[0]} articles, {options.threads} threads. Ordered words of whole "
-            f"documents. Annealing: {n_chains} chains, {n_steps} Gibbs steps per length; "
-            f"importance sampling: {n_draws} draws for each document.",
+            notes=f"{k} hidden units or topics, {X.shape[1]:,} words, {train.shape[0]} articles, "
+            f"{epochs} passes of the machine and {passes} of the others, {options.threads} threads. "
+            f"Ordered words of whole documents. Annealing: {n_chains} chains, {n_steps} Gibbs steps "
+            f"per length; importance sampling: {n_draws} draws for each document.",
         )
 
 

@@ -69,8 +69,8 @@ class ReplicatedSoftmax(GradientEstimator):
     batch_size : int, default=100
         Documents per update.
     max_epochs : int, default=15
-        Passes over the documents. The default suits thousands of news articles; with many more, chains
-        of well-separated topics no longer mix, and the intervals of log Z widen.
+        Passes over the documents. The default suits thousands of news articles; with many more,
+        chains of well-separated topics no longer mix, and the intervals of log Z widen.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "rmsprop", whose steps do not depend on the lengths of the
         documents, or "sgd", "momentum", "gradient_descent" and "lbfgs"; the last needs
