@@ -116,9 +116,9 @@ def main() -> None:
             COLUMNS,
             rows,
             notes=f"{k} hidden units or topics, {X.shape[1]:,} words, {train.shape[0]} articles, "
-            f"{epochs} passes of the machine and {passes} of the others, {options.threads} threads. "
-            f"Ordered words of whole documents. Annealing: {n_chains} chains, {n_steps} Gibbs steps "
-            f"per length; importance sampling: {n_draws} draws for each document.",
+            f"{epochs} passes of the machine and {passes} of the others, {options.threads} "
+            f"threads. Ordered words of whole documents. Annealing: {n_chains} chains, {n_steps} "
+            f"Gibbs steps per length; importance sampling: {n_draws} draws for each document.",
         )
 
 
