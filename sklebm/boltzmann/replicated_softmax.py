@@ -238,10 +238,8 @@ class ReplicatedSoftmax(GradientEstimator):
         check_needs(objective, energy, OBJECTIVES.values())
         return objective
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         need_counts(rows, type(self).__name__)
-        return rows
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
