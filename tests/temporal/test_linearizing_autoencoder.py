@@ -1,5 +1,7 @@
 """Paths of codes: pooling by hand, inner steps by finite differences, motion that is predicted."""
 
+import copy
+
 import numpy as np
 import pytest
 import sklearn
@@ -289,6 +291,9 @@ def test_interpolated_bumps_move_instead_of_fading(moving):
     way = model.interpolate(first, last, 3)
     assert way.shape == (3, SIDE)
     assert ((way[1] - middle) ** 2).sum() < 0.3 * (((first + last) / 2 - middle) ** 2).sum()
+    tables = copy.deepcopy(model).set_output(transform="pandas")
+    ends = (torch.from_numpy(end).requires_grad_() for end in (first, last))
+    np.testing.assert_array_equal(tables.interpolate(*ends, 3), way)
 
 
 def test_a_latent_explains_turns():
