@@ -143,7 +143,8 @@ class LinearizingAutoencoder(SequenceEstimator):
     code decodes (times :math:`a_1 + a_2` if "learned"), and the second one as if nothing had moved.
     Sequences of one or two steps only teach reconstruction, of their first row. ``groups`` that are
     not contiguous raise ValueError. Training runs in float32, answers are computed in the dtype of
-    X.
+    X. In images a background that stands still masks what moves: a warning names one that is more
+    than twice as large as what changes.
 
     References
     ----------
@@ -269,6 +270,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         if self.image_shape is None:
             spread.warn_if_unequal(type(self).__name__)
             return scaling
+        record = self._record(rows.shape[1])
+        _linearizing.warn_of_still_picture(type(self).__name__, record, spread)
         # A picture that differs from pixel to pixel would not move with what is in a frame.
         return replace(scaling, offset=np.full_like(scaling.offset, scaling.offset.mean()))
 
