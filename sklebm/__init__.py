@@ -22,6 +22,7 @@ ESTIMATORS: dict[str, str] = {
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "ConvPredictiveSparseDecomposition": "sklebm.coding",
     "ConvSparseCoder": "sklebm.coding",
+    "DeconvolutionalNetwork": "sklebm.coding",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
@@ -43,6 +44,7 @@ ESTIMATORS: dict[str, str] = {
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
+    "LatentVariableRegressor": "sklebm.conditional",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
     "LinearizingAutoencoder": "sklebm.temporal",
@@ -185,12 +187,14 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.coding import ConvPredictiveSparseDecomposition as ConvPredictiveSparseDecomposition
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
+    from sklebm.coding import DeconvolutionalNetwork as DeconvolutionalNetwork
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.conditional import EnergyRegressor as EnergyRegressor
+    from sklebm.conditional import LatentVariableRegressor as LatentVariableRegressor
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA

@@ -68,8 +68,9 @@ class ReplicatedSoftmax(GradientEstimator):
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
         Documents per update.
-    max_epochs : int, default=50
-        Passes over the documents.
+    max_epochs : int, default=15
+        Passes over the documents. The default suits thousands of news articles; with many more,
+        chains of well-separated topics no longer mix, and the intervals of log Z widen.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "rmsprop", whose steps do not depend on the lengths of the
         documents, or "sgd", "momentum", "gradient_descent" and "lbfgs"; the last needs
@@ -193,7 +194,7 @@ class ReplicatedSoftmax(GradientEstimator):
         n_gibbs_steps: int = 5,
         learning_rate: float = 0.01,
         batch_size: int = 100,
-        max_epochs: int = 50,
+        max_epochs: int = 15,
         optimizer: str = "adam",
         learning_rate_schedule: str | Schedule = "linear",
         validation_fraction: float | None = None,
@@ -238,10 +239,8 @@ class ReplicatedSoftmax(GradientEstimator):
         check_needs(objective, energy, OBJECTIVES.values())
         return objective
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         need_counts(rows, type(self).__name__)
-        return rows
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
