@@ -47,7 +47,7 @@ def decoded(model: Any, Z: Any, y: Any, what: str) -> Any:
     if rows.shape[1] != width:
         raise ValueError(
             f"Z has {rows.shape[1]} columns, but the generator of {type(model).__name__} takes "
-            f"latents of {width} columns, such as those that invert returns."
+            f"latents of {width} columns: pass what invert returned, or draws of that width."
         )
     energy = model._energy(rows.device).to(rows.dtype)
     return rows.map(
