@@ -50,6 +50,7 @@ ESTIMATORS: dict[str, str] = {
     "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
+    "SemiRestrictedBM": "sklebm.boltzmann",
     "SequenceEnergy": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
     "ReplicatedSoftmax": "sklebm.boltzmann",
@@ -174,6 +175,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
+    from sklebm.boltzmann import SemiRestrictedBM as SemiRestrictedBM
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
