@@ -90,8 +90,8 @@ def main() -> None:
             f"Log density of {n_test:,} natural patches of 8 x 8 pixels",
             COLUMNS,
             table,
-            notes=f"{k} hidden units, {epochs} epochs, {n:,} rows, {options.threads} threads. Pixels "
-            f"in [0, 1], means kept. Annealing: 100 chains, {temperatures:,} temperatures.",
+            notes=f"{k} hidden units, {epochs} epochs, {n:,} rows, {options.threads} threads. "
+            f"Pixels in [0, 1], means kept. Annealing: 100 chains, {temperatures:,} temperatures.",
         )
 
 

@@ -25,9 +25,7 @@ bumps = 5.0 * np.exp(-0.5 * ((place - np.array([[3], [9], [15], [21]])) / 1.0) *
 def draw(n_rows):
     noise = rng.normal(size=(n_rows, 28))
     noise = sum(noise[:, shift : shift + 24] for shift in range(5)) / np.sqrt(5)
-    return (
-        rng.binomial(1, 0.3, size=(n_rows, 4)) @ bumps + noise + rng.normal(size=(n_rows, 24)) / 3
-    )
+    return rng.integers(2, size=(n_rows, 4)) @ bumps + noise + rng.normal(size=(n_rows, 24)) / 3
 
 
 train, test = draw(2000), draw(1000)

@@ -23,6 +23,8 @@ STRUCTURES = ("full", "diagonal", "neighbours")
 _FLOOR = 1e-5
 # Least variance of a feature relative to the largest.
 _LEAST_VARIANCE = 1e-12
+# Least share of independent features in the covariance that rows start with: for equal columns.
+_LEAST_SHRINKAGE = 1e-4
 # Variance of clusters around rows, relative to that of all rows.
 _NOISE = 0.6
 # Rows, and steps, among which directions with two modes are sought, and how many of them at most.
@@ -103,9 +105,15 @@ def root_of_covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
     for part in rows.chunks(floats_per_row=3 * d):
         gap = (rows[part].double().cpu() - means) / scale
         products += gap.T @ gap
-    # Worth as many uncorrelated rows as there are features: few rows say little about pairs.
     n_rows = rows.total()
-    correlation = (rows.ranks.sum(products) + d * torch.eye(d)) / (n_rows + d)
+    correlation = rows.ranks.sum(products) / n_rows
+    # Few rows say little about pairs: shrunk by Oracle Approximating Shrinkage (Chen et al., 2010).
+    square, trace = float(correlation.square().sum()), float(correlation.trace())
+    excess = (n_rows + 1.0 - 2.0 / d) * (square - trace**2 / d)
+    wanted = ((1.0 - 2.0 / d) * square + trace**2) / excess if excess > 0.0 else 1.0
+    share = min(max(wanted, _LEAST_SHRINKAGE), 1.0)
+    mean = max(trace / d, _LEAST_VARIANCE)
+    correlation = (1.0 - share) * correlation + share * mean * torch.eye(d, dtype=torch.float64)
     root: torch.Tensor = torch.linalg.cholesky(correlation)
     scaled: torch.Tensor = scale[:, None] * root
     return scaled

@@ -163,10 +163,10 @@ class SemiRestrictedBM(BoltzmannEstimator):
 
     Steps of the other optimisers are those in coordinates in which L is the identity, divided by
     the variance of the rows over that of the noise, and for score matching by the norm of L. L
-    starts at the precision of what the starting units leave, shrunk as if d more rows had been
-    uncorrelated. After a step that leaves the positive definite matrices, its entries off the
-    diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 1e-5. A step
-    costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters: "pcd" can
+    starts at the precision of what the starting units leave, from a covariance shrunk by Oracle
+    Approximating Shrinkage. After a step that leaves the positive definite matrices, its entries
+    off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 1e-5.
+    A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters: "pcd" can
     then end below a single Gaussian, and ``score`` shows it. Features may have different units.
     Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
 

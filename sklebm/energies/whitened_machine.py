@@ -79,14 +79,14 @@ class WhitenedMachine(nn.Module):
             mask = torch.eye(len(root), dtype=torch.bool)
         weights = white(machine.weights.detach().cpu())
         bias = white(machine.visible.bias.detach().cpu()[None])[0]
-        parts = (
-            weights,
-            bias,
-            machine.hidden.bias.detach().cpu(),
-            torch.linalg.cholesky(precision),
+        factor, hidden = torch.linalg.cholesky(precision), machine.hidden.bias.detach().cpu()
+
+        def single(part: Tensor) -> Tensor:
+            return part.float().clone(memory_format=torch.contiguous_format)
+
+        return cls(
+            single(weights), single(bias), single(hidden), single(factor), single(root), mask
         )
-        tensors = [part.float().clone(memory_format=torch.contiguous_format) for part in parts]
-        return cls(*tensors, root.float(), mask)
 
     def machine(self) -> CorrelatedBilinearEnergy:
         """The same density in the coordinates of the rows."""
