@@ -133,7 +133,7 @@ def _masked_inverse(covariance: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
 
 
 def two_modes(
-    white: torch.Tensor, n_axes: int, generator: torch.Generator
+    white: torch.Tensor, most: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Orthogonal directions along which white rows are a bit under Gaussian noise.
 
@@ -144,12 +144,13 @@ def two_modes(
     Returns
     -------
     directions, lengths, probabilities : Tensor
-        Of those with two modes, (n_found, n_features), (n_found,) and (n_found,).
+        Of the ``most`` with two modes, (n_found, n_features), (n_found,) and (n_found,).
     """
     n_rows, d = white.shape
-    if n_axes == 0:
+    if most == 0:
         return white.new_empty(0, d), white.new_empty(0), white.new_empty(0)
-    start = torch.randn(n_axes, d, generator=generator, dtype=white.dtype)
+    # More than are wanted: some end where there are no bits.
+    start = torch.randn(min(d, _MOST_AXES), d, generator=generator, dtype=white.dtype)
     axes = _orthonormal(start)
     for _ in range(_ITERATIONS):
         slope = (white @ axes.T).pow(3).T @ white / n_rows
@@ -161,8 +162,10 @@ def two_modes(
     along = along - along.mean(dim=0)
     square = along.square().mean(dim=0)
     third, fourth = along.pow(3).mean(dim=0), along.pow(4).mean(dim=0) - 3.0 * square.square()
-    # What directions of normal rows reach by chance.
-    kept = fourth < -max(_LEAST_DIP, 2.0 * math.sqrt(24.0 / n_rows))
+    # Directions of normal rows reach this by chance, the more so the more features there are.
+    chance = min(1.2 * math.sqrt(24.0 * d / n_rows), 1.5)
+    kept = torch.argsort(fourth)[:most]
+    kept = kept[fourth[kept] < -max(_LEAST_DIP, chance)]
     third, fourth, square = third[kept], -fourth[kept], square[kept]
     q = torch.linspace(1.0 / 6.0, 0.25, 1002, dtype=white.dtype)[1:]
     skews = q.square() * (1.0 - 4.0 * q) / (q * (6.0 * q - 1.0)).pow(1.5)
@@ -238,8 +241,7 @@ def initial_energy(
     white = torch.linalg.solve_triangular(root, gaps.T, upper=False).T
     if one_of_many and float(torch.rand((), generator=generator)) < 0.5:
         return _around_rows(white, root, mask, n_components, generator)
-    n_axes = min(n_components, d, _MOST_AXES) if exact else 0
-    axes, lengths, chances = two_modes(white, n_axes, generator)
+    axes, lengths, chances = two_modes(white, n_components if exact else 0, generator)
     kept = len(axes)
     moved = axes * lengths[:, None]
     noise = (

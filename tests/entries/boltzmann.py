@@ -237,12 +237,18 @@ ENTRIES: dict[str, Entry] = {
         free_energy=gaussian_rbm_free_energy,
     ),
     "SemiRestrictedBM": Entry(
-        quick={"n_components": 4, "batch_size": 20, "max_epochs": 3, "random_state": 0},
+        quick={
+            "n_components": 4,
+            "objective": "maximum_likelihood",
+            "batch_size": 20,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
+            {"objective": "auto", "max_epochs": 1},
             {"structure": "neighbours", "objective": "pcd"},
             {"structure": "diagonal", "objective": "score_matching", "centering": False},
-            {"objective": "cd", "optimizer": "momentum", "learning_rate": 0.02},
         ),
         free_energy=semi_restricted_free_energy,
     ),
