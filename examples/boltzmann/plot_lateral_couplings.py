@@ -2,9 +2,9 @@ r"""
 SemiRestrictedBM: noise that is smooth, and what hidden units are then left for
 ===============================================================================
 
-Signals with a few bumps, under noise that is correlated from place to place. A restricted Boltzmann
-machine without lateral couplings spends its hidden units on the noise. With them, the precision
-holds what is smooth, and the hidden units find the bumps.
+Signals with a few bumps, under noise that is correlated from place to place. Hidden units alone
+take the noise for independent, couplings alone take the bumps for noise. Together, the precision
+holds what is smooth, and each hidden unit is one bump.
 """
 
 # %%
@@ -48,8 +48,8 @@ assert scores["both"] > max(scores["couplings alone"], scores["hidden units alon
 # %%
 # What they learnt
 # ----------------
-# The noise of the machine without couplings is independent from place to place, so that its hidden
-# units must follow the noise; with couplings each of them is one bump.
+# Both machines find the bumps; the second also knows how the noise goes on from place to place, in
+# the bands of its precision.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
 for axis, name in zip(axes, ("hidden units alone", "both"), strict=False):

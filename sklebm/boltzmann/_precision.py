@@ -21,8 +21,8 @@ FACTORED = ("full", "diagonal")
 STRUCTURES = ("full", "diagonal", "neighbours")
 # Least eigenvalue of a precision whose diagonal is scaled to one.
 _FLOOR = 1e-5
-# Least variance of a feature relative to the largest.
-_LEAST_VARIANCE = 1e-12
+# Least variance of a feature relative to the largest: units of features may differ a lot.
+_LEAST_VARIANCE = 1e-30
 # Least share of independent features in the covariance that rows start with: for equal columns.
 _LEAST_SHRINKAGE = 1e-4
 # Variance of clusters around rows, relative to that of all rows.

@@ -166,9 +166,9 @@ class SemiRestrictedBM(BoltzmannEstimator):
     starts at the precision of what the starting units leave, from a covariance shrunk by Oracle
     Approximating Shrinkage. After a step that leaves the positive definite matrices, its entries
     off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 1e-5.
-    A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters, whose
-    sizes "pcd" and "cd" then learn badly; ``score`` shows it. Features may have different units.
-    Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
+    A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters,
+    whose sizes "pcd" and "cd" then learn badly; ``score`` shows it. Features may have different
+    units. Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
 
     References
     ----------
