@@ -1,15 +1,16 @@
 """Adversarial models: modes covered, digits covered, and what the critics' energies tell apart.
 
 - `modes`: a ring of 8 and a grid of 25 Gaussians in the plane, five seeds: modes that hold at least
-  a tenth of their share, samples within 4 standard deviations, and the energy distance to held-out
-  rows by epoch.
-- `mnist`: samples of a convolutional model, sorted by a classifier: the smallest share of a digit.
+  a tenth of their share, samples within 4 standard deviations, the energy distance of samples to
+  new rows, and that to held-out rows by epoch. `--development` counts those of a ring of 6 and a
+  lattice of 9 with other noise and another seed, for choosing settings.
+- `mnist`: samples of convolutional models, sorted by a classifier: the smallest share of a digit.
 - `energies`: AUROC of the energies of an EnergyGAN of MNIST against uniform noise and Fashion.
 - `algebra`: thick threes minus thin threes plus thin sevens, and the ink of what this decodes to.
 
 The last three need the folder of data sets named by SKLEBM_DATA.
 
-    python benchmarks/bench_adversarial.py modes [--quick]
+    python benchmarks/bench_adversarial.py modes [--quick] [--epochs 100] [--development]
     python benchmarks/bench_adversarial.py mnist energies algebra [--device cuda]
 """
 
@@ -24,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from _common import save_results, set_threads
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from sklebm import EnergyGAN
+from sklebm import GAN, EnergyGAN
+from sklebm.objectives.adversarial import energy_distance
 
 Rows = list[list[object]]
 
@@ -46,58 +49,75 @@ def load(name: str) -> tuple[Any, ...]:
 PARTS = ("train", "test")
 
 
-def centres_of(kind: str) -> tuple[Any, float]:
-    """Means and standard deviation of a ring of 8 or a grid of 25."""
-    if kind == "ring":
-        angle = 2 * np.pi * np.arange(8) / 8
-        return 2.0 * np.c_[np.cos(angle), np.sin(angle)], 0.05
-    side = np.linspace(-4, 4, 5)
-    return np.stack([part.ravel() for part in np.meshgrid(side, side)], axis=1), 0.1
+def ring(n_modes: int, radius: float) -> Any:
+    """Means on a circle."""
+    angle = 2 * np.pi * np.arange(n_modes) / n_modes
+    return radius * np.c_[np.cos(angle), np.sin(angle)]
 
 
-def make(seed: int, options: argparse.Namespace) -> Any:
-    """The model of the plane."""
+def lattice(n_sides: int) -> Any:
+    """Means on a square lattice of distance 2."""
+    side = 2.0 * np.arange(n_sides) - (n_sides - 1)
+    return np.stack([part.ravel() for part in np.meshgrid(side, side)], axis=1)
+
+
+#: Means and standard deviations.
+WORLDS = {"ring": (ring(8, 2.0), 0.05), "grid": (lattice(5), 0.1)}
+DEVELOPMENT = {"ring of 6": (ring(6, 3.0), 0.1), "lattice of 9": (lattice(3), 0.08)}
+
+
+def make(kind: str, seed: int, options: argparse.Namespace) -> Any:
+    """The model of the plane; settings chosen with ``--development``."""
     common = {
         "n_components": 2,
         "hidden_sizes": (128, 128),
         "batch_size": 256,
-        "max_epochs": 3 if options.quick else 400,
+        "max_epochs": 3 if options.quick else options.epochs,
         "validation_fraction": 0.1,
         "random_state": seed,
     }
-    return EnergyGAN(margin=0.5, **common)
+    if kind == "EnergyGAN":
+        return EnergyGAN(margin=0.5, **common)
+    return GAN(**common)
 
 
 def count_modes(options: argparse.Namespace) -> None:
     """Modes of rings and grids."""
     rows: Rows = []
-    for shape in ("ring", "grid"):
-        centres, noise = centres_of(shape)
-        rng = np.random.default_rng(0)
-        n = 1000 if options.quick else 10_000
-        X = centres[rng.integers(len(centres), size=n)] + noise * rng.normal(size=(n, 2))
-        found = []
-        for seed in range(1 if options.quick else 5):
-            begin = time.perf_counter()
-            model = make(seed, options).fit(X)
-            seconds = time.perf_counter() - begin
-            samples = model.sample(10_000, random_state=0)
-            away = np.linalg.norm(samples[:, None] - centres, axis=2)
-            near = away.min(axis=1) < 4 * noise
-            counts = np.bincount(away.argmin(axis=1)[near], minlength=len(centres))
-            modes = int((counts >= 0.1 * len(samples) / len(centres)).sum())
-            distance = -model.validation_scores_[-1]
-            found.append([modes, 100 * near.mean(), distance, seconds])
-            print(shape, seed, -model.validation_scores_[::20])
-        middle = np.median(found, axis=0)
-        rows.append([shape, len(centres), *(round(float(v), 3) for v in middle)])
-    columns = ["modes of", "there are", "found", "near %", "energy distance", "s"]
-    show("adversarial_modes", "Modes in the plane, medians of seeds", columns, rows)
+    worlds = DEVELOPMENT if options.development else WORLDS
+    for kind in ("GAN", "EnergyGAN"):
+        for shape, (centres, noise) in worlds.items():
+            rng = np.random.default_rng(100 if options.development else 0)
+
+            def draw(n: int, rng: Any = rng, centres: Any = centres, noise: float = noise) -> Any:
+                return centres[rng.integers(len(centres), size=n)] + noise * rng.normal(size=(n, 2))
+
+            X = draw(1000 if options.quick else 10_000)
+            new = torch.from_numpy(draw(2000) / X.std(axis=0))
+            found = []
+            for seed in range(1 if options.quick or options.development else 5):
+                begin = time.perf_counter()
+                model = make(kind, 1000 + seed if options.development else seed, options).fit(X)
+                seconds = time.perf_counter() - begin
+                samples = model.sample(10_000, random_state=0)
+                away = np.linalg.norm(samples[:, None] - centres, axis=2)
+                near = away.min(axis=1) < 4 * noise
+                counts = np.bincount(away.argmin(axis=1)[near], minlength=len(centres))
+                modes = int((counts >= 0.1 * len(samples) / len(centres)).sum())
+                distance = energy_distance(torch.from_numpy(samples[:2000] / X.std(axis=0)), new)
+                found.append([modes, 100 * near.mean(), distance, seconds])
+                curve = -model.validation_scores_[:: max(1, options.epochs // 10)]
+                print(kind, shape, seed, np.round(found[-1], 4), np.round(curve, 3), flush=True)
+            middle = np.median(found, axis=0)
+            rows.append([kind, shape, len(centres), *(round(float(v), 3) for v in middle)])
+    columns = ["model", "modes of", "there are", "found", "near %", "energy distance", "s"]
+    notes = f"{options.epochs} epochs of 9,000 rows in batches of 256."
+    show("adversarial_modes", "Modes in the plane, medians of seeds", columns, rows, notes)
 
 
-def image_model(options: argparse.Namespace) -> Any:
+def image_model(options: argparse.Namespace, kind: Any = EnergyGAN) -> Any:
     """Convolutional players for 28 x 28 images."""
-    return EnergyGAN(
+    return kind(
         64,
         image_shape=(28, 28),
         hidden_sizes=(32, 64),
@@ -112,13 +132,17 @@ def cover_digits(options: argparse.Namespace) -> None:
     X, X_test, y, y_test = load("mnist.npz")
     n = 1000 if options.quick else len(X)
     judge = LogisticRegression(max_iter=200).fit(X[:10_000], y[:10_000])
-    begin = time.perf_counter()
-    model = image_model(options).fit(X[:n])
-    minutes = (time.perf_counter() - begin) / 60
-    shares = np.bincount(judge.predict(model.sample(5000, random_state=0)), minlength=10) / 50
-    rows: Rows = [[round(minutes, 1), int((shares >= 4).sum()), round(shares.min(), 2)]]
+    rows: Rows = []
+    for kind in (GAN, EnergyGAN):
+        begin = time.perf_counter()
+        model = image_model(options, kind).fit(X[:n])
+        minutes = (time.perf_counter() - begin) / 60
+        labels = judge.predict(model.sample(5000, random_state=0))
+        shares = np.bincount(labels, minlength=10) / 50
+        found = [round(minutes, 1), int((shares >= 4).sum()), round(float(shares.min()), 2)]
+        rows.append([kind.__name__, *found])
     notes = f"Accuracy of the classifier on test digits: {judge.score(X_test, y_test):.3f}."
-    columns = ["minutes", "digits above 4 %", "least %"]
+    columns = ["model", "minutes", "digits above 4 %", "least %"]
     show("adversarial_mnist", "Digits among 5,000 samples", columns, rows, notes)
 
 
@@ -139,7 +163,7 @@ def compare_energies(options: argparse.Namespace) -> None:
 def add_latents(options: argparse.Namespace) -> None:
     """Thickness, as mean ink, of thick threes - thin threes + thin sevens."""
     X, _, y, _ = load("mnist.npz")
-    model = image_model(options).fit(X[: 1000 if options.quick else None])
+    model = image_model(options, GAN).fit(X[: 1000 if options.quick else None])
     ink = X.mean(axis=1)
 
     def ends(digit: int) -> tuple[Any, Any]:
@@ -171,7 +195,7 @@ SECTIONS = {
 def show(name: str, title: str, columns: list[str], rows: Rows, notes: str = "") -> None:
     """Print a table, and store it unless the run was quick."""
     print(title, columns, *rows, notes, sep="\n")
-    if not parsed.quick:
+    if not (parsed.quick or parsed.development or parsed.print_only):
         save_results(name, title, columns, rows, notes=notes)
 
 
@@ -179,6 +203,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("sections", nargs="+", choices=sorted(SECTIONS))
     parser.add_argument("--quick", action="store_true", help="small sizes; nothing is stored")
+    parser.add_argument("--epochs", type=int, default=400, help="of the plane")
+    parser.add_argument("--development", action="store_true", help="worlds for choosing settings")
+    parser.add_argument("--print-only", action="store_true", help="nothing is stored")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parsed = parser.parse_args()

@@ -28,6 +28,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ def compare_views(options: argparse.Namespace) -> None:
     train, test, y_train, y_test = digits()
     rows: Rows = []
     for left_out in (None, *PARTS):
-        kept = {name: getattr(DIGIT_VIEWS, name) for name in DIGIT_VIEWS.__dataclass_fields__}
-        views = ImageAugmentation(**{**kept, **({left_out: 0.0} if left_out else {})})
+        views = replace(DIGIT_VIEWS, **{left_out: 0.0}) if left_out else DIGIT_VIEWS
         scores = []
         for seed in range(1 if options.quick else 3):
             settings = {**sized(DIGITS, options), "views": views, "random_state": seed}

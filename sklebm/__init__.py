@@ -17,8 +17,10 @@ ESTIMATORS: dict[str, str] = {
     "Autoencoder": "sklebm.autoencoders",
     "BernoulliRBM": "sklebm.boltzmann",
     "ChainCRF": "sklebm.structured",
+    "GridMRF": "sklebm.structured",
     "BoltzmannMachine": "sklebm.boltzmann",
     "ContractiveAutoencoder": "sklebm.autoencoders",
+    "ConvPredictiveSparseDecomposition": "sklebm.coding",
     "ConvSparseCoder": "sklebm.coding",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
@@ -33,6 +35,7 @@ ESTIMATORS: dict[str, str] = {
     "EnergyOutlierDetector": "sklebm.outliers",
     "EnergyPCA": "sklebm.linear",
     "EnergyRegressor": "sklebm.conditional",
+    "GAN": "sklebm.adversarial",
     "GaussianEnergy": "sklebm.linear",
     "GatedBM": "sklebm.boltzmann",
     "GaussianRBM": "sklebm.boltzmann",
@@ -40,8 +43,10 @@ ESTIMATORS: dict[str, str] = {
     "InputComplexityScorer": "sklebm.outliers",
     "LISTAEncoder": "sklebm.coding",
     "LatentDirichletAllocation": "sklebm.topics",
+    "LatentVariableRegressor": "sklebm.conditional",
     "LikelihoodRatioScorer": "sklebm.outliers",
     "LikelihoodRegretScorer": "sklebm.outliers",
+    "LinearizingAutoencoder": "sklebm.temporal",
     "LogitEnergyScorer": "sklebm.outliers",
     "MaskedAutoencoder": "sklebm.autoencoders",
     "MeanCovarianceRBM": "sklebm.boltzmann",
@@ -52,6 +57,7 @@ ESTIMATORS: dict[str, str] = {
     "SaturatingAutoencoder": "sklebm.autoencoders",
     "SemiRestrictedBM": "sklebm.boltzmann",
     "SequenceEnergy": "sklebm.temporal",
+    "SlowFeatureAutoencoder": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
     "ReplicatedSoftmax": "sklebm.boltzmann",
     "SparseCoder": "sklebm.coding",
@@ -91,6 +97,7 @@ PARTS: dict[str, str] = {
     "Labels": "sklebm.inference.views",
     "Langevin": "sklebm.inference.langevin",
     "LateralInhibition": "sklebm.energies",
+    "LeastSquares": "sklebm.objectives.adversarial",
     "LinearDecay": "sklebm.training.schedules",
     "Lq": "sklebm.energies",
     "MALA": "sklebm.inference.langevin",
@@ -101,6 +108,7 @@ PARTS: dict[str, str] = {
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
     "Neighbours": "sklebm.inference.views",
+    "NonSaturating": "sklebm.objectives.adversarial",
     "NoiseContrastive": "sklebm.objectives",
     "NonMonotoneDecay": "sklebm.training.schedules",
     "NonNegativeL1": "sklebm.energies",
@@ -124,6 +132,7 @@ PARTS: dict[str, str] = {
     "TripletMargin": "sklebm.objectives.embedding",
     "VariationalNoiseContrastive": "sklebm.objectives",
     "VariationalReferenceNoiseContrastive": "sklebm.objectives",
+    "WassersteinPenalty": "sklebm.objectives.adversarial",
 }
 
 # Other public names of the top level.
@@ -158,6 +167,7 @@ _SUBMODULES = (
 __all__ = sorted([*ESTIMATORS, *FUNCTIONS, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from sklebm.adversarial import GAN as GAN
     from sklebm.adversarial import EnergyGAN as EnergyGAN
     from sklebm.autoencoders import VAE as VAE
     from sklebm.autoencoders import Autoencoder as Autoencoder
@@ -176,6 +186,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
     from sklebm.boltzmann import SemiRestrictedBM as SemiRestrictedBM
+    from sklebm.coding import ConvPredictiveSparseDecomposition as ConvPredictiveSparseDecomposition
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
@@ -183,6 +194,7 @@ if TYPE_CHECKING:
     from sklebm.coding import SparseCoder as SparseCoder
     from sklebm.conditional import EnergyClassifier as EnergyClassifier
     from sklebm.conditional import EnergyRegressor as EnergyRegressor
+    from sklebm.conditional import LatentVariableRegressor as LatentVariableRegressor
     from sklebm.deep import DeepEnergyModel as DeepEnergyModel
     from sklebm.embedding import ContrastiveEmbedding as ContrastiveEmbedding
     from sklebm.linear import EnergyPCA as EnergyPCA
@@ -202,8 +214,11 @@ if TYPE_CHECKING:
     from sklebm.persistence import load as load
     from sklebm.persistence import save as save
     from sklebm.structured import ChainCRF as ChainCRF
+    from sklebm.structured import GridMRF as GridMRF
     from sklebm.structured.windows import window_features as window_features
+    from sklebm.temporal import LinearizingAutoencoder as LinearizingAutoencoder
     from sklebm.temporal import SequenceEnergy as SequenceEnergy
+    from sklebm.temporal import SlowFeatureAutoencoder as SlowFeatureAutoencoder
     from sklebm.topics import PLSA as PLSA
     from sklebm.topics import LatentDirichletAllocation as LatentDirichletAllocation
 

@@ -1,4 +1,4 @@
-"""Measuring and tuning: detectors by their false positives, conditional densities by their log.
+"""Measuring and tuning: detectors by false positives, densities by their log, paths by their shape.
 
 A detector is fitted to inliers; outliers are known only for its evaluation. ``make_ood_scorer`` and
 ``InlierTrainSplit`` make ``GridSearchCV`` work that way.
@@ -17,7 +17,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import check_consistent_length, column_or_1d
 
-__all__ = ["InlierTrainSplit", "fpr_at_tpr", "make_ood_scorer", "score_conditional_density"]
+from sklebm._paths import curvature, slowness
+
+__all__ = [
+    "InlierTrainSplit",
+    "curvature",
+    "fpr_at_tpr",
+    "make_ood_scorer",
+    "score_conditional_density",
+    "slowness",
+]
 
 _METRICS = ("roc_auc", "average_precision", "fpr_at_95_tpr")
 

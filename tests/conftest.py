@@ -32,7 +32,7 @@ from tests.sampling import FULL
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile(
-    "ci", max_examples=25, derandomize=True, deadline=None, database=None
+    "ci", max_examples=12, derandomize=True, deadline=None, database=None
 )
 hypothesis.settings.register_profile(
     "full",

@@ -7,6 +7,7 @@ docstrings, and ``expected_messages.txt`` of what they say. Nothing here names a
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import warnings
@@ -17,7 +18,7 @@ from tests.subprocesses import ROOT
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- written by `make generated` -->\n", "<!-- end -->\n"
-HEAD = "| estimator | is | `transform` gives | `score_samples` gives |\n|---|---|---|---|\n"
+HEAD = "\n| estimator | is | `transform` gives | `score_samples` gives |\n|---|---|---|---|\n"
 
 
 def first_line(thing: Any) -> str:
@@ -29,16 +30,22 @@ def first_line(thing: Any) -> str:
 
 
 def estimator_table() -> str:
-    """Families in their order, estimators in that of their family's module."""
-    rows = []
-    for family in dict.fromkeys(sklebm.ESTIMATORS.values()):
+    """A table for each family, in the order of names, under the first line of its module."""
+    tables = []
+    for family in sorted(dict.fromkeys(sklebm.ESTIMATORS.values()), key=family_line):
+        tables.append(f"\n**{family_line(family).replace(':', '**:', 1)}\n{HEAD}")
         for name in sorted(n for n, home in sklebm.ESTIMATORS.items() if home == family):
             kind = getattr(sklebm, name)
             cells = [first_line(kind)]
             for method in ("transform", "score_samples"):
                 cells.append(first_line(getattr(kind, method)) if hasattr(kind, method) else "–")
-            rows.append(f"| `{name}` | {' | '.join(cells)} |\n")
-    return HEAD + "".join(rows)
+            tables.append(f"| `{name}` | {' | '.join(cells)} |\n")
+    return "".join(tables)
+
+
+def family_line(family: str) -> str:
+    """What the module of a family says of itself."""
+    return (importlib.import_module(family).__doc__ or "").partition("\n")[0]
 
 
 def readme() -> str:

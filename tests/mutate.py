@@ -1,38 +1,63 @@
 """Small faults, drawn at random and planted one at a time: which of them do the tests notice?
 
-    python -m tests.mutate sklebm/objectives --count 20 --seed 0
+    python -m tests.mutate --count 3 --seed 0 --results faults.json
+    python -m tests.mutate sklebm/objectives sklebm/linear --count 20
+    python -m tests.mutate sklebm/objectives --count 20 --again survived --results faults.json
     python -m tests.mutate sklebm/linear/gaussian_energy.py --list
 
 A fault changes one place of the syntax tree: another comparison, a term or a factor left out, a
-number changed, min for max, a statement removed, a condition negated. The seed draws a file, and a
-place in it, equally often. Each fault is planted in a copy of the repository, where the tests run
-that have to do with the file: those of its folder, those that name something that it defines, and
-for a family the contract of its estimators. The first test that fails ends them. What survives is
-listed; some faults change nothing that can be seen (a hint of memory, a faster path), the others
-ask for a test.
+number changed, min for max, a statement or a keyword removed, a condition negated, which swaps the
+branches. Docstrings, type hints and the words of errors stay. Every folder that is named (without
+any, all that hold mathematics and the families) gets ``--count`` faults; the seed draws a file, and
+a place in it, equally often. Each fault is planted in a private copy of the repository, where the
+tests run that have to do with the file: those of its folder, those that name something that it
+defines, those of the families that use it, and the contract of their estimators. The first test
+that fails ends them, and counts only if it passes without the fault. ``--seconds`` limits the
+processor time of a fault: what no test has noticed by then is unfinished, and counts as a survivor.
+A single test that hangs is noticed, as a time-out.
+
+What survives is listed; some faults change nothing that can be seen (a hint of memory, a faster
+path), the others ask for a test. ``--results`` keeps what became of each fault, and goes on from
+there when it is called again; ``--again survived`` repeats those that survived.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
+import importlib
+import itertools
+import json
 import os
 import random
 import re
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("sklebm", "tests", "docs", "examples", "setup.cfg", "pyproject.toml", "README.md")
-CONTRACT = ("tests/test_contract.py", "tests/test_persistence.py", "tests/test_what_goes_on.py")
-SLOWEST = 10  # times the time of the unchanged tests: a fault that hangs is noticed
+CONTRACT = (
+    "tests/test_contract.py",
+    "tests/test_from_parameters.py",
+    "tests/test_persistence.py",
+    "tests/test_what_goes_on.py",
+)
+# Folders that are drawn from unless others are named: mathematics first, then the families.
+MATHEMATICS = ("energies", "inference", "objectives", "training")
+PRELOADED = ("torch", "skorch", "sklearn.utils.estimator_checks", "scipy.stats", "numba", "pandas")
+OUTCOMES = ("noticed", "timed out", "survived", "unfinished")
+OUT_OF_TIME = ("", False)
+HANGS = 90  # seconds after which a single test is given up; none takes a third as long
 
 OTHER_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -117,6 +142,10 @@ def alternatives(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.IfExp):
         yield node.body
         yield node.orelse
+    elif isinstance(node, ast.Call) and node.keywords:
+        for number in range(len(node.keywords)):
+            rest = node.keywords[:number] + node.keywords[number + 1 :]
+            yield ast.Call(node.func, node.args, rest)
     elif isinstance(node, ast.AugAssign) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ):
@@ -133,27 +162,44 @@ def places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
                 continue
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
                 continue
+            if isinstance(node, ast.FunctionDef) and "floats_per_row" in node.name:
+                continue  # a hint of memory, which changes no answer
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("TypeVar", "cast"):
+                continue
             yield tree, name, index, node
             yield from places(node)
 
 
+class Places:
+    """The places of a file, and what could stand there instead."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.unchanged = ast.unparse(self.tree)
+        self.left = [
+            (place, new) for place in list(places(self.tree)) for new in alternatives(place[-1])
+        ]
+
+    def take(self, number: int) -> Fault | None:
+        """The fault of this number, which is not there any more; None if it changes no text."""
+        (parent, name, index, node), new = self.left.pop(number)
+        before, after = ast.unparse(node), "" if isinstance(new, ast.Pass) else ast.unparse(new)
+        if isinstance(node, (ast.If, ast.While)):  # the condition says it
+            before, after = (text.partition("\n")[0] for text in (before, after))
+        _put(parent, name, index, new)
+        source = ast.unparse(ast.fix_missing_locations(self.tree))
+        _put(parent, name, index, node)
+        if source == self.unchanged:
+            return None
+        return Fault(self.path, getattr(node, "lineno", 0), before, after, source)
+
+
 def faults(path: Path) -> list[Fault]:
     """Every fault that can be planted in a file."""
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    unchanged = ast.unparse(tree)
-    found = []
-    for parent, name, index, node in list(places(tree)):
-        for new in alternatives(node):
-            before, after = ast.unparse(node), "" if isinstance(new, ast.Pass) else ast.unparse(new)
-            if isinstance(node, (ast.If, ast.While)):  # the condition says it
-                before, after = (t.partition("\n")[0] for t in (before, after))
-            _put(parent, name, index, new)
-            source = ast.unparse(ast.fix_missing_locations(tree))
-            _put(parent, name, index, node)
-            if source != unchanged:
-                found.append(Fault(path, getattr(node, "lineno", 0), before, after, source))
-    return found
+    rest = Places(path)
+    taken = [rest.take(0) for _ in range(len(rest.left))]
+    return [fault for fault in taken if fault is not None]
 
 
 def _put(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
@@ -167,15 +213,27 @@ def draw(folder: Path, count: int, seed: int) -> list[Fault]:
     """Different faults; each file of the folder has the same chance."""
     rng = random.Random(seed)
     files = [folder] if folder.is_file() else sorted(folder.rglob("*.py"))
-    by_file = {path: faults(path) for path in files}
-    by_file = {path: found for path, found in by_file.items() if found}
+    places_of: dict[Path, Places] = {}
     drawn: list[Fault] = []
-    while by_file and len(drawn) < count:
-        path = rng.choice(sorted(by_file))
-        drawn.append(by_file[path].pop(rng.randrange(len(by_file[path]))))
-        if not by_file[path]:
-            del by_file[path]
+    while files and len(drawn) < count:
+        path = rng.choice(files)
+        if path not in places_of:
+            places_of[path] = Places(path)
+        rest = places_of[path]
+        if not rest.left:
+            files.remove(path)
+            continue
+        fault = rest.take(rng.randrange(len(rest.left)))
+        drawn += [] if fault is None else [fault]
     return drawn
+
+
+def default_folders() -> list[Path]:
+    """Mathematics, and the families of the table of names."""
+    import sklebm
+
+    families = {home.partition(".")[2] for home in sklebm.ESTIMATORS.values()}
+    return [ROOT / "sklebm" / name for name in (*MATHEMATICS, *sorted(families - {""}))]
 
 
 # ---------------------------------------------------------------- tests
@@ -185,95 +243,309 @@ def commands(path: Path) -> list[list[str]]:
     """Arguments of pytest for the tests that have to do with a file, the closest first."""
     import sklebm
 
-    parts = path.relative_to(ROOT / "sklebm").with_suffix("").parts
-    part = parts[0]
-    names = {
-        node.name
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-    }
-    dotted = re.escape(".".join(("sklebm", *parts)))
-    words = re.compile(rf"\b({'|'.join([dotted, *sorted(names)])})\b")
+    part = path.relative_to(ROOT / "sklebm").parts[0]
+    homes = {name: home.partition(".")[2] for name, home in sklebm.ESTIMATORS.items()}
+    users = _users(path, homes)
     tests = sorted((ROOT / "tests").rglob("test_*.py"))
-    naming = [t for t in tests if words.search(t.read_text(encoding="utf-8"))]
     own = [t for t in tests if part in t.parts or t.stem.startswith(f"test_{part.strip('_')}")]
+    naming = _most_first({test: _mentions(test, _imported_from(test, path)) for test in tests})
+    of_families = [test for test in tests if test.parent.name in homes.values()]
+    of_users = _most_first({test: _mentions(test, frozenset(users)) for test in of_families})
     shared = {ROOT / name for name in CONTRACT}
     groups = (
-        [t for t in own if t in naming],
+        [*(t for t in naming if t in own), *([path] if ">>>" in _text(path) else [])],
         [t for t in naming if t not in own and t not in shared][:8],
-        [t for t in own if t not in naming],
+        [t for t in of_users if t not in naming][:8],
+        [t for t in own if t not in naming and t not in of_users[:8]],
     )
     found = [[str(t.relative_to(ROOT)) for t in group] for group in groups if group]
-    family = [n for n, home in sklebm.ESTIMATORS.items() if home == f"sklebm.{part}"]
-    if family or not own:
-        chosen = [n for n in family if n in names] or family or ["BernoulliRBM", "EnergyKMeans"]
-        found.append([*CONTRACT, "-k", " or ".join(chosen)])
-    return found
+    family = [name for name, home in homes.items() if home == part]
+    chosen = users[:4] or family or ["BernoulliRBM", "EnergyKMeans"]
+    # The contract of those that use it stands for the tests of their folder that do not name them.
+    contract = [*CONTRACT, "-k", " or ".join(chosen)]
+    return [*found[:-1], contract, found[-1]] if groups[-1] else [*found, contract]
 
 
-def run(copied: Path, arguments: list[list[str]], limit: float | None) -> tuple[bool, float]:
-    """Whether all tests pass in the copy, and the seconds that they take."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(copied),
-        "SCIPY_ARRAY_API": "1",
-        "OMP_NUM_THREADS": "1",
-        "SKLEBM_TEST_SEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    start = time.monotonic()
-    for tests in arguments:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    """Dotted names of what a file imports from the package."""
+    found = set()
+    for node in ast.walk(ast.parse(_text(path))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sklebm"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("sklebm.")}
+    return frozenset(found)
+
+
+@cache
+def _definitions(path: Path) -> frozenset[str]:
+    """The names that a module defines."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return frozenset(node.name for node in ast.parse(_text(path)).body if isinstance(node, kinds))
+
+
+def _imported_from(path: Path, module: Path) -> frozenset[str]:
+    """What a file imports of a module, from it or from a package that it is in."""
+    dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts)
+    packages = [dotted.rsplit(".", number)[0] for number in range(1, dotted.count(".") + 1)]
+    found = {name.rpartition(".")[2] for name in _imports(path) if name.startswith(f"{dotted}.")}
+    found |= {dotted.rpartition(".")[2]} & {n.rpartition(".")[2] for n in _imports(path)}
+    found |= {n for n in _definitions(module) for p in packages if f"{p}.{n}" in _imports(path)}
+    return frozenset(found)
+
+
+def _mentions(path: Path, names: frozenset[str]) -> int:
+    pattern = rf"\b({'|'.join(map(re.escape, sorted(names)))})\b"
+    return len(re.findall(pattern, _text(path))) if names else 0
+
+
+def _most_first(mentions: dict[Path, int]) -> list[Path]:
+    return sorted((path for path in mentions if mentions[path]), key=lambda path: -mentions[path])
+
+
+def _users(path: Path, homes: dict[str, str]) -> list[str]:
+    """The estimators that a file defines, else those next to it among the modules that use it."""
+    modules = [module for module in (ROOT / "sklebm").rglob("*.py") if module.stem != "__init__"]
+    wave, seen = {path}, {path}
+    while wave:
+        found = [
+            name
+            for module in sorted(wave)
+            for name in sorted(_definitions(module))
+            if homes.get(name) == module.parent.name
+        ]
+        if found:
+            return found
+        wave = {m for m in modules if any(_imported_from(m, used) for used in wave)} - seen
+        seen |= wave
+    return []
+
+
+def preload() -> None:
+    """Import what every test needs and no fault is planted in; its children then have it."""
+    os.environ.update(
+        SCIPY_ARRAY_API="1",
+        OMP_NUM_THREADS="1",
+        OMP_WAIT_POLICY="PASSIVE",
+        MPLBACKEND="Agg",
+        SKLEBM_TEST_SEED="0",
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    sys.dont_write_bytecode = True
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a fault.
+
+    Attributes
+    ----------
+    word : {"noticed", "timed out", "survived", "unfinished"}
+        Whether a test failed, hung, or none did; the last if time ran out before all had run.
+    test : str
+        The test that failed; empty for a survivor.
+    seconds : float
+        Processor time that the tests took.
+    """
+
+    word: str
+    test: str
+    seconds: float
+
+
+def _used() -> float:
+    """Seconds of processor time that the children of this process have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+class Copy:
+    """A private copy of the repository, in which faults are planted and tests run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._sound: set[str] = set()
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "_build", "auto_examples")
+                shutil.copytree(source, folder / name, ignore=ignored)
+            elif source.exists():
+                shutil.copy(source, folder / name)
+
+    def try_out(self, fault: Fault, seconds: float) -> Outcome:
+        """Plant a fault, run the tests, take it out again."""
+        target = self.folder / fault.path.relative_to(ROOT)
+        before = target.read_text(encoding="utf-8")
+        # Machine code of a planted kernel goes where it cannot meet that of the sound one.
+        cache = self.folder / "cache" if "_compiled" in before else None
+        start = _used()
+        target.write_text(fault.source, encoding="utf-8")
+        failed = None
         try:
-            done = subprocess.run(
-                command, cwd=copied, env=environment, capture_output=True, timeout=limit
-            )
-        except subprocess.TimeoutExpired:
-            return False, time.monotonic() - start
-        if done.returncode not in (0, 5):  # 5: nothing was selected
-            return False, time.monotonic() - start
-    return True, time.monotonic() - start
+            for tests in commands(fault.path):
+                left = seconds - (_used() - start)
+                failed = self._first_failure(tests, left, cache) if left > 0 else OUT_OF_TIME
+                if failed is not None:
+                    break
+        finally:
+            target.write_text(before, encoding="utf-8")
+            if cache is not None:
+                shutil.rmtree(cache, ignore_errors=True)
+        took = _used() - start
+        if failed in (None, OUT_OF_TIME):
+            return Outcome("survived" if failed is None else "unfinished", "", took)
+        test, hung = failed
+        if test not in self._sound:
+            arguments = [test] if "::" in test else [*tests, "--collect-only"]
+            if self._first_failure(arguments, None, None) is not None:
+                raise SystemExit(f"{test or tests} fails without any fault: mend it first.")
+            self._sound.add(test)
+        return Outcome("timed out" if hung else "noticed", test, took)
+
+    def _first_failure(
+        self, tests: list[str], seconds: float | None, cache: Path | None
+    ) -> tuple[str, bool] | None:
+        """The first test that fails, and whether it hung; None if all pass."""
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--tb=line"]
+        options += [f"--timeout={HANGS if seconds else 0}"]
+        code, printed = self._pytest([*options, *tests], seconds, cache)
+        if code is None:
+            return OUT_OF_TIME
+        if code in (0, 5):  # 5: nothing was selected
+            return None
+        named = re.search(r"^(?:FAILED|ERROR) (\S+?(?:\[.*\])?)(?: - |$)", printed, re.M)
+        # Without a name, the run itself came down: nothing can be imported any more.
+        return named.group(1) if named else "import", "Timeout (>" in printed
+
+    def _pytest(
+        self, arguments: list[str], seconds: float | None, cache: Path | None
+    ) -> tuple[int | None, str]:
+        """The exit status of pytest, None if its time ran out, and what it printed.
+
+        It runs in a fork of this process, which has imported what takes long to import.
+        """
+        with tempfile.TemporaryFile("w+") as printed:
+            child = os.fork()
+            if child == 0:
+                code = 3
+                try:
+                    os.dup2(printed.fileno(), 1)
+                    os.dup2(printed.fileno(), 2)
+                    code = self._in_child(arguments, seconds, cache)
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)
+            _, status = os.waitpid(child, 0)
+            printed.seek(0)
+            text = printed.read()
+        if os.WIFSIGNALED(status):
+            out_of_time = os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+            return None if out_of_time else 3, text
+        return os.WEXITSTATUS(status), text
+
+    def _in_child(self, arguments: list[str], seconds: float | None, cache: Path | None) -> int:
+        if seconds is not None:
+            limit = max(1, round(seconds))
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        os.chdir(self.folder)
+        os.environ["PYTHONPATH"] = str(self.folder)
+        if cache is not None:
+            os.environ["XDG_CACHE_HOME"] = str(cache)
+        sys.path[:] = [str(self.folder), *(p for p in sys.path if Path(p or ".").resolve() != ROOT)]
+        for name in list(sys.modules):
+            if name.partition(".")[0] in ("sklebm", "tests"):
+                del sys.modules[name]
+        import pytest
+
+        return int(pytest.main(arguments))
+
+
+# ---------------------------------------------------------------- results
+
+
+def key(fault: Fault) -> dict[str, Any]:
+    """What a fault is known by in a file of results."""
+    return {
+        "file": str(fault.path.relative_to(ROOT)),
+        "line": fault.line,
+        "before": " ".join(fault.before.split()),
+        "after": " ".join(fault.after.split()),
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The score of each folder and of all, and what survived."""
+    folders = sorted({result["file"].split("/")[1] for result in results})
+    lines = []
+    for folder in (*folders, ""):
+        some = [r for r in results if not folder or r["file"].split("/")[1] == folder]
+        noticed = sum(result["outcome"] in ("noticed", "timed out") for result in some)
+        open_ones = sum(result["outcome"] == "unfinished" for result in some)
+        share = 100 * noticed / max(len(some), 1)
+        line = f"{folder or 'all':14} {noticed:4} of {len(some):4} noticed ({share:.0f} %)"
+        lines.append(line + (f", {open_ones} unfinished" if open_ones else ""))
+    survivors = [r for r in results if r["outcome"] in ("survived", "unfinished")]
+    if survivors:
+        lines += ["Survivors:"]
+    lines += [
+        f"{r['outcome']:10} {r['file']}:{r['line']}: {r['before']}  ->  {r['after']}"
+        for r in survivors
+    ]
+    return "\n".join(lines)
 
 
 def main() -> int:
     """Plant faults, one at a time; print which survive and how many were noticed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="a folder or a file of the package")
-    parser.add_argument("--count", type=int, default=20, help="how many faults")
+    parser.add_argument("folders", type=Path, nargs="*", help="folders or files of the package")
+    parser.add_argument("--count", type=int, default=20, help="how many faults of each folder")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--seconds", type=float, default=600, help="processor time for a fault")
+    parser.add_argument("--results", type=Path, help="JSON file of what became of them")
+    parser.add_argument("--again", choices=OUTCOMES, help="which to repeat")
     parser.add_argument("--list", action="store_true", help="show them and run nothing")
     options = parser.parse_args()
-    drawn = draw((ROOT / options.folder).resolve(), options.count, options.seed)
+    folders = [(ROOT / folder).resolve() for folder in options.folders] or default_folders()
+    by_folder = [draw(folder, options.count, options.seed) for folder in folders]
+    # In turns, so that a run that is cut short has seen every folder.
+    turns = itertools.zip_longest(*by_folder)
+    drawn = [fault for turn in turns for fault in turn if fault is not None]
     if options.list:
         print(*drawn, sep="\n")
         return 0
-    survivors = []
+    preload()
+    known: list[dict[str, Any]] = []
+    if options.results and options.results.exists():
+        known = json.loads(options.results.read_text(encoding="utf-8"))
+    results = []
     with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder)
-        for name in COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__", "_build", "auto_examples")
-                shutil.copytree(source, copied / name, ignore=ignored)
-            elif source.exists():
-                shutil.copy(source, copied / name)
-        unchanged: dict[Path, float] = {}
+        copied = Copy(Path(folder))
         for number, fault in enumerate(drawn, start=1):
-            tests = commands(fault.path)
-            if fault.path not in unchanged:
-                passed, unchanged[fault.path] = run(copied, tests, None)
-                if not passed:
-                    raise SystemExit(f"The tests of {fault.path} fail without any fault: {tests}")
-            target = copied / fault.path.relative_to(ROOT)
-            before = target.read_text(encoding="utf-8")
-            target.write_text(fault.source, encoding="utf-8")
-            survived, _ = run(copied, tests, SLOWEST * (10 + unchanged[fault.path]))
-            target.write_text(before, encoding="utf-8")
-            survivors += [fault] if survived else []
-            print(f"{number:3} {'SURVIVED' if survived else 'noticed '} {fault}", flush=True)
-    noticed = len(drawn) - len(survivors)
-    print(f"\n{noticed} of {len(drawn)} noticed ({100 * noticed / max(len(drawn), 1):.0f} %).")
-    print(*(["Survivors:", *map(str, survivors)] if survivors else []), sep="\n")
+            name = key(fault)
+            stored = [r for r in known if {k: r[k] for k in name} == name]
+            if stored and stored[0]["outcome"] != options.again:
+                results.append(stored[0])
+                continue
+            outcome = copied.try_out(fault, options.seconds)
+            found = {"outcome": outcome.word, "test": outcome.test}
+            results.append({**name, **found, "seconds": round(outcome.seconds, 1)})
+            print(f"{number:3} {outcome.word:10} {outcome.seconds:4.0f} s {fault}", flush=True)
+            if options.results:
+                rest = [r for r in known if r not in stored]
+                known = [*rest, results[-1]]
+                options.results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    print("", table(results), sep="\n")
     return 0
 
 

@@ -52,7 +52,7 @@ def entry(name: str) -> Entry:
 
 
 #: Models of sequences: what they answer for a row depends on its neighbours, by definition.
-DEPEND_ON_NEIGHBOURS = {"ChainCRF", "SequenceEnergy"}
+DEPEND_ON_NEIGHBOURS = {"ChainCRF", "LinearizingAutoencoder", "SequenceEnergy"}
 
 
 def requires_y(estimator: Any) -> bool:

@@ -1,6 +1,10 @@
 """The script that plants faults: what it plants, that a seed repeats it, which tests it runs."""
 
 import ast
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -74,5 +78,98 @@ def test_the_closest_tests_come_first():
     first = mutate.commands(path)[0]
     assert "tests/inference/test_samplers.py" in first
     assert all(name.startswith("tests/inference/") for name in first)
-    contract = mutate.commands(ROOT / "sklebm" / "linear" / "pca_whitener.py")[-1]
-    assert contract == [*mutate.CONTRACT, "-k", "PCAWhitener"]
+    contract = [*mutate.CONTRACT, "-k", "PCAWhitener"]
+    assert contract in mutate.commands(ROOT / "sklebm" / "linear" / "pca_whitener.py")
+    # What only one estimator uses, its tests and its contract look at.
+    shared = mutate.commands(ROOT / "sklebm" / "training" / "pairwise_centring.py")
+    assert "tests/boltzmann/test_boltzmann_machine.py" in shared[0]
+    assert [*mutate.CONTRACT, "-k", "BoltzmannMachine"] in shared
+
+
+TESTS = """
+from sklebm.ramp import clip, count
+
+
+def test_clip():
+    assert clip(-2) == 0
+    assert clip(5) == 5
+
+
+def test_count():
+    assert count(3) == 3
+"""
+RAMP = """
+def clip(x):
+    return max(x, 0)
+
+
+def count(n):
+    total = 0
+    while total < n:
+        total += 1
+    return total
+
+
+def unused():
+    return 1
+"""
+OUTCOMES = """
+import json, pathlib, sys, tempfile
+from tests import mutate
+
+mutate.ROOT = pathlib.Path.cwd()
+mutate.COPIED, mutate.HANGS, mutate.CONTRACT = ("sklebm", "tests"), 3, ()
+mutate.commands = lambda path: [["tests/test_ramp.py"]]
+found = {}
+with tempfile.TemporaryDirectory() as folder:
+    copied = mutate.Copy(pathlib.Path(folder))
+    for fault in mutate.faults(mutate.ROOT / "sklebm" / "ramp.py"):
+        change = f"{fault.before} -> {fault.after}"
+        if change in ("max -> min", "total += 1 -> ", "1 -> 2"):
+            outcome = copied.try_out(fault, 60)
+            found[change] = (outcome.word, outcome.test)
+        assert (copied.folder / "sklebm" / "ramp.py").read_text() == fault.path.read_text()
+json.dump(found, sys.stdout)
+"""
+
+
+def test_what_becomes_of_faults(tmp_path):
+    """Of a package of one file: one is noticed, one hangs, one survives, and each has its test."""
+    for name, text in {"sklebm/ramp.py": RAMP, "tests/test_ramp.py": TESTS}.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        (path.parent / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", OUTCOMES],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {change: tuple(outcome) for change, outcome in json.loads(done.stdout).items()}
+    assert found["max -> min"] == ("noticed", "tests/test_ramp.py::test_clip")
+    assert found["total += 1 -> "] == ("timed out", "tests/test_ramp.py::test_count")
+    assert found["1 -> 2"][0] == "survived"
+
+
+def test_scores_of_folders():
+    results = [
+        {"file": f"sklebm/{folder}/a.py", "line": 1, "before": "1", "after": "2", "outcome": word}
+        for folder, word in (
+            ("linear", "noticed"),
+            ("linear", "timed out"),
+            ("topics", "survived"),
+            ("topics", "unfinished"),
+            ("topics", "noticed"),
+        )
+    ]
+    lines = mutate.table(results).splitlines()
+    assert [" ".join(line.split()) for line in lines[:3]] == [
+        "linear 2 of 2 noticed (100 %)",
+        "topics 1 of 3 noticed (33 %), 1 unfinished",
+        "all 3 of 5 noticed (60 %), 1 unfinished",
+    ]
+    assert len(lines) == 6

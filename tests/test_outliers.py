@@ -63,6 +63,11 @@ def test_follows_the_conventions_of_isolation_forest(estimator):
     assert detector.score(new) == pytest.approx(detector.score_samples(new).mean())
     reference = IsolationForest(n_estimators=20, random_state=0).fit(X)
     assert detector.predict(new).dtype == reference.predict(new).dtype
+    # A row at the threshold is an inlier.
+    reference.offset_ = reference.score_samples(X)[7]
+    detector.offset_ = scores[7]
+    assert detector.decision_function(X)[7] == reference.decision_function(X)[7] == 0
+    assert detector.predict(X)[7] == reference.predict(X)[7] == 1
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=names)

@@ -18,16 +18,19 @@ from tests.registry import NAMES, is_gradient_trained
 EUCLIDEAN = {
     "Autoencoder",
     "ContractiveAutoencoder",
+    "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
     "DeepSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
     "EnergyPCA",
     "LISTAEncoder",
+    "LinearizingAutoencoder",
     "MaskedAutoencoder",
     "NeighbourEnergy",
     "PredictiveSparseDecomposition",
     "SaturatingAutoencoder",
+    "SlowFeatureAutoencoder",
     "SparseAutoencoder",
     "SparseCoder",
     "DeepEnergyModel",
@@ -49,6 +52,7 @@ BITS = {
 COUNTS = {"LatentDirichletAllocation", "PLSA", "ReplicatedSoftmax"}
 #: Distances from the origin: there is no intercept unless it is asked for.
 FROM_ZERO = {
+    "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
     "DeepSparseCoder",
     "LISTAEncoder",

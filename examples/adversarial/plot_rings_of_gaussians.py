@@ -26,7 +26,7 @@ model = EnergyGAN(
     2,
     hidden_sizes=(64, 64),
     validation_fraction=0.2,
-    max_epochs=150,
+    max_epochs=40,
     random_state=0,
 ).fit(X)
 
@@ -49,8 +49,8 @@ print(f"{n_modes} of 8 modes; near one are {near.mean():.0%} of samples, {data.m
 # The energy
 # ----------
 # Dark is low. While the game lasts, the critic lowers the energy where data outnumber samples, and
-# raises it where samples outnumber data: it is no map of the density. The distance goes up and
-# down at first, and ends near 0.
+# raises it where samples outnumber data: it is no map of the density. The distance falls fast, and
+# says when more steps bring nothing.
 
 limit = 1.3 * np.abs(X).max()
 axis = np.linspace(-limit, limit, 150)

@@ -1,4 +1,4 @@
-"""Columns that accompany the rows of X, one entry per row: targets, weights, sequence labels."""
+"""Columns beside the rows of X, one entry per row: targets, weights, groups, positions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sklebm._shell.rows import Rows
 
 
 def add_columns(rows: Rows, owner: str, **columns: Any) -> None:
-    """Check ``target``, ``weight`` and ``groups`` and attach those that are given to the rows.
+    """Check ``target``, ``weight``, ``groups``, ``positions``; attach those given to the rows.
 
     Raises
     ------
     ValueError
         If the length of one differs from that of X, or its values are invalid.
     """
-    checks = {"target": _target, "weight": _weight, "groups": _groups}
+    checks = {"target": _target, "weight": _weight, "groups": _groups, "positions": _positions}
     for name, values in columns.items():
         if values is not None:
             rows.columns[name] = checks[name](values, rows, owner)
@@ -81,3 +81,19 @@ def _groups(values: Any, rows: Rows, owner: str) -> Tensor:
     order = np.empty(len(first), dtype=np.int64)
     order[np.argsort(first)] = np.arange(len(first))
     return torch.from_numpy(order[inverse]).to(rows.device)
+
+
+def _positions(values: Any, rows: Rows, owner: str) -> Tensor:
+    """Row and column of each pixel, as integers."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"positions has shape {array.shape} and dtype {array.dtype}, but must hold row and "
+            f"column of each pixel: integers of shape ({len(rows)}, 2)."
+        )
+    _need_length(array, rows, "positions")
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.round(array))).all():
+        raise ValueError("positions must be whole numbers: row and column of each pixel.")
+    if len(array) and max(abs(float(array.max())), abs(float(array.min()))) >= 2**62:
+        raise ValueError("positions are too large: count rows and columns from 0.")
+    return torch.from_numpy(array.astype(np.int64)).to(rows.device)

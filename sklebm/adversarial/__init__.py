@@ -1,5 +1,6 @@
 """Adversarial energies: a generator of rows, and a critic that tells them from data."""
 
 from sklebm.adversarial.energy_gan import EnergyGAN
+from sklebm.adversarial.gan import GAN
 
-__all__ = ["EnergyGAN"]
+__all__ = ["GAN", "EnergyGAN"]

@@ -1,8 +1,9 @@
-"""Networks, players, samples and fitted state of EnergyGAN."""
+"""Networks, players and fitted state of generators with critics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -10,35 +11,27 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
-from sklebm._checks import check_count
-from sklebm._shell.private import Interval, StrOptions
-from sklebm._shell.random import RandomState, draw_seed, make_generator, purpose_seed
-from sklebm._shell.rows import Rows, resolve_device, row_slices
+from sklebm._shell.conditions import CONDITIONS, Conditions
+from sklebm._shell.private import Interval, StrOptions, fit_context
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import purpose_seed
+from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Scalar, Spec
-from sklebm._shell.warning import warn
-from sklebm.energies.adversarial import AdversarialReconstruction, AveragedNetwork, bound_slopes
-from sklebm.energies.networks import ACTIVATIONS, initialize, make_decoder
+from sklebm.adversarial import _diagnosis
+from sklebm.energies import networks
+from sklebm.energies.adversarial import AdversarialEnergy, bound_slopes, widen
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
-from sklebm.inference.latents import closest_latents
 from sklebm.objectives import Batch
-from sklebm.objectives.adversarial import GeneratorLoss, energy_distance
-from sklebm.training.architecture import (
-    NetworkRecord,
-    build_user_module,
-    export_weights,
-)
+from sklebm.objectives.adversarial import CriticLoss, GeneratorLoss
+from sklebm.training.architecture import NetworkRecord, build_user_module, export_weights
 from sklebm.training.batches import training_rows
 from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.pace import Pace
 
 #: Optimisers that take a step per batch; a game has no loss that a line search could follow.
 RULES = {name for name, choice in OPTIMIZERS.items() if not choice.uses_closure}
-#: Samples that vary less than this share of the data's variance are called a collapse.
-LEAST_SPREAD = 0.05
-NETWORKS = ("generator", "encoder", "decoder")
-_N_PROBES = 1000
 # Both players train in one process.
 _CONSTRAINTS = {
     k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"
@@ -51,14 +44,11 @@ class BaseAdversarial(GradientEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **_CONSTRAINTS,
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "n_codes": [Interval(Integral, 1, None, closed="left")],
-        "margin": [Interval(Real, 0, None, closed="neither")],
-        "margin_decay": [Interval(Real, 0, 1, closed="right")],
-        "pull_away": [Interval(Real, 0, None, closed="left")],
+        "conditional": ["boolean"],
         "hidden_sizes": ["array-like"],
-        "activation": [StrOptions(set(ACTIVATIONS))],
+        "activation": [StrOptions(set(networks.ACTIVATIONS))],
         "image_shape": ["array-like", None],
-        **{name: [callable, None] for name in NETWORKS},
+        "generator": [callable, None],
         "spectral_norm": ["boolean"],
         "average_decay": [Interval(Real, 0, 1, closed="left")],
         "critic_learning_rate": [Interval(Real, 0, None, closed="neither"), None],
@@ -69,48 +59,143 @@ class BaseAdversarial(GradientEstimator):
     }
     _pace = Pace(n_updates=4000, most_epochs=300)
 
+    #: Parameters that may hold a user class.
+    _networks: ClassVar[tuple[str, ...]]
+    #: Whether critics start with bends all over the data. Generators do: a smooth network of two
+    #: latents would start as a linear map, and cover one mode of several.
+    _bends_critic: ClassVar[bool]
+
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
+
+    # ------------------------------------------------------------------ what a model supplies
+
+    @abstractmethod
+    def _objective(self, energy: Any) -> CriticLoss:
+        """The game, as the critic's loss."""
+
+    @abstractmethod
+    def _assemble(self, record: NetworkRecord) -> AdversarialEnergy:
+        """The energy of a record, with built-in networks on the meta device."""
+
+    @abstractmethod
+    def _parts(self, energy: Any, record: NetworkRecord) -> Iterator[tuple[str, Any, int, int]]:
+        """Name, network, and numbers of inputs and outputs of each part of the critic."""
+
+    def _further_values(self) -> dict[str, Any]:
+        """Values beside the sizes of the networks that determine the energy."""
+        return {}
 
     # ------------------------------------------------------------------ networks and rows
 
     def _record(self, n_features: int) -> NetworkRecord:
-        further = {"n_codes": int(self.n_codes)}
-        return NetworkRecord.from_parameters(self, n_features, NETWORKS, **further)
+        n_given = Conditions.recalled(self).n_given if self.conditional else 0
+        further = {**self._further_values(), "conditional": n_given}
+        return NetworkRecord.from_parameters(self, n_features, self._networks, **further)
 
-    def _assemble(self, record: NetworkRecord) -> AdversarialReconstruction:
-        """The energy of a record, with built-in networks on the meta device."""
+    def _from_latents(self, record: NetworkRecord, name: str, n_latents: int) -> torch.nn.Module:
+        """A network from latents, and what is given, to rows."""
+        given, n_inputs = record.classes.get(name), n_latents + record["conditional"]
+        if given is not None:
+            return build_user_module(given, name, n_inputs, record["n_features"])
+        sizes, activation = record["hidden_sizes"].tolist(), record["activation"]
+        return networks.make_decoder(n_inputs, sizes, record.shape, activation, "identity")
 
-        def make(name: str, n_inputs: int) -> torch.nn.Module:
-            given = record.classes.get(name)
-            if given is not None:
-                return build_user_module(given, name, n_inputs, record["n_features"])
-            sizes, activation = record["hidden_sizes"].tolist(), record["activation"]
-            return make_decoder(n_inputs, sizes, record.shape, activation, "identity")
-
-        n_codes = record["n_codes"]
-        own = AveragedNetwork(make("generator", record["n_components"]))
-        return AdversarialReconstruction(own, record.encoder(n_codes), make("decoder", n_codes))
+    def _from_rows(self, record: NetworkRecord, name: str, n_outputs: int) -> torch.nn.Module:
+        """A network from rows, and what is given, to numbers."""
+        given, n_given = record.classes.get(name), record["conditional"]
+        if given is not None:
+            return build_user_module(given, name, record["n_features"] + n_given, n_outputs)
+        sizes, activation = record["hidden_sizes"].tolist(), record["activation"]
+        shape = (record.shape[0] + n_given, *record.shape[1:])  # planes of an image
+        return networks.make_encoder(shape, sizes, n_outputs, activation, "identity")
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
-        for network in (energy.generator.network, *energy.critic.values()):
+        n_inputs = record["n_components"] + record["conditional"]
+        own = ("generator", energy.generator.network, n_inputs, record["n_features"])
+        for name, network, n_in, n_out in (own, *self._parts(energy, record)):
             if any(parameter.is_meta for parameter in network.parameters()):
-                initialize(network, generator)
-        n_features, n_codes = record["n_features"], record["n_codes"]
-        own, critic = energy.generator.network, energy.critic
-        record.check_module("generator", own, record["n_components"], n_features)
-        record.check_module("encoder", critic["encoder"], n_features, n_codes)
-        record.check_module("decoder", critic["decoder"], n_codes, n_features)
+                bends = name == "generator" or self._bends_critic
+                (networks.initialize_spread if bends else networks.initialize)(network, generator)
+            record.check_module(name, network, n_in, n_out)
+        if not record.is_given("generator"):
+            widen(energy.generator.network, torch.randn(1000, n_inputs, generator=generator))
         energy.generator.restart()
         return self._equipped(energy, record, rows.scaling)
 
-    @staticmethod
-    def _equipped(energy: Any, record: NetworkRecord, scaling: Any) -> Any:
-        energy.n_components = record["n_components"]
+    def _equipped(self, energy: Any, record: NetworkRecord, scaling: Any) -> Any:
+        energy.n_components, energy.n_given = record["n_components"], record["conditional"]
+        is_image = len(record.shape) == 3 and not record.is_given(self._networks[1])
+        energy.n_pixels = record["n_features"] // record.n_channels if is_image else 1
         energy.record, energy.scaling = record, scaling
+        energy.conditions = {name: getattr(self, name, None) for name in CONDITIONS}
         return energy
+
+    # ------------------------------------------------------------------ fit
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Let both players learn from the rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            With ``conditional=True``, what rows are generated from: floating-point numbers, or
+            labels of any other type. Ignored otherwise.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. It is left unchanged by an exception or an interrupt.
+        """
+        return self._learn_given(X, y, None, self._fit, goes_on=self._resumes())
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
+        """Update both players with one pass over a chunk of rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The next chunk of training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Their targets, as in ``fit``; ignored unless ``conditional=True``.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; None: those of the first chunk. Ignored in later calls
+            and unless ``conditional=True``.
+
+        Returns
+        -------
+        self : object
+            The updated estimator. It is left unchanged by an exception or an interrupt.
+        """
+        self._validate_params()
+        return self._learn_given(X, y, classes, self._partial_fit, goes_on=self._is_fitted())
+
+    def _learn_given(self, X: Any, y: Any, classes: Any, step: Any, *, goes_on: bool) -> Self:
+        """Learn from rows with what is given of them."""
+        first = step == self._fit or not self._is_fitted()
+        if not self.conditional:
+            return self._learn(X, step, first=first, conditions=Conditions())
+        owner = f"{type(self).__name__}(conditional=True)"
+        if goes_on and self.architecture_["conditional"]:
+            conditions = Conditions.recalled(self)
+        else:
+            conditions = Conditions.learnt(y, owner, classes)
+        columns = {"target": conditions.column(y, owner)}
+        return self._learn(X, step, first=first, columns=columns, conditions=conditions)
+
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        learner = self._twin({**vars(self), **data["conditions"].state()})
+        return GradientEstimator._fit(learner, rows, progress)
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        learner = self._twin({**vars(self), **data["conditions"].state()})
+        return GradientEstimator._partial_fit(learner, rows, progress)
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         rows = super()._prepare(rows, seed, resume=resume, **data)
@@ -130,7 +215,7 @@ class BaseAdversarial(GradientEstimator):
     # ------------------------------------------------------------------ the game
 
     def _players(self, energy: Any, start: Start) -> list[Any]:
-        loss: Any = self._objective(energy)
+        loss = self._objective(energy)
         critic = self._player(
             energy,
             loss,
@@ -145,7 +230,7 @@ class BaseAdversarial(GradientEstimator):
         return [critic, own]
 
     def _projections(self, energy: Any) -> Any:
-        if isinstance(energy, AveragedNetwork):
+        if hasattr(energy, "follow"):
             return (lambda: energy.follow(float(self.average_decay)),)
         return (lambda: bound_slopes(energy),) if self.spectral_norm else ()
 
@@ -158,53 +243,25 @@ class BaseAdversarial(GradientEstimator):
         )
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        """Minus the energy distance between held-out rows and as many samples."""
-        energy.eval()
-        x = batch.x[:_N_PROBES]
-        generator = make_generator(seed, "validation", device=x.device)
-        z = torch.empty(len(x), energy.n_components, device=x.device).normal_(generator=generator)
-        score = -energy_distance(x, energy.generator.average(z))
-        energy.train()
-        return score
+        return _diagnosis.closeness(energy, batch, seed)
 
     def _monitor_score(self, X: Any) -> float:
+        if self.architecture_["conditional"]:
+            raise ValueError(
+                f"{type(self).__name__}(conditional=True) is judged by rows and their y, but a "
+                "monitor passes X alone: set validation_fraction, or pass the monitor a score."
+            )
         rows = self._open(X, self, reset=False).standardized(recall_scaling(self))
-        with torch.no_grad():
-            batch = training_rows(rows).batch(rows.device)
-            return self._validation_score(self._energy(rows.device).float(), batch, seed=0)
+        energy = self._energy(rows.device).float()
+        return _diagnosis.closeness(energy, training_rows(rows).batch(rows.device), seed=0)
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
-        """The gap between the critic's means, and the spread of samples, with warnings."""
-        rows, name = energy.rows, type(self).__name__
-        chosen = np.linspace(0, len(rows) - 1, min(len(rows), _N_PROBES)).astype(np.intp)
-        x = rows[chosen].float()
-        generator = make_generator(seed, "diagnosis", device=x.device)
-        energy.eval()
-        with torch.no_grad():
-            z = torch.empty(_N_PROBES, energy.n_components, device=x.device)
-            drawn = energy.generator.average(z.normal_(generator=generator))
-            real, forged = energy.judge(x).double(), energy.judge(drawn).double()
-            spread = drawn.double().var(dim=0).mean() / rows_variance(x)
-        gap = float(real.mean() - forged.mean())
-        if float(spread) < LEAST_SPREAD:
-            warn(
-                f"The samples of {name} have collapsed: their variance is {float(spread):.2g} of "
-                f"the data's, below {LEAST_SPREAD:g} (critic's gap {gap:.2g}). Lower "
-                "learning_rate, raise critic_steps or max_epochs, or set another random_state."
-            )
-        both = torch.cat([real, forged])
-        if float(both.max() - both.min()) <= 1e-6 * float(both.abs().max()) + 1e-12:
-            warn(
-                f"The critic of {name} says the same of all rows (its gap between data and samples "
-                f"is {gap:.2g}), so that the generator learns nothing. Lower "
-                "critic_learning_rate, or check that the rows differ."
-            )
-        return {**state, "critic_gap_": gap, "sample_spread_": float(spread)}
+        return {**state, **_diagnosis.diagnose(energy, type(self).__name__, seed)}
 
     # ------------------------------------------------------------------ fitted state
 
     def _energy(self, device: torch.device) -> Any:
-        record = NetworkRecord.of_fitted(self, NETWORKS)
+        record = NetworkRecord.of_fitted(self, self._networks)
         energy = record.restore(self._assemble, self.weights_, device)
         scaling = recall_scaling(self)
         if scaling is not None:
@@ -221,6 +278,7 @@ class BaseAdversarial(GradientEstimator):
             "weights_": export_weights(energy, self),
             "offset_": None if scaling is None else scaling.offset.copy(),
             "scale_": None if scaling is None else scaling.scale.copy(),
+            **energy.conditions,
         }
 
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
@@ -235,7 +293,8 @@ class BaseAdversarial(GradientEstimator):
         ----------
         **parameters : object
             ``weights``, the arrays under their torch names; ``feature_means``, or ``offset`` and
-            ``scale``, without which rows are unscaled; parameters of the constructor, including
+            ``scale``, without which rows are unscaled; with ``conditional=True`` either ``classes``
+            or ``target_offset`` and ``target_scale``; parameters of the constructor, including
             those that determine the networks; and other fitted attributes without their underscore.
 
         Returns
@@ -251,8 +310,8 @@ class BaseAdversarial(GradientEstimator):
             If the arrays do not fit the networks that the parameters describe.
         """
         weights = parameters.get("weights")
-        given = [parameters.get(name) for name in ("feature_means", "offset", "scale")]
-        known = next((len(value) for value in given if value is not None), None)
+        sizes = [parameters.get(name) for name in ("feature_means", "offset", "scale")]
+        known = next((len(value) for value in sizes if value is not None), None)
         if not isinstance(weights, Mapping) or known is None:
             raise TypeError(
                 f"{cls.__name__}.from_parameters needs weights, a dictionary of the arrays of its "
@@ -261,17 +320,27 @@ class BaseAdversarial(GradientEstimator):
         names = set(cls._get_param_names())
         model = cls(**{name: value for name, value in parameters.items() if name in names})
         model._validate_params()
+        of_targets = {name: parameters.get(name.removesuffix("_")) for name in CONDITIONS}
+        given = {k: None if v is None else np.array(v) for k, v in of_targets.items()}
+        model = model._twin({**vars(model), **given})
+        if model.conditional and Conditions.recalled(model).n_given == 0:
+            raise TypeError(
+                f"{cls.__name__}.from_parameters with conditional=True needs classes, the labels, "
+                "or target_offset and target_scale, by which numbers are standardised."
+            )
         state = {
             "architecture": dict(model._record(known).values),
             "feature_means": np.zeros(known),
+            **parameters,
+            **{k.removesuffix("_"): v for k, v in given.items() if v is not None},
+            "weights": {name: np.array(array) for name, array in weights.items()},
         }
-        arrays = {name: np.array(array) for name, array in weights.items()}
-        return super().from_parameters(**{**state, **parameters, "weights": arrays})
+        return super().from_parameters(**state)
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         asked = self._record(rows.shape[1])
-        NetworkRecord.of_fitted(self, NETWORKS).check_resumable(asked, self)
+        NetworkRecord.of_fitted(self, self._networks).check_resumable(asked, self)
 
     def _state_spec(self) -> Spec:
         return {
@@ -280,6 +349,7 @@ class BaseAdversarial(GradientEstimator):
             "weights_": Record(),
             "offset_": Array("f", ("n_features_in_",), optional=True),
             "scale_": Array("f", ("n_features_in_",), optional=True),
+            **CONDITIONS,
             "critic_gap_": Scalar(float, optional=True),
             "sample_spread_": Scalar(float, 0.0, optional=True),
         }
@@ -288,77 +358,40 @@ class BaseAdversarial(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
-        name, record = type(self).__name__, NetworkRecord.of_fitted(self, NETWORKS)
+        name, record = type(self).__name__, NetworkRecord.of_fitted(self, self._networks)
         record.check_fitted(self._record(self.n_features_in_), name)
         record.check_weights(self._assemble, self.weights_, name)
         scaling = recall_scaling(self)
         if scaling is not None and not bool((scaling.scale > 0.0).all()):
             raise ValueError(f"{name}.scale_ must be positive numbers.")
+        if self.conditional:
+            Conditions.recalled(self).check(name)
 
     # ------------------------------------------------------------------ what it answers
 
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.architecture_["n_codes"])
-
     def _floats_per_row(self) -> int:
-        return 4 * NetworkRecord.of_fitted(self, NETWORKS).floats_per_row()
+        record = NetworkRecord.of_fitted(self, self._networks)
+        planes = record["conditional"] * record["n_features"]  # at most; of an image
+        return int(4 * (record.floats_per_row() + planes))
 
-    def _drawn(self, n_samples: int, random_state: RandomState) -> Any:
-        """Rows of new latents."""
-        check_count(n_samples, "n_samples")
-        device = resolve_device(self.device, None, self._prefers_cuda)
-        energy = self._energy(device).float()
-        generator = make_generator(draw_seed(random_state), "sampling")
-        out = np.empty((n_samples, self.n_features_in_), dtype=np.float32)
-        with torch.no_grad():
-            for part in row_slices(n_samples, self._floats_per_row()):
-                z = torch.empty(len(out[part]), energy.n_components)
-                z.normal_(generator=generator)
-                out[part] = energy.decode(z.to(device)).cpu().numpy()
-        return out
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit the estimator, and return ``transform`` of the training rows.
 
-    def _decoded(self, Z: Any, what: str) -> Any:
-        """Rows of given latents."""
-        probe = self._twin(self._unfitted_dict())
-        rows = self._read(Z, probe, reset=True)
-        width = int(self.architecture_["n_components"])
-        if rows.shape[1] != width:
-            raise ValueError(
-                f"Z has {rows.shape[1]} columns, but the generator of {type(self).__name__} takes "
-                f"latents of {width} columns, such as those that invert returns."
-            )
-        energy = self._energy(rows.device).to(rows.dtype)
-        return rows.map(
-            energy.decode,
-            floats_per_row=self._floats_per_row(),
-            what=f"{type(self).__name__}.{what}",
-        )
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            As in ``fit``.
 
-    def _inverted(self, X: Any, n_starts: int, n_steps: int, what: str) -> Any:
-        """The closest latents, from the same starts for every row."""
-        check_count(n_starts, "n_starts")
-        check_count(n_steps, "n_steps")
-        width = int(self.architecture_["n_components"])
-        starts = torch.randn(n_starts, width, generator=make_generator(0, "inversion"))
-        starts[0] = 0.0
-        slopes = width * (self.n_features_in_ + width)
-        floats = n_starts * (self._floats_per_row() + slopes)
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_features_out)
+            What ``fit(X, y).transform(X, y)`` returns.
+        """
+        return self.fit(X, y).transform(X, y)
 
-        def invert(energy: Any, x: torch.Tensor) -> torch.Tensor:
-            energy.requires_grad_(requires_grad=False)
-            decode = energy.generator.average
-            y = energy.standardized(x)
-            parts = [
-                closest_latents(decode, y[part], starts, n_steps=n_steps)[0]
-                for part in row_slices(len(y), floats, y.device)
-            ]
-            return torch.cat(parts)
-
-        return self._map_rows(X, invert, what)
-
-
-def rows_variance(x: torch.Tensor) -> float:
-    """Mean variance of the features; 1 if rows do not vary."""
-    variance = float(x.double().var(dim=0).mean()) if len(x) > 1 else 0.0
-    return variance or 1.0
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = bool(self.conditional)
+        return tags

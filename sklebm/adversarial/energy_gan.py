@@ -2,14 +2,19 @@ r"""E(x) = |x - c(x)|^2 / d; critic c lowers E(x) + max(0, m - E(g)), the genera
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
 
 import torch
-from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.private import Interval
 from sklebm._shell.random import RandomState
+from sklebm.adversarial import _answers
 from sklebm.adversarial._base import BaseAdversarial
+from sklebm.energies.adversarial import AdversarialReconstruction, AveragedNetwork
 from sklebm.objectives.adversarial import CriticLoss, MarginGame
+from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
 
 
@@ -39,6 +44,10 @@ class EnergyGAN(BaseAdversarial):
         Factor by which the margin changes in 1000 steps of the critic, at most 1.
     pull_away : float, default=0.1
         Weight of the pull-away term.
+    conditional : bool, default=False
+        Whether rows are generated and judged given y, which ``fit`` and all other methods then
+        need: x = g(z, y) and E(x, y) = |x - c(x, y)|^2 / d. Floating-point y are numbers, one or
+        several for each row; integers, booleans and strings are labels.
     hidden_sizes : tuple of int, default=(128, 128)
         Widths of the hidden layers of the critic's encoder, mirrored in its decoder and in the
         generator; with ``image_shape``, the channels of its convolutions, each of which halves
@@ -53,7 +62,8 @@ class EnergyGAN(BaseAdversarial):
         returns rows in standard units.
     encoder, decoder : callable or None, default=None
         Torch module classes of the critic to use instead, called as
-        ``encoder(n_features, n_codes)`` and ``decoder(n_codes, n_features)``.
+        ``encoder(n_features, n_codes)`` and ``decoder(n_codes, n_features)``. With ``conditional``
+        the inputs of all three are followed by an indicator of each label, or the numbers.
     spectral_norm : bool, default=False
         Whether the weights of the critic are divided by their largest singular value after a step,
         where it exceeds 1.
@@ -113,13 +123,17 @@ class EnergyGAN(BaseAdversarial):
         ``partial_fit``.
     sample_spread_ : float or None
         Variance of samples over that of training rows; a warning says when it falls below 0.05.
-        None after ``partial_fit``.
+        With ``conditional``, what y explains of both is left out. None after ``partial_fit``.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the critic by epoch.
     validation_scores_ : ndarray
         Score of the held-out rows by epoch, if ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
+    classes_ : ndarray of shape (n_classes,) or None
+        The labels of a conditional model.
+    target_offset_, target_scale_ : ndarray of shape (n_targets,) or None
+        Mean and standard deviation of the numbers that a conditional model was given.
     feature_means_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     n_samples_seen_ : int
@@ -159,6 +173,18 @@ class EnergyGAN(BaseAdversarial):
     (3, 2)
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseAdversarial._parameter_constraints,
+        "n_codes": [Interval(Integral, 1, None, closed="left")],
+        "margin": [Interval(Real, 0, None, closed="neither")],
+        "margin_decay": [Interval(Real, 0, 1, closed="right")],
+        "pull_away": [Interval(Real, 0, None, closed="left")],
+        "encoder": [callable, None],
+        "decoder": [callable, None],
+    }
+    _networks = ("generator", "encoder", "decoder")
+    _bends_critic = False  # an auto-encoder that starts nearly linear keeps energies apart
+
     def __init__(
         self,
         n_components: int = 16,
@@ -167,6 +193,7 @@ class EnergyGAN(BaseAdversarial):
         margin: float = 1.0,
         margin_decay: float = 1.0,
         pull_away: float = 0.1,
+        conditional: bool = False,
         hidden_sizes: tuple[int, ...] = (128, 128),
         activation: str = "silu",
         image_shape: tuple[int, ...] | None = None,
@@ -197,6 +224,7 @@ class EnergyGAN(BaseAdversarial):
         self.margin = margin
         self.margin_decay = margin_decay
         self.pull_away = pull_away
+        self.conditional = conditional
         self.hidden_sizes = hidden_sizes
         self.activation = activation
         self.image_shape = image_shape
@@ -226,7 +254,29 @@ class EnergyGAN(BaseAdversarial):
         margin, decay, pull_away = self.margin, self.margin_decay, self.pull_away
         return CriticLoss(MarginGame(float(margin), float(decay), float(pull_away)))
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:
+    def _further_values(self) -> dict[str, Any]:
+        return {"n_codes": int(self.n_codes)}
+
+    def _assemble(self, record: NetworkRecord) -> AdversarialReconstruction:
+        n_codes = record["n_codes"]
+        generator = AveragedNetwork(self._from_latents(record, "generator", record["n_components"]))
+        encoder = self._from_rows(record, "encoder", n_codes)
+        return AdversarialReconstruction(
+            generator, encoder, self._from_latents(record, "decoder", n_codes)
+        )
+
+    def _parts(self, energy: Any, record: NetworkRecord) -> Iterator[tuple[str, Any, int, int]]:
+        n_features, n_codes, n_given = (
+            record[name] for name in ("n_features", "n_codes", "conditional")
+        )
+        yield "encoder", energy.critic["encoder"], n_features + n_given, n_codes
+        yield "decoder", energy.critic["decoder"], n_codes + n_given, n_features
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.architecture_["n_codes"])
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None, *, y: Any = None) -> Any:
         """Draw rows: new latents through the averaged generator.
 
         Parameters
@@ -235,98 +285,115 @@ class EnergyGAN(BaseAdversarial):
             Number of rows.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
+        y : label, number or array-like, default=None
+            What the rows of a conditional model are generated from: one for all, or an array with
+            one for each, whose length ``n_samples`` may then leave out. Ignored otherwise.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             The rows, float32.
         """
-        check_is_fitted(self)
-        return self._drawn(n_samples, random_state)
+        return _answers.drawn(self, n_samples, y, random_state)
 
-    def generate(self, Z: Any) -> Any:
+    def generate(self, Z: Any, y: Any = None) -> Any:
         """Return the row of each latent, by the averaged generator.
 
         Parameters
         ----------
         Z : array-like or tensor of shape (n_samples, n_components)
             Latents.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What each row of a conditional model is generated from; ignored otherwise.
 
         Returns
         -------
         X : array or tensor of shape (n_samples, n_features)
             Rows in the units of X.
         """
-        check_is_fitted(self)
-        return self._decoded(Z, "generate")
+        return _answers.decoded(self, Z, y, "generate")
 
-    def invert(self, X: Any, *, n_starts: int = 5, n_steps: int = 30) -> Any:
+    def invert(self, X: Any, y: Any = None, *, n_starts: int = 5, n_steps: int = 100) -> Any:
         """Return the latent of each row: the one whose generated row is closest.
 
-        Levenberg's and Marquardt's damped least squares on standardised rows, from the same starts
-        for every row. Deterministic. O(n_starts n_steps n_components) passes through the generator.
+        Damped Newton steps on the squared error of standardised rows, from the same starts for
+        every row, until they are roundings. Deterministic. At most O(n_starts n_steps n_components)
+        passes through the generator.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What each row of a conditional model was generated from; ignored otherwise.
         n_starts : int, default=5
             Starts, of which the best end counts: the mean latent, then random ones.
-        n_steps : int, default=30
-            Steps from each start.
+        n_steps : int, default=100
+            Most steps from each start.
 
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components)
             Latents.
         """
-        check_is_fitted(self)
-        return self._inverted(X, n_starts, n_steps, "invert")
+        return _answers.inverted(self, X, y, n_starts, n_steps, "invert")
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Any, y: Any = None) -> Any:
         """Return the critic's code of each row.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows to encode.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
 
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_codes)
             The output of the critic's encoder.
         """
-        return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
+        return _answers.judged(
+            self, X, y, lambda energy, x, *given: energy.encode(x, *given), "transform"
+        )
 
-    def free_energy(self, X: Any) -> Any:
+    def free_energy(self, X: Any, y: Any = None) -> Any:
         """Return E(x), the critic's mean squared error in standardised features.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows to evaluate.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
 
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
             1 is the mean error of the mean row.
         """
-        return self._map_rows(X, lambda energy, x: energy.judge(x), "free_energy")
+        return _answers.judged(
+            self, X, y, lambda energy, x, *given: energy.judge(x, *given), "free_energy"
+        )
 
-    def score_samples(self, X: Any) -> Any:
+    def score_samples(self, X: Any, y: Any = None) -> Any:
         """Return -E(x) of each row: higher is more typical, but it is no log density.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows to score.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
 
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
             ``-free_energy(X)``. Deterministic.
         """
-        return self._map_rows(X, lambda energy, x: -energy.judge(x), "score_samples")
+        return _answers.judged(
+            self, X, y, lambda energy, x, *given: -energy.judge(x, *given), "score_samples"
+        )
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the critic's mean energy of held-out rows.
@@ -339,12 +406,12 @@ class EnergyGAN(BaseAdversarial):
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Held-out rows.
-        y : Ignored
-            Present for compatibility with scikit-learn pipelines.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
 
         Returns
         -------
         score : float
-            Mean of ``score_samples(X)``.
+            Mean of ``score_samples(X, y)``.
         """
-        return super().score(X)
+        return float(self.score_samples(X, y).mean())

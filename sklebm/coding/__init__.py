@@ -1,5 +1,6 @@
 """Sparse codes: inference, learnt encoders and dictionaries."""
 
+from sklebm.coding.conv_predictive_sparse_decomposition import ConvPredictiveSparseDecomposition
 from sklebm.coding.conv_sparse_coder import ConvSparseCoder
 from sklebm.coding.deep_sparse_coder import DeepSparseCoder
 from sklebm.coding.lista_encoder import LISTAEncoder
@@ -7,6 +8,7 @@ from sklebm.coding.predictive_sparse_decomposition import PredictiveSparseDecomp
 from sklebm.coding.sparse_coder import SparseCoder
 
 __all__ = [
+    "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
     "DeepSparseCoder",
     "LISTAEncoder",

@@ -12,7 +12,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Record, Spec
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.coding._state import dictionary_spec, floats_per_row, n_atoms
-from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy
+from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.training.architecture import (
     check_arrays,
@@ -46,7 +46,7 @@ class EncoderEstimator(GradientEstimator):
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: torch.Tensor) -> nn.Module:
         """The encoder with parameters on the meta device."""
 
-    def _wrap(self, encoder: nn.Module, dictionary: torch.Tensor) -> EncodedSparseCodingEnergy:
+    def _wrap(self, encoder: nn.Module, dictionary: torch.Tensor) -> SparseCodingEnergy:
         """The energy around the fitted encoder and dictionary."""
         penalty = recall_penalty(self.penalty_)
         return EncodedSparseCodingEnergy(encoder, dictionary, penalty, self.alpha_)
@@ -96,10 +96,14 @@ class EncoderEstimator(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
+        self._check_sizes()
         asked = self._architecture(self.n_features_in_, len(self.components_))
         check_record(asked, self.architecture_, type(self).__name__)
         blank = self._blank_encoder(self.architecture_, torch.from_numpy(self.components_))
         check_arrays(blank, self.weights_, type(self).__name__)
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError if atoms and rows do not fit each other beyond what is declared."""
 
     def _monitor_score(self, X: Any) -> float:
         return self.score(X)  # rows without target codes

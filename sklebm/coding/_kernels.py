@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ class KernelLearning(Learning):
 
 def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     """What a fit starts with."""
-    _check_scales(coder, rows)
+    check_scales(coder, rows)
     seen = None
     if mask is not None:
         seen = torch.from_numpy(checked_mask(mask, rows.shape)).to(rows.device)
@@ -79,7 +80,7 @@ def _sharp_parts(coder: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     return sharp
 
 
-def _check_scales(coder: Any, rows: Rows) -> None:
+def check_scales(coder: Any, rows: Rows) -> None:
     """Warn of columns in different units, which the pixels of an image are not."""
     if coder.image_shape is None:
         warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
@@ -112,19 +113,18 @@ def first_learner(
         settings = settings_of(coder, len(atoms), x.shape[1])
     else:
         settings = settings_of(coder, n_components, x.shape[1])
-        atoms = _initial_kernels(x, n_components, settings, generator, mask)
+        atoms = initial_kernels(x, n_components, settings.grid, generator, mask)
     return KernelLearner(atoms, x.new_zeros(0, dtype=torch.float64), settings)
 
 
-def _initial_kernels(
+def initial_kernels(
     x: Tensor,
     n_components: int,
-    settings: KernelSettings,
+    grid: ConvolutionGrid,
     generator: torch.Generator,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Patches of random images, of length one; longer ones are likelier."""
-    grid = settings.grid
     atoms = torch.randn(n_components, grid.kernel_length, generator=generator, dtype=torch.float64)
     atoms = normalise(atoms).to(x.device)
     count = 0
@@ -151,7 +151,7 @@ def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
     learner = _resumed_learner(coder, rows.device) if fitted else None
     x = _sharp_parts(coder, rows.all())
     if learner is None:
-        _check_scales(coder, rows)
+        check_scales(coder, rows)
         learner = first_learner(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
     learner.absorb(x)
     learner.settings.search.warn()
@@ -173,16 +173,21 @@ def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:
         **coder.grid_,
         "low_pass": coder.low_pass_,
     }
-    different = [name for name, value in asked.items() if value != held[name]]
-    if different:
-        raise ValueError(
-            f"{', '.join(different)} of the parameters differ from those of the fitted "
-            f"{type(coder).__name__}: set them back, or call fit to start again."
-        )
+    need_same_sizes(coder, asked, held)
     if coder.online_state_:
         return KernelLearner.restore(coder.online_state_, settings, device)  # type: ignore[return-value]
     atoms = torch.from_numpy(np.array(coder.components_)).to(device)
     return KernelLearner(atoms, atoms.new_zeros(0), settings)
+
+
+def need_same_sizes(model: Any, asked: Mapping[str, Any], held: Mapping[str, Any]) -> None:
+    """Raise ValueError if parameters no longer describe what learning would continue from."""
+    different = [name for name, value in asked.items() if value != held[name]]
+    if different:
+        raise ValueError(
+            f"{', '.join(different)} of the parameters differ from those of the fitted "
+            f"{type(model).__name__}: set them back, or call fit to start again."
+        )
 
 
 def kernel_state(

@@ -2,5 +2,6 @@
 
 from sklebm.conditional.energy_classifier import EnergyClassifier
 from sklebm.conditional.energy_regressor import EnergyRegressor
+from sklebm.conditional.latent_variable_regressor import LatentVariableRegressor
 
-__all__ = ["EnergyClassifier", "EnergyRegressor"]
+__all__ = ["EnergyClassifier", "EnergyRegressor", "LatentVariableRegressor"]

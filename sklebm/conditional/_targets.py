@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
@@ -23,40 +21,7 @@ from sklebm.inference.samplers import run
 
 _LEAST_REACH = 8.0
 _CHAIN_STEPS = 300
-
-
-def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
-    """The targets as a float64 array of shape (n,) or (n, m).
-
-    Raises
-    ------
-    ValueError
-        If y is missing, is no table of numbers, or holds NaN or infinity.
-    """
-    if y is None:
-        raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
-    if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
-    checked = check_array(
-        y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=0
-    )  # without any rows the check of X says what is wrong
-    return np.atleast_1d(np.asarray(checked))
-
-
-def as_table(targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Targets of shape (n,) or (n, m) as (n, m)."""
-    return targets[:, None] if targets.ndim == 1 else targets
-
-
-def matching_targets(y: Any, n_outputs: int, owner: str) -> NDArray[np.float64]:
-    """Targets of shape (n, m), as many numbers for each row as in ``fit``."""
-    targets = as_table(read_targets(y, owner))
-    if targets.shape[1] != n_outputs:
-        raise ValueError(
-            f"y has {targets.shape[1]} numbers for each row, but {owner} was fitted with "
-            f"{n_outputs}: pass as many."
-        )
-    return targets
+_BLOCK = 16  # rows that share a generator of draws
 
 
 def residual_rows(
@@ -157,23 +122,43 @@ def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> An
     """Draws from p(y | x); see ``EnergyRegressor.sample``."""
     check_is_fitted(model)
     check_count(n_samples, "n_samples")
-    seed, calls = draw_seed(random_state), iter(range(2**31))
+    seed = draw_seed(random_state)
 
-    def draw(energy: Any, x: torch.Tensor) -> torch.Tensor:
-        generator = make_generator(seed, "draws", index=next(calls), device=x.device)
-        u = energy.inputs(x)
-        if energy.n_outputs == 1:
-            g = target_density.draws(target_density.integrate(energy, u), n_samples, generator)
-            return energy.restore(x, g[:, :, None])[:, :, 0]  # type: ignore[no-any-return]
-        rows = u.repeat_interleave(n_samples, dim=0)
-        given = EnergyGivenRow(energy, rows)
-        g = rows.new_empty((len(rows), energy.n_outputs)).normal_(generator=generator)
-        sampler = MALA(0.3)
-        state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
-        return energy.restore(x, state.position.view(len(x), n_samples, -1))  # type: ignore[no-any-return]
+    def draw(energy: Any, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        u, place = energy.inputs(x), index[:, 0].long()
+        parts = []
+        for block in range(int(place[0]) // _BLOCK, int(place[-1]) // _BLOCK + 1):
+            here = place // _BLOCK == block
+            # The numbers of a whole block, whichever of its rows are there: chunks do not matter.
+            generator = make_generator(seed, "draws", index=block, device=x.device)
+            parts.append(_of_block(energy, u[here], place[here] % _BLOCK, n_samples, generator))
+        g: torch.Tensor = energy.restore(x, torch.cat(parts))
+        return g[:, :, 0] if energy.n_outputs == 1 else g
 
-    found = model._map_rows(X, draw, "sample")
+    found = model._map_rows(X, draw, "sample", beside=_row_numbers)
     return found[:, :, None] if model.y_dimensions_ == 2 and found.ndim == 2 else found
+
+
+def _row_numbers(rows: Rows) -> Rows:
+    return Rows(np.arange(len(rows), dtype=np.float64)[:, None], torch.device("cpu"))
+
+
+def _of_block(
+    energy: Any, u: torch.Tensor, place: torch.Tensor, n_samples: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draws of g (n, n_samples, m) for the rows at these places of a block."""
+    if energy.n_outputs == 1:
+        uniform = u.new_empty((_BLOCK, n_samples)).uniform_(generator=generator)
+        grid = target_density.integrate(energy, u)
+        return target_density.draws(grid, uniform[place])[:, :, None]
+    rows = u.new_zeros((_BLOCK, u.shape[1]))
+    rows[place] = u
+    given = EnergyGivenRow(energy, rows.repeat_interleave(n_samples, dim=0))
+    g = u.new_empty((_BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
+    sampler = MALA(0.3)
+    state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
+    found: torch.Tensor = state.position.view(_BLOCK, n_samples, -1)[place]
+    return found
 
 
 def intervals(model: Any, X: Any, level: Any) -> list[Any]:

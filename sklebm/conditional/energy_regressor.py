@@ -14,6 +14,7 @@ from sklebm._shell.private import StrOptions, fit_context
 from sklebm._shell.random import RandomState, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
+from sklebm._shell.targets import as_table, matching_targets, read_targets
 from sklebm.conditional import _targets
 from sklebm.conditional._base import ConditionalEstimator
 from sklebm.energies.targets import TargetEnergy
@@ -273,9 +274,9 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         return self._learn_targets(X, y, self._partial_fit, sample_weight)
 
     def _learn_targets(self, X: Any, y: Any, step: Any, sample_weight: Any) -> Self:
-        targets = _targets.read_targets(y, type(self).__name__)
+        targets = read_targets(y, type(self).__name__)
         first = step == self._fit or not self._is_fitted()
-        columns = {"target": _targets.as_table(targets), "weight": sample_weight}
+        columns = {"target": as_table(targets), "weight": sample_weight}
         known: dict[str, Any] = {"y_dimensions_": targets.ndim}
         return self._learn(X, step, first=first, columns=columns, **known)
 
@@ -351,7 +352,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     def _given_y(self, y: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        return _targets.matching_targets(y, len(self.intercept_), type(self).__name__)
+        return matching_targets(y, len(self.intercept_), type(self).__name__)
 
     def _need_one_output(self, what: str) -> None:
         check_is_fitted(self)
@@ -495,8 +496,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         -------
         pieces : list of ndarray of shape (n_pieces, 2)
             Lower and upper ends of the intervals that the set consists of, in ascending order;
-            several where the density has several modes. Ends lie on the grid of the integral, whose
-            spacing is at least ``reach_ * residual_scale_ / 256``.
+            several where the density has several modes. Ends lie on the grid of the integral: 513
+            points over the part of y where the density is not negligible.
         """
         self._need_one_output("predict_interval")
         return _targets.intervals(self, X, level)

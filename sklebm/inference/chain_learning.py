@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, minimize
 
+from sklebm.inference.feature_ranges import features_in_ranges
 from sklebm.inference.linear_chain import Floats, Integers
 
 LOSSES = ("nll", "perceptron", "hinge")
@@ -35,6 +36,29 @@ Begin = Callable[[], None]
 Report = Callable[[Floats, float], bool]
 #: Parameters, objective, number of iterations, and whether the objective stopped falling.
 Found = tuple[Floats, float, int, bool]
+
+
+class BatchProblem(Protocol):
+    """What ``minimize_batch`` needs to know: a smooth objective and its penalties."""
+
+    @property
+    def strength(self) -> float:
+        """1 / C."""
+
+    @property
+    def l1_ratio(self) -> float:
+        """Share of l1 in the penalty."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+
+    @property
+    def penalised(self) -> Floats:
+        """1 for parameters that the penalty counts, otherwise 0."""
+
+    def objective(self, theta: Floats) -> tuple[float, Floats]:
+        """The smooth part and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,7 @@ class ChainProblem:
     weights: Floats
     allowed: NDArray[np.bool_]
     kind: int
+
     strength: float
     l1_ratio: float
 
@@ -164,7 +189,7 @@ def chain_problem(
 
     ``observed``: only pairs (feature, label) that occur together in a row.
     """
-    features, offset, scale = _scaled(x)
+    features, offset, scale = features_in_ranges(x)
     n_features, n_labels = features.shape[1], len(allowed)
     if observed:
         one = (np.arange(len(labels)), labels)
@@ -181,44 +206,16 @@ def chain_problem(
     )  # fmt: skip
 
 
-def _scaled(x: Any) -> tuple[Any, Floats, Floats]:
-    """Features in units of their range as a csr matrix, and what was subtracted and divided by.
-
-    A dense feature that is never near zero is moved there. With others, dense and sparse rows walk
-    the same path.
-    """
-    is_sparse = scipy.sparse.issparse(x)
-    low, high = x.min(axis=0), x.max(axis=0)
-    low, high = (part.toarray().ravel() if is_sparse else part for part in (low, high))
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    with np.errstate(over="ignore"):
-        span = np.minimum(high - low, _LIMITS.max)
-    rounding = 8 * _LIMITS.eps * np.maximum(np.abs(low), np.abs(high))
-    # A range whose square underflows counts as none.
-    constant = span <= np.maximum(rounding, np.sqrt(_LIMITS.tiny))
-    scale = np.where(constant, 1.0, span)
-    factor = np.where(constant, 0.0, 1.0 / scale)
-    if is_sparse:
-        offset = np.zeros(x.shape[1])
-        data = x.data.astype(np.float64) * factor[x.indices]
-        indices, indptr = x.indices.astype(np.int32), x.indptr.astype(np.int64)
-    else:
-        far = (low > 0.0) | (high < 0.0)
-        offset = np.zeros(x.shape[1])
-        offset[far] = low[far] / 2 + high[far] / 2
-        data = ((x.astype(np.float64) - offset) * factor).ravel()
-        indices = np.tile(np.arange(x.shape[1], dtype=np.int32), len(x))
-        indptr = np.arange(len(x) + 1, dtype=np.int64) * x.shape[1]
-    table = scipy.sparse.csr_matrix(x.shape)
-    table.data, table.indices, table.indptr = data, indices, indptr
-    return table, offset, scale
-
-
 # ---------------------------------------------------------------------- all sequences at once
 
 
 def minimize_batch(
-    problem: ChainProblem, *, max_iter: int, tol: float, begin: Begin, report: Report
+    problem: BatchProblem,
+    *,
+    max_iter: int,
+    tol: float,
+    begin: Begin,
+    report: Report,
 ) -> Found:
     """L-BFGS; with l1, by the positive and the negative part of each parameter, which are bounded.
 

@@ -59,6 +59,11 @@ class Counts(NamedTuple):
         """sum_d values_dw theta_d of shape (W, K). O(nnz K)."""
         return _product(self.words, self.documents, values, self.shape[::-1], theta)
 
+    def starts(self) -> Tensor:
+        """Where the entries of each document begin, and the end of the last one: (n + 1,)."""
+        lengths = torch.bincount(self.documents, minlength=self.shape[0])
+        return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
     def tokens(self) -> Tensor:
         """Sum of the counts of each document, (n,)."""
         zeros = self.values.new_zeros(self.shape[0])
@@ -74,6 +79,21 @@ class Counts(NamedTuple):
         chosen = self.where(kept[self.documents])
         n_kept = int(kept.sum())
         return chosen._replace(documents=number[chosen.documents], shape=(n_kept, self.shape[1]))
+
+    def between(self, start: int, stop: int) -> Counts:
+        """The documents from ``start`` to before ``stop``, renumbered."""
+        ends = torch.tensor([start, stop], device=self.documents.device)
+        first, last = torch.searchsorted(self.documents, ends).tolist()
+        entries = slice(first, last)
+        shape = (min(stop, self.shape[0]) - start, self.shape[1])
+        return Counts(
+            self.documents[entries] - start, self.words[entries], self.values[entries], shape
+        )
+
+    def of_known_words(self) -> tuple[Counts, Tensor]:
+        """The same table without the words that no document has, and the numbers of the others."""
+        known, numbers = torch.unique(self.words, return_inverse=True)
+        return self._replace(words=numbers, shape=(self.shape[0], len(known))), known
 
 
 class PaddedDocuments(NamedTuple):
@@ -164,8 +184,8 @@ def _padded(counts: Counts, where: Tensor, phi: Tensor) -> PaddedDocuments:
     first = (lengths.cumsum(0) - lengths)[where]
     place = torch.arange(max(int(lengths[where].max()), 1), device=phi.device)
     inside = place < lengths[where, None]
-    if not len(counts.values):
-        return PaddedDocuments(inside.double(), phi[torch.zeros_like(inside, dtype=torch.long)])
+    if not len(counts.values):  # phi may have no rows either
+        return PaddedDocuments(inside.double(), phi.new_ones(*inside.shape, phi.shape[1]))
     entries = (first[:, None] + place).clamp(max=len(counts.values) - 1)
     return PaddedDocuments(counts.values[entries] * inside, phi[counts.words[entries]])
 

@@ -1,12 +1,14 @@
-r"""The latent whose row is closest: min over z of |x - g(z)|^2 / d + rho |z|^2, row by row.
+r"""The latent whose row is closest: min over z of f(z) = |x - g(z)|^2 / d + rho |z|^2, row by row.
 
-Damped least squares, z <- z - (J'J / d + (rho + l) I)^-1 (J'r / d + rho z) with r = g(z) - x and
-the slopes J of g at z. Each row has a damping l of its own, which shrinks after a step that lowers
-its energy and grows after one that does not, so that no row depends on another. Descent along the
-gradient would need more steps, and those at the edge of stability blow rounding errors up.
+Damped Newton steps, z <- z - V (|D| + l)^-1 V' f'(z) with the eigenvalues D and vectors V of the
+Hessian, so that steps lead down where it is indefinite as well. Each row has a damping l of its
+own, which shrinks after a step that lowers its energy and grows after one that does not, and
+descends until its steps are roundings, so that no row depends on another. With J'J in place of the
+Hessian, as in Gauss's method, the descent would not settle where a row is far from every g(z), and
+rounding would decide where it stops.
 
-D. Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", SIAM Journal on
-Applied Mathematics 11(2), 1963.
+Y. Dauphin, R. Pascanu, C. Gulcehre, K. Cho, S. Ganguli and Y. Bengio, "Identifying and attacking
+the saddle point problem in high-dimensional non-convex optimization", NeurIPS 2014.
 """
 
 from __future__ import annotations
@@ -16,57 +18,89 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Decoder = Callable[[Tensor], Tensor]
+#: The rows of latents; further arguments, one entry per latent, are what accompanies them.
+Decoder = Callable[..., Tensor]
+
+_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 0.1, 1e-12, 1e6
+# A step below this many roundings of the latent ends its descent.
+_SETTLED = 8.0
 
 
 def closest_latents(
-    decode: Decoder, x: Tensor, starts: Tensor, *, n_steps: int, weight: float = 1e-3
+    decode: Decoder,
+    x: Tensor,
+    starts: Tensor,
+    *beside: Tensor,
+    n_steps: int,
+    weight: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
-    """Latents of least energy, (n_rows, k), and these energies. O(s n_steps k) passes.
+    """Latents of least energy, (n_rows, k), and these energies. O(s n_steps k) passes at most.
 
     ``starts`` of shape (s, k) are the same for all rows; the best end counts. ``weight`` is rho,
     which keeps latents where the generator was trained, and decides between those of equal rows.
+    Entries ``beside`` the rows are passed to ``decode``.
     """
     n_starts, n_rows = len(starts), len(x)
     z = starts.to(x).repeat_interleave(n_rows, dim=0)
-    z, cost = _descend(decode, x.repeat(n_starts, 1), z, n_steps, weight)
+    others = [part.repeat(n_starts, 1) for part in beside]
+    z, cost = _descend(decode, x.repeat(n_starts, 1), z, others, n_steps, weight)
     least, best = cost.reshape(n_starts, n_rows).min(dim=0)
     ends = z.reshape(n_starts, n_rows, -1)
     return ends[best, torch.arange(n_rows, device=x.device)], least
 
 
 def _descend(
-    decode: Decoder, x: Tensor, z: Tensor, n_steps: int, weight: float
+    decode: Decoder, x: Tensor, z: Tensor, beside: list[Tensor], n_steps: int, weight: float
 ) -> tuple[Tensor, Tensor]:
-    eye = torch.eye(z.shape[1], dtype=x.dtype, device=x.device)
-    damping = torch.full((len(x),), 0.1, dtype=x.dtype, device=x.device)
-    errors, cost = _cost(decode, x, z, weight)
+    """The latents where the descents from z end, and their energies."""
+
+    def cost_of(z: Tensor, rows: Tensor) -> Tensor:
+        errors = decode(z, *(part[rows] for part in beside)) - x[rows]
+        return errors.square().mean(dim=1) + weight * z.square().sum(dim=1)
+
+    eps = torch.finfo(x.dtype).eps
+    damping = torch.full((len(x),), _FIRST_DAMPING, dtype=x.dtype, device=x.device)
+    active = torch.arange(len(x), device=x.device)  # rows that still move
+    with torch.no_grad():
+        cost = cost_of(z, active)
+    slope, values, vectors = _curves(cost_of, z, active)
     for _ in range(n_steps):
-        slopes = _slopes(decode, z)
-        hessian = slopes @ slopes.mT / x.shape[1] + (weight + damping)[:, None, None] * eye
-        gradient = (slopes @ errors[:, :, None])[:, :, 0] / x.shape[1] + weight * z
-        proposal = z - torch.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        new_errors, new_cost = _cost(decode, x, proposal, weight)
+        along = (vectors.mT @ slope[:, :, None])[:, :, 0]
+        along = along / (values.abs() + damping[active, None]).clamp(min=weight)
+        step = (vectors @ along[:, :, None])[:, :, 0]
+        here = z[active]
+        moving = step.abs().amax(dim=1) > _SETTLED * eps * (1.0 + here.abs().amax(dim=1))
+        active, proposal = active[moving], (here - step)[moving]
+        if not len(active):
+            break
+        with torch.no_grad():
+            proposed = cost_of(proposal, active)
         # Costs that differ by rounding are equal: otherwise steps end at half of the digits.
-        lower = new_cost <= cost * (1.0 + 1e3 * torch.finfo(cost.dtype).eps)  # false for NaN
-        z = torch.where(lower[:, None], proposal, z)
-        errors = torch.where(lower[:, None], new_errors, errors)
-        cost = torch.where(lower, new_cost, cost)
-        damping = torch.where(lower, 0.2 * damping, 5.0 * damping).clamp(1e-6, 1e6)
+        lower = proposed <= cost[active] * (1.0 + 1e3 * eps)  # false for NaN
+        taken = active[lower]
+        z, cost = (
+            z.index_copy(0, taken, proposal[lower]),
+            cost.index_copy(0, taken, proposed[lower]),
+        )
+        factor = torch.where(lower, 0.1, 10.0).to(damping)
+        damping[active] = (factor * damping[active]).clamp(_LEAST_DAMPING, _MOST_DAMPING)
+        slope, values, vectors = _curves(cost_of, z[active], active)
     return z, cost
 
 
-def _cost(decode: Decoder, x: Tensor, z: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Errors g(z) - x, and energies."""
-    errors = decode(z) - x
-    return errors, errors.square().mean(dim=1) + weight * z.square().sum(dim=1)
-
-
-def _slopes(decode: Decoder, z: Tensor) -> Tensor:
-    """Derivatives of each row in its latents, (n_rows, k, d)."""
-    columns = []
-    for k in range(z.shape[1]):
-        tangent = torch.zeros_like(z)
-        tangent[:, k] = 1.0
-        columns.append(torch.func.jvp(decode, (z,), (tangent,))[1])
-    return torch.stack(columns, dim=1)
+def _curves(
+    cost_of: Callable[[Tensor, Tensor], Tensor], z: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes of the energies, and eigenvalues and vectors of their Hessians."""
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        # The derivative of a sum over rows: that of each row.
+        slope = torch.autograd.grad(cost_of(at, rows).sum(), at, create_graph=True)[0]
+        columns = [
+            torch.autograd.grad(part.sum(), at, retain_graph=True)[0] for part in slope.unbind(1)
+        ]
+    hessian = torch.stack(columns, dim=2)
+    # Where numbers have overflowed, eigenvalues would raise; such steps are refused anyway.
+    hessian = torch.nan_to_num(0.5 * (hessian + hessian.mT))
+    values, vectors = torch.linalg.eigh(hessian)
+    return slope.detach(), values, vectors

@@ -2,7 +2,8 @@ r"""Integrals over y, the y of lowest energy, draws and intervals, for each row 
 
 For one number y the integral of exp(-F) is the trapezoidal rule on a grid of g: for a smooth
 function that vanishes at both ends its error falls exponentially with the number of points. A row
-whose density does not vanish at the ends gets a grid twice as wide, and so on. For several numbers
+whose density does not vanish at the ends gets a grid twice as wide, and so on; one whose density
+vanishes but in a small part gets a grid of that part. For several numbers
 it is an importance-weighted mean over the same evenly spread points for all rows.
 """
 
@@ -21,6 +22,7 @@ _N_IMPORTANCE = 4096
 _IMPORTANCE_SCALE = 1.5
 _NEGLIGIBLE = -25.0  # log of a density, relative to the highest
 _DOUBLINGS = 8
+_NARROWINGS, _SMALL_PART = 4, 1 / 8
 _MOST_ROUNDS = 50
 _STARTS, _STEPS = 8, 300
 
@@ -55,6 +57,18 @@ def integrate(energy: Any, u: Tensor) -> Grid:
         points[open_] = width[open_, None] * steps
         energies[open_] = energy.target_energy(u[open_], points[open_][:, :, None])
     spacing = 2.0 * width / (N_POINTS - 1)
+    for _ in range(_NARROWINGS):
+        seen = energies - energies.amin(dim=1, keepdim=True) < -_NEGLIGIBLE
+        first = seen.to(torch.uint8).argmax(dim=1) - 1
+        last = N_POINTS - seen.flip(1).to(torch.uint8).argmax(dim=1)
+        (small,) = (last - first < _SMALL_PART * N_POINTS).nonzero(as_tuple=True)
+        if not len(small):
+            break
+        left = points[small, first[small].clamp(min=0)]
+        spacing[small] *= (last - first)[small] / (N_POINTS - 1)
+        places = torch.arange(N_POINTS, dtype=u.dtype, device=u.device)
+        points[small] = left[:, None] + spacing[small, None] * places
+        energies[small] = energy.target_energy(u[small], points[small][:, :, None])
     return Grid(points, energies, spacing, spacing.log() + torch.logsumexp(-energies, dim=1))
 
 
@@ -161,13 +175,12 @@ def cumulative(grid: Grid) -> Tensor:
     return mass / mass[:, -1:]
 
 
-def draws(grid: Grid, n_draws: int, generator: torch.Generator) -> Tensor:
-    """Draws of g for each row, (n, n_draws): inverse of the cumulative probability.
+def draws(grid: Grid, uniform: Tensor) -> Tensor:
+    """The g below which a share ``uniform`` (n, n_draws) of the probability of each row lies.
 
     Between two points the density is taken to be constant.
     """
     below = cumulative(grid)
-    uniform = below.new_empty((len(below), n_draws)).uniform_(generator=generator)
     place = torch.searchsorted(below, uniform).clamp(1, below.shape[1] - 1)
     low, high = below.gather(1, place - 1), below.gather(1, place)
     share = (uniform - low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)

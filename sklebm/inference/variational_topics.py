@@ -13,7 +13,9 @@ lambda_wk = eta + b_wk sum_d x_dw a_dk / (a_d . b_w) (Blei et al., 2003; Hoffman
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from sklebm.inference.counts import Counts, PaddedDocuments, settle
 _LEAST = 1e-100
 # The least concentration that is learnt: below, digamma is too large for its exponential.
 _LEAST_PRIOR = 1e-3
+# Parts of the documents for each thread.
+_PARTS = 8
 
 
 class Precision(NamedTuple):
@@ -48,9 +52,23 @@ def expected_log(concentration: Tensor, dim: int) -> Tensor:
     return torch.digamma(concentration) - torch.digamma(total)
 
 
-def geometric_mean(concentration: Tensor, dim: int) -> Tensor:
-    """exp E log p under Dirichlet distributions along ``dim``."""
-    return expected_log(concentration, dim).exp().clamp(min=_LEAST)
+def geometric_mean(concentration: Tensor, dim: int, total: Tensor | None = None) -> Tensor:
+    """exp E log p under Dirichlet distributions along ``dim``.
+
+    ``total``, the sums along ``dim``, says that ``concentration`` is only a part of them.
+    """
+    if total is None:
+        total = concentration.sum(dim=dim)
+    if concentration.device.type == "cpu" and concentration.dtype == torch.float64:
+        from sklebm.inference._topic_kernels import geometric_means
+
+        concentration = concentration.contiguous()
+        answer = torch.empty_like(concentration)
+        arrays = _arrays(concentration, total)
+        geometric_means(*arrays, dim == 1, _LEAST, answer.numpy())
+        return answer
+    logs = torch.digamma(concentration) - torch.digamma(total).unsqueeze(dim)
+    return logs.exp().clamp(min=_LEAST)
 
 
 def infer_shares(
@@ -76,6 +94,15 @@ def infer_shares(
     gamma : Tensor of shape (n_documents, n_topics)
         Each row by itself: what else is in ``counts`` does not matter. O(nnz K) a step.
     """
+    on_cpu = topics.device.type == "cpu"
+    settle_all = _settle_compiled if on_cpu else settle_batches
+    return settle_all(counts, gamma, prior, topics, precision)
+
+
+def settle_batches(
+    counts: Counts, gamma: Tensor, prior: Tensor, topics: Tensor, precision: Precision
+) -> Tensor:
+    """``infer_shares`` on any device: documents of about the same length together."""
 
     def step(gamma: Tensor, part: PaddedDocuments) -> tuple[Tensor, Tensor]:
         shares = geometric_mean(gamma, dim=1)
@@ -85,25 +112,73 @@ def infer_shares(
     return settle(counts, gamma, topics, step, precision.max_iter)
 
 
+def _settle_compiled(
+    counts: Counts, gamma: Tensor, prior: Tensor, topics: Tensor, precision: Precision
+) -> Tensor:
+    """``infer_shares`` on the CPU: document by document, some of them in each thread."""
+    from sklebm.inference._topic_kernels import settle_documents
+
+    answer, starts = gamma.contiguous().clone(), counts.starts()
+    arrays = _arrays(starts, counts.words, counts.values, topics, prior, answer)
+    tol, max_iter = float(precision.tol), int(precision.max_iter)
+
+    def settle_some(first: int, last: int) -> None:
+        settle_documents(*arrays, first, last, tol, max_iter, _LEAST)
+
+    n_threads = torch.get_num_threads()
+    if n_threads == 1 or len(answer) < 2:
+        settle_some(0, len(answer))
+        return answer
+    # Parts with as many words each, more than threads: documents do not take the same time.
+    shares = torch.arange(1, _PARTS * n_threads) * len(counts.values) // (_PARTS * n_threads)
+    cuts = [0, *torch.searchsorted(starts, shares).tolist(), len(answer)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        parts = [pool.submit(settle_some, *part) for part in pairwise(cuts) if part[0] < part[1]]
+        for part in parts:
+            part.result()
+    return answer
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    """What compiled kernels take."""
+    return [tensor.contiguous().numpy() for tensor in tensors]
+
+
 def word_sums(counts: Counts, gamma: Tensor, topics: Tensor) -> Tensor:
     """Expected tokens of each word and topic, (n_words, n_topics). O(nnz K)."""
     shares = geometric_mean(gamma, dim=1)
+    if topics.device.type == "cpu":
+        from sklebm.inference._topic_kernels import add_words
+
+        sums = torch.zeros_like(topics)
+        entries = _arrays(counts.starts(), counts.words, counts.values)
+        add_words(*entries, *_arrays(shares, topics), sums.numpy())
+        return topics * sums
     ratios = counts.values / counts.reconstruct(shares, topics)
     return topics * counts.sum_by_word(ratios, shares)
 
 
 def document_bounds(counts: Counts, gamma: Tensor, prior: Tensor, topics: Tensor) -> Tensor:
     """L_d of each document in nats, (n_documents,). O(nnz K)."""
-    logs = counts.values * counts.reconstruct(geometric_mean(gamma, dim=1), topics).log()
-    fit = gamma.new_zeros(len(gamma)).index_add_(0, counts.documents, logs)
+    shares, fit = geometric_mean(gamma, dim=1), gamma.new_zeros(len(gamma))
+    if topics.device.type == "cpu":
+        from sklebm.inference._topic_kernels import log_fits
+
+        entries = _arrays(counts.starts(), counts.words, counts.values)
+        log_fits(*entries, *_arrays(shares, topics), fit.numpy())
+    else:
+        logs = counts.values * counts.reconstruct(shares, topics).log()
+        fit.index_add_(0, counts.documents, logs)
     return fit - divergence(gamma, prior, dim=1)
 
 
 def divergence(concentration: Tensor, prior: Tensor, dim: int) -> Tensor:
     """KL divergence from Dirichlet(prior) to Dirichlet(concentration), along ``dim``."""
-    prior = prior.expand_as(concentration)
-    means = ((concentration - prior) * expected_log(concentration, dim)).sum(dim=dim)
-    return means + log_normaliser(prior, dim) - log_normaliser(concentration, dim)
+    if prior.ndim == 0:
+        prior = prior.expand(concentration.shape[dim])
+    along = prior if dim else prior[:, None]
+    means = ((concentration - along) * expected_log(concentration, dim)).sum(dim=dim)
+    return means + log_normaliser(prior, dim=0) - log_normaliser(concentration, dim)
 
 
 def log_normaliser(concentration: Tensor, dim: int) -> Tensor:

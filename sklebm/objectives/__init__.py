@@ -32,7 +32,10 @@ from sklebm.objectives.penalties import (
     SaturatingReconstruction,
     SparseReconstruction,
 )
-from sklebm.objectives.predictive_decomposition import PredictiveDecomposition
+from sklebm.objectives.predictive_decomposition import (
+    ConvolutionalDecomposition,
+    PredictiveDecomposition,
+)
 from sklebm.objectives.pseudo_likelihood import PseudoLikelihood
 from sklebm.objectives.ratio_matching import RatioMatching
 from sklebm.objectives.reconstruction import ReconstructionError
@@ -64,6 +67,7 @@ __all__ = [
     "ConditionalNoiseContrastive",
     "ContractiveReconstruction",
     "ContrastiveDivergence",
+    "ConvolutionalDecomposition",
     "DenoisingError",
     "DenoisingScoreMatching",
     "DiscreteEvidenceLowerBound",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sklebm.inference.predicted_maps import solve_maps_near
 from sklebm.inference.sparse import solve_near
 from sklebm.inference.sparse_problem import certificate_kind
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
@@ -37,22 +38,53 @@ class PredictiveDecomposition(Objective):
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
         """Mean of E(x, z) at the best codes."""
-        x = batch.x
-        atoms, prediction = energy.atoms(), energy.encode(x)
+        x = energy.centre(batch.x)
+        atoms, prediction = energy.atoms(), energy.encode(batch.x)
+        with torch.no_grad():
+            z = self._solve(energy, x, atoms.detach(), prediction.detach())
+            price = energy.alpha * energy.penalty.value(z)
+        error = (x - self._decode(energy, z, atoms)).square().sum(dim=1)
+        distance = (z - prediction).square().sum(dim=1)
+        return batch.mean(0.5 * error + price + 0.5 * energy.weight * distance), state
+
+    def _solve(self, energy: Any, x: Tensor, atoms: Tensor, prediction: Tensor) -> Tensor:
+        """The best codes."""
         tol = self.tol
         if tol is None:
             tol = 1e-4 if certificate_kind(energy.penalty) == "duality gap" else 1e-2
-        with torch.no_grad():
-            z = solve_near(
-                x,
-                atoms.detach(),
-                prediction.detach(),
-                energy.weight,
-                energy.penalty,
-                energy.alpha,
-                tol=tol,
-            ).codes
-            price = energy.alpha * energy.penalty.value(z)
-        error = (x - z @ atoms).square().sum(dim=1)
-        distance = (z - prediction).square().sum(dim=1)
-        return batch.mean(0.5 * error + price + 0.5 * energy.weight * distance), state
+        return solve_near(
+            x, atoms, prediction, energy.weight, energy.penalty, energy.alpha, tol=tol
+        ).codes
+
+    def _decode(self, energy: Any, z: Tensor, atoms: Tensor) -> Tensor:
+        """What codes decode to."""
+        return z @ atoms
+
+
+@dataclass(frozen=True)
+class ConvolutionalDecomposition(PredictiveDecomposition):
+    """The same for images and maps: the mean over images of the energy minimised over codes.
+
+    Parameters
+    ----------
+    tol : float or None, default=None
+        Relative duality gap at which a code is accepted. None: 1e-3.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = (*PredictiveDecomposition.needs, "grid")
+
+    def _solve(self, energy: Any, x: Tensor, atoms: Tensor, prediction: Tensor) -> Tensor:
+        return solve_maps_near(
+            x,
+            atoms,
+            prediction,
+            energy.weight,
+            energy.penalty,
+            energy.alpha,
+            energy.grid,
+            tol=1e-3 if self.tol is None else self.tol,
+        ).codes
+
+    def _decode(self, energy: Any, z: Tensor, atoms: Tensor) -> Tensor:
+        decoded: Tensor = energy.grid.synthesise(z, energy.grid.transfer(atoms))
+        return decoded

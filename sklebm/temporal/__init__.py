@@ -1,5 +1,7 @@
-"""Models of sequences: the surprise of each step, given those before it."""
+"""Models of sequences: the surprise of each step, slow features, and paths of codes."""
 
+from sklebm.temporal.linearizing_autoencoder import LinearizingAutoencoder
 from sklebm.temporal.sequence_energy import SequenceEnergy
+from sklebm.temporal.slow_feature_autoencoder import SlowFeatureAutoencoder
 
-__all__ = ["SequenceEnergy"]
+__all__ = ["LinearizingAutoencoder", "SequenceEnergy", "SlowFeatureAutoencoder"]

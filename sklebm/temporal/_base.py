@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class SequenceEstimator(GradientEstimator):
     initial weights; the scale of the rows; and its public methods.
     """
 
+    _transforms_rows_alone: ClassVar[bool] = False  # ``transform`` takes no ``groups``
+
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
 
@@ -64,10 +66,14 @@ class SequenceEstimator(GradientEstimator):
     def _longest_piece(self) -> int:
         """Longest stretch of a sequence in a batch."""
 
+    def _steps_before(self) -> int:
+        """Most steps before a stretch that training needs to see."""
+        return self._longest_piece()
+
     # ------------------------------------------------------------------ training
 
     def _training_rows(self, rows: Rows) -> TrainingRows:
-        return SequenceRows(rows, self._longest_piece())
+        return SequenceRows(rows, self._longest_piece(), n_before=self._steps_before())
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         need_contiguous(rows)
@@ -236,9 +242,10 @@ class SequenceEstimator(GradientEstimator):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_features_out)
-            What ``transform(X, groups)`` returns.
+            What ``transform`` returns for these sequences.
         """
-        return self.fit(X, y, groups=groups).transform(X, groups=groups)
+        beside = {} if self._transforms_rows_alone else {"groups": groups}
+        return self.fit(X, y, groups=groups).transform(X, **beside)
 
     # ------------------------------------------------------------------ answers
 

@@ -24,6 +24,7 @@ from sklebm.inference.variational_topics import (
     infer_shares,
     word_sums,
 )
+from sklebm.iterative import Draw
 from sklebm.topics._base import read_counts
 
 # What the first topics are drawn from, as in scikit-learn: counts of 1 with 10 % of noise.
@@ -58,7 +59,7 @@ class DirichletRun(NamedTuple):
 
 
 class DirichletProblem(NamedTuple):
-    """All documents, and how to learn from them."""
+    """Documents, of which there are ``n_documents`` in all, and how to learn from them."""
 
     counts: Counts
     prior: Tensor
@@ -68,6 +69,7 @@ class DirichletProblem(NamedTuple):
     batch_size: int | None
     decay: float
     offset: float
+    n_documents: float
 
     def start(
         self, words: Tensor | None, n_topics: int, generator: torch.Generator
@@ -86,7 +88,7 @@ class DirichletProblem(NamedTuple):
         """One pass over the documents."""
         if self.batch_size is None:
             return self._batch_step(run, tol)
-        return self._online_pass(run, self.batch_size)
+        return self.online_pass(run, self.batch_size)
 
     def _batch_step(self, run: DirichletRun, tol: float) -> DirichletRun:
         topics = geometric_mean(run.words, dim=0)
@@ -115,26 +117,28 @@ class DirichletProblem(NamedTuple):
             gamma[worse], fit[worse] = old, document_bounds(some, old, prior, topics)
         return gamma, fit
 
-    def _online_pass(self, run: DirichletRun, batch_size: int) -> DirichletRun:
+    def online_pass(self, run: DirichletRun, batch_size: int) -> DirichletRun:
         """Steps towards what each batch would give if all documents were like it."""
         n_documents = self.counts.shape[0]
-        words, prior, n_batches, fit = run.words, run.prior, run.n_batches, 0.0
+        words, prior, n_batches, fit = run.words.clone(), run.prior, run.n_batches, 0.0
         gammas = []
         for start in range(0, n_documents, batch_size):
-            number = torch.arange(n_documents, device=words.device)
-            batch = self.counts.of_documents((number >= start) & (number < start + batch_size))
+            batch, known = self.counts.between(start, start + batch_size).of_known_words()
             n_batches += 1
             rate = (self.offset + n_batches) ** -self.decay
-            topics = geometric_mean(words, dim=0)
+            # Only words of the batch are looked at one by one.
+            topics = geometric_mean(words[known], dim=0, total=words.sum(dim=0))
             first = words.new_ones(batch.shape[0], words.shape[1])
             gamma = infer_shares(batch, first, prior, topics, self.precision)
             fit += float(document_bounds(batch, gamma, prior, topics).sum())
-            share = n_documents / batch.shape[0]
-            target = self.eta + share * word_sums(batch, gamma, topics)
+            share = self.n_documents / batch.shape[0]
+            words.mul_(1 - rate).add_(rate * self.eta)
+            words.index_add_(0, known, word_sums(batch, gamma, topics), alpha=rate * share)
             prior = (1 - rate) * prior + rate * self._prior(prior, gamma)
-            words = (1 - rate) * words + rate * target
             gammas.append(gamma)
-        bound = (fit - float(self._divergence(words))) / self._total()
+        # As many tokens as there would be in all documents.
+        share = self.n_documents / n_documents
+        bound = (share * fit - float(self._divergence(words))) / (share * self._total())
         return DirichletRun(words, torch.cat(gammas), prior, n_batches, (*run.bounds, bound))
 
     def _prior(self, prior: Tensor, gamma: Tensor) -> Tensor:
@@ -165,8 +169,8 @@ class DirichletProblem(NamedTuple):
         }
 
 
-def make_problem(estimator: Any, rows: Rows) -> DirichletProblem:
-    """The documents with checked parameters of the estimator."""
+def make_problem(estimator: Any, rows: Rows, n_documents: float) -> DirichletProblem:
+    """Documents, of ``n_documents`` in all, with checked parameters of the estimator."""
     n_topics, eta = estimator.n_components, estimator.topic_word_prior
     return DirichletProblem(
         read_counts(rows),
@@ -177,7 +181,33 @@ def make_problem(estimator: Any, rows: Rows) -> DirichletProblem:
         estimator.batch_size if estimator.learning_method == "online" else None,
         float(estimator.learning_decay),
         float(estimator.learning_offset),
+        float(n_documents),
     )
+
+
+def learn_online(estimator: Any, rows: Rows, draw: Draw) -> dict[str, Any]:
+    """Every fitted attribute after one pass over a part of ``total_samples`` documents."""
+    first = given_components(estimator, rows.shape[1])
+    problem = make_problem(estimator, rows, estimator.total_samples)
+    n_topics = estimator.n_components
+    if not estimator._is_fitted():
+        run = problem.start(first, n_topics, draw("topics"))
+        return problem.state(problem.online_pass(run, estimator.batch_size), 1)
+    fitted = estimator.components_
+    if len(fitted) != n_topics:
+        raise ValueError(
+            f"n_components={n_topics} differs from the {len(fitted)} fitted topics: set it back, "
+            "or call fit to start again."
+        )
+    # Priors stay those of the topics.
+    problem = problem._replace(eta=float(estimator.topic_word_prior_))
+    words, prior = (
+        torch.from_numpy(np.array(array, np.float64)).to(rows.device)
+        for array in (fitted.T, estimator.doc_topic_prior_)
+    )
+    bounds = tuple(estimator.lower_bounds_.tolist())
+    run = DirichletRun(words, words[:0], prior, estimator.n_batch_iter_, bounds)
+    return problem.state(problem.online_pass(run, estimator.batch_size), estimator.n_iter_ + 1)
 
 
 def _first_prior(estimator: Any) -> Tensor:

@@ -2,6 +2,7 @@ r"""E(x, theta) = -sum_w x_w log sum_k theta_k phi_kw - log Dirichlet(theta; alp
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
-from sklebm._shell.random import RandomState, draw_seed
+from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Flag, Scalar, Spec
 from sklebm.base import EnergyEstimator
@@ -30,6 +31,7 @@ from sklebm.topics._dirichlet import (
     DirichletRun,
     given_components,
     importance,
+    learn_online,
     make_problem,
 )
 
@@ -65,6 +67,8 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         Most passes over the documents.
     batch_size : int, default=128
         Documents of a step of online learning, in the order of X.
+    total_samples : float, default=1e6
+        Documents that there are in all, of which each call of ``partial_fit`` gets some.
     tol : float, default=1e-4
         Batch learning ends when the bound changes by less than this, in nats per token.
     mean_change_tol : float, default=1e-3
@@ -92,12 +96,13 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     converged_ : bool
         Whether batch learning ended by ``tol``.
     n_iter_ : int
-        Passes over the documents.
+        Passes over the documents, and calls of ``partial_fit``.
     n_batch_iter_ : int
         Steps of online learning, or passes of batch learning.
     lower_bounds_ : ndarray of shape (n_iter_,)
         Bound of the log evidence per training token, before the topics change in each pass. It
-        never falls in batch learning. In online learning, each document is counted as it is met.
+        never falls in batch learning. In online learning, each document is counted as it is met;
+        in ``partial_fit``, those of the call stand for ``total_samples``.
     n_features_in_ : int
         Size of the vocabulary.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -115,7 +120,10 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     memory is O((n + W) K) for n documents and W words. With a prior below 1, a document may have
     several local optima. Batch learning begins each document anew in every pass, and takes the
     posterior of the pass before where that is better: no pass can lower the bound. Online learning
-    follows [2]_. Learnt priors are at least 1e-3.
+    follows [2]_; so does ``partial_fit``, which also goes on after any ``fit``, with its priors.
+    It takes a step for every ``batch_size`` documents of a call, and for the rest of them; steps
+    shrink with their number, so that other chunks give other topics. Learnt priors are at least
+    1e-3.
 
     Counts may be fractions, which weigh words. A word that no training document holds keeps the
     concentration ``topic_word_prior_`` in every topic (in online learning, what is left of the
@@ -158,6 +166,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         "learning_offset": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "total_samples": [Interval(Real, 0, None, closed="neither")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "mean_change_tol": [Interval(Real, 0, None, closed="left")],
         "max_doc_update_iter": [Interval(Integral, 1, None, closed="left")],
@@ -177,6 +186,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         learning_offset: float = 10.0,
         max_iter: int = 100,
         batch_size: int = 128,
+        total_samples: float = 1e6,
         tol: float = 1e-4,
         mean_change_tol: float = 1e-3,
         max_doc_update_iter: int = 100,
@@ -193,6 +203,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         self.learning_offset = learning_offset
         self.max_iter = max_iter
         self.batch_size = batch_size
+        self.total_samples = total_samples
         self.tol = tol
         self.mean_change_tol = mean_change_tol
         self.max_doc_update_iter = max_doc_update_iter
@@ -205,11 +216,14 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
 
     def _prepare(self, rows: Rows, **data: Any) -> DirichletProblem:
         given_components(self, rows.shape[1])
-        return make_problem(self, rows)
+        return make_problem(self, rows, len(rows))
 
     def _start(self, problem: DirichletProblem, draw: Draw) -> DirichletRun:
         first = given_components(self, problem.counts.shape[1])
         return problem.start(first, self.n_components, draw("topics"))
+
+    def _partial_fit(self, rows: Rows, progress: Any, **data: Any) -> dict[str, Any]:
+        return learn_online(self, rows, partial(make_generator, draw_seed(self.random_state)))
 
     def _step(self, problem: DirichletProblem, run: DirichletRun) -> DirichletRun:
         return problem.step(run, self.tol)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class NonMonotoneDecay(Schedule):
     needs_validation = True
 
     def __post_init__(self) -> None:
-        if not 1.0 < self.divisor < math.inf:
+        if not isinstance(self.divisor, Real) or not 1.0 < self.divisor < math.inf:
             raise ValueError(f"NonMonotoneDecay: divisor={self.divisor!r} must be above 1.")
         if not isinstance(self.patience, Integral) or self.patience < 1:
             raise ValueError(

@@ -1,8 +1,9 @@
 """Training rows that are the steps of sequences: a batch holds whole sequences, or pieces of them.
 
-A sequence longer than ``n_steps`` is cut. A piece comes with up to ``n_steps`` rows before it, from
-which the state at its beginning is computed; they have weight 0, so that every row counts once. A
-gradient therefore reaches back over at most 2 ``n_steps`` rows, and whole sequences are exact.
+A sequence longer than ``n_steps`` is cut. A piece comes with up to ``n_before`` rows before it, by
+default ``n_steps``, from which the state at its beginning is computed; they have weight 0, so that
+every row counts once. A gradient therefore reaches back over at most ``n_steps`` + ``n_before``
+rows, and whole sequences are exact.
 """
 
 from __future__ import annotations
@@ -50,13 +51,22 @@ class SequenceRows(TrainingRows):
         Longest piece.
     spans : list of (int, int) or None
         Sequences to train on; None uses all.
+    n_before : int or None
+        Most rows before a piece; None: ``n_steps``.
     """
 
-    def __init__(self, rows: Rows, n_steps: int, spans: list[Span] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        n_steps: int,
+        spans: list[Span] | None = None,
+        n_before: int | None = None,
+    ) -> None:
         columns = {"groups": rows.columns["groups"]} if "groups" in rows.columns else {}
         super().__init__(rows if rows.is_lazy else _floats(rows, slice(None)), columns=columns)
         self.rows = rows
         self.n_steps = n_steps
+        self.n_before = n_steps if n_before is None else n_before
         self.spans = spans_of(columns.get("groups"), len(rows)) if spans is None else spans
 
     @property
@@ -96,7 +106,7 @@ class SequenceRows(TrainingRows):
     def pieces(self) -> list[Piece]:
         """All sequences, those longer than ``n_steps`` cut."""
         return [
-            Piece(max(start, first - self.n_steps), first, min(first + self.n_steps, stop))
+            Piece(max(start, first - self.n_before), first, min(first + self.n_steps, stop))
             for start, stop in self.spans
             for first in range(start, stop, self.n_steps)
         ]

@@ -260,6 +260,9 @@ def test_traversal_moves_one_latent_and_keeps_the_others():
         ({"components": [3]}, "latents from 0 to 2"),
         ({"values": []}, "values="),
         ({"values": [np.nan]}, "values="),
+        ({"values": [[0.0, 1.0]]}, "values="),
+        ({"components": [[0, 1]]}, "latents from 0 to 2"),
+        ({"components": [-1]}, "latents from 0 to 2"),
     ):
         with pytest.raises(ValueError, match=message):
             model.traverse(X, **settings)

@@ -67,6 +67,7 @@ def test_persistent_chains_come_close_to_exact_likelihood():
     assert exact.score(TEST_ROWS) - chains.score(TEST_ROWS) < 0.05
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     "settings",
     [

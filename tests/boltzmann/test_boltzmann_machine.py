@@ -23,6 +23,7 @@ from sklebm.objectives import (
     PseudoLikelihood,
     RatioMatching,
 )
+from sklebm.training.pairwise_centring import PairwiseCentring
 from tests.machines import all_states
 
 LINE_SEARCH = {"optimizer": "lbfgs", "learning_rate": 1.0, "learning_rate_schedule": "constant"}
@@ -404,6 +405,48 @@ def test_centred_steps_do_not_depend_on_which_state_is_one():
     np.testing.assert_allclose(other.score_samples(flipped), plain.score_samples(rows), atol=1e-4)
     plain, other = (BoltzmannMachine(centering=False, **settings).fit(x) for x in (rows, flipped))
     assert abs(other.score_samples(flipped) - plain.score_samples(rows)).max() > 1e-2
+
+
+def test_a_centred_step_is_one_of_the_centred_parameters():
+    """A step down the gradient in (W, b + W m) by autograd, back in W and b, by its definition."""
+    machine = random_machine(3, 2, seed=1)
+    rows = torch.tensor(exact_rows(random_machine(3, scale=1.5), 40))
+    m = torch.tensor([0.3, 0.8, 0.5, 0.1, 0.6], dtype=torch.float64)
+    W, b = (part.detach().clone() for part in (machine.couplings(), machine.biases()))
+    pairs = torch.triu_indices(5, 5, offset=1)
+    couplings = W[pairs[0], pairs[1]].requires_grad_()
+    centred = (b + W @ m).requires_grad_()
+
+    def plain(couplings, centred):
+        half = torch.zeros(5, 5, dtype=torch.float64).index_put((pairs[0], pairs[1]), couplings)
+        weights = half + half.T
+        return weights, centred - weights @ m
+
+    def exponents(weights, biases):
+        s = torch.tensor(all_states(5))
+        return (s @ weights * s).sum(dim=1) / 2 + s @ biases
+
+    joint = exponents(*plain(couplings, centred)).reshape(8, 4)  # visible by hidden states
+    seen = (rows @ rows.new_tensor([4, 2, 1])).long()
+    loss = torch.logsumexp(joint.flatten(), 0) - torch.logsumexp(joint, 1)[seen].mean()
+    of_couplings, of_centred = torch.autograd.grad(loss, (couplings, centred))
+    rate = 0.1
+    expected = plain(couplings - rate * of_couplings, centred - rate * of_centred)
+
+    transform = PairwiseCentring(machine, m[:3], m[3:], follows=False)
+    own, _ = MaximumLikelihood().loss(machine, Batch(rows), {}, torch.Generator())
+    gradients = torch.autograd.grad(own, list(machine.parameters()))
+    moved, _ = transform.update(
+        list(zip(machine.parameters(), gradients, strict=True)),
+        Batch(rows),
+        transform.init(),
+        1.0,
+    )
+    with torch.no_grad():
+        for parameter, gradient in moved:
+            parameter -= rate * gradient
+    for ours, truth in zip((machine.couplings(), machine.biases()), expected, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=0, atol=1e-12)
 
 
 def test_couplings_stay_in_the_structure():

@@ -149,6 +149,7 @@ def score_rows(fitted):
     return fitted.score(ROWS)
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     "settings",
     [

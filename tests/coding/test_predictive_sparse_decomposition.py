@@ -122,6 +122,7 @@ def test_the_encoder_predicts_optimal_codes_of_new_rows():
     assert explained(model, X_test) > explained(shallow, X_test)
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize(
     "options",
     [

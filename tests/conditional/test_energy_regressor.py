@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from scipy.stats import kstest, multivariate_normal, norm
 from sklearn.linear_model import Ridge
@@ -285,3 +286,33 @@ def test_curves_know_their_density(data):
     assert targets.shape == (5,)
     with pytest.raises(ValueError, match="shape"):
         data.conditional_log_density(X[:, 0], targets)
+
+
+@pytest.mark.parametrize("place", [0.0, 3.123, -40.07])
+def test_the_grid_finds_densities_far_narrower_than_its_reach(place):
+    """One gross target widens the grid of all rows; a Gaussian of width 0.003 is known exactly."""
+
+    class Narrow(torch.nn.Module):
+        reach, n_outputs = 100.0, 1
+
+        def target_energy(self, u, g):
+            return 0.5 * ((g[:, :, 0] - place) / 0.003) ** 2
+
+    grid = target_density.integrate(Narrow(), torch.zeros(2, 1, dtype=torch.float64))
+    np.testing.assert_allclose(grid.log_z, np.log(0.003 * np.sqrt(2 * np.pi)), rtol=1e-9)
+    np.testing.assert_allclose(
+        target_density.lowest(Narrow(), torch.zeros(2, 1, dtype=torch.float64)), place, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_draws_do_not_depend_on_chunks(n_outputs):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = X @ rng.normal(size=(2, n_outputs)) + 0.1 * rng.normal(size=(60, n_outputs))
+    model = EnergyRegressor((4,), max_epochs=2, random_state=0).fit(X, y)
+    whole = model.sample(X[:40], 3, random_state=0)
+    with sklearn.config_context(working_memory=0.2):  # a few rows at a time
+        parts = model.sample(X[:40], 3, random_state=0)
+    np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(model.sample(X[:7], 3, random_state=0), whole[:7], rtol=1e-9)

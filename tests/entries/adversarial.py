@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sklebm.objectives.adversarial import NonSaturating
 from tests.entries import Entry
 
 QUICK = {
@@ -42,5 +43,20 @@ ENTRIES = {
             {"spectral_norm": True, "critic_steps": 2, "average_decay": 0.0},
         ),
         free_energy=critic_error,
+    ),
+    "GAN": Entry(
+        # A critic that learns faster than the generator knows how data differ from other rows.
+        quick={
+            **QUICK,
+            "n_components": 2,
+            "objective": NonSaturating(0.1),
+            "learning_rate": 0.003,
+            "critic_learning_rate": 0.05,
+            "max_epochs": 15,
+        },
+        variants=(
+            {"objective": "least_squares", "spectral_norm": True},
+            {"objective": "wasserstein_gp", "critic_steps": 2, "critic_optimizer": "rmsprop"},
+        ),
     ),
 }

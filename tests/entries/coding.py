@@ -58,6 +58,31 @@ def convolutional_free_energy(model: Any, X: Any) -> Any:
     return sparse_free_energy(whole, X)
 
 
+def predicted_convolutional_free_energy(model: Any, X: Any) -> Any:
+    """The energy at the codes of unfolded ISTA on the dictionary of all shifts, in plain loops."""
+    width, n_maps = model.grid_["width"], model.grid_["width"]
+    n_maps -= 0 if model.grid_["circular"] else model.components_.shape[1] - 1
+
+    def shifts(kernels: Any) -> Any:
+        rows = np.zeros((len(kernels), n_maps, width))
+        for kernel, part in zip(np.asarray(kernels, np.float64), rows, strict=True):
+            for place, row in enumerate(part):
+                row[(place + np.arange(len(kernel))) % width] = kernel
+        return rows.reshape(-1, width)
+
+    X = np.asarray(X, np.float64)
+    weights = {name: np.float64(array) for name, array in model.weights_.items()}
+    steps = np.exp(weights["log_steps"])
+    limits = np.repeat(steps * np.exp(weights["log_thresholds"]), n_maps, axis=1)
+    z = np.zeros((len(X), limits.shape[1]))
+    for t, kernels in enumerate(weights["weights"]):
+        residual = X - z @ shifts(weights["feedback"][t - 1]) if t else X
+        v = z + np.repeat(steps[t], n_maps) * (residual @ shifts(kernels).T)
+        z = np.sign(v) * np.maximum(np.abs(v) - limits[t], 0.0)
+    error = X - z @ shifts(model.components_)
+    return 0.5 * (error**2).sum(axis=1) + model.alpha_ * np.abs(z).sum(axis=1)
+
+
 def layered_free_energy(model: Any, X: Any) -> Any:
     """Each layer's lasso, given the code below; every term of the energy by itself."""
     below, total = np.asarray(X, np.float64), 0.0
@@ -73,6 +98,26 @@ def layered_free_energy(model: Any, X: Any) -> Any:
 
 
 ENTRIES: dict[str, Entry] = {
+    "ConvPredictiveSparseDecomposition": Entry(
+        quick={
+            "n_components": 2,
+            "n_layers": 2,
+            "alpha": 0.2,
+            "boundary": "zero",
+            "learning_rate": 0.02,
+            "batch_size": 30,
+            "max_epochs": 10,
+            "pool": None,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"encoder": "linear_tanh", "boundary": "circular", "low_pass": 1.0},
+            {"encoder": "shrink", "prediction_weight": 0.3},
+        ),
+        free_energy=predicted_convolutional_free_energy,
+        learnable=make_waves,
+    ),
     "ConvSparseCoder": Entry(
         quick={
             "n_components": 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,15 @@ def target_free_energy(model: Any, X: Any) -> Any:
     return np.array(found) - np.log((g[1] - g[0]) * model.residual_scale_[0])
 
 
+def branch_free_energy(model: Any, X: Any) -> Any:
+    """-1/beta log of the mean of exp(-beta |g - m_k|^2 / 2) over branches with answers m_k."""
+    g = (np.asarray(X, np.float64) - model.intercept_) / model.residual_scale_
+    answers = model.weights_["network.0.weight"][:, 0].astype(np.float64)
+    answers = (answers + model.weights_["network.0.bias"]).reshape(-1, g.shape[1])
+    distance = 0.5 * np.square(g[:, None] - answers).sum(axis=2)
+    return (np.log(len(answers)) - logsumexp(-model.beta_ * distance, axis=1)) / model.beta_
+
+
 ENTRIES: dict[str, Entry] = {
     "EnergyClassifier": Entry(
         quick={
@@ -86,5 +96,28 @@ ENTRIES: dict[str, Entry] = {
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=({"objective": "nce"}, {"objective": "score_matching", "activation": "tanh"}),
         free_energy=target_free_energy,
+    ),
+    "LatentVariableRegressor": Entry(
+        quick={
+            "n_components": 4,
+            "hidden_sizes": (),
+            "learning_rate": 0.05,
+            "batch_size": 40,
+            "max_epochs": 15,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"beta": math.inf},
+            {
+                "latent": "grid",
+                "n_components": 2,
+                "n_points": 5,
+                "regularizer": "l2",
+                "hidden_sizes": (8,),
+                "activation": "tanh",
+            },
+        ),
+        free_energy=branch_free_energy,
     ),
 }

@@ -20,6 +20,11 @@ def chain_free_energy(model: Any, X: Any) -> Any:
     return -np.diff(totals)
 
 
+def pixel_free_energy(model: Any, X: Any) -> Any:
+    """-log sum_k exp(s_k) of pixels without neighbours."""
+    return -logsumexp(np.asarray(X, np.float64) @ model.coef_.T + model.intercept_, axis=1)
+
+
 ENTRIES: dict[str, Entry] = {
     "ChainCRF": Entry(
         quick={"solver": "sgd", "learning_rate": 0.3, "max_iter": 40, "random_state": 0},
@@ -31,5 +36,27 @@ ENTRIES: dict[str, Entry] = {
             {"loss": "hinge", "feature_weights": "observed"},
         ),
         free_energy=chain_free_energy,
+    ),
+    "GridMRF": Entry(
+        quick={"tol": 1e-9, "max_iter": 100},
+        untrained={"C": 1e-12},
+        variants=(
+            {"learning": "piecewise", "inference": "icm", "directed": True, "C": 10.0},
+            {
+                "pairwise_features": "contrast",
+                "interaction": "potts",
+                "inference": "mean_field",
+                "class_weight": "balanced",
+                "C": 10.0,
+            },
+            {
+                "pairwise_features": "features",
+                "inference": "gibbs",
+                "n_gibbs_steps": 3,
+                "n_neighbours": 8,
+                "C": 10.0,
+            },
+        ),
+        free_energy=pixel_free_energy,
     ),
 }

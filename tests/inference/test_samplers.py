@@ -157,6 +157,24 @@ class Cliff:
         return torch.where(x[:, 0] > 1.0, torch.nan, value)
 
 
+def test_trajectories_of_a_whole_period_do_not_return_to_their_start():
+    """Ten leapfrog steps of 2 sin(pi / 10) turn (x, p) of |x|^2 / 2 round to where they began."""
+    energy, n_chains = Quadratic(), 2000
+    sampler = HMC(2.0 * math.sin(math.pi / 10), 10)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.full((n_chains, 1), 3.0, dtype=DOUBLE)
+    state = sampler.init(generator, start, energy)
+    momentum = torch.ones_like(start)
+    step = state.log_step.exp().expand(n_chains)[:, None]
+    torch.testing.assert_close(leapfrog(energy, state, momentum, step, 10)[0].position, start)
+    for _ in range(30):
+        state, _ = sampler.step(generator, state, energy)
+    # Independent draws of N(0, 1), one from each chain: five standard errors of mean and variance.
+    mean, variance = float(state.position.mean()), float(state.position.var())
+    assert abs(mean) < 5 / math.sqrt(n_chains)
+    assert abs(variance - 1) < 5 * math.sqrt(2 / n_chains)
+
+
 @pytest.mark.parametrize("sampler", [Langevin(0.9), MALA(0.9), HMC(0.9, 2)], ids=repr)
 def test_a_proposal_that_is_no_number_is_a_rejection(sampler):
     generator = torch.Generator().manual_seed(0)

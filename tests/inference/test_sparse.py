@@ -389,6 +389,20 @@ def test_topographic_gaps_bound_the_distance_from_the_least_energy():
     assert found.kind == "duality gap"
 
 
+@pytest.mark.parametrize("penalty", [L1(), GroupL2(4), Topographic((5, 8), 3)], **by_name)
+def test_units_change_neither_codes_nor_steps(penalty):
+    """Atoms of 64 times the length make codes 64 times smaller, to the last bit."""
+    x, atoms = draw(15, 40, 20, seed=5)
+    for method in ("fista", "auto"):
+        if method not in ("auto", *penalty.solvers):
+            continue
+        settings = {"method": method, "tol": 1e-6}
+        found = solve_codes(x, atoms, penalty, ALPHA, **settings)
+        other = solve_codes(x, 64.0 * atoms, penalty, 64.0 * ALPHA, **settings)
+        torch.testing.assert_close(64.0 * other.codes, found.codes, rtol=1e-12, atol=0)
+        torch.testing.assert_close(other.n_iter, found.n_iter)
+
+
 def test_codes_that_are_cut_short_say_so():
     x, atoms = draw(20)
     for penalty in (L1(), GroupL2(4), Topographic((5, 8), 3), LateralInhibition()):

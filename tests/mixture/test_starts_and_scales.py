@@ -110,3 +110,26 @@ def test_a_centre_that_moved_forgets_what_it_had_won():
         assert model.n_iter_ == n_passes
         expected, _ = naive_passes(X, start, n_passes)
         np.testing.assert_allclose(model.cluster_centers_, expected, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- values at the edge of the range
+
+
+def test_rows_are_refused_for_their_own_length_not_for_the_sum_of_all():
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    model = EnergyGaussianMixture(2, random_state=0).fit(rows)
+    long = np.vstack([rows, [[1e200, 0.0]]])
+    for call in (model.predict, EnergyGaussianMixture(2, random_state=0).fit):
+        with pytest.raises(FloatingPointError, match=r"magnitude 1e\+200, whose squares overflow"):
+            call(long)
+    # Two squares of 1e308 overflow together, not alone: each row goes to the nearer component.
+    far = np.array([[1e154, 0.0], [-1e154, 0.0]])
+    squares = np.square(far).sum(axis=1)
+    assert np.isfinite(squares).all()
+    with np.errstate(over="ignore"):
+        assert not np.isfinite(squares.sum())
+    covariances = np.stack([1e306 * np.eye(2)] * 2)
+    wide = EnergyGaussianMixture.from_parameters(
+        weights=[0.5, 0.5], means=far, covariances=covariances
+    )
+    np.testing.assert_array_equal(wide.predict(far), [0, 1])

@@ -1,10 +1,11 @@
-"""The game of two players: its losses, its equilibrium, and what the pull-away term is."""
+"""Games of two players: best responses by quadrature, equilibria, and what penalties are."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad, trapezoid
 from scipy.stats import norm
 from torch import nn
 
@@ -12,12 +13,23 @@ from sklebm.objectives import Batch
 from sklebm.objectives.adversarial import (
     CriticLoss,
     GeneratorLoss,
+    LeastSquares,
     MarginGame,
+    NonSaturating,
+    WassersteinPenalty,
     energy_distance,
     pull_away_term,
+    squared_slopes,
 )
 
-GAMES = (MarginGame(1.5), MarginGame(0.4, pull_away=1.0), MarginGame(pull_away=0.0))
+GAMES = (
+    NonSaturating(0.7),
+    LeastSquares(0.7),
+    WassersteinPenalty(3.0),
+    MarginGame(1.5),
+    MarginGame(0.4, pull_away=1.0),
+    MarginGame(pull_away=0.0),
+)
 
 
 class Toy(nn.Module):
@@ -33,8 +45,8 @@ class Toy(nn.Module):
         z = torch.randn(n_rows, 2, generator=generator, dtype=torch.float64)
         return z @ self.maps.T
 
-    def judge(self, x):
-        return torch.tanh(x) @ self.slope
+    def judge(self, x, codes=None):
+        return torch.tanh(x if codes is None else codes) @ self.slope
 
     def encode(self, x):
         return x
@@ -44,13 +56,39 @@ def naive(game, energy, x, generator):
     """Both players' losses, row by row."""
     z = torch.randn(len(x), 2, generator=generator, dtype=torch.float64)
     forged, w = (z @ energy.maps.T).detach().numpy(), energy.slope.detach().numpy()
-    n, critic, own = len(x), 0.0, 0.0
-    for row, fake in zip(x.numpy(), forged, strict=True):
-        critic += float(np.tanh(row) @ w) + max(0.0, game.margin - float(np.tanh(fake) @ w))
-        own += float(np.tanh(fake) @ w)
-    unit = forged / np.linalg.norm(forged, axis=1, keepdims=True)
-    pairs = [(unit[i] @ unit[j]) ** 2 for i in range(n) for j in range(n) if i != j]
-    return critic / n, own / n + game.pull_away * np.mean(pairs)
+    share = torch.empty(len(x), 1, dtype=torch.float64).uniform_(generator=generator).numpy()
+
+    def judged(row):
+        return float(np.tanh(row) @ w)
+
+    def slope(row):
+        return float((((1 - np.tanh(row) ** 2) * w) ** 2).sum())
+
+    rows = x.numpy()
+    critic = own = 0.0
+    for i, (row, fake) in enumerate(zip(rows, forged, strict=True)):
+        d, e = judged(row), judged(fake)
+        if isinstance(game, NonSaturating):
+            critic += math.log1p(math.exp(-d)) + math.log1p(math.exp(e))
+            critic += 0.5 * game.r1 * slope(row)
+            own += math.log1p(math.exp(-e))
+        elif isinstance(game, LeastSquares):
+            critic += 0.5 * (d - 1) ** 2 + 0.5 * e**2 + 0.5 * game.r1 * slope(row)
+            own += 0.5 * (e - 1) ** 2
+        elif isinstance(game, WassersteinPenalty):
+            between = row + share[i] * (fake - row)
+            critic += e - d + game.penalty * (math.sqrt(slope(between)) - 1) ** 2
+            own += -e
+        else:
+            critic += d + max(0.0, game.margin - e)
+            own += e
+    critic, own = critic / len(rows), own / len(rows)
+    if isinstance(game, MarginGame):
+        unit = forged / np.linalg.norm(forged, axis=1, keepdims=True)
+        n = len(rows)
+        pairs = [(unit[i] @ unit[j]) ** 2 for i in range(n) for j in range(n) if i != j]
+        own += game.pull_away * np.mean(pairs)
+    return critic, own
 
 
 @pytest.mark.parametrize("game", GAMES, ids=repr)
@@ -86,6 +124,35 @@ def test_gradients_are_finite_differences(game):
                     parameter.view(-1)[k] -= step
             # Wrong by the square of the step times a third derivative of order one.
             assert float(found[k]) == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("game", [NonSaturating(0.0), LeastSquares(0.0)], ids=repr)
+def test_the_best_critic_of_a_fixed_generator_is_the_share_of_the_data(game):
+    """By quadrature: S(D(x)) = p / (p + q) for p = N(0, 1) and q = N(1, 1.5^2)."""
+    points = np.linspace(-6.0, 8.0, 401)
+    p, q = torch.tensor(norm.pdf(points)), torch.tensor(norm.pdf(points, 1.0, 1.5))
+    # A critic that is free at every point pays the least where its slope in D vanishes: halved.
+    low, high = torch.full_like(p, -40.0), torch.full_like(p, 40.0)
+    for _ in range(70):
+        judged = (0.5 * (low + high)).requires_grad_()
+        costs = game.critic_costs(judged, judged)
+        rises = torch.autograd.grad((p * costs[0] + q * costs[1]).sum(), judged)[0] > 0.0
+        middle = judged.detach()
+        low, high = torch.where(rises, low, middle), torch.where(rises, middle, high)
+    share = torch.sigmoid(low) if isinstance(game, NonSaturating) else low
+    np.testing.assert_allclose(share, p / (p + q), rtol=1e-9, atol=1e-12)
+    # What is left to pay: log 4 - 2 JS(p, q), or the mean of p q / (p + q), by another quadrature.
+    costs = game.critic_costs(low, low)
+    paid = trapezoid((p * costs[0] + q * costs[1]).numpy(), points)
+
+    def least(x):
+        a, b = norm.pdf(x), norm.pdf(x, 1.0, 1.5)
+        if isinstance(game, LeastSquares):
+            return 0.5 * a * b / (a + b)
+        return -a * math.log(a / (a + b)) - b * math.log(b / (a + b))
+
+    # The trapezoidal rule is exact for smooth functions that vanish at the ends: here below 1e-5.
+    assert paid == pytest.approx(quad(least, -6.0, 8.0)[0], abs=1e-5)
 
 
 def test_the_margin_game_comes_to_rest_where_the_generator_is_the_data():
@@ -125,15 +192,74 @@ def test_codes_of_one_number_are_not_pulled():
         def encode(self, x):
             return x[:, :1]
 
+        def judge(self, x, codes=None):
+            return super().judge(x)
+
     forged = torch.randn(4, 3, dtype=torch.float64)
-    assert float(MarginGame(pull_away=1.0).generator_penalty(Toy(), forged)) > 0.0
-    assert float(MarginGame(pull_away=1.0).generator_penalty(OneCode(), forged)) == 0.0
+    plain, pulled = MarginGame(pull_away=0.0), MarginGame(pull_away=1.0)
+    for energy, is_pulled in ((Toy(), True), (OneCode(), False)):
+        with torch.no_grad():
+            more = pulled.generator_loss(energy, forged) - plain.generator_loss(energy, forged)
+        assert (float(more) > 0.0) == is_pulled
+
+
+def test_a_generator_is_encoded_once():
+    class Counted(Toy):
+        n_encoded = 0
+
+        def encode(self, x):
+            self.n_encoded += 1
+            return x
+
+        def judge(self, x, codes=None):
+            return super().judge(x, self.encode(x) if codes is None else codes)
+
+    energy = Counted()
+    MarginGame().generator_loss(energy, torch.randn(4, 3, dtype=torch.float64))
+    assert energy.n_encoded == 1
+
+
+def test_what_is_given_reaches_the_generator_and_the_critic():
+    class Given(Toy):
+        seen = ()
+
+        def given(self, target):
+            return (10.0 * target,)
+
+        def generate(self, n_rows, generator, given):
+            self.seen += (given,)
+            return super().generate(n_rows, generator)
+
+        def judge(self, x, given):
+            self.seen += (given,)
+            return super().judge(x)
+
+    energy = Given()
+    batch = Batch(torch.randn(4, 3, dtype=torch.float64), target=torch.arange(4.0)[:, None])
+    truth = 10.0 * batch.target
+    state, generator = {"n_steps": torch.tensor(0)}, torch.Generator().manual_seed(0)
+    CriticLoss(NonSaturating()).loss(energy, batch, state, generator)
+    forged, both, slopes = energy.seen
+    assert torch.equal(forged, truth)
+    assert torch.equal(both, torch.cat([truth, truth]))  # of the rows, then of their forgeries
+    assert torch.equal(slopes, truth)
+    energy.seen = ()
+    GeneratorLoss(NonSaturating()).loss(energy, batch, {}, generator)
+    assert all(torch.equal(part, truth) for part in energy.seen)
+    assert len(energy.seen) == 2
 
 
 def test_the_margin_decays_by_its_factor_in_a_thousand_steps():
     game, forged = MarginGame(2.0, margin_decay=0.25), torch.zeros(1)
     costs = [float(game.critic_costs(forged, forged, step)[1]) for step in (0, 500, 1000, 2000)]
     np.testing.assert_allclose(costs, [2.0, 1.0, 0.5, 0.125])
+
+
+def test_slopes_are_those_of_the_formula():
+    energy = Toy()
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected = ((1 - torch.tanh(x).square()) * energy.slope).square().sum(dim=1)
+    torch.testing.assert_close(squared_slopes(energy, x), expected)
 
 
 def test_energy_distance_of_shifted_normals():
@@ -152,6 +278,9 @@ def test_energy_distance_of_shifted_normals():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: NonSaturating(-1.0), "r1"),
+        (lambda: LeastSquares(float("nan")), "r1"),
+        (lambda: WassersteinPenalty(-1.0), "penalty"),
         (lambda: MarginGame(0.0), "margin"),
         (lambda: MarginGame(margin_decay=1.5), "at most 1"),
         (lambda: MarginGame(pull_away=-0.1), "pull_away"),

@@ -6,6 +6,7 @@ import torch
 from sklebm.inference.hamiltonian import HMC
 from sklebm.objectives import (
     Batch,
+    ContractiveReconstruction,
     ContrastiveDivergence,
     DenoisingScoreMatching,
     MaximumLikelihood,
@@ -14,16 +15,30 @@ from sklebm.objectives import (
     Objective,
     PersistentContrastiveDivergence,
     PseudoLikelihood,
+    ReconstructionError,
+    SaturatingReconstruction,
     ScoreMatching,
     SlicedScoreMatching,
+    SparseReconstruction,
     TemperedPersistentContrastiveDivergence,
     check_weights,
 )
 from tests.deep.models import make_energy, make_points
 from tests.machines import exact_rows, make_machine
+from tests.objectives.test_penalties import make_energy as make_autoencoder
+from tests.objectives.test_penalties import rows as make_inputs
 
 BITS = torch.tensor(exact_rows(make_machine(5, 3, seed=1), 6))
 COUNTS = torch.tensor([1, 3, 0, 2, 1, 5])
+
+
+def make_case(kind):
+    """An energy, and six rows of its inputs."""
+    if kind == "bits":
+        return make_machine(5, 3), BITS
+    if kind == "codes":
+        return make_autoencoder(), make_inputs(6)
+    return make_energy(3, (4,), 5), make_points(6, 3)
 
 
 def gradient(objective, energy, batch, seed=0):
@@ -42,14 +57,18 @@ EXACT = [
     (PersistentContrastiveDivergence(), "bits"),
     (TemperedPersistentContrastiveDivergence(3), "bits"),
     (ScoreMatching(), "deep"),
+    (ReconstructionError(), "codes"),
+    (ContractiveReconstruction(alpha=0.5), "codes"),
+    (SparseReconstruction("l1", alpha=0.5), "codes"),
+    (SparseReconstruction("kl", alpha=0.5), "codes"),
+    (SaturatingReconstruction(alpha=0.5), "codes"),
     (PersistentContrastiveDivergence(sampler=HMC()), "deep"),
 ]
 
 
 @pytest.mark.parametrize(("objective", "kind"), EXACT, ids=repr)
 def test_integer_weights_are_repetitions(objective, kind):
-    energy = make_machine(5, 3) if kind == "bits" else make_energy(3, (4,), 5)
-    x = BITS if kind == "bits" else make_points(6, 3)
+    energy, x = make_case(kind)
     repeated = gradient(objective, energy, Batch(x.repeat_interleave(COUNTS, dim=0)))
     weighted = gradient(objective, energy, Batch(x, weight=COUNTS))
     torch.testing.assert_close(weighted, repeated)
@@ -71,8 +90,7 @@ SAMPLED = [
 @pytest.mark.parametrize(("objective", "kind"), SAMPLED, ids=repr)
 def test_rows_of_weight_zero_do_not_count(objective, kind):
     """The same random numbers, whatever stands in a row without weight."""
-    energy = make_machine(5, 3) if kind == "bits" else make_energy(3, (4,), 5)
-    x = BITS if kind == "bits" else make_points(6, 3)
+    energy, x = make_case(kind)
     weight = torch.tensor([1.0, 2.0, 1.0, 0.0, 0.5, 1.0])
     other = x.clone()
     other[3] = 1.0 - other[3]

@@ -11,7 +11,15 @@ from scipy.special import digamma, gammaln
 from sklearn import decomposition
 
 from sklebm import LatentDirichletAllocation
-from sklebm.inference.variational_topics import best_prior
+from sklebm.inference._topic_kernels import digamma_parts
+from sklebm.inference.counts import count_table
+from sklebm.inference.variational_topics import (
+    Precision,
+    best_prior,
+    geometric_mean,
+    infer_shares,
+    settle_batches,
+)
 from tests.topics.test_plsa import overlapping_documents
 
 STARTED = np.random.default_rng(3).gamma(100.0, 0.01, size=(3, 12))
@@ -29,6 +37,7 @@ def peer(learning_method, X, n_passes, **options):
     model.components_ = STARTED.copy()
     expected_log = digamma(STARTED) - digamma(STARTED.sum(axis=1, keepdims=True))
     model.exp_dirichlet_component_ = np.exp(expected_log)
+    model.n_features_in_ = X.shape[1]
     batches = [X]
     if learning_method == "online":
         size = options["batch_size"]
@@ -40,7 +49,6 @@ def peer(learning_method, X, n_passes, **options):
                 total_samples=len(X),
                 batch_update=learning_method == "batch",
             )
-    model.n_features_in_ = X.shape[1]
     return model
 
 
@@ -71,6 +79,56 @@ def test_online_passes_are_those_of_scikit_learn():
     ).fit(X)
     assert ours.n_batch_iter_ == 9
     np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6)
+
+
+def test_partial_fits_are_those_of_scikit_learn():
+    """Two chunks, of three batches and of one, as parts of 500 documents; then a batch fit's."""
+    X = overlapping_documents(40)
+    options = {"batch_size": 10, "learning_decay": 0.6, "learning_offset": 3.0}
+    theirs = peer("online", X, 0, total_samples=500, **options)
+    ours = LatentDirichletAllocation(
+        3, components_init=STARTED, total_samples=500, **options, **PRECISE
+    )
+    for chunk in (X[:30], X[30:]):
+        theirs.partial_fit(chunk)
+        ours.partial_fit(scipy.sparse.csr_array(chunk))
+    assert (ours.n_batch_iter_, ours.n_iter_) == (4, 2)
+    assert len(ours.lower_bounds_) == 2
+    np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6)
+    with pytest.warns(UserWarning, match="did not converge"):
+        ours.set_params(max_iter=4, tol=0.0).fit(X)
+    theirs.components_, theirs.n_batch_iter_ = ours.components_.copy(), 5
+    log_topics = digamma(ours.components_) - digamma(ours.components_.sum(axis=1, keepdims=True))
+    theirs.exp_dirichlet_component_ = np.exp(log_topics)
+    theirs.partial_fit(X)
+    ours.partial_fit(X)
+    np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6)
+
+
+def test_a_stream_is_learnt_as_well_as_the_whole():
+    X, test = overlapping_documents(400, seed=0), overlapping_documents(100, seed=1)
+    whole = LatentDirichletAllocation(3, random_state=0).fit(X)
+    stream = LatentDirichletAllocation(3, random_state=0, batch_size=20, total_samples=400)
+    for start in range(0, 400, 50):
+        stream.partial_fit(X[start : start + 50])
+    first = LatentDirichletAllocation.from_parameters(
+        components=STARTED, doc_topic_prior=np.full(3, 1 / 3)
+    )
+    gained = first.perplexity(test) - whole.perplexity(test)
+    assert first.perplexity(test) - stream.perplexity(test) > 0.8 * gained > 0.4
+    # The bound of a chunk is that of all documents, were they like it.
+    assert stream.lower_bounds_[-1] == pytest.approx(whole.lower_bounds_[-1], abs=0.1)
+
+
+def test_other_topics_or_words_are_not_gone_on_with():
+    X = overlapping_documents(30)
+    model = LatentDirichletAllocation(3, random_state=0).partial_fit(X)
+    before = model.components_.copy()
+    with pytest.raises(ValueError, match="n_components=4 differs from the 3 fitted topics"):
+        model.set_params(n_components=4).partial_fit(X)
+    with pytest.raises(ValueError, match="12 features"):
+        model.set_params(n_components=3).partial_fit(X[:, :11])
+    np.testing.assert_array_equal(model.components_, before)
 
 
 @pytest.mark.parametrize("prior", [None, "auto", [0.2, 1.0, 3.0]])
@@ -185,6 +243,45 @@ def test_a_rare_topic_gets_a_small_prior():
     common = int(np.argmax(model.components_[:, 0]))
     assert model.doc_topic_prior_[common] > 2 * model.doc_topic_prior_[1 - common]
     assert model.lower_bounds_[-1] > plain.lower_bounds_[-1]
+
+
+def test_the_compiled_digamma_is_that_of_scipy():
+    """Over all concentrations, from the least prior to millions of tokens, across the seam."""
+    x = np.concatenate([np.logspace(-3, 8, 300), np.linspace(999, 1001, 21)])
+    y, t = np.array([digamma_parts(value) for value in x]).T
+    # The series errs by 2e-15, and t, which is at most 1 / x, is rounded a few times.
+    np.testing.assert_allclose(np.log(y) + t, digamma(x), rtol=2e-15, atol=4e-15)
+    p = torch.from_numpy(np.random.default_rng(0).gamma(0.5, 1.0, size=(6, 4)) + 1e-3)
+    for dim in (0, 1):
+        expected = np.exp(digamma(p.numpy()) - digamma(p.numpy().sum(axis=dim, keepdims=True)))
+        found = geometric_mean(p, dim).numpy()
+        # exp magnifies the error of the largest exponent, 1000.
+        np.testing.assert_allclose(found, np.maximum(expected, 1e-100), rtol=1e-12)
+
+
+def test_batches_of_documents_settle_where_single_ones_do():
+    """What runs on other devices, against the compiled kernels; also without any word."""
+    X = torch.from_numpy(overlapping_documents(40))
+    X[7] = 0.0
+    topics = geometric_mean(torch.from_numpy(STARTED.T.copy()), dim=0)
+    for rows in (X, torch.zeros(3, 12, dtype=torch.float64)):
+        counts, known = count_table(rows).of_known_words()
+        start, prior = torch.ones(len(rows), 3), torch.tensor([0.2, 1.0, 3.0])
+        arguments = counts, start.double(), prior.double(), topics[known], Precision(1e-9, 500)
+        one = infer_shares(*arguments)
+        torch.testing.assert_close(settle_batches(*arguments), one, rtol=1e-10, atol=0)
+        empty = one[rows.sum(dim=1) == 0]
+        torch.testing.assert_close(empty, prior.double().expand_as(empty))
+
+
+def test_threads_and_company_change_nothing(set_threads):
+    X = overlapping_documents(90)
+    one = LatentDirichletAllocation(3, random_state=0).fit(X)
+    set_threads(3)
+    three = LatentDirichletAllocation(3, random_state=0).fit(X)
+    np.testing.assert_array_equal(three.components_, one.components_)
+    whole = one.transform(X)
+    np.testing.assert_array_equal(one.transform(X[[50, 3]]), whole[[50, 3]])
 
 
 def test_sparse_rows_answer_as_dense_ones():

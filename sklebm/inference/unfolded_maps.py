@@ -1,0 +1,137 @@
+r"""Encoders of images: convolutional LISTA, and a saturated convolution with gains.
+
+z_0 = h(g_0 W_0 x, g_0 t_0), z_t = h(z_{t-1} + g_t W_t (x - B_t z_{t-1}), g_t t_t) for t = 1..T.
+
+h is the soft threshold, W correlates an image with kernels, and B adds up shifted kernels. With
+W = D', B = D, the step g = 1 / L of ISTA and t = alpha every layer is one of its steps. The matrix
+S = I - g W B of LISTA is a pair of small stacks of kernels here, which cost O(k) maps rather than
+O(k^2).
+
+H. Sreter and R. Giryes, "Learned convolutional sparse coding", ICASSP 2018.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from sklebm.energies.convolution import ConvolutionGrid
+from sklebm.inference.unfolded import shrink
+
+
+class ConvolutionalListaEncoder(nn.Module):
+    """Unfolded ISTA for maps; ``forward(x)`` is the code of each image.
+
+    Steps and thresholds are kept as logarithms: they are positive, and changing them by a factor
+    does not depend on the units of x.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n_layers + 1, n_kernels, kernel_length)
+        W of the first shrink and of each layer.
+    feedback : Tensor of shape (n_layers, n_kernels, kernel_length)
+        B of each layer.
+    log_steps, log_thresholds : Tensor of shape (n_layers + 1, n_kernels)
+        log g and log t, one for each kernel.
+    grid : ConvolutionGrid
+        Sizes and boundary.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        feedback: Tensor,
+        log_steps: Tensor,
+        log_thresholds: Tensor,
+        grid: ConvolutionGrid,
+    ) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+        if len(feedback):
+            self.feedback = nn.Parameter(feedback)
+        self.log_steps = nn.Parameter(log_steps)
+        self.log_thresholds = nn.Parameter(log_thresholds)
+        self.grid = grid
+
+    @classmethod
+    def start(cls, atoms: Tensor, alpha: float, n_layers: int, grid: ConvolutionGrid) -> Self:
+        """The encoder whose layers are steps of ISTA for these kernels and alpha."""
+        tiny = torch.finfo(atoms.dtype).tiny
+        step = 1.0 / max(grid.largest_eigenvalue(grid.transfer(atoms)), tiny)
+        ones = atoms.new_ones(n_layers + 1, len(atoms))
+        return cls(
+            atoms.repeat(n_layers + 1, 1, 1),
+            atoms.repeat(n_layers, 1, 1),
+            (step * ones).log(),
+            (alpha * ones).log(),
+            grid,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes after the last layer, shape (n_rows, n_kernels * map_length)."""
+        grid, steps = self.grid, self.log_steps.exp()
+        limits = steps * self.log_thresholds.exp()
+        z, residual = None, x
+        for t, kernels in enumerate(self.weights):
+            if z is not None:
+                residual = x - grid.synthesise(z, grid.transfer(self.feedback[t - 1]))
+            moved = steps[t].repeat_interleave(grid.map_length) * grid.analyse(
+                residual, grid.transfer(kernels)
+            )
+            z = shrink(
+                moved if z is None else z + moved, limits[t].repeat_interleave(grid.map_length)
+            )
+        assert z is not None  # noqa: S101  (there is at least the first shrink)
+        return z
+
+
+class ConvolutionalTanhEncoder(nn.Module):
+    """z = s g tanh(W x / s + b), with a bias and a gain for each kernel.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n_kernels, kernel_length)
+        W.
+    bias, gains : Tensor of shape (n_kernels,)
+        b, g.
+    scale : Tensor of shape ()
+        s, the size of the products of images with kernels, which is not learnt.
+    grid : ConvolutionGrid
+        Sizes and boundary.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self, weights: Tensor, bias: Tensor, gains: Tensor, scale: Tensor, grid: ConvolutionGrid
+    ) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+        self.bias = nn.Parameter(bias)
+        self.gains = nn.Parameter(gains)
+        self.register_buffer("scale", scale)
+        self.grid = grid
+
+    @classmethod
+    def start(cls, atoms: Tensor, x: Tensor, grid: ConvolutionGrid) -> Self:
+        """Products with the kernels in units of one ISTA step, hardly saturated for images x."""
+        transfer = grid.transfer(atoms)
+        peak = grid.analyse(x, transfer).abs().amax()
+        tiny = torch.finfo(atoms.dtype).tiny
+        gain = 1.0 / max(grid.largest_eigenvalue(transfer), tiny)
+        return cls(
+            atoms.clone(),
+            atoms.new_zeros(len(atoms)),
+            atoms.new_full((len(atoms),), gain),
+            peak.clamp(min=tiny),
+            grid,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes, shape (n_rows, n_kernels * map_length)."""
+        grid = self.grid
+        products = grid.analyse(x, grid.transfer(self.weights)) / self.scale
+        bias, gains = (p.repeat_interleave(grid.map_length) for p in (self.bias, self.gains))
+        return self.scale * gains * torch.tanh(products + bias)

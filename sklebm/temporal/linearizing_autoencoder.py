@@ -1,0 +1,464 @@
+r"""E(x_{t+1} | x_t, x_{t-1}) = |x_{t+1} - g(z')|^2: codes z that go on along straight lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.scaling import Scaling, measure_spread
+from sklebm.energies.networks import ACTIVATIONS
+from sklebm.objectives import Batch, Objective
+from sklebm.objectives.linearization import LinearPrediction
+from sklebm.temporal import _linearizing
+from sklebm.temporal._base import SEQUENCE_CONSTRAINTS, SequenceEstimator, weighted_mean
+from sklebm.training.pace import Pace
+from sklebm.training.schedules import Schedule
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_NATURAL = Interval(Integral, 0, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+
+
+class LinearizingAutoencoder(SequenceEstimator):
+    r"""Codes of frames that move along straight lines, so that the next frame can be predicted.
+
+    .. math:: E(x_{t+1}, \delta \mid x_t, x_{t-1}) = \lVert x_{t+1} - g(z') \rVert^2, \qquad
+              z' = z_t + (1 + W \delta) \odot \bigl( e(z_t, z_{t-1}) - z_t \bigr), \qquad z = f(x),
+
+    trained together with :math:`-\lambda \cos(z_{t+1} - z_t, z_t - z_{t-1})`. By phase pooling a
+    code says what there is (soft maxima m of groups of units) and where (their soft places p), and
+    the extrapolation e keeps m and continues p. A latent :math:`\delta` of few dimensions, inferred
+    by gradient steps, stands for what the past does not tell, such as a turn.
+
+    Parameters
+    ----------
+    n_components : int, default=16
+        Groups of units, or without pooling the number of latents.
+    pooling : {"phase", "none"}, default="phase"
+        Whether a code is the magnitudes and places of groups, or the encoder's output.
+    pool_size : int or None, default=None
+        Features in a group, along which a place can move. None: 1 for images, whose places are
+        pixels, otherwise 4.
+    window : tuple of int or None, default=None
+        (height, width) of the part of an image that a group covers. None: all of it.
+    beta : float, default=3.0
+        Sharpness of the soft maximum; as it grows, m and p become maximum and position.
+    prediction : {"linear", "learned"}, default="linear"
+        The extrapolation e: :math:`m' = (m_t + m_{t-1}) / 2, p' = 2 p_t - p_{t-1}` (without pooling
+        :math:`2 z_t - z_{t-1}`), or :math:`a_1 z_t + a_2 z_{t-1}` with learnt numbers a.
+    n_deltas : int, default=0
+        Dimensions of :math:`\delta`. 0: the next frame follows from the two before it.
+    n_inner_steps : int, default=5
+        Gradient steps that infer :math:`\delta`, from 0; updates are differentiated through them.
+    inner_rate : float, default=5.0
+        Size of these steps, on mean squared errors of rows divided by ``scale_``.
+    curvature : float, default=1.0
+        Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
+        squared errors of rows divided by ``scale_``.
+    hidden_sizes : tuple of int, default=(32,)
+        Widths of the encoder's hidden layers, or channels of its convolutions, mirrored in the
+        decoder. Convolutions keep height and width before phase pooling, and halve them without.
+    kernel_size : int, default=5
+        Height and width of the convolutions around phase pooling.
+    activation : str, default="relu"
+        Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
+    image_shape : tuple of int or None, default=None
+        (height, width) or (channels, height, width) of a row, for convolutional networks.
+    learning_rate : float, default=0.003
+        Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
+    batch_size : int, default=128
+        Least number of rows in an update; a batch holds stretches of 10 steps or shorter sequences.
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
+    optimizer : str, default="adam"
+        "adam", "adamw", "sgd", "momentum", "rmsprop", or, with all rows at once,
+        "gradient_descent" and "lbfgs".
+    learning_rate_schedule : str or Schedule, default="cosine"
+        "constant", "linear", "cosine", "non_monotone", or a schedule object.
+    validation_fraction : float or None, default=None
+        Fraction of the rows held out, as whole sequences; of a single sequence, its end. Minus
+        their mean squared error is recorded after each epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters.
+    tol : float, default=1e-4
+        Minimum absolute improvement that counts as progress.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed to the internal skorch net: callbacks, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed for the initial weights and the order of stretches.
+    verbose : int, default=0
+        If nonzero, print one line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available.
+
+    Attributes
+    ----------
+    weights_ : dict of str to ndarray
+        Parameters under their torch names, such as "encoder.0.weight", "gate.weight" (W) and
+        "line.weights" (a).
+    architecture_ : dict
+        Description of the networks in plain values.
+    offset_, scale_ : ndarray of shape (n_features_in_,)
+        Networks see (x - offset_) / scale_: the mean of each feature, of images the mean of all
+        pixels, and one scale for all of them.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean loss of the batches by epoch.
+    validation_scores_ : ndarray
+        Minus the mean squared error of held-out rows by epoch, if ``validation_fraction`` is set.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    SlowFeatureAutoencoder : Codes that stand still instead of moving along lines.
+    SequenceEnergy : Densities of the next step, given all those before it.
+
+    Notes
+    -----
+    A step costs O(batch_size P) for P weights, times the number of inner steps with ``n_deltas``.
+    Before its first row a sequence is taken to stand still: that row is scored by how well its own
+    code decodes, and the second one as if nothing had moved. Sequences of one or two steps only
+    teach reconstruction. ``groups`` that are not contiguous raise ValueError. Training runs in
+    float32, answers are computed in the dtype of X.
+
+    References
+    ----------
+    .. [1] R. Goroshin, M. Mathieu and Y. LeCun, "Learning to linearize under uncertainty", NIPS
+       2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import LinearizingAutoencoder
+    >>> place = 3 + np.arange(20)[:, None] % 7 + 0.3 * np.arange(10)  # bumps move to the right
+    >>> X = np.exp(-((np.arange(16) - place.reshape(-1, 1)) ** 2) / 2)
+    >>> groups = np.repeat(np.arange(20), 10)
+    >>> settings = {"image_shape": (1, 16), "hidden_sizes": (), "learning_rate": 0.02}
+    >>> model = LinearizingAutoencoder(1, **settings, max_epochs=40, random_state=0)
+    >>> model = model.fit(X, groups=groups)
+    >>> errors = model.free_energy(X, groups=groups)
+    >>> copied = ((X[2:10] - X[1:9]) ** 2).sum(axis=1)  # errors of the last frame
+    >>> bool(errors[2:10].mean() < 0.5 * copied.mean())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **SEQUENCE_CONSTRAINTS,
+        "max_epochs": [_COUNT, StrOptions({"auto"})],
+        "n_components": [_COUNT],
+        "pooling": [StrOptions({"phase", "none"})],
+        "pool_size": [_COUNT, None],
+        "window": ["array-like", None],
+        "beta": [_POSITIVE],
+        "prediction": [StrOptions({"linear", "learned"})],
+        "n_deltas": [_NATURAL],
+        "n_inner_steps": [_NATURAL],
+        "inner_rate": [_POSITIVE],
+        "curvature": [Interval(Real, 0, None, closed="left")],
+        "hidden_sizes": ["array-like"],
+        "kernel_size": [_COUNT],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "image_shape": ["array-like", None],
+    }
+    _transforms_rows_alone = True
+    _pace = Pace(n_updates=3000)
+
+    def __init__(
+        self,
+        n_components: int = 16,
+        *,
+        pooling: str = "phase",
+        pool_size: int | None = None,
+        window: tuple[int, int] | None = None,
+        beta: float = 3.0,
+        prediction: str = "linear",
+        n_deltas: int = 0,
+        n_inner_steps: int = 5,
+        inner_rate: float = 5.0,
+        curvature: float = 1.0,
+        hidden_sizes: tuple[int, ...] = (32,),
+        kernel_size: int = 5,
+        activation: str = "relu",
+        image_shape: tuple[int, ...] | None = None,
+        learning_rate: float = 0.003,
+        batch_size: int = 128,
+        max_epochs: int | Literal["auto"] = "auto",
+        optimizer: str = "adam",
+        learning_rate_schedule: str | Schedule = "cosine",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.pooling = pooling
+        self.pool_size = pool_size
+        self.window = window
+        self.beta = beta
+        self.prediction = prediction
+        self.n_deltas = n_deltas
+        self.n_inner_steps = n_inner_steps
+        self.inner_rate = inner_rate
+        self.curvature = curvature
+        self.hidden_sizes = hidden_sizes
+        self.kernel_size = kernel_size
+        self.activation = activation
+        self.image_shape = image_shape
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    # ------------------------------------------------------------------ training
+
+    def _record(self, n_features: int) -> dict[str, Any]:
+        return _linearizing.record_of(self, n_features)
+
+    def _assemble(self, record: Mapping[str, Any]) -> Any:
+        return _linearizing.assemble(record)
+
+    def _fresh(self, record: Mapping[str, Any], mean: Any, generator: torch.Generator) -> Any:
+        return _linearizing.fresh(record, generator)
+
+    def _longest_piece(self) -> int:
+        return 10
+
+    def _steps_before(self) -> int:
+        return 2
+
+    def _scaling(self, rows: Rows) -> Scaling | None:
+        spread = measure_spread(rows)
+        scaling = spread.scaling(common=True)
+        if self.image_shape is None:
+            spread.warn_if_unequal(type(self).__name__)
+            return scaling
+        # A picture that differs from pixel to pixel would not move with what is in a frame.
+        return replace(scaling, offset=np.full_like(scaling.offset, scaling.offset.mean()))
+
+    def _objective(self, energy: Any) -> Objective:
+        return LinearPrediction(float(self.curvature))
+
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        sequences = torch.zeros(len(batch)) if batch.groups is None else batch.groups
+        numbers = torch.arange(len(batch), device=sequences.device)
+        places = torch.stack([sequences.double(), numbers.double()], dim=1)
+        stream = _linearizing.PastRows(_linearizing.surprises, 2)
+        parts = row_slices(len(batch), self._floats_per_row_of(energy.record))
+        total = sum(float(stream(energy, batch.x[part], places[part]).sum()) for part in parts)
+        return -total / len(batch)
+
+    def _floats_per_row_of(self, record: Mapping[str, Any]) -> int:
+        return _linearizing.floats_per_row(record)
+
+    def _floats_per_row(self) -> int:
+        return self._floats_per_row_of(self.architecture_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return _linearizing.n_codes(self.architecture_)
+
+    def _with_past(
+        self, X: Any, groups: Any, answer: Callable[..., Any], n_before: int, what: str, given: Any
+    ) -> Any:
+        """Stream ``answer`` over the rows, each with its past and numbers ``given`` with it."""
+        places = self._places(groups)
+
+        def beside(rows: Rows) -> Rows:
+            found = places(rows)
+            if given is None:
+                return found
+            numbers = _linearizing.checked_deltas(given, rows, int(self.architecture_["n_deltas"]))
+            return Rows(torch.cat([found.all(), numbers], dim=1), torch.device("cpu"))
+
+        return self._map_rows(X, _linearizing.PastRows(answer, n_before), what, beside=beside)
+
+    # ------------------------------------------------------------------ answers
+
+    def transform(self, X: Any) -> Any:
+        """Return the code f(x) of each row; it does not depend on the steps around it.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_codes)
+            With phase pooling the magnitudes of all groups, then their places along each axis that
+            is longer than 1 (features, rows, columns), in cells from the middle of the window.
+        """
+        return self._map_rows(
+            X, lambda energy, x: energy.encoder(energy.standardized(x)), "transform"
+        )
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the row g(z) that each code decodes to.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_codes)
+            Codes.
+
+        Returns
+        -------
+        X_original : array or tensor of shape (n_samples, n_features)
+            The decoder's output, in the units of X.
+        """
+        return self._map_rows(
+            X,
+            lambda energy, z: energy.restored(energy.decoder(z)),
+            "inverse_transform",
+            latents=True,
+        )
+
+    def predict(self, X: Any, groups: Any = None, deltas: Any = None) -> Any:
+        """Return the row after each one, given it and the one before it.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The steps of all sequences.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Sequence of each step, as in ``fit``.
+        deltas : array-like of shape (n_samples, n_deltas) or None, default=None
+            Latents of the steps to come. None: 0, the extrapolation itself.
+
+        Returns
+        -------
+        X_next : array or tensor of shape (n_samples, n_features)
+            Row t predicts row t + 1; after the first row of a sequence nothing has moved yet.
+        """
+        return self._with_past(X, groups, _linearizing.next_frames, 1, "predict", deltas)
+
+    def infer_deltas(self, X: Any, groups: Any = None) -> Any:
+        """Return the latent of each row: how it departs from what the two before it tell.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The steps of all sequences.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Sequence of each step, as in ``fit``.
+
+        Returns
+        -------
+        deltas : array or tensor of shape (n_samples, n_deltas)
+            After ``n_inner_steps`` gradient steps on the squared error of the row. Row t + 1 is
+            what ``predict`` needs at row t.
+        """
+        return self._with_past(X, groups, _linearizing.latents, 2, "infer_deltas", None)
+
+    def interpolate(self, x0: Any, x1: Any, n: int = 10) -> Any:
+        """Return rows on the way from one to another, decoded from a straight line of codes.
+
+        Parameters
+        ----------
+        x0, x1 : array-like of shape (n_features,)
+            Where the way begins and ends.
+        n : int, default=10
+            Number of rows, at least 2, with both ends.
+
+        Returns
+        -------
+        X : ndarray of shape (n, n_features)
+            The decoded rows; the ends are reconstructions.
+        """
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 2:
+            raise ValueError(f"n={n!r} must be a whole number of rows, at least 2 for both ends.")
+        ends = self.transform(np.stack([np.asarray(x0), np.asarray(x1)]))
+        way = np.linspace(0.0, 1.0, int(n))[:, None]
+        return self.inverse_transform(((1.0 - way) * ends[0] + way * ends[1]).astype(ends.dtype))
+
+    def free_energy(self, X: Any, groups: Any = None) -> Any:
+        """Return the squared error of each row, predicted from the two before it.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The steps of all sequences.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Sequence of each step, as in ``fit``.
+
+        Returns
+        -------
+        free_energy : array or tensor of shape (n_samples,)
+            E(x_t | x_{t-1}, x_{t-2}) with the inferred latent, in squared units of X.
+        """
+        return self._with_past(X, groups, _linearizing.surprises, 2, "free_energy", None)
+
+    def score_samples(self, X: Any, groups: Any = None) -> Any:
+        """Return minus the squared error of each row: higher is more typical of its past.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The steps of all sequences.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Sequence of each step, as in ``fit``.
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            ``-free_energy(X, groups)``; it is no log density. Deterministic.
+        """
+        return -self.free_energy(X, groups)
+
+    def score(self, X: Any, y: Any = None, groups: Any = None, sample_weight: Any = None) -> float:
+        """Return minus the mean squared error of the rows, each predicted from the two before it.
+
+        Comparable over everything but ``n_deltas`` and ``n_inner_steps``, which let the error see
+        the row itself, at the same units of X.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The steps of held-out sequences.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Sequence of each step, as in ``fit``.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weight of each step in the mean.
+
+        Returns
+        -------
+        score : float
+            Mean over all steps, the first ones included.
+        """
+        return weighted_mean(self.score_samples(X, groups), sample_weight)
