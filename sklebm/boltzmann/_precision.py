@@ -25,6 +25,8 @@ _FLOOR = 1e-5
 _LEAST_VARIANCE = 1e-30
 # Least share of independent features in the covariance that rows start with: for equal columns.
 _LEAST_SHRINKAGE = 1e-4
+# Sum of squares, in units of the variances, below which rows differ by rounding only.
+_NOTHING = 1e-12
 # Variance of clusters around rows, relative to that of all rows.
 _NOISE = 0.6
 # Rows, and steps, among which directions with two modes are sought, and how many of them at most.
@@ -112,8 +114,12 @@ def root_of_covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
     excess = (n_rows + 1.0 - 2.0 / d) * (square - trace**2 / d)
     wanted = ((1.0 - 2.0 / d) * square + trace**2) / excess if excess > 0.0 else 1.0
     share = min(max(wanted, _LEAST_SHRINKAGE), 1.0)
-    mean = max(trace / d, _LEAST_VARIANCE)
+    # Equal rows have no covariance: they start with the variance that stands in for theirs.
+    mean = trace / d if trace > _NOTHING else 1.0
     correlation = (1.0 - share) * correlation + share * mean * torch.eye(d, dtype=torch.float64)
+    if not bool(torch.isfinite(correlation).all()):
+        # Beyond the numbers of double precision: training reports how to scale them.
+        correlation = torch.eye(d, dtype=torch.float64)
     root: torch.Tensor = torch.linalg.cholesky(correlation)
     scaled: torch.Tensor = scale[:, None] * root
     return scaled
@@ -147,7 +153,7 @@ def two_modes(
         Of the ``most`` with two modes, (n_found, n_features), (n_found,) and (n_found,).
     """
     n_rows, d = white.shape
-    if most == 0:
+    if most == 0 or not bool(torch.isfinite(white.pow(4).sum())):
         return white.new_empty(0, d), white.new_empty(0), white.new_empty(0)
     # More than are wanted: some end where there are no bits.
     start = torch.randn(min(d, _MOST_AXES), d, generator=generator, dtype=white.dtype)

@@ -30,9 +30,8 @@ from sklebm.training.precision_centring import PrecisionCentring
 from sklebm.training.schedules import Schedule
 from sklebm.training.transforms import Projection, TransformState
 
-_OBJECTIVES = {
-    name: OBJECTIVES[name] for name in ("cd", "pcd", "maximum_likelihood", "score_matching")
-}
+# No "cd": few steps from the rows see no clusters apart from them, which then grow unchecked.
+_OBJECTIVES = {name: OBJECTIVES[name] for name in ("pcd", "maximum_likelihood", "score_matching")}
 
 
 class SemiRestrictedBM(BoltzmannEstimator):
@@ -58,9 +57,8 @@ class SemiRestrictedBM(BoltzmannEstimator):
     objective : str or Objective, default="auto"
         How the energy is shaped. "auto" is "maximum_likelihood" in ``fit`` if the likelihood is
         cheap to sum (up to 16 hidden units) and the structure is "full" or "diagonal", otherwise
-        "pcd". "pcd": persistent chains; "cd": k Gibbs steps from the data; "maximum_likelihood":
-        exact, at most 25 hidden units; "score_matching": the slope of the energy at the data, in
-        closed form, without chains.
+        "pcd". "pcd": persistent chains; "maximum_likelihood": exact, at most 25 hidden units;
+        "score_matching": the slope of the energy at the data, in closed form, without chains.
     n_gibbs_steps : int, default=1
         Steps of the chains per update.
     centering : bool, default=True
@@ -167,7 +165,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
     Approximating Shrinkage. After a step that leaves the positive definite matrices, its entries
     off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 1e-5.
     A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters,
-    whose sizes "pcd" and "cd" then learn badly; ``score`` shows it. Features may have different
+    whose sizes "pcd" then learns badly; ``score`` shows it. Features may have different
     units. Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
 
     References

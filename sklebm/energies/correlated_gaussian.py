@@ -20,6 +20,16 @@ from sklebm.energies.gradients import Gradients, Product
 from sklebm.energies.units import Bernoulli, Units, draw_bits
 
 
+def factor_of(precision: Tensor) -> Tensor:
+    """The lower triangular R of L = R R', not a number if L is not positive definite. O(d^3).
+
+    After steps so long that nothing is finite, it is for training to say what to do.
+    """
+    factor, failed = torch.linalg.cholesky_ex(precision)
+    safe: Tensor = torch.where(failed > 0, torch.nan, factor)
+    return safe
+
+
 class CorrelatedGaussian(Units):
     r"""Real-valued units with one precision: U(u) = 1/2 (u - a)' L (u - a).
 
@@ -79,7 +89,7 @@ class CorrelatedGaussian(Units):
     def draw(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """States with the given means and the covariance L^-1. O(n d^2 + d^3)."""
         noise = torch.empty_like(mean).normal_(generator=generator)
-        factor = torch.linalg.cholesky(self.precision)
+        factor = factor_of(self.precision)
         # A row z R^-1 has the covariance R^-T R^-1 = (R R')^-1.
         solved: Tensor = torch.linalg.solve_triangular(factor, noise, upper=False, left=False)
         return mean + solved

@@ -126,7 +126,10 @@ class WhitenedMachine(nn.Module):
         return len(self.hidden_bias)
 
     def exact_log_partition(self) -> Tensor:
-        """log Z, by all states of the hidden units. O(2^k d (d + k))."""
+        """log Z, by all states of the hidden units, in float64. O(2^k d (d + k)).
+
+        Volumes grow with the units of the rows, and line searches compare small differences.
+        """
         factor, d = self.lower(), len(self.visible_bias)
         weights, bias = self.weights @ factor, self.visible_bias @ factor
         parts = [
@@ -135,6 +138,6 @@ class WhitenedMachine(nn.Module):
             )
             for h in binary_states(self.summed_units, self.hidden_bias)
         ]
-        volumes = self.root.diagonal().log().sum() - factor.diagonal().abs().log().sum()
         total: Tensor = torch.logsumexp(torch.stack(parts), dim=0) - 0.5 * bias.square().sum()
-        return total + volumes + 0.5 * d * math.log(2.0 * math.pi)
+        total = total - factor.diagonal().abs().log().sum()
+        return total + self.root.diagonal().double().log().sum() + 0.5 * d * math.log(2.0 * math.pi)

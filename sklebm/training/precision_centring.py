@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sklebm.energies.correlated_gaussian import factor_of
 from sklebm.energies.gradients import Gradients, Product
 from sklebm.objectives import Batch
 from sklebm.training.centring import Centring
@@ -85,7 +86,7 @@ class PrecisionCentring(Centring):
         pace = 1.0 / (spread * (1.0 + means.sum(dim=1).mean()))
         sent = precision @ m
         centred = of_weights - torch.outer(g_hidden, sent) - torch.outer(hidden_mean, g_visible)
-        factor = torch.linalg.cholesky(precision)
+        factor = factor_of(precision)
         solved = torch.cholesky_solve(torch.cat([centred, g_visible[None]]).T, factor).T
         of_weights, of_visible = pace * solved[:-1], pace * solved[-1]
         # The gradient of L with c taken along.
