@@ -6,8 +6,9 @@ learning rate and the weight chosen on other windows. Redundancy: share of the f
 correlate with a shift of another by more than 0.9, beside atoms of a predictive sparse
 decomposition of patches, for 4, 16 and 64 filters. Features: linear classification of CIFAR-10 by
 soft-threshold encoders of equal size whose filters were learnt from patches or from whole images.
-Needs SKLEBM_DATA. ``--quick`` runs a small version and saves nothing; ``--only encoder``,
-``redundancy`` or ``features`` runs one part and saves nothing.
+Needs SKLEBM_DATA. ``--quick`` runs a small version, ``--only encoder``, ``redundancy`` or
+``features`` one part, and ``--windows`` and ``--epochs`` set the size of the first two; these save
+nothing.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ def excess_energy(model, rows, options):
     return float(model.free_energy(rows).sum() / optimal.free_energy(rows).sum() - 1)
 
 
-def encoder_table(quick):
+def encoder_table(quick, n_train, n_epochs):
     """For each encoder, the excess on windows that chose the settings, and on others."""
-    n_train, n_held, n_epochs, k = (32, 8, 2, 4) if quick else (512, 64, 12, 16)
+    n_held, k = (8, 4) if quick else (64, 16)
     train, chooser = windows(n_train, 0, 20), windows(n_held, 20, 5)
     test = windows(n_held, 25, 5)
     options = {"kernel_size": 9, "image_shape": (SIDE, SIDE), "alpha": ALPHA, "low_pass": LOW_PASS}
@@ -109,9 +110,8 @@ def share_of_shifts(filters, side):
     return float((peaks.max(axis=1) > 0.9).mean()), float(np.median(peaks.max(axis=1)))
 
 
-def redundancy_table(quick):
+def redundancy_table(quick, n_train, n_epochs):
     """Kernels and atoms of patches, for several numbers of filters."""
-    n_train, n_epochs = (32, 2) if quick else (512, 12)
     train = windows(n_train, 0, 20)
     cuts = [
         extract_patches_2d(image[..., 0], (9, 9), max_patches=60, random_state=i)
@@ -148,7 +148,7 @@ def error(train, held, test, labels):
     return 100 * (1 - best[1].score(test, labels[2]))
 
 
-def feature_table(quick):
+def feature_table(quick, *sizes):
     """CIFAR-10: pooled codes of soft-threshold encoders, filters learnt in two ways."""
     n_train, n_held, n_test = (300, 100, 200) if quick else (4_000, 1_000, 2_000)
     n_learn, n_epochs, k, side = (40, 2, 8, 7) if quick else (1_000, 8, 32, 7)
@@ -196,7 +196,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=("encoder", "redundancy", "features"))
+    parser.add_argument("--windows", type=int)
+    parser.add_argument("--epochs", type=int)
     arguments = parser.parse_args()
+    quick, sizes = arguments.quick, (arguments.windows, arguments.epochs)
+    full = not (quick or arguments.only or any(sizes))
+    defaults = (32, 2) if quick else (512, 12)
+    sizes = tuple(size or default for size, default in zip(sizes, defaults, strict=True))
     set_threads(1)
     tables = {
         "encoder": encoder_table,
@@ -204,8 +210,8 @@ def main() -> None:
         "features": feature_table,
     }
     chosen = [arguments.only] if arguments.only else list(tables)
-    rows = [row for name in chosen for row in tables[name](arguments.quick)]
-    if not arguments.quick and not arguments.only:
+    rows = [row for name in chosen for row in tables[name](quick, *sizes)]
+    if full:
         save_results(
             "conv_predictive",
             "Convolutional kernels with an encoder",

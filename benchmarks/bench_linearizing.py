@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32, help="of the hidden layer")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--curvature", type=float, default=30.0, help="weight of the cosine")
-    parser.add_argument("--inner-rate", type=float, default=50.0, help="size of inner steps")
+    parser.add_argument("--inner-rate", type=float, default=5.0, help="size of inner steps")
     parser.add_argument("--figure", help="file to draw interpolated digits to")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", action="store_true", help="write the results")

@@ -22,6 +22,7 @@ ESTIMATORS: dict[str, str] = {
     "ContractiveAutoencoder": "sklebm.autoencoders",
     "ConvPredictiveSparseDecomposition": "sklebm.coding",
     "ConvSparseCoder": "sklebm.coding",
+    "DeconvolutionalNetwork": "sklebm.coding",
     "DeepBeliefNetwork": "sklebm.boltzmann",
     "DeepBoltzmannMachine": "sklebm.boltzmann",
     "ContrastiveEmbedding": "sklebm.embedding",
@@ -188,6 +189,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import SemiRestrictedBM as SemiRestrictedBM
     from sklebm.coding import ConvPredictiveSparseDecomposition as ConvPredictiveSparseDecomposition
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
+    from sklebm.coding import DeconvolutionalNetwork as DeconvolutionalNetwork
     from sklebm.coding import DeepSparseCoder as DeepSparseCoder
     from sklebm.coding import LISTAEncoder as LISTAEncoder
     from sklebm.coding import PredictiveSparseDecomposition as PredictiveSparseDecomposition

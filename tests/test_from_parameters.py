@@ -16,7 +16,7 @@ def parameters_of(name):
     of = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
     if of and "weights_" in spec:  # of an encoder beside arrays
         of.append("weights_")
-    of += ["upper_components_"] * ("upper_components_" in spec)  # of the layers above
+    of += ["upper_components_"] * (bool(of) and "upper_components_" in spec)  # of the layers above
     of += ["offset_"] * (bool(of) and "offset_" in spec)  # what the energy computes around
     of += [key for key in ("ridge_", "shrinkage_") if of and key in spec]  # of a covariance
     of += ["noise_variance_"] * ("noise_variance_" in spec)  # the temperature of k-means

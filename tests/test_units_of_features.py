@@ -20,6 +20,7 @@ EUCLIDEAN = {
     "ContractiveAutoencoder",
     "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
+    "DeconvolutionalNetwork",
     "DeepSparseCoder",
     "DenoisingAutoencoder",
     "EnergyKMeans",
@@ -54,6 +55,7 @@ COUNTS = {"LatentDirichletAllocation", "PLSA", "ReplicatedSoftmax"}
 FROM_ZERO = {
     "ConvPredictiveSparseDecomposition",
     "ConvSparseCoder",
+    "DeconvolutionalNetwork",
     "DeepSparseCoder",
     "LISTAEncoder",
     "PredictiveSparseDecomposition",

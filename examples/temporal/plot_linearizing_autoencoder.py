@@ -37,8 +37,8 @@ continued = ((X_test[third] - 2 * X_test[third - 1] + X_test[third - 2]) ** 2).s
 print(f"squared error: {error:.2f}, of the last frame {copied:.2f}, of its pixels {continued:.2f}")
 
 # %%
-# One new digit on its way: places of the groups of units, and six frames between two that are six
-# steps apart.
+# One new digit on its way: places of the groups of units, and six frames from one frame to another
+# that is eight steps away.
 path, _ = make_bouncing_digits(1, 12, size=side, speed=0.5, random_state=6)
 codes = model.transform(path)
 n_groups = model.n_components

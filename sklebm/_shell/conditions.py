@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.labels import encode, read_labels
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread
@@ -44,8 +45,7 @@ class Conditions:
 
         ``classes`` are the labels that will ever come, if those of y are not all of them.
         """
-        kind = np.dtype(np.float64) if y is None else _dtype(y)
-        if kind.kind == "f":
+        if y is None or to_numpy(y).dtype.kind == "f":
             if classes is not None:
                 raise ValueError(
                     f"{owner} got classes, but y holds floating-point numbers, which are no "
@@ -119,7 +119,7 @@ class Conditions:
         """
         if y is None:
             return y
-        values = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+        values = to_numpy(y)
         whole = 1 if self.scaling is not None and self.n_given > 1 else 0
         if values.ndim <= whole:
             return np.repeat(values[None], n_samples, axis=0)
@@ -129,9 +129,3 @@ class Conditions:
                 "pass one entry for all rows."
             )
         return values
-
-
-def _dtype(y: Any) -> np.dtype[Any]:
-    """The dtype of targets, as an array of NumPy."""
-    values = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
-    return values.dtype

@@ -31,6 +31,7 @@ from sklebm.objectives import (
     check_needs,
     resolve_objective,
 )
+from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -68,8 +69,9 @@ class ReplicatedSoftmax(GradientEstimator):
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
         Documents per update.
-    max_epochs : int, default=50
-        Passes over the documents.
+    max_epochs : int or "auto", default="auto"
+        Passes over the documents. "auto": 300 updates, but at least 15 and at most 150 passes. With
+        many more, chains of well-separated topics no longer mix, and the intervals of log Z widen.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "rmsprop", whose steps do not depend on the lengths of the
         documents, or "sgd", "momentum", "gradient_descent" and "lbfgs"; the last needs
@@ -176,10 +178,12 @@ class ReplicatedSoftmax(GradientEstimator):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "log_partition": [StrOptions({"auto", "exact", "ais"}), None],
     }
     _accepts_sparse = True
     _computes_in_double = True
+    _pace = Pace(n_updates=300, least_epochs=15, most_epochs=150)
 
     state_weights_: np.ndarray[Any, Any] | None
     log_partitions_: np.ndarray[Any, Any] | None
@@ -193,7 +197,7 @@ class ReplicatedSoftmax(GradientEstimator):
         n_gibbs_steps: int = 5,
         learning_rate: float = 0.01,
         batch_size: int = 100,
-        max_epochs: int = 50,
+        max_epochs: int | Literal["auto"] = "auto",
         optimizer: str = "adam",
         learning_rate_schedule: str | Schedule = "linear",
         validation_fraction: float | None = None,
@@ -238,10 +242,8 @@ class ReplicatedSoftmax(GradientEstimator):
         check_needs(objective, energy, OBJECTIVES.values())
         return objective
 
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         need_counts(rows, type(self).__name__)
-        return rows
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)

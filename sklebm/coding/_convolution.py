@@ -48,8 +48,10 @@ def grid_of(model: Any, n_features: int) -> ConvolutionGrid:
     return ConvolutionGrid(height, width, channels, tall, wide, model.boundary == "circular")
 
 
-def kernel_sides(kernel_size: Any, sides: tuple[int, ...]) -> tuple[int, ...]:
-    """The parameter ``kernel_size`` as one number a side of the image."""
+def kernel_sides(
+    kernel_size: Any, sides: tuple[int, ...], name: str = "kernel_size"
+) -> tuple[int, ...]:
+    """The parameter ``kernel_size``, or another like it, as one number a side of the image."""
     if kernel_size is None:
         return tuple(min(_SIDE, (side + 1) // 2) for side in sides)
     kernel = tuple(kernel_size) if np.ndim(kernel_size) else (kernel_size,) * len(sides)
@@ -58,7 +60,7 @@ def kernel_sides(kernel_size: Any, sides: tuple[int, ...]) -> tuple[int, ...]:
     )
     if not good or any(small > large for small, large in zip(kernel, sides, strict=True)):
         raise ValueError(
-            f"kernel_size={kernel_size!r} does not fit images of {' x '.join(map(str, sides))}: "
+            f"{name}={kernel_size!r} does not fit images of {' x '.join(map(str, sides))}: "
             "give a positive integer, or one for each side, no larger than the image."
         )
     return tuple(int(side) for side in kernel)

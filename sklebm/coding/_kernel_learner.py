@@ -85,7 +85,7 @@ class KernelLearner(DictionaryLearner):
             self._collect(x[part], None if places is None else places[part])
 
     def _collect(self, x: Tensor, places: Tensor | None) -> None:
-        settings, grid = self.settings, self.settings.grid
+        settings = self.settings
         energy = settings.energy(self.atoms.to(x.dtype))
         mask = None
         if self.mask is not None and places is not None:
@@ -93,15 +93,24 @@ class KernelLearner(DictionaryLearner):
         start = None if places is None else self._start(places, x)
         z = settings.search.find(energy, x, mask, start).codes  # type: ignore[attr-defined]
         values = energy.energy(x, z) if mask is None else energy.masked_energy(x, z, mask)
-        if not bool(torch.isfinite(values).all()):
-            raise FloatingPointError(
-                f"ConvSparseCoder: the energies of the images overflow (largest |X|: "
-                f"{float(x.abs().max()):.3g}). Scale X, for example to [0, 1]."
-            )
         sharp, decoded = x, energy.decode(z)
         if mask is not None:
             sharp = mask * x + (1.0 - mask) * decoded
-        products, windows = code_sums(z, sharp, grid)
+        self.add(sharp, z, values, decoded)
+        if places is not None:
+            for place, code in zip(places.tolist(), z, strict=True):
+                index = code.nonzero()[:, 0]
+                self.kept[place] = index.to(torch.int32), code[index]
+
+    def add(self, x: Tensor, z: Tensor, values: Tensor, decoded: Tensor) -> None:
+        """Take in images without gaps, their codes and energies, and what these decode to."""
+        settings, grid = self.settings, self.settings.grid
+        if not bool(torch.isfinite(values).all()):
+            raise FloatingPointError(
+                f"{settings.search.owner}: the energies of the images overflow (largest |X|: "
+                f"{float(x.abs().max()):.3g}). Scale X, for example to [0, 1]."
+            )
+        products, windows = code_sums(z, x, grid)
         self.pending.code_products += products
         self.pending.row_products += windows
         self.pending.weight += len(x)
@@ -109,13 +118,9 @@ class KernelLearner(DictionaryLearner):
         self.n_rows += len(x)
         self.n_nonzero += int((z != 0).sum())
         if not self.n_nonzero:
-            drawn = grid.analyse(sharp, grid.transfer(energy.dictionary))
+            drawn = grid.analyse(x, grid.transfer(self.atoms.to(x.dtype)))
             self.peak = max(self.peak, float(settings.penalty.dual_norm(drawn).max()))
-        if places is not None:
-            for place, code in zip(places.tolist(), z, strict=True):
-                index = code.nonzero()[:, 0]
-                self.kept[place] = index.to(torch.int32), code[index]
-        cut, local = patches_of(grid.images(sharp - decoded).double(), grid)
+        cut, local = patches_of(grid.images(x - decoded).double(), grid)
         errors, places_of_errors = local.max(dim=1)
         patches = cut(places_of_errors)
         self._keep_worst(torch.cat([self.spare, patches]), torch.cat([self.spare_errors, errors]))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklebm._shell.rows import Rows
 from sklebm.coding._kernels import initial_kernels
 from sklebm.energies import L1
 from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
@@ -35,21 +36,37 @@ def blank_encoder(
     )
 
 
+class _SharpImages:
+    """Rows without their smooth part, in double precision, of which only some are in memory."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rows: Rows, energy: ConvolutionalCodingEnergy) -> None:
+        self.rows, self.energy = rows, energy
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.energy.centre(self.rows[part].cpu()).double()
+
+
 def first_energy(
     architecture: dict[str, Any],
     alpha: float,
     grid: ConvolutionGrid,
-    x: Tensor,
+    rows: Rows,
     generator: torch.Generator,
 ) -> Any:
-    """The energy before training, float32: kernels are patches of x, the encoder is a solver."""
+    """The energy before training, float32: kernels are patches of rows, the encoder is a solver."""
     low_pass, weight = architecture["low_pass"], architecture["prediction_weight"]
-    plain = ConvolutionalCodingEnergy(x.new_zeros(0, 0), L1(), alpha, grid, low_pass)
-    x = plain.centre(x).double()
-    atoms = initial_kernels(x, architecture["n_components"], grid, generator)
+    plain = ConvolutionalCodingEnergy(torch.zeros(0, 0), L1(), alpha, grid, low_pass)
+    images: Any = _SharpImages(rows, plain)
+    atoms = initial_kernels(images, architecture["n_components"], grid, generator)
     encoder: nn.Module
     if architecture["encoder"] == "linear_tanh":
-        encoder = ConvolutionalTanhEncoder.start(atoms, x, grid)
+        parts = (images[part] for part in rows.chunks(4 * len(atoms) * grid.map_length))
+        encoder = ConvolutionalTanhEncoder.start(atoms, parts, grid)
     else:
         encoder = ConvolutionalListaEncoder.start(atoms, alpha, architecture["n_layers"], grid)
     energy: Any = PredictiveConvolutionalEnergy(encoder, atoms, L1(), alpha, weight, grid, low_pass)

@@ -119,9 +119,9 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
     Notes
     -----
     With k kernels and p pixels, a predicted code costs O(T k p log p), and the best maps of a batch
-    tens of times as much; images are streamed. Kernels, steps and thresholds learn the same in any
-    unit of X if ``alpha`` is in that unit. Training runs in float32. Use ``score`` to compare
-    models with the same ``alpha``, ``boundary`` and ``low_pass``.
+    tens of times as much; images are streamed. The unit of X does not matter if ``alpha`` is in
+    it, but below 0.01 Adam's constant does: pass ``net_params={"optimizer__eps": 1e-14}``.
+    Training runs in float32. Compare scores at the same ``alpha``, ``boundary`` and ``low_pass``.
 
     References
     ----------
@@ -240,7 +240,7 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
     def _initial_energy(self, rows: Rows, means: Tensor, generator: torch.Generator) -> Any:
         architecture = self._architecture(rows.shape[1], self.n_components or N_KERNELS)
         grid = grid_of(self, rows.shape[1])
-        return first_energy(architecture, float(self.alpha), grid, rows.all().cpu(), generator)
+        return first_energy(architecture, float(self.alpha), grid, rows, generator)
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         if not resume:

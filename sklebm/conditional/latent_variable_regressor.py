@@ -14,9 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions, fit_context
-from sklebm._shell.random import RandomState, make_generator
+from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.targets import as_table, read_targets
 from sklebm.conditional import _latents
@@ -310,9 +309,6 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
             self._check_resumable(rows)
         return _latents.standardised_targets(self, rows, known, goes_on=goes_on)
 
-    def _scaling(self, rows: Rows) -> Scaling | None:
-        return measure_spread(rows).scaling(common=False) if self.standardize else None
-
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         energy = super()._initial_energy(rows, means, generator)
         return _latents.seed_branches(energy, rows, generator).float()
@@ -321,8 +317,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         return PenalizedLoss(FreeEnergyLoss(), float(self.alpha))
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        generator = make_generator(seed, "validation points", device=batch.x.device)
-        value, _ = FreeEnergyLoss().loss(energy.eval(), batch, {}, generator)
+        value, _ = FreeEnergyLoss().loss(energy.eval(), batch, {}, None)  # nothing is drawn
         return -float(value)
 
     # ------------------------------------------------------------------ the energy

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +77,11 @@ class PhaseShape:
 
     def places(self, like: Tensor) -> Tensor:
         """Places of the cells, (n_axes, n_cells), in cells from the middle of the group."""
-        middles = [(side - 1) / 2 for side in self.sides]
-        cells = product(*(range(side) for side in self.sides))
-        rows = [[cell[axis] - middles[axis] for axis in self.axes] for cell in cells]
-        return torch.tensor(rows, dtype=like.dtype, device=like.device).T
+        along = [
+            torch.arange(side, dtype=like.dtype, device=like.device) - (side - 1) / 2
+            for side in self.sides
+        ]
+        return torch.stack(torch.meshgrid(*along, indexing="ij")).flatten(1)[self.axes]
 
 
 class PhasePooling(nn.Module):

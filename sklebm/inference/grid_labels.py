@@ -145,7 +145,8 @@ def _cut(cost: Floats, first: Integers, second: Integers, link: Floats) -> Integ
     n = len(cost)
     source, sink = n, n + 1
     pixel = np.arange(n)
-    scale = _CAPACITY / max(link.max(initial=0.0), np.abs(cost).max())
+    largest = max(link.max(initial=0.0), np.abs(cost).max())
+    scale = _CAPACITY / largest if largest else 0.0  # without a preference every labelling is best
     tails = np.concatenate([first, np.where(cost > 0, source, pixel)])
     heads = np.concatenate([second, np.where(cost > 0, pixel, sink)])
     capacity = np.round(scale * np.concatenate([link, np.abs(cost)])).astype(np.int32)

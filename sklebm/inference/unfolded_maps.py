@@ -12,6 +12,7 @@ H. Sreter and R. Giryes, "Learned convolutional sparse coding", ICASSP 2018.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -115,17 +116,20 @@ class ConvolutionalTanhEncoder(nn.Module):
         self.grid = grid
 
     @classmethod
-    def start(cls, atoms: Tensor, x: Tensor, grid: ConvolutionGrid) -> Self:
-        """Products with the kernels in units of one ISTA step, hardly saturated for images x."""
+    def start(cls, atoms: Tensor, parts: Iterable[Tensor], grid: ConvolutionGrid) -> Self:
+        """Products with the kernels in units of one ISTA step, hardly saturated for these images.
+
+        They come in parts, as their maps are many times as large.
+        """
         transfer = grid.transfer(atoms)
-        peak = grid.analyse(x, transfer).abs().amax()
+        peaks = [grid.analyse(part, transfer).abs().amax() for part in parts]
         tiny = torch.finfo(atoms.dtype).tiny
         gain = 1.0 / max(grid.largest_eigenvalue(transfer), tiny)
         return cls(
             atoms.clone(),
             atoms.new_zeros(len(atoms)),
             atoms.new_full((len(atoms),), gain),
-            peak.clamp(min=tiny),
+            torch.stack(peaks).amax().clamp(min=tiny),
             grid,
         )
 

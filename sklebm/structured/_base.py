@@ -70,6 +70,7 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
         """``answer(rows, scores, energy)`` for all rows at once, in the type and dtype of X."""
         check_is_fitted(self)
         refuse_broken(self, what)  # the best of labels would hide it
+        self._validate_params()  # how labels are found may have changed after fit
         rows = self._open(X, self, reset=False)
         add_columns(rows, type(self).__name__, **columns)
         energy = self._energy(rows.device).to(torch.float64)

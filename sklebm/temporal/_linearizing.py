@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import Spread
+from sklebm._shell.warning import warn
 from sklebm.energies.linearizing import LearntLine, LinearizingEnergy, StraightLine
 from sklebm.energies.networks import ACTIVATIONS, initialize
 from sklebm.energies.phase_pooling import PhasePooling, PhaseShape, PhaseUnpooling
 from sklebm.training.architecture import NetworkRecord
 
 _GATE = 0.5  # standard deviation of the initial weights of the latent
+# What moves may itself leave a mean frame about as large: of bouncing digits it is 0.4 to 1.1 times
+# as large as the changes.
+_MOST_STILL = 2.0
 
 #: A function of the energy, codes of each row, of the one before, standardised rows and latents.
 Answer = Callable[[LinearizingEnergy, Tensor, Tensor, Tensor], Tensor]
@@ -58,6 +63,18 @@ def record_of(estimator: Any, n_features: int) -> dict[str, Any]:
         "n_inner_steps": int(estimator.n_inner_steps),
         "inner_rate": float(estimator.inner_rate),
     }
+
+
+def warn_of_still_picture(owner: str, values: Mapping[str, Any], spread: Spread) -> None:
+    """Warn, with the numbers, if the mean frame varies more over pixels than frames around it."""
+    means = spread.mean.reshape(NetworkRecord(dict(values)).n_channels, -1)
+    still, moving = float(means.std(axis=1).max()), float(np.sqrt(np.mean(spread.deviation**2)))
+    if 0.0 < moving < still / _MOST_STILL:
+        warn(
+            f"The mean frame varies by {still:.3g} from pixel to pixel, and frames around it by "
+            f"{moving:.3g}: to {owner} what stands still masks what moves. Subtract the mean "
+            "frame, X - X.mean(axis=0)."
+        )
 
 
 def phase_shape(values: Mapping[str, Any]) -> PhaseShape:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
 from sklebm.energies.expansions import QuadraticExpansion, expanded_width
 from sklebm.energies.networks import initialize, set_input_bias, set_output_bias
@@ -89,18 +92,18 @@ def measured(rows: Rows, degree: int) -> SlowMoments:
         )
     expand = nn.Identity() if degree == 1 else QuadraticExpansion(n_features)
     groups = rows.columns.get("groups")
-    parts = []
-    for part in rows.chunks(4 * width):
+
+    def moments(part: slice) -> SlowMoments:
         first = max(part.start - 1, 0)
         x = expand(rows[first : part.stop].double())
         follows = torch.ones(len(x) - 1, dtype=torch.bool, device=x.device)
         if groups is not None:
             own = groups[first : part.stop]
             follows = own[1:] == own[:-1]
-        parts.append(SlowMoments.of(x, follows, n_before=part.start - first))
-        if len(parts) == 2:  # not all of them at once: each holds two matrices
-            parts = [parts[0] + parts[1]]
-    return parts[0]
+        return SlowMoments.of(x, follows, n_before=part.start - first)
+
+    # Not all of them at once: each holds two matrices.
+    return reduce(add, map(moments, rows.chunks(4 * width)))
 
 
 def solved(moments: SlowMoments, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,11 +133,7 @@ def solved(moments: SlowMoments, record: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "architecture_": {**record, "n_components": n_components},
-        "weights_": {name: np_of(tensor) for name, tensor in weights.items()},
-        "slowness_": np_of(slowness),
+        # Copies: a view would keep all directions alive.
+        "weights_": {name: to_numpy(tensor).copy() for name, tensor in weights.items()},
+        "slowness_": to_numpy(slowness).copy(),
     }
-
-
-def np_of(tensor: Tensor) -> Any:
-    """A copy as a NumPy array."""
-    return tensor.cpu().numpy().copy()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows, row_slices
@@ -139,9 +140,11 @@ class LinearizingAutoencoder(SequenceEstimator):
     -----
     A step costs O(batch_size P) for P weights, times the number of inner steps with ``n_deltas``.
     Before its first row a sequence is taken to stand still: that row is scored by how well its own
-    code decodes, and the second one as if nothing had moved. Sequences of one or two steps only
-    teach reconstruction. ``groups`` that are not contiguous raise ValueError. Training runs in
-    float32, answers are computed in the dtype of X.
+    code decodes (times :math:`a_1 + a_2` if "learned"), and the second one as if nothing had moved.
+    Sequences of one or two steps only teach reconstruction, of their first row. ``groups`` that are
+    not contiguous raise ValueError. Training runs in float32, answers are computed in the dtype of
+    X. In images a background that stands still masks what moves: a warning names one that is more
+    than twice as large as what changes.
 
     References
     ----------
@@ -267,6 +270,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         if self.image_shape is None:
             spread.warn_if_unequal(type(self).__name__)
             return scaling
+        record = self._record(rows.shape[1])
+        _linearizing.warn_of_still_picture(type(self).__name__, record, spread)
         # A picture that differs from pixel to pixel would not move with what is in a frame.
         return replace(scaling, offset=np.full_like(scaling.offset, scaling.offset.mean()))
 
@@ -274,19 +279,16 @@ class LinearizingAutoencoder(SequenceEstimator):
         return LinearPrediction(float(self.curvature))
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        sequences = torch.zeros(len(batch)) if batch.groups is None else batch.groups
-        numbers = torch.arange(len(batch), device=sequences.device)
+        numbers = torch.arange(len(batch), device=batch.x.device)
+        sequences = torch.zeros_like(numbers) if batch.groups is None else batch.groups
         places = torch.stack([sequences.double(), numbers.double()], dim=1)
         stream = _linearizing.PastRows(_linearizing.surprises, 2)
-        parts = row_slices(len(batch), self._floats_per_row_of(energy.record))
+        parts = row_slices(len(batch), _linearizing.floats_per_row(energy.record))
         total = sum(float(stream(energy, batch.x[part], places[part]).sum()) for part in parts)
         return -total / len(batch)
 
-    def _floats_per_row_of(self, record: Mapping[str, Any]) -> int:
-        return _linearizing.floats_per_row(record)
-
     def _floats_per_row(self) -> int:
-        return self._floats_per_row_of(self.architecture_)
+        return _linearizing.floats_per_row(self.architecture_)
 
     @property
     def _n_features_out(self) -> int:
@@ -401,7 +403,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         """
         if not isinstance(n, Integral) or isinstance(n, bool) or n < 2:
             raise ValueError(f"n={n!r} must be a whole number of rows, at least 2 for both ends.")
-        ends = self.transform(np.stack([np.asarray(x0), np.asarray(x1)]))
+        # Arrays, also where ``set_output`` makes tables of codes.
+        ends = to_numpy(self.transform(np.stack([to_numpy(x0), to_numpy(x1)])))
         way = np.linspace(0.0, 1.0, int(n))[:, None]
         return self.inverse_transform(((1.0 - way) * ends[0] + way * ends[1]).astype(ends.dtype))
 

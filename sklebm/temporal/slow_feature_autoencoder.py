@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, Options, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
@@ -317,7 +318,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
             **_slow.solved(moments, _slow.record_of(self, rows.shape[1])),
             "offset_": scaling.offset.copy(),
             "scale_": scaling.scale.copy(),
-            "feature_means_": _slow.np_of(rows.in_own_units(mean)),
+            "feature_means_": to_numpy(rows.in_own_units(mean)).copy(),
             "n_samples_seen_": moments.n_rows,
             "training_state_": moments.arrays(),
         }

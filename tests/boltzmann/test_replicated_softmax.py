@@ -255,6 +255,24 @@ def test_topics_beat_independent_words(settings):
     assert np.abs(np.corrcoef(codes.T, kinds)[-1, :-1]).max() > 0.8
 
 
+def test_few_documents_get_as_many_updates_as_many():
+    """Subjects that multiply, in documents of which all fit into one batch."""
+    factors = np.random.default_rng(0).normal(scale=1.2, size=(4, 40))
+
+    def draw(n_rows, seed):
+        rng = np.random.default_rng(seed)
+        p = softmax((rng.random((n_rows, 4)) < 0.4) @ factors, axis=1)
+        return np.array([rng.multinomial(50, row) for row in p])
+
+    X, test = draw(80, 1), draw(100, 2)
+    independent = -np.mean(test @ np.log(X.sum(axis=0) + 0.5) / 50) + np.log(X.sum() + 20)
+    model = ReplicatedSoftmax(8, random_state=0).fit(X)
+    passes = ReplicatedSoftmax(8, max_epochs=15, random_state=0).fit(X)
+    found, brief = (np.log(m.perplexity(test)) for m in (model, passes))
+    assert found < brief - 0.1 < independent - 0.1
+    assert model.n_iter_ == 150
+
+
 def test_plain_descent_does_not_depend_on_chunks():
     """Small steps of single rows add up to those of batches; Adam's fall short, by the noise."""
     X = make_documents(140)

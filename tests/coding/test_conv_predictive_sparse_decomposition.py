@@ -119,6 +119,16 @@ def test_the_saturated_encoder():
     np.testing.assert_allclose(encoder(x).detach(), truth.flatten(1), atol=1e-12)
 
 
+def test_the_saturated_encoder_starts_alike_however_many_images_it_sees_at_once():
+    grid = GRIDS[1]
+    atoms, x = torch.eye(2, grid.kernel_length).double(), random_images(grid, 5)
+    whole = ConvolutionalTanhEncoder.start(atoms, [x], grid)
+    parts = ConvolutionalTanhEncoder.start(atoms, x.split(2), grid)
+    # Transforms of other numbers of images may round in another order.
+    assert float(parts.scale) == pytest.approx(float(whole.scale), rel=1e-14)
+    assert float(whole.scale) == pytest.approx(float((x @ grid.toeplitz(atoms).T).abs().max()))
+
+
 # ---------------------------------------------------------------- learning
 
 
@@ -220,6 +230,9 @@ def test_the_unit_of_the_images_does_not_matter(encoder):
     large = ConvPredictiveSparseDecomposition(3, **{**options, "alpha": 64 * 0.15}).fit(64 * X)
     np.testing.assert_allclose(large.components_, one.components_, atol=1e-4)
     np.testing.assert_allclose(large.score(64 * X), 64**2 * one.score(X), rtol=1e-3)
+    options |= {"alpha": 0.15 / 1024, "net_params": {"optimizer__eps": 1e-14}}
+    small = ConvPredictiveSparseDecomposition(3, **options).fit(X / 1024)
+    np.testing.assert_allclose(small.components_, one.components_, atol=1e-4)
 
 
 # ---------------------------------------------------------------- methods

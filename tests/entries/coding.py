@@ -97,6 +97,45 @@ def layered_free_energy(model: Any, X: Any) -> Any:
     return total
 
 
+def deconvolutional_free_energy(model: Any, X: Any) -> Any:
+    """The lasso of the second layer, whose dictionary holds the shifts seen through switches."""
+    sizes = model.architecture_
+    atoms, below = model.components_, np.asarray(X, np.float64)
+
+    def shifts(kernels: Any, depth: int, width: int) -> Any:
+        """A row for each kernel and place: what it looks like on maps of this depth and width."""
+        length = kernels.shape[1] // depth
+        rows = np.zeros((len(kernels), width, depth, width))
+        for kernel, part in zip(np.asarray(kernels, np.float64), rows, strict=True):
+            for place, row in enumerate(part):
+                row[:, (place + np.arange(length)) % width] = kernel.reshape(depth, length)
+        return rows.reshape(len(kernels) * width, depth * width)
+
+    width, k = below.shape[1], len(atoms)
+    first = shifts(atoms, 1, width)
+    peer = LassoLars(model.alpha_[0] / width, fit_intercept=False, eps=1e-16, max_iter=10_000)
+    n_maps, side = sizes["pool_maps"], sizes["pool_width"]
+    depth, short = -(-k // n_maps), -(-width // side)
+    second = shifts(model.upper_components_["layer2"], depth, short)
+    energies = []
+    for row in below:
+        maps = peer.fit(first.T, row).coef_.reshape(k, width)
+        seen = np.zeros((depth, short, width))
+        for group, place in np.ndindex(depth, short):
+            units = range(group * n_maps, min(k, (group + 1) * n_maps))
+            places = range(place * side, min(width, (place + 1) * side))
+            # Least-angle regression may leave rounding where a code is zero.
+            unit, at = max(
+                ((u, p) for u in units for p in places), key=lambda pair: round(abs(maps[pair]), 12)
+            )
+            seen[group, place] = first[unit * width + at]
+        whole = SimpleNamespace(
+            components_=second @ seen.reshape(-1, width), intercept_=0.0, alpha_=model.alpha_[1]
+        )
+        energies.append(sparse_free_energy(whole, row[None])[0])
+    return np.array(energies)
+
+
 ENTRIES: dict[str, Entry] = {
     "ConvPredictiveSparseDecomposition": Entry(
         quick={
@@ -135,6 +174,24 @@ ENTRIES: dict[str, Entry] = {
             {"low_pass": 1.0, "solver": "greedy"},
         ),
         free_energy=convolutional_free_energy,
+        learnable=make_waves,
+    ),
+    "DeconvolutionalNetwork": Entry(
+        quick={
+            "hidden_sizes": (3, 2),
+            "alpha": (0.2, 0.1),
+            "batch_size": 40,
+            "max_iter": 2,
+            "code_tol": 1e-11,
+            "random_state": 0,
+        },
+        untrained={"max_iter": 1, "batch_size": 10**6},
+        variants=(
+            {"adaptive": False, "penalty": "nonnegative", "boundary": "zero"},
+            {"hidden_sizes": (3, 3, 2), "alpha": 0.1},
+            {"hidden_sizes": (3,), "alpha": 0.3, "pool_maps": 1},
+        ),
+        free_energy=deconvolutional_free_energy,
         learnable=make_waves,
     ),
     "DeepSparseCoder": Entry(

@@ -47,6 +47,7 @@ def estimate(name, method, seed):
         return partition.estimate(path, generator, Effort(), method=method)[:3]
 
 
+@pytest.mark.timeout(3600)  # a hundred estimates, in the full suite
 @pytest.mark.filterwarnings("ignore:.*log Z is uncertain")
 @pytest.mark.parametrize("method", ["ais", "bridge"])
 def test_intervals_hold_the_truth_in_95_of_100_runs_over_machines_that_mix_badly(method):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,19 @@ def test_cuts_of_scores_of_any_size():
         labels, values = enumerate_labels(model, X, positions)
         found = model.predict(X, positions=positions)
         np.testing.assert_array_equal(found, labels[values.argmax()])
+
+
+def test_a_cut_without_any_preference():
+    X, positions = make_pixels(2, 2)
+    model = GridMRF.from_parameters(
+        classes=np.arange(2),
+        coef=np.zeros((2, N_FEATURES)),
+        intercept=np.zeros(2),
+        transitions=np.zeros((2, 2, 1)),
+    ).set_params(inference="cut")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(model.predict(X, positions=positions)) <= {0, 1}
 
 
 @pytest.mark.parametrize("inference", ["reweighted_trees", "mean_field", "gibbs", "icm", "cut"])
@@ -522,6 +536,8 @@ def test_what_cannot_be_done_is_said():
     wide, everywhere = make_pixels(20, 20)
     with pytest.raises(ValueError, match="pixels at a time"):
         three.set_params(inference="exact").predict(wide, positions=everywhere)
+    with pytest.raises(ValueError, match="'inference' parameter of GridMRF must be"):
+        three.set_params(inference="trees").predict(wide, positions=everywhere)
 
 
 def test_messages_that_do_not_settle_are_reported():

@@ -1,5 +1,8 @@
 """Paths of codes: pooling by hand, inner steps by finite differences, motion that is predicted."""
 
+import copy
+import warnings
+
 import numpy as np
 import pytest
 import sklearn
@@ -289,6 +292,9 @@ def test_interpolated_bumps_move_instead_of_fading(moving):
     way = model.interpolate(first, last, 3)
     assert way.shape == (3, SIDE)
     assert ((way[1] - middle) ** 2).sum() < 0.3 * (((first + last) / 2 - middle) ** 2).sum()
+    tables = copy.deepcopy(model).set_output(transform="pandas")
+    ends = (torch.from_numpy(end).requires_grad_() for end in (first, last))
+    np.testing.assert_array_equal(tables.interpolate(*ends, 3), way)
 
 
 def test_a_latent_explains_turns():
@@ -310,6 +316,22 @@ def test_a_latent_explains_turns():
 
 
 # ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+def test_a_background_that_stands_still_is_named(unit):
+    X, groups, _ = bumps(5)
+    still = unit * (X + 4.0 * np.linspace(0.0, 1.0, SIDE))
+    settings = {**BUMPS, "max_epochs": 1}
+    with pytest.warns(UserWarning, match=r"mean frame varies by .* Subtract the mean frame"):
+        LinearizingAutoencoder(2, **settings).fit(still, groups=groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LinearizingAutoencoder(2, **settings).fit(still - still.mean(axis=0), groups=groups)
+        LinearizingAutoencoder(2, **settings).fit(unit * X, groups=groups)
+        LinearizingAutoencoder(2, **settings).fit(still[[0, 0, 0]])  # nothing moves
+        colours = np.hstack([unit * X, unit * X + 50.0 * unit])  # a bias of each channel
+        LinearizingAutoencoder(2, **{**settings, "image_shape": (2, 1, SIDE)}).fit(colours)
 
 
 def test_bad_input_is_named():

@@ -1,0 +1,338 @@
+"""Layers of a ``DeconvolutionalNetwork``: their sizes, the search for codes, and the learner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklebm._shell.rows import row_slices
+from sklebm.coding._convolution import MapSearch, grid_of, kernel_sides, recall_grid, record_grid
+from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
+from sklebm.coding._kernels import initial_kernels
+from sklebm.coding._penalty import resolve_penalty
+from sklebm.energies.convolution import ConvolutionGrid
+from sklebm.energies.deconvolution import DeconvolutionalEnergy, Switches, SwitchPooling
+from sklebm.inference.convolutional import solve_maps
+from sklebm.inference.deconvolution import solve_switched, surrogate_maps
+
+# Passes over the images that the sums remember, as for a single dictionary.
+_MEMORY = 0.5
+# Codes are final for learning at this duality gap: the kernels change before they matter.
+_LEARNING_GAP = 1e-3
+# Images encoded for each initial kernel of an upper layer.
+_PER_KERNEL = 4
+
+
+# ---------------------------------------------------------------------- parameters
+
+
+def sizes_of(model: Any) -> list[int]:
+    """The checked parameter ``hidden_sizes``."""
+    return _integers(model.hidden_sizes, "hidden_sizes", "the numbers of kernels of the layers")
+
+
+def _integers(values: Any, name: str, meaning: str) -> list[int]:
+    listed = list(np.atleast_1d(np.asarray(values, dtype=object)))
+    if not listed or not all(
+        isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in listed
+    ):
+        raise ValueError(f"{name}={values!r} must be positive integers, at least one: {meaning}.")
+    return [int(value) for value in listed]
+
+
+def alphas_of(model: Any) -> list[float]:
+    """The checked parameter ``alpha``, for each layer."""
+    n_layers = len(sizes_of(model))
+    alphas = [model.alpha] * n_layers if isinstance(model.alpha, Real) else list(model.alpha)
+    good = all(isinstance(a, Real) and 0 < float(a) < math.inf for a in alphas)
+    if len(alphas) != n_layers or not good:
+        raise ValueError(
+            f"alpha={model.alpha!r} must be one positive number, or one for each of the "
+            f"{n_layers} layers."
+        )
+    return [float(a) for a in alphas]
+
+
+def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], SwitchPooling]:
+    """Sizes of each layer and of the blocks, from the parameters."""
+    sizes, kernels = sizes_of(model), model.kernel_sizes
+    kernels = [None] * len(sizes) if kernels is None else list(np.atleast_1d(kernels).tolist())
+    if len(kernels) != len(sizes):
+        raise ValueError(
+            f"kernel_sizes={model.kernel_sizes!r} must hold one size, or one for each side of the "
+            f"maps, for each of the {len(sizes)} layers."
+        )
+    plain = SimpleNamespace(
+        image_shape=model.image_shape, kernel_size=None, boundary=model.boundary
+    )
+    grid = grid_of(plain, n_features)
+    flat = model.image_shape is None or len(tuple(model.image_shape)) == 1
+    pooling = pooling_of(model, flat)
+    grids: list[ConvolutionGrid] = []
+    shape = (grid.channels, grid.height, grid.width)
+    for layer, kernel in enumerate(kernels, start=1):
+        sides = shape[2:] if flat else shape[1:]
+        own = kernel_sides(kernel, sides, f"kernel_sizes: layer {layer}")
+        tall, wide = (1, *own) if flat else own
+        grids.append(
+            ConvolutionGrid(
+                shape[1], shape[2], shape[0], tall, wide, grid.circular, channels_last=layer == 1
+            )
+        )
+        shape = (sizes[layer - 1], *grids[-1].map_shape)
+        shape = pooling.shape(shape) if model.adaptive else shape
+    return grids, pooling
+
+
+def pooling_of(model: Any, flat: bool) -> SwitchPooling:
+    """The blocks that the parameters describe."""
+    sides = _integers(model.pool_size, "pool_size", "one for all sides of a map, or one for each")
+    if len(sides) > (1 if flat else 2):
+        raise ValueError(
+            f"pool_size={model.pool_size!r} must be a positive integer, or one for each side of "
+            "an image."
+        )
+    tall = 1 if flat else sides[0]
+    return SwitchPooling(int(model.pool_maps), tall, sides[-1])
+
+
+def record_layers(
+    grids: list[ConvolutionGrid], pooling: SwitchPooling, adaptive: bool
+) -> dict[str, Any]:
+    """The sizes as plain values."""
+    record: dict[str, Any] = {
+        "adaptive": bool(adaptive),
+        "pool_maps": pooling.n_maps,
+        "pool_height": pooling.height,
+        "pool_width": pooling.width,
+    }
+    for layer, grid in enumerate(grids, start=1):
+        record |= {f"layer{layer}.{name}": value for name, value in record_grid(grid).items()}
+    return record
+
+
+def recall_layers(record: Mapping[str, Any]) -> tuple[list[ConvolutionGrid], SwitchPooling]:
+    """The sizes that a fitted model stores."""
+    pooling = SwitchPooling(*(int(record[f"pool_{n}"]) for n in ("maps", "height", "width")))
+    grids: list[ConvolutionGrid] = []
+    while f"layer{len(grids) + 1}.height" in record:
+        prefix = f"layer{len(grids) + 1}."
+        own = {k.removeprefix(prefix): v for k, v in record.items() if k.startswith(prefix)}
+        grids.append(recall_grid(own))
+    return grids, pooling
+
+
+def asked_record(model: Any, n_features: int) -> dict[str, Any]:
+    """The sizes that the parameters describe, as plain values."""
+    return record_layers(*layers_of(model, n_features), model.adaptive)
+
+
+# ---------------------------------------------------------------------- codes
+
+
+class NetworkSearch(MapSearch):
+    """Codes of each layer, one after the other; adaptive ones in ``max_steps``."""
+
+    def __init__(self, owner: str, tol: float, max_steps: int | None) -> None:
+        super().__init__(owner, tol, "auto")
+        self.max_switched = max_steps
+
+    def climb(
+        self, network: DeconvolutionalEnergy, x: Tensor, top: int
+    ) -> Iterator[tuple[Tensor, Tensor, Switches]]:
+        """What each layer up to ``top`` describes, its code, and the switches of those below."""
+        target = x
+        switches: Switches = ()
+        for layer in range(1, top + 1):
+            z = self.code(network, target, switches, layer)
+            yield target, z, switches
+            target, own = network.lift(target, z, layer)
+            switches = switches if own is None else (*switches, own)
+
+    def code(
+        self, network: DeconvolutionalEnergy, target: Tensor, switches: Switches, layer: int
+    ) -> Tensor:
+        """The code of one layer, given what is below."""
+        if layer == 1 or not network.adaptive:
+            found = solve_maps(
+                target,
+                network.dictionaries[layer - 1],
+                network.penalty,
+                network.alphas[layer - 1],
+                network.grids[layer - 1],
+                method=self.method,
+                tol=self.tol,
+            )
+        else:
+            found = solve_switched(
+                network, target, switches, layer, tol=self.tol, max_iter=self.max_switched
+            )
+        self.count(found)
+        return found.codes
+
+    def top(self, network: Any, x: Tensor) -> Tensor:
+        """The code of the highest layer."""
+        *_, (_, z, _) = self.climb(network, x, network.n_layers)
+        return z
+
+    def pooled_top(self, network: Any, x: Tensor) -> Tensor:
+        """The code of the highest layer, pooled."""
+        pooled: Tensor = network.pooled(self.top(network, x), network.n_layers)[0]
+        return pooled
+
+    def free_energies(self, network: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The energy at the codes found."""
+        total = x.new_zeros(len(x))
+        for layer, (target, z, switches) in enumerate(
+            self.climb(network, x, network.n_layers), start=1
+        ):
+            value = network.layer_energy(target, z, layer, switches)
+            total = value if network.adaptive else total + value
+        return total
+
+    def energies(self, network: Any, x: Tensor, z: Tensor) -> Tensor:
+        """The energy of codes of the highest layer, given the codes found for those below."""
+        total, target, top = x.new_zeros(len(x)), x, network.n_layers
+        switches: Switches = ()
+        for layer, (below, code, known) in enumerate(self.climb(network, x, top - 1), start=1):
+            if not network.adaptive:
+                total = total + network.layer_energy(below, code, layer, known)
+            target, own = network.lift(below, code, layer)
+            switches = known if own is None else (*known, own)
+        value: Tensor = network.layer_energy(target, z.to(x.dtype), top, switches)
+        return total + value
+
+    def pictures(
+        self, layer: int, change: Callable[[Any, Tensor], Tensor]
+    ) -> Callable[[Any, Tensor], Tensor]:
+        """A function from images to what a changed code of a layer looks like in pixels."""
+
+        def function(network: Any, x: Tensor) -> Tensor:
+            *_, (_, z, switches) = self.climb(network, x, layer)
+            transfers = network.transfers(layer)
+            decoded: Tensor = network.synthesise(change(network, z), switches, transfers)
+            return decoded
+
+        return function
+
+
+def network_search(model: Any) -> NetworkSearch:
+    """The search that the parameters describe."""
+    return NetworkSearch(type(model).__name__, float(model.code_tol), model.max_inference_steps)
+
+
+def learning_search(model: Any) -> NetworkSearch:
+    """The search for the codes that kernels are learnt from."""
+    tol = max(float(model.code_tol), _LEARNING_GAP)
+    return NetworkSearch(type(model).__name__, tol, model.max_inference_steps)
+
+
+# ---------------------------------------------------------------------- learning
+
+
+class NetworkLearner:
+    """Kernels of all layers, which change after every ``batch_size`` images."""
+
+    def __init__(
+        self, learners: list[KernelLearner], search: NetworkSearch, pooling: SwitchPooling,
+        adaptive: bool,
+    ) -> None:  # fmt: skip
+        self.learners, self.search = learners, search
+        self.pooling, self.adaptive = pooling, adaptive
+
+    def network(self, dtype: torch.dtype) -> DeconvolutionalEnergy:
+        """The energy with the present kernels."""
+        settings = [learner.settings for learner in self.learners]
+        return DeconvolutionalEnergy(
+            [learner.atoms.to(dtype) for learner in self.learners],
+            [own.grid for own in settings],
+            settings[0].penalty,
+            [own.alpha for own in settings],
+            self.pooling,
+            self.adaptive,
+        )
+
+    def absorb(self, x: Tensor) -> None:
+        """Take in images; a step follows every full batch."""
+        size = self.learners[0].settings.batch_size
+        while len(x):
+            room = size - int(self.learners[0].pending.weight)
+            part, x = x[:room], x[room:]
+            self._collect(part)
+            if len(part) == room:
+                self._step(math.inf)
+
+    def pass_over(self, x: Tensor, order: Tensor) -> tuple[float, list[float]]:
+        """One pass over the images; mean energy and mean number of non-zeros of each layer."""
+        parts = torch.split(order, self.learners[0].settings.batch_size)
+        for part in parts:
+            self._collect(x[part])
+            self._step(_MEMORY * len(parts))
+        return self.take_means()
+
+    def take_means(self) -> tuple[float, list[float]]:
+        """Mean energy, and non-zeros of each layer, of the images since the last call."""
+        means = [learner.take_means() for learner in self.learners]
+        energies = [energy for energy, _ in means]
+        counts = [count for _, count in means]
+        return (energies[-1] if self.adaptive else sum(energies)), counts
+
+    def _collect(self, x: Tensor) -> None:
+        network = self.network(x.dtype)
+        floats = 12 * sum(math.prod(network.map_shape(i + 1)) for i in range(network.n_layers))
+        for part in row_slices(len(x), floats, x.device):
+            climb = self.search.climb(network, x[part], network.n_layers)
+            for layer, (target, z, switches) in enumerate(climb, start=1):
+                learner = self.learners[layer - 1]
+                values = network.layer_energy(target, z, layer, switches)
+                if self.adaptive:
+                    maps, decoded, weight = surrogate_maps(network, target, z, switches, layer)
+                else:
+                    grid, weight = learner.settings.grid, target.new_ones(len(target), 1)
+                    maps, decoded = target, grid.synthesise(z, network.transfers(layer)[-1])
+                root = weight.sqrt()  # what is squared counts by its weight
+                learner.add(root * maps, root * z, values, root * decoded)
+
+    def _step(self, memory: float) -> None:
+        for learner in self.learners:
+            learner.step(memory=memory)
+
+
+def first_network(model: Any, x: Tensor, generator: torch.Generator) -> NetworkLearner:
+    """Initial kernels: patches of images, and of codes of images in the layers above."""
+    grids, pooling = layers_of(model, x.shape[1])
+    search, below, learners = learning_search(model), x, []
+    for size, alpha, grid in zip(sizes_of(model), alphas_of(model), grids, strict=True):
+        atoms = initial_kernels(below, size, grid, generator)
+        settings = settings_of(model, alpha, grid, search)
+        learners.append(KernelLearner(atoms, x.new_zeros(0, dtype=torch.float64), settings))
+        if len(learners) < len(grids):
+            wanted = _PER_KERNEL * sizes_of(model)[len(learners)]
+            some = torch.randperm(len(x), generator=generator)[:wanted].to(x.device)
+            network = NetworkLearner(learners, search, pooling, model.adaptive).network(x.dtype)
+            z = search.top(network, x[some])
+            below = network.pooled(z, len(learners))[0] if model.adaptive else z
+    return NetworkLearner(learners, search, pooling, bool(model.adaptive))
+
+
+def settings_of(
+    model: Any, alpha: float, grid: ConvolutionGrid, search: NetworkSearch
+) -> KernelSettings:
+    """The parameters in the form a learner needs."""
+    return KernelSettings(
+        resolve_penalty(model.penalty, 1),
+        alpha,
+        model.batch_size,
+        unit_norm=False,
+        fit_intercept=False,
+        search=search,
+        by_gradient=False,
+        grid=grid,
+    )
