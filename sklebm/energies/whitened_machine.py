@@ -126,9 +126,10 @@ class WhitenedMachine(nn.Module):
         return len(self.hidden_bias)
 
     def exact_log_partition(self) -> Tensor:
-        """log Z, by all states of the hidden units, in float64. O(2^k d (d + k)).
+        """log Z, by all states of the hidden units. O(2^k d (d + k)).
 
-        Volumes grow with the units of the rows, and line searches compare small differences.
+        The volume of the rows is added in float64: in other units it may be far larger than the
+        differences that line searches compare.
         """
         factor, d = self.lower(), len(self.visible_bias)
         weights, bias = self.weights @ factor, self.visible_bias @ factor
