@@ -180,10 +180,10 @@ class SemiRestrictedBM(BoltzmannEstimator):
     >>> import numpy as np
     >>> from sklebm import GaussianEnergy, SemiRestrictedBM
     >>> rng = np.random.default_rng(0)
-    >>> Z = rng.integers(2, size=(2000, 2))
+    >>> Z = rng.integers(2, size=(400, 2))
     >>> X = Z @ [[4.0, 0.0, 4.0], [0.0, 5.0, 0.0]]
-    >>> X += rng.normal(size=(2000, 3)) @ [[1.0, 0.8, 0.0], [0.0, 0.6, 0.5], [0.0, 0.0, 1.0]]
-    >>> machine = SemiRestrictedBM(2, random_state=0).fit(X)
+    >>> X += rng.normal(size=(400, 3)) @ [[1.0, 0.8, 0.0], [0.0, 0.6, 0.5], [0.0, 0.0, 1.0]]
+    >>> machine = SemiRestrictedBM(2, max_epochs=5, random_state=0).fit(X)
     >>> bool(machine.score(X) > GaussianEnergy().fit(X).score_samples(X).mean() + 0.2)  # nats
     True
     """
