@@ -56,6 +56,7 @@ ESTIMATORS: dict[str, str] = {
     "PLSA": "sklebm.topics",
     "PredictiveSparseDecomposition": "sklebm.coding",
     "SaturatingAutoencoder": "sklebm.autoencoders",
+    "SemiRestrictedBM": "sklebm.boltzmann",
     "SequenceEnergy": "sklebm.temporal",
     "SlowFeatureAutoencoder": "sklebm.temporal",
     "SparseAutoencoder": "sklebm.autoencoders",
@@ -185,6 +186,7 @@ if TYPE_CHECKING:
     from sklebm.boltzmann import HopfieldNetwork as HopfieldNetwork
     from sklebm.boltzmann import MeanCovarianceRBM as MeanCovarianceRBM
     from sklebm.boltzmann import ReplicatedSoftmax as ReplicatedSoftmax
+    from sklebm.boltzmann import SemiRestrictedBM as SemiRestrictedBM
     from sklebm.coding import ConvPredictiveSparseDecomposition as ConvPredictiveSparseDecomposition
     from sklebm.coding import ConvSparseCoder as ConvSparseCoder
     from sklebm.coding import DeconvolutionalNetwork as DeconvolutionalNetwork

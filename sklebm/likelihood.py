@@ -236,6 +236,9 @@ def path_to(
     make = getattr(energy, "tempered_path", own)
     if energy.domain == "binary":
         return make(ais.base_rate_bias(base), None)
+    if not hasattr(energy.visible, "log_variance"):
+        # Units with covariances keep their precision along the path.
+        return make(base, None)
     variance = torch.exp(energy.visible.log_variance.detach())
     if rows is None and bool(torch.isfinite(variance).all()):
         # Chains that start with the variance of the units show how far the model extends.

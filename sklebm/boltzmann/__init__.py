@@ -9,6 +9,7 @@ from sklebm.boltzmann.gaussian_rbm import GaussianRBM
 from sklebm.boltzmann.hopfield_network import HopfieldNetwork
 from sklebm.boltzmann.mean_covariance_rbm import MeanCovarianceRBM
 from sklebm.boltzmann.replicated_softmax import ReplicatedSoftmax
+from sklebm.boltzmann.semi_restricted_bm import SemiRestrictedBM
 
 __all__ = [
     "BernoulliRBM",
@@ -20,4 +21,5 @@ __all__ = [
     "HopfieldNetwork",
     "MeanCovarianceRBM",
     "ReplicatedSoftmax",
+    "SemiRestrictedBM",
 ]

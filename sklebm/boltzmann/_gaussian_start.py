@@ -141,13 +141,18 @@ def directions(
     """Unit vectors towards rows far from the mean, in standard deviations."""
     some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
     gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
+    return towards_far(gaps, n_units, generator)
+
+
+def towards_far(gaps: torch.Tensor, n_units: int, generator: torch.Generator) -> torch.Tensor:
+    """Unit vectors towards some of the rows ``gaps``, given relative to the mean."""
     # As in k-means++: drawn in proportion to the squared distance, or all would start in the bulk.
     chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
     chosen = torch.multinomial(chances, n_units, generator=generator)
     # Units that start at the same row, or at the mean, need noise to break the symmetry.
-    noise = torch.randn(n_units, len(means), generator=generator)
+    noise = torch.randn(n_units, gaps.shape[1], generator=generator)
     directions = functional.normalize(gaps[chosen], dim=1).float()
-    return functional.normalize(directions + 0.1 / len(means) ** 0.5 * noise, dim=1)
+    return functional.normalize(directions + 0.1 / gaps.shape[1] ** 0.5 * noise, dim=1)
 
 
 def around_zero(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,14 @@ def gaussian_rbm_free_energy(model: Any, X: Any) -> Any:
     return quadratic - np.logaddexp(0.0, inputs).sum(axis=1)
 
 
+def semi_restricted_free_energy(model: Any, X: Any) -> Any:
+    """1/2 (x - a)'L(x - a) - sum_k log(1 + exp(c_k + w_k'L x))."""
+    x, L = np.asarray(X, np.float64), model.precision_.astype(np.float64)
+    inputs = model.intercept_hidden_ + x @ L @ model.components_.T.astype(np.float64)
+    gap = x - model.intercept_visible_
+    return 0.5 * ((gap @ L) * gap).sum(axis=1) - np.logaddexp(0.0, inputs).sum(axis=1)
+
+
 def pairwise_free_energy(model: Any, X: Any) -> Any:
     """-log sum_h exp(1/2 s'Ws + b's) with s = (x, h), state by state of the hidden units."""
     v, n_hidden = np.asarray(X, np.float64), len(model.intercept_hidden_)
@@ -227,6 +235,22 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "maximum_likelihood", "n_components": 4},
         ),
         free_energy=gaussian_rbm_free_energy,
+    ),
+    "SemiRestrictedBM": Entry(
+        quick={
+            "n_components": 4,
+            "objective": "maximum_likelihood",
+            "batch_size": 20,
+            "max_epochs": 10,
+            "random_state": 0,
+        },
+        untrained={"learning_rate": 1e-12, "max_epochs": 1},
+        variants=(
+            {"objective": "auto", "max_epochs": 1},
+            {"structure": "neighbours", "objective": "pcd"},
+            {"structure": "diagonal", "objective": "score_matching", "centering": False},
+        ),
+        free_energy=semi_restricted_free_energy,
     ),
     "HopfieldNetwork": Entry(
         quick={"random_state": 0},

@@ -1,0 +1,419 @@
+r"""F(x) = 1/2 (x - a)' L (x - a) - sum_k log(1 + exp(c_k + w_k' L x)): lateral couplings."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Real
+from typing import Any, ClassVar, Literal
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklebm import likelihood
+from sklebm._shell.private import Interval, StrOptions
+from sklebm._shell.progress import Progress
+from sklebm._shell.random import RandomState
+from sklebm._shell.rows import Rows
+from sklebm._shell.state import Array, Spec
+from sklebm.boltzmann import _chains
+from sklebm.boltzmann import _gaussian_start as start_of
+from sklebm.boltzmann import _precision as precision_of
+from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann._objectives import OBJECTIVES
+from sklebm.energies import Bernoulli
+from sklebm.energies.correlated_gaussian import CorrelatedBilinearEnergy, CorrelatedGaussian
+from sklebm.energies.whitened_machine import WhitenedMachine
+from sklebm.gradient import Start
+from sklebm.inference.gibbs import BlockGibbs
+from sklebm.objectives import Batch, Objective, ScoreMatching, resolve_objective
+from sklebm.training.precision_centring import PrecisionCentring
+from sklebm.training.schedules import Schedule
+from sklebm.training.transforms import Projection, TransformState
+
+# No "cd": few steps from the rows see no clusters apart from them, which then grow unchecked.
+_OBJECTIVES = {name: OBJECTIVES[name] for name in ("pcd", "maximum_likelihood", "score_matching")}
+
+
+class SemiRestrictedBM(BoltzmannEstimator):
+    r"""Restricted Boltzmann machine of real-valued rows whose visible units are coupled too.
+
+    .. math:: E(x, h) = \tfrac12 (x - a)^\top L (x - a) - c^\top h - x^\top L W^\top h,
+
+    .. math:: p(x \mid h) = N(a + W^\top h, L^{-1}), \qquad \log p(x) = -F(x) - \log Z.
+
+    The density is a mixture of 2^n_components Gaussians with one covariance, whose means are sums
+    of rows of W. The lateral couplings L describe what is smooth in the rows, and hidden units are
+    left for what is not Gaussian. All units of a layer are still drawn at once: block Gibbs.
+
+    Parameters
+    ----------
+    n_components : int, default=64
+        Number of hidden units.
+    structure : {"full", "diagonal", "neighbours"} or array of bool, default="full"
+        Which entries of the precision L may be non-zero: all, the diagonal, those between adjacent
+        pixels (diagonally as well), or those where the symmetric square array is True.
+    image_shape : (height, width) or None, default=None
+        Layout of the features for "neighbours"; None is a single line.
+    objective : str or Objective, default="auto"
+        How the energy is shaped. "auto" is "maximum_likelihood" in ``fit`` if the likelihood is
+        cheap to sum (up to 16 hidden units) and the structure is "full" or "diagonal", otherwise
+        "pcd". "pcd": persistent chains; "maximum_likelihood": exact, at most 25 hidden units;
+        "score_matching": the slope of the energy at the data, in closed form, without chains.
+    n_gibbs_steps : int, default=1
+        Steps of the chains per update.
+    centering : bool, default=True
+        Whether to centre gradients at the means of the hidden units.
+    learning_rate : float or "auto", default="auto"
+        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. Steps are rescaled internally
+        (see Notes), so it need not be adapted to the units of X. For a batch of m < ``batch_size``
+        rows it is scaled by m / ``batch_size``.
+    batch_size : int, default=100
+        Rows per update, and number of persistent chains.
+    max_epochs : int, default=20
+        Passes over the rows.
+    optimizer : {"auto", "sgd", "momentum", "lbfgs"}, default="auto"
+        Update rule: "auto" is "lbfgs" if ``objective="auto"`` is the exact likelihood, otherwise
+        "sgd". "momentum" (heavy ball) needs a tenth of the rate. "lbfgs" needs
+        "maximum_likelihood" and the structure "full" or "diagonal".
+    learning_rate_schedule : str or Schedule, default="linear"
+        How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
+        "non_monotone", or a schedule object with its own settings.
+    validation_fraction : float or None, default=None
+        Fraction of the rows held out for validation; the negative of their score-matching loss is
+        recorded after each epoch.
+    n_iter_no_change : int or None, default=None
+        Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
+        the best parameters. None trains for ``max_epochs``.
+    tol : float, default=1e-4
+        Minimum absolute improvement that counts as progress.
+    log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
+        How ``fit`` computes log Z at the end. "exact": summed over the hidden units (at most 25);
+        "ais": annealed forwards and backwards; "bridge": bridged over a ladder of tempered chains;
+        "auto": exact up to 20 units and annealed beyond; None: not at all.
+    warm_start : bool, default=False
+        Whether ``fit`` continues from the fitted parameters.
+    net_params : dict or None, default=None
+        Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
+    random_state : int, RandomState instance or None, default=None
+        Seed for the initial weights, batches, chains and annealing.
+    verbose : int, default=0
+        If nonzero, print one line per epoch.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto": the device of X if X is a tensor, otherwise CUDA if available,
+        otherwise the CPU.
+    strategy : {"ddp"} or None, default=None
+        "ddp": processes started by ``torchrun`` fit one model together, each on its own rows; see
+        :doc:`/user_guide/scale`.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features_in_)
+        Weights W, in the units of X: a hidden unit that is on moves the mean by its row.
+    intercept_hidden_ : ndarray of shape (n_components,)
+        Hidden biases c.
+    intercept_visible_ : ndarray of shape (n_features_in_,)
+        Visible biases a, the mean of x if all hidden units are off.
+    precision_ : ndarray of shape (n_features_in_, n_features_in_)
+        L, symmetric and positive definite, 0 where the structure requires it.
+    log_partition_ : float or None
+        log Z in nats; None if unknown. ``partial_fit`` clears it.
+    log_partition_interval_ : ndarray of shape (2,) or None
+        Estimates from chains started at both ends, plus and minus three standard errors; both
+        values equal log Z if it is exact.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean loss by epoch, as defined by the objective.
+    validation_scores_ : ndarray
+        Negative score-matching loss on held-out rows by epoch, if ``validation_fraction`` is set.
+    free_energy_gaps_ : ndarray
+        Mean free energy of the held-out rows minus that of an equal number of training rows (nats),
+        by epoch, if ``validation_fraction`` is set. It rises when the machine overfits.
+    n_iter_ : int
+        Number of epochs, or of ``partial_fit`` calls.
+    feature_means_ : ndarray of shape (n_features_in_,)
+        Mean of the training rows, from which annealing and sampling start.
+    hidden_means_ : ndarray of shape (n_components,) or None
+        Moving average of the hidden units, at which gradients are centred.
+    offset_ : ndarray of shape (n_features_in_,) or None
+        Mean of the rows of the first fit, around which everything is computed; the intercepts refer
+        to uncentred rows.
+    n_samples_seen_ : int
+        Number of training rows.
+    training_state_ : dict
+        Optimiser statistics and persistent chains; see ``drop_training_state``.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string column names.
+
+    See Also
+    --------
+    GaussianRBM : Without lateral couplings.
+    GaussianEnergy : Without hidden units.
+    EnergyGaussianMixture : Components with their own weights, means and variances.
+
+    Notes
+    -----
+    The exact likelihood has many optima, most of them little better than one Gaussian. With
+    ``objective="auto"`` and few units, ``fit`` follows it by L-BFGS, with 20 iterations per epoch,
+    in coordinates in which the rows are white, from the best of eight starts: half of them set
+    units where the rows have two modes, and half of them clusters around rows. ``partial_fit``
+    always uses chains.
+
+    Steps of the other optimisers are those in coordinates in which L is the identity, divided by
+    the variance of the rows over that of the noise, and for score matching by the norm of L. L
+    starts at the precision of what the starting units leave, from a covariance shrunk by Oracle
+    Approximating Shrinkage. After a step that leaves the positive definite matrices, its entries
+    off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 1e-5.
+    A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters,
+    whose sizes "pcd" then learns badly; ``score`` shows it. Features may have different
+    units. Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
+
+    References
+    ----------
+    .. [1] S. Osindero and G. E. Hinton, "Modeling image patches with a directed hierarchy of Markov
+       random fields", NIPS 2007.
+    .. [2] M. Welling, M. Rosen-Zvi and G. E. Hinton, "Exponential family harmoniums with an
+       application to information retrieval", NIPS 2004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import GaussianEnergy, SemiRestrictedBM
+    >>> rng = np.random.default_rng(0)
+    >>> Z = rng.integers(2, size=(400, 2))
+    >>> X = Z @ [[4.0, 0.0, 4.0], [0.0, 5.0, 0.0]]
+    >>> X += rng.normal(size=(400, 3)) @ [[1.0, 0.8, 0.0], [0.0, 0.6, 0.5], [0.0, 0.0, 1.0]]
+    >>> machine = SemiRestrictedBM(2, max_epochs=5, random_state=0).fit(X)
+    >>> bool(machine.score(X) > GaussianEnergy().fit(X).score_samples(X).mean() + 0.2)  # nats
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BoltzmannEstimator._parameter_constraints,
+        "structure": [StrOptions(set(precision_of.STRUCTURES)), "array-like"],
+        "image_shape": ["array-like", None],
+        "objective": [StrOptions({"auto", *_OBJECTIVES}), Objective],
+        "optimizer": [StrOptions({"auto", "sgd", "momentum", "lbfgs"})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+    }
+
+    _n_starts = 1
+
+    def __init__(
+        self,
+        n_components: int = 64,
+        *,
+        structure: Any = "full",
+        image_shape: tuple[int, int] | None = None,
+        objective: str | Objective = "auto",
+        n_gibbs_steps: int = 1,
+        centering: bool = True,
+        learning_rate: float | str = "auto",
+        batch_size: int = 100,
+        max_epochs: int = 20,
+        optimizer: str = "auto",
+        learning_rate_schedule: str | Schedule = "linear",
+        validation_fraction: float | None = None,
+        n_iter_no_change: int | None = None,
+        tol: float = 1e-4,
+        log_partition: str | None = "auto",
+        warm_start: bool = False,
+        net_params: dict[str, Any] | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+        strategy: Literal["ddp"] | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.structure = structure
+        self.image_shape = image_shape
+        self.objective = objective
+        self.n_gibbs_steps = n_gibbs_steps
+        self.centering = centering
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.optimizer = optimizer
+        self.learning_rate_schedule = learning_rate_schedule
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.log_partition = log_partition
+        self.warm_start = warm_start
+        self.net_params = net_params
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+        self.strategy = strategy
+
+    def _mask(self, n_features: int) -> torch.Tensor:
+        owner = type(self).__name__
+        return precision_of.free_entries(self.structure, self.image_shape, n_features, owner)
+
+    def _objective(self, energy: Any) -> Objective:
+        if isinstance(self.objective, str):
+            given = {"n_gibbs_steps": self.n_gibbs_steps} if self.n_gibbs_steps != 1 else {}
+            name = "pcd" if self.objective == "auto" else self.objective
+            return resolve_objective(name, _OBJECTIVES, given)
+        objective = super()._objective(energy)
+        plain = type(getattr(objective, "sampler", None)) in (BlockGibbs, type(None))
+        if type(objective) in _OBJECTIVES.values() and plain:
+            return objective
+        names = ", ".join(f'"{name}"' for name in _OBJECTIVES)
+        raise ValueError(
+            f"objective={objective!r} does not suit SemiRestrictedBM: use one of {names} or the "
+            "object of the same kind, with block Gibbs (sampler=None)."
+        )
+
+    def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        self._mask(rows.shape[1])
+        can_search = isinstance(self.structure, str) and self.structure in precision_of.FACTORED
+        if self.optimizer == "lbfgs" and not can_search:
+            raise ValueError(
+                f'optimizer="lbfgs" factors L, which structure={self.structure!r} does not allow: '
+                'use "sgd", or structure="full" or "diagonal".'
+            )
+        chosen = start_of.decided(self, rows if can_search else None)
+        try:
+            return BoltzmannEstimator._fit(chosen, rows, progress, **data)
+        except FloatingPointError:
+            if self.objective != "auto" or chosen.objective != "maximum_likelihood":
+                raise
+        # Line searches can leave the numbers of single precision; chains take smaller steps.
+        return BoltzmannEstimator._fit(start_of.decided(self, None), rows, progress, **data)
+
+    def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        return BoltzmannEstimator._partial_fit(start_of.decided(self, None), rows, progress, **data)
+
+    def _initial_energy(
+        self, rows: Rows, means: torch.Tensor, generator: torch.Generator
+    ) -> CorrelatedBilinearEnergy | WhitenedMachine:
+        mask, many = self._mask(rows.shape[1]), self._n_starts > 1
+        exact = self.objective == "maximum_likelihood"
+        machine = precision_of.initial_energy(
+            self.n_components, mask, rows, means, generator, exact=exact, one_of_many=many
+        )
+        return self._searched(machine, rows, means) if self.optimizer == "lbfgs" else machine
+
+    def _searched(self, machine: Any, rows: Rows, means: torch.Tensor) -> WhitenedMachine:
+        root = precision_of.root_of_covariance(rows, means)
+        return WhitenedMachine.of(machine, root, diagonal=self.structure == "diagonal")
+
+    def _transforms(self, energy: Any, start: Start) -> tuple[PrecisionCentring, ...]:
+        if isinstance(energy, WhitenedMachine):
+            return ()
+        visible, hidden = self._offsets(energy, start)
+        sharp = isinstance(self._objective(energy), ScoreMatching)
+        if not self.centering:
+            # The scale of the steps stays; their offsets are zero.
+            visible, hidden = torch.zeros_like(visible), torch.zeros_like(hidden)
+        mask = self._mask(len(visible)).to(visible.device)
+        centring = PrecisionCentring(
+            energy, visible, hidden, mask, follows=self.centering, sharp=sharp
+        )
+        return (centring,)
+
+    def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
+        return super()._export_transforms(states) if states else {"hidden_means_": None}
+
+    def _export(self, energy: Any) -> dict[str, Any]:
+        return super()._export(precision_of.plain(energy))
+
+    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
+        return super()._complete(precision_of.plain(energy), state, seed)
+
+    def _projections(self, energy: Any) -> tuple[Projection, ...]:
+        if isinstance(energy, WhitenedMachine):
+            return ()
+        held = energy.visible.precision
+        mask = self._mask(len(held)).to(held.device)
+        return (partial(precision_of.keep_positive, energy, mask),)
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
+        return likelihood.set_origin(self, rows, reset=reset)
+
+    def _starting_energy(self, start: Start) -> Any:
+        start.rows.origin = likelihood.training_origin(self, start, kept=start.resume)
+        if not start.resume:
+            best = self._n_starts > 1
+            return start_of.best_start(self, start) if best else super()._starting_energy(start)
+        energy = super()._starting_energy(start)
+        for project in self._projections(energy):  # the structure may have changed since
+            project()
+        means = start.means - start.rows.origin if start.rows.origin is not None else start.means
+        search = self.optimizer == "lbfgs"
+        return self._searched(energy, start.rows, means).to(start.rows.device) if search else energy
+
+    def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
+        state = super()._trained(course, seed, seen, n_calls)
+        resumed = self._is_fitted() if n_calls else self._resumes()
+        state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
+        return {**state, **precision_of.around_zero(state)}
+
+    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> CorrelatedBilinearEnergy:
+        parameters = precision_of.around_offset(parameters, getattr(self, "offset_", None))
+        units = CorrelatedGaussian(parameters["intercept_visible_"], parameters["precision_"])
+        hidden = Bernoulli(parameters["intercept_hidden_"])
+        return CorrelatedBilinearEnergy(units, hidden, parameters["components_"])
+
+    def _state_spec(self) -> Spec:
+        square = ("n_features_in_", "n_features_in_")
+        return {
+            **super()._state_spec(),
+            "precision_": Array("f", square, of="visible.precision"),
+            "offset_": Array("f", ("n_features_in_",), optional=True),
+        }
+
+    def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
+        precision_of.check_precision(given["precision_"], type(self).__name__)
+        return super()._untrained_state(given)
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        if self._is_fitted():
+            precision_of.check_precision(self.precision_, type(self).__name__)
+
+    def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
+        plain = precision_of.plain(energy)
+        loss, _ = ScoreMatching().loss(plain, batch, {}, torch.Generator())
+        return -float(loss)
+
+    # Documented in the base.
+
+    def transform(self, X: Any) -> Any:  # noqa: D102
+        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+
+    def score_samples(self, X: Any) -> Any:  # noqa: D102
+        return likelihood.score_samples(self, X)
+
+    def sample(  # type: ignore[override]
+        self,
+        n_samples: int = 1,
+        *,
+        n_steps: int = 1000,
+        init: Any = None,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Draw rows from the model, with one block Gibbs chain per row.
+
+        Draws are exact only in the limit of many steps.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        n_steps : int, default=1000
+            Gibbs steps of every chain.
+        init : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Initial states of the chains; None starts from the mean of the training rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed for the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Visible states, float32.
+        """
+        check_is_fitted(self)
+        return _chains.drawn(self, n_samples, n_steps, init, None, None, random_state)
