@@ -25,7 +25,7 @@ from typing import Any
 FULL = os.environ.get("SKLEBM_TEST_FULL", "") not in ("", "0")
 # In the environment, where the worker processes of this run find it.
 SEED = int(os.environ.setdefault("SKLEBM_TEST_SEED", str(random.SystemRandom().randrange(10**6))))
-CASES = 10
+CASES = 8
 ROOT = Path(__file__).parent
 SHARED = (ROOT, ROOT / "scale", ROOT / "faults")
 

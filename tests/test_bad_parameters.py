@@ -116,11 +116,15 @@ def test_learning_rates_beyond_reason_diverge_loudly_or_not_at_all(name):
 
 @every
 def test_parameters_changed_after_fit_change_no_score(name):
-    """What was learnt is read from the fitted state, so it stays what it was."""
+    """What was learnt is read from the fitted state, so it stays what it was.
+
+    How codes are searched may be chosen anew: another solver finds the same ones, to ``code_tol``.
+    """
     expected = make(name).fit(make_rows()).score_samples(make_rows())
     for variant in entry(name).variants:
         model = make(name).fit(make_rows()).set_params(**variant)
-        np.testing.assert_array_equal(model.score_samples(make_rows()), expected)
+        rounding = 1e-10 if "solver" in variant else 0.0
+        np.testing.assert_allclose(model.score_samples(make_rows()), expected, rtol=rounding)
 
 
 @every

@@ -96,7 +96,7 @@ def _no_figures_left():
     plt.close("all")
 
 
-@pytest.mark.table(24)
+@pytest.mark.table(16)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_draws(path):
     code, _ = compiled(path.read_text(encoding="utf-8"), str(path), FULL)

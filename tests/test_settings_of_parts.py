@@ -14,6 +14,7 @@ LEAST = {"n_temperatures": 2, "beta_warmup": 0}
 FROM_ZERO = {
     *("free_bits", "fraction", "target_acceptance", "shift", "crop", "flip", "rotate", "blur"),
     *("brightness", "contrast", "erase", "colour", "momentum", "view_weight", "restart", "jump"),
+    *("r1", "penalty"),
 }
 UP_TO_ONE = {
     *("target_acceptance", "shift", "flip", "contrast", "erase", "colour", "view_weight"),

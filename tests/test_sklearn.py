@@ -73,7 +73,7 @@ INSTANCES = {name: brief(getattr(sklebm, name)()) for name in ALL_NAMES}
 DEFAULTS = {repr(model) for model in INSTANCES.values()}
 
 
-@pytest.mark.table(400, always=is_core)
+@pytest.mark.table(250, always=is_core)
 @parametrize_with_checks(
     [model for name, first in INSTANCES.items() for model in (first, *variants(name))],
     expected_failed_checks=excused,

@@ -169,6 +169,7 @@ def test_learnt_noise_has_a_floor():
         assert model.score(X) < -2 * np.log(floor * np.sqrt(2 * np.pi)) - log_volume(model)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("objective", ["elbo", "iwae", "dreg"])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_every_bound_learns(objective, posterior):

@@ -173,6 +173,7 @@ def test_scikit_learn_diverges_on_chunks_and_we_do_not():
     assert ours.score(X) > -26
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("settings", [{}, {"objective": "cd"}, {"optimizer": "momentum"}])
 def test_chunks_of_any_size_end_alike(settings):
     """Exact held-out likelihoods differ by no more than those of five seeds do."""

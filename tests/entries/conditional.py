@@ -99,7 +99,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "LatentVariableRegressor": Entry(
         quick={
-            "n_components": 4,
+            "n_components": 2,  # more branches, which start at rows, would leave nothing to learn
             "hidden_sizes": (),
             "learning_rate": 0.05,
             "batch_size": 40,
