@@ -3,7 +3,7 @@
 Each feature of an outlier is distributed as it is among inliers, so that what a model knows before
 training (its initial weights, or the means of the features) tells nothing. Every estimator of the
 registry takes part. An encoder of given codes begins as the solver of a dictionary, which has been
-learnt already, and is held to the gain alone. Those of ``SEEN`` know the rows before their first step.
+learnt already, and is held to the gain alone. Those of ``SEEN`` know rows before their first step.
 """
 
 import functools
