@@ -14,10 +14,10 @@ Each question is one section, named on the command line:
   training frames.
 
 The digits themselves are those of scikit-learn, in training and test sequences alike; places,
-directions and pairings are new. Rate and number of epochs were not tuned; other settings are chosen
-with `--validate`, which scores sequences that no table reports. `--figure FILE` draws digits half-way
-between two frames, with and without phase pooling and the cosine, from a world with and without
-turns.
+directions and pairings are new. Rate and number of epochs were not tuned; other settings are
+chosen with `--validate`, which scores sequences that no table reports. `--figure FILE` draws
+digits half-way between two frames, with and without phase pooling and the cosine, from a world
+with and without turns.
 
     python benchmarks/bench_linearizing.py motion turns [--quick]
 """
