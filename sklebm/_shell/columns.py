@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
 
 
@@ -34,7 +35,7 @@ def _need_length(values: Any, rows: Rows, name: str) -> None:
 
 def _target(values: Any, rows: Rows, owner: str) -> Tensor:
     """Numbers, one or several per row, in the precision of X; integers remain integers."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = to_numpy(values)
     if array.ndim == 0 or array.dtype.kind not in "fiub":
         raise ValueError(
             f"{owner} needs numbers as targets, one for each row of X, and got an array of dtype "
@@ -50,7 +51,7 @@ def _target(values: Any, rows: Rows, owner: str) -> Tensor:
 
 def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
     """Nonnegative weights, not all zero."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = to_numpy(values)
     if array.ndim == 0:
         array = np.full(len(rows), array)
     if array.ndim != 1 or array.dtype.kind not in "fiub":
@@ -70,7 +71,7 @@ def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
 
 def _groups(values: Any, rows: Rows, owner: str) -> Tensor:
     """Sequence of each row, as numbers from 0 in the order in which the sequences begin."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = to_numpy(values)
     if array.ndim != 1:
         raise ValueError(
             f"groups has shape {array.shape}, but must name the group of each row: shape "
@@ -85,7 +86,7 @@ def _groups(values: Any, rows: Rows, owner: str) -> Tensor:
 
 def _positions(values: Any, rows: Rows, owner: str) -> Tensor:
     """Row and column of each pixel, as integers."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = to_numpy(values)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "fiu":
         raise ValueError(
             f"positions has shape {array.shape} and dtype {array.dtype}, but must hold row and "

@@ -143,8 +143,8 @@ def two_modes(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Orthogonal directions along which white rows are a bit under Gaussian noise.
 
-    Projections of independent bits and noise have the least fourth moment along the bits, whatever
-    the noise is. Their length and probability follow from the cumulants of a bit: with
+    Projections of independent bits and noise have the least fourth cumulant along the bits,
+    whatever the noise is. Their length and probability follow from the cumulants of a bit: with
     q = p (1 - p), k3 = length^3 q (1 - 2 p) and k4 = length^4 q (1 - 6 q).
 
     Returns
@@ -159,7 +159,9 @@ def two_modes(
     start = torch.randn(min(d, _MOST_AXES), d, generator=generator, dtype=white.dtype)
     axes = _orthonormal(start)
     for _ in range(_ITERATIONS):
-        slope = (white @ axes.T).pow(3).T @ white / n_rows
+        along = white @ axes.T
+        # Of the cumulants: shrinkage leaves variances that differ from 1, which moments would mix.
+        slope = (along.pow(3) - 3.0 * along.square().mean(dim=0) * along).T @ white / n_rows
         # Half of the step at which the steepest direction would turn round.
         axes = _orthonormal(
             axes - 0.5 / torch.linalg.matrix_norm(slope, 2).clamp(min=1e-12) * slope
@@ -178,7 +180,8 @@ def two_modes(
     wanted = third.square() / fourth.pow(1.5)
     q = q[(skews - wanted[:, None]).abs().argmin(dim=1)]
     lengths = (fourth / (q * (6.0 * q - 1.0))).pow(0.25)
-    lengths = torch.minimum(lengths, ((1.0 - _LEAST_NOISE) * square / q).sqrt())
+    # The noise is what is left of a variance of 1, which that of few rows may exceed.
+    lengths = torch.minimum(lengths, ((1.0 - _LEAST_NOISE) * square.clamp(max=1.0) / q).sqrt())
     return axes[kept], lengths, 0.5 * (1.0 - third.sign() * (1.0 - 4.0 * q).clamp(min=0.0).sqrt())
 
 
@@ -223,6 +226,7 @@ def _around_rows(
 def initial_energy(
     n_components: int,
     mask: torch.Tensor,
+    root: torch.Tensor,
     rows: Rows,
     means: torch.Tensor,
     generator: torch.Generator,
@@ -230,7 +234,7 @@ def initial_energy(
     exact: bool = False,
     one_of_many: bool = False,
 ) -> CorrelatedBilinearEnergy:
-    """The machine before training, for rows around their mean.
+    """The machine before training, for rows around their mean with this root of the covariance.
 
     As in ``GaussianRBM``, hidden units start on in few rows, which describes heavy tails, and the
     noise with the covariance of the rows. If the likelihood is ``exact``, a hidden unit starts with
@@ -239,7 +243,6 @@ def initial_energy(
     ``one_of_many``, half of them start with clusters around rows instead.
     """
     d = len(means)
-    root = root_of_covariance(rows, means)
     n_rows = rows.total()
     some = torch.randint(n_rows, (_SAMPLE,), generator=generator)
     some = some if n_rows > _SAMPLE else torch.arange(n_rows)
@@ -281,13 +284,14 @@ def keep_positive(energy: Any, mask: torch.Tensor) -> None:
 def check_precision(precision: Any, owner: str) -> None:
     """Raise ValueError unless the precision is symmetric and positive definite."""
     found = np.asarray(precision, dtype=np.float64)
-    if np.abs(found - found.T).max() > 1e-5 * np.abs(found).max():
+    if not (found.diagonal() > 0).all():
+        raise ValueError(f"{owner}.precision_ must be positive definite.")
+    # Features may differ in their units.
+    scale = np.sqrt(found.diagonal())
+    found = found / scale / scale[:, None]
+    if np.abs(found - found.T).max() > 1e-5:
         raise ValueError(f"{owner}.precision_ must be symmetric.")
-    scale = np.sqrt(np.abs(found.diagonal()))
-    if (
-        not (found.diagonal() > 0).all()
-        or np.linalg.eigvalsh(found / scale / scale[:, None])[0] <= 0
-    ):
+    if np.linalg.eigvalsh(found)[0] <= 0:
         raise ValueError(f"{owner}.precision_ must be positive definite.")
 
 

@@ -155,15 +155,14 @@ class SemiRestrictedBM(BoltzmannEstimator):
     -----
     The exact likelihood has many optima, most of them little better than one Gaussian. With
     ``objective="auto"`` and few units, ``fit`` follows it by L-BFGS, with 20 iterations per epoch,
-    in coordinates in which the rows are white, from the best of eight starts: half of them set
-    units where the rows have two modes, and half of them clusters around rows. ``partial_fit``
-    always uses chains.
+    in coordinates in which the rows are white, from the best of eight starts: each sets units where
+    the rows have two modes or, as often, clusters around rows. ``partial_fit`` always uses chains.
 
     Steps of the other optimisers are those in coordinates in which L is the identity, divided by
     the variance of the rows over that of the noise, and for score matching by the norm of L. L
     starts at the precision of what the starting units leave, from a covariance shrunk by Oracle
     Approximating Shrinkage. After a step that leaves the positive definite matrices, its entries
-    off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 1e-5.
+    off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 2e-5.
     A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters,
     whose sizes "pcd" then learns badly; ``score`` shows it. Features may have different
     units. Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
@@ -289,14 +288,14 @@ class SemiRestrictedBM(BoltzmannEstimator):
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> CorrelatedBilinearEnergy | WhitenedMachine:
         mask, many = self._mask(rows.shape[1]), self._n_starts > 1
+        root = precision_of.root_of_covariance(rows, means)
         exact = self.objective == "maximum_likelihood"
         machine = precision_of.initial_energy(
-            self.n_components, mask, rows, means, generator, exact=exact, one_of_many=many
+            self.n_components, mask, root, rows, means, generator, exact=exact, one_of_many=many
         )
-        return self._searched(machine, rows, means) if self.optimizer == "lbfgs" else machine
+        return self._searched(machine, root) if self.optimizer == "lbfgs" else machine
 
-    def _searched(self, machine: Any, rows: Rows, means: torch.Tensor) -> WhitenedMachine:
-        root = precision_of.root_of_covariance(rows, means)
+    def _searched(self, machine: Any, root: torch.Tensor) -> WhitenedMachine:
         return WhitenedMachine.of(machine, root, diagonal=self.structure == "diagonal")
 
     def _transforms(self, energy: Any, start: Start) -> tuple[PrecisionCentring, ...]:
@@ -341,9 +340,11 @@ class SemiRestrictedBM(BoltzmannEstimator):
         energy = super()._starting_energy(start)
         for project in self._projections(energy):  # the structure may have changed since
             project()
+        if self.optimizer != "lbfgs":
+            return energy
         means = start.means - start.rows.origin if start.rows.origin is not None else start.means
-        search = self.optimizer == "lbfgs"
-        return self._searched(energy, start.rows, means).to(start.rows.device) if search else energy
+        root = precision_of.root_of_covariance(start.rows, means)
+        return self._searched(energy, root).to(start.rows.device)
 
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
         state = super()._trained(course, seed, seen, n_calls)

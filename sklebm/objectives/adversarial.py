@@ -56,41 +56,8 @@ class Game(ABC):
 
 
 @dataclass(frozen=True)
-class NonSaturating(Game):
-    """Logistic game: the critic's output is the log odds that a row is data.
-
-    The critic pays log(1 + exp(-D(x))) + log(1 + exp(D(g))), the generator log(1 + exp(-D(g))). The
-    best critic of a fixed generator has D = log p(x) / q(x).
-
-    Parameters
-    ----------
-    r1 : float, default=1.0
-        Weight of half the critic's squared slope at the data, which lets the game come to rest.
-    """
-
-    r1: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_number(self.r1, "r1", self, positive=False)
-
-    def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """log(1 + exp(-D(x))) and log(1 + exp(D(g)))."""
-        return softplus(-real), softplus(forged)
-
-    def generator_costs(self, forged: Tensor) -> Tensor:
-        """log(1 + exp(-D(g)))."""
-        return softplus(-forged)
-
-    def critic_penalty(
-        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator, *given: Tensor
-    ) -> Tensor:
-        """Half the mean squared slope at the data, times its weight."""
-        return slope_at(energy, x, self.r1, *given)
-
-
-@dataclass(frozen=True)
-class LeastSquares(Game):
-    """Least-squares game: the critic's output is 1 on data and 0 on generated rows.
+class SlopeGame(Game):
+    """A game whose critic pays for its slope at the data.
 
     Parameters
     ----------
@@ -103,6 +70,47 @@ class LeastSquares(Game):
     def __post_init__(self) -> None:
         check_number(self.r1, "r1", self, positive=False)
 
+    def critic_penalty(
+        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator, *given: Tensor
+    ) -> Tensor:
+        """Half the mean squared slope at the data, times its weight."""
+        if self.r1 == 0.0:
+            return x.new_zeros(())
+        return 0.5 * self.r1 * squared_slopes(energy, x, *given).mean()
+
+
+@dataclass(frozen=True)
+class NonSaturating(SlopeGame):
+    """Logistic game: the critic's output is the log odds that a row is data.
+
+    The critic pays log(1 + exp(-D(x))) + log(1 + exp(D(g))), the generator log(1 + exp(-D(g))). The
+    best critic of a fixed generator has D = log p(x) / q(x).
+
+    Parameters
+    ----------
+    r1 : float, default=1.0
+        Weight of half the critic's squared slope at the data, which lets the game come to rest.
+    """
+
+    def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """log(1 + exp(-D(x))) and log(1 + exp(D(g)))."""
+        return softplus(-real), softplus(forged)
+
+    def generator_costs(self, forged: Tensor) -> Tensor:
+        """log(1 + exp(-D(g)))."""
+        return softplus(-forged)
+
+
+@dataclass(frozen=True)
+class LeastSquares(SlopeGame):
+    """Least-squares game: the critic's output is 1 on data and 0 on generated rows.
+
+    Parameters
+    ----------
+    r1 : float, default=1.0
+        Weight of half the critic's squared slope at the data.
+    """
+
     def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
         """(D(x) - 1)^2 / 2 and D(g)^2 / 2."""
         return 0.5 * (real - 1.0).square(), 0.5 * forged.square()
@@ -110,12 +118,6 @@ class LeastSquares(Game):
     def generator_costs(self, forged: Tensor) -> Tensor:
         """(D(g) - 1)^2 / 2."""
         return 0.5 * (forged - 1.0).square()
-
-    def critic_penalty(
-        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator, *given: Tensor
-    ) -> Tensor:
-        """Half the mean squared slope at the data, times its weight."""
-        return slope_at(energy, x, self.r1, *given)
 
 
 @dataclass(frozen=True)
@@ -289,13 +291,6 @@ def squared_slopes(energy: Any, x: Tensor, *given: Tensor) -> Tensor:
         # A critic that does not look at the rows has no slope.
         slope = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)[0]
     return x.new_zeros(len(x)) if slope is None else slope.square().sum(dim=1)
-
-
-def slope_at(energy: Any, x: Tensor, weight: float, *given: Tensor) -> Tensor:
-    """Half the mean squared slope, times a weight."""
-    if weight == 0.0:
-        return x.new_zeros(())
-    return 0.5 * weight * squared_slopes(energy, x, *given).mean()
 
 
 def pull_away_term(codes: Tensor) -> Tensor:

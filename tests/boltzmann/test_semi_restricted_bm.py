@@ -8,7 +8,7 @@ import torch
 from scipy.special import logsumexp
 
 from sklebm import GaussianEnergy, GaussianRBM, SemiRestrictedBM
-from sklebm.boltzmann._precision import made_positive
+from sklebm.boltzmann._precision import made_positive, two_modes
 from sklebm.energies import Bernoulli
 from sklebm.energies.correlated_gaussian import CorrelatedBilinearEnergy, CorrelatedGaussian
 from sklebm.energies.whitened_machine import WhitenedMachine
@@ -243,6 +243,37 @@ def test_finds_clusters_with_one_covariance():
     assert np.sort(overlap, axis=1)[:, 1] == pytest.approx([1.0, 1.0], abs=0.1)
 
 
+def test_directions_with_two_modes_need_not_have_a_variance_of_one():
+    """As few rows and nearly equal features are whitened only in part: their covariance shrinks."""
+    rng = np.random.default_rng(0)
+    white = 0.3 * rng.normal(size=(1000, 8))
+    # Half of the rows at 1 and half at -1, plus noise, which makes the variance larger than one.
+    white[:, 0] += np.where(np.arange(1000) % 2, 1.0, -1.0)
+    turned = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    generator = torch.Generator().manual_seed(0)
+    axes, lengths, chances = two_modes(torch.from_numpy(white @ turned), 3, generator)
+    assert len(axes) == 1
+    # The direction is that of a mean of 1000 rows in seven others, up to noise of 0.3 / 1000^1/2.
+    assert np.abs(axes.numpy() @ turned[0]) == pytest.approx([1.0], abs=1e-3)
+    assert chances.numpy() == pytest.approx([0.5], abs=0.05)
+    # The bit leaves at least a twentieth of a variance of one to the noise.
+    assert (lengths.square() * chances * (1.0 - chances)).numpy() == pytest.approx([0.95], rel=1e-6)
+
+
+def test_equal_features_of_few_rows_are_a_bit_and_noise():
+    """Far better than the Gaussian of the same rows, which spends the bit on its covariance."""
+    rng = np.random.default_rng(0)
+
+    def draw(n_rows):
+        return rng.integers(2, size=(n_rows, 1)) * 10.0 + 0.3 * rng.normal(size=(n_rows, 8))
+
+    train, test = draw(40), draw(1000)
+    search = {"objective": "maximum_likelihood", "optimizer": "lbfgs"}
+    model = SemiRestrictedBM(1, max_epochs=3, random_state=0, **search).fit(train)
+    gaussian = GaussianEnergy().fit(train).score_samples(test).mean()
+    assert model.score(test) > gaussian + 0.5
+
+
 @cache
 def held_out_score(**settings):
     """Of heavy tails, in nats a row."""
@@ -406,4 +437,8 @@ def test_what_does_not_fit_is_refused():
         SemiRestrictedBM(2, objective=langevin).fit(X)
     bad = {**parameters(3, 2), "precision_": np.diag([1.0, 1.0, -1.0])}
     with pytest.raises(ValueError, match="positive definite"):
+        of(bad)
+    # Beside a feature in other units, too, asymmetric couplings are refused.
+    bad["precision_"] = np.array([[1e8, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, -0.5, 1.0]])
+    with pytest.raises(ValueError, match="symmetric"):
         of(bad)
