@@ -316,28 +316,22 @@ class EnergyEstimator(
         if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
             own = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
             return map_blocks(X, lambda x: own(x, function, what))
+        refuse_broken(self, what)  # a comparison would turn NaN into a number like any other
         rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
         beside = beside(rows) if callable(beside) else beside
         dtype = torch.float64 if self._computes_in_double else rows.dtype
         floats = self._floats_per_row() + (0 if beside is None else beside.shape[1])
         if beside is not None and (n := len(rows)) != (m := len(beside)):
             raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
-        try:
-            energy = self._energy(rows.device).to(dtype)
-            answer = rows.map(
-                lambda x, *z: function(energy, x.to(dtype), *(part.to(x.device) for part in z)),
-                floats_per_row=floats,
-                what=f"{type(self).__name__}.{what}",
-                as_numpy=what == "transform" and wants_frames(self),
-                beside=beside,
-                may_be_infinite=may_be_infinite,
-            )
-        except (ArithmeticError, RuntimeError, ValueError) as error:
-            refuse_broken(self, what, error)
-            raise
-        if answer.dtype not in (torch.float32, torch.float64, np.float32, np.float64):
-            refuse_broken(self, what)  # an index is finite even if its inputs are not
-        return answer
+        energy = self._energy(rows.device).to(dtype)
+        return rows.map(
+            lambda x, *z: function(energy, x.to(dtype), *(part.to(x.device) for part in z)),
+            floats_per_row=floats,
+            what=f"{type(self).__name__}.{what}",
+            as_numpy=what == "transform" and wants_frames(self),
+            beside=beside,
+            may_be_infinite=may_be_infinite,
+        )
 
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
         """Stream E(x, z) over the rows of X with a latent each; the result follows X."""

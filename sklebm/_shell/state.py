@@ -275,14 +275,19 @@ def need_finite(owner: str, state: Mapping[str, Any], rows: Any) -> None:
     )
 
 
-def refuse_broken(estimator: Any, what: str, cause: Exception | None = None) -> None:
-    """Raise FloatingPointError if the fitted attributes make a result impossible."""
-    name = first_broken(fitted_attributes(estimator))
+def refuse_broken(estimator: Any, what: str) -> None:
+    """Raise FloatingPointError if fitted attributes are not finite, but for training state.
+
+    Comparisons, such as the best of several labels or a threshold, would hide it. O(parameters).
+    """
+    fitted = fitted_attributes(estimator)
+    fitted.pop(getattr(estimator, "_continues_from", ""), None)
+    name = first_broken(fitted)
     if name is not None:
         raise FloatingPointError(
             f"{type(estimator).__name__}.{what} failed: the fitted attribute {name} holds "
             "NaN or infinity, which fit never leaves there. Fit again, or load an intact file."
-        ) from cause
+        )
 
 
 def _check_value(where: str, value: Any, expected: _Expected) -> None:

@@ -14,7 +14,7 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Spec, refuse_broken
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _deconvolution_state as network
 from sklebm.coding._deconvolution import network_search, recall_layers
@@ -268,7 +268,6 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         Z : array or tensor of shape (n_samples, n_features_out)
             Largest in magnitude, with their signs. A ConvergenceWarning reports codes not final.
         """
-        self._need_sound("transform")
         with network_search(self) as search:
             return self._map_rows(X, search.pooled_top, "transform")
 
@@ -285,13 +284,8 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         Z : array or tensor of shape (n_samples, hidden_sizes[-1] * map_length)
             One map after the other.
         """
-        self._need_sound("codes")
         with network_search(self) as search:
             return self._map_rows(X, search.top, "codes")
-
-    def _need_sound(self, what: str) -> None:
-        check_is_fitted(self)
-        refuse_broken(self, what)  # comparisons would turn NaN into switches
 
     def reconstruct(self, X: Any, *, layer: int | None = None) -> Any:
         """Return the images as the code of a layer describes them, through all layers below.
@@ -308,7 +302,6 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         X_decoded : array or tensor of shape (n_samples, n_features)
             Reconstructed images.
         """
-        self._need_sound("reconstruct")
         with network_search(self) as search:
             function = search.pictures(self._layer(layer), lambda energy, z: z)
             return self._map_rows(X, function, "reconstruct")
@@ -331,7 +324,6 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         X_decoded : array or tensor of shape (n_samples, n_features)
             This entry through all layers below, with the switches of the image.
         """
-        self._need_sound("project")
         chosen = self._layer(layer)
         n_maps = len(network.kernels_of(self)[chosen - 1])
         if not isinstance(unit, Integral) or not 0 <= unit < n_maps:

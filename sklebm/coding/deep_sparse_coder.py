@@ -14,7 +14,7 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Spec, refuse_broken
+from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _layers
 from sklebm.coding._layers import LayeredLearning, LayeredPass, layered_search
@@ -263,7 +263,6 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
             Codes, that of the first layer first. A ConvergenceWarning reports those not final.
         """
         check_is_fitted(self)
-        refuse_broken(self, "transform")  # a threshold would turn NaN into zero codes
         with layered_search(self) as search:
             return self._map_rows(
                 X,
