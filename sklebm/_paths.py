@@ -47,7 +47,8 @@ def slowness(Z: Any, groups: Any = None) -> Any:
     variance = codes.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (changes**2).mean(axis=0) / variance
-    return np.where(variance > 0.0, found, np.nan)
+    # The variance of a column that is constant may be a rounding.
+    return np.where(np.ptp(codes, axis=0) > 0.0, found, np.nan)
 
 
 def curvature(Z: Any, groups: Any = None) -> float:

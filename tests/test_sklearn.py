@@ -4,6 +4,7 @@ import unittest
 from functools import partial
 
 import pytest
+from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklebm
@@ -53,14 +54,15 @@ def excused(estimator):
 
 
 def brief(model):
-    """The model, with at most five passes over the rows.
+    """The model, with at most five passes over the rows, or 60 if checks ask how well it predicts.
 
     More teach a check nothing, and took most of the time of all common tests. The whole tables
     (SKLEBM_TEST_FULL) keep the defaults.
     """
     n_epochs = model.get_params(deep=False).get("max_epochs", 0)
-    if not FULL and (n_epochs == "auto" or n_epochs > 5):
-        model.set_params(max_epochs=5)
+    most = 60 if is_classifier(model) or is_regressor(model) else 5
+    if not FULL and (n_epochs == "auto" or n_epochs > most):
+        model.set_params(max_epochs=most)
     return model
 
 

@@ -5,7 +5,7 @@ What the units of a second layer stand for
 
 :class:`~sklebm.DeconvolutionalNetwork` codes handwritten digits in two layers. The strongest entry
 of a unit is carried back to pixels through the layers below: the first layer holds pieces of three
-by three pixels, the second one pieces of strokes.
+by three pixels, the second one what covers large parts of a digit.
 """
 
 # %%

@@ -5,8 +5,8 @@ Kernels with an encoder, and atoms that repeat shifts
 
 :class:`~sklebm.ConvPredictiveSparseDecomposition` learns kernels of whole images, and a few
 convolutions that predict where each of them stands. An atom of patches describes one place within
-the patch, so a dictionary of patches repeats the same edge at several places; a kernel serves all
-of them.
+the patch, so that a dictionary of patches may need the same edge at several places, all of which
+one kernel serves.
 """
 
 # %%
@@ -82,9 +82,11 @@ def best_shift(filters):
 # %%
 # What the two have learnt
 # ------------------------
-# "Similarity" is the largest normalised correlation of a filter with a shift of any other. On the
-# right: the maps of one new window, added up over all kernels, as predicted and as found by a
-# search. The encoder knows where edges are; a search singles out fewer places on each.
+# "Similarity" is the largest normalised correlation of a filter with a shift of any other. Atoms of
+# patches are closer to shifts of each other than kernels are; with so few of either, no two agree
+# to more than 0.9. On the right: the maps of one new window, added up over all kernels, as
+# predicted and as found by a search. The encoder spreads small entries over most places, where the
+# search singles out a few.
 
 predicted, found = (
     np.abs(coder.codes(test[:1])).reshape(N_KERNELS, SIDE, SIDE).sum(axis=0)

@@ -39,12 +39,17 @@ def sizes_of(model: Any) -> list[int]:
 
 
 def _integers(values: Any, name: str, meaning: str) -> list[int]:
-    listed = list(np.atleast_1d(np.asarray(values, dtype=object)))
+    listed = list(_listed(values))
     if not listed or not all(
         isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in listed
     ):
         raise ValueError(f"{name}={values!r} must be positive integers, at least one: {meaning}.")
     return [int(value) for value in listed]
+
+
+def _listed(values: Any) -> Any:
+    """One value or several as an array, of which some may be tuples and others numbers."""
+    return np.atleast_1d(np.asarray(values, dtype=object))
 
 
 def alphas_of(model: Any) -> list[float]:
@@ -63,7 +68,7 @@ def alphas_of(model: Any) -> list[float]:
 def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], SwitchPooling]:
     """Sizes of each layer and of the blocks, from the parameters."""
     sizes, kernels = sizes_of(model), model.kernel_sizes
-    kernels = [None] * len(sizes) if kernels is None else list(np.atleast_1d(kernels).tolist())
+    kernels = [None] * len(sizes) if kernels is None else _listed(kernels).tolist()
     if len(kernels) != len(sizes):
         raise ValueError(
             f"kernel_sizes={model.kernel_sizes!r} must hold one size, or one for each side of the "
@@ -153,6 +158,8 @@ class NetworkSearch(MapSearch):
         for layer in range(1, top + 1):
             z = self.code(network, target, switches, layer)
             yield target, z, switches
+            if layer == top:
+                return
             target, own = network.lift(target, z, layer)
             switches = switches if own is None else (*switches, own)
 
@@ -317,8 +324,10 @@ def first_network(model: Any, x: Tensor, generator: torch.Generator) -> NetworkL
             wanted = _PER_KERNEL * sizes_of(model)[len(learners)]
             some = torch.randperm(len(x), generator=generator)[:wanted].to(x.device)
             network = NetworkLearner(learners, search, pooling, model.adaptive).network(x.dtype)
-            z = search.top(network, x[some])
-            below = network.pooled(z, len(learners))[0] if model.adaptive else z
+            encode = search.pooled_top if model.adaptive else search.top
+            floats = 12 * max(math.prod(network.map_shape(i + 1)) for i in range(len(learners)))
+            parts = row_slices(len(some), floats, x.device)
+            below = torch.cat([encode(network, x[some[part]]) for part in parts])
     return NetworkLearner(learners, search, pooling, bool(model.adaptive))
 
 

@@ -104,8 +104,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     -----
     All layers learn in the same passes, each from codes that ignore the layers above. With K_l
     kernels and p_l places in layer l, a step of the search through L layers costs
-    O(sum_l K_l K_{l-1} p_l), and tens to hundreds are taken. Use ``score`` to compare kernels with
-    the same ``alpha`` and sizes. Scale X so that pixels are near one; there is no intercept.
+    O(sum_l K_l K_{l-1} p_l). Codes above the first layer may need more than
+    ``max_inference_steps`` steps to be minima. Use ``score`` to compare kernels with the same
+    ``alpha`` and sizes. Scale X so that pixels are near one; there is no intercept.
 
     References
     ----------

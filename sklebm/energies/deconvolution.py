@@ -178,18 +178,13 @@ class DeconvolutionalEnergy(nn.Module):
                 x = self._take(x, switches, layer)
         return x
 
-    def back(self, x: Tensor, switches: Switches, layer: int) -> Tensor:
-        """The adjoint of the layers below: pixels as what this layer describes."""
-        if layer == 1:
-            return x
-        return self._take(self.analyse(x, switches, self.transfers(layer - 1)), switches, layer - 1)
+    def back(self, x: Tensor, switches: Switches, transfers: Sequence[Tensor]) -> Tensor:
+        """Pixels as what layer len(transfers) + 1 describes: the adjoint of ``down``."""
+        return self._take(self.analyse(x, switches, transfers), switches, len(transfers))
 
-    def down(self, rows: Tensor, switches: Switches, layer: int) -> Tensor:
-        """What this layer describes as pixels: the layers below, the adjoint of ``back``."""
-        if layer == 1:
-            return rows
-        below = self._unpool(rows, switches, layer - 1)
-        return self.synthesise(below, switches, self.transfers(layer - 1))
+    def down(self, rows: Tensor, switches: Switches, transfers: Sequence[Tensor]) -> Tensor:
+        """What layer len(transfers) + 1 describes as pixels, through the layers below."""
+        return self.synthesise(self._unpool(rows, switches, len(transfers)), switches, transfers)
 
     def _take(self, z: Tensor, switches: Switches, layer: int) -> Tensor:
         maps = z.view(len(z), *self.map_shape(layer))

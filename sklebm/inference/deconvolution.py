@@ -185,13 +185,14 @@ def surrogate_maps(
     target, decoded, curvature : Tensor
         y, w and, of shape (n_rows, 1), c: an estimate for each image's own switches.
     """
-    decoded = network.synthesise(z, switches, network.transfers(layer), down_to=layer)
+    transfers = network.transfers(layer)
+    decoded, below = network.synthesise(z, switches, transfers, down_to=layer), transfers[:-1]
     if layer == 1:
         return x, decoded, torch.ones_like(x[:, :1])
-    error = network.back(x - network.down(decoded, switches, layer), switches, layer)
+    error = network.back(x - network.down(decoded, switches, below), switches, below)
     curvature = _curvature_of_rows(
-        lambda v: network.back(network.down(v, switches, layer), switches, layer),
-        network.back(x, switches, layer),
+        lambda v: network.back(network.down(v, switches, below), switches, below),
+        network.back(x, switches, below),
     ).clamp(max=network.curvature(layer - 1))
     return decoded + error / curvature, decoded, curvature
 

@@ -199,7 +199,15 @@ def test_planted_kernels_are_found_and_predicted_on_new_images():
         components=model.components_, kernel_size=4, image_shape=(12, 12), alpha=0.15
     )
     codes = optimal.codes(held_out)
-    assert ((model.codes(held_out) - codes) ** 2).mean() < 0.3 * codes.var()
+    missed = ((model.codes(held_out) - codes) ** 2).mean()
+    # Four kernels for two planted ones hold shifts of each other, between which codes hardly
+    # choose: a last digit of X in single precision moves this share between 0.15 and 0.25.
+    assert missed < 0.3 * codes.var()
+    # Whatever the kernels: three learnt layers come closer than ten steps of ISTA with them.
+    grid, atoms = ConvolutionGrid(12, 12, 1, 4, 4), torch.from_numpy(model.components_).double()
+    steps = ConvolutionalListaEncoder.start(atoms, 0.15, 10, grid)
+    iterated = steps(torch.from_numpy(held_out)).detach().numpy()
+    assert missed < ((iterated - codes) ** 2).mean()
     excess = model.free_energy(held_out).sum() / optimal.free_energy(held_out).sum() - 1
     assert 0 < excess < 0.1
 
