@@ -1,4 +1,4 @@
-"""Initial parameters of Gaussian machines, and intercepts around zero or an offset."""
+"""How Gaussian machines start and "auto" learns; intercepts around zero or an offset."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from sklebm._shell.progress import Progress
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows
+from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.gradient import Start
 from sklebm.objectives import MaximumLikelihood
@@ -50,6 +52,24 @@ def decided(model: Any, rows: Rows | None) -> Any:
         line_search = chosen.get("optimizer", model.optimizer) == "lbfgs"
         chosen["learning_rate"] = 1.0 if line_search else _LEARNING_RATE
     return model._twin({**vars(model), **chosen})
+
+
+def fitted(
+    model: Any, rows: Rows, progress: Progress, *, searches: bool, **data: Any
+) -> dict[str, Any]:
+    """Fitted attributes with "auto" resolved; by chains where line searches that it chose diverge.
+
+    ``searches`` says whether "auto" may choose line searches.
+    """
+    chosen = decided(model, rows if searches else None)
+    try:
+        return BoltzmannEstimator._fit(chosen, rows, progress, **data)
+    except FloatingPointError:
+        both = model.objective == model.optimizer == "auto"
+        if not both or chosen.objective != "maximum_likelihood":
+            raise
+    # Line searches can leave the numbers of single precision; chains take smaller steps.
+    return BoltzmannEstimator._fit(decided(model, None), rows, progress, **data)
 
 
 def best_start(model: Any, start: Start) -> Any:

@@ -245,14 +245,7 @@ class GaussianRBM(BoltzmannEstimator):
         self.strategy = strategy
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        chosen = start_of.decided(self, rows)
-        try:
-            return BoltzmannEstimator._fit(chosen, rows, progress, **data)
-        except FloatingPointError:
-            if self.objective != "auto" or chosen.objective != "maximum_likelihood":
-                raise
-        # Line searches can leave the numbers of single precision; chains take smaller steps.
-        return BoltzmannEstimator._fit(start_of.decided(self, None), rows, progress, **data)
+        return start_of.fitted(self, rows, progress, searches=True, **data)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         return BoltzmannEstimator._partial_fit(start_of.decided(self, None), rows, progress, **data)

@@ -272,14 +272,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
                 f'optimizer="lbfgs" factors L, which structure={self.structure!r} does not allow: '
                 'use "sgd", or structure="full" or "diagonal".'
             )
-        chosen = start_of.decided(self, rows if can_search else None)
-        try:
-            return BoltzmannEstimator._fit(chosen, rows, progress, **data)
-        except FloatingPointError:
-            if self.objective != "auto" or chosen.objective != "maximum_likelihood":
-                raise
-        # Line searches can leave the numbers of single precision; chains take smaller steps.
-        return BoltzmannEstimator._fit(start_of.decided(self, None), rows, progress, **data)
+        return start_of.fitted(self, rows, progress, searches=can_search, **data)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         return BoltzmannEstimator._partial_fit(start_of.decided(self, None), rows, progress, **data)

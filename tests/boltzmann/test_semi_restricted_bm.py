@@ -8,6 +8,7 @@ import torch
 from scipy.special import logsumexp
 
 from sklebm import GaussianEnergy, GaussianRBM, SemiRestrictedBM
+from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.boltzmann._precision import made_positive, two_modes
 from sklebm.energies import Bernoulli
 from sklebm.energies.correlated_gaussian import CorrelatedBilinearEnergy, CorrelatedGaussian
@@ -411,6 +412,25 @@ def test_warm_start_continues_where_it_was():
     before = model.score(X)
     model.set_params(learning_rate=1e-12)
     assert model.fit(X).score(X) == pytest.approx(before, abs=1e-4)  # single precision
+
+
+@pytest.mark.parametrize("kind", [GaussianRBM, SemiRestrictedBM])
+def test_chains_follow_line_searches_that_diverge_if_nobody_asked_for_them(kind, monkeypatch):
+    learn, tried = BoltzmannEstimator._fit, []
+
+    def diverging(model, *args, **data):
+        tried.append((model.objective, model.optimizer))
+        if model.optimizer == "lbfgs":
+            raise FloatingPointError("diverged")
+        return learn(model, *args, **data)
+
+    monkeypatch.setattr(BoltzmannEstimator, "_fit", diverging)
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    kind(2, max_epochs=1, random_state=0).fit(X)
+    assert tried == [("maximum_likelihood", "lbfgs"), ("pcd", "sgd")]
+    for asked in ({}, {"objective": "maximum_likelihood"}):
+        with pytest.raises(FloatingPointError, match="diverged"):
+            kind(2, optimizer="lbfgs", **asked).fit(X)
 
 
 def test_what_does_not_fit_is_refused():
