@@ -124,7 +124,8 @@ def test_parameters_without_a_normaliser_have_infinite_log_z(model):
         other.estimate_log_partition(method, n_chains=10, random_state=0)
         assert other.log_partition_ == np.inf
         assert (other.log_partition_interval_ == np.inf).all()
-    assert other.score(ROWS) == -np.inf
+    with pytest.raises(FloatingPointError, match="log_variance_ holds NaN or infinity"):
+        other.score(ROWS)
 
 
 @pytest.mark.parametrize("method", ["ais", "bridge"])
