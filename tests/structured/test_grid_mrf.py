@@ -193,7 +193,7 @@ def test_spanning_trees_hold_every_pair_and_bridges_always():
 
 
 def test_trees_are_found_only_for_images_too_large_for_sums(monkeypatch):
-    """A small and a large image together: each is answered as on its own, without a useless tree."""
+    """A small and a large image together: each is answered as on its own, without vain trees."""
     seen = []
 
     def counted(grid):
