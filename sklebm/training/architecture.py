@@ -246,7 +246,7 @@ def check_resumable(owner: Any, asked: Mapping[str, Any], fitted: Mapping[str, A
     for name in same_record(asked, fitted):
         parameter = name.removeprefix("own_")
         raise ValueError(
-            f"{parameter}={getattr(owner, parameter)!r} differs from the fitted "
+            f"{parameter}={getattr(owner, parameter, asked.get(name))!r} differs from the fitted "
             f"{fitted.get(name)!r} that training would continue from: set it back, or fit with "
             "warm_start=False."
         )
