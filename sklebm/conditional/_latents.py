@@ -264,20 +264,15 @@ def sampled(model: Any, X: Any, n_samples: Any, random_state: RandomState) -> An
     """Draws from p(y | x), or rows; see ``LatentVariableRegressor.sample``."""
     check_is_fitted(model)
     if model.y_dimensions_:
-        if X is None:
-            raise ValueError(
-                f"{type(model).__name__} was fitted with y, so that draws are targets of rows: "
-                "pass X to sample."
-            )
         return draw_targets(model, X, n_samples, random_state, _draws_of_block)
-    n_rows = n_samples if X is None else X
-    check_count(n_rows, "n_samples")
+    check_count(X, "n_samples")
     energy = model._energy(torch.device("cpu")).double()
     generator = make_generator(draw_seed(random_state), "draws")
     nothing = torch.zeros((1, model.n_features_in_), dtype=torch.float64)
-    place = torch.zeros(1, dtype=torch.long)
+    uniform = nothing.new_empty((1, X)).uniform_(generator=generator)
+    noise = nothing.new_empty((1, X, energy.n_outputs)).normal_(generator=generator)
     with torch.no_grad():
-        g = _draws_of_block(energy, nothing, place, int(n_rows), generator)
+        g = _drawn(energy, nothing, uniform, noise)
         return energy.restore(nothing, g)[0].numpy()
 
 
@@ -288,6 +283,13 @@ def _draws_of_block(
     shape = (BLOCK, n_samples)
     uniform = u.new_empty(shape).uniform_(generator=generator)[place]
     noise = u.new_empty((*shape, energy.n_outputs)).normal_(generator=generator)[place]
+    return _drawn(energy, u, uniform, noise)
+
+
+def _drawn(
+    energy: Any, u: torch.Tensor, uniform: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """g of latents at these cumulative probabilities (n, n_samples), with noise (.., m)."""
     below = energy.log_prior().exp().cumsum(dim=0).to(u)
     chosen = torch.searchsorted(below, uniform).clamp(max=len(below) - 1)
     answers = energy.answers(u).expand(len(u), -1, -1)

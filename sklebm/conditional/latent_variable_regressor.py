@@ -445,12 +445,12 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         """
         return self._shaped(_latents.predicted_sets(self, X, n_answers))
 
-    def sample(self, X: Any = None, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
+    def sample(self, X: Any, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
         """Draw targets for each row: a latent from p(z), decoded, and at finite ``beta`` noise.
 
         Parameters
         ----------
-        X : array-like, csr matrix or tensor of shape (n_samples, n_features), int or None
+        X : array-like, csr matrix or tensor of shape (n_samples, n_features), or int
             Rows. Without y in ``fit`` there are none: ``sample(100)`` draws 100 rows.
         n_samples : int, default=1
             Number of draws for each row.
