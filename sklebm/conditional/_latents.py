@@ -293,7 +293,7 @@ def _drawn(
     below = energy.log_prior().exp().cumsum(dim=0).to(u)
     chosen = torch.searchsorted(below, uniform).clamp(max=len(below) - 1)
     answers = energy.answers(u).expand(len(u), -1, -1)
-    g = answers.gather(1, chosen[:, :, None].expand(-1, -1, energy.n_outputs))
+    g: torch.Tensor = answers.gather(1, chosen[:, :, None].expand(-1, -1, energy.n_outputs))
     return g if math.isinf(energy.beta) else g + noise / math.sqrt(energy.beta)
 
 
