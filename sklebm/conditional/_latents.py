@@ -18,17 +18,15 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
 from sklebm._shell.targets import matching_targets
 from sklebm.conditional._targets import BLOCK, draw_targets, residual_rows
-from sklebm.energies.continuous_latents import (
-    N_POINTS,
-    ContinuousLatentEnergy,
-    cube_points,
-)
+from sklebm.energies.continuous_latents import ContinuousLatentEnergy
 from sklebm.energies.latent_targets import LatentTargetEnergy, grid_points
+from sklebm.inference.quasi_monte_carlo import uniform_points
 from sklebm.inference.seeding import seed_centers
 from sklebm.objectives.label_losses import PenalizedLoss, PenalizedNoisyLoss
 from sklebm.objectives.latent_losses import FreeEnergyLoss, InferredLatentLoss, NoisyLatentLoss
 
 _MOST_LATENTS = 10_000
+N_POINTS = 512  # that stand for real latents
 
 
 def read_range(given: Any) -> tuple[float, float]:
@@ -119,6 +117,13 @@ def standardised_targets(
     found = copy.copy(rows)
     found.columns = {**rows.columns, "target": y.float()}
     return found, {**units, **known}
+
+
+def cube_points(n_components: int, low: float, high: float) -> torch.Tensor:
+    """Points that fill a cube evenly, (N_POINTS, n_components); the first is nearest to zero."""
+    points = low + (high - low) * uniform_points(N_POINTS, n_components)
+    points[0] = min(max(0.0, low), high)
+    return points
 
 
 def latent_energy(network: Any, record: Any, model: Any) -> LatentTargetEnergy:

@@ -23,19 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from sklebm.energies.latent_targets import LatentTargetEnergy, regularization
-from sklebm.inference.quasi_monte_carlo import uniform_points
 
-#: Points of the cube that stand for p(z), and how many of them are tried before a descent.
-N_POINTS, _TRIED = 512, 64
+#: How many of the latents are tried before a descent.
+_TRIED = 64
 _KEPT, _STEPS = 3, 300
 _QUICK_TRIED, _QUICK_STEPS = 16, 20
-
-
-def cube_points(n_components: int, low: float, high: float) -> Tensor:
-    """Points that fill a cube evenly, (N_POINTS, n_components); the first is nearest to zero."""
-    points = low + (high - low) * uniform_points(N_POINTS, n_components)
-    points[0] = min(max(0.0, low), high)
-    return points
 
 
 class ContinuousLatentEnergy(LatentTargetEnergy):
@@ -44,7 +36,8 @@ class ContinuousLatentEnergy(LatentTargetEnergy):
     Parameters
     ----------
     network, latents, *linear, **settings
-        As in ``LatentTargetEnergy``; ``latents`` are points of the cube that stand for p(z).
+        As in ``LatentTargetEnergy``; ``latents`` are at least 64 points that fill the cube evenly,
+        where descents start and which stand for p(z).
     encoder : Module or None
         Enc, from [u, g] of shape (n, d + m), or g alone without rows, to (n, k).
     encoder_weight : float
