@@ -34,11 +34,14 @@ def read_map(path: Path = TABLE) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If a row lacks an entry or names something that does not exist.
+        If a row lacks an entry or names something that does not exist, or an estimator has no row.
     """
     rows: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["row"]
     for row in rows:
         check_row(row)
+    missing = sklebm.ESTIMATORS.keys() - {name for row in rows for name in row["names"]}
+    if missing:
+        raise ValueError(f"no row names {', '.join(sorted(missing))}")
     return rows
 
 
