@@ -102,6 +102,8 @@ html_sidebars = {
         "install",
         "choosing_an_estimator",
         "choosing_a_detector",
+        "coming_from",
+        "literature_map",
         "persistence",
         "benchmarks",
         "design",
