@@ -19,7 +19,9 @@ nothing depends on what else the machine has to do.
 
 What survives is listed; some faults change nothing that can be seen (a hint of memory, a faster
 path), the others ask for a test. ``--results`` keeps what became of each fault, and goes on from
-there when it is called again; ``--again survived`` repeats those that survived.
+there when it is called again; ``--again survived`` repeats those that survived. Whoever has found
+out that a fault changes nothing writes "equivalent" as its outcome into this file: it is counted
+apart, and not listed again.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ PRELOADED = (
     *("torch", "skorch", "sklearn.utils.estimator_checks", "scipy.stats", "numba", "pandas"),
     *("pytest", "hypothesis", "matplotlib.pyplot"),
 )
-OUTCOMES = ("noticed", "timed out", "survived", "unfinished")
+OUTCOMES = ("noticed", "timed out", "survived", "unfinished", "equivalent")
 OUT_OF_TIME = ("", False)
 GIVEN_UP = "given up: the test hangs"
 HANGS = 60  # seconds of processor time until a test is given up; none takes a third as long
@@ -525,10 +527,10 @@ def table(results: list[dict[str, Any]]) -> str:
     for folder in (*folders, ""):
         some = [r for r in results if not folder or r["file"].split("/")[1] == folder]
         noticed = sum(result["outcome"] in ("noticed", "timed out") for result in some)
-        open_ones = sum(result["outcome"] == "unfinished" for result in some)
+        others = {w: sum(r["outcome"] == w for r in some) for w in ("equivalent", "unfinished")}
         share = 100 * noticed / max(len(some), 1)
         line = f"{folder or 'all':14} {noticed:4} of {len(some):4} noticed ({share:.0f} %)"
-        lines.append(line + (f", {open_ones} unfinished" if open_ones else ""))
+        lines.append(line + "".join(f", {n} {word}" for word, n in others.items() if n))
     survivors = [r for r in results if r["outcome"] in ("survived", "unfinished")]
     if survivors:
         lines += ["Survivors:"]

@@ -164,6 +164,7 @@ def test_scores_of_folders():
         for folder, word in (
             ("linear", "noticed"),
             ("linear", "timed out"),
+            ("linear", "equivalent"),
             ("topics", "survived"),
             ("topics", "unfinished"),
             ("topics", "noticed"),
@@ -171,8 +172,8 @@ def test_scores_of_folders():
     ]
     lines = mutate.table(results).splitlines()
     assert [" ".join(line.split()) for line in lines[:3]] == [
-        "linear 2 of 2 noticed (100 %)",
+        "linear 2 of 3 noticed (67 %), 1 equivalent",
         "topics 1 of 3 noticed (33 %), 1 unfinished",
-        "all 3 of 5 noticed (60 %), 1 unfinished",
+        "all 3 of 6 noticed (50 %), 1 equivalent, 1 unfinished",
     ]
     assert len(lines) == 6
