@@ -105,6 +105,7 @@ PARTS: dict[str, str] = {
     "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
     "MeanFieldContrastiveDivergence": "sklebm.objectives",
+    "MeanFieldShortChains": "sklebm.objectives",
     "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",
