@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklebm._shell.merging import merge_repeated
+from sklebm._shell.merging import merge_repeated, of_positive_weight
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import draw_seed, make_generator, purpose_seed
@@ -86,6 +86,7 @@ class ConditionalEstimator(GradientEstimator):
         return learner._without_training(merged)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        rows = of_positive_weight(rows)  # the first chunk decides offsets and scales
         rows, known = self._read_targets_of(rows, data, goes_on=self._is_fitted())
         learner = self._taught(known)
         if self._has_network():
