@@ -11,6 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
 from sklebm._shell.targets import matching_targets
@@ -140,8 +141,7 @@ def seed_branches(energy: Any, rows: Rows, generator: torch.Generator) -> Any:
 
 def read_latents(z: Any, X: Any, n_latent: int) -> Rows:
     """One latent for each row of X, in double precision."""
-    latents = z.detach().cpu().numpy() if isinstance(z, torch.Tensor) else np.asarray(z)
-    latents = np.asarray(latents, dtype=np.float64)
+    latents = to_numpy(z).astype(np.float64)
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if latents.shape == (n_latent,):
         latents = np.tile(latents, (n_rows, 1))

@@ -14,12 +14,16 @@ from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
+from sklebm._shell.warning import warn
 from sklebm.energies.targets import EnergyGivenRow
 from sklebm.inference import target_density
 from sklebm.inference.langevin import MALA
 from sklebm.inference.samplers import run
 
 _LEAST_REACH = 8.0
+#: Targets this many times as far from the linear part as nine tenths of all are gross, if they are
+#: few: 16 standard deviations of a Gaussian. Of a log-normal 2 in 10,000 are as far.
+_FAR, _FEW, _ROUNDS = 10.0, 0.02, 10
 _CHAIN_STEPS = 300
 _BLOCK = 16  # rows that share a generator of draws
 
@@ -40,9 +44,22 @@ def residual_rows(
         coef, intercept = coef.to(y.device), intercept.to(y.device)
     else:
         coef, intercept = _ridge(rows, y, float(model.alpha))
-    residuals = torch.empty_like(y)
-    for part in rows.chunks(3 * rows.shape[1]):
-        residuals[part] = y[part] - torch.addmm(intercept, rows[part].double(), coef.T)
+    residuals, far = _drawn_in(rows, _residuals(rows, y, coef, intercept), model)
+    for _ in range(0 if goes_on else _ROUNDS):
+        if not bool(far.any()):
+            break
+        # Their pull on the linear part is limited as well: as if they lay where they are drawn to.
+        moved = y - _residuals(rows, y, coef, intercept) + residuals
+        coef, intercept = _ridge(rows, moved, float(model.alpha))
+        residuals, far = _drawn_in(rows, _residuals(rows, y, coef, intercept), model)
+    if bool(far.any()):
+        n_far = int(far.any(dim=1).sum())
+        warn(
+            f"{type(model).__name__}: {n_far} of {len(y)} targets are more than {_FAR:g} times as "
+            "far from the linear part as nine tenths of all. Training takes them to be that far "
+            "only: correct or remove wrong targets, or transform y, for example to its logarithm.",
+            UserWarning,
+        )
     if goes_on:
         scale = torch.from_numpy(model.residual_scale_).to(y.device)
     else:
@@ -64,6 +81,38 @@ def residual_rows(
         "reach_": reach,
         **known,
     }
+
+
+def _residuals(
+    rows: Rows, y: torch.Tensor, coef: torch.Tensor, intercept: torch.Tensor
+) -> torch.Tensor:
+    """y - m(x), (n, m)."""
+    found = torch.empty_like(y)
+    for part in rows.chunks(3 * rows.shape[1]):
+        found[part] = y[part] - torch.addmm(intercept, rows[part].double(), coef.T)
+    return found
+
+
+def _drawn_in(rows: Rows, residuals: torch.Tensor, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Residuals, the few that are gross at a limit, and which those are.
+
+    One number that is far from all others would set the units of all of them: what a network sees
+    of the others, and the points of its integrals, would be too coarse to learn anything.
+    """
+    far = torch.zeros_like(residuals, dtype=torch.bool)
+    if not model._has_network():  # linear regression, to the last bit
+        return residuals, far
+    size = residuals.abs()
+    ordered, order = size.sort(dim=0)
+    weight = rows.columns.get("weight")
+    weight = size.new_ones(len(size)) if weight is None else weight.double()
+    below = weight[order].cumsum(dim=0)
+    # Sums of weights and of repetitions agree but for rounding.
+    place = (below < (0.9 - 1e-9) * weight.sum()).sum(dim=0, keepdim=True)
+    limit = _FAR * ordered.gather(0, place.clamp(max=len(size) - 1))
+    far = (size > limit) & (limit > 0.0)
+    far &= _weighted(rows, far.double()) <= _FEW
+    return torch.where(far, residuals.sign() * limit, residuals), far
 
 
 def _weighted(rows: Rows, values: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     intercept_ : ndarray of shape (n_outputs,)
         m(0).
     residual_scale_ : ndarray of shape (n_outputs,)
-        Root mean squared residuals s of the linear part.
+        Root mean squared residuals s of the linear part; with a network, the few targets more than
+        10 times as far from m as nine tenths of all count as that far, after a warning.
     reach_ : float
         Distance from m(x), in units of s, within which an integral looks first.
     y_dimensions_ : int

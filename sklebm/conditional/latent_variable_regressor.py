@@ -115,7 +115,8 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
     coef_ : ndarray of shape (n_outputs, n_features_in_) or (n_outputs, 0)
         Slopes of the linear part m, in the units of X and y; none without y or ``standardize``.
     intercept_, residual_scale_ : ndarray of shape (n_outputs,)
-        m(0), and the scales s of the residuals of m.
+        m(0), and the scales s of the residuals of m. The few targets more than 10 times as far from
+        m as nine tenths of all count as that far, after a warning.
     y_dimensions_ : int
         2 if y was a table, 1 if it was a column, 0 if there was none.
     beta_ : float or None
