@@ -63,7 +63,7 @@ CHORALES: dict[str, dict[str, Any]] = {
         "output": "rbm",
         "n_latents": 12,
         "n_gibbs_steps": 5,
-        "net_params": {"optimizer__weight_decay": 0.3},
+        "max_epochs": 28,
     },
 }
 
