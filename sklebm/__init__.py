@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Estimator -> the family (a subpackage) that defines it.
 ESTIMATORS: dict[str, str] = {

@@ -25,7 +25,7 @@ _LEAST_REACH = 8.0
 #: few: 16 standard deviations of a Gaussian. Of a log-normal 2 in 10,000 are as far.
 _FAR, _FEW, _ROUNDS = 10.0, 0.02, 10
 _CHAIN_STEPS = 300
-_BLOCK = 16  # rows that share a generator of draws
+BLOCK = 16  # rows that share a generator of draws
 
 
 def residual_rows(
@@ -167,8 +167,11 @@ def log_partition(energy: Any, x: torch.Tensor) -> torch.Tensor:
     return log_z + scale.log().sum()
 
 
-def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> Any:
-    """Draws from p(y | x); see ``EnergyRegressor.sample``."""
+def draw_targets(
+    model: Any, X: Any, n_samples: int, random_state: RandomState, of_block: Any = None
+) -> Any:
+    """Draws from p(y | x) by ``of_block``; see ``EnergyRegressor.sample``."""
+    of_block = of_block or _of_block
     check_is_fitted(model)
     check_count(n_samples, "n_samples")
     seed = draw_seed(random_state)
@@ -176,16 +179,15 @@ def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> An
     def draw(energy: Any, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         u, place = energy.inputs(x), index[:, 0].long()
         parts = []
-        for block in range(int(place[0]) // _BLOCK, int(place[-1]) // _BLOCK + 1):
-            here = place // _BLOCK == block
+        for block in range(int(place[0]) // BLOCK, int(place[-1]) // BLOCK + 1):
+            here = place // BLOCK == block
             # The numbers of a whole block, whichever of its rows are there: chunks do not matter.
             generator = make_generator(seed, "draws", index=block, device=x.device)
-            parts.append(_of_block(energy, u[here], place[here] % _BLOCK, n_samples, generator))
+            parts.append(of_block(energy, u[here], place[here] % BLOCK, n_samples, generator))
         g: torch.Tensor = energy.restore(x, torch.cat(parts))
-        return g[:, :, 0] if energy.n_outputs == 1 else g
+        return g[:, :, 0] if model.y_dimensions_ == 1 else g
 
-    found = model._map_rows(X, draw, "sample", beside=_row_numbers)
-    return found[:, :, None] if model.y_dimensions_ == 2 and found.ndim == 2 else found
+    return model._map_rows(X, draw, "sample", beside=_row_numbers)
 
 
 def _row_numbers(rows: Rows) -> Rows:
@@ -197,16 +199,16 @@ def _of_block(
 ) -> torch.Tensor:
     """Draws of g (n, n_samples, m) for the rows at these places of a block."""
     if energy.n_outputs == 1:
-        uniform = u.new_empty((_BLOCK, n_samples)).uniform_(generator=generator)
+        uniform = u.new_empty((BLOCK, n_samples)).uniform_(generator=generator)
         grid = target_density.integrate(energy, u)
         return target_density.draws(grid, uniform[place])[:, :, None]
-    rows = u.new_zeros((_BLOCK, u.shape[1]))
+    rows = u.new_zeros((BLOCK, u.shape[1]))
     rows[place] = u
     given = EnergyGivenRow(energy, rows.repeat_interleave(n_samples, dim=0))
-    g = u.new_empty((_BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
+    g = u.new_empty((BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
     sampler = MALA(0.3)
     state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
-    found: torch.Tensor = state.position.view(_BLOCK, n_samples, -1)[place]
+    found: torch.Tensor = state.position.view(BLOCK, n_samples, -1)[place]
     return found
 
 

@@ -481,7 +481,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
             Several: ends of Metropolis-adjusted Langevin chains of 300 steps, which start at the
             best of the linear part's draws and may stay within one of several separate modes.
         """
-        return _targets.sampled(self, X, n_samples, random_state)
+        return _targets.draw_targets(self, X, n_samples, random_state)
 
     def predict_interval(self, X: Any, level: float = 0.9) -> list[Any]:
         """Return the smallest set of y that holds a given probability, for each row.
