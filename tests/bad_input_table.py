@@ -52,8 +52,9 @@ def type_error(*patterns: str) -> Raises:
 
 
 WORKS = Works()
-NAN = value_error("NaN")
-INFINITE = value_error("infinity")
+NAN = value_error("NaN", "impute")
+INFINITE = value_error("infinity", "finite values")
+NO_NUMBERS = ("needs numbers", "OneHotEncoder", "times into numbers")
 OVERFLOWS = Raises(
     (FloatingPointError, ValueError),
     (r"e\+\d\d\d|overflow|loss .* became|not positive definite", "[Ss]cale"),
@@ -151,11 +152,13 @@ def enormous(X: Any) -> Any:
 OUTSIDE = r"outside \[0, 1\] \(min=-[\d.]+, max=[\d.]+\).*MinMaxScaler.*value_range"
 
 INPUTS: tuple[Input, ...] = (
-    Input(1, "NaN", with_value(np.nan), NAN),
+    Input(
+        1, "NaN", with_value(np.nan), value_error(r"NaN in column 1 \(1 of \d+ rows\)", "impute")
+    ),
     Input(1, "NaN in float32", with_value(np.nan, np.float32), NAN),
     Input(1, "NaN tensor", tensor(with_value(np.nan)), NAN),
     Input(1, "None among numbers", with_value(None, object), NAN),
-    Input(2, "infinity", with_value(np.inf), INFINITE),
+    Input(2, "infinity", with_value(np.inf), value_error(r"infinity .* in column 1 \(1 of")),
     Input(2, "infinite tensor", tensor(with_value(np.inf)), INFINITE),
     Input(3, "minus infinity", with_value(-np.inf), INFINITE),
     Input(4, "column of NaN", with_column(np.nan), NAN),
@@ -190,8 +193,13 @@ INPUTS: tuple[Input, ...] = (
     Input(11, "None", lambda X: None, NO_TABLE),
     Input(11, "a string", lambda X: "rows.csv", NO_TABLE),
     Input(12, "objects that are numbers", lambda X: X.astype(object), WORKS),
-    Input(13, "objects, one a string", with_value("three", object), value_error("'three'")),
-    Input(14, "strings", lambda X: np.full(X.shape, "three"), value_error("'three'")),
+    Input(
+        13,
+        "objects, one a string",
+        with_value("three", object),
+        value_error("'three'", *NO_NUMBERS),
+    ),
+    Input(14, "strings", lambda X: np.full(X.shape, "three"), value_error("'three'", *NO_NUMBERS)),
     Input(15, "bytes", lambda X: np.full(X.shape, b"three"), value_error("b'three'")),
     Input(16, "complex", lambda X: X + 1j, value_error("Complex data not supp")),
     Input(16, "complex tensor", tensor(lambda X: X + 1j), value_error("Complex data not supp")),
@@ -222,19 +230,32 @@ INPUTS: tuple[Input, ...] = (
         33,
         "frame with missing value",
         frame_with(lambda n: pd.array([pd.NA] + [1] * (n - 1), dtype="Int64")),
-        NAN,
+        value_error(r"NaN in 'c' \(1 of \d+ rows\)", "SimpleImputer"),
     ),
     Input(
         33,
         "frame with categories",
         frame_with(lambda n: pd.Categorical(["low", "high"] * (n // 2))),
-        value_error("'low'|'high'"),
+        value_error("'c'", "'low'|'high'", *NO_NUMBERS),
     ),
+    Input(
+        33,
+        "frame with times, one missing",
+        frame_with(lambda n: pd.to_datetime([None] + ["2024-02-29"] * (n - 1))),
+        type_error("'c'", "datetime64", *NO_NUMBERS),
+    ),
+    Input(14, "times", lambda X: X.astype("m8[s]"), type_error("timedelta64", *NO_NUMBERS)),
     Input(
         34,
         "polars frame with null",
         lambda X: pl.DataFrame(X).with_columns(pl.lit(None).alias("column_2")),
-        NAN,
+        value_error(r"NaN in 'column_2' \((\d+) of \1 rows\)"),
+    ),
+    Input(
+        34,
+        "polars frame with dates",
+        lambda X: pl.DataFrame(X).with_columns(pl.date(2024, 2, 29).alias("column_2")),
+        type_error("'column_2'", "2024-02-29", *NO_NUMBERS),
     ),
     Input(36, "float16 tensor", tensor(lambda X: X.astype(np.float16)), WORKS),
     Input(36, "sparse tensor", lambda X: torch.from_numpy(X).to_sparse(), type_error("to_dense")),

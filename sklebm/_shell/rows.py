@@ -21,6 +21,7 @@ from sklearn.utils.validation import validate_data
 
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
+from sklebm._shell.refusal import explain, refuse_times
 from sklebm._shell.scaling import Scaling
 from sklebm._shell.tables import LazyTable, check_table, read_table
 from sklebm._shell.warning import warn
@@ -89,14 +90,21 @@ def open_rows(
         X.sum_duplicates()  # operations such as clipping must see whole values
     if getattr(X, "dtype", None) == np.float16:
         X = X.astype(np.float32)  # half precision overflows in squares; double would be a waste
-    checked = validate_data(
-        estimator,
-        X,
-        reset=reset,
-        dtype=[np.float64, np.float32],
-        accept_sparse="csr" if accept_sparse else False,
-        ensure_min_samples=min_rows,
-    )
+    refuse_times(X, name)
+    try:
+        checked = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            accept_sparse="csr" if accept_sparse else False,
+            ensure_min_samples=min_rows,
+        )
+    except ValueError as error:
+        reason = None if scipy.sparse.issparse(X) else explain(X, name)
+        if reason is None:
+            raise
+        raise ValueError(reason) from error
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
         return Rows(checked, device)
     return Rows(np.asarray(checked), device)
@@ -200,6 +208,15 @@ class Rows:
         """A view of the same rows that returns them standardised; this one is unchanged."""
         rows = copy.copy(self)
         rows.scaling = scaling
+        return rows
+
+    def some(self, index: torch.Tensor) -> Rows:
+        """The rows at ``index``, held in memory, with the columns that accompany them."""
+        rows = copy.copy(self)
+        at: Any = index.cpu()
+        rows.source = self.source[at if isinstance(self.source, torch.Tensor) else at.numpy()]
+        rows.shape = (len(at), self.shape[1])
+        rows.columns = {name: column[at] for name, column in self.columns.items()}
         return rows
 
     def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
