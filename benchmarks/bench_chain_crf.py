@@ -3,7 +3,9 @@
 Words and parts of speech in a window of two steps and their bigrams, as dictionaries. Needs
 ``conll2000_train.txt.gz`` and ``conll2000_test.txt.gz`` in ``SKLEBM_DATA``; python-crfsuite is
 optional (``pip install python-crfsuite``). Penalties are those of the same objective: crfsuite's
-``c2`` |w|^2 is C = 1 / (2 c2), and its ``c1`` |w|_1 is l1_ratio / C.
+``c2`` |w|^2 is C = 1 / (2 c2), and its ``c1`` |w|_1 is l1_ratio / C. C of l2 was chosen among 0.2,
+0.5, 1.5, 4 and 12 by F1 on sentences 1,700 to 2,499 of the training file, after training on those
+before them.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from sklearn.feature_extraction import DictVectorizer
 from sklebm import ChainCRF, window_features
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    "nll, l2, L-BFGS": {"C": 0.5},
+    "nll, l2, L-BFGS": {"C": 4.0},
     "nll, l1, L-BFGS": {"C": 2.0, "l1_ratio": 1.0},
-    "nll, l2, stochastic": {"C": 0.5, "solver": "sgd", "max_iter": 20},
+    "nll, l2, stochastic": {"C": 4.0, "solver": "sgd", "max_iter": 20},
     "perceptron": {"loss": "perceptron", "max_iter": 20},
     "hinge": {"loss": "hinge", "C": 0.5, "max_iter": 20},
 }
@@ -152,7 +154,7 @@ def main() -> None:
     if not arguments.no_peer:
         train, test = (steps, y, groups), (steps_test, y_test, groups_test)
         for name, settings in (
-            ("python-crfsuite, l2", {"c1": 0.0, "c2": 1.0}),
+            ("python-crfsuite, l2", {"c1": 0.0, "c2": 0.125}),
             ("python-crfsuite, l1", {"c1": 0.5, "c2": 0.0}),
         ):
             found = crfsuite(train, test, settings)

@@ -76,8 +76,8 @@ def encoder_table(quick, n_train, n_epochs):
         "lista, 3 layers": {"n_layers": 3},
     }.items():
         best = None
-        for rate in (0.02,) if quick else (0.01, 0.03):
-            for weight in (1.0,) if quick else (1.0, 10.0):
+        for rate in (0.005,) if quick else (0.005, 0.01):
+            for weight in (10.0,) if quick else (10.0, 100.0):
                 start = time.perf_counter()
                 model = ConvPredictiveSparseDecomposition(
                     k, learning_rate=rate, prediction_weight=weight, max_epochs=n_epochs,
@@ -178,7 +178,7 @@ def feature_table(quick, *sizes):
         weights={
             "weights": atoms.weights_["weights"],
             "log_steps": np.zeros_like(limits),
-            "log_thresholds": np.log(limits),
+            "log_thresholds": np.log(limits) / atoms.components_.shape[1] ** 0.5,
         },
         **options,
     )

@@ -4,14 +4,17 @@ Four natural images of 256 x 256 in [0, 1], the smooth part (Tikhonov 5) taken o
 9 x 9, alpha 0.05, float32. Codes: seconds until the objective is within 1e-3 of the lowest that any
 solver found. Kernels: objective against seconds, from the same start. A synthetic one-dimensional
 problem: cosines of the atoms that are found. Denoising at sigma 0.1 and inpainting of half of the
-pixels, by kernels cut from other photographs: PSNR. Time, and the size of the temporary arrays by
-their formula, against image size and number of kernels. sporco and alphacsc are
-optional: without them the table says so, and holds our own rows alone. Needs SKLEBM_DATA.
+pixels, by kernels cut from other photographs: PSNR on four photographs, at the strength that was
+best on four others. Time against image size and number of kernels, and the peak of memory while
+kernels are learnt from 100 images of 480 x 720. sporco and alphacsc are optional: without them the
+tables say so, and hold our own rows alone. Needs SKLEBM_DATA. ``--quick`` runs a small version, and
+``--only`` one part; these save nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import os
 import time
@@ -19,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import save_results, set_threads
+from _common import peak_memory, save_results, set_threads
 
 from sklebm import ConvSparseCoder
 from sklebm.energies import L1
@@ -81,7 +84,7 @@ def code_curves(sharp, kernels):
     solve_maps(x, atoms, L1(), ALPHA, grid, tol=1e-3)  # compiles
     curves = {}
     for method, gaps in {
-        "greedy": (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3),
+        "greedy": (9e-1, 6e-1, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3),
         "fista": (3e-1, 1e-1, 3e-2),
         "admm": (3e-1, 1e-1, 3e-2, 1e-2),
     }.items():
@@ -94,20 +97,26 @@ def code_curves(sharp, kernels):
     return curves
 
 
+def planes(rows_of_images):
+    """Images or kernels in sporco's order: height, width, number."""
+    return np.moveaxis(rows_of_images, 0, 2)
+
+
 def sporco_curve(sharp, kernels, n_iter):
     """sporco's ADMM with its own options: objective after each iteration, at equal seconds."""
     from sporco.admm import cbpdn
 
-    options = cbpdn.ConvBPDN.Options(
-        {"Verbose": False, "MaxMainIter": n_iter, "RelStopTol": 1e-4, "DataType": np.float32}
-    )
-    signal = np.moveaxis(sharp, 0, 2)
-    solver = cbpdn.ConvBPDN(np.moveaxis(kernels, 0, 2), signal, ALPHA, options, dimK=1)
-    solver.solve()
-    stats = solver.getitstat()
-    return list(
-        zip(np.asarray(stats.Time).tolist(), np.asarray(stats.ObjFun).tolist(), strict=True)
-    )
+    def solver(limit):
+        options = cbpdn.ConvBPDN.Options(
+            {"Verbose": False, "MaxMainIter": limit, "RelStopTol": 1e-4, "DataType": np.float32}
+        )
+        return cbpdn.ConvBPDN(planes(kernels), planes(sharp), ALPHA, options, dimK=1)
+
+    solver(1).solve()  # plans its transforms, as ours was compiled
+    timed = solver(n_iter)
+    timed.solve()
+    stats = timed.getitstat()
+    return [(float(s), float(value)) for s, value in zip(stats.Time, stats.ObjFun, strict=True)]
 
 
 def seconds_within(curve, best, share=1e-3):
@@ -115,8 +124,19 @@ def seconds_within(curve, best, share=1e-3):
     return next((s for s, value in curve if value <= best * (1 + share)), None)
 
 
+def least_objective(sharp, kernels):
+    """Objective of kernels with codes to a gap of 1e-4, summed over the images."""
+    n, side = len(sharp), sharp.shape[1]
+    coder = ConvSparseCoder(
+        dictionary=kernels, kernel_size=KERNEL, image_shape=(side, side), alpha=ALPHA,
+        code_tol=1e-4,
+    )  # fmt: skip
+    X = sharp.reshape(n, -1)
+    return -float(coder.fit(X).score(X)) * n
+
+
 def learning_curve(sharp, kernels, n_passes):
-    """Objective of our kernels after each pass, with codes to a gap of 1e-4, and seconds."""
+    """Objective of our kernels after each pass, and seconds."""
     n, side = len(sharp), sharp.shape[1]
     X, points, seconds = sharp.reshape(n, -1), [], 0.0
     start_kernels = kernels.reshape(len(kernels), -1)
@@ -128,9 +148,28 @@ def learning_curve(sharp, kernels, n_passes):
         ).fit(X)
         seconds += time.perf_counter() - begin
         start_kernels = coder.components_
-        value = -coder.set_params(code_tol=1e-4).score(X) * n
-        points.append((seconds, float(value)))
+        points.append((seconds, least_objective(sharp, start_kernels)))
     return points
+
+
+def sporco_learning_curve(sharp, kernels, n_iter, every):
+    """The same of sporco's kernels, by consensus, from the same start."""
+    from sporco.dictlrn import cbpdndl
+
+    found = []
+
+    def note(learner):
+        if learner.j % every == every - 1:
+            atoms = np.moveaxis(learner.getdict().squeeze(), 2, 0).reshape(len(kernels), -1)
+            found.append((learner.timer.elapsed("solve"), atoms.astype(np.float32)))
+
+    options = cbpdndl.ConvBPDNDictLearn.Options(
+        {"Verbose": False, "MaxMainIter": n_iter, "Callback": note}, dmethod="cns"
+    )
+    cbpdndl.ConvBPDNDictLearn(
+        planes(kernels), planes(sharp), ALPHA, options, dmethod="cns", dimK=1
+    ).solve()
+    return [(float(seconds), least_objective(sharp, atoms)) for seconds, atoms in found]
 
 
 def planted_signals(n_signals, length, seed=0):
@@ -168,36 +207,86 @@ def recovery(n_signals, length):
     seconds = time.perf_counter() - start
     table = {"sklebm": {"seconds": seconds, "cosines": best_cosines(coder.components_, atoms)}}
     if version("alphacsc"):
-        from alphacsc import learn_d_z
+        # Of version 0.4.1, learn_d_z and solver_z="lgcd" fail with NumPy 2.4: this learns the same.
+        from alphacsc import learn_d_z_multi
 
         start = time.perf_counter()
-        _, _, found, _, _ = learn_d_z(X, 2, 32, reg=0.1, n_iter=50, random_state=0, verbose=0)
+        _, _, found, _, _ = learn_d_z_multi(
+            X[:, None], 2, 32, reg=0.1, n_iter=50, rank1=False, solver_z="fista", solver_d="fista",
+            random_state=0, verbose=0,
+        )  # fmt: skip
         seconds = time.perf_counter() - start
-        table["alphacsc"] = {"seconds": seconds, "cosines": best_cosines(found, atoms)}
+        table["alphacsc"] = {"seconds": seconds, "cosines": best_cosines(found[:, 0], atoms)}
     return table
 
 
-def restoration(images, kernels):
-    """PSNR of denoising and inpainting with kernels that come from other images."""
+def psnr(found, clean, where):
+    """Of values in [0, 1], in decibel."""
+    return float(-10 * np.log10(((found - clean)[where] ** 2).mean()))
+
+
+def ours(images, mask, kernels, alpha, low_pass):
+    """Our reconstruction of images, of which only ``mask`` is seen."""
     n, side = len(images), images.shape[1]
-    clean = images.reshape(n, -1)
+    X, seen = images.reshape(n, -1), None if mask is None else mask.reshape(n, -1)
+    coder = ConvSparseCoder(
+        dictionary=kernels.reshape(len(kernels), -1), kernel_size=KERNEL,
+        image_shape=(side, side), alpha=alpha, low_pass=low_pass, code_tol=1e-3,
+    ).fit(X)  # fmt: skip
+    return coder.reconstruct(X, mask=seen).reshape(images.shape)
+
+
+def of_sporco(images, mask, kernels, alpha, low_pass, n_iter=200):
+    """sporco's: its ADMM, with a mask that for inpainting also covers the smooth part.
+
+    For inpainting its examples take the smooth part off the image with holes at zero; the mean of
+    the seen pixels is put into the holes first, which is better.
+    """
+    from sporco import signal
+    from sporco.admm import cbpdn
+
+    filled = images
+    if mask is not None:
+        filled = np.where(mask, images, images[mask].mean()).astype(np.float32)
+    smooth, sharp = signal.tikhonov_filter(planes(filled), low_pass)
+    settings = {"Verbose": False, "MaxMainIter": n_iter, "RelStopTol": 1e-4}
+    if mask is None:
+        options = cbpdn.ConvBPDN.Options(settings)
+        solver = cbpdn.ConvBPDN(planes(kernels), sharp, alpha, options, dimK=1)
+    else:
+        options = cbpdn.ConvBPDNMaskDcpl.Options(settings)
+        height, width, n = sharp.shape
+        weight = planes(mask).astype(np.float32).reshape(height, width, 1, n, 1)
+        solver = cbpdn.ConvBPDNMaskDcpl(
+            planes(kernels), sharp * planes(mask), alpha, W=weight, opt=options, dimK=1
+        )
+    solver.solve()
+    return np.moveaxis(smooth + solver.reconstruct().squeeze(), 2, 0)
+
+
+def restoration(chooser, images, kernels, solvers):
+    """PSNR with kernels that come from yet other images, at the alpha that ``chooser`` prefers."""
     generator = np.random.default_rng(0)
-    options = {"dictionary": kernels.reshape(len(kernels), -1), "kernel_size": KERNEL,
-               "image_shape": (side, side), "low_pass": LOW_PASS, "code_tol": 1e-3}  # fmt: skip
-
-    def psnr(rows, where):
-        return float(-10 * np.log10(((rows - clean)[where] ** 2).mean()))
-
-    noisy = clean + 0.1 * generator.standard_normal(clean.shape).astype(np.float32)
-    everywhere = np.ones(clean.shape, bool)
-    table = {"noisy": psnr(noisy, everywhere)}
-    for alpha in (0.1, 0.2, 0.3):
-        coder = ConvSparseCoder(alpha=alpha, **options).fit(noisy)
-        table[f"denoised, alpha {alpha}"] = psnr(coder.reconstruct(noisy), everywhere)
-    mask = generator.random(clean.shape) < 0.5
-    holes = np.where(mask, clean, 0.0).astype(np.float32)
-    coder = ConvSparseCoder(alpha=0.02, **{**options, "low_pass": 1.0}).fit(holes)
-    table["inpainted"] = psnr(coder.reconstruct(holes, mask=mask), ~mask)
+    damaged = []
+    for clean in (chooser, images):
+        noisy = clean + 0.1 * generator.standard_normal(clean.shape).astype(np.float32)
+        mask = generator.random(clean.shape) < 0.5
+        damaged.append((clean, noisy, np.where(mask, clean, 0.0).astype(np.float32), mask))
+    table = {"noisy": psnr(damaged[1][1], images, np.ones(images.shape, bool))}
+    for task, alphas, low_pass in (
+        ("denoised", (0.1, 0.2, 0.3), LOW_PASS),
+        ("inpainted", (0.005, 0.01, 0.02, 0.05), 1.0),
+    ):
+        for name, solver in solvers.items():
+            scores = [{}, {}]
+            for place, (clean, noisy, holes, mask) in enumerate(damaged):
+                inputs = (noisy, None) if task == "denoised" else (holes, mask)
+                judged = np.ones(clean.shape, bool) if task == "denoised" else ~mask
+                for alpha in alphas if not place else [max(scores[0], key=scores[0].get)]:
+                    found = solver(*inputs, kernels, alpha, low_pass)
+                    scores[place][alpha] = psnr(found, clean, judged)
+            for alpha, value in scores[1].items():
+                table[f"{task}, {name} (alpha {alpha})"] = value
     return table
 
 
@@ -214,54 +303,119 @@ def growth(sides, numbers):
             start = time.perf_counter()
             solve_maps(x, atoms, L1(), ALPHA, grid, tol=1e-2)
             seconds = time.perf_counter() - start
-            megabytes = 12 * 4 * number * side * side / 2**20
-            table.append({"side": side, "kernels": number, "seconds": seconds, "MiB": megabytes})
+            table.append({"side": side, "kernels": number, "seconds": seconds})
     return table
+
+
+# Photographs repeated up to the size that is wanted.
+_LARGE = """
+import os
+import numpy as np
+from sklebm import ConvSparseCoder
+with np.load(os.environ["SKLEBM_DATA"] + "/natural_images.npz") as images:
+    tiles = [np.tile(images[f"img_{i:03d}"] / 255, (2, 2)) for i in range(20)]
+X = np.stack([tiles[i % 20][:HEIGHT, :WIDTH].ravel() for i in range(N_IMAGES)]).astype(np.float32)
+"""
+
+
+def memory(n_images, height, width, n_kernels):
+    """Peak of memory of one pass over large images, in MiB, beyond the images themselves."""
+    setup = _LARGE.replace("HEIGHT", str(height)).replace("WIDTH", str(width))
+    learn = (
+        f"ConvSparseCoder({n_kernels}, kernel_size=9, image_shape=({height}, {width}), alpha=0.1, "
+        "low_pass=5, max_iter=1, random_state=0).fit(X)"
+    )
+    grown = peak_memory(learn, setup=setup.replace("N_IMAGES", str(n_images)))
+    return {"images": n_images, "kernels": n_kernels, "MiB": grown}
 
 
 def main():
     """Print every table; save them at the full size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two images of 48 x 48, 6 kernels")
+    parts = ("codes", "learning", "recovery", "restoration", "growth", "memory")
+    parser.add_argument("--only", choices=parts)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    quick = arguments.quick
     set_threads(arguments.threads)
-    n, side, n_kernels = (2, 48, 6) if arguments.quick else (4, 256, 32)
+    n, side, n_kernels = (2, 48, 6) if quick else (4, 256, 32)
     images = photographs(n, side)
     sharp = sharp_parts(images)
     kernels = first_kernels(sharp, n_kernels)
-    unrelated = first_kernels(sharp_parts(photographs(n, side, first=n)), n_kernels)
+    unrelated = first_kernels(sharp_parts(photographs(n, side, first=2 * n)), n_kernels)
     peers = {name: version(name) for name in ("sporco", "alphacsc")}
     for name, found in peers.items():
         print(f"{name}: {found or 'not installed, so that its rows are missing'}")
-    curves = code_curves(sharp, kernels)
-    if peers["sporco"]:
-        curves["sporco"] = sporco_curve(sharp, kernels, 20 if arguments.quick else 200)
-    best = min(value for curve in curves.values() for _, value in curve)
-    for name, curve in curves.items():
-        print(name, "seconds to 1e-3:", seconds_within(curve, best), "curve:", curve)
-    tables = {
-        "peers": peers,
-        "codes": curves,
-        "learning": learning_curve(sharp, kernels, 2 if arguments.quick else 10),
-        "recovery": recovery(*((10, 128) if arguments.quick else (100, 512))),
-        "restoration": restoration(images, unrelated),
-        "growth": growth((32, 48), (4, 8)) if arguments.quick else growth((128, 256), (8, 32, 64)),
-    }
-    for name in ("learning", "recovery", "restoration", "growth"):
-        print(name, tables[name])
-    if not arguments.quick:
-        rows = [
-            [name, seconds_within(curve, best), min(value for _, value in curve) / best - 1.0]
+
+    def codes():
+        curves = code_curves(sharp, kernels)
+        if peers["sporco"]:
+            curves["sporco"] = sporco_curve(sharp, kernels, 20 if quick else 200)
+        best = min(value for curve in curves.values() for _, value in curve)
+        return {
+            name: {
+                "seconds to 1e-3": seconds_within(curve, best),
+                "relative excess at the end": min(value for _, value in curve) / best - 1.0,
+                "curve": curve,
+            }
             for name, curve in curves.items()
-        ]
+        }
+
+    def learning():
+        table = {"sklebm": learning_curve(sharp, kernels, 2 if quick else 10)}
+        if peers["sporco"]:
+            limits = (4, 2) if quick else (100, 10)
+            table["sporco"] = sporco_learning_curve(sharp, kernels, *limits)
+        return table
+
+    solvers = {"sklebm": ours}
+    if peers["sporco"]:
+        solvers["sporco"] = functools.partial(of_sporco, n_iter=20) if quick else of_sporco
+    run = {
+        "codes": codes,
+        "learning": learning,
+        "recovery": lambda: recovery(*((10, 128) if quick else (100, 512))),
+        "restoration": lambda: restoration(
+            photographs(n, side, first=n), images, unrelated, solvers
+        ),
+        "growth": lambda: growth((32, 48), (4, 8)) if quick else growth((128, 256), (8, 32, 64)),
+        "memory": lambda: memory(*((4, 48, 72, 8) if quick else (100, 480, 720, 32))),
+    }
+    tables = {}
+    for name in [arguments.only] if arguments.only else parts:
+        tables[name] = run[name]()
+        print(name, tables[name], flush=True)
+    if not quick and not arguments.only:
         save_results(
             "conv_sparse_coder",
             "Convolutional codes of four photographs, 32 kernels",
-            ["solver", "seconds to 1e-3", "relative excess at the end"],
-            rows,
-            notes=f"Peers: {tables['peers']}. Restoration (dB): {tables['restoration']}.",
+            ["part", "model", "result"],
+            list(summary(tables)),
+            notes=f"Peers: {peers}. sporco's ADMM stops at RelStopTol = 1e-4 or after 200 "
+            "iterations. Learning: seconds and least objective of the kernels.",
         )
+
+
+def summary(tables):
+    """One row for each figure."""
+    for name, found in tables["codes"].items():
+        seconds, excess = found["seconds to 1e-3"], found["relative excess at the end"]
+        reached = "not reached" if seconds is None else f"{seconds:.2f} s to 1e-3"
+        yield ["codes", name, f"{reached}; {excess:.1e} above the best at the end"]
+    for name, curve in tables["learning"].items():
+        yield ["learning", name, "; ".join(f"{s:.1f} s: {value:.2f}" for s, value in curve)]
+    for name, found in tables["recovery"].items():
+        cosines = ", ".join(f"{value:.4f}" for value in found["cosines"])
+        yield ["recovery", name, f"cosines {cosines}; {found['seconds']:.1f} s"]
+    for name, value in tables["restoration"].items():
+        yield ["restoration", name, f"{value:.2f} dB"]
+    for row in tables["growth"]:
+        what = f"one image of {row['side']} x {row['side']}, {row['kernels']} kernels"
+        yield ["growth", what, f"{row['seconds']:.2f} s"]
+    row = tables["memory"]
+    what = f"{row['images']} images of 480 x 720, {row['kernels']} kernels"
+    yield ["memory", what, f"{row['MiB']:.0f} MiB beyond the images"]
 
 
 if __name__ == "__main__":

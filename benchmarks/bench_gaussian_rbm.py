@@ -4,7 +4,7 @@ The true density of the test rows is known, and log Z of the machines is summed 
 table shows nats that are missing and nothing else. The best machine with four hidden units is 0.042
 nats from the truth (by quadrature). Each machine is fitted four ways: at the defaults, by
 persistent chains, by score matching (L-BFGS), and by exact likelihood from there. Of several seeds
-the one with the best likelihood of the training rows is reported.
+the one with the best likelihood of the training rows is reported, and of the defaults the worst.
 """
 
 from __future__ import annotations
@@ -78,15 +78,19 @@ def main() -> None:
     ]
     ica = independent_components(train, test)
     rows.append(["FastICA, Laplace sources", "-", round(ica, 4), round(truth - ica, 4), "-"])
-    for n_components, n_seeds, n_epochs in ((4, 3, 20), (16, 1, 5)):
+    for n_components, n_seeds, n_epochs in ((4, 5, 20), (16, 1, 5)):
         runs = [fit_all(n_components, train, n_epochs, seed) for seed in range(n_seeds)]
         for name in runs[0]:
-            best, _ = max((run[name] for run in runs), key=lambda pair: pair[0].score(train))
-            seconds = sum(run[name][1] for run in runs)
-            score = best.score(test)
-            gap = round(truth - score, 4)
-            rows.append([name, n_components, round(score, 4), gap, round(seconds, 1)])
-            print(rows[-1], flush=True)
+            fits = sorted((run[name][0] for run in runs), key=lambda model: model.score(train))
+            seconds = round(sum(run[name][1] for run in runs), 1)
+            reported = {name: fits[-1]}
+            if name == "defaults" and n_seeds > 1:
+                reported[f"defaults, worst of {n_seeds} seeds"] = fits[0]
+            for what, model in reported.items():
+                score = model.score(test)
+                row = [what, n_components, round(score, 4), round(truth - score, 4), seconds]
+                print(*row, sep="\t", flush=True)
+                rows.append(row)
     for row in rows[:3]:
         print(row)
     save_results(
@@ -95,7 +99,7 @@ def main() -> None:
         ["density", "hidden units", "test log density (nats)", "gap (nats)", "fit, all seeds (s)"],
         rows,
         notes="50,000 training and as many test rows, mixed by a random matrix and whitened; log Z"
-        " exact; the best of three seeds with 4 hidden units by the training likelihood,"
+        " exact; the best of five seeds with 4 hidden units by the training likelihood,"
         " one seed with 16. One thread of a busy machine: the seconds are upper bounds.",
     )
 

@@ -12,7 +12,6 @@ through one half.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +56,11 @@ def main() -> None:
     for n_units in sizes:
         rates = []
         for share in shares:
-            start = time.perf_counter()
             n_networks = 1 if options.quick else options.networks
             found = [kept(n_units, share, 40, seed) for seed in range(n_networks)]
             rate, overlap = np.mean(found, axis=0).tolist()
             rates.append(rate)
-            seconds = round(time.perf_counter() - start, 1)
-            rows.append([n_units, share, round(rate, 3), round(overlap, 3), seconds])
+            rows.append([n_units, share, round(rate, 3), round(overlap, 3)])
             print(rows[-1], flush=True)
         curves[n_units] = rates
         print(n_units, "transition at", transition(shares, rates), flush=True)
@@ -74,7 +71,7 @@ def main() -> None:
         save_results(
             "hopfield_capacity",
             title="Capacity of Hebb's rule",
-            columns=["units", "patterns per unit", "share kept", "mean overlap", "seconds"],
+            columns=["units", "patterns per unit", "share kept", "mean overlap"],
             rows=rows,
             notes="Half of the patterns are kept at "
             + ", ".join(f"{place:.4f} (N = {n})" for n, place in places.items() if place)

@@ -2,7 +2,8 @@
 
 A page of our own, served beside the documentation, loads the others in a frame, one after the
 other, and reports what a reader's browser sees: links, missing images, resources from elsewhere,
-equations and tables wider than their column on a screen of 1280 pixels, and what search finds.
+equations and tables wider than their column on a screen of 1280 pixels, pages wider than one of
+400, and what search finds.
 Errors in the console come from Chromium's log. Three screenshots are left in
 ``docs/_build/screenshots`` for the eye.
 """
@@ -34,6 +35,7 @@ SCREENSHOTS = {
     "gallery": "auto_examples/index.html",
 }
 SECONDS = 300  # for all pages together
+NARROW = 400  # pixels: a telephone
 SEARCH_SECONDS = 10  # for one search
 # What the theme writes into the console of a page that is as it should be. Chromium's log does not
 # say how grave a line is, so that any other counts as an error.
@@ -47,7 +49,7 @@ async function open(address) {
   await new Promise((done) => { frame.onload = done; frame.src = address; });
   return frame.contentDocument;
 }
-async function look(address) {
+async function look(address, narrow) {
   const page = await open(address);
   for (const image of page.images) {  // those below the fold load when they are scrolled to
     image.loading = "eager";
@@ -58,13 +60,20 @@ async function look(address) {
   const scrolled = [...page.querySelectorAll("div.math, .pst-scrollable-table-container")].filter(
     (element) => element.scrollWidth > element.clientWidth + 1
       && !element.querySelector(".benchmark"));
+  const right = (element) => element.getBoundingClientRect().right;
+  scrolled.push(...[...page.querySelectorAll("td math")].filter(
+    (equation) => right(equation) > right(equation.closest("td")) + 1));
+  frame.width = narrow;
+  const width = page.documentElement.scrollWidth;
+  frame.width = 1280;
   return {
+    width: width,
     links: [...page.links].map((link) => link.href),
     ids: [...page.querySelectorAll("[id]")].map((element) => element.id),
     broken: [...page.images].filter((image) => !image.naturalWidth).map((image) => image.src),
     loads: loaded.map((entry) => entry.name),
     wide: scrolled.map((element) =>
-      element.querySelector("math")?.getAttribute("alttext") ?? element.innerText),
+      (element.querySelector("math") ?? element).getAttribute("alttext") ?? element.innerText),
   };
 }
 async function search(words, seconds) {
@@ -77,9 +86,9 @@ async function search(words, seconds) {
   return [];
 }
 (async () => {
-  const {pages, searches, seconds} = await (await fetch("/check/tasks")).json();
+  const {pages, searches, seconds, narrow} = await (await fetch("/check/tasks")).json();
   const report = {pages: {}, searches: {}};
-  for (const address of pages) report.pages[address] = await look(address);
+  for (const address of pages) report.pages[address] = await look(address, narrow);
   for (const words of searches) report.searches[words] = await search(words, seconds);
   await fetch("/check/report", {method: "POST", body: JSON.stringify(report)});
 })();
@@ -100,7 +109,12 @@ class Site(http.server.SimpleHTTPRequestHandler):
             "/check/tasks": (
                 "application/json",
                 json.dumps(
-                    {"pages": self.pages, "searches": [*SEARCHES], "seconds": SEARCH_SECONDS}
+                    {
+                        "pages": self.pages,
+                        "searches": [*SEARCHES],
+                        "seconds": SEARCH_SECONDS,
+                        "narrow": NARROW,
+                    }
                 ),
             ),
         }.get(self.path)
@@ -189,6 +203,8 @@ def check(browser: str, profile: str, folder: Path) -> tuple[int, list[str]]:
             f"{address}: cut off on the right: {' '.join(text.split())[:70]}"
             for text in page["wide"]
         ]
+        if page["width"] > NARROW:
+            found.append(f"{address}: {page['width']} pixels wide on a screen of {NARROW}")
         for link in {link for link in page["links"] if link.startswith(root)}:
             target, fragment = urldefrag(link.removeprefix(root))
             path = unquote(urlsplit(target).path) or "index.html"

@@ -71,7 +71,6 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "capture_repr": ("_repr_html_",),  # the others hold addresses in memory
     "doc_module": ("sklebm",),
-    "reference_url": {"sklebm": None},
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
@@ -103,6 +102,8 @@ html_sidebars = {
         "install",
         "choosing_an_estimator",
         "choosing_a_detector",
+        "coming_from",
+        "literature_map",
         "persistence",
         "benchmarks",
         "design",

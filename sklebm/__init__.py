@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Estimator -> the family (a subpackage) that defines it.
 ESTIMATORS: dict[str, str] = {
@@ -105,6 +105,7 @@ PARTS: dict[str, str] = {
     "MarginContrast": "sklebm.objectives.embedding",
     "MaximumLikelihood": "sklebm.objectives",
     "MeanFieldContrastiveDivergence": "sklebm.objectives",
+    "MeanFieldShortChains": "sklebm.objectives",
     "MemoryBank": "sklebm.objectives.embedding_memory",
     "MinimumProbabilityFlow": "sklebm.objectives",
     "MomentumQueue": "sklebm.objectives.embedding_memory",

@@ -88,8 +88,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     if registered(type(estimator).__name__, sklebm.ESTIMATORS) is not type(estimator):
         kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
         raise TypeError(
-            f"sklebm.save stores estimators of sklebm ({', '.join(sorted(sklebm.ESTIMATORS))}), "
-            f"not {kind}. Use skops.io.dump for estimators of other libraries and for pipelines."
+            f"sklebm.save stores estimators of sklebm, not {kind}. Use skops.io.dump for pipelines "
+            "and for estimators of other libraries."
         )
     encoder = Encoder()
     document = {

@@ -20,7 +20,9 @@ WRONG = {
     '<img src="missing.png"><img src="broken.png"><script>undefinedName()</script>'
     '<script src="http://localhost:9/elsewhere.js"></script>'
     '<div class="math" style="overflow:auto; width:9em"><math alttext="x^2">'
-    '<mspace width="20em"/></math></div>',
+    '<mspace width="20em"/></math></div>'
+    '<table style="table-layout:fixed; width:9em"><tr><td><math alttext="y^2">'
+    '<mspace width="20em"/></math></td></tr></table><p style="width:900px">wide</p>',
     "broken.png": "no picture",
     "search.html": '<div id="search-results"><a href="whiteners.html">outside the list</a></div>',
 }
@@ -66,6 +68,8 @@ def test_wrong_pages_are_noticed(folders):
         "undefinedName is not defined",
         "index.html: loads http://localhost:9/elsewhere.js",
         "index.html: cut off on the right: x^2",
+        "index.html: cut off on the right: y^2",
+        "pixels wide on a screen of 400",
         "search for 'whitening' does not find whiteners.html",
     ):
         assert [line for line in found if expected in line], (expected, found)

@@ -95,8 +95,16 @@ def test_documented_parameters_are_the_signature(name):
     "path", [path for path in METHODS if not path.startswith(MATHEMATICS)], ids=str
 )
 def test_documented_arguments_are_those_of_the_method(path):
+    """And their defaults."""
     owner, _, method = path.rpartition(".")
     function = getattr(OBJECTS[owner], method)
+    for name, kind in documented_parameters(FunctionDoc(function)):
+        default = inspect.signature(function).parameters[name.lstrip("*")].default
+        if "default=" in kind:
+            assert ast.literal_eval(kind.partition("default=")[2]) == default, name
+        else:
+            # What an argument of scikit-learn that is never None means without one, needs no word.
+            assert default in (inspect.Parameter.empty, None), name
     documented = [name.lstrip("*") for name, _ in documented_parameters(FunctionDoc(function))]
     signature = [name for name in inspect.signature(function).parameters if name != "self"]
     if not isinstance(inspect.getattr_static(OBJECTS[owner], method), (staticmethod, classmethod)):

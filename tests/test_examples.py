@@ -7,6 +7,7 @@ left out where a size was capped; ``make docs`` checks them, and so does ``SKLEB
 """
 
 import ast
+import bisect
 import warnings
 
 import matplotlib.pyplot as plt
@@ -73,21 +74,36 @@ class _Capped(ast.NodeTransformer):
 
 
 def compiled(source, filename, full):
-    """The code of an example, and whether its sizes were capped."""
+    """The code of each block of an example, and how many of its sizes were capped."""
     tree = ast.parse(source, filename)
     capped = _Capped()
     if not full:
         tree = capped.visit(tree)
+    starts = [n for n, line in enumerate(source.splitlines(), 1) if line.startswith("# %%")]
+    blocks = [ast.Module([], []) for _ in range(len(starts) + 1)]
+    for statement in tree.body:
+        blocks[bisect.bisect(starts, statement.lineno)].body.append(statement)
     # optimize=1 leaves out the asserts of this code only, not those of what it imports
-    return compile(tree, filename, "exec", optimize=1 if capped.changed else 0), capped.changed
+    optimize = 1 if capped.changed else 0
+    return [compile(b, filename, "exec", optimize=optimize) for b in blocks], capped.changed
 
 
-def drawn():
-    """Whether there is a figure with data in it; raises what drawing raises."""
-    figures = [plt.figure(number) for number in plt.get_fignums()]
-    for figure in figures:
-        figure.canvas.draw()
-    return any(axes.has_data() for figure in figures for axes in figure.axes)
+def run(blocks, **names):
+    """Run the blocks as the gallery does: what a block has drawn is kept and closed at its end.
+
+    Gives the names that the blocks have made, and the number of figures.
+    """
+    n_figures = 0
+    for block in blocks:
+        exec(block, names)  # noqa: S102
+        for number in plt.get_fignums():
+            figure = plt.figure(number)
+            figure.canvas.draw()  # raises what drawing raises
+            empty = [a for a in figure.axes if a.axison and not a.has_data() and not a.texts]
+            assert not empty, f"{len(empty)} of {len(figure.axes)} panels are empty"
+            n_figures += bool(figure.axes)
+        plt.close("all")
+    return names, n_figures
 
 
 @pytest.fixture(autouse=True)
@@ -99,12 +115,20 @@ def _no_figures_left():
 @pytest.mark.table(16)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_draws(path):
-    code, _ = compiled(path.read_text(encoding="utf-8"), str(path), FULL)
+    blocks, _ = compiled(path.read_text(encoding="utf-8"), str(path), FULL)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive", UserWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)  # two epochs are two epochs
-        exec(code, {"__name__": "__main__", "__file__": str(path)})  # noqa: S102
-    assert drawn(), f"{path.name} draws nothing"
+        _, n_figures = run(blocks, __name__="__main__", __file__=str(path))
+    assert n_figures, f"{path.name} draws nothing"
+
+
+def test_a_figure_that_a_later_block_completes_is_found():
+    source = "import matplotlib.pyplot as plt\n_, (a, b) = plt.subplots(1, 2)\na.plot([1, 2])\n"
+    _, n_figures = run(compiled(source + "b.plot([1, 2])", "example", False)[0])
+    assert n_figures == 1
+    with pytest.raises(AssertionError, match="1 of 2 panels are empty"):
+        run(compiled(source + "# %%\nb.plot([1, 2])", "example", False)[0])
 
 
 def test_the_gallery_is_found():
@@ -120,9 +144,8 @@ def test_sizes_are_capped_and_claims_about_them_left_out():
         "n_steps = 500\n"
         "assert False"
     )
-    code, changed = compiled(source, "example", full=False)
-    values = {}
-    exec(code, values)  # noqa: S102
+    blocks, changed = compiled(source, "example", full=False)
+    values, _ = run(blocks)
     assert changed == 4
     assert values["small"] == {"max_epochs": 1, "n_clusters": 400}
     assert values["large"] == {"max_epochs": 2, "max_patches": 2500, "n_init": "auto"}
@@ -132,22 +155,21 @@ def test_sizes_are_capped_and_claims_about_them_left_out():
 
 @pytest.mark.parametrize(("source", "full"), [("assert False", False), ("f(n_init=9)", True)])
 def test_nothing_is_left_out_where_nothing_is_capped(source, full):
-    code, changed = compiled(f"f = dict\n{source}\nassert False", "example", full)
+    blocks, changed = compiled(f"f = dict\n{source}\nassert False", "example", full)
     assert not changed
     with pytest.raises(AssertionError):
-        exec(code, {})  # noqa: S102
+        run(blocks)
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "from sklebm import NoSuchModel"])
 def test_an_example_that_fails_is_noticed(source):
-    code, _ = compiled(source, "example", full=False)
+    blocks, _ = compiled(source, "example", full=False)
     with pytest.raises((ZeroDivisionError, ImportError)):
-        exec(code, {})  # noqa: S102
+        run(blocks)
 
 
 def test_an_example_that_draws_nothing_is_noticed():
-    assert not drawn()
-    _, axis = plt.subplots()
-    assert not drawn()
-    axis.plot([1, 2])
-    assert drawn()
+    source = "import matplotlib.pyplot as plt\nfigure = plt.figure()\n"
+    assert run(compiled(source, "example", False)[0])[1] == 0
+    with pytest.raises(AssertionError, match="1 of 1 panels are empty"):
+        run(compiled(source + "figure.add_subplot()", "example", False)[0])

@@ -8,6 +8,8 @@ import sklebm
 from sklebm._shell.state import Array
 from tests.registry import NAMES, make_brief, make_rows
 
+CURVES = ("_curve_", "_bounds_", "validation_scores_")
+
 
 def parameters_of(name):
     """A fitted model, and what its energy is made of; None if its class does not say."""
@@ -48,6 +50,10 @@ def test_answers_are_those_of_the_fitted_model(name, tmp_path):
     fitted, model = rebuilt(name)
     np.testing.assert_array_equal(model.transform(X), fitted.transform(X))
     np.testing.assert_array_equal(model.free_energy(X), fitted.free_energy(X))
+    # No fit has been there.
+    assert all(len(curve) == 0 for key, curve in vars(model).items() if key.endswith(CURVES))
+    assert getattr(model, "n_iter_", 0) == 0
+    assert not getattr(model, "converged_", False)
     path = tmp_path / "model.safetensors"
     sklebm.save(model, path)
     np.testing.assert_array_equal(sklebm.load(path).transform(X), model.transform(X))

@@ -43,6 +43,14 @@ def test_what_does_not_exist_is_refused(extension, key, value, message):
         extension.check_row(row)
 
 
+def test_an_estimator_without_a_row_is_refused(extension, tmp_path):
+    path = tmp_path / "map.toml"
+    text = extension.TABLE.read_text(encoding="utf-8")
+    path.write_text(text.replace('"SubspaceICA"', '"EnergyPCA"'), encoding="utf-8")
+    with pytest.raises(ValueError, match="no row names SubspaceICA"):
+        extension.read_map(path)
+
+
 def test_a_row_without_a_test_is_refused(extension):
     row = extension.read_map()[0]
     del row["test"]

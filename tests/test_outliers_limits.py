@@ -6,6 +6,7 @@ import pytest
 import sklebm
 from sklebm import VAE, EnergyOutlierDetector, LikelihoodRegretScorer
 from sklebm._shell.tensor_file import read_file, to_bytes
+from sklebm.outliers._default import default_members
 from tests.registry import make_rows
 
 
@@ -16,6 +17,9 @@ def test_members_learn_from_10_000_rows_at_most():
     assert members["core"].n_samples_seen_ == 7_500  # three quarters of the sample
     assert members["mixture"].n_samples_seen_ == 10_000
     assert len(members["neighbours"].samples_) <= 10_000
+    # As many rows more do not make the mixture of a wide table any smaller.
+    sizes = [dict(default_members(n, 300))["mixture"].n_components for n in (10_000, 10**6)]
+    assert sizes == [2, 2]
 
 
 def test_fewer_rows_are_all_learnt_from():

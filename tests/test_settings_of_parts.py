@@ -12,15 +12,15 @@ import sklebm
 LEAST = {"n_temperatures": 2, "beta_warmup": 0}
 # Other numbers are positive, if they are not among these.
 FROM_ZERO = {
-    *("free_bits", "fraction", "target_acceptance", "shift", "crop", "flip", "rotate", "blur"),
+    *("free_bits", "fraction", "shift", "crop", "flip", "rotate", "blur"),
     *("brightness", "contrast", "erase", "colour", "momentum", "view_weight", "restart", "jump"),
     *("r1", "penalty"),
 }
 UP_TO_ONE = {
-    *("target_acceptance", "shift", "flip", "contrast", "erase", "colour", "view_weight"),
+    *("shift", "flip", "contrast", "erase", "colour", "view_weight"),
     *("restart", "jump"),
 }
-BELOW_ONE = {"fraction", "crop", "momentum", "q"}
+BELOW_ONE = {"fraction", "crop", "momentum", "q", "target_acceptance"}
 ABOVE_ONE = {"divisor"}
 
 

@@ -34,11 +34,14 @@ def read_map(path: Path = TABLE) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If a row lacks an entry or names something that does not exist.
+        If a row lacks an entry or names something that does not exist, or an estimator has no row.
     """
     rows: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["row"]
     for row in rows:
         check_row(row)
+    missing = sklebm.ESTIMATORS.keys() - {name for row in rows for name in row["names"]}
+    if missing:
+        raise ValueError(f"no row names {', '.join(sorted(missing))}")
     return rows
 
 
@@ -60,15 +63,15 @@ def as_rst(rows: list[dict[str, Any]]) -> str:
     text = ""
     for section in dict.fromkeys(row["section"] for row in rows):
         text += f".. rubric:: {section}\n\n"
-        text += ".. list-table::\n   :header-rows: 1\n   :widths: 34 34 32\n\n"
-        text += "   * - idea\n     - equation\n     - here\n"
+        text += ".. list-table::\n   :header-rows: 1\n   :widths: 62 38\n\n"
+        text += "   * - idea\n     - here\n"
         for row in rows:
             if row["section"] != section:
                 continue
             links = ", ".join(f":class:`~{home(name)}.{name}`" for name in row["names"])
             example = row["example"].replace("/", "_")
             text += (
-                f"   * - {row['idea']}\n     - :math:`{row['equation']}`\n"
+                f"   * - {row['idea']}\n\n       :math:`{row['equation']}`\n"
                 f"     - {links}; :doc:`page </{row['page']}>`, "
                 f":ref:`example <sphx_glr_auto_examples_{example}.py>`, ``tests/{row['test']}``\n"
             )

@@ -40,7 +40,7 @@ class MarkdownPage(SphinxDirective):
         result: list[nodes.Node] = [to_html(lead)]
         for part in parts:
             title, _, body = part.partition("\n")
-            title = title.strip("[] ")
+            title = re.sub(r"[\[\]]", "", title).strip()  # versions are links in the file
             section = nodes.section(ids=[nodes.make_id(title)])
             section += [nodes.title(text=title), to_html(body)]
             result.append(section)

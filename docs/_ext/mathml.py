@@ -52,9 +52,43 @@ MATHML = [
 ]
 
 
+#: About how many signs fit into a line of a page beside its two columns of navigation.
+LINE = 55
+
+
+def n_signs(tex: str) -> int:
+    """About how many signs of the size of a letter an equation takes."""
+    tex = re.sub(
+        r"\\(?:begin|end)\{\w+\}|\\(?:left|right|mathbb|mathcal|mathrm|text)(?![a-z])", "", tex
+    )
+    tex = re.sub(r"\\[dt]?frac", "", tex)
+    tex = re.sub(r"\\(?=log|exp|min|max|cos)", "", tex)
+    tex = re.sub(r"\\[A-Za-z]+|\\.", "m", tex)
+    return len(re.sub(r"[{}_^&\s]", "", tex))
+
+
+def broken(tex: str) -> list[str]:
+    """The lines of a displayed equation: one that is too long ends where a wide space is."""
+    if n_signs(tex) <= LINE or r"\\" in tex or "&" in tex:
+        return [tex]
+    lines: list[str] = []
+    for part in re.split(r"\s*\\qquad\s*", tex):
+        joined = rf"{lines[-1]} \qquad {part}" if lines else part
+        if lines and n_signs(joined) <= LINE:
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    # A wide space inside of braces or between paired delimiters is no place to end a line.
+    pairs = (("{", "}"), (r"\left", r"\right"))
+    whole = all(line.count(a) == line.count(b) for line in lines for a, b in pairs)
+    return lines if whole else [tex]
+
+
 def to_mathml(node: nodes.math | nodes.math_block, *, as_block: bool) -> str:
     """Convert the TeX of a node; blank lines separate the lines of a displayed equation."""
     lines = [line.strip() for line in re.split(r"\n\s*\n", node.astext()) if line.strip()]
+    if as_block:
+        lines = [part for line in lines for part in broken(line)]
     source = tex = r" \\ ".join(lines)
     for pattern, replacement in TEX:
         tex = re.sub(pattern, replacement, tex)

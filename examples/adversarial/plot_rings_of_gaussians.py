@@ -34,8 +34,9 @@ model = EnergyGAN(
 # Modes
 # -----
 # A mode is covered if at least one sample in a hundred is within three standard deviations of it,
-# as nearly all data are. Samples near no mode lie on the bridges that a continuous generator cannot
-# avoid. No loss says whether a mode is left out: count them, or watch the distance.
+# as nearly all data are. A continuous generator cannot avoid bridges between modes: here, its
+# samples form a ring that is thinner than the modes are wide. No loss says whether a mode is left
+# out: count them, or watch the distance.
 
 samples = model.sample(1000, random_state=0)
 away = np.linalg.norm(samples[:, None] - ring.centres, axis=2)
@@ -58,8 +59,9 @@ grid = np.stack([part.ravel() for part in np.meshgrid(axis, axis)], axis=1)
 energy = model.free_energy(grid).reshape(150, 150)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 left.pcolormesh(axis, axis, -np.log(energy + 1e-3), cmap="Greys")
-left.plot(*samples.T, ".", markersize=3, color="tab:orange", label="samples")
-left.plot(*ring.centres.T, "+", color="tab:blue", label="centres")
+left.plot(*X[:1000].T, ".", markersize=2, color="tab:blue", alpha=0.5, label="data")
+left.plot(*samples.T, ".", markersize=2, color="tab:orange", label="samples")
+left.plot(*ring.centres.T, "k+", markersize=12, markeredgewidth=2, label="centres")
 left.set(title=f"{n_modes} of 8 modes", aspect="equal")
 left.legend(loc="upper right")
 right.semilogy(np.maximum(-model.validation_scores_, 1e-4))

@@ -41,7 +41,7 @@ train, test = windows[:32], windows[32:]
 
 settings = {"kernel_size": KERNEL, "image_shape": (SIDE, SIDE), "alpha": 0.05, "low_pass": 5.0}
 model = ConvPredictiveSparseDecomposition(
-    N_KERNELS, learning_rate=0.02, batch_size=8, max_epochs=10, random_state=0, **settings
+    N_KERNELS, learning_rate=0.01, batch_size=8, max_epochs=10, random_state=0, **settings
 ).fit(train)
 optimal = ConvSparseCoder(dictionary=model.components_, code_tol=1e-3, **settings).fit(test)
 excess = model.free_energy(test).sum() / optimal.free_energy(test).sum() - 1

@@ -67,7 +67,7 @@ for axis, (beta, model) in zip(panels, models.items(), strict=True):
     image = axis.contourf(side, side, values, levels=levels, cmap="viridis", extend="max")
     axis.plot(*Y.T, ".", color="white", markersize=2)
     axis.plot(*model.predict_set(Y[:1])[0].T, color="tab:red")
-    axis.set(title=f"free energy, beta = {beta}", aspect="equal")
+    axis.set(title=f"free energy, beta = {beta}", aspect="equal", xticks=[-2, 0, 2])
 figure.colorbar(image, ax=panels)
 
 # %%

@@ -33,7 +33,7 @@ chosen = np.concatenate([test[test_labels == 3][:3], test[test_labels == 8][:3]]
 seen = model.inverse_transform(model.transform(chosen))
 rows = [np.hstack([image.reshape(8, 8) for image in images]) for images in (chosen, seen)]
 right.imshow(np.vstack(rows), cmap="gray_r")
-right.set(title="images, and what the plane has of them", xticks=[], yticks=[])
+right.set(title="above: threes and eights\nbelow: their points in the plane", xticks=[], yticks=[])
 figure.tight_layout()
 
 # %%

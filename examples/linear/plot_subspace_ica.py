@@ -35,9 +35,12 @@ sizes = [1, 2, 3, 4, 6]
 models = {size: SubspaceICA(group_size=size, random_state=0).fit(train) for size in sizes}
 scores = [model.score(test) for model in models.values()]
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.4))
-left.plot(sizes, scores, "o-")
-left.set(xlabel="group_size", ylabel="held-out log density (nats)", title="the size is 3")
+figure, axis = plt.subplots(figsize=(5, 3.4))
+axis.plot(sizes, scores, "o-")
+axis.axvline(3, color="black", linestyle=":", label="true size")
+axis.set(xlabel="group_size", ylabel="held-out log density (nats)")
+axis.legend()
+figure.tight_layout()
 
 # %%
 # What the filters hear
@@ -45,7 +48,8 @@ left.set(xlabel="group_size", ylabel="held-out log density (nats)", title="the s
 # Gains from the true sources to the found ones: with groups of three, each group of filters hears
 # one group of sources. How it divides them among its filters is arbitrary.
 
-for axis, size in ((middle, 1), (right, 3)):
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
+for axis, size in zip(axes, (1, 3), strict=True):
     axis.imshow(np.abs(models[size].components_ @ mixing), cmap="gray_r")
     axis.set(xlabel="true source", ylabel="found source", title=f"group_size={size}")
 figure.tight_layout()

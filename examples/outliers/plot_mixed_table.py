@@ -72,7 +72,7 @@ for ax, model, title in zip(
         ax.hist(surprise[fraud == kind], bins, density=True, alpha=0.6, label=label)
     ax.set(title=f"{title}: AUROC {roc_auc_score(fraud > 0, surprise):.3f}", xlabel="surprise")
     ax.set_yticks([])
-axes[0].legend()
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
 
 # %%

@@ -83,7 +83,7 @@ for axis, (name, rows) in zip(axes[0], outliers.items(), strict=True):
 for j, axis in enumerate(axes[1]):
     axis.barh(list(scorers), auroc[:, j], color=["0.6", "#0072B2", "#009E73", "#CC79A7", "#D55E00"])
     axis.axvline(0.5, color="k", linewidth=0.8)
-    axis.set(xlim=(0, 1), xlabel="AUROC")
+    axis.set(xlim=(0, 1), xticks=[0, 0.5, 1], xlabel="AUROC")
     axis.invert_yaxis()
     if j:
         axis.set_yticks([])

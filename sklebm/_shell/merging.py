@@ -47,6 +47,14 @@ def merge_repeated(rows: Rows) -> Rows:
     return _with(merged, {"weight": torch.from_numpy(total / total.mean()).to(rows.device)})
 
 
+def of_positive_weight(rows: Rows) -> Rows:
+    """The rows without those of weight 0; rows that stay on disk are returned as they are."""
+    weight = rows.columns.get("weight")
+    if weight is None or rows.is_lazy or bool((weight > 0).all()):
+        return rows
+    return _take(rows, (weight.cpu() > 0).nonzero()[:, 0].numpy())
+
+
 def _with(rows: Rows, columns: dict[str, Any]) -> Rows:
     found = copy.copy(rows)
     found.columns = {**rows.columns, **columns}

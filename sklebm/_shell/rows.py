@@ -210,6 +210,15 @@ class Rows:
         rows.scaling = scaling
         return rows
 
+    def some(self, index: torch.Tensor) -> Rows:
+        """The rows at ``index``, held in memory, with the columns that accompany them."""
+        rows = copy.copy(self)
+        at: Any = index.cpu()
+        rows.source = self.source[at if isinstance(self.source, torch.Tensor) else at.numpy()]
+        rows.shape = (len(at), self.shape[1])
+        rows.columns = {name: column[at] for name, column in self.columns.items()}
+        return rows
+
     def in_own_units(self, x: torch.Tensor) -> torch.Tensor:
         """Convert a standardised row, such as a mean of rows, to the units of X."""
         return x if self.scaling is None else self.scaling.restore(x)

@@ -215,7 +215,7 @@ def _is_parameter(declared: _Expected) -> bool:
 
 def _is_number(value: object, declared: _Expected | None) -> bool:
     """Whether a parameter of the constructor is the number that the attribute must hold."""
-    if not isinstance(declared, Scalar) or declared.optional or isinstance(value, bool):
+    if not isinstance(declared, Scalar) or isinstance(value, bool):
         return False
     return isinstance(value, Integral if declared.kind is int else Real)
 

@@ -69,7 +69,10 @@ def drawn(
         known = None if known is None else (known.double() - torch.from_numpy(offset)).float()
     out = np.empty(shape, dtype=np.float32)
     with torch.no_grad():
-        for part in row_slices(n_samples, model._floats_per_row()):
+        floats = model._floats_per_row()
+        if known is not None and hasattr(energy.visible, "conditional_on"):
+            floats += shape[1] ** 2  # what known units send to the others, at most for each row
+        for part in row_slices(n_samples, floats):
             base = mean.expand(len(out[part]), -1).contiguous()
             keep = None if known is None else known[part].to(device)
             v = energy.visible.draw(base, generator) if start is None else start[part].to(device)
@@ -112,12 +115,15 @@ def _run_chains(
 
     given = None if known is None else ~known.isnan()
     v = keep(v)
+    # Units that are coupled to each other are drawn given the known ones, too.
+    condition = getattr(getattr(energy, "visible", None), "conditional_on", None)
+    complete = keep if condition is None or known is None else condition(known)
     if not hasattr(energy, "draw_visible"):
         return keep(_swept(energy, v, given, n_steps, generator))
     for _ in range(n_steps):
         h = energy.draw_hidden(v, generator)
         if sampler is None:
-            v = keep(energy.draw_visible(h, generator))
+            v = complete(energy.draw_visible(h, generator))
         else:
             v, _info = sampler.move_visible(generator, GibbsState(v, h), energy, given)
     return v

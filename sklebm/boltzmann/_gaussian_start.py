@@ -33,8 +33,8 @@ _SHARE = 0.03
 # Minimum standard deviation of a feature relative to the largest, independent of units.
 _RELATIVE_FLOOR = 1e-6
 _LEARNING_RATE = 0.2
-# L-BFGS ends in the nearest optimum, and starts are cheap.
-_STARTS = 8
+# L-BFGS ends in the nearest optimum, and starts are cheap on at most this many rows.
+_STARTS, _START_ROWS = 16, 2000
 
 
 def decided(model: Any, rows: Rows | None) -> Any:
@@ -73,25 +73,46 @@ def fitted(
 
 
 def best_start(model: Any, start: Start) -> Any:
-    """Of several starts the one that a first epoch of L-BFGS takes to the highest likelihood."""
-    device = start.rows.device
+    """Of several starts the one that L-BFGS takes to the highest likelihood, on some of the rows.
+
+    They run for an epoch at a time, and after each the better half goes on.
+    """
+    device, rows = start.rows.device, start.rows
+    if len(rows) > _START_ROWS:
+        generator = make_generator(start.seed, "rows of starts")
+        rows = rows.some(torch.randperm(len(rows), generator=generator)[:_START_ROWS])
     options = replace(model._options(start.seed), max_epochs=1, n_iter_no_change=None, verbose=0)
-    batch = training_rows(start.rows).batch(device)
-    energies, losses = [], []
+    batch = training_rows(rows).batch(device)
+
+    def after_an_epoch(energies: list[Any]) -> list[Any]:
+        """The energies after one more epoch, those of highest likelihood first."""
+        losses = []
+        for index, energy in enumerate(energies):
+            try:
+                model._train(energy, replace(start, rows=rows), options)
+            except FloatingPointError:  # a line search that went too far: another may not
+                continue
+            with torch.no_grad():
+                loss, _ = MaximumLikelihood().loss(energy, batch, {}, make_generator(0, "unused"))
+            if math.isfinite(float(loss)):
+                losses.append((float(loss), index))
+        if not losses:
+            raise FloatingPointError("L-BFGS diverged from every start.")
+        return [energies[index] for _, index in sorted(losses)]
+
+    energies = []
     for index in range(model._n_starts):
         generator = make_generator(start.seed, "parameters", index=index)
-        energy = model._initial_energy(start.rows, start.means, generator).to(device)
-        try:
-            model._train(energy, start, options)
-        except FloatingPointError:  # a line search that went too far: another start may not
-            continue
-        with torch.no_grad():
-            loss, _ = MaximumLikelihood().loss(energy, batch, {}, generator)
-        energies.append(energy)
-        losses.append(float(loss))
-    if not energies:
-        raise FloatingPointError("L-BFGS diverged from every start.")
-    return energies[int(np.nanargmin(losses))]
+        energy = model._initial_energy(start.rows, start.means, generator)
+        if index % 2:
+            # Directions that are no neighbours lead to the best optimum more often.
+            energy = initial_energy(
+                model.variance, model.n_components, rows, start.means, generator, apart=True
+            )
+        energies.append(energy.to(device))
+    while len(energies) > 1:
+        energies = after_an_epoch(energies)[: max(1, len(energies) // 2)]
+    return energies[0]
 
 
 def initial_energy(
@@ -100,15 +121,17 @@ def initial_energy(
     rows: Rows,
     means: torch.Tensor,
     generator: torch.Generator,
+    *,
+    apart: bool = False,
 ) -> GaussianBilinearEnergy:
-    """The machine before training, for rows around their mean."""
+    """The machine before training, for rows around their mean; ``apart``: see ``towards_far``."""
     if isinstance(variance, str):
         found = independent_variance(rows, means, variance == "shared")
         # Beyond this, single precision cannot hold a density; training reports it if it matters.
         found = found.clamp(1e-30, 1e30).float()
     else:
         found = torch.tensor([float(variance)])
-    weights = found.sqrt() * directions(rows, means, found, n_components, generator)
+    weights = found.sqrt() * directions(rows, means, found, n_components, generator, apart=apart)
     # A hidden unit that is on moves the mean by its weights, and is on in few rows: the share
     # of its mass is exp(c_k + w_k'w_k / 2 s^2), around the mean of the rows.
     bias = math.log(_SHARE) - 0.5 * (weights.square() / found).sum(dim=1)
@@ -157,22 +180,45 @@ def directions(
     variance: torch.Tensor,
     n_units: int,
     generator: torch.Generator,
+    *,
+    apart: bool = False,
 ) -> torch.Tensor:
     """Unit vectors towards rows far from the mean, in standard deviations."""
     some = torch.randint(rows.total(), (10 * n_units,), generator=generator)
     gaps = (rows.ranks.take(rows, some).cpu().double() - means) / variance.sqrt()
-    return towards_far(gaps, n_units, generator)
+    return towards_far(gaps, n_units, generator, apart=apart)
 
 
-def towards_far(gaps: torch.Tensor, n_units: int, generator: torch.Generator) -> torch.Tensor:
-    """Unit vectors towards some of the rows ``gaps``, given relative to the mean."""
+def towards_far(
+    gaps: torch.Tensor, n_units: int, generator: torch.Generator, *, apart: bool = False
+) -> torch.Tensor:
+    """Unit vectors towards some of the rows ``gaps``, given relative to the mean.
+
+    ``apart``: a direction near those chosen before is avoided.
+    """
     # As in k-means++: drawn in proportion to the squared distance, or all would start in the bulk.
     chances = gaps.square().sum(dim=1).nan_to_num(posinf=1e300).clamp(1e-300, 1e300)
-    chosen = torch.multinomial(chances, n_units, generator=generator)
+    directions = functional.normalize(gaps, dim=1).float()
+    if apart:
+        chosen = _apart(directions, chances, n_units, generator)
+    else:
+        chosen = torch.multinomial(chances, n_units, generator=generator)
     # Units that start at the same row, or at the mean, need noise to break the symmetry.
     noise = torch.randn(n_units, gaps.shape[1], generator=generator)
-    directions = functional.normalize(gaps[chosen], dim=1).float()
-    return functional.normalize(directions + 0.1 / gaps.shape[1] ** 0.5 * noise, dim=1)
+    return functional.normalize(directions[chosen] + 0.1 / gaps.shape[1] ** 0.5 * noise, dim=1)
+
+
+def _apart(
+    directions: torch.Tensor, chances: torch.Tensor, n_units: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Numbers of rows drawn by their chances times the square of how far they are from others."""
+    nearest, chosen = torch.full_like(chances, -1.0), []
+    for _ in range(n_units):
+        now = (chances * (1.0 - nearest).square()).clamp(min=1e-300)
+        chosen.append(torch.multinomial(now, 1, generator=generator))
+        cosine = (directions @ directions[chosen[-1][0]]).to(nearest)
+        nearest = torch.maximum(nearest, cosine.clamp(max=1.0))
+    return torch.cat(chosen)
 
 
 def around_zero(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -489,8 +489,16 @@ class DeepBeliefNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        method, n_chains, n_temperatures, n_steps, random_state : object
-            See :meth:`BernoulliRBM.estimate_log_partition`.
+        method : {"auto", "exact", "ais", "bridge"}, default="auto"
+            As in :meth:`BernoulliRBM.estimate_log_partition`, like all further arguments.
+        n_chains : int, default=100
+            Number of annealed chains, or of ladders.
+        n_temperatures : int or None, default=None
+            Number of annealing steps, or of rungs of each ladder.
+        n_steps : int, default=100
+            Steps of the ladders.
+        random_state : int, RandomState instance or None, default=None
+            Seed for the chains.
 
         Returns
         -------

@@ -23,6 +23,7 @@ from sklebm.objectives import (
     Batch,
     MaximumLikelihood,
     MeanFieldContrastiveDivergence,
+    MeanFieldShortChains,
     Objective,
     check_needs,
     resolve_objective,
@@ -33,6 +34,7 @@ from sklebm.training.transforms import TransformState
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "pcd": MeanFieldContrastiveDivergence,
+    "cd": MeanFieldShortChains,
     "maximum_likelihood": MaximumLikelihood,
 }
 _DEFAULT_GIBBS_STEPS = 1
@@ -57,7 +59,8 @@ class DeepBoltzmannMachine(GradientEstimator):
     hidden_sizes : tuple of int, default=(500, 1000)
         Number of hidden units of each layer, from the bottom on.
     objective : str or Objective, default="pcd"
-        "pcd": mean field for the rows and persistent chains for the model; "maximum_likelihood":
+        "pcd": mean field for the rows and persistent chains for the model; "cd": the same with
+        chains that start at the rows in every update, which is biased; "maximum_likelihood":
         the exact likelihood, for machines whose states can be summed over (at most 20 units in
         the smaller half of the layers at even and odd places, and in the hidden layers at even
         ones).
@@ -495,8 +498,16 @@ class DeepBoltzmannMachine(GradientEstimator):
 
         Parameters
         ----------
-        method, n_chains, n_temperatures, n_steps, random_state : object
-            See :meth:`BernoulliRBM.estimate_log_partition`.
+        method : {"auto", "exact", "ais", "bridge"}, default="auto"
+            As in :meth:`BernoulliRBM.estimate_log_partition`, like all further arguments.
+        n_chains : int, default=100
+            Number of annealed chains, or of ladders.
+        n_temperatures : int or None, default=None
+            Number of annealing steps, or of rungs of each ladder.
+        n_steps : int, default=100
+            Steps of the ladders.
+        random_state : int, RandomState instance or None, default=None
+            Seed for the chains.
 
         Returns
         -------

@@ -387,11 +387,13 @@ class SemiRestrictedBM(BoltzmannEstimator):
         *,
         n_steps: int = 1000,
         init: Any = None,
+        clamped: Any = None,
         random_state: RandomState = None,
     ) -> Any:
         """Draw rows from the model, with one block Gibbs chain per row.
 
-        Draws are exact only in the limit of many steps.
+        Draws are exact only in the limit of many steps. With ``clamped``, chains keep the known
+        features of each row, and draw the others given these and the hidden units (completion).
 
         Parameters
         ----------
@@ -401,6 +403,9 @@ class SemiRestrictedBM(BoltzmannEstimator):
             Gibbs steps of every chain.
         init : array-like of shape (n_features,) or (n_samples, n_features), default=None
             Initial states of the chains; None starts from the mean of the training rows.
+        clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
+            Values of known features, and NaN for those to draw. A single row applies to all chains.
+            O(d^3) once for each pattern of known features.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
 
@@ -410,4 +415,4 @@ class SemiRestrictedBM(BoltzmannEstimator):
             Visible states, float32.
         """
         check_is_fitted(self)
-        return _chains.drawn(self, n_samples, n_steps, init, None, None, random_state)
+        return _chains.drawn(self, n_samples, n_steps, init, clamped, None, random_state)

@@ -13,6 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
 from sklebm.coding._search import CodeSearch
 from sklebm.coding._state import n_atoms
@@ -103,7 +104,7 @@ def open_mask(model: Any, X: Any, mask: Any) -> Rows | None:
 
 def checked_mask(mask: Any, shape: tuple[int, ...]) -> Any:
     """A mask as an array of zeros and ones."""
-    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    array = to_numpy(mask)
     if array.shape != shape:
         raise ValueError(
             f"mask has shape {array.shape}, but X has shape {shape}: pass one value "

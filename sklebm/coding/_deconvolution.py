@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklebm._shell.rows import row_slices
+from sklebm._shell.warning import warn
 from sklebm.coding._convolution import MapSearch, grid_of, kernel_sides, recall_grid, record_grid
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
 from sklebm.coding._kernels import initial_kernels
@@ -21,11 +23,16 @@ from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, Switches, SwitchPooling
 from sklebm.inference.convolutional import solve_maps
 from sklebm.inference.deconvolution import solve_switched, surrogate_maps
+from sklebm.inference.sparse import SparseSolution
 
 # Passes over the images that the sums remember, as for a single dictionary.
 _MEMORY = 0.5
 # Codes are final for learning at this duality gap: the kernels change before they matter.
 _LEARNING_GAP = 1e-3
+# Steps that are enough for learning, unless no limit is asked for.
+_LEARNING_STEPS = 100
+# Duality gap above which codes that end at the limit of steps are reported.
+_LARGE_GAP = 0.1
 # Images encoded for each initial kernel of an upper layer.
 _PER_KERNEL = 4
 
@@ -143,11 +150,33 @@ def asked_record(model: Any, n_features: int) -> dict[str, Any]:
 
 
 class NetworkSearch(MapSearch):
-    """Codes of each layer, one after the other; adaptive ones in ``max_steps``."""
+    """Codes of each layer, one after the other; adaptive ones in ``max_steps``.
 
-    def __init__(self, owner: str, tol: float, max_steps: int | None) -> None:
+    It warns of codes that end at this limit with a duality gap above ``tolerated``.
+    """
+
+    def __init__(
+        self, owner: str, tol: float, max_steps: int | None, tolerated: float = math.inf
+    ) -> None:
+        self.max_switched, self.tolerated = max_steps, tolerated
         super().__init__(owner, tol, "auto")
-        self.max_switched = max_steps
+
+    def forget(self) -> None:
+        """Start counting from zero."""
+        super().forget()
+        self.n_cut, self.widest = 0, 0.0
+
+    def warn(self) -> None:
+        """Warn if any codes are not final, or far from it where a limit of steps allows that."""
+        super().warn()
+        if self.n_cut:
+            warn(
+                f"{self.owner}: {self.n_cut} codes of adaptive layers were accepted after "
+                f"max_inference_steps={self.max_switched} steps, although their energy may be up "
+                f"to {100 * self.widest:.0f} % above its minimum (see certificate). Raise "
+                "max_inference_steps, or set it to None.",
+                ConvergenceWarning,
+            )
 
     def climb(
         self, network: DeconvolutionalEnergy, x: Tensor, top: int
@@ -167,6 +196,12 @@ class NetworkSearch(MapSearch):
         self, network: DeconvolutionalEnergy, target: Tensor, switches: Switches, layer: int
     ) -> Tensor:
         """The code of one layer, given what is below."""
+        return self.solution(network, target, switches, layer).codes
+
+    def solution(
+        self, network: DeconvolutionalEnergy, target: Tensor, switches: Switches, layer: int
+    ) -> SparseSolution:
+        """The code of one layer with its certificate, given what is below."""
         if layer == 1 or not network.adaptive:
             found = solve_maps(
                 target,
@@ -181,8 +216,24 @@ class NetworkSearch(MapSearch):
             found = solve_switched(
                 network, target, switches, layer, tol=self.tol, max_iter=self.max_switched
             )
+            far = found.certificate > self.tolerated
+            self.n_cut += int(far.sum())
+            self.widest = max(self.widest, float(found.certificate.max()))
         self.count(found)
-        return found.codes
+        return found
+
+    def certificates(self, network: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Duality gaps of the layers that count, as a share of their energy."""
+        gap, total, target = x.new_zeros(len(x)), x.new_zeros(len(x)), x
+        switches: Switches = ()
+        for layer in range(1, network.n_layers + 1):
+            found = self.solution(network, target, switches, layer)
+            if layer == network.n_layers or not network.adaptive:
+                value = network.layer_energy(target, found.codes, layer, switches)
+                gap, total = gap + found.certificate * value, total + value
+            target, own = network.lift(target, found.codes, layer)
+            switches = switches if own is None else (*switches, own)
+        return torch.where(total > 0, gap / total, gap)
 
     def top(self, network: Any, x: Tensor) -> Tensor:
         """The code of the highest layer."""
@@ -232,13 +283,15 @@ class NetworkSearch(MapSearch):
 
 def network_search(model: Any) -> NetworkSearch:
     """The search that the parameters describe."""
-    return NetworkSearch(type(model).__name__, float(model.code_tol), model.max_inference_steps)
+    limit = model.max_inference_steps
+    return NetworkSearch(type(model).__name__, float(model.code_tol), limit, _LARGE_GAP)
 
 
 def learning_search(model: Any) -> NetworkSearch:
     """The search for the codes that kernels are learnt from."""
     tol = max(float(model.code_tol), _LEARNING_GAP)
-    return NetworkSearch(type(model).__name__, tol, model.max_inference_steps)
+    limit = model.max_inference_steps
+    return NetworkSearch(type(model).__name__, tol, limit and min(limit, _LEARNING_STEPS))
 
 
 # ---------------------------------------------------------------------- learning

@@ -14,6 +14,9 @@ from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGr
 from sklebm.energies.predictive_convolution import PredictiveConvolutionalEnergy
 from sklebm.inference.unfolded_maps import ConvolutionalListaEncoder, ConvolutionalTanhEncoder
 
+# First steps of an unfolded solver in units of 1 / L: 2 is where they would begin to diverge.
+_RELATIVE_STEP = 1.9
+
 
 def blank_encoder(
     architecture: dict[str, Any], dictionary: Tensor, grid: ConvolutionGrid
@@ -68,7 +71,9 @@ def first_energy(
         parts = (images[part] for part in rows.chunks(4 * len(atoms) * grid.map_length))
         encoder = ConvolutionalTanhEncoder.start(atoms, parts, grid)
     else:
-        encoder = ConvolutionalListaEncoder.start(atoms, alpha, architecture["n_layers"], grid)
+        encoder = ConvolutionalListaEncoder.start(
+            atoms, alpha, architecture["n_layers"], grid, relative_step=_RELATIVE_STEP
+        )
     energy: Any = PredictiveConvolutionalEnergy(encoder, atoms, L1(), alpha, weight, grid, low_pass)
     energy.architecture = architecture
     return energy.float()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
 from sklebm.coding._checks import given_dictionary, warn_if_codes_vanish
@@ -93,7 +94,7 @@ def given_codes(codes: Any, rows: Rows, n_components: int | None) -> Tensor:
     ValueError
         If it is not a finite table with one code per row, or has the wrong width.
     """
-    array = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+    array = to_numpy(codes)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"codes has dtype {array.dtype}, but must hold numbers.")
     if array.ndim != 2 or len(array) != len(rows) or not array.shape[1]:

@@ -54,8 +54,9 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
         a convolution alone; or g tanh(W x + b), whose codes are not sparse.
     n_layers : int, default=3
         Number of layers of "lista".
-    prediction_weight : float, default=1.0
-        Weight w. Larger values give codes that are easier to predict but reconstruct less well.
+    prediction_weight : float, default=10.0
+        Weight w. Larger values give codes that are easier to predict but reconstruct less well. The
+        energy grows by up to L, tens to hundreds, along a code, so that w = 1 is a weak tie.
     pool : {"max", "mean"} or None, default="max"
         Whether ``transform`` returns the largest or mean magnitude in each block, or full codes.
     pool_size : int or tuple of int, default=4
@@ -168,7 +169,7 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
         low_pass: float = 0.0,
         encoder: Literal["lista", "shrink", "linear_tanh"] = "lista",
         n_layers: int = 3,
-        prediction_weight: float = 1.0,
+        prediction_weight: float = 10.0,
         pool: Literal["max", "mean"] | None = "max",
         pool_size: int | tuple[int, ...] = 4,
         learning_rate: float = 0.005,

@@ -65,9 +65,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction.
     code_tol : float, default=1e-4
         Relative duality gap at which a code is final. ``fit`` is content with 1e-3.
-    max_inference_steps : int or None, default=100
-        Steps after which the code of an adaptive layer above the first is accepted as it is, unless
-        images are so small that it is found exactly. None: until ``code_tol``.
+    max_inference_steps : int or None, default=300
+        Steps after which the code of an adaptive layer above the first is accepted (in ``fit``, at
+        most 100), unless images are so small that it is found exactly. None: until ``code_tol``.
     random_state : int, RandomState instance or None, default=None
         Seed for the initial kernels, which are patches, and the order of the images.
     verbose : int, default=0
@@ -81,20 +81,16 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         The kernels of the first layer, flat.
     upper_components_ : dict of ndarray
         "layer2", "layer3", ...: kernels, flat in the order (map below, height, width).
-    alpha_, penalty_ : ndarray of shape (n_layers,), dict
-        Weights and name of the penalty used in the fit.
-    architecture_ : dict
-        Sizes of layers and blocks.
+    alpha_, penalty_, architecture_ : ndarray of shape (n_layers,), dict, dict
+        Weights and name of the penalty, and sizes of layers and blocks.
     energy_curve_ : ndarray of shape (n_iter_,)
         Mean energy in each pass, every image measured with the kernels at that point.
     online_state_ : dict
         What ``partial_fit`` continues from: sums, and up to eight patches for each layer.
     n_iter_, n_samples_seen_ : int, int
         Number of passes, or of ``partial_fit`` calls, and of training images.
-    n_features_in_ : int
-        Number of features seen in ``fit``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, if X had string column names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
+        Number of features seen in ``fit``; their names, if X had string column names.
 
     See Also
     --------
@@ -103,10 +99,8 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     Notes
     -----
     All layers learn in the same passes, each from codes that ignore the layers above. With K_l
-    kernels and p_l places in layer l, a step of the search through L layers costs
-    O(sum_l K_l K_{l-1} p_l). Codes above the first layer may need more than
-    ``max_inference_steps`` steps to be minima. Use ``score`` to compare kernels with the same
-    ``alpha`` and sizes. Scale X so that pixels are near one; there is no intercept.
+    kernels and p_l places in layer l, a step of the search costs O(sum_l K_l K_{l-1} p_l). Scale X
+    so that pixels are near one. There is no intercept: subtract a large mean first.
 
     References
     ----------
@@ -160,7 +154,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         max_iter: int = 20,
         tol: float = 1e-3,
         code_tol: float = 1e-4,
-        max_inference_steps: int | None = 100,
+        max_inference_steps: int | None = 300,
         random_state: RandomState = None,
         verbose: int = 0,
         device: str | torch.device = "auto",
@@ -314,8 +308,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         X : array-like or tensor of shape (n_samples, n_features)
             Images.
         unit : int
-            Which map of the layer, from 0. Its strongest entry in each image is kept, and all other
-            entries of the layer are set to zero.
+            A map of the layer, from 0, whose strongest entry in each image is kept alone.
         layer : int or None, default=None
             Which layer, from 1. None: the highest.
 
@@ -334,8 +327,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
 
     def _layer(self, layer: int | None) -> int:
         n_layers = len(network.kernels_of(self))
-        if layer is None:
-            return n_layers
+        layer = n_layers if layer is None else layer
         if not isinstance(layer, Integral) or not 1 <= layer <= n_layers:
             raise ValueError(f"layer={layer!r} must be from 1 to {n_layers}, or None.")
         return int(layer)
@@ -355,6 +347,22 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         """
         with network_search(self) as search:
             return self._map_rows(X, search.free_energies, "free_energy")
+
+    def certificate(self, X: Any) -> Any:
+        """Return the duality gap of each image's code, relative to its energy.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Images.
+
+        Returns
+        -------
+        certificate : array or tensor of shape (n_samples,)
+            Given the layers below, no code can lower the energy by a larger fraction.
+        """
+        with network_search(self) as search:
+            return self._map_rows(X, search.certificates, "certificate")
 
     def score_samples(self, X: Any) -> Any:
         """Return minus the energy at the codes, which is not normalised.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklebm._shell.merging import merge_repeated
+from sklebm._shell.merging import merge_repeated, of_positive_weight
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import draw_seed, make_generator, purpose_seed
@@ -28,8 +28,6 @@ from sklebm.training.architecture import (
     export_weights,
 )
 from sklebm.training.pace import Pace
-
-NETWORKS = ("network",)
 
 
 class ConditionalEstimator(GradientEstimator):
@@ -88,6 +86,7 @@ class ConditionalEstimator(GradientEstimator):
         return learner._without_training(merged)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        rows = of_positive_weight(rows)  # the first chunk decides offsets and scales
         rows, known = self._read_targets_of(rows, data, goes_on=self._is_fitted())
         learner = self._taught(known)
         if self._has_network():
@@ -146,7 +145,7 @@ class ConditionalEstimator(GradientEstimator):
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         asked = self._record(rows.shape[1])
-        NetworkRecord.of_fitted(self, NETWORKS).check_resumable(asked, self)
+        self._fitted_record().check_resumable(asked, self)
 
     # ------------------------------------------------------------------ the energy and its state
 
@@ -164,20 +163,29 @@ class ConditionalEstimator(GradientEstimator):
             "own_network": "built in" if self.network is None else "given",
             **self._further_values(),
         }
-        return NetworkRecord(values, {"network": self.network})
+        return NetworkRecord(values, self._classes())
+
+    def _fitted_record(self) -> NetworkRecord:
+        """The network of the fitted state."""
+        return NetworkRecord(self.architecture_, self._classes())
+
+    def _classes(self) -> dict[str, Any]:
+        """User classes by the names of the networks; None: built in."""
+        return {"network": self.network}
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         record = self._record(len(means))
         energy = record.build(self._assemble, purpose_seed(generator.initial_seed(), "modules"))
-        if any(parameter.is_meta for parameter in energy.parameters()):
-            initialize_spread(energy.network, generator)
+        for network in (getattr(energy, name, None) for name in self._classes()):
+            if network is not None and any(p.is_meta for p in network.parameters()):
+                initialize_spread(network, generator)
         n_inputs, n_outputs = self._n_inputs(len(means)), self._n_outputs()
         record.check_module("network", energy.network, n_inputs, n_outputs)
         energy.record, energy.scaling = record, rows.scaling
         return energy.train()
 
     def _energy(self, device: torch.device) -> Any:
-        record = NetworkRecord.of_fitted(self, NETWORKS)
+        record = self._fitted_record()
         energy = record.restore(self._assemble, self.weights_, device)
         scaling = recall_scaling(self)
         if scaling is not None:
@@ -209,7 +217,7 @@ class ConditionalEstimator(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
-        name, record = type(self).__name__, NetworkRecord.of_fitted(self, NETWORKS)
+        name, record = type(self).__name__, self._fitted_record()
         record.check_fitted(self._record(self.n_features_in_), name)
         record.check_weights(self._assemble, self.weights_, name)
         scaling = recall_scaling(self)
@@ -287,7 +295,7 @@ class ConditionalEstimator(GradientEstimator):
     # ------------------------------------------------------------------ row-wise methods
 
     def _floats_per_row(self) -> int:
-        return 2 * NetworkRecord.of_fitted(self, NETWORKS).floats_per_row()
+        return 2 * self._fitted_record().floats_per_row()
 
     def _map_with_targets(
         self, X: Any, y: NDArray[Any], function: Callable[..., torch.Tensor], what: str

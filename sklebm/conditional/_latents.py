@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,21 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
 from sklebm._shell.targets import matching_targets
-from sklebm.conditional._targets import residual_rows
+from sklebm.conditional._targets import BLOCK, draw_targets, residual_rows
+from sklebm.energies.continuous_latents import ContinuousLatentEnergy
 from sklebm.energies.latent_targets import LatentTargetEnergy, grid_points
+from sklebm.inference.quasi_monte_carlo import uniform_points
 from sklebm.inference.seeding import seed_centers
+from sklebm.objectives.label_losses import PenalizedLoss, PenalizedNoisyLoss
+from sklebm.objectives.latent_losses import FreeEnergyLoss, InferredLatentLoss, NoisyLatentLoss
 
 _MOST_LATENTS = 10_000
+N_POINTS = 512  # that stand for real latents
 
 
 def read_range(given: Any) -> tuple[float, float]:
@@ -29,11 +37,16 @@ def read_range(given: Any) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-def need_few_latents(model: Any) -> None:
-    """Refuse more latents than a minimum over all of them can take."""
+def check_latents(model: Any) -> None:
+    """Refuse more latents than a minimum over all of them can take, and settings of other kinds."""
     k, n_points = int(model.n_components), int(model.n_points)
     if model.latent == "branches" and k > _MOST_LATENTS:
         raise ValueError(f"n_components={k} branches are more than {_MOST_LATENTS}: lower it.")
+    if model.latent != "continuous" and (model.encoder is not False or model.latent_noise > 0.0):
+        raise ValueError(
+            f"encoder={model.encoder!r} and latent_noise={model.latent_noise} are for real "
+            f'latents, but latent={model.latent!r} has finitely many: choose latent="continuous".'
+        )
     if model.latent == "grid" and k * math.log(n_points) > math.log(_MOST_LATENTS) + 1e-9:
         raise ValueError(
             f"A grid with n_points={n_points} and n_components={k} has more than {_MOST_LATENTS} "
@@ -44,17 +57,19 @@ def need_few_latents(model: Any) -> None:
 def record_values(model: Any) -> dict[str, Any]:
     """What determines the energy beside its network."""
     low, high = read_range(model.latent_range)
-    need_few_latents(model)
+    check_latents(model)
     return {
         "latent": str(model.latent),
         "n_latent": int(model.n_components),
         "n_points": int(model.n_points),
         "low": low,
         "high": high,
-        "regularizer": str(model.regularizer) if model.latent == "grid" else "none",
+        "regularizer": "none" if model.latent == "branches" else str(model.regularizer),
         "regularization": float(model.regularization),
         "beta": float(model.beta) if math.isfinite(model.beta) else 0.0,
         "has_rows": int(model.y_dimensions_ > 0),
+        "own_encoder": {False: "none", True: "built in"}.get(model.encoder, "given"),
+        "encoder_weight": float(model.encoder_weight),
     }
 
 
@@ -65,6 +80,8 @@ def floats_per_row(model: Any) -> int:
     n_latents = int(record["n_latent"])
     if record["latent"] == "grid":
         n_latents = int(record["n_points"]) ** n_latents
+    if record["latent"] == "continuous":
+        n_latents = N_POINTS
     return n_latents * (2 * widest + 4 * len(model.intercept_) + 4)
 
 
@@ -102,13 +119,34 @@ def standardised_targets(
     return found, {**units, **known}
 
 
+def cube_points(n_components: int, low: float, high: float) -> torch.Tensor:
+    """Points that fill a cube evenly, (N_POINTS, n_components); the first is nearest to zero."""
+    points = low + (high - low) * uniform_points(N_POINTS, n_components)
+    points[0] = min(max(0.0, low), high)
+    return points
+
+
 def latent_energy(network: Any, record: Any, model: Any) -> LatentTargetEnergy:
     """The energy that a record describes, with the linear part of a model."""
     k, has_branches = int(record["n_latent"]), record["latent"] == "branches"
+    linear = (model.coef_, model.intercept_, model.residual_scale_)
+    if record["latent"] == "continuous":
+        cube = (float(record["low"]), float(record["high"]))
+        return ContinuousLatentEnergy(
+            network,
+            cube_points(k, *cube),
+            *(torch.from_numpy(part) for part in linear),
+            encoder=encoder_of(record, len(model.intercept_)),
+            encoder_weight=float(record["encoder_weight"]),
+            cube=cube,
+            regularizer=record["regularizer"],
+            weight=float(record["regularization"]),
+            beta=float(record["beta"]) or math.inf,
+            has_rows=bool(record["has_rows"]),
+        )
     latents = torch.eye(k, dtype=torch.float64)
     if not has_branches:
         latents = grid_points(k, int(record["n_points"]), record["low"], record["high"])
-    linear = (model.coef_, model.intercept_, model.residual_scale_)
     return LatentTargetEnergy(
         network,
         latents,
@@ -119,6 +157,37 @@ def latent_energy(network: Any, record: Any, model: Any) -> LatentTargetEnergy:
         has_branches=has_branches,
         has_rows=bool(record["has_rows"]),
     )
+
+
+def encoder_of(record: Any, n_outputs: int) -> Any:
+    """Enc from rows and targets to latents; None without one."""
+    if record["own_encoder"] == "none":
+        return None
+    k = int(record["n_latent"])
+    values = {**record.values, "n_features": int(record["n_features"]) - k + n_outputs}
+    return replace(record, values=values).encoder(k, name="encoder")
+
+
+def check_encoder(energy: Any) -> None:
+    """Refuse an encoder of the caller's that does not answer with latents."""
+    encoder = getattr(energy, "encoder", None)
+    if encoder is not None:
+        n_inputs = int(energy.record["n_features"]) - energy.latents.shape[1] + energy.n_outputs
+        energy.record.check_module("encoder", encoder, n_inputs, energy.latents.shape[1])
+
+
+def penalized_loss(model: Any) -> PenalizedLoss:
+    """What ``fit`` minimises."""
+    if model.latent_noise > 0.0:
+        return PenalizedNoisyLoss(NoisyLatentLoss(float(model.latent_noise)), float(model.alpha))
+    loss = InferredLatentLoss() if model.latent == "continuous" else FreeEnergyLoss()
+    return PenalizedLoss(loss, float(model.alpha))
+
+
+def beta_of_sums(model: Any) -> float | None:
+    """The inverse temperature of sums over latents; None: F is a minimum."""
+    is_sum = math.isfinite(model.beta) and model.latent != "continuous"
+    return float(model.beta) if is_sum else None
 
 
 @torch.no_grad()
@@ -140,8 +209,7 @@ def seed_branches(energy: Any, rows: Rows, generator: torch.Generator) -> Any:
 
 def read_latents(z: Any, X: Any, n_latent: int) -> Rows:
     """One latent for each row of X, in double precision."""
-    latents = z.detach().cpu().numpy() if isinstance(z, torch.Tensor) else np.asarray(z)
-    latents = np.asarray(latents, dtype=np.float64)
+    latents = to_numpy(z).astype(np.float64)
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if latents.shape == (n_latent,):
         latents = np.tile(latents, (n_rows, 1))
@@ -195,6 +263,43 @@ def predicted(model: Any, X: Any, z: Any) -> Any:
         return energy.restore(x, energy.decode(energy.inputs(x), z.to(x.dtype)[:, None])[:, 0])
 
     return model._map_rows(X, decoded, "predict", beside=latents)
+
+
+def sampled(model: Any, X: Any, n_samples: Any, random_state: RandomState) -> Any:
+    """Draws from p(y | x), or rows; see ``LatentVariableRegressor.sample``."""
+    check_is_fitted(model)
+    if model.y_dimensions_:
+        return draw_targets(model, X, n_samples, random_state, _draws_of_block)
+    check_count(X, "n_samples")
+    energy = model._energy(torch.device("cpu")).double()
+    generator = make_generator(draw_seed(random_state), "draws")
+    nothing = torch.zeros((1, model.n_features_in_), dtype=torch.float64)
+    uniform = nothing.new_empty((1, X)).uniform_(generator=generator)
+    noise = nothing.new_empty((1, X, energy.n_outputs)).normal_(generator=generator)
+    with torch.no_grad():
+        g = _drawn(energy, nothing, uniform, noise)
+        return energy.restore(nothing, g)[0].numpy()
+
+
+def _draws_of_block(
+    energy: Any, u: torch.Tensor, place: torch.Tensor, n_samples: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draws of g (n, n_samples, m) for the rows at these places of a block."""
+    shape = (BLOCK, n_samples)
+    uniform = u.new_empty(shape).uniform_(generator=generator)[place]
+    noise = u.new_empty((*shape, energy.n_outputs)).normal_(generator=generator)[place]
+    return _drawn(energy, u, uniform, noise)
+
+
+def _drawn(
+    energy: Any, u: torch.Tensor, uniform: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """g of latents at these cumulative probabilities (n, n_samples), with noise (.., m)."""
+    below = energy.log_prior().exp().cumsum(dim=0).to(u)
+    chosen = torch.searchsorted(below, uniform).clamp(max=len(below) - 1)
+    answers = energy.answers(u).expand(len(u), -1, -1)
+    g: torch.Tensor = answers.gather(1, chosen[:, :, None].expand(-1, -1, energy.n_outputs))
+    return g if math.isinf(energy.beta) else g + noise / math.sqrt(energy.beta)
 
 
 def predicted_sets(model: Any, X: Any, n_answers: int | None) -> Any:

@@ -14,14 +14,18 @@ from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
+from sklebm._shell.warning import warn
 from sklebm.energies.targets import EnergyGivenRow
 from sklebm.inference import target_density
 from sklebm.inference.langevin import MALA
 from sklebm.inference.samplers import run
 
 _LEAST_REACH = 8.0
+#: Targets this many times as far from the linear part as nine tenths of all are gross, if they are
+#: few: 16 standard deviations of a Gaussian. Of a log-normal 2 in 10,000 are as far.
+_FAR, _FEW, _ROUNDS = 10.0, 0.02, 10
 _CHAIN_STEPS = 300
-_BLOCK = 16  # rows that share a generator of draws
+BLOCK = 16  # rows that share a generator of draws
 
 
 def residual_rows(
@@ -40,9 +44,22 @@ def residual_rows(
         coef, intercept = coef.to(y.device), intercept.to(y.device)
     else:
         coef, intercept = _ridge(rows, y, float(model.alpha))
-    residuals = torch.empty_like(y)
-    for part in rows.chunks(3 * rows.shape[1]):
-        residuals[part] = y[part] - torch.addmm(intercept, rows[part].double(), coef.T)
+    residuals, far = _drawn_in(rows, _residuals(rows, y, coef, intercept), model)
+    for _ in range(0 if goes_on else _ROUNDS):
+        if not bool(far.any()):
+            break
+        # Their pull on the linear part is limited as well: as if they lay where they are drawn to.
+        moved = y - _residuals(rows, y, coef, intercept) + residuals
+        coef, intercept = _ridge(rows, moved, float(model.alpha))
+        residuals, far = _drawn_in(rows, _residuals(rows, y, coef, intercept), model)
+    if bool(far.any()):
+        n_far = int(far.any(dim=1).sum())
+        warn(
+            f"{type(model).__name__}: {n_far} of {len(y)} targets are more than {_FAR:g} times as "
+            "far from the linear part as nine tenths of all. Training takes them to be that far "
+            "only: correct or remove wrong targets, or transform y, for example to its logarithm.",
+            UserWarning,
+        )
     if goes_on:
         scale = torch.from_numpy(model.residual_scale_).to(y.device)
     else:
@@ -64,6 +81,38 @@ def residual_rows(
         "reach_": reach,
         **known,
     }
+
+
+def _residuals(
+    rows: Rows, y: torch.Tensor, coef: torch.Tensor, intercept: torch.Tensor
+) -> torch.Tensor:
+    """y - m(x), (n, m)."""
+    found = torch.empty_like(y)
+    for part in rows.chunks(3 * rows.shape[1]):
+        found[part] = y[part] - torch.addmm(intercept, rows[part].double(), coef.T)
+    return found
+
+
+def _drawn_in(rows: Rows, residuals: torch.Tensor, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Residuals, the few that are gross at a limit, and which those are.
+
+    One number that is far from all others would set the units of all of them: what a network sees
+    of the others, and the points of its integrals, would be too coarse to learn anything.
+    """
+    far = torch.zeros_like(residuals, dtype=torch.bool)
+    if not model._has_network():  # linear regression, to the last bit
+        return residuals, far
+    size = residuals.abs()
+    ordered, order = size.sort(dim=0)
+    weight = rows.columns.get("weight")
+    weight = size.new_ones(len(size)) if weight is None else weight.double()
+    below = weight[order].cumsum(dim=0)
+    # Sums of weights and of repetitions agree but for rounding.
+    place = (below < (0.9 - 1e-9) * weight.sum()).sum(dim=0, keepdim=True)
+    limit = _FAR * ordered.gather(0, place.clamp(max=len(size) - 1))
+    far = (size > limit) & (limit > 0.0)
+    far &= _weighted(rows, far.double()) <= _FEW
+    return torch.where(far, residuals.sign() * limit, residuals), far
 
 
 def _weighted(rows: Rows, values: torch.Tensor) -> torch.Tensor:
@@ -118,8 +167,11 @@ def log_partition(energy: Any, x: torch.Tensor) -> torch.Tensor:
     return log_z + scale.log().sum()
 
 
-def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> Any:
-    """Draws from p(y | x); see ``EnergyRegressor.sample``."""
+def draw_targets(
+    model: Any, X: Any, n_samples: int, random_state: RandomState, of_block: Any = None
+) -> Any:
+    """Draws from p(y | x) by ``of_block``; see ``EnergyRegressor.sample``."""
+    of_block = of_block or _of_block
     check_is_fitted(model)
     check_count(n_samples, "n_samples")
     seed = draw_seed(random_state)
@@ -127,16 +179,15 @@ def sampled(model: Any, X: Any, n_samples: int, random_state: RandomState) -> An
     def draw(energy: Any, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         u, place = energy.inputs(x), index[:, 0].long()
         parts = []
-        for block in range(int(place[0]) // _BLOCK, int(place[-1]) // _BLOCK + 1):
-            here = place // _BLOCK == block
+        for block in range(int(place[0]) // BLOCK, int(place[-1]) // BLOCK + 1):
+            here = place // BLOCK == block
             # The numbers of a whole block, whichever of its rows are there: chunks do not matter.
             generator = make_generator(seed, "draws", index=block, device=x.device)
-            parts.append(_of_block(energy, u[here], place[here] % _BLOCK, n_samples, generator))
+            parts.append(of_block(energy, u[here], place[here] % BLOCK, n_samples, generator))
         g: torch.Tensor = energy.restore(x, torch.cat(parts))
-        return g[:, :, 0] if energy.n_outputs == 1 else g
+        return g[:, :, 0] if model.y_dimensions_ == 1 else g
 
-    found = model._map_rows(X, draw, "sample", beside=_row_numbers)
-    return found[:, :, None] if model.y_dimensions_ == 2 and found.ndim == 2 else found
+    return model._map_rows(X, draw, "sample", beside=_row_numbers)
 
 
 def _row_numbers(rows: Rows) -> Rows:
@@ -148,16 +199,16 @@ def _of_block(
 ) -> torch.Tensor:
     """Draws of g (n, n_samples, m) for the rows at these places of a block."""
     if energy.n_outputs == 1:
-        uniform = u.new_empty((_BLOCK, n_samples)).uniform_(generator=generator)
+        uniform = u.new_empty((BLOCK, n_samples)).uniform_(generator=generator)
         grid = target_density.integrate(energy, u)
         return target_density.draws(grid, uniform[place])[:, :, None]
-    rows = u.new_zeros((_BLOCK, u.shape[1]))
+    rows = u.new_zeros((BLOCK, u.shape[1]))
     rows[place] = u
     given = EnergyGivenRow(energy, rows.repeat_interleave(n_samples, dim=0))
-    g = u.new_empty((_BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
+    g = u.new_empty((BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
     sampler = MALA(0.3)
     state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
-    found: torch.Tensor = state.position.view(_BLOCK, n_samples, -1)[place]
+    found: torch.Tensor = state.position.view(BLOCK, n_samples, -1)[place]
     return found
 
 

@@ -110,7 +110,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     intercept_ : ndarray of shape (n_outputs,)
         m(0).
     residual_scale_ : ndarray of shape (n_outputs,)
-        Root mean squared residuals s of the linear part.
+        Root mean squared residuals s of the linear part; with a network, the few targets more than
+        10 times as far from m as nine tenths of all count as that far, after a warning.
     reach_ : float
         Distance from m(x), in units of s, within which an integral looks first.
     y_dimensions_ : int
@@ -480,7 +481,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
             Several: ends of Metropolis-adjusted Langevin chains of 300 steps, which start at the
             best of the linear part's draws and may stay within one of several separate modes.
         """
-        return _targets.sampled(self, X, n_samples, random_state)
+        return _targets.draw_targets(self, X, n_samples, random_state)
 
     def predict_interval(self, X: Any, level: float = 0.9) -> list[Any]:
         """Return the smallest set of y that holds a given probability, for each row.

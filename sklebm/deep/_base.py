@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
@@ -20,15 +19,15 @@ from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.deep._layers import layer_by_layer
 from sklebm.deep._network import (
     adopt_layers,
+    assembled,
     covariance,
     fall_without_end,
-    initialize,
     maps_of,
+    record_of,
     shape_of,
+    start_values,
 )
-from sklebm.energies.deep import DeepEnergy
-from sklebm.energies.networks import make_encoder, n_activations
-from sklebm.energies.reference import ReferenceGaussian
+from sklebm.energies.networks import n_activations
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.likelihood import DensityCheck
 from sklebm.objectives import (
@@ -46,13 +45,10 @@ from sklebm.objectives import (
     resolve_objective,
 )
 from sklebm.training.architecture import (
-    build_user_module,
     check_arrays,
-    check_image_shape,
     check_record,
     check_resumable,
     check_sizes,
-    check_user_module,
     export_weights,
     import_weights,
     seeded,
@@ -85,8 +81,9 @@ class DeepEnergyEstimator(GradientEstimator):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "image_shape": ["array-like", None],
         "network": [callable, None],
+        "log_factor": [callable, None],
         "layer_training": [StrOptions({"joint", "greedy"})],
-        "sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"}), None],
         "learn_sigma": ["boolean"],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "log_partition": [StrOptions({"auto", "ais"}), None],
@@ -95,35 +92,8 @@ class DeepEnergyEstimator(GradientEstimator):
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
 
-    def _architecture(
-        self,
-        n_features: int,
-        hidden_sizes: tuple[int, ...] | None = None,
-        n_last: int | None = None,
-    ) -> dict[str, Any]:
-        """The network as plain values, from checked parameters, or with different widths."""
-        check_image_shape(self.image_shape, n_features)
-        shape = () if self.image_shape is None else self.image_shape
-        sizes = check_sizes(self.hidden_sizes) if hidden_sizes is None else hidden_sizes
-        return {
-            "n_features": n_features,
-            "n_components": int(self.n_components) if n_last is None else n_last,
-            "hidden_sizes": np.array(sizes, dtype=np.int64),
-            "image_shape": np.array(shape, dtype=np.int64),
-            "activation": str(self.activation),
-            "own_network": "built in" if self.network is None else "given",
-        }
-
-    def _make_network(self, architecture: dict[str, Any]) -> nn.Module:
-        n_features, n_components = architecture["n_features"], architecture["n_components"]
-        if self.network is not None:
-            return build_user_module(self.network, "network", n_features, n_components)
-        sizes = architecture["hidden_sizes"].tolist()
-        shape, activation = shape_of(architecture), architecture["activation"]
-        return make_encoder(shape, sizes, n_components, activation, "identity")
-
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
-        architecture = self._architecture(len(means))
+        architecture = record_of(self, len(means))
         return self._fresh(covariance(rows, means), architecture, {}, generator)
 
     def _fresh(
@@ -132,61 +102,42 @@ class DeepEnergyEstimator(GradientEstimator):
         architecture: dict[str, Any],
         below: dict[str, Any],
         generator: torch.Generator,
-    ) -> DeepEnergy:
+    ) -> Any:
         """An energy of rows around zero with this covariance, on layers trained ``below``."""
         if not bool(torch.isfinite(spread.float()).all()):
             raise FloatingPointError(
                 f"{type(self).__name__}: the variances of X overflow single precision. "
                 "Scale X, for example with StandardScaler."
             )
-        scale, n_features = math.sqrt(float(spread.diagonal().mean())), len(spread)
+        scale = math.sqrt(float(spread.diagonal().mean()))
         warn_of_unequal_scales(type(self).__name__, spread.diagonal().sqrt())
         warn_of_unusual_scale(type(self).__name__, scale, self.learning_rate)
-        sigma = scale if self.sigma == "auto" else float(self.sigma)
         with seeded(purpose_seed(generator.initial_seed(), "modules")):
-            network = self._make_network(architecture)
-        if self.network is None:
-            initialize(network, architecture["activation"], scale, generator)
-        else:
-            check_user_module(network, "network", n_features, int(self.n_components))
-        energy = DeepEnergy(
-            network.float().train(),
-            torch.zeros(n_features),
-            torch.tensor(math.log(sigma)).float(),
-            ReferenceGaussian(torch.zeros(n_features), torch.linalg.cholesky(spread).float()),
-            torch.tensor(0.0),
-        )
+            energy = assembled(self, architecture)
+        energy.architecture = architecture
+        start_values(self, energy, spread, generator)
         adopt_layers(energy, below)
         with torch.no_grad():  # log Z of the start, by importance sampling
             draws = energy.reference.draw(1000, generator)
             log_weights = -energy.free_energy(draws) - energy.reference.log_density(draws)
             energy.log_partition.fill_(float(torch.logsumexp(log_weights, 0)) - math.log(1000))
-        energy.architecture = architecture
         return energy
 
     def _energy(self, device: torch.device) -> Any:
         with seeded(None):
-            energy = self._assemble(self.architecture_)
+            energy = assembled(self, self.architecture_)
         import_weights(energy, self.weights_, device)
         energy.architecture = self.architecture_
         return energy.eval()
 
-    def _assemble(self, architecture: dict[str, Any]) -> DeepEnergy:
-        """The energy without values yet, on the meta device."""
-        d = architecture["n_features"]
-        empty = torch.empty(d, device="meta"), torch.empty(d, d, device="meta")
-        reference = ReferenceGaussian(*empty)
-        scalars = torch.empty((), device="meta"), torch.empty((), device="meta")
-        network = self._make_network(architecture)
-        return DeepEnergy(network, empty[0], scalars[0], reference, scalars[1])
-
     def _export(self, energy: Any) -> dict[str, Any]:
         weights = export_weights(energy, self)
+        log_sigma = weights.get("log_sigma")
         learnt = energy.log_partition.requires_grad
         return {
             "architecture_": dict(energy.architecture),
             "weights_": weights,
-            "sigma_": float(np.exp(np.float64(weights["log_sigma"]))),
+            "sigma_": None if log_sigma is None else float(np.exp(np.float64(log_sigma))),
             "log_partition_": float(weights["log_partition"]) if learnt else None,
             "log_partition_interval_": None,
         }
@@ -195,7 +146,8 @@ class DeepEnergyEstimator(GradientEstimator):
         """The objective; parameters of the energy that it may update require gradients."""
         objective = resolve_objective(self.objective, OBJECTIVES, {})
         check_needs(objective, energy, OBJECTIVES.values())
-        energy.log_sigma.requires_grad_(self.learn_sigma)
+        if energy.log_sigma is not None:
+            energy.log_sigma.requires_grad_(self.learn_sigma)
         energy.log_partition.requires_grad_(objective.learns_log_partition)
         for layer in maps_of(energy.network)[:-1] if self.layer_training == "greedy" else ():
             layer.requires_grad_(False)
@@ -230,19 +182,23 @@ class DeepEnergyEstimator(GradientEstimator):
     def _grows(self) -> bool:
         """Whether warm_start adds a layer on top of the fitted model."""
         fitted = self.architecture_
+        if "own_log_factor" in fitted:
+            return False
         layers = (*fitted["hidden_sizes"].tolist(), fitted["n_components"])
         return self.layer_training == "greedy" and layers == check_sizes(self.hidden_sizes)
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
-        check_resumable(self, self._architecture(rows.shape[1]), self.architecture_)
+        check_resumable(self, record_of(self, rows.shape[1]), self.architecture_)
 
     def _check_epoch(self, energy: Any) -> None:
         fall = fall_without_end(energy)
         if fall is not None:
+            remedy = "Bound the outputs of network, for example by a tanh, lower sigma or"
+            if self.log_factor is not None:
+                remedy = "Let log_factor fall far from the data, or lower sigma or"
             raise FloatingPointError(
-                f"{type(self).__name__}: {fall}, so it is not a density. Bound the outputs of "
-                f"network, for example by a tanh, lower sigma or learning_rate="
+                f"{type(self).__name__}: {fall}, so it is not a density. {remedy} learning_rate="
                 f"{self.learning_rate}. The estimator was left unchanged."
             )
 
@@ -265,11 +221,11 @@ class DeepEnergyEstimator(GradientEstimator):
         return -total / len(x)
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
-        generator = make_generator(seed, "diagnosis", device=energy.visible_bias.device)
+        generator = make_generator(seed, "diagnosis", device=energy.log_partition.device)
         with torch.no_grad():
-            fields = energy.eval().network(energy.reference.draw(_N_PROBES, generator))
-        if bool((fields == fields[0]).all()):
-            warn_of_constant_network(type(self).__name__, fields.shape[1])
+            features = energy.eval().features(energy.reference.draw(_N_PROBES, generator))
+        if bool((features == features[0]).all()):
+            warn_of_constant_network(type(self).__name__, features.shape[1])
         return likelihood.complete(self, energy, state, seed, learnt=state["log_partition_"])
 
     def _state_spec(self) -> Spec:
@@ -277,7 +233,7 @@ class DeepEnergyEstimator(GradientEstimator):
             **super()._state_spec(),
             "architecture_": Record(),
             "weights_": Record(),
-            "sigma_": Scalar(float, 0.0),
+            "sigma_": Scalar(float, 0.0, optional=True),
             "offset_": Array("f", ("n_features_in_",), optional=True),
             **likelihood.STATE,
         }
@@ -287,14 +243,17 @@ class DeepEnergyEstimator(GradientEstimator):
         if not self._is_fitted():
             return
         name = type(self).__name__
-        check_record(self._architecture(self.n_features_in_), self.architecture_, name)
+        check_record(record_of(self, self.n_features_in_), self.architecture_, name)
         with seeded(None):
-            energy = self._assemble(self.architecture_)
+            energy = assembled(self, self.architecture_)
         check_arrays(energy, self.weights_, name)
 
     def _floats_of(self, architecture: dict[str, Any]) -> int:
+        n_features = int(architecture["n_features"])
+        if "own_log_factor" in architecture:
+            return 8 * n_features
         hidden = n_activations(shape_of(architecture), architecture["hidden_sizes"].tolist())
-        return 4 * int(hidden + architecture["n_components"] + architecture["n_features"])
+        return 4 * int(hidden + architecture["n_components"] + n_features)
 
     def _floats_per_row(self) -> int:
         return self._floats_of(self.architecture_)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sklebm._shell.random import make_generator, purpose_seed
-from sklebm.deep._network import covariance
+from sklebm.deep._network import covariance, record_of
 from sklebm.energies.deep import DeepEnergy
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.training.architecture import check_sizes, export_weights
@@ -34,7 +34,7 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
     for depth in range(first, len(layers)):
         last = depth == len(sizes)
         seed = start.seed if last else purpose_seed(start.seed, "layers", index=depth)
-        architecture = model._architecture(len(spread), sizes[:depth], layers[depth])
+        architecture = record_of(model, len(spread), sizes[:depth], layers[depth])
         generator = make_generator(seed, "parameters")
         energy: DeepEnergy = model._fresh(spread, architecture, below, generator)
         energy = energy.to(start.rows.device)

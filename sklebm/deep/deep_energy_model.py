@@ -25,7 +25,8 @@ class DeepEnergyModel(DeepEnergyEstimator):
     where x denotes the row minus ``offset_``, the mean of the rows of the first fit.
 
     Hidden units with :math:`p(z_k = 1 \mid x) = 1 / (1 + e^{-w_k^\top g(x) - c_k})` are summed out.
-    With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine.
+    With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine. With
+    ``log_factor``, any function H(x) takes the place of the sum over k.
 
     Parameters
     ----------
@@ -42,13 +43,18 @@ class DeepEnergyModel(DeepEnergyEstimator):
         Torch module class that computes all of w_k' g(x) + c_k, called as
         ``network(n_features, n_components)``. It must be smooth, and must not grow faster than
         ``|x|^2 / 2 sigma^2``.
+    log_factor : callable or None, default=None
+        Torch module class for H(x), called as ``log_factor(n_features, 1)``, which answers one
+        number a row: log p(x) = -|x|^2 / 2 sigma^2 + b'x + H(x) - log Z. It must be smooth.
+        ``n_components``, ``hidden_sizes``, ``activation`` and ``image_shape`` have no effect then.
     layer_training : {"joint", "greedy"}, default="joint"
         "joint" trains all layers of g at once. "greedy" trains one after the other, each for
         ``max_epochs`` as the experts of a shallower model, and then freezes it. With
         ``warm_start``, "greedy" adds a layer to a fitted model whose ``hidden_sizes`` and
         ``n_components`` are now ``hidden_sizes``; "joint" continues training all of its layers.
-    sigma : float or "auto", default="auto"
-        Width of the Gaussian factor; "auto" is the root mean variance of the features.
+    sigma : float, "auto" or None, default="auto"
+        Width of the Gaussian factor; "auto" is the root mean variance of the features. None, with
+        ``log_factor`` only: no Gaussian factor, log p(x) = H(x) - log Z.
     learn_sigma : bool, default=False
         Whether sigma is learnt, starting from this value.
     objective : str or Objective, default="noise_contrastive"
@@ -100,12 +106,12 @@ class DeepEnergyModel(DeepEnergyEstimator):
     ----------
     weights_ : dict of str to ndarray
         Parameters under their torch names: "visible_bias" (b), "log_sigma", "network.0.weight" and
-        so on, the last of which are W and c; "reference.mean" and "reference.factor" of the
-        Gaussian from which noise and chains are drawn; "log_partition".
+        so on, the last of which are W and c, or "log_factor.*" of H; "reference.mean" and
+        "reference.factor" of the Gaussian from which noise and chains are drawn; "log_partition".
     architecture_ : dict
         Description of the network in plain values.
-    sigma_ : float
-        Width of the Gaussian factor.
+    sigma_ : float or None
+        Width of the Gaussian factor, if there is one.
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it unless the objective learns it.
     log_partition_interval_ : ndarray of shape (2,) or None
@@ -175,6 +181,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         activation: str = "tanh",
         image_shape: tuple[int, ...] | None = None,
         network: Any = None,
+        log_factor: Any = None,
         layer_training: Literal["joint", "greedy"] = "joint",
         sigma: float | str = "auto",
         learn_sigma: bool = False,
@@ -200,6 +207,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         self.activation = activation
         self.image_shape = image_shape
         self.network = network
+        self.log_factor = log_factor
         self.layer_training = layer_training
         self.sigma = sigma
         self.learn_sigma = learn_sigma
@@ -224,7 +232,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         return self._shaped_by(energy)
 
     def transform(self, X: Any) -> Any:
-        """Return the probability that each hidden unit is on.
+        """Return the probability that each hidden unit is on, or H(x) of a ``log_factor``.
 
         Parameters
         ----------
@@ -234,9 +242,9 @@ class DeepEnergyModel(DeepEnergyEstimator):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components)
-            p(z_k = 1 | x).
+            p(z_k = 1 | x); with ``log_factor`` one column, H(x).
         """
-        return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
+        return self._map_rows(X, lambda energy, x: energy.features(x), "transform")
 
     def energy(self, X: Any, Z: Any) -> Any:
         """Return E(x, z) of each row with its hidden state.
@@ -252,7 +260,16 @@ class DeepEnergyModel(DeepEnergyEstimator):
         -------
         energy : array or tensor of shape (n_samples,)
             In nats.
+
+        Raises
+        ------
+        ValueError
+            If the model has a ``log_factor``, and so no hidden units.
         """
+        if self.log_factor is not None:
+            raise ValueError(
+                "DeepEnergyModel with log_factor has no hidden units: free_energy(X) is its energy."
+            )
         return self._pair_energies(X, Z)
 
     def score_samples(self, X: Any) -> Any:

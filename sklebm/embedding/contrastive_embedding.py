@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState
 from sklebm.embedding._base import OBJECTIVES, BaseEmbedding
@@ -306,10 +307,7 @@ class ContrastiveEmbedding(BaseEmbedding):
             Cosine of the embeddings; with ``unit_length=False`` minus their Euclidean distance.
         """
         check_is_fitted(self)
-        u, v = (
-            part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part
-            for part in (self._plain(X), self._plain(Y))
-        )
+        u, v = to_numpy(self._plain(X)), to_numpy(self._plain(Y))
         return u @ v.T if self.unit_length else -cdist(u, v)
 
     def _plain(self, X: Any) -> Any:

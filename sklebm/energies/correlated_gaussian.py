@@ -10,6 +10,7 @@ mixture of 2^k Gaussians with one covariance, and its logarithm has the derivati
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -93,6 +94,31 @@ class CorrelatedGaussian(Units):
         # A row z R^-1 has the covariance R^-T R^-1 = (R R')^-1.
         solved: Tensor = torch.linalg.solve_triangular(factor, noise, upper=False, left=False)
         return mean + solved
+
+    def conditional_on(self, known: Tensor) -> Callable[[Tensor], Tensor]:
+        """Turn draws of all units into draws given the known ones, whose rows have NaN elsewhere.
+
+        For u ~ N(m, L^-1), unknown units j and known ones k, u_j - L_jj^-1 L_jk (known - u_k) has
+        the mean and the covariance of p(u_j | u_k = known). O(d^3) for each pattern of gaps.
+        """
+        patterns, which = torch.unique(known.isnan(), dim=0, return_inverse=True)
+        parts = []
+        for index, missing in enumerate(patterns):
+            rows = (which == index).nonzero()[:, 0]
+            own = self.precision[missing]
+            carried = torch.linalg.solve(own[:, missing], own[:, ~missing])
+            parts.append((rows, missing, known[rows][:, ~missing], carried.T))
+
+        def given(u: Tensor) -> Tensor:
+            u = u.clone()
+            for rows, missing, values, carried in parts:
+                new = u[rows]
+                new[:, missing] -= (values - new[:, ~missing]) @ carried
+                new[:, ~missing] = values
+                u[rows] = new
+            return u
+
+        return given
 
     def as_states(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The rows themselves."""

@@ -99,7 +99,10 @@ def to_unit_length(z: Tensor) -> Tensor:
     A row of zeros, such as one for which all units of a layer are off, stays as it is, and lengths
     below 0.001 count as 0.001: the gradient of a direction is one over the length.
     """
-    return nn.functional.normalize(z, dim=1, eps=1e-3)
+    # Squares of large numbers overflow, and a row over infinity would be one of zeros.
+    largest = z.detach().abs().amax(dim=1, keepdim=True)
+    is_huge = largest > torch.finfo(z.dtype).max ** 0.25
+    return nn.functional.normalize(z / torch.where(is_huge, largest, 1.0), dim=1, eps=1e-3)
 
 
 def effective_rank(embeddings: Tensor) -> float:

@@ -23,13 +23,22 @@ from torch import Tensor, nn
 
 from sklebm.energies.standardization import Standardization
 
-REGULARIZERS = ("none", "l2", "l1", "l0")
+REGULARIZERS = ("none", "l2", "l1", "l0", "effective_dimension")
 
 
 def regularization(z: Tensor, kind: str, weight: float) -> Tensor:
-    """R(z): weight times |z|^2 / 2, the sum of |z_i|, or the number of z_i that are not zero."""
+    """R(z): weight times |z|^2 / 2, the sum of |z_i|, or the number of z_i that are not zero.
+
+    Or the effective dimension, (sum |z_i|)^2 / |z|^2: 0 at zero, 1 if one component is not zero,
+    and k if k components are alike, in whatever units.
+    """
     if kind == "none" or weight == 0.0:
         return z.new_zeros(z.shape[:-1])
+    if kind == "effective_dimension":
+        size = z.abs().amax(dim=-1, keepdim=True)
+        shares = z / torch.where(size > 0.0, size, 1.0)  # squares of small numbers would vanish
+        squares = shares.square().sum(dim=-1)
+        return weight * shares.abs().sum(dim=-1).square() / torch.where(squares > 0, squares, 1.0)
     if kind == "l2":
         values = 0.5 * z.square()
     else:

@@ -132,6 +132,17 @@ def _grid(order: Integers, image: Integers, coordinates: Integers, pairs: Intege
     )  # fmt: skip
 
 
+def some_images(grid: Grid, chosen: NDArray[np.bool_]) -> tuple[Grid, Integers, Integers]:
+    """The grid of the chosen images, and their places and pairs in the whole grid."""
+    image = np.repeat(np.arange(len(chosen)), np.diff(grid.starts))
+    places = np.flatnonzero(chosen[image])
+    kept = np.flatnonzero(chosen[image[grid.first]])
+    ends = np.searchsorted(places, np.stack([grid.first[kept], grid.second[kept]]))
+    pairs = np.concatenate([ends, grid.direction[None, kept]])
+    found = _grid(grid.order[places], image[places], grid.coordinates[places], pairs)
+    return found, places, kept
+
+
 def tree_shares(grid: Grid) -> Floats:
     """Share of some spanning trees of each image that contain a pair, above 0, (n_pairs,).
 

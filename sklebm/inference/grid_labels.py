@@ -17,7 +17,7 @@ import scipy.sparse
 import torch
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from sklebm.inference.grid_graph import Floats, Grid, Integers, tree_shares
+from sklebm.inference.grid_graph import Floats, Grid, Integers, some_images, tree_shares
 from sklebm.inference.linear_chain import log_sum_exp
 
 _SETTLED = 1e-6  # probability that still moves
@@ -246,46 +246,65 @@ def pair_beliefs(
 
 def log_partition_terms(given: GridScores) -> Marginals:
     """An upper bound of log Z: exact without loops, and where images are small enough for sums."""
-    return exact(given, reweighted_trees(given))
+    found, large = _sums(given, _QUICK_NUMBERS)
+    n_open = 0
+    if large:
+        chosen = np.zeros(len(given.grid.starts) - 1, np.bool_)
+        chosen[[image for image, *_ in large]] = True
+        grid, places, pairs = some_images(given.grid, chosen)
+        bounds = reweighted_trees(
+            GridScores(given.scores[places], given.pair, given.table[pairs], grid)
+        )
+        found.log_p[places], found.log_z[places], n_open = bounds
+    return Marginals(found.log_p, found.log_z, n_open)
 
 
-def exact(given: GridScores, otherwise: Marginals | None = None) -> Marginals:
+def exact(given: GridScores) -> Marginals:
     """Marginals and log Z by elimination of one pixel after the other, for narrow images.
 
     What a pixel adds to log Z is log Z of the pixels up to it minus that of those before. Time and
-    memory are O(n K^(w + 2)) for images w pixels high or wide. With ``otherwise``, larger images
-    than those keep these answers.
+    memory are O(n K^(w + 2)) for images w pixels high or wide.
 
     Raises
     ------
     ValueError
         If an image needs more than 2^25 numbers.
     """
-    limit = _MOST_NUMBERS if otherwise is None else _QUICK_NUMBERS
-    if otherwise is None:
-        log_z = log_sum_exp(given.scores)
-        otherwise = Marginals(given.scores - log_z[:, None], log_z, 0)
+    found, large = _sums(given, _MOST_NUMBERS)
+    if large:
+        (_, width, n_pixels), n_labels = large[0], given.scores.shape[1]
+        raise ValueError(
+            f'inference="exact" sums over the labels of {width} pixels at a time, and '
+            f"{n_pixels} pixels with {n_labels}^{width} sums each are more than "
+            f'{_MOST_NUMBERS} numbers: choose "belief_propagation".'
+        )
+    return found
+
+
+def _sums(given: GridScores, limit: int) -> tuple[Marginals, list[tuple[int, int, int]]]:
+    """Exact answers for images that need at most ``limit`` numbers, and the others.
+
+    Of each of those: its number, the pixels that sums go over at a time, and its joined pixels,
+    whose answers are those of pixels alone.
+    """
+    log_z = log_sum_exp(given.scores)
+    found, large = Marginals(given.scores - log_z[:, None], log_z, 0), []
     grid, (_, n_labels) = given.grid, given.scores.shape
     edges = np.searchsorted(grid.first, grid.starts)
-    for start, (low, high) in zip(grid.starts[:-1], pairwise(edges), strict=True):
+    for image, (low, high) in enumerate(pairwise(edges)):
         if high == low:
             continue
-        joined = start + np.unique(np.r_[grid.first[low:high], grid.second[low:high]] - start)
+        joined = np.unique(np.r_[grid.first[low:high], grid.second[low:high]])
         ends = np.searchsorted(joined, np.stack([grid.first[low:high], grid.second[low:high]]))
         row, column = grid.coordinates[joined].T
         orders = [np.arange(len(joined)), np.lexsort((row, column))]
         width, order = min(((_frontier(ends, o), o) for o in orders), key=lambda pair: pair[0])
-        n_numbers = len(joined) * float(n_labels) ** width
-        if n_numbers <= limit:
-            answer = _eliminated(given, joined[order], np.argsort(order)[ends], slice(low, high))
-            otherwise.log_p[joined[order]], otherwise.log_z[joined[order]] = answer
-        elif limit == _MOST_NUMBERS:
-            raise ValueError(
-                f'inference="exact" sums over the labels of {width} pixels at a time, and '
-                f"{len(joined)} pixels with {n_labels}^{width} sums each are more than "
-                f'{_MOST_NUMBERS} numbers: choose "belief_propagation".'
-            )
-    return otherwise
+        if len(joined) * float(n_labels) ** width > limit:
+            large.append((image, width, len(joined)))
+            continue
+        answer = _eliminated(given, joined[order], np.argsort(order)[ends], slice(low, high))
+        found.log_p[joined[order]], found.log_z[joined[order]] = answer
+    return found, large
 
 
 def _eliminated(

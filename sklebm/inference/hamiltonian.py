@@ -63,7 +63,7 @@ class HMC(GradientSampler):
     n_leapfrog : int, default=10
         Leapfrog steps of a trajectory, a gradient each.
     target_acceptance : float, default=0.65
-        Share of the trajectories that an adapted step size accepts.
+        Share of the trajectories that an adapted step size accepts, between 0 and 1.
     """
 
     n_leapfrog: int = 10
@@ -74,6 +74,12 @@ class HMC(GradientSampler):
         super().__post_init__()
         check_counts(self, "n_leapfrog")
         check_share(self.target_acceptance, "target_acceptance", self)
+        if self.target_acceptance in (0.0, 1.0):
+            raise ValueError(
+                f"HMC: target_acceptance={self.target_acceptance!r} must lie between 0 and 1: all "
+                "steps are accepted only as their size goes to 0, and none only as it grows for "
+                "ever."
+            )
 
     def __repr__(self) -> str:
         # Files of earlier versions name their sampler without a share.

@@ -12,6 +12,7 @@ H. Sreter and R. Giryes, "Learned convolutional sparse coding", ICASSP 2018.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Self
 
@@ -26,7 +27,9 @@ class ConvolutionalListaEncoder(nn.Module):
     """Unfolded ISTA for maps; ``forward(x)`` is the code of each image.
 
     Steps and thresholds are kept as logarithms: they are positive, and changing them by a factor
-    does not depend on the units of x.
+    does not depend on the units of x. They are divided by the root of the kernel's length, the
+    size of a logarithm beside that of a number in a kernel: optimisers such as Adam move all
+    numbers alike.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class ConvolutionalListaEncoder(nn.Module):
     feedback : Tensor of shape (n_layers, n_kernels, kernel_length)
         B of each layer.
     log_steps, log_thresholds : Tensor of shape (n_layers + 1, n_kernels)
-        log g and log t, one for each kernel.
+        log g and log t over the root of kernel_length, one for each kernel.
     grid : ConvolutionGrid
         Sizes and boundary.
     """
@@ -57,23 +60,36 @@ class ConvolutionalListaEncoder(nn.Module):
         self.grid = grid
 
     @classmethod
-    def start(cls, atoms: Tensor, alpha: float, n_layers: int, grid: ConvolutionGrid) -> Self:
-        """The encoder whose layers are steps of ISTA for these kernels and alpha."""
+    def start(
+        cls,
+        atoms: Tensor,
+        alpha: float,
+        n_layers: int,
+        grid: ConvolutionGrid,
+        *,
+        relative_step: float = 1.0,
+    ) -> Self:
+        """The encoder whose layers are steps of ISTA for these kernels and alpha.
+
+        ``relative_step`` is the length of a step in units of 1 / L. Below 2, no step raises the
+        energy, and while codes are few steps from zero longer ones lower it more.
+        """
         tiny = torch.finfo(atoms.dtype).tiny
-        step = 1.0 / max(grid.largest_eigenvalue(grid.transfer(atoms)), tiny)
-        ones = atoms.new_ones(n_layers + 1, len(atoms))
+        step = relative_step / max(grid.largest_eigenvalue(grid.transfer(atoms)), tiny)
+        ones = atoms.new_ones(n_layers + 1, len(atoms)) / grid.kernel_length**0.5
         return cls(
             atoms.repeat(n_layers + 1, 1, 1),
             atoms.repeat(n_layers, 1, 1),
-            (step * ones).log(),
-            (alpha * ones).log(),
+            math.log(step) * ones,
+            math.log(alpha) * ones,
             grid,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes after the last layer, shape (n_rows, n_kernels * map_length)."""
-        grid, steps = self.grid, self.log_steps.exp()
-        limits = steps * self.log_thresholds.exp()
+        grid, unit = self.grid, self.grid.kernel_length**0.5
+        steps = (unit * self.log_steps).exp()
+        limits = steps * (unit * self.log_thresholds).exp()
         z, residual = None, x
         for t, kernels in enumerate(self.weights):
             if z is not None:

@@ -24,7 +24,10 @@ from sklebm.objectives.label_losses import (
 )
 from sklebm.objectives.length_likelihood import LengthLikelihood
 from sklebm.objectives.maximum_likelihood import MaximumLikelihood
-from sklebm.objectives.mean_field_divergence import MeanFieldContrastiveDivergence
+from sklebm.objectives.mean_field_divergence import (
+    MeanFieldContrastiveDivergence,
+    MeanFieldShortChains,
+)
 from sklebm.objectives.minimum_probability_flow import MinimumProbabilityFlow
 from sklebm.objectives.noise_contrastive import NoiseContrastive, ReferenceNoiseContrastive
 from sklebm.objectives.penalties import (
@@ -81,6 +84,7 @@ __all__ = [
     "MaskedError",
     "MaximumLikelihood",
     "MeanFieldContrastiveDivergence",
+    "MeanFieldShortChains",
     "MinimumProbabilityFlow",
     "NoiseContrastive",
     "Objective",

@@ -74,11 +74,12 @@ class MemoryBank(Objective):
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:
-        """Mean loss of the batch, and the bank with the embeddings of its rows."""
+        """Mean loss of the batch, and the same bank, in which the entries of its rows are new."""
         pairs = energy.pairs(batch, generator, keep_first=True)
         f = to_unit_length(energy.project(pairs.first, 0))
         g = to_unit_length(energy.project(pairs.second, 1))
-        bank, kinds, index = state["bank"].clone(), state["bank_kinds"].clone(), pairs.index
+        # Changed in place: a copy for every batch would cost as much as all rows.
+        bank, kinds, index = state["bank"], state["bank_kinds"], pairs.index
         old = bank[index]
         seen = old.square().sum(dim=1, keepdim=True) > 0.0
         own = torch.where(seen, old, f.detach())

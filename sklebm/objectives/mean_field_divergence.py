@@ -1,10 +1,11 @@
-r"""Maximum likelihood of several layers: mean field at the data, persistent chains for the model.
+r"""Maximum likelihood of several layers: mean field at the data, chains for the model.
 
     L = E_data [E(x, m(x))] - E_chains [E(v, h)],
 
 with m(x) the means that maximise the bound on log p(x) for independent hidden units: its gradient
-is that of the bound, up to the error of the chains, because the bound is stationary in m. The
-layers at odd places enter at their means given the even ones, which takes noise out of both terms.
+is that of the bound, up to the error of the chains, because the bound is stationary in m. Chains
+are persistent, or start at the rows and draws of their mean fields in every update. The layers at
+odd places enter at their means given the even ones, which takes noise out of both terms.
 
 R. Salakhutdinov and G. Hinton, "Deep Boltzmann machines", AISTATS 2009.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 from sklebm._checks import check_counts
 from sklebm.energies.gradients import Gradients
 from sklebm.energies.layered import LayeredEnergy
+from sklebm.energies.units import draw_bits
 from sklebm.inference.gibbs import BlockGibbs
 from sklebm.inference.samplers import run
 from sklebm.objectives.aliases import with_aliases
@@ -86,11 +88,61 @@ class MeanFieldContrastiveDivergence(ClosedFormObjective):
         sampler = BlockGibbs()
         means = energy.mean_field(batch.x, self.n_mean_field_steps, _TOLERANCE)
         chains = run(sampler, generator, sampler.restore(state, energy), energy, self.n_steps)
-        of_model = energy.with_odd_means(chains.visible)
-        states = [
-            torch.cat(pair) for pair in zip([batch.x, *energy.split(means)], of_model, strict=True)
-        ]
         n_chains = len(chains.visible)
         shares = means.new_full((n_chains,), 1.0 / n_chains)
-        signs = torch.cat([batch.shares(means), -shares])
-        return *energy.energy_gradients(states, signs), sampler.keep(chains)
+        return *_contrast(energy, batch, means, chains.visible, shares), sampler.keep(chains)
+
+
+@with_aliases
+@dataclass(frozen=True)
+class MeanFieldShortChains(ClosedFormObjective):
+    """Contrastive divergence for layers whose posterior is not known in closed form.
+
+    Chains start at the rows, with hidden units drawn from their mean fields, and take a few steps.
+    Biased: low energy far from the rows, where no chain goes, is left there.
+
+    Parameters
+    ----------
+    n_steps : int, default=1
+        Gibbs steps of the chains, each of all odd and then all even layers; also called
+        ``n_gibbs_steps``.
+    n_mean_field_steps : int, default=10
+        Maximum number of mean-field steps for a batch. One layer needs none.
+    """
+
+    n_steps: int = 1
+    n_mean_field_steps: int = 10
+
+    needs: ClassVar[tuple[str, ...]] = MeanFieldContrastiveDivergence.needs
+    domain: ClassVar[str | None] = "binary"
+    domain_reason: ClassVar[str] = "sums over the states of units"
+    aliases: ClassVar[dict[str, str]] = {"n_gibbs_steps": "n_steps"}
+
+    def __post_init__(self) -> None:
+        check_counts(self, "n_steps", "n_mean_field_steps")
+
+    def gradients(
+        self,
+        energy: LayeredEnergy,
+        batch: Batch,
+        state: ObjectiveState,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Gradients, ObjectiveState]:
+        """Mean energy of the rows at their mean field minus that of chains that leave them."""
+        means = energy.mean_field(batch.x, self.n_mean_field_steps, _TOLERANCE)
+        further = torch.cat(energy.split(means)[1::2], dim=1) if len(energy.layers) > 2 else None
+        rows = energy.layers[0].as_states(batch.x, generator)
+        even = rows if further is None else torch.cat([rows, draw_bits(further, generator)], dim=1)
+        for _ in range(self.n_steps):
+            even = energy.draw_visible(energy.draw_hidden(even, generator), generator)
+        return *_contrast(energy, batch, means, even, batch.shares(means)), state
+
+
+def _contrast(
+    energy: LayeredEnergy, batch: Batch, means: Tensor, even: Tensor, shares: Tensor
+) -> tuple[Tensor, Gradients]:
+    """Energies of the rows at their means minus those of chains, and the gradients of both."""
+    of_model = energy.with_odd_means(even)
+    of_data = [batch.x, *energy.split(means)]
+    states = [torch.cat(pair) for pair in zip(of_data, of_model, strict=True)]
+    return energy.energy_gradients(states, torch.cat([batch.shares(means), -shares]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.samplers import Sampler
@@ -23,6 +24,9 @@ class SampledContrastiveDivergence(ContrastiveDivergence):
     n_steps : int, default=1
         Number k of steps.
     """
+
+    # Its own constructor takes no second name of a setting.
+    aliases: ClassVar[dict[str, str]] = {}
 
     def __init__(self, sampler: Sampler | None = None, n_steps: int = 1) -> None:
         super().__init__(n_steps, sampler=HMC(n_leapfrog=5) if sampler is None else sampler)
@@ -45,6 +49,8 @@ class SampledPersistentContrastiveDivergence(PersistentContrastiveDivergence):
     jump : float or None, default=None
         Fraction of the chains that propose to jump to a draw from the reference at each update.
     """
+
+    aliases: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,

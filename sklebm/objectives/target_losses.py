@@ -4,8 +4,10 @@ r"""Losses on the energies F(x, y) of real targets, in the coordinates g of ``Ta
     nce             S(-G(x, g)) + k E_q S(G(x, g')),   G = -F - log(k q)
     score matching  |dF/dg|^2 / 2 - sum_i d^2F/dg_i^2
 
-with S(u) = log(1 + e^u). The integral is a sum over strata with one random point each, or over
-draws from a wide Gaussian q where y has several numbers. The second learns energies whose integral
+with S(u) = log(1 + e^u). The integral is a sum over strata with one random point each, half of them
+even and half ever finer towards the target: peaks that the energy forms at targets are seen,
+however sharp they are, and cannot grow unnoticed between points. Where y has several numbers, it is
+a sum over draws from a wide Gaussian q. The second learns energies whose integral
 is 1; the third needs no integral at all.
 
 F. K. Gustafsson, M. Danelljan, R. Timofte and T. B. Schon, "How to train your energy-based model
@@ -29,6 +31,9 @@ from sklebm.objectives.label_losses import weighted_mean
 
 #: Standard deviation of the Gaussian q in units of g, whose spread over the training rows is 1.
 NOISE_SCALE = 1.5
+
+#: Even strata end here; those around the target begin at the second distance.
+_NEAR, _FINEST = 8.0, 1e-3
 
 
 def draw_noise(n_rows: int, k: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,11 +95,19 @@ class TargetLikelihood(TargetLoss):
         if g.shape[1] > 1:
             points = draw_noise(len(g), k, g, generator)
             return points, -noise_log_density(points) - math.log(k)
-        width = 2.0 * energy.reach / k
-        place = torch.arange(k, dtype=g.dtype, device=g.device)
         uniform = g.new_empty((len(g), k)).uniform_(generator=generator)
-        points = (place + uniform) * width - energy.reach
-        return points[:, :, None], g.new_full((1, k), math.log(width))
+        n_even, reach = k // 2, float(energy.reach)
+        near = min(reach, _NEAR)
+        places = torch.arange(k, dtype=g.dtype, device=g.device)
+        even = near * (2.0 * (places[:n_even] + uniform[:, :n_even]) / max(n_even, 1) - 1.0)
+        # Around the target: log |g' - g| is spread evenly, up to all that is in reach.
+        spread = torch.log1p((reach + g.abs()) / _FINEST)
+        share = 2.0 * (places[: k - n_even] + uniform[:, n_even:]) / (k - n_even) - 1.0
+        around = g + share.sign() * _FINEST * torch.expm1(share.abs() * spread)
+        points = torch.cat([even, around], dim=1)
+        density = 0.5 * (k - n_even) / (spread * ((points - g).abs() + _FINEST))
+        density = density + (0.5 * n_even / near) * (points.abs() <= near)
+        return points[:, :, None], -density.log()
 
 
 @dataclass(frozen=True)

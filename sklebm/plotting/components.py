@@ -12,6 +12,15 @@ from sklebm.plotting._canvas import import_pyplot
 from sklebm.plotting._tiles import check_image_shape
 
 Scale = Literal["own", "shared"]
+#: Where models keep what looks like their rows. Of a full gated machine, components_ is no table.
+_ATTRIBUTES = (
+    "cluster_centers_",
+    "filters_",
+    "components_",
+    "means_",
+    "patterns_",
+    "left_factors_",
+)
 
 
 class ComponentsDisplay:
@@ -68,11 +77,12 @@ class ComponentsDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted estimator with ``cluster_centers_``, ``filters_`` or ``components_``.
+            A fitted estimator with ``cluster_centers_``, ``filters_``, ``components_``, ``means_``,
+            ``patterns_`` or ``left_factors_``.
         image_shape : tuple of int, default=None
             Height and width of a tile; None assumes square images.
         attribute : str, default=None
-            Name of the fitted attribute to draw; None takes the first of the three above.
+            Name of the fitted attribute to draw; None takes the first of those above.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         **kwargs : dict
@@ -175,12 +185,12 @@ class ComponentsDisplay:
 
 
 def _find_attribute(estimator: Any) -> str:
-    for name in ("cluster_centers_", "filters_", "components_"):
-        if hasattr(estimator, name):
+    for name in _ATTRIBUTES:
+        if np.ndim(getattr(estimator, name, None)) == 2:
             return name
     raise ValueError(
-        f"{type(estimator).__name__} has none of cluster_centers_, filters_ and components_: name "
-        "a fitted attribute with attribute=."
+        f"{type(estimator).__name__} has no table under any of {', '.join(_ATTRIBUTES)}: name a "
+        "fitted attribute with attribute=."
     )
 
 

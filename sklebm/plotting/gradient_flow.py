@@ -110,6 +110,6 @@ class GradientFlowDisplay:
         colour = colour or COLOURS[len(ax.lines) % len(COLOURS)]
         ax.plot(self.lags, np.maximum(norms, 1e-30), color=colour, label=self.name)
         ax.set(xlabel="steps before the loss", ylabel="norm of the gradient", yscale="log")
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -1,4 +1,4 @@
-"""Objective and held-out score by epoch."""
+"""Objective and held-out score by epoch or iteration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm.plotting._canvas import COLOURS, new_axes
 
+#: Where estimators keep their objective, and what a step of it is called.
+_CURVES = {
+    "loss_curve_": "epoch",
+    "energy_curve_": "iteration",
+    "lower_bounds_": "iteration",
+}
+
 
 class LearningCurveDisplay:
-    """What a fit recorded, epoch by epoch.
+    """What a fit recorded, epoch by epoch or iteration by iteration.
 
     Not to be confused with scikit-learn's display of this name, which shows scores by training-set
     size.
@@ -26,6 +33,8 @@ class LearningCurveDisplay:
         Scores by name, such as a held-out score; higher is better.
     loss_name : str, default="loss"
         Label of the left axis.
+    step : str, default="epoch"
+        Label of the horizontal axis.
 
     Attributes
     ----------
@@ -54,11 +63,16 @@ class LearningCurveDisplay:
     """
 
     def __init__(
-        self, loss: Any, scores: Mapping[str, Any] | None = None, loss_name: str = "loss"
+        self,
+        loss: Any,
+        scores: Mapping[str, Any] | None = None,
+        loss_name: str = "loss",
+        step: str = "epoch",
     ) -> None:
         self.loss = loss
         self.scores = scores
         self.loss_name = loss_name
+        self.step = step
 
     @classmethod
     def from_estimator(
@@ -74,7 +88,9 @@ class LearningCurveDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted estimator with ``loss_curve_``, and ``validation_scores_`` if it held out rows.
+            A fitted estimator with ``loss_curve_`` (trained by gradient), ``energy_curve_``
+            (dictionaries) or ``lower_bounds_`` (expectation maximisation; higher is better), and
+            ``validation_scores_`` if it held out rows.
         scores : mapping of str to array-like of shape (n_epochs,), default=None
             Further scores, such as those of an EnergyMonitor.
         ax : matplotlib Axes, default=None
@@ -88,16 +104,18 @@ class LearningCurveDisplay:
             The display, drawn.
         """
         check_is_fitted(estimator)
-        if not hasattr(estimator, "loss_curve_"):
+        curve = next((name for name in _CURVES if hasattr(estimator, name)), None)
+        if curve is None:
             raise ValueError(
-                f"{type(estimator).__name__} has no loss_curve_: it is not trained by epochs."
+                f"{type(estimator).__name__} has none of {', '.join(_CURVES)}: it does not record "
+                "how it learns. An EnergyMonitor records the score of held-out rows."
             )
         curves = dict(scores or {})
         held_out = np.asarray(getattr(estimator, "validation_scores_", ()))
         if len(held_out):
             curves = {"validation_scores_": held_out, **curves}
-        name = f"loss_curve_ of {type(estimator).__name__}"
-        return cls(estimator.loss_curve_, curves, name).plot(ax=ax, **kwargs)
+        name = f"{curve} of {type(estimator).__name__}"
+        return cls(getattr(estimator, curve), curves, name, _CURVES[curve]).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the loss on the left axis and the scores on the right one.
@@ -114,11 +132,11 @@ class LearningCurveDisplay:
         """
         loss = np.asarray(self.loss, dtype=float)
         if not loss.size:
-            raise ValueError("There is no epoch to draw: the loss curve is empty.")
+            raise ValueError(f"There is no {self.step} to draw: the curve is empty.")
         ax = new_axes(ax, 6.4, 3.4)
         style = {"marker": "o", "markersize": 3} if len(loss) <= 30 else {}
         lines = ax.plot(_epochs(loss), loss, color="black", label=self.loss_name, **style)
-        ax.set(xlabel="epoch", ylabel=self.loss_name)
+        ax.set(xlabel=self.step, ylabel=self.loss_name)
         ax.xaxis.get_major_locator().set_params(integer=True)
         self.score_ax_ = None
         if self.scores:

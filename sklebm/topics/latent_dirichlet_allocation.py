@@ -412,8 +412,10 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         method : {"bound", "importance"}, default="bound"
             Without ``given``: by ``score_samples``, which overestimates the perplexity, or by
             ``importance_score_samples``.
-        n_samples, random_state : int
+        n_samples : int, default=200
             As in ``importance_score_samples``.
+        random_state : int, RandomState instance or None, default=None
+            Seed for the draws of shares.
 
         Returns
         -------

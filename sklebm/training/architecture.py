@@ -243,10 +243,11 @@ def check_arrays(network: nn.Module, arrays: Mapping[str, Any], owner: str) -> N
 
 def check_resumable(owner: Any, asked: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
     """Raise ValueError if the parameters specify a network other than the fitted one."""
-    for name in same_record(asked, fitted):
+    # A different class of the user explains all other differences.
+    for name in sorted(same_record(asked, fitted), key=lambda name: not name.startswith("own_")):
         parameter = name.removeprefix("own_")
         raise ValueError(
-            f"{parameter}={getattr(owner, parameter)!r} differs from the fitted "
+            f"{parameter}={getattr(owner, parameter, asked.get(name))!r} differs from the fitted "
             f"{fitted.get(name)!r} that training would continue from: set it back, or fit with "
             "warm_start=False."
         )
@@ -315,8 +316,13 @@ def build_user_module(
     return module
 
 
-def check_user_module(module: nn.Module, name: str, n_inputs: int, n_outputs: int) -> None:
-    """Raise ValueError unless the module maps rows of ``n_inputs`` to rows of ``n_outputs``."""
+def check_user_module(
+    module: nn.Module, name: str, n_inputs: int, n_outputs: int, *, flat: bool = False
+) -> None:
+    """Raise ValueError unless the module maps rows of ``n_inputs`` to rows of ``n_outputs``.
+
+    ``flat``: an answer of one number a row may be of shape (n,), too.
+    """
     with torch.no_grad():
         try:
             found = tuple(module.eval()(torch.zeros(2, n_inputs)).shape)
@@ -325,7 +331,7 @@ def check_user_module(module: nn.Module, name: str, n_inputs: int, n_outputs: in
                 f"{name} must map rows of {n_inputs} numbers to rows of {n_outputs}, but fails on "
                 f"them: {error}"
             ) from error
-    if found != (2, n_outputs):
+    if found != (2, n_outputs) and not (flat and found == (2,)):
         raise ValueError(
             f"{name} maps 2 rows of {n_inputs} numbers to shape {found}, but must return (2, "
             f"{n_outputs})."

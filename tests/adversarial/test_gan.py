@@ -153,7 +153,7 @@ def test_a_critic_that_says_the_same_of_all_rows_is_named():
     class Constant(nn.Module):
         def __init__(self, n_inputs, n_outputs):
             super().__init__()
-            self.row = nn.Parameter(torch.zeros(n_outputs))
+            self.row = nn.Parameter(torch.ones(n_outputs))
 
         def forward(self, x):
             return self.row.expand(len(x), -1)

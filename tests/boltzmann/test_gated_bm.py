@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import expit, logsumexp
 
-from sklebm import GatedBM
+from sklebm import GatedBM, save
 from sklebm.boltzmann._pairs import BinaryPairEnergy
 from sklebm.datasets import make_shifted_pairs
 from sklebm.energies import Bernoulli, Gaussian
@@ -349,6 +349,13 @@ def test_pairs_of_arguments_that_exclude_each_other_are_refused():
     with pytest.raises(ValueError, match="n_factors=4 differs from n_factors=None"):
         model.set_params(n_factors=4, warm_start=True).fit(X)
     assert not hasattr(model, "sample")
+
+
+def test_views_of_another_width_are_no_model(tmp_path):
+    model = GatedBM(3, max_epochs=1, random_state=0).fit(make_rows())
+    model.n_left_, model.components_ = 2, model.components_[:, :2]
+    with pytest.raises(ValueError, match="views have 2 and 3 columns, but rows have 6"):
+        save(model, tmp_path / "model.safetensors")
 
 
 # ---------------------------------------------------------------- what it learns

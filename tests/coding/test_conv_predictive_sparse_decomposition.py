@@ -88,9 +88,8 @@ def test_the_layers_are_correlations_and_sums_of_kernels(grid):
         for n in (n_layers + 1, n_layers)
     )
     steps, thresholds = (generator.uniform(0.1, 0.5, (n_layers + 1, k)) for _ in range(2))
-    encoder = ConvolutionalListaEncoder(
-        weights, feedback, torch.from_numpy(steps).log(), torch.from_numpy(thresholds).log(), grid
-    )
+    logs = (torch.from_numpy(v).log() / grid.kernel_length**0.5 for v in (steps, thresholds))
+    encoder = ConvolutionalListaEncoder(weights, feedback, *logs, grid)
     x = random_images(grid, 1)
     image, z = grid.images(x).numpy()[0], np.zeros((k, *grid.map_shape))
     for t in range(n_layers + 1):
@@ -183,17 +182,26 @@ def test_kernels_as_large_as_the_image_are_atoms():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
 
 
-def test_planted_kernels_are_found_and_predicted_on_new_images():
-    """The encoder explains most of the optimal codes, which it never sees; layers help."""
+@pytest.mark.parametrize("first_seed", [0, 3])
+def test_planted_kernels_are_found_and_predicted_on_new_images(first_seed):
+    """The encoder explains most of the optimal codes, which it never sees; layers help.
+
+    Kernels that are drawn as patches may end with two that share a planted one: of three starts,
+    the training images choose.
+    """
     X, truth = make_planted(60)
     held_out = make_planted(40, seed=1)[0]
-    settings = {**PLANTED, "learning_rate": 0.03, "batch_size": 6, "max_epochs": 10}
-    model = ConvPredictiveSparseDecomposition(4, prediction_weight=0.5, **settings).fit(X)
+    settings = {**PLANTED, "learning_rate": 0.02, "batch_size": 6, "max_epochs": 10}
+    seeds = range(first_seed, first_seed + 3)
+    models = [
+        ConvPredictiveSparseDecomposition(4, **{**settings, "random_state": seed}).fit(X)
+        for seed in seeds
+    ]
+    model = max(models, key=lambda model: model.score(X))
     assert (similarity(model.components_, truth, 4) > 0.95).all()
-    start = ConvPredictiveSparseDecomposition(4, **{**PLANTED, **UNTRAINED}).fit(X)
-    shallow = ConvPredictiveSparseDecomposition(
-        4, encoder="shrink", prediction_weight=0.5, **settings
-    ).fit(X)
+    settings["random_state"] = model.random_state
+    shallow = ConvPredictiveSparseDecomposition(4, encoder="shrink", **settings).fit(X)
+    start = ConvPredictiveSparseDecomposition(4, **{**settings, **UNTRAINED}).fit(X)
     assert model.score(held_out) > shallow.score(held_out) > start.score(held_out)
     optimal = ConvSparseCoder.from_parameters(
         components=model.components_, kernel_size=4, image_shape=(12, 12), alpha=0.15

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 import sklebm
 from sklebm import ConvSparseCoder, DeconvolutionalNetwork, SparseCoder
@@ -14,6 +15,7 @@ from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, SwitchPooling
 from sklebm.inference import deconvolution
+from sklebm.inference.convolutional import solve_maps
 from sklebm.inference.deconvolution import solve_switched, surrogate_maps
 from tests.coding.test_conv_sparse_coder import make_planted, random_atoms
 from tests.registry import freeze
@@ -298,6 +300,47 @@ def test_energy_at_the_codes_is_the_free_energy(fitted):
     error = ((X - model.reconstruct(X)) ** 2).sum(axis=1)
     price = 0.02 * np.abs(Z).sum(axis=1)
     np.testing.assert_allclose(model.free_energy(X), 0.5 * error + price, rtol=1e-9)
+
+
+def test_the_certificate_bounds_what_a_limit_of_steps_leaves(fitted, monkeypatch):
+    """Iterated codes against those of the matrix of each image; the default is within 1 %."""
+    model, X = fitted
+    exact = model.free_energy(X)
+    assert (model.certificate(X) <= 1e-4).all()
+    monkeypatch.setattr(deconvolution, "_DENSE", 0)
+    cut = clone_with(model, max_inference_steps=5)
+    message = r"codes of adaptive layers were accepted after max_inference_steps=5 steps"
+    with pytest.warns(ConvergenceWarning, match=message):
+        energies, gaps = cut.free_energy(X), cut.certificate(X)
+    # The exact codes have gaps of their own, of at most 1e-4.
+    assert (energies - exact >= -1e-4 * exact).all()
+    assert (energies - exact <= gaps * energies).all()
+    assert gaps.max() > 0.1
+    usual = clone_with(model)
+    np.testing.assert_allclose(usual.free_energy(X), exact, rtol=0.01)
+
+
+def clone_with(model, **changes):
+    return DeconvolutionalNetwork.from_parameters(
+        components=model.components_, upper_components=model.upper_components_,
+        kernel_sizes=(4, 3), alpha=(0.1, 0.02), image_shape=(12, 12), **changes,
+    )  # fmt: skip
+
+
+def test_plain_layers_share_one_certificate():
+    """The gap of all layers as a share of their energy, against that of each by itself."""
+    X, _ = make_planted(4)
+    model = DeconvolutionalNetwork(
+        (3, 4), (4, 3), alpha=(0.1, 0.02), max_iter=1, adaptive=False, code_tol=1e-2, **SHAPE
+    ).fit(X)
+    network, x = model._energy(torch.device("cpu")), torch.from_numpy(X)
+    gap = total = 0.0
+    for atoms, grid, alpha in zip(network.dictionaries, network.grids, network.alphas, strict=True):
+        found = solve_maps(x, atoms, L1(), alpha, grid, tol=1e-2)
+        error = x - grid.synthesise(found.codes, grid.transfer(atoms))
+        value = 0.5 * error.square().sum(dim=1) + alpha * found.codes.abs().sum(dim=1)
+        gap, total, x = gap + found.certificate * value, total + value, found.codes
+    np.testing.assert_allclose(model.certificate(X), gap / total, rtol=1e-9)
 
 
 def test_the_plain_energy_is_the_sum_of_the_layers():

@@ -54,8 +54,8 @@ def test_codes_in_learning_are_as_exact_as_code_tol_asks():
 
 def test_what_was_summed_for_a_replaced_atom_is_forgotten():
     """An atom for rows a million times smaller than the others counts as dead and is replaced."""
-    X = np.array([[1e6, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    options = {"alpha": 0.1, "batch_size": 2, "random_state": 0}
+    X = np.array([[1e6, 0.0, 0.0], [0.0, 1.0, 0.0], [10.0, 1.0, 0.0]])
+    options = {"alpha": 0.1, "batch_size": 3, "random_state": 0, "dict_init": np.eye(3)[:2]}
     coder = SparseCoder(2, **options).partial_fit(X)
     replaced = np.abs(coder.components_[:, 1]) < 0.5
     np.testing.assert_allclose(coder.components_, [[1.0, 0.0, 0.0]] * 2, atol=1e-9)
@@ -65,7 +65,7 @@ def test_what_was_summed_for_a_replaced_atom_is_forgotten():
         if name.startswith("history.")
     }
     assert replaced.all()
-    # The sums of the two codes before the replacement: 10^12 and 0.81.
+    # The sums of the two codes before the replacement: 10^12, and 2 * 0.81, shared in one row.
     usage = np.diag(sums["code_products"])
     kept = int(usage.argmax())
     assert usage[kept] == pytest.approx(1e12, rel=1e-6)
@@ -74,7 +74,7 @@ def test_what_was_summed_for_a_replaced_atom_is_forgotten():
         assert not sums[name][1 - kept].any()
     assert not sums["code_products"][:, 1 - kept].any()
     # What does not belong to an atom stays.
-    assert sums["weight"] == 2
+    assert sums["weight"] == 3
     np.testing.assert_allclose(sums["row_sum"], X.sum(axis=0))
 
 

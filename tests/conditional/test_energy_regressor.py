@@ -133,12 +133,68 @@ def test_random_quadrature_is_unbiased():
     model = EnergyRegressor(**BRIEF).fit(X, y)
     energy = model._energy(torch.device("cpu")).double()
     u = energy.inputs(torch.from_numpy(X[:1])).expand(4000, -1)
-    g = torch.zeros(4000, 1, dtype=torch.float64)
-    points, log_weight = TargetLikelihood(16)._points(energy, g, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        z = torch.exp(log_weight - energy.target_energy(u, points)).sum(dim=1)
     truth = np.exp(model.score_samples(X[:1])[0]) / model.residual_scale_[0]
-    assert abs(float(z.mean()) - truth) < 5 * float(z.std()) / np.sqrt(4000)
+    for target in (0.0, 1.3):
+        g = torch.full((4000, 1), target, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        points, log_weight = TargetLikelihood(16)._points(energy, g, generator)
+        with torch.no_grad():
+            z = torch.exp(log_weight - energy.target_energy(u, points)).sum(dim=1)
+        assert abs(float(z.mean()) - truth) < 5 * float(z.std()) / np.sqrt(4000)
+
+
+@pytest.mark.parametrize(("width", "reach"), [(1.0, 8.0), (0.02, 8.0), (0.02, 1000.0)])
+def test_peaks_at_targets_are_integrated_however_sharp(width, reach):
+    """An energy that is low only where the target lies: a sum over even points would miss it."""
+
+    class Peak:
+        def target_energy(self, x, g):
+            return 0.5 * ((g[:, :, 0] - 0.7) / width).square()
+
+    Peak.reach = reach
+    g = torch.full((500, 1), 0.7)
+    batch = Batch(g, target=g)
+    for seed in range(3):
+        loss, _ = TargetLikelihood().loss(Peak(), batch, {}, torch.Generator().manual_seed(seed))
+        truth = 0.5 * np.log(2 * np.pi) + np.log(width)
+        # Each of 500 sums over 64 points is off by at most a tenth, of either sign.
+        assert float(loss) == pytest.approx(truth, abs=0.02)
+
+
+def test_gross_targets_do_not_set_the_units():
+    X, y = make_line(200)
+    fitted = []
+    for size in (1e3, 1e7):
+        wrong = y.copy()
+        wrong[7], wrong[50] = size, -size
+        with pytest.warns(UserWarning, match="2 of 200 targets are more than 10"):
+            fitted.append(EnergyRegressor(**BRIEF).fit(X, wrong))
+    # What is known of them is only that they are far.
+    np.testing.assert_allclose(fitted[0].coef_, fitted[1].coef_, rtol=1e-6)
+    np.testing.assert_allclose(fitted[0].residual_scale_, fitted[1].residual_scale_, rtol=1e-6)
+    assert fitted[1].residual_scale_[0] < 3.0  # noise of 1, and two of 200 at 10 x 1.6
+    weight = np.ones(200)
+    weight[:100] = 2.0
+    repeated = np.concatenate([np.arange(200), np.arange(100)])
+    models = []
+    for rows, given in ((np.arange(200), weight), (repeated, None)):
+        with pytest.warns(UserWarning, match="targets are more than 10"):
+            models.append(EnergyRegressor(**BRIEF).fit(X[rows], wrong[rows], sample_weight=given))
+    np.testing.assert_allclose(models[0].residual_scale_, models[1].residual_scale_, rtol=1e-12)
+    linear = EnergyRegressor((), alpha=0.0).fit(X, wrong)  # least squares stays what it is
+    design = np.column_stack([X, np.ones(200)])
+    best = np.linalg.lstsq(design, wrong, rcond=None)[0]
+    np.testing.assert_allclose(linear.predict(X), design @ best, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1e3, 0.0), (1.0, 1e4)])
+def test_units_of_targets_do_not_matter(factor, shift):
+    """The same density of the same numbers, but for float32 in the last digits of g."""
+    X, y = TwoBranches().sample(120, random_state=0)
+    model = EnergyRegressor(**BRIEF).fit(X, y)
+    other = EnergyRegressor(**BRIEF).fit(X, factor * y + shift)
+    found = other.conditional_log_density(X, factor * y + shift) + np.log(factor)
+    np.testing.assert_allclose(found, model.conditional_log_density(X, y), atol=2e-3)
 
 
 # ---------------------------------------------------------------- densities

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import lsq_linear, minimize
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
+from scipy.stats import kstest, multivariate_normal, norm
 from sklearn.cluster import KMeans
 
 from sklebm import LatentVariableRegressor
@@ -124,7 +125,7 @@ def test_temperatures_have_their_limits():
     assert ((above >= -1e-12) & (above <= np.log(3) / 1e4 + 1e-12)).all()
 
 
-@pytest.mark.parametrize("kind", ["none", "l2", "l1", "l0"])
+@pytest.mark.parametrize("kind", ["none", "l2", "l1", "l0", "effective_dimension"])
 def test_regularizers_of_the_grid(kind):
     X, y = make_lines(40)
     model = LatentVariableRegressor(
@@ -137,6 +138,12 @@ def test_regularizers_of_the_grid(kind):
         "l2": 0.5 * np.square(z).sum(axis=1),
         "l1": np.abs(z).sum(axis=1),
         "l0": (z != 0).sum(axis=1),
+        # One component, two of equal size, or two of 0.5 and 1: 1.5^2 / 1.25.
+        "effective_dimension": np.select(
+            [(z == 0).all(axis=1), (z == 0).any(axis=1), np.abs(z[:, 0]) == np.abs(z[:, 1])],
+            [0.0, 1.0, 2.0],
+            1.8,
+        ),
     }
     cost = 0.5 * np.square((y - model.predict(X, z)) / model.residual_scale_[0])
     np.testing.assert_allclose(model.energy(X, z, y), cost + 0.7 * values[kind], rtol=1e-9)
@@ -192,7 +199,19 @@ def test_the_parameters_of_an_ellipse_are_recovered():
         model = LatentVariableRegressor(
             1, beta=beta, network=Ellipse, alpha=0.0, standardize=False, **setting, **EXACT
         ).fit(X)
-        np.testing.assert_allclose(np.abs(model.weights_["network.axes"]), [2.0, 0.8], rtol=0.02)
+        axes = np.abs(model.weights_["network.axes"])
+        np.testing.assert_allclose(axes, [2.0, 0.8], rtol=0.02)
+    # The soft minimum is the likelihood of noise of variance 1 / beta: its maximum, by SciPy.
+    angles = np.linspace(-np.pi, np.pi, 97)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    def loss(w):
+        return -logsumexp(
+            -0.5 * beta * np.square(X[:, None] - w * circle).sum(axis=2), axis=1
+        ).sum()
+
+    best = minimize(loss, axes, method="Nelder-Mead", options={"xatol": 1e-5}).x
+    np.testing.assert_allclose(axes, best, rtol=2e-4)  # single precision of training
     z = model.transform(X)[:, 0]
     apart = np.abs(np.angle(np.exp(1j * (z - angle))))
     assert np.median(apart) < 0.05
@@ -233,6 +252,162 @@ def test_a_curve_through_rows_explains_them():
     assert np.mean(np.square(model.predict(X) - X)) < 0.5 * line
 
 
+# ---------------------------------------------------------------- real latents
+
+LINEAR = {"latent": "continuous", "hidden_sizes": (), "random_state": 0}
+
+
+def make_linear(regularizer, latent_range=(-50.0, 50.0), columns="any", **settings):
+    """Rows of four numbers, and a model with a linear Dec of two latents and known weights."""
+    rng = np.random.default_rng(3)
+    X = rng.normal([1.0, 0.0, -2.0, 0.5], size=(30, 4))
+    W = rng.normal(size=(4, 2))
+    if columns == "orthogonal":
+        W = np.linalg.qr(W)[0] * [1.5, 0.6]
+    model = LatentVariableRegressor.from_parameters(
+        n_components=2, regularizer=regularizer, regularization=0.3, latent_range=latent_range,
+        weights={"network.0.weight": W, "network.0.bias": np.array([0.5, 0.0, 0.0, 1.0])},
+        coef=np.zeros((4, 0)), intercept=np.zeros(4), residual_scale=np.ones(4), y_dimensions=0,
+        **LINEAR, **settings,
+    )  # fmt: skip
+    return model, X, W, X - [0.5, 0.0, 0.0, 1.0]
+
+
+def test_descent_finds_the_least_squares_of_a_linear_decoder():
+    model, X, W, g = make_linear("l2")
+    z = g @ W @ np.linalg.inv(W.T @ W + 0.3 * np.eye(2))
+    np.testing.assert_allclose(model.explain(X), z, atol=1e-6)
+    value = 0.5 * np.square(g - z @ W.T).sum(axis=1) + 0.15 * np.square(z).sum(axis=1)
+    np.testing.assert_allclose(model.free_energy(X), value, rtol=1e-10)
+    np.testing.assert_allclose(model.energy(X, z), value, rtol=1e-12)
+    np.testing.assert_allclose(model.score_samples(X), -value, rtol=1e-10)
+    model, X, W, g = make_linear("none", (-0.4, 0.7))  # ends of the range bind
+    z = np.stack([lsq_linear(W, row, (-0.4, 0.7), tol=1e-14).x for row in g])
+    np.testing.assert_allclose(model.explain(X), z, atol=1e-5)
+    assert np.isin(model.explain(X), (-0.4, 0.7)).any()
+
+
+def test_descent_finds_sparse_latents():
+    model, X, W, g = make_linear("l1")
+    z = model.explain(X)
+    slope = (z @ W.T - g) @ W  # zero is in the subdifferential
+    at_zero = z == 0.0
+    assert 0 < at_zero.sum() < 60
+    np.testing.assert_allclose(slope[~at_zero], -0.3 * np.sign(z[~at_zero]), atol=1e-5)
+    assert (np.abs(slope[at_zero]) <= 0.3 + 1e-9).all()
+    model, X, W, g = make_linear("l0", columns="orthogonal")
+    best = g @ W / np.square(W).sum(axis=0)  # each component on its own
+    kept = 0.5 * np.square(W).sum(axis=0) * best**2 > 0.3
+    np.testing.assert_allclose(model.explain(X), np.where(kept, best, 0.0), atol=1e-6)
+
+
+def test_an_encoder_answers_in_one_pass_and_its_distance_counts():
+    rng = np.random.default_rng(0)
+    weights = {"encoder.0.weight": rng.normal(size=(2, 4)), "encoder.0.bias": np.array([0.1, 5.0])}
+    own, X, W, g = make_linear("l2", (-2.0, 2.0))
+    model = LatentVariableRegressor.from_parameters(
+        n_components=2, regularizer="l2", regularization=0.3, latent_range=(-2.0, 2.0),
+        encoder=True, encoder_weight=0.7, weights={**own.weights_, **weights},
+        coef=own.coef_, intercept=own.intercept_, residual_scale=own.residual_scale_,
+        y_dimensions=0, **LINEAR,
+    )  # fmt: skip
+    code = np.clip(X @ weights["encoder.0.weight"].T + [0.1, 5.0], -2.0, 2.0)
+    np.testing.assert_allclose(model.transform(X), code, rtol=1e-12)
+    z = rng.normal(size=(30, 2))
+    energy = 0.5 * np.square(g - z @ W.T).sum(axis=1) + 0.15 * np.square(z).sum(axis=1)
+    expected = energy + 0.35 * np.square(z - code).sum(axis=1)
+    np.testing.assert_allclose(model.energy(X, z), expected, rtol=1e-12)
+    np.testing.assert_allclose(model.free_energy(X), model.energy(X, code), rtol=1e-12)
+
+
+def make_cloud(n_rows=600):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    X = rng.normal(size=(n_rows, 4)) * [1.0, 0.6, 0.2, 0.1] @ axes.T
+    return X - X.mean(axis=0)
+
+
+def test_a_linear_decoder_finds_the_principal_plane():
+    X = make_cloud()
+    model = LatentVariableRegressor(
+        2, alpha=0.0, standardize=False, optimizer="lbfgs", learning_rate=1.0, max_epochs=40,
+        latent_range=(-3.0, 3.0), **LINEAR,
+    ).fit(X)  # fmt: skip
+    values, vectors = np.linalg.eigh(np.cov(X.T, ddof=0))
+    error = np.mean(np.square(X - model.predict(X)).sum(axis=1))
+    np.testing.assert_allclose(error, values[:2].sum(), rtol=1e-3)
+    plane = np.linalg.qr(model.weights_["network.0.weight"])[0]
+    angles = np.linalg.svd(plane.T @ vectors[:, 2:], compute_uv=False)
+    np.testing.assert_allclose(angles, 1.0, atol=1e-3)
+
+
+def test_noise_leaves_out_directions_that_are_not_worth_it():
+    """Principal standard deviations shrink by sigma sqrt(lambda), to zero if they are smaller."""
+    X = make_cloud()
+    model = LatentVariableRegressor(
+        3, regularizer="l2", regularization=0.25, latent_noise=0.6, encoder=True, alpha=0.0,
+        standardize=False, latent_range=(-20.0, 20.0), max_epochs=200, learning_rate=0.02,
+        **LINEAR,
+    ).fit(X)  # fmt: skip
+    sizes = np.sqrt(np.linalg.eigvalsh(np.cov(X.T, ddof=0))[::-1])
+    found = np.sqrt(np.linalg.eigvalsh(np.cov(model.predict(X).T, ddof=0))[::-1].clip(min=0))
+    # Random noise in the last, small steps leaves some hundredths.
+    np.testing.assert_allclose(found[:3], np.maximum(sizes[:3] - 0.3, 0.0), atol=0.04)
+
+
+def test_an_encoder_learns_what_descent_finds():
+    rng = np.random.default_rng(0)
+    x, z = rng.uniform(-1, 1, size=(2, 400, 1))
+    y = np.hstack([z, x * z])
+    settings = {"latent": "continuous", "hidden_sizes": (16,), "random_state": 0, "batch_size": 32}
+    model = LatentVariableRegressor(
+        1,
+        encoder=True,
+        regularizer="l2",
+        regularization=0.01,
+        max_epochs=12,
+        learning_rate=0.02,
+        **settings,
+    ).fit(x[:300], y[:300])
+    one_pass = model.explain(x[300:], y[300:])
+    by_descent = LatentVariableRegressor.from_parameters(
+        n_components=1, regularizer="l2", regularization=0.01,
+        weights={k: v for k, v in model.weights_.items() if k.startswith("network")},
+        coef=model.coef_, intercept=model.intercept_, residual_scale=model.residual_scale_,
+        y_dimensions=2, offset=model.offset_, scale=model.scale_, latent="continuous",
+        hidden_sizes=(16,),
+    )  # fmt: skip
+    energy = by_descent.free_energy(x[300:], y[300:])
+    encoded = model.free_energy(x[300:], y[300:])
+    assert (encoded > energy - 1e-9).all()  # a minimum is below
+    best = by_descent.explain(x[300:], y[300:])
+    assert np.mean(np.square(one_pass - best)) < 0.05 * np.var(best)
+    spread = np.square(y[300:] - model.predict(x[300:])).mean()
+    explained = np.square(y[300:] - model.predict(x[300:], one_pass)).mean()
+    assert explained < 0.1 * spread
+
+
+def test_draws_are_of_the_mixture():
+    X, y = make_lines()
+    model = LatentVariableRegressor(2, beta=8.0, **BRIEF).fit(X, y)
+    means, scale = model.predict_set(X[:1])[0], model.residual_scale_[0] / np.sqrt(8.0)
+    draws = model.sample(X[:1], 4000, random_state=0)
+    assert draws.shape == (1, 4000)
+    assert kstest(draws[0], lambda t: norm.cdf(t, means[:, None], scale).mean(axis=0)).pvalue > 1e-3
+    both = model.sample(X[:20], 3, random_state=1)
+    np.testing.assert_allclose(both[:5], model.sample(X[:5], 3, random_state=1), rtol=1e-12)
+    curve = LatentVariableRegressor(1, latent="continuous", beta=math.inf, **BRIEF).fit(X, y)
+    answers = curve.predict_set(X[:1])[0]
+    assert np.isin(curve.sample(X[:1], 50, random_state=0).round(9), answers.round(9)).all()
+    alone = LatentVariableRegressor(2, beta=8.0, **BRIEF).fit(X)
+    means = alone.predict_set(X[:1])[0].T
+    rows, scale = alone.sample(4000, random_state=0), alone.residual_scale_ / np.sqrt(8.0)
+    for column in range(2):
+        centres, width = means[column][:, None], scale[column]
+        test = kstest(rows[:, column], lambda t: norm.cdf(t, centres, width).mean(axis=0))  # noqa: B023
+        assert test.pvalue > 1e-3
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -254,5 +429,17 @@ def test_what_cannot_be_done_is_said():
         alone.partial_fit(X, y)
     with pytest.raises(ValueError, match="latent_range"):
         LatentVariableRegressor(latent_range=(1.0, 1.0)).fit(X, y)
+    with pytest.raises(ValueError, match="are for real latents"):
+        LatentVariableRegressor(encoder=True).fit(X, y)
+    with pytest.raises(ValueError, match="encoder maps 2 rows of 3 numbers to shape"):
+        LatentVariableRegressor(
+            latent="continuous", encoder=lambda n_inputs, _: torch.nn.Linear(n_inputs, 7)
+        ).fit(X, y)
+    real = LatentVariableRegressor(latent="continuous", warm_start=True, **BRIEF).fit(X, y)
+    with pytest.raises(ValueError, match=r"high=2\.0 differs from the fitted"):
+        real.set_params(latent_range=(-2.0, 2.0)).fit(X, y)
+    real.set_params(latent_range=(-1.0, 1.0))
+    with pytest.raises(ValueError, match="finitely many"):
+        real.conditional_log_density(X, y)
     with pytest.raises(ValueError, match="more than 10000 points"):
         LatentVariableRegressor(4, latent="grid").fit(X, y)

@@ -72,8 +72,9 @@ def predicted_convolutional_free_energy(model: Any, X: Any) -> Any:
 
     X = np.asarray(X, np.float64)
     weights = {name: np.float64(array) for name, array in model.weights_.items()}
-    steps = np.exp(weights["log_steps"])
-    limits = np.repeat(steps * np.exp(weights["log_thresholds"]), n_maps, axis=1)
+    unit = model.components_.shape[1] ** 0.5
+    steps = np.exp(unit * weights["log_steps"])
+    limits = np.repeat(steps * np.exp(unit * weights["log_thresholds"]), n_maps, axis=1)
     z = np.zeros((len(X), limits.shape[1]))
     for t, kernels in enumerate(weights["weights"]):
         residual = X - z @ shifts(weights["feedback"][t - 1]) if t else X

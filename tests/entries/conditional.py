@@ -117,6 +117,13 @@ ENTRIES: dict[str, Entry] = {
                 "hidden_sizes": (8,),
                 "activation": "tanh",
             },
+            {
+                "latent": "continuous",
+                "encoder": True,
+                "latent_noise": 0.1,
+                "regularizer": "l2",
+                "hidden_sizes": (8,),
+            },
         ),
         free_energy=branch_free_energy,
     ),

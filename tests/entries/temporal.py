@@ -87,7 +87,7 @@ ENTRIES: dict[str, Entry] = {
         variants=(
             {"cell": "lstm", "output": "latent", "n_latents": 2, "max_epochs": 3},
             {"cell": "conv", "output": "rbm", "n_latents": 4, "window": 4, "max_epochs": 3},
-            {"cell": "gru", "output": "bernoulli", "max_epochs": 3},
+            {"cell": "gru", "output": "bernoulli", "dropout": 0.3, "max_epochs": 3},
             {"cell": "linear", "output": "categorical", "max_epochs": 3, "truncation": 7},
         ),
         free_energy=next_step_free_energy,

@@ -251,6 +251,18 @@ def test_evidence_chooses_what_scikit_learn_chooses(seed):
     assert PCAWhitener("mle").fit(X).n_components_ == PCA("mle").fit(X).n_components_
 
 
+def test_every_part_of_the_evidence_counts_where_rows_are_few():
+    """Numbers between the extremes, which every wrong constant moves."""
+    generator, chosen = np.random.default_rng(0), []
+    for _ in range(40):
+        signal = generator.standard_normal((14, 3)) @ generator.standard_normal((3, 6))
+        X = 0.8 * signal + generator.standard_normal((14, 6))
+        chosen.append((PCAWhitener("mle").fit(X).n_components_, PCA("mle").fit(X).n_components_))
+    ours, theirs = np.transpose(chosen)
+    np.testing.assert_array_equal(ours, theirs)
+    assert len(set(ours.tolist())) > 2
+
+
 def test_held_out_rows_choose_the_number_of_components():
     generator = np.random.default_rng(0)
     X = 3 * generator.standard_normal((200, 4)) @ generator.standard_normal((4, 15))

@@ -44,16 +44,19 @@ def test_restarts_of_k_means_differ():
 # ---------------------------------------------------------------- tolerances
 
 
-@pytest.mark.parametrize("n_clusters", [7, 40])
-def test_the_tolerance_of_lloyd_has_no_units(n_clusters):
+@pytest.mark.parametrize(("n_clusters", "batch_size"), [(7, None), (40, None), (7, 100)])
+def test_the_tolerance_of_lloyd_has_no_units(n_clusters, batch_size):
     """Rows in other units (powers of two: without rounding) take the same iterations."""
+    options = {"batch_size": batch_size, "random_state": 0}
     X, _ = make_blobs(600, n_features=3, centers=5, cluster_std=3.0, random_state=1)
     init = X[:n_clusters]
     iterations = {
-        scale: EnergyKMeans(n_clusters, init=scale * init, tol=0.05).fit(scale * X).n_iter_
+        scale: EnergyKMeans(n_clusters, init=scale * init, tol=0.05, **options)
+        .fit(scale * X)
+        .n_iter_
         for scale in (2.0**-12, 1.0, 2.0**12)
     }
-    exact = EnergyKMeans(n_clusters, init=init, tol=0.0).fit(X).n_iter_
+    exact = EnergyKMeans(n_clusters, init=init, tol=0.0, **options).fit(X).n_iter_
     assert len(set(iterations.values())) == 1
     assert 1 < iterations[1.0] < exact  # the tolerance is what ends it
 

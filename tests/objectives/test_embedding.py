@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklebm.energies.embedding import to_unit_length
 from sklebm.objectives import Batch
 from sklebm.objectives.embedding import (
     InfoNCE,
@@ -207,7 +208,8 @@ each = pytest.mark.parametrize("case", CASES, ids=[repr(case[0]) for case in CAS
 
 def evaluate(objective, energy, state):
     batch = Batch(torch.tensor(setting()[1]))
-    return objective.loss(energy, batch, state, torch.Generator().manual_seed(0))
+    own = {name: value.clone() for name, value in state.items()}  # a bank is changed in place
+    return objective.loss(energy, batch, own, torch.Generator().manual_seed(0))
 
 
 @each
@@ -340,3 +342,25 @@ def test_a_lone_row_has_no_negatives_and_costs_nothing_but_its_own_pair():
 def test_settings_that_mean_nothing_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_long_rows_have_a_direction_too():
+    """Their squares overflow, at 1e20 in float32 and 1e200 in float64."""
+    for dtype, length in ((torch.float32, 1e20), (torch.float64, 1e200)):
+        z = torch.tensor([[3.0, -4.0], [0.3, 0.4]], dtype=dtype)
+        z[0] *= length
+        expected = torch.tensor([[0.6, -0.8], [0.6, 0.8]], dtype=dtype)
+        torch.testing.assert_close(to_unit_length(z), expected)
+
+
+def test_a_bank_is_not_copied_for_every_batch():
+    bank, kinds = (torch.tensor(part) for part in random_state())
+    weights, x = setting()
+    state = {"bank": bank, "bank_kinds": kinds}
+    generator = torch.Generator().manual_seed(0)
+    before = bank[INDEX].clone()
+    _, after = MemoryBank(n_negatives=9).loss(
+        Linear(weights), Batch(torch.tensor(x)), state, generator
+    )
+    assert after["bank"] is bank
+    assert bool((bank[INDEX] != before).any(dim=1).all())

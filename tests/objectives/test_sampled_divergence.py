@@ -126,3 +126,11 @@ def test_settings_are_checked(kind):
         for settings, name in ((w, next(iter(w))) for w in wrong):
             with pytest.raises(ValueError, match=name):
                 kind(**settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_former_names_have_no_second_names_of_settings(kind):
+    """The constructor takes none, so that a file that has one is refused as such."""
+    assert kind.aliases == {}
+    with pytest.raises(TypeError, match="n_gibbs_steps"):
+        kind(n_gibbs_steps=2)

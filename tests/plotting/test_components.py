@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from sklebm import EnergyKMeans, PCAWhitener, ZCAWhitener
+from sklebm import (
+    EnergyGaussianMixture,
+    EnergyKMeans,
+    GatedBM,
+    HopfieldNetwork,
+    PCAWhitener,
+    ZCAWhitener,
+)
 from sklebm.plotting import ComponentsDisplay
 
 matplotlib.use("Agg")
@@ -78,10 +85,17 @@ def test_order_by_norm_and_limit():
         (EnergyKMeans(4), "cluster_centers_"),
         (ZCAWhitener(), "filters_"),
         (PCAWhitener(), "filters_"),
+        (EnergyGaussianMixture(2, random_state=0), "means_"),
+        (
+            HopfieldNetwork(rule="dense", interaction="exponential", states="continuous"),
+            "patterns_",
+        ),
+        (GatedBM(3, n_factors=4, split=6, max_epochs=1, random_state=0), "left_factors_"),
     ],
 )
 def test_from_estimator_finds_what_to_draw(estimator, attribute):
-    display = ComponentsDisplay.from_estimator(estimator.fit(IMAGES), image_shape=(3, 4))
+    shape = (2, 3) if attribute == "left_factors_" else (3, 4)
+    display = ComponentsDisplay.from_estimator(estimator.fit(IMAGES), image_shape=shape)
     assert display.ax_.get_title() == f"{attribute} of {type(estimator).__name__}"
     assert display.figure_ is display.ax_.figure
     np.testing.assert_array_equal(display.components, getattr(estimator, attribute))
@@ -119,5 +133,7 @@ def test_mistakes_are_named():
 def test_estimators_without_components_are_named():
     from sklearn.preprocessing import StandardScaler
 
-    with pytest.raises(ValueError, match="StandardScaler has none of cluster_centers_"):
+    with pytest.raises(
+        ValueError, match="StandardScaler has no table under any of cluster_centers_, filters_"
+    ):
         ComponentsDisplay.from_estimator(StandardScaler().fit(IMAGES), image_shape=(3, 4))

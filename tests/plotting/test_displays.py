@@ -10,7 +10,14 @@ from sklearn.datasets import make_moons
 from sklearn.ensemble import RandomTreesEmbedding
 from sklearn.exceptions import NotFittedError
 
-from sklebm import BernoulliRBM, EnergyGaussianMixture, EnergyKMeans, GaussianEnergy, PCAWhitener
+from sklebm import (
+    BernoulliRBM,
+    EnergyGaussianMixture,
+    EnergyKMeans,
+    GaussianEnergy,
+    PCAWhitener,
+    SparseCoder,
+)
 from sklebm.plotting import (
     EnergyHistogramDisplay,
     EnergyLandscapeDisplay,
@@ -153,6 +160,21 @@ def test_curves_of_a_fit():
     np.testing.assert_array_equal(mine.get_xdata(), [1, 2])
 
 
+@pytest.mark.parametrize(
+    ("model", "curve"),
+    [
+        (SparseCoder(4, max_iter=3, random_state=0), "energy_curve_"),
+        (EnergyGaussianMixture(2, random_state=0), "lower_bounds_"),
+    ],
+)
+def test_curves_of_iterations(model, curve):
+    display = LearningCurveDisplay.from_estimator(model.fit(IMAGES))
+    (line,) = display.ax_.get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), getattr(model, curve))
+    assert display.ax_.get_xlabel() == "iteration"
+    assert display.ax_.get_ylabel() == f"{curve} of {type(model).__name__}"
+
+
 def test_curves_without_scores_have_one_axis():
     display = LearningCurveDisplay([3.0, 2.0, 1.0]).plot()
     assert display.score_ax_ is None
@@ -160,7 +182,7 @@ def test_curves_without_scores_have_one_axis():
 
 
 def test_curves_refuse():
-    with pytest.raises(ValueError, match="not trained by epochs"):
+    with pytest.raises(ValueError, match=r"none of loss_curve_, .* does not record"):
         LearningCurveDisplay.from_estimator(PCAWhitener().fit(IMAGES))
     with pytest.raises(ValueError, match="no epoch"):
         LearningCurveDisplay([]).plot()

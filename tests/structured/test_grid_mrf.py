@@ -192,6 +192,26 @@ def test_spanning_trees_hold_every_pair_and_bridges_always():
         assert shares[bridge.all(axis=1)] == 1.0
 
 
+def test_trees_are_found_only_for_images_too_large_for_sums(monkeypatch):
+    """A small and a large image together: each is answered as on its own, without vain trees."""
+    seen = []
+
+    def counted(grid):
+        seen.append(len(grid.order))
+        return tree_shares(grid)
+
+    monkeypatch.setattr(grid_labels, "tree_shares", counted)
+    model = make_model(2, n_neighbours=4)
+    parts = [make_pixels(3, 4, 0), make_pixels(14, 13, 1), make_pixels(4, 2, 2)]
+    X, positions = (np.concatenate(both) for both in zip(*parts, strict=True))
+    groups = np.repeat([0, 1, 2], [12, 182, 8])
+    whole = model.score_samples(X, groups=groups, positions=positions)
+    assert seen == [182]
+    alone = [model.score_samples(x, positions=p) for x, p in parts]
+    assert seen == [182, 182]
+    np.testing.assert_allclose(whole, np.concatenate(alone), rtol=1e-12)
+
+
 def test_an_image_of_one_line_is_a_chain():
     model = make_model(n_neighbours=4)
     X = np.random.default_rng(1).normal(size=(400, N_FEATURES))

@@ -15,6 +15,7 @@ from sklebm.datasets import AutoregressiveProcess, SwitchingProcess
 from sklebm.energies.cells import CELLS
 from sklebm.energies.step_machine import MachineOutput
 from sklebm.energies.step_outputs import OUTPUTS, LatentGaussianOutput
+from sklebm.objectives.sequence_likelihood import with_dropout
 
 QUICK = {"n_components": 6, "batch_size": 50, "max_epochs": 2, "n_latents": 3, "random_state": 0}
 
@@ -166,6 +167,36 @@ def test_a_machine_learns_what_bits_have_in_common():
     joint = SequenceEnergy(output="rbm", **settings).fit(X, groups=groups).score(X, groups)
     assert alone == pytest.approx(-2 * np.log(2), abs=0.05)
     assert joint > -np.log(2) - 0.15
+
+
+def test_features_that_are_left_out_keep_their_mean():
+    ones = torch.ones(20_000, 3)
+    found = with_dropout(ones, 0.3, torch.Generator().manual_seed(0))
+    assert sorted(found.unique().tolist()) == pytest.approx([0.0, 1 / 0.7])
+    # Five standard errors of a share of 0.3 among 20,000.
+    assert float(((found == 0).float().mean(dim=0) - 0.3).abs().max()) < 5 * np.sqrt(0.21 / 20_000)
+    assert with_dropout(ones, 0.0, torch.Generator()) is ones
+
+
+@pytest.mark.parametrize("output", ["bernoulli", "rbm"])
+def test_dropout_keeps_few_sequences_from_being_learnt_by_heart(output):
+    X, groups = ragged([20] * 6, 8)
+    X_test, groups_test = ragged([20] * 20, 8, seed=1)
+    settings = {"n_components": 24, "learning_rate": 0.02, "max_epochs": 30, "n_gibbs_steps": 2}
+    scores = [
+        SequenceEnergy(cell="gru", output=output, dropout=share, **{**QUICK, **settings})
+        .fit(X, groups=groups)
+        .score(X_test, groups=groups_test)
+        for share in (0.0, 0.5)
+    ]
+    assert scores[1] > scores[0] + 0.1
+
+
+def test_line_searches_need_a_loss_that_stays():
+    X, groups = ragged()
+    model = SequenceEnergy(output="bernoulli", optimizer="lbfgs", dropout=0.5, **QUICK)
+    with pytest.raises(ValueError, match="lbfgs"):
+        model.fit(X, groups=groups)
 
 
 @pytest.mark.parametrize("output", ["bernoulli", "categorical"])

@@ -58,6 +58,9 @@ def test_slow_features_are_those_of_the_generalised_eigenproblem(degree):
     np.testing.assert_allclose(Z, expected, atol=1e-10 / np.diff(values[:4]).min())
     np.testing.assert_allclose(np.cov(Z.T, bias=True), np.eye(3), atol=1e-10)
     np.testing.assert_allclose(Z.mean(axis=0), 0.0, atol=1e-10)
+    # The sign is that of the largest entry of the row that a code stands for.
+    decoder = model.weights_["decoder.weight"]
+    assert (decoder[np.abs(decoder).argmax(axis=0), np.arange(3)] > 0.0).all()
 
 
 def test_sources_come_out_in_the_order_of_their_slowness():
