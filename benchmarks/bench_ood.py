@@ -218,7 +218,6 @@ def main() -> None:
     timed = arguments.cache is None  # seconds of a part of the work say nothing
     tables = list(dict.fromkeys(table for _, table, _ in auroc))
     about = {
-        "command": "python benchmarks/bench_ood.py " + " ".join(sys.argv[1:]),
         "notes": f"{len(tables)} tables, {arguments.seeds} stratified 70/30 split(s), "
         f"at most {MAX_ROWS} training rows, standardised, {arguments.threads} thread(s); PyOD "
         f"{version('pyod')}, default settings; where a peer raised, its AUROC counts as 0.5. The "

@@ -43,6 +43,7 @@ fixed = GAN(
     objective=NonSaturating(r1=0.0),
     generator=Gaussian,
     hidden_sizes=(32, 32),
+    activation="silu",  # a ratio of two densities is smooth
     learning_rate=0.003,
     batch_size=500,
     max_epochs=60,
@@ -73,6 +74,7 @@ model = GAN(
     objective=NonSaturating(r1=0.1),
     conditional=True,
     hidden_sizes=(64, 64),
+    activation="silu",
     learning_rate=0.002,
     max_epochs=80,
     random_state=0,

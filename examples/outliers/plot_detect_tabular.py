@@ -48,8 +48,8 @@ for name, rows in {"normal rows only": train, "contaminated": mixed}.items():
 # %%
 # The picture
 # -----------
-# Five strange wines among the 65 normal ones make the others look less strange, and the forest,
-# which draws small samples, suffers less from them. Clean training rows are worth the effort.
+# Five strange wines among the 65 normal ones make the others look less strange, to the forest too.
+# Clean training rows are worth the effort.
 fig, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
 for axis, (name, values) in zip(axes, scores.items(), strict=True):
     bins = np.linspace(values.min(), 0, 30)

@@ -20,6 +20,7 @@ from sklebm.objectives.adversarial import (
     WassersteinPenalty,
 )
 from sklebm.training.architecture import NetworkRecord
+from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
 
 GAMES: dict[str, type[Game]] = {
@@ -42,7 +43,8 @@ class GAN(BaseAdversarial):
     Parameters
     ----------
     n_components : int, default=16
-        Number of latents.
+        Number of latents. A generator of a plane needs two: with more, most latents lie where it
+        goes from one mode to another.
     objective : str or Game, default="non_saturating"
         The game: "non_saturating" and "least_squares", each with a penalty R1 on the critic's slope
         at the data, "wasserstein_gp", whose slope is held near 1, or an object with its own
@@ -51,12 +53,13 @@ class GAN(BaseAdversarial):
         Whether rows are generated and judged given y, which ``fit`` and all other methods then
         need: x = g(z, y) and D(x, y). Floating-point y are numbers, one or several for each row;
         integers, booleans and strings are labels.
-    hidden_sizes : tuple of int, default=(128, 128)
+    hidden_sizes : tuple of int, default=(128, 128, 128)
         Widths of the hidden layers of the critic, mirrored in the generator; with ``image_shape``,
         the channels of its convolutions, each of which halves height and width.
-    activation : str, default="silu"
+    activation : str, default="relu"
         Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
-        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity".
+        "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity". Smooth
+        ones take longer to part separate modes.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     generator : callable or None, default=None
@@ -80,7 +83,7 @@ class GAN(BaseAdversarial):
     batch_size : int, default=128
         Rows per update, and number of generated rows beside them.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto": enough for 4000 updates, but at least 20 and at most 300.
+        Passes over the rows. "auto": enough for 12,000 updates, but at least 20 and at most 300.
     optimizer : str, default="rmsprop"
         Update rule: "rmsprop", "adam", "adamw", "sgd", "momentum" (heavy ball), or, with all rows
         at once, "gradient_descent". Momentum makes a game circle.
@@ -189,6 +192,7 @@ class GAN(BaseAdversarial):
     }
     _networks = ("generator", "critic")
     _bends_critic = True
+    _pace = Pace(n_updates=12_000, most_epochs=300)
 
     def __init__(
         self,
@@ -196,8 +200,8 @@ class GAN(BaseAdversarial):
         *,
         objective: str | Game = "non_saturating",
         conditional: bool = False,
-        hidden_sizes: tuple[int, ...] = (128, 128),
-        activation: str = "silu",
+        hidden_sizes: tuple[int, ...] = (128, 128, 128),
+        activation: str = "relu",
         image_shape: tuple[int, ...] | None = None,
         generator: Any = None,
         critic: Any = None,

@@ -30,7 +30,8 @@ class SequenceLikelihood(Objective):
     Parameters
     ----------
     dropout : float, default=0.0
-        Share of the values of past steps, and of the features of the past, that are left out.
+        Share of the features of the past that are left out, and half of it of the values of its
+        steps.
     """
 
     dropout: float = 0.0
@@ -63,7 +64,8 @@ class SequenceContrast(Objective):
     n_steps : int, default=10
         Gibbs steps.
     dropout : float, default=0.0
-        Share of the values of past steps, and of the features of the past, that are left out.
+        Share of the features of the past that are left out, and half of it of the values of its
+        steps.
     """
 
     n_steps: int = 10
@@ -90,8 +92,11 @@ class SequenceContrast(Objective):
 def remembered(
     energy: Any, y: Tensor, groups: Tensor | None, dropout: float, generator: torch.Generator
 ) -> Tensor:
-    """Features of the past of each row, with a share of its values and of the features left out."""
-    seen = with_dropout(y, dropout, generator)
+    """Features of the past of each row, of which a share is left out, and half of it of its values.
+
+    Values that are left out are gone for all later steps, features for one.
+    """
+    seen = with_dropout(y, 0.5 * dropout, generator)
     past = energy.walk(seen, lengths_of(groups, len(y))).past
     return with_dropout(past, dropout, generator)
 

@@ -22,7 +22,9 @@ from sklebm.outliers.neighbour_energy import NeighbourEnergy
 
 FITTED_ROWS = 10_000  # the most rows the energies are fitted to
 _MAX_COMPONENTS = 8
-_ROWS_PER_FEATURE = 2  # training rows per component, as a multiple of the features
+# Training rows per Gaussian, as a multiple of the features. With fewer, a Gaussian fits its own
+# rows too closely: any new row surprises it, and its surprise decides.
+_ROWS_PER_FEATURE = 5
 _EM_PRODUCTS = 2e9  # multiplications of an EM step: wide tables get fewer components
 _NEIGHBOURS = 10
 _STORED_ROWS = 2_000

@@ -61,8 +61,8 @@ class SequenceEnergy(SequenceEstimator):
     n_gibbs_steps : int, default=10
         Gibbs steps of contrastive divergence, for "rbm".
     dropout : float, default=0.0
-        Share of the values of past steps, and of the features h_{t-1}, that is left out at random
-        in every update. With few sequences, 0.3 or more and a wide network score new ones better.
+        Share of the features h_{t-1} that is left out at random in every update, and half of it of
+        the values of past steps. With few sequences, 0.5 and a wide network score new ones better.
     learning_rate : float, default=0.003
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=256

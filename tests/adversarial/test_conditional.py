@@ -16,7 +16,13 @@ from sklebm.objectives.adversarial import NonSaturating
 from tests.adversarial.test_energy_gan import error
 from tests.registry import fitted_state, freeze
 
-SMALL = {"hidden_sizes": (32,), "n_components": 2, "batch_size": 100, "random_state": 0}
+SMALL = {
+    "hidden_sizes": (32,),
+    "activation": "silu",
+    "n_components": 2,
+    "batch_size": 100,
+    "random_state": 0,
+}
 each = pytest.mark.parametrize("kind", [GAN, EnergyGAN])
 
 

@@ -17,7 +17,13 @@ from sklebm.inference.latents import closest_latents
 from sklebm.objectives.adversarial import energy_distance
 from tests.registry import freeze
 
-SMALL = {"hidden_sizes": (32,), "n_components": 2, "batch_size": 100, "random_state": 0}
+SMALL = {
+    "hidden_sizes": (32,),
+    "activation": "silu",
+    "n_components": 2,
+    "batch_size": 100,
+    "random_state": 0,
+}
 
 
 def make_cloud(n_rows=400, seed=0):

@@ -12,6 +12,7 @@ from tests.entries import Entry
 QUICK = {
     "n_components": 4,
     "hidden_sizes": (16,),
+    "activation": "silu",
     # The first steps of "rmsprop" are ten times as long: most of the way in fits this short.
     "optimizer": "adam",
     "learning_rate": 0.01,
