@@ -72,10 +72,11 @@ def fitted(
     return BoltzmannEstimator._fit(decided(model, None), rows, progress, **data)
 
 
-def best_start(model: Any, start: Start) -> Any:
+def best_start(model: Any, start: Start, *, apart: bool = False) -> Any:
     """Of several starts the one that L-BFGS takes to the highest likelihood, on some of the rows.
 
-    They run for an epoch at a time, and after each the better half goes on.
+    They run for an epoch at a time, and after each the better half goes on. With ``apart``, every
+    second one of a GaussianRBM has units in directions that are no neighbours.
     """
     device, rows = start.rows.device, start.rows
     if len(rows) > _START_ROWS:
@@ -104,7 +105,7 @@ def best_start(model: Any, start: Start) -> Any:
     for index in range(model._n_starts):
         generator = make_generator(start.seed, "parameters", index=index)
         energy = model._initial_energy(start.rows, start.means, generator)
-        if index % 2:
+        if apart and index % 2:
             # Directions that are no neighbours lead to the best optimum more often.
             energy = initial_energy(
                 model.variance, model.n_components, rows, start.means, generator, apart=True
@@ -216,7 +217,8 @@ def _apart(
     for _ in range(n_units):
         now = (chances * (1.0 - nearest).square()).clamp(min=1e-300)
         chosen.append(torch.multinomial(now, 1, generator=generator))
-        cosine = (directions @ directions[chosen[-1][0]]).to(nearest)
+        # Rows beyond the range of numbers have no direction: training names them.
+        cosine = (directions @ directions[chosen[-1][0]]).to(nearest).nan_to_num(1.0)
         nearest = torch.maximum(nearest, cosine.clamp(max=1.0))
     return torch.cat(chosen)
 

@@ -275,7 +275,7 @@ class GaussianRBM(BoltzmannEstimator):
     def _starting_energy(self, start: Start) -> Any:
         start.rows.origin = likelihood.training_origin(self, start, kept=start.resume)
         if self._n_starts > 1 and not start.resume:
-            return start_of.best_start(self, start)
+            return start_of.best_start(self, start, apart=True)
         return super()._starting_energy(start)
 
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:

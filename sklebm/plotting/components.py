@@ -186,7 +186,8 @@ class ComponentsDisplay:
 
 def _find_attribute(estimator: Any) -> str:
     for name in _ATTRIBUTES:
-        if np.ndim(getattr(estimator, name, None)) == 2:
+        value: Any = getattr(estimator, name, None)
+        if np.ndim(value) == 2:
             return name
     raise ValueError(
         f"{type(estimator).__name__} has no table under any of {', '.join(_ATTRIBUTES)}: name a "
