@@ -154,9 +154,8 @@ def test_training_goes_on_with_both_players():
 def test_no_layer_of_a_bounded_critic_stretches():
     X = make_cloud(100)
     for activation in ("silu", "relu"):
-        model = EnergyGAN(
-            max_epochs=5, activation=activation, spectral_norm=True, learning_rate=0.05, **SMALL
-        ).fit(X)
+        settings = {**SMALL, "activation": activation, "spectral_norm": True}
+        model = EnergyGAN(max_epochs=5, learning_rate=0.05, **settings).fit(X)
         norms = [
             np.linalg.norm(w, 2)
             for name, w in model.weights_.items()
