@@ -198,7 +198,10 @@ def made_from(cls: Any, parameters: Mapping[str, Any]) -> Any:
         for name, value in parameters.items()
         if name in names and _is_number(value, spec.get(f"{name}_"))
     }
-    state = {**model._untrained_state(state), **numbers, **state}
+    # An attribute that may be None is the number only where the estimator says nothing else.
+    optional = {name: value for name, value in numbers.items() if spec[name].optional}
+    needed = {name: value for name, value in numbers.items() if name not in optional}
+    state = {**optional, **model._untrained_state(state), **needed, **state}
     _need(owner, required, state)
     broken = first_broken(state)
     if broken is not None:
