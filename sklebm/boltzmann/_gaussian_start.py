@@ -34,7 +34,7 @@ _SHARE = 0.03
 _RELATIVE_FLOOR = 1e-6
 _LEARNING_RATE = 0.2
 # L-BFGS ends in the nearest optimum, and starts are cheap on at most this many rows.
-_STARTS, _START_ROWS = 16, 2000
+_STARTS, _START_ROWS = 8, 2000
 
 
 def decided(model: Any, rows: Rows | None) -> Any:

@@ -155,7 +155,7 @@ class GaussianRBM(BoltzmannEstimator):
     Notes
     -----
     With ``objective="auto"``, at most 16 hidden units and few enough rows, ``fit`` follows the
-    exact likelihood by L-BFGS, with 20 iterations per epoch, from the best of 16 starts on at
+    exact likelihood by L-BFGS, with 20 iterations per epoch, from the best of 8 starts on at
     most 2,000 rows, and reaches optima that chains and plain steps miss even after hundreds of
     epochs. ``partial_fit`` always uses chains.
 
