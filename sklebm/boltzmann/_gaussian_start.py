@@ -14,6 +14,7 @@ from torch.nn import functional
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows
+from sklebm._shell.state import first_broken
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.gradient import Start
@@ -62,11 +63,14 @@ def fitted(
     ``searches`` says whether "auto" may choose line searches.
     """
     chosen = decided(model, rows if searches else None)
+    both = model.objective == model.optimizer == "auto"
+    has_another = both and chosen.objective == "maximum_likelihood"
     try:
-        return BoltzmannEstimator._fit(chosen, rows, progress, **data)
+        state = BoltzmannEstimator._fit(chosen, rows, progress, **data)
+        if not has_another or first_broken(state) is None:
+            return state
     except FloatingPointError:
-        both = model.objective == model.optimizer == "auto"
-        if not both or chosen.objective != "maximum_likelihood":
+        if not has_another:
             raise
     # Line searches can leave the numbers of single precision; chains take smaller steps.
     return BoltzmannEstimator._fit(decided(model, None), rows, progress, **data)
@@ -149,6 +153,9 @@ def keep_above_floor(energy: Any) -> None:
 def is_quickly_summed(rows: Rows, n_units: int) -> bool:
     """Whether the exact likelihood of all rows can be computed hundreds of times in seconds."""
     if rows.is_lazy or rows.ranks.size > 1 or n_units > _MOST_UNITS:
+        return False
+    if len(rows) <= n_units + 1:
+        # Each row can be the mode of a state, and the likelihood grows for ever as s falls.
         return False
     n_states = len(rows) + 2**n_units
     work = n_states * n_units

@@ -154,10 +154,11 @@ class GaussianRBM(BoltzmannEstimator):
 
     Notes
     -----
-    With ``objective="auto"``, at most 16 hidden units and few enough rows, ``fit`` follows the
-    exact likelihood by L-BFGS, with 20 iterations per epoch, from the best of 8 starts on at
-    most 2,000 rows, and reaches optima that chains and plain steps miss even after hundreds of
-    epochs. ``partial_fit`` always uses chains.
+    With ``objective="auto"``, at most 16 hidden units, and rows that outnumber them by two or more
+    but are few enough for sums over all states, ``fit`` follows the exact likelihood by L-BFGS,
+    with 20 iterations per epoch, from the best of 8 starts on at most 2,000 rows, and reaches
+    optima that chains and plain steps miss even after hundreds of epochs. ``partial_fit`` always
+    uses chains.
 
     Gradients are those with respect to W / s and a / s, divided by the variance of the rows over
     s^2 and by one more than the mean number of hidden units that are on [2]_. A step costs
