@@ -40,7 +40,7 @@ def merge_repeated(rows: Rows) -> Rows:
     first = np.flatnonzero(~repeats)
     given = np.ones(len(rows)) if weight is None else columns["weight"]
     total = np.add.reduceat(given[order], first)
-    merged = _take(rows, order[first])
+    merged = rows.some(torch.from_numpy(order[first]))
     merged.columns.pop("weight", None)
     if (total == total[0]).all():
         return merged
@@ -52,23 +52,10 @@ def of_positive_weight(rows: Rows) -> Rows:
     weight = rows.columns.get("weight")
     if weight is None or rows.is_lazy or bool((weight > 0).all()):
         return rows
-    return _take(rows, (weight.cpu() > 0).nonzero()[:, 0].numpy())
+    return rows.some((weight > 0).nonzero()[:, 0])
 
 
 def _with(rows: Rows, columns: dict[str, Any]) -> Rows:
     found = copy.copy(rows)
     found.columns = {**rows.columns, **columns}
-    return found
-
-
-def _take(rows: Rows, index: Any) -> Rows:
-    """The rows at ``index`` with what accompanies them."""
-    at = torch.from_numpy(index)
-    found = copy.copy(rows)
-    source = rows.source
-    found.source = (
-        source[at.to(source.device)] if isinstance(source, torch.Tensor) else source[index]
-    )
-    found.shape = (len(index), rows.shape[1])
-    found.columns = {name: column[at.to(column.device)] for name, column in rows.columns.items()}
     return found

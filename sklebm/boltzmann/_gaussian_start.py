@@ -108,12 +108,13 @@ def best_start(model: Any, start: Start, *, apart: bool = False) -> Any:
     energies = []
     for index in range(model._n_starts):
         generator = make_generator(start.seed, "parameters", index=index)
-        energy = model._initial_energy(start.rows, start.means, generator)
         if apart and index % 2:
             # Directions that are no neighbours lead to the best optimum more often.
-            energy = initial_energy(
+            energy: Any = initial_energy(
                 model.variance, model.n_components, rows, start.means, generator, apart=True
             )
+        else:
+            energy = model._initial_energy(start.rows, start.means, generator)
         energies.append(energy.to(device))
     while len(energies) > 1:
         energies = after_an_epoch(energies)[: max(1, len(energies) // 2)]

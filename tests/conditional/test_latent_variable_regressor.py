@@ -402,9 +402,8 @@ def test_draws_are_of_the_mixture():
     alone = LatentVariableRegressor(2, beta=8.0, **BRIEF).fit(X)
     means = alone.predict_set(X[:1])[0].T
     rows, scale = alone.sample(4000, random_state=0), alone.residual_scale_ / np.sqrt(8.0)
-    for column in range(2):
-        centres, width = means[column][:, None], scale[column]
-        test = kstest(rows[:, column], lambda t: norm.cdf(t, centres, width).mean(axis=0))  # noqa: B023
+    for found, centres, width in zip(rows.T, means[:, :, None], scale, strict=True):
+        test = kstest(found, lambda t, c=centres, w=width: norm.cdf(t, c, w).mean(axis=0))
         assert test.pvalue > 1e-3
 
 
