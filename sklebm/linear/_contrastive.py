@@ -7,6 +7,9 @@ shrinks this becomes score matching (Ceylan & Gutmann, 2018, ICML).
 f is linear in (Q, h, c), so both problems are convex, and rows enter only through f. Both get the
 term (tr Q - log det Q) / 2 n, which is what one more row of unit covariance adds to a Gaussian
 likelihood: it keeps Q positive definite and finite for any data, and its effect vanishes as 1 / n.
+
+If few entries of Q are free, rows are kept in single precision and multiplied with these entries
+only. A row is then what it was rounded to, in every term.
 """
 
 from __future__ import annotations
@@ -19,8 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sklebm.linear._forms import forms
 from sklebm.linear._newton import Convex, Observer, ignore, minimize
+from sklebm.linear._precision import inverse_curvature, maximum_likelihood
 from sklebm.linear._structure import Entries
+
+_CHUNK = 8192
+_NEAR, _NEAR_STEPS = 1e-2, 20  # of the start
 
 
 class Quadratic(NamedTuple):
@@ -39,7 +47,7 @@ class _Logistic(Convex):
     has_constant = True
 
     def __init__(self, u: Tensor, entries: Entries, n_rows: int) -> None:
-        self.u = u
+        self.forms = forms(u, entries)
         self.entries = entries
         self.n_rows = n_rows
 
@@ -56,27 +64,29 @@ class _Logistic(Convex):
         """What is added to M f."""
 
     def split(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Q, h and c of a parameter vector."""
+        """The free entries of Q, h and c of a parameter vector."""
         p, d = len(self.entries), self.entries.n_features
         constant = point[p + d] if self.has_constant else 0.0
-        return self.entries.matrix(point[:p]), point[p : p + d], constant
+        return point[:p], point[p : p + d], constant
+
+    def _matrix(self, point: Tensor) -> Tensor:
+        return self.entries.matrix(self.split(point)[0])
 
     def _function(self, point: Tensor) -> Tensor:
-        matrix, linear, constant = self.split(point)
-        return ((linear - 0.5 * (self.u @ matrix)) * self.u).sum(dim=1) + constant
+        vector, linear, constant = self.split(point)
+        return self.forms.values(vector, linear) + constant
 
     def _collect(self, weights: Tensor, prior: Tensor) -> Tensor:
         """Derivatives with respect to (Q, h, c): of the weighted margins, and of the prior by Q."""
         rows = self.adjoint(weights)
-        weighted = self.u * rows[:, None]
-        by_precision = prior - 0.5 * (weighted.T @ self.u)
-        parts = [self.entries.gradient(by_precision), weighted.sum(dim=0)]
+        by_entries, by_linear = self.forms.derivatives(rows)
+        parts = [by_entries + self.entries.gradient(prior), by_linear]
         if self.has_constant:
             parts.append(rows.sum()[None])
         return torch.cat(parts) / self.n_rows
 
     def value(self, point: Tensor) -> float:
-        matrix = self.split(point)[0]
+        matrix = self._matrix(point)
         factor, failure = torch.linalg.cholesky_ex(matrix)
         if int(failure):
             return math.inf
@@ -85,7 +95,8 @@ class _Logistic(Convex):
         return (float(softplus(-margins).sum()) + prior) / self.n_rows
 
     def gradient(self, point: Tensor) -> Tensor:
-        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.split(point)[0]))
+        self._point = point
+        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._matrix(point)))
         margins = self.margins(self._function(point)) + self.offset()
         wrong = torch.sigmoid(-margins)
         self._slopes = wrong * torch.sigmoid(margins)
@@ -93,27 +104,43 @@ class _Logistic(Convex):
         return self._collect(-wrong, slope)
 
     def curvature(self, direction: Tensor) -> Tensor:
-        bend = 0.5 * (self._inverse @ self.split(direction)[0] @ self._inverse)
+        bend = 0.5 * (self._inverse @ self._matrix(direction) @ self._inverse)
         return self._collect(self._slopes * self.margins(self._function(direction)), bend)
 
     def precondition(self, residual: Tensor) -> Tensor:
-        # The features 1/2 u_i^2 and u_i u_j of white u have variances 1/2 and 1.
-        pairs = torch.where(self.entries.is_diagonal, 0.5, 1.0)
-        n_others = self.entries.n_features + self.has_constant
-        return residual / torch.cat([pairs, torch.ones(n_others, device=pairs.device)]).double()
+        """The inverse of what the curvature is, up to a factor, for rows u ~ N(0, Q^-1)."""
+        if not self.entries.is_sparse:
+            # The features 1/2 u_i^2 and u_i u_j of white u have variances 1/2 and 1.
+            pairs = torch.where(self.entries.is_diagonal, 0.5, 1.0)
+            n_others = self.entries.n_features + self.has_constant
+            return residual / torch.cat([pairs, torch.ones(n_others, device=pairs.device)]).double()
+        vector, linear, constant = self.split(residual)
+        current = self.entries.sparse(self.split(self._point)[0])
+        mean = self.entries.gradient(-0.5 * self._inverse)  # of the derivatives of f by Q
+        if self.has_constant:
+            vector = vector - constant * mean
+        parts = [2.0 * inverse_curvature(self.entries, current, vector)]
+        parts.append(torch.from_numpy(current @ linear.numpy()))
+        if self.has_constant:
+            parts.append((constant - mean @ parts[0])[None])
+        return torch.cat(parts)
 
 
 class _NoiseContrastive(_Logistic):
-    """Rows of data against rows of noise of known density."""
+    """Rows of data, the first ``n_rows`` of u, against rows of noise of known density."""
 
-    def __init__(self, data: Tensor, noise: Tensor, noise_factor: Tensor, entries: Entries) -> None:
-        super().__init__(torch.cat([data, noise]), entries, len(data))
-        z = torch.linalg.solve_triangular(noise_factor, self.u.T, upper=False)
-        log_noise = -0.5 * z.square().sum(dim=0) - float(noise_factor.diagonal().log().sum())
-        log_noise -= 0.5 * self.u.shape[1] * math.log(2 * math.pi)
-        self.sign = torch.ones(len(self.u), dtype=data.dtype, device=data.device)
-        self.sign[len(data) :] = -1.0
-        self._offset: Tensor = -self.sign * (log_noise + math.log(len(noise) / len(data)))
+    def __init__(self, u: Tensor, noise_factor: Tensor, entries: Entries, n_rows: int) -> None:
+        super().__init__(u, entries, n_rows)
+        normaliser = float(noise_factor.diagonal().log().sum())
+        normaliser += 0.5 * u.shape[1] * math.log(2 * math.pi)
+        log_noise = noise_factor.new_empty(len(u))
+        for part in _parts(0, len(u)):
+            rows = u[part].to(noise_factor.dtype)
+            z = torch.linalg.solve_triangular(noise_factor, rows.T, upper=False)
+            log_noise[part] = -0.5 * z.square().sum(dim=0) - normaliser
+        self.sign = torch.ones_like(log_noise)
+        self.sign[n_rows:] = -1.0
+        self._offset: Tensor = -self.sign * (log_noise + math.log(len(u) / n_rows - 1))
 
     def margins(self, f: Tensor) -> Tensor:
         return self.sign * f
@@ -126,13 +153,13 @@ class _NoiseContrastive(_Logistic):
 
 
 class _ConditionalNoiseContrastive(_Logistic):
-    """Rows of data against noisy copies of themselves."""
+    """Rows of data, the first ``n_rows`` of u, against noisy copies of themselves."""
 
     has_constant = False
 
-    def __init__(self, data: Tensor, noise: Tensor, entries: Entries) -> None:
-        super().__init__(torch.cat([data, noise]), entries, len(data))
-        self.n_noise = len(noise) // len(data)
+    def __init__(self, u: Tensor, entries: Entries, n_rows: int) -> None:
+        super().__init__(u, entries, n_rows)
+        self.n_noise = len(u) // n_rows - 1
 
     def margins(self, f: Tensor) -> Tensor:
         data, noise = f[: self.n_rows], f[self.n_rows :].view(self.n_noise, self.n_rows)
@@ -161,20 +188,46 @@ def noise_contrastive(
 
     The noise is N(0, L L') with ``noise_factor`` L, or each row plus ``noise_scale`` times it.
     """
-    shape = (n_noise * len(data), data.shape[1])
-    white = torch.randn(shape, generator=generator, dtype=data.dtype, device=data.device)
-    noise = white @ noise_factor.T
+    n_rows, d = data.shape
+    dtype = torch.float32 if entries.is_sparse else data.dtype
+    u = torch.empty(((1 + n_noise) * n_rows, d), dtype=dtype, device=data.device)
+    u[:n_rows] = data
+    for part in _parts(n_rows, len(u)):
+        shape = (part.stop - part.start, d)
+        white = torch.randn(shape, generator=generator, dtype=data.dtype, device=data.device)
+        noise = white @ noise_factor.T
+        if noise_scale is not None:
+            own = torch.arange(part.start, part.stop, device=data.device) % n_rows
+            noise = data[own] + noise_scale * noise
+        u[part] = noise
     function: _Logistic
     if noise_scale is None:
-        function = _NoiseContrastive(data, noise, noise_factor, entries)
+        function = _NoiseContrastive(u, noise_factor, entries, n_rows)
     else:
-        copies = data.repeat(n_noise, 1) + noise_scale * noise
-        function = _ConditionalNoiseContrastive(data, copies, entries)
-    n_others = entries.n_features + function.has_constant
-    start = torch.cat([entries.is_diagonal.to(data), data.new_zeros(n_others)])
+        function = _ConditionalNoiseContrastive(u, entries, n_rows)
     point, n_iter, converged = minimize(
-        function, start, tol=tol, max_iter=max_iter, observe=observe
+        function, _start(function, noise_factor), tol=tol, max_iter=max_iter, observe=observe
     )
-    matrix, linear, constant = function.split(point)
+    vector, linear, constant = function.split(point)
     known = float(constant) if function.has_constant else None
-    return Quadratic(matrix, linear, known, n_iter, converged)
+    return Quadratic(entries.matrix(vector), linear, known, n_iter, converged)
+
+
+def _start(function: _Logistic, noise_factor: Tensor) -> Tensor:
+    """A density: with Q nearly of maximum likelihood, or standard normal if it has few features."""
+    entries = function.entries
+    near = torch.eye(entries.n_features).to(noise_factor)
+    if entries.is_sparse:
+        covariance = noise_factor @ noise_factor.T
+        near = maximum_likelihood(covariance, entries, tol=_NEAR, max_iter=_NEAR_STEPS).precision
+    parts = [near[entries.rows, entries.columns], near.new_zeros(entries.n_features)]
+    if function.has_constant:
+        factor = torch.linalg.cholesky(near)
+        log_partition = 0.5 * entries.n_features * math.log(2 * math.pi)
+        parts.append((factor.diagonal().log().sum() - log_partition)[None])
+    return torch.cat(parts)
+
+
+def _parts(first: int, stop: int) -> list[slice]:
+    """Slices of rows that a matrix of double precision is made of at once."""
+    return [slice(i, min(i + _CHUNK, stop)) for i in range(first, stop, _CHUNK)]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, csr_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
@@ -101,23 +101,27 @@ class _SparseLogLikelihood(_LogLikelihood):
         return torch.where(entries.is_diagonal, found, 2.0 * found)
 
     def precondition(self, residual: Tensor) -> Tensor:
-        from sklebm.inference.entry_products import sparse_product
+        return inverse_curvature(self.entries, self.point, residual)
 
-        entries, point = self.entries, self.point
-        change = entries.sparse(torch.where(entries.is_diagonal, residual, 0.5 * residual))
-        half = point @ change
-        half.sort_indices()
-        found = sparse_product(
-            half.indptr,
-            half.indices,
-            half.data,
-            point.indptr,
-            point.indices,
-            point.data,
-            entries.rows.numpy(),
-            entries.columns.numpy(),
-        )
-        return torch.from_numpy(found)
+
+def inverse_curvature(entries: Entries, point: csr_array, residual: Tensor) -> Tensor:
+    """Q D Q at the free entries, for the symmetric D whose derivative by them is ``residual``."""
+    from sklebm.inference.entry_products import sparse_product
+
+    change = entries.sparse(torch.where(entries.is_diagonal, residual, 0.5 * residual))
+    half = point @ change
+    half.sort_indices()
+    found = sparse_product(
+        half.indptr,
+        half.indices,
+        half.data,
+        point.indptr,
+        point.indices,
+        point.data,
+        entries.rows.numpy(),
+        entries.columns.numpy(),
+    )
+    return torch.from_numpy(found)
 
 
 def maximum_likelihood(

@@ -117,8 +117,9 @@ class GaussianEnergy(EnergyEstimator):
     S costs O(n d^2) in one pass, and closed forms O(d^3). With more than a hundred features and
     only few free entries, p in all, maximum likelihood costs O(d^3) per Newton step plus O(p d) per
     conjugate-gradient step, and score matching a sparse factorisation; otherwise a step costs
-    O(d^3). Contrastive objectives cost O(n n_noise d^2) time and O(n n_noise d) memory. ``score``
-    can compare any parameters on the same rows: every fit is a normalised density.
+    O(d^3). Contrastive objectives cost O(n n_noise d^2) time, or O(n n_noise p) with few free
+    entries, for each of the conjugate-gradient steps, and O(n n_noise d) memory. ``score`` can
+    compare any parameters on the same rows: every fit is a normalised density.
 
     References
     ----------

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklebm import GaussianEnergy
 from sklebm.linear._contrastive import _ConditionalNoiseContrastive, _NoiseContrastive
+from sklebm.linear._forms import SparseForms
 from sklebm.linear._precision import _LogLikelihood
 from sklebm.linear._structure import Entries, make_mask
 
@@ -143,12 +144,12 @@ def contrastive_function(objective, d=3, n=7, k=4):
     X, Y = generator.standard_normal((n, d)), 1.3 * generator.standard_normal((n * k, d))
     mask = np.abs(np.subtract.outer(np.arange(d), np.arange(d))) <= 1
     factor = np.linalg.cholesky(np.eye(d) + 0.3)
-    data, noise = torch.from_numpy(X), torch.from_numpy(Y)
+    u = torch.from_numpy(np.concatenate([X, Y]))
     entries = Entries(mask, torch.device("cpu"))
     if objective == "noise_contrastive":
-        function = _NoiseContrastive(data, noise, torch.from_numpy(factor), entries)
+        function = _NoiseContrastive(u, torch.from_numpy(factor), entries, n)
     else:
-        function = _ConditionalNoiseContrastive(data, noise, entries)
+        function = _ConditionalNoiseContrastive(u, entries, n)
     point = np.concatenate([np.where(entries.is_diagonal, 1.2, 0.2), [0.3, -0.1, 0.2], [-2.5]])
     point = point if objective == "noise_contrastive" else point[:-1]
     covariance = factor @ factor.T
@@ -191,6 +192,47 @@ def test_value_gradient_and_curvature_are_those_of_the_equation(objective):
         function.gradient(at)
         bend = function.curvature(torch.from_numpy(unit))
         np.testing.assert_allclose(bend, (plus - minus) / (2 * step), atol=1e-8)
+
+
+@pytest.mark.parametrize("objective", CONTRASTIVE)
+def test_products_at_the_free_entries_alone_give_the_same_fit(objective, monkeypatch):
+    """The difference is that of rows in single precision, 6e-8, times the condition number, 9."""
+    line = np.abs(np.subtract.outer(np.arange(100), np.arange(100)))
+    X = draw(np.eye(100) - 0.4 * (line == 1), 200)
+    model = GaussianEnergy("banded", objective=objective, n_noise=2, random_state=0)
+    assert Entries(line <= 1, torch.device("cpu")).is_sparse
+    sparse = model.fit(X).precision_
+    n_steps, constant = model.n_iter_, model.estimated_log_partition_
+    monkeypatch.setattr("sklebm.linear._structure._SPARSE", 0.0)
+    dense = model.fit(X).precision_
+    assert np.abs(sparse - dense).max() < 1e-5 * np.abs(dense).max()
+    assert n_steps < 30
+    if constant is not None:
+        assert constant == pytest.approx(model.estimated_log_partition_, abs=1e-4)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_forms_and_moments_at_free_entries(n_threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    generator = np.random.default_rng(0)
+    mask = generator.random((9, 9)) < 0.3
+    mask |= mask.T | np.eye(9, dtype=bool)
+    entries, u = (
+        Entries(mask, torch.device("cpu")),
+        torch.from_numpy(generator.normal(size=(131, 9))),
+    )
+    vector, linear, weights = (
+        torch.from_numpy(generator.normal(size=n)) for n in (len(entries), 9, 131)
+    )
+    Q = entries.matrix(vector).numpy()
+    sparse = SparseForms(u, entries)
+    found, slopes = sparse.values(vector, linear), sparse.derivatives(weights)
+    naive = [float(row @ linear.numpy() - 0.5 * row @ Q @ row) for row in u.numpy()]
+    np.testing.assert_allclose(found, naive, atol=1e-12)
+    for place, (i, j) in enumerate(zip(entries.rows, entries.columns, strict=True)):
+        change = -0.5 * u[:, i] ** 2 if i == j else -u[:, i] * u[:, j]
+        assert float(slopes[0][place]) == pytest.approx(float(weights @ change), abs=1e-12)
+    np.testing.assert_allclose(slopes[1], weights @ u, atol=1e-12)
 
 
 # ---------------------------------------------------------------- recovery
@@ -241,11 +283,11 @@ def test_conditional_noise_contrastive_becomes_score_matching_as_the_noise_shrin
     entries = Entries(Q != 0, torch.device("cpu"))
     point = np.concatenate([Q[entries.rows, entries.columns], h])
     prior = 0.5 * (np.trace(Q) - np.linalg.slogdet(Q)[1]) / len(X)
-    data, gaps = torch.from_numpy(X), []
+    gaps = []
     for eps in (0.1, 0.05, 0.025):
         nodes = eps * np.sqrt(d) * np.concatenate([np.eye(d), -np.eye(d)])
-        copies = np.concatenate([X + node for node in nodes])
-        function = _ConditionalNoiseContrastive(data, torch.from_numpy(copies), entries)
+        u = np.concatenate([X, *(X + node for node in nodes)])
+        function = _ConditionalNoiseContrastive(torch.from_numpy(u), entries, len(X))
         loss = (function.value(torch.from_numpy(point)) - prior) / (2 * d)
         gaps.append((loss - np.log(2)) * 4 / eps**2 - limit)
     assert abs(gaps[0]) < 0.1
