@@ -32,7 +32,7 @@ from sklebm._shell.rows import Rows, resolve_device
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
-from sklebm.inference.hamiltonian_path import HamiltonianPath
+from sklebm.inference.hamiltonian_path import HamiltonianPath, nearest_base
 from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
@@ -149,8 +149,8 @@ def complete(
             return {**state, "log_partition_": learnt, "log_partition_interval_": None}
         warn(
             f"{type(model).__name__}: the learnt log Z = {learnt:.4g} gives no density: draws from "
-            f"the reference have log p = {check.mean_log_density:.4g} on average, but their own "
-            f"log density is {check.reference_log_density:.4g}. log Z is annealed instead; "
+            f"a Gaussian have log p = {check.mean_log_density:.4g} on average, but their own log "
+            f"density is {check.reference_log_density:.4g}. log Z is annealed instead; "
             "estimate_log_partition() spends more effort on it."
         )
     effort = Effort()
@@ -229,7 +229,7 @@ def path_to(
     ``mean`` is that of the training rows; ``rows`` are draws from the model, if available.
     """
     if not _alternates(energy):
-        return HamiltonianPath(energy, energy.reference, generator)
+        return HamiltonianPath(energy, nearest_base(energy, generator), generator)
     base = torch.as_tensor(mean, device=generator.device).double()
     on_graph = hasattr(energy, "classes")
     own = partial(PairwisePath.to if on_graph else TemperedPath, energy)

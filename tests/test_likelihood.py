@@ -1,10 +1,12 @@
 """log Z as every model with one has it: cost, checks, offsets, given parameters."""
 
+import itertools
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
 
 from sklebm import BernoulliRBM, DeepEnergyModel, GaussianRBM, likelihood
 from sklebm.datasets import Rings
@@ -127,6 +129,24 @@ def test_a_learnt_log_z_that_makes_no_density_is_annealed_instead():
     truth = np.log(np.exp(-model.free_energy(grid)).sum() * (axis[1] - axis[0]) ** 2)
     assert low <= truth <= high
     assert model.score(rows) == pytest.approx(-model.free_energy(rows).mean() - high, abs=1e-9)
+
+
+def test_log_z_of_an_energy_much_wider_than_the_rows():
+    """Noise of the rows' covariance never leaves them, so it cannot teach log Z, nor refute it."""
+    generator = np.random.default_rng(0)
+    rows = 0.02 * np.cumsum(generator.normal(size=(300, 64)), axis=1)
+    with pytest.warns(UserWarning, match="gives no density"):
+        model = DeepEnergyModel(6, hidden_sizes=(), sigma=1.0, max_epochs=3, random_state=0).fit(
+            rows
+        )
+    weights = model.weights_
+    W, c = weights["network.0.weight"], weights["network.0.bias"]
+    states = np.array(list(itertools.product([0.0, 1.0], repeat=6)))
+    shifts = weights["visible_bias"] + states @ W
+    truth = logsumexp(states @ c + 0.5 * np.square(shifts).sum(axis=1)) + 32 * np.log(2 * np.pi)
+    low, high = model.log_partition_interval_
+    assert low <= truth <= high
+    assert model.check_density(random_state=0).passed
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,14 @@ class ReferencedFactor(nn.Module):
         self.log_partition = nn.Parameter(log_partition)
         self.reference = reference
 
+    def gaussian_factor(self) -> ReferenceGaussian | None:
+        """The Gaussian factor as a density of its own, if there is one."""
+        if self.log_sigma is None:
+            return None
+        variance = torch.exp(2.0 * self.log_sigma).detach()
+        identity = torch.eye(len(self.visible_bias)).to(self.visible_bias)
+        return ReferenceGaussian(variance * self.visible_bias.detach(), variance.sqrt() * identity)
+
     def _gaussian(self, x: Tensor) -> Tensor:
         """|x|^2 / 2 s^2 - b'x, or 0 without a Gaussian factor, (n,)."""
         if self.log_sigma is None:

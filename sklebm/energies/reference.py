@@ -54,6 +54,10 @@ class ReferenceGaussian(nn.Module):
         """-log q(x), so that the density is an energy whose normaliser is 1."""
         return -self.log_density(x)
 
+    def stretched(self, factor: float) -> ReferenceGaussian:
+        """The density of draws moved away from the mean by a factor."""
+        return ReferenceGaussian(self.mean, factor * self.factor)
+
     def scale(self) -> Tensor:
         """Root of the mean variance of a feature, a scalar."""
         return self.factor.square().sum(dim=1).mean().sqrt()

@@ -16,6 +16,8 @@ from torch import Tensor
 from sklebm.inference.chains import GradientSampler, run
 from sklebm.inference.hamiltonian import HMC
 
+_BASE_ROWS = 1000  # draws from each candidate for the base
+_STRETCHES = (0.25, 0.5, 2.0, 4.0)
 _PILOT_STEPS, _PILOT_CHAINS, _PILOT_RATE = 60, 20, 0.3
 
 
@@ -30,6 +32,38 @@ class _Between:
         start, end = self.reference.free_energy(x), self.energy.free_energy(x)
         value: Tensor = (1.0 - self.t) * start + self.t * end
         return value
+
+
+def nearest_base(energy: Any, generator: torch.Generator) -> Any:
+    """The density to anneal from, and to test log Z with: the q whose bound on log Z is tightest.
+
+    log Z >= E_q[-F - log q] for every density q (Gibbs' inequality), and the gap is the divergence
+    of the model from q. Candidates are the energy's reference, copies of it that are wider or
+    narrower, and the energy's own Gaussian factor: rows need not fill the room that an energy
+    leaves. The reference stays unless another one is better beyond the error of the estimate.
+    """
+    reference = energy.reference
+    if not hasattr(reference, "stretched"):
+        return reference
+    candidates = [reference.stretched(factor) for factor in _STRETCHES]
+    own = energy.gaussian_factor() if hasattr(energy, "gaussian_factor") else None
+    candidates += [own] if own is not None else []
+    # Draws of their own: those of the path do not depend on how many candidates there are.
+    draws = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    best, (bound, _) = reference, _bound(energy, reference, draws)
+    for candidate in candidates:
+        found, error = _bound(energy, candidate, draws)
+        if found - 3.0 * error > bound:
+            best, bound = candidate, found
+    return best
+
+
+def _bound(energy: Any, density: Any, generator: torch.Generator) -> tuple[float, float]:
+    """E_q[-F - log q] and its standard error."""
+    with torch.no_grad():
+        x = density.draw(_BASE_ROWS, generator)
+        gaps = density.free_energy(x) - energy.free_energy(x)
+    return float(gaps.mean()), float(gaps.std()) / _BASE_ROWS**0.5
 
 
 class HamiltonianPath:
