@@ -21,7 +21,7 @@ from sklebm.coding._convolution import (
     stacked_grids,
 )
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
-from sklebm.coding._kernels import initial_kernels
+from sklebm.coding._kernels import CodedImages, initial_kernels
 from sklebm.coding._penalty import resolve_penalty
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, Switches, SwitchPooling
@@ -334,23 +334,6 @@ class NetworkLearner:
             learner.step(memory=memory)
 
 
-class _CodedImages:
-    """Codes of some images, each found when it is asked for: all of them may not fit in memory."""
-
-    def __init__(
-        self, network: DeconvolutionalEnergy, x: Tensor, some: Tensor, encode: Any
-    ) -> None:
-        self.network, self.x, self.some, self.encode = network, x, some, encode
-        self.device = x.device
-
-    def __len__(self) -> int:
-        return len(self.some)
-
-    def __getitem__(self, part: slice) -> Tensor:
-        codes: Tensor = self.encode(self.network, self.x[self.some[part]])
-        return codes
-
-
 def first_network(model: Any, x: Tensor, generator: torch.Generator) -> NetworkLearner:
     """Initial kernels: patches of images, and of codes of images in the layers above."""
     grids, pooling = layers_of(model, x.shape[1])
@@ -365,7 +348,7 @@ def first_network(model: Any, x: Tensor, generator: torch.Generator) -> NetworkL
             some = torch.randperm(len(x), generator=generator)[:wanted].to(x.device)
             network = NetworkLearner(learners, search, pooling, model.adaptive).network(x.dtype)
             encode = search.pooled_top if model.adaptive else search.top
-            below = _CodedImages(network, x, some, encode)
+            below = CodedImages(network, x, some, encode)
     return NetworkLearner(learners, search, pooling, bool(model.adaptive))
 
 

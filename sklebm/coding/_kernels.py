@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,6 +170,22 @@ def initial_kernels(
         if count == n_components:
             break
     return atoms
+
+
+class CodedImages:
+    """Codes of some images, each found when it is asked for: all of them may not fit in memory."""
+
+    def __init__(
+        self, energy: Any, x: Tensor, some: Tensor, encode: Callable[[Any, Tensor], Tensor]
+    ) -> None:
+        self.energy, self.x, self.some, self.encode = energy, x, some, encode
+        self.device = x.device
+
+    def __len__(self) -> int:
+        return len(self.some)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.encode(self.energy, self.x[self.some[part]])
 
 
 def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
