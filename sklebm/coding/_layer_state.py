@@ -130,6 +130,7 @@ def _first(coder: Any, x: Tensor, generator: torch.Generator) -> LayeredLearner:
 def resumed_layers(coder: Any, device: torch.device) -> LayeredLearner:
     """A learner that continues from the fitted state."""
     check_layers(coder)
+    empty: LayeredLearner
     if coder.kernel_sizes is not None:
         asked = maps.asked_sizes(coder, coder.n_features_in_)
         need_same_sizes(coder, asked, coder.architecture_)

@@ -53,8 +53,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     output : {"all", "last"}, default="all"
         Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
         ``inverse_transform`` take, or those of the last.
-    kernel_sizes : tuple of int, tuple of tuple of int or None, default=None
-        Layers of kernels: side or sides of those of each layer. None: dense layers.
+    kernel_sizes : tuple of int, of tuple of int or of None, or None, default=None
+        Layers of kernels: side or sides of those of each layer; None for half of the maps below,
+        and at most 9. None alone: dense layers.
     image_shape : tuple of int or None, default=None
         With ``kernel_sizes``, the order of a row: (height, width), (height, width, channels), or
         (length,). None: signals.

@@ -122,7 +122,7 @@ class LayeredMapProblem(SparseProblem):
 
     def product(self, z: Tensor) -> Tensor:
         """z times the Gram matrix of M."""
-        codes = torch.split(z / self.scale, self.widths, dim=1)
+        codes = torch.split(z / self.scale, list(self.widths), dim=1)
         layers = list(zip(self.grids, self.transfers, strict=True))
         errors = [
             grid.synthesise(code, transfer)
