@@ -19,7 +19,7 @@ from sklebm.base import EnergyEstimator
 from sklebm.coding import _deconvolution_state as network
 from sklebm.coding._deconvolution import network_search, recall_layers
 from sklebm.coding._deconvolution_state import NetworkLearning, NetworkPass
-from sklebm.coding._layers import given_layers
+from sklebm.coding._layer_state import given_layers
 from sklebm.coding._state import n_atoms
 from sklebm.energies.deconvolution import DeconvolutionalEnergy
 from sklebm.inference.deconvolution import strongest
@@ -100,7 +100,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     -----
     All layers learn in the same passes, each from codes that ignore the layers above. With K_l
     kernels and p_l places in layer l, a step of the search costs O(sum_l K_l K_{l-1} p_l). Scale X
-    so that pixels are near one. There is no intercept: subtract a large mean first.
+    so that pixels are near one. There is no intercept: ``fit`` warns of a mean above the deviation.
 
     References
     ----------
