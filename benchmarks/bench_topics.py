@@ -8,17 +8,21 @@ tolerances, in turns.
 Quality is measured by one estimator for all: held-out perplexity of half of the tokens of the test
 documents, for shares of topics inferred from the other half with the topics of each contestant (by
 folding-in for PLSA, by variational inference for latent Dirichlet allocation), and for the latter
-the bound per token of whole test documents.
+the bound per token of whole test documents. ``--quick`` takes few documents, topics and passes, and
+records nothing. Needs ``topics_ap.npz`` in the folder of SKLEBM_DATA.
+
+    python benchmarks/bench_topics.py [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -27,10 +31,17 @@ from _common import save_results, set_threads, timed_ratio
 
 from sklebm import PLSA, LatentDirichletAllocation
 
-N_TOPICS = 50
-N_STEPS = 50  # of expectation maximisation
-N_PASSES = 20  # of variational Bayes
-REPEATS = 5
+N_THREADS = 2
+
+
+class Sizes(NamedTuple):
+    """How much is learnt, and how often."""
+
+    n_documents: int = 2000
+    n_topics: int = 50
+    n_steps: int = 50  # of expectation maximisation
+    n_passes: int = 20  # of variational Bayes
+    repeats: int = 5
 
 
 def documents() -> Any:
@@ -66,7 +77,7 @@ def dirichlet_model(components: Any) -> LatentDirichletAllocation:
     return LatentDirichletAllocation.from_parameters(components=components, doc_topic_prior=prior)
 
 
-def gensim_fit(X: Any, fitted: dict[str, Any]) -> Callable[[], None]:
+def gensim_fit(X: Any, fitted: dict[str, Any], sizes: Sizes) -> Callable[[], None]:
     """A call that fits gensim's model, online, in chunks as large as those of the others."""
     from gensim.matutils import Sparse2Corpus
     from gensim.models import LdaModel
@@ -77,38 +88,42 @@ def gensim_fit(X: Any, fitted: dict[str, Any]) -> Callable[[], None]:
     def fit() -> None:
         fitted["gensim LdaModel online"] = LdaModel(
             corpus,
-            num_topics=N_TOPICS,
+            num_topics=sizes.n_topics,
             id2word=names,
             chunksize=128,
-            passes=N_PASSES,
+            passes=sizes.n_passes,
             decay=0.7,
             offset=10.0,
             iterations=100,
             gamma_threshold=1e-3,
             eval_every=None,
             alpha="symmetric",
-            eta=1 / N_TOPICS,
+            eta=1 / sizes.n_topics,
             random_state=0,
         ).state.get_lambda()
 
     return fit
 
 
-def groups(train: Any) -> dict[str, tuple[dict[str, Callable[[], Any]], dict[str, Any]]]:
+def groups(
+    train: Any, sizes: Sizes
+) -> dict[str, tuple[dict[str, Callable[[], Any]], dict[str, Any]]]:
     """Calls by contestant for each reference, and where their topics are found."""
-    steps = {"max_iter": N_STEPS, "tol": 0.0, "random_state": 0}
+    k = sizes.n_topics
+    steps = {"max_iter": sizes.n_steps, "tol": 0.0, "random_state": 0}
     nmf = sklearn.decomposition.NMF
     models: dict[str, dict[str, Any]] = {
         "sklearn NMF": {
-            "sklearn NMF": nmf(N_TOPICS, beta_loss="kullback-leibler", solver="mu", **steps),
-            "sklebm PLSA": PLSA(N_TOPICS, **steps),
-            "sklebm PLSA beta=0.8": PLSA(N_TOPICS, beta=0.8, **steps),
+            "sklearn NMF": nmf(k, beta_loss="kullback-leibler", solver="mu", **steps),
+            "sklebm PLSA": PLSA(k, **steps),
+            "sklebm PLSA beta=0.8": PLSA(k, beta=0.8, **steps),
         }
     }
     for method in ("batch", "online"):
-        passes = {"learning_method": method, "max_iter": N_PASSES, "random_state": 0}
-        peer = sklearn.decomposition.LatentDirichletAllocation(N_TOPICS, n_jobs=2, **passes)
-        own = LatentDirichletAllocation(N_TOPICS, tol=0.0, **passes)
+        passes = {"learning_method": method, "max_iter": sizes.n_passes, "random_state": 0}
+        # scikit-learn shares documents among processes, this library among threads.
+        peer = sklearn.decomposition.LatentDirichletAllocation(k, n_jobs=N_THREADS, **passes)
+        own = LatentDirichletAllocation(k, tol=0.0, **passes)
         models[f"sklearn LDA {method}"] = {
             f"sklearn LDA {method}": peer,
             f"sklebm LDA {method}": own,
@@ -119,35 +134,45 @@ def groups(train: Any) -> dict[str, tuple[dict[str, Callable[[], Any]], dict[str
         found[reference] = calls, dict(members)
     if importlib.util.find_spec("gensim"):
         calls, members = found["sklearn LDA online"]
-        calls["gensim LdaModel online"] = gensim_fit(train, members)
+        calls["gensim LdaModel online"] = gensim_fit(train, members, sizes)
+    else:
+        print("gensim is not installed: it takes no part.")
     return found
 
 
 def main() -> None:
     """Measure and record."""
-    set_threads(2)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing recorded")
+    quick = parser.parse_args().quick
+    sizes = Sizes(200, 5, 5, 3, 2) if quick else Sizes()
+    set_threads(N_THREADS)
     X = documents()
     order = np.random.default_rng(0).permutation(X.shape[0])
-    train, test = X[order[:2000]], X[order[2000:]]
+    train, test = X[order[: sizes.n_documents]], X[order[2000:]]
     given, other = halves(test)
     rows = []
-    for reference, (calls, members) in groups(train).items():
+    for reference, (calls, members) in groups(train, sizes).items():
         is_dirichlet = "LDA" in reference
-        for name, timing in timed_ratio(calls, reference=reference, repeats=REPEATS).items():
+        timings = timed_ratio(calls, reference=reference, repeats=sizes.repeats)
+        for name, timing in timings.items():
             topics = getattr(members[name], "components_", members[name])
             judge = dirichlet_model(topics) if is_dirichlet else shares_model(topics)
             row = [name, round(timing.median, 2), round(timing.spread, 2), round(timing.ratio, 2)]
             whole = round(judge.perplexity(test)) if is_dirichlet else None
             rows.append([*row, round(judge.perplexity(other, given=given)), whole or "–"])
             print(*rows[-1], sep="\t")
+    if quick:
+        return
     save_results(
         "topics",
         "Topics of 2000 articles of the Associated Press",
         ["contestant", "fit (s)", "spread", "ratio", "perplexity of other half", "by the bound"],
         rows,
-        notes=f"{N_TOPICS} topics, 10,473 words, 2 threads; {N_STEPS} steps of NMF and PLSA, "
-        f"{N_PASSES} passes of LDA with priors of 1/{N_TOPICS}. Ratios are to the contestant of "
-        "scikit-learn above. Held out: 246 documents.",
+        notes=f"{sizes.n_topics} topics, 10,473 words, {N_THREADS} threads; {sizes.n_steps} "
+        f"steps of NMF and PLSA, {sizes.n_passes} passes of LDA with priors of 1/{sizes.n_topics}. "
+        "Ratios are to the contestant of scikit-learn above. Held out: 246 documents. "
+        "Perplexities of a group are by one estimator, see the script. gensim has one thread.",
     )
 
 

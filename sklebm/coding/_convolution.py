@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,67 @@ def kernel_sides(
             "give a positive integer, or one for each side, no larger than the image."
         )
     return tuple(int(side) for side in kernel)
+
+
+def stacked_grids(
+    model: Any,
+    sizes: Sequence[int],
+    n_features: int,
+    pooled: Callable[[tuple[int, int, int]], tuple[int, ...]] = tuple,
+) -> list[ConvolutionGrid]:
+    """The sizes of layers of kernels, each of which describes the maps of the one below.
+
+    ``pooled`` says what is left of number and sides of the maps before the next layer.
+    """
+    kernels = model.kernel_sizes
+    kernels = [None] * len(sizes) if kernels is None else listed(kernels).tolist()
+    if len(kernels) != len(sizes):
+        raise ValueError(
+            f"kernel_sizes={model.kernel_sizes!r} must hold one size, or one for each side of the "
+            f"maps, for each of the {len(sizes)} layers."
+        )
+    plain = SimpleNamespace(
+        image_shape=model.image_shape, kernel_size=None, boundary=model.boundary
+    )
+    grid = grid_of(plain, n_features)
+    flat = model.image_shape is None or len(tuple(model.image_shape)) == 1
+    grids: list[ConvolutionGrid] = []
+    shape: tuple[int, ...] = (grid.channels, grid.height, grid.width)
+    for layer, (size, kernel) in enumerate(zip(sizes, kernels, strict=True), start=1):
+        channels, height, width = shape
+        sides = (width,) if flat else (height, width)
+        own = kernel_sides(kernel, sides, f"kernel_sizes: layer {layer}")
+        tall, wide = (1, *own) if flat else own
+        first = layer == 1
+        grids.append(
+            ConvolutionGrid(height, width, channels, tall, wide, grid.circular, channels_last=first)
+        )
+        shape = pooled((size, *grids[-1].map_shape))
+    return grids
+
+
+def listed(values: Any) -> Any:
+    """One value or several as an array, of which some may be tuples and others numbers."""
+    return np.atleast_1d(np.asarray(values, dtype=object))
+
+
+def record_grids(grids: Sequence[ConvolutionGrid]) -> dict[str, Any]:
+    """The sizes of layers as plain values."""
+    return {
+        f"layer{layer}.{name}": value
+        for layer, grid in enumerate(grids, start=1)
+        for name, value in record_grid(grid).items()
+    }
+
+
+def recall_grids(record: Mapping[str, Any]) -> list[ConvolutionGrid]:
+    """The sizes of layers that a fitted model stores."""
+    grids: list[ConvolutionGrid] = []
+    while f"layer{len(grids) + 1}.height" in record:
+        prefix = f"layer{len(grids) + 1}."
+        own = {k.removeprefix(prefix): v for k, v in record.items() if k.startswith(prefix)}
+        grids.append(recall_grid(own))
+    return grids
 
 
 def recall_grid(record: Mapping[str, Any]) -> ConvolutionGrid:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklebm._shell.rows import row_slices
 from sklebm._shell.warning import warn
-from sklebm.coding._convolution import MapSearch, grid_of, kernel_sides, recall_grid, record_grid
+from sklebm.coding._convolution import (
+    MapSearch,
+    listed,
+    recall_grids,
+    record_grids,
+    stacked_grids,
+)
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
-from sklebm.coding._kernels import initial_kernels
+from sklebm.coding._kernels import CodedImages, initial_kernels
 from sklebm.coding._penalty import resolve_penalty
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, Switches, SwitchPooling
@@ -46,17 +50,12 @@ def sizes_of(model: Any) -> list[int]:
 
 
 def _integers(values: Any, name: str, meaning: str) -> list[int]:
-    listed = list(_listed(values))
-    if not listed or not all(
-        isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in listed
+    entries = list(listed(values))
+    if not entries or not all(
+        isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in entries
     ):
         raise ValueError(f"{name}={values!r} must be positive integers, at least one: {meaning}.")
-    return [int(value) for value in listed]
-
-
-def _listed(values: Any) -> Any:
-    """One value or several as an array, of which some may be tuples and others numbers."""
-    return np.atleast_1d(np.asarray(values, dtype=object))
+    return [int(value) for value in entries]
 
 
 def alphas_of(model: Any) -> list[float]:
@@ -74,33 +73,10 @@ def alphas_of(model: Any) -> list[float]:
 
 def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], SwitchPooling]:
     """Sizes of each layer and of the blocks, from the parameters."""
-    sizes, kernels = sizes_of(model), model.kernel_sizes
-    kernels = [None] * len(sizes) if kernels is None else _listed(kernels).tolist()
-    if len(kernels) != len(sizes):
-        raise ValueError(
-            f"kernel_sizes={model.kernel_sizes!r} must hold one size, or one for each side of the "
-            f"maps, for each of the {len(sizes)} layers."
-        )
-    plain = SimpleNamespace(
-        image_shape=model.image_shape, kernel_size=None, boundary=model.boundary
-    )
-    grid = grid_of(plain, n_features)
     flat = model.image_shape is None or len(tuple(model.image_shape)) == 1
     pooling = pooling_of(model, flat)
-    grids: list[ConvolutionGrid] = []
-    shape = (grid.channels, grid.height, grid.width)
-    for layer, kernel in enumerate(kernels, start=1):
-        sides = shape[2:] if flat else shape[1:]
-        own = kernel_sides(kernel, sides, f"kernel_sizes: layer {layer}")
-        tall, wide = (1, *own) if flat else own
-        grids.append(
-            ConvolutionGrid(
-                shape[1], shape[2], shape[0], tall, wide, grid.circular, channels_last=layer == 1
-            )
-        )
-        shape = (sizes[layer - 1], *grids[-1].map_shape)
-        shape = pooling.shape(shape) if model.adaptive else shape
-    return grids, pooling
+    pooled = pooling.shape if model.adaptive else tuple
+    return stacked_grids(model, sizes_of(model), n_features, pooled), pooling
 
 
 def pooling_of(model: Any, flat: bool) -> SwitchPooling:
@@ -125,20 +101,13 @@ def record_layers(
         "pool_height": pooling.height,
         "pool_width": pooling.width,
     }
-    for layer, grid in enumerate(grids, start=1):
-        record |= {f"layer{layer}.{name}": value for name, value in record_grid(grid).items()}
-    return record
+    return record | record_grids(grids)
 
 
 def recall_layers(record: Mapping[str, Any]) -> tuple[list[ConvolutionGrid], SwitchPooling]:
     """The sizes that a fitted model stores."""
     pooling = SwitchPooling(*(int(record[f"pool_{n}"]) for n in ("maps", "height", "width")))
-    grids: list[ConvolutionGrid] = []
-    while f"layer{len(grids) + 1}.height" in record:
-        prefix = f"layer{len(grids) + 1}."
-        own = {k.removeprefix(prefix): v for k, v in record.items() if k.startswith(prefix)}
-        grids.append(recall_grid(own))
-    return grids, pooling
+    return recall_grids(record), pooling
 
 
 def asked_record(model: Any, n_features: int) -> dict[str, Any]:
@@ -368,7 +337,8 @@ class NetworkLearner:
 def first_network(model: Any, x: Tensor, generator: torch.Generator) -> NetworkLearner:
     """Initial kernels: patches of images, and of codes of images in the layers above."""
     grids, pooling = layers_of(model, x.shape[1])
-    search, below, learners = learning_search(model), x, []
+    search, learners = learning_search(model), []
+    below: Any = x
     for size, alpha, grid in zip(sizes_of(model), alphas_of(model), grids, strict=True):
         atoms = initial_kernels(below, size, grid, generator)
         settings = settings_of(model, alpha, grid, search)
@@ -378,9 +348,7 @@ def first_network(model: Any, x: Tensor, generator: torch.Generator) -> NetworkL
             some = torch.randperm(len(x), generator=generator)[:wanted].to(x.device)
             network = NetworkLearner(learners, search, pooling, model.adaptive).network(x.dtype)
             encode = search.pooled_top if model.adaptive else search.top
-            floats = 12 * max(math.prod(network.map_shape(i + 1)) for i in range(len(learners)))
-            parts = row_slices(len(some), floats, x.device)
-            below = torch.cat([encode(network, x[some[part]]) for part in parts])
+            below = CodedImages(network, x, some, encode)
     return NetworkLearner(learners, search, pooling, bool(model.adaptive))
 
 

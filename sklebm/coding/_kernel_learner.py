@@ -15,6 +15,9 @@ from sklebm.coding._sums import Totals
 from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
 from sklebm.inference.kernel_update import code_sums, improve_kernels
 
+# Codes of the last pass are kept up to this size in all; images beyond it start from zero.
+_KEPT_BYTES = 2**28
+
 
 @dataclass(frozen=True)
 class KernelSettings(Settings):
@@ -74,6 +77,7 @@ class KernelLearner(DictionaryLearner):
         self.peak = 0.0  # the largest product of an image with a kernel
         # Non-zeros of each image's code in the last pass, from which the next pass starts.
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.n_kept = 0  # numbers in them
 
     def _no_sums(self) -> KernelSums:
         return KernelSums.zero(len(self.atoms), self.settings.grid, self.atoms.device)
@@ -99,8 +103,15 @@ class KernelLearner(DictionaryLearner):
         self.add(sharp, z, values, decoded)
         if places is not None:
             for place, code in zip(places.tolist(), z, strict=True):
-                index = code.nonzero()[:, 0]
-                self.kept[place] = index.to(torch.int32), code[index]
+                self._keep(place, code)
+
+    def _keep(self, place: int, code: Tensor) -> None:
+        """Keep the code of an image, if there is room for it."""
+        self.n_kept -= len(self.kept.pop(place, ((),))[0])
+        index = code.nonzero()[:, 0]
+        if (self.n_kept + len(index)) * (4 + code.element_size()) <= _KEPT_BYTES:
+            self.kept[place] = index.to(torch.int32), code[index]
+            self.n_kept += len(index)
 
     def add(self, x: Tensor, z: Tensor, values: Tensor, decoded: Tensor) -> None:
         """Take in images without gaps, their codes and energies, and what these decode to."""
@@ -151,6 +162,7 @@ class KernelLearner(DictionaryLearner):
             for place, (index, values) in self.kept.items():
                 stays = ~replaced[index.long() // self.settings.grid.map_length]
                 self.kept[place] = index[stays], values[stays]
+            self.n_kept = sum(len(index) for index, _ in self.kept.values())
 
 
 def patches_of(images: Tensor, grid: ConvolutionGrid) -> tuple[Callable[[Tensor], Tensor], Tensor]:

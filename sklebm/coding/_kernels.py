@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,18 +65,39 @@ def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     seen = None
     if mask is not None:
         seen = torch.from_numpy(checked_mask(mask, rows.shape)).to(rows.device)
-    return KernelLearning(coder, rows, _sharp_parts(coder, rows.all(), seen), seen)
+    return KernelLearning(coder, rows, _sharp_parts(coder, rows, seen), seen)
 
 
-def _sharp_parts(coder: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Images without their smooth part, which is taken off once for all passes."""
-    if not coder.low_pass:
-        return x
-    grid, sharp = grid_of(coder, x.shape[1]), torch.empty_like(x)
+class SharpImages:
+    """Rows without their smooth part, which is taken off whenever some of them are asked for.
+
+    Nothing of the size of all images is held: unmasked, the smooth part costs far less than a code.
+    """
+
+    def __init__(self, rows: Rows, grid: ConvolutionGrid, low_pass: float) -> None:
+        self.rows, self.grid, self.low_pass = rows, grid, low_pass
+        self.shape, self.device = rows.shape, rows.device
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        x = self.rows[index]
+        if not self.low_pass:
+            return x
+        return x - self.grid.rows(smooth_part(self.grid.images(x), self.low_pass))
+
+
+def _sharp_parts(coder: Any, rows: Rows, mask: Tensor | None = None) -> Any:
+    """Images without their smooth part; with a mask, whose equations take long, as a copy."""
+    grid, low_pass = grid_of(coder, rows.shape[1]), float(coder.low_pass)
+    if mask is None or not low_pass:
+        return SharpImages(rows, grid, low_pass)
+    x = rows.all()
+    sharp = torch.empty_like(x)
     for part in row_slices(len(x), 8 * grid.n_pixels, x.device):
-        seen = None if mask is None else grid.images(mask[part].to(x.dtype))
-        smooth = smooth_part(grid.images(x[part]), float(coder.low_pass), seen)
-        sharp[part] = x[part] - grid.rows(smooth)
+        seen = grid.images(mask[part].to(x.dtype))
+        sharp[part] = x[part] - grid.rows(smooth_part(grid.images(x[part]), low_pass, seen))
     return sharp
 
 
@@ -101,9 +122,12 @@ def settings_of(coder: Any, n_components: int, n_features: int) -> KernelSetting
 
 
 def first_learner(
-    coder: Any, x: Tensor, generator: torch.Generator, mask: Tensor | None = None
+    coder: Any, x: Any, generator: torch.Generator, mask: Tensor | None = None
 ) -> KernelLearner:
-    """A learner with initial kernels: those given, patches of x or random directions."""
+    """A learner with initial kernels: those given, patches of x or random directions.
+
+    ``x`` is a tensor, or hands out its rows like one.
+    """
     n_components = coder.n_components or N_KERNELS
     if coder.dict_init is not None:
         grid = grid_of(coder, x.shape[1])
@@ -114,17 +138,20 @@ def first_learner(
     else:
         settings = settings_of(coder, n_components, x.shape[1])
         atoms = initial_kernels(x, n_components, settings.grid, generator, mask)
-    return KernelLearner(atoms, x.new_zeros(0, dtype=torch.float64), settings)
+    return KernelLearner(atoms, atoms.new_zeros(0), settings)
 
 
 def initial_kernels(
-    x: Tensor,
+    x: Any,
     n_components: int,
     grid: ConvolutionGrid,
     generator: torch.Generator,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Patches of random images, of length one; longer ones are likelier."""
+    """Patches of random images, of length one; longer ones are likelier.
+
+    Images are asked for one by one: ``x`` is a tensor, or hands out its rows like one.
+    """
     atoms = torch.randn(n_components, grid.kernel_length, generator=generator, dtype=torch.float64)
     atoms = normalise(atoms).to(x.device)
     count = 0
@@ -145,15 +172,32 @@ def initial_kernels(
     return atoms
 
 
+class CodedImages:
+    """Codes of some images, each found when it is asked for: all of them may not fit in memory."""
+
+    def __init__(
+        self, energy: Any, x: Tensor, some: Tensor, encode: Callable[[Any, Tensor], Tensor]
+    ) -> None:
+        self.energy, self.x, self.some, self.encode = energy, x, some, encode
+        self.device = x.device
+
+    def __len__(self) -> int:
+        return len(self.some)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.encode(self.energy, self.x[self.some[part]])
+
+
 def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
     """One pass over a chunk of images; returns the fitted attributes."""
     fitted = coder._is_fitted()
     learner = _resumed_learner(coder, rows.device) if fitted else None
-    x = _sharp_parts(coder, rows.all())
+    x = _sharp_parts(coder, rows)
     if learner is None:
         check_scales(coder, rows)
         learner = first_learner(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
-    learner.absorb(x)
+    for part in row_slices(len(x), 8 * rows.shape[1], rows.device):
+        learner.absorb(x[part])
     learner.settings.search.warn()
     curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
     seen = coder.n_samples_seen_ if fitted else 0

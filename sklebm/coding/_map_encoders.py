@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sklebm._shell.rows import Rows
-from sklebm.coding._kernels import initial_kernels
+from sklebm.coding._kernels import SharpImages, initial_kernels
 from sklebm.energies import L1
-from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
+from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.predictive_convolution import PredictiveConvolutionalEnergy
 from sklebm.inference.unfolded_maps import ConvolutionalListaEncoder, ConvolutionalTanhEncoder
 
@@ -39,21 +39,6 @@ def blank_encoder(
     )
 
 
-class _SharpImages:
-    """Rows without their smooth part, in double precision, of which only some are in memory."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, rows: Rows, energy: ConvolutionalCodingEnergy) -> None:
-        self.rows, self.energy = rows, energy
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> Tensor:
-        return self.energy.centre(self.rows[part].cpu()).double()
-
-
 def first_energy(
     architecture: dict[str, Any],
     alpha: float,
@@ -63,12 +48,13 @@ def first_energy(
 ) -> Any:
     """The energy before training, float32: kernels are patches of rows, the encoder is a solver."""
     low_pass, weight = architecture["low_pass"], architecture["prediction_weight"]
-    plain = ConvolutionalCodingEnergy(torch.zeros(0, 0), L1(), alpha, grid, low_pass)
-    images: Any = _SharpImages(rows, plain)
-    atoms = initial_kernels(images, architecture["n_components"], grid, generator)
+    images = SharpImages(rows, grid, low_pass)
+    atoms = initial_kernels(images, architecture["n_components"], grid, generator).cpu()
     encoder: nn.Module
     if architecture["encoder"] == "linear_tanh":
-        parts = (images[part] for part in rows.chunks(4 * len(atoms) * grid.map_length))
+        parts = (
+            images[part].cpu().double() for part in rows.chunks(4 * len(atoms) * grid.map_length)
+        )
         encoder = ConvolutionalTanhEncoder.start(atoms, parts, grid)
     else:
         encoder = ConvolutionalListaEncoder.start(

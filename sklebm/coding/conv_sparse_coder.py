@@ -100,8 +100,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     Notes
     -----
     With k kernels of s pixels, an image of p pixels and m non-zeros, a round of the search costs
-    O(k p log p + m s) and 12 k p numbers; images are streamed. Learning keeps O(k^2 s) sums and the
-    non-zeros of every code. float32 certifies gaps to about 2e-6 of the squared length of an image.
+    O(k p log p + m s) and 12 k p numbers; images are streamed. Learning keeps O(k^2 s) sums and, up
+    to 256 MiB, non-zeros of codes. float32 certifies gaps to about 2e-6 of the squared length of x.
     Use ``score`` to compare kernels with the same ``alpha``, ``boundary`` and ``low_pass``.
 
     References

@@ -19,7 +19,7 @@ from sklebm.base import EnergyEstimator
 from sklebm.coding import _deconvolution_state as network
 from sklebm.coding._deconvolution import network_search, recall_layers
 from sklebm.coding._deconvolution_state import NetworkLearning, NetworkPass
-from sklebm.coding._layers import given_layers
+from sklebm.coding._layer_state import given_layers
 from sklebm.coding._state import n_atoms
 from sklebm.energies.deconvolution import DeconvolutionalEnergy
 from sklebm.inference.deconvolution import strongest

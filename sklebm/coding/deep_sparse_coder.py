@@ -16,9 +16,10 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
-from sklebm.coding import _layers
-from sklebm.coding._layers import LayeredLearning, LayeredPass, layered_search
-from sklebm.coding._state import decoded, n_atoms
+from sklebm.coding import _layer_state as network
+from sklebm.coding._layer_state import LayeredLearning, LayeredPass, layered_search
+from sklebm.coding._layers import INFERENCES
+from sklebm.coding._state import decoded
 from sklebm.energies.layered_coding import LayeredCodingEnergy
 from sklebm.iterative import Draw, IterativeEstimator
 
@@ -35,7 +36,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     Parameters
     ----------
     hidden_sizes : tuple of int, default=(128, 64)
-        Number of atoms in each layer, that of the rows first.
+        Number of atoms, or kernels, in each layer, that of the rows first.
     alpha : float or sequence of float, default=0.1
         Weight of the penalty: one, or one for each layer, in units of X if atoms have length one.
         Zero is allowed except for "layered_fista".
@@ -52,8 +53,17 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     output : {"all", "last"}, default="all"
         Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
         ``inverse_transform`` take, or those of the last.
+    kernel_sizes : tuple of int, of tuple of int or of None, or None, default=None
+        Layers of kernels: side or sides of those of each layer; None for half of the maps below,
+        and at most 9. None alone: dense layers.
+    image_shape : tuple of int or None, default=None
+        With ``kernel_sizes``, the order of a row: (height, width), (height, width, channels), or
+        (length,). None: signals.
+    boundary : {"circular", "zero"}, default="circular"
+        Whether kernels continue on the opposite side or lie within the maps below.
     init : {"data", "random"}, default="data"
-        Initial atoms: rows of X and their codes, or random directions, scaled to length one.
+        Initial atoms: rows of X (patches for kernels) and their codes, or random directions, scaled
+        to length one.
     batch_size : int, default=512
         Rows between two updates of the dictionaries.
     max_iter : int, default=20
@@ -61,8 +71,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     tol : float, default=1e-3
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction; 0 makes all
         passes.
-    code_tol : float, default=1e-10
+    code_tol : float or None, default=None
         Relative duality gap at which a code is final (or stationarity, where an alpha is zero).
+        None: 1e-10, or 1e-6 for kernels, whose ``fit`` is content with 1e-3.
     n_inference_steps : int or None, default=None
         Take exactly this many steps of FISTA in each layer, or, over all layers together, of its
         monotone variant, which never raises the energy.
@@ -76,13 +87,16 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     Attributes
     ----------
     components_ : ndarray of shape (hidden_sizes[0], n_features_in_)
-        The atoms of the first layer.
+        The atoms of the first layer, or its kernels, of shape (hidden_sizes[0], kernel_length).
     upper_components_ : dict of ndarray
-        "layer2", "layer3", ...: atoms of shape (atoms of the layer, atoms of the layer below).
+        "layer2", "layer3", ...: atoms of shape (atoms of the layer, atoms of the layer below), or
+        kernels, flat in the order (map below, height, width).
     alpha_ : ndarray of shape (n_layers,)
         Weights of the penalty used in the fit.
     penalty_, inference_ : dict, dict
         Names of the penalty and of the inference used in the fit.
+    architecture_ : dict or None
+        Sizes of layers of kernels.
     energy_curve_ : ndarray of shape (n_iter_,)
         Mean energy in each pass, every row measured with the dictionaries at that point.
     online_state_ : dict
@@ -97,7 +111,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
     See Also
     --------
-    SparseCoder : One layer, with more penalties and solvers.
+    SparseCoder, ConvSparseCoder : One layer, with more penalties and solvers.
+    DeconvolutionalNetwork : Layers of kernels that see the image through pooled layers.
 
     Notes
     -----
@@ -134,12 +149,15 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         "hidden_sizes": ["array-like"],
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
         "penalty": [StrOptions({"l1", "nonnegative"})],
-        "inference": [StrOptions(set(_layers.INFERENCES))],
+        "inference": [StrOptions(set(INFERENCES))],
         "learning": [StrOptions({"layerwise", "joint"})],
         "output": [StrOptions({"all", "last"})],
+        **{key: ["array-like", None] for key in ("kernel_sizes", "image_shape")},
+        "boundary": [StrOptions({"circular", "zero"})],
         "init": [StrOptions({"data", "random"})],
         **{k: [Interval(Integral, 1, None, closed="left")] for k in ("batch_size", "max_iter")},
-        **{k: [Interval(Real, 0, None, closed="left")] for k in ("tol", "code_tol")},
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "code_tol": [Interval(Real, 0, None, closed="left"), None],
         "n_inference_steps": [Interval(Integral, 1, None, closed="left"), None],
         **{key: [key] for key in ("random_state", "verbose")},
     }
@@ -155,11 +173,14 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         ] = "layered_fista",
         learning: Literal["layerwise", "joint"] = "layerwise",
         output: Literal["all", "last"] = "all",
+        kernel_sizes: Sequence[Any] | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        boundary: Literal["circular", "zero"] = "circular",
         init: Literal["data", "random"] = "data",
         batch_size: int = 512,
         max_iter: int = 20,
         tol: float = 1e-3,
-        code_tol: float = 1e-10,
+        code_tol: float | None = None,
         n_inference_steps: int | None = None,
         random_state: RandomState = None,
         verbose: int = 0,
@@ -171,6 +192,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         self.inference = inference
         self.learning = learning
         self.output = output
+        self.kernel_sizes = kernel_sizes
+        self.image_shape = image_shape
+        self.boundary = boundary
         self.init = init
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -182,7 +206,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         self.device = device
 
     def _prepare(self, rows: Rows, **data: Any) -> LayeredLearning:
-        return _layers.layered_learning(self, rows)
+        return network.layered_learning(self, rows)
 
     def _start(self, problem: LayeredLearning, draw: Draw) -> LayeredPass:
         return problem.start(draw)
@@ -197,21 +221,21 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         return ""  # max_iter is a budget: more passes rarely pay
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return _layers.learn_layers(self, rows)
+        return network.learn_layers(self, rows)
 
     def _state_spec(self) -> Spec:
-        return _layers.layered_spec()
+        return network.layered_spec(self)
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        return _layers.unlearnt_layers(self)
+        return network.unlearnt_layers(self, given["n_features_in_"])
 
     def _check_state(self) -> None:
         super()._check_state()
         if self._is_fitted():
-            _layers.check_layers(self)
+            network.check_layers(self)
 
     def _energy(self, device: torch.device) -> LayeredCodingEnergy:
-        return _layers.layered_energy(self, device)
+        return network.layered_energy(self, device)
 
     @classmethod
     def from_parameters(cls, **parameters: Any) -> Self:
@@ -220,8 +244,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Parameters
         ----------
         **parameters : object
-            ``components``, the atoms of the first layer; ``upper_components``, a list of those of
-            the layers above; and parameters of the constructor.
+            ``components``, the atoms or kernels of the first layer; ``upper_components``, a list
+            of those of the layers above; and parameters of the constructor, for kernels
+            ``kernel_sizes`` and ``image_shape``.
 
         Returns
         -------
@@ -235,19 +260,20 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         ValueError
             If the arrays do not fit each other.
         """
-        return super().from_parameters(**_layers.given_layers(parameters))
+        return super().from_parameters(**network.given_layers(parameters))
 
     def _floats_per_row(self) -> int:
-        return 6 * (int(self.n_features_in_) + self._code_width)
+        each = 6 if network.grids_of(self) is None else 12
+        return each * (int(self.n_features_in_) + self._code_width)
 
     @property
     def _code_width(self) -> int:
-        return n_atoms(self) + sum(len(atoms) for atoms in self.upper_components_.values())
+        return sum(network.widths_of(self))
 
     @property
     def _n_features_out(self) -> int:
-        n_atoms(self)  # refuses a coder that is not fitted
-        return self._code_width if self.output == "all" else len(_layers.dictionaries_of(self)[-1])
+        widths = network.widths_of(self)
+        return sum(widths) if self.output == "all" else widths[-1]
 
     def transform(self, X: Any) -> Any:
         """Return the codes of all layers, or of the last; see ``output``.
@@ -259,8 +285,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
         Returns
         -------
-        Z : array or tensor of shape (n_samples, sum of hidden_sizes or hidden_sizes[-1])
-            Codes, that of the first layer first. A ConvergenceWarning reports those not final.
+        Z : array or tensor of shape (n_samples, n_features_out)
+            Codes, or maps one after the other, that of the first layer first. A ConvergenceWarning
+            reports those not final.
         """
         check_is_fitted(self)
         with layered_search(self) as search:
@@ -308,7 +335,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
-        Z : array-like or tensor of shape (n_samples, sum of hidden_sizes)
+        Z : array-like or tensor of shape (n_samples, code_length)
             Codes of all layers, side by side.
 
         Returns
@@ -324,7 +351,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, sum of hidden_sizes)
+        X : array-like or tensor of shape (n_samples, code_length)
             Codes of all layers, side by side.
 
         Returns

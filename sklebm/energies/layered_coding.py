@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.penalty import Penalty
 
 
@@ -36,21 +37,72 @@ class LayeredCodingEnergy(nn.Module):
         """The atoms of each layer."""
         return [self.get_buffer(f"dictionary{i}") for i in range(1, len(self.alphas) + 1)]
 
+    @property
+    def widths(self) -> list[int]:
+        """Numbers in the code of each layer."""
+        return [len(dictionary) for dictionary in self.dictionaries]
+
     def split(self, z: Tensor) -> tuple[Tensor, ...]:
         """The codes of each layer, out of those of all layers side by side."""
-        return torch.split(z, [len(dictionary) for dictionary in self.dictionaries], dim=1)
+        return torch.split(z, self.widths, dim=1)
+
+    def describe(self, code: Tensor, layer: int) -> Tensor:
+        """What the code of a layer, from 1, says of the one below: z_l D_l."""
+        atoms: Tensor = self.get_buffer(f"dictionary{layer}")
+        return code @ atoms
 
     def decode(self, z: Tensor) -> Tensor:
         """The reconstruction z_1 D_1, shape (n_rows, n_features)."""
-        return self.split(z)[0] @ self.dictionaries[0]
+        return self.describe(self.split(z)[0], 1)
+
+    def layer_energies(self, x: Tensor, z: Tensor) -> list[Tensor]:
+        """The terms of E(x, z) that belong to each layer, shape (n_rows,) each."""
+        terms, below = [], x
+        for layer, code in enumerate(self.split(z), start=1):
+            price = self.penalty.value(code)
+            # 0 times infinity: a forbidden code stays forbidden where the penalty has no weight.
+            price = torch.where(torch.isinf(price), price, self.alphas[layer - 1] * price)
+            terms.append(0.5 * (below - self.describe(code, layer)).square().sum(dim=1) + price)
+            below = code
+        return terms
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
         """E(x, z) of each row with its own codes, shape (n_rows,)."""
-        total, below = x.new_zeros(len(x)), x
-        for code, atoms, alpha in zip(self.split(z), self.dictionaries, self.alphas, strict=True):
-            total = total + 0.5 * (below - code @ atoms).square().sum(dim=1)
-            price = self.penalty.value(code)
-            # 0 times infinity: a forbidden code stays forbidden where the penalty has no weight.
-            total = total + torch.where(torch.isinf(price), price, alpha * price)
-            below = code
-        return total
+        return torch.stack(self.layer_energies(x, z)).sum(dim=0)
+
+
+class LayeredMapEnergy(LayeredCodingEnergy):
+    """The same with convolutions: a code holds maps, and every layer describes the maps below.
+
+    Parameters
+    ----------
+    dictionaries : sequence of Tensor of shape (n_kernels, kernel_length)
+        The kernels of each layer, those of the images first, flat.
+    grids : sequence of ConvolutionGrid
+        Sizes of each layer; the channels of an upper layer are the maps that it describes.
+    penalty : Penalty
+        R.
+    alphas : sequence of float
+        Its weight in each layer.
+    """
+
+    def __init__(
+        self,
+        dictionaries: Sequence[Tensor],
+        grids: Sequence[ConvolutionGrid],
+        penalty: Penalty,
+        alphas: Sequence[float],
+    ) -> None:
+        super().__init__(dictionaries, penalty, alphas)
+        self.grids = tuple(grids)
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers in the code of each layer."""
+        pairs = zip(self.dictionaries, self.grids, strict=True)
+        return [len(kernels) * grid.map_length for kernels, grid in pairs]
+
+    def describe(self, code: Tensor, layer: int) -> Tensor:
+        """What the code of a layer, from 1, says of the one below: D_l * z_l."""
+        grid = self.grids[layer - 1]
+        return grid.synthesise(code, grid.transfer(self.get_buffer(f"dictionary{layer}")))

@@ -7,17 +7,26 @@ best trade of all is taken until none helps.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def square_correlations(s: Tensor) -> Tensor:
-    """Correlations of the squares of the columns, (k, k), with a diagonal of 0."""
-    squares = s.square()
-    squares = squares - squares.mean(dim=0)
-    squares = squares / squares.square().sum(dim=0).sqrt().clamp(min=1e-300)
-    found = squares.T @ squares
+def square_correlations(parts: Iterable[Tensor]) -> Tensor:
+    """Correlations of the squares of the columns, (k, k), with a diagonal of 0.
+
+    ``parts`` are the rows, some at a time.
+    """
+    n_rows, total, products = 0, torch.zeros(()), torch.zeros(())
+    for s in parts:
+        squares = s.square()
+        n_rows, total = n_rows + len(s), total.to(s) + squares.sum(dim=0)
+        products = products.to(s) + squares.T @ squares
+    scatter = products - torch.outer(total, total) / n_rows
+    spans = scatter.diagonal().clamp(min=1e-300).sqrt()
+    found: Tensor = scatter / spans / spans[:, None]
     return found.fill_diagonal_(0.0)
 
 

@@ -32,22 +32,30 @@ class WeightedL1(Penalty):
     Parameters
     ----------
     weights : tuple of float
-        w, one for each entry of a code.
+        w, one for each layer.
+    counts : tuple of int
+        Entries of each layer, which share its weight.
     positive : bool, default=False
         Whether codes are held at or above zero.
     """
 
     weights: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
     positive: bool = False
     certificate: ClassVar[Literal["duality gap", "KKT residual"]] = "KKT residual"
 
+    def _each(self, z: Tensor) -> Tensor:
+        """The weight of each entry of a code."""
+        counts = torch.tensor(self.counts, device=z.device)
+        return z.new_tensor(self.weights).repeat_interleave(counts)
+
     def value(self, z: Tensor) -> Tensor:
         """R(z) of each row, shape (n_rows,)."""
-        return z.abs() @ z.new_tensor(self.weights)
+        return z.abs() @ self._each(z)
 
     def prox(self, v: Tensor, step: float | Tensor) -> Tensor:
         """Soft threshold, or rectified shrinkage."""
-        threshold = step * v.new_tensor(self.weights)
+        threshold = step * self._each(v)
         if self.positive:
             return (v - threshold).clamp(min=0.0)
         return v.sign() * (v.abs() - threshold).clamp(min=0.0)
@@ -140,12 +148,11 @@ def solve_layers(
     atoms = stacked_dictionary(dictionaries)
     rows = torch.cat([x, x.new_zeros(len(x), atoms.shape[1] - x.shape[1])], dim=1)
     largest = max(alphas) or 1.0
-    counts = torch.tensor([len(part) for part in dictionaries])
-    shares = torch.tensor([alpha / largest for alpha in alphas], dtype=torch.float64)
-    weights = shares.repeat_interleave(counts)
+    counts = [len(part) for part in dictionaries]
+    shares = [alpha / largest for alpha in alphas]
     if n_steps is None and min(alphas) > 0:
         # An atom that is longer by 1 / w has a code that costs w times as much.
-        scale = weights.to(x)
+        scale = x.new_tensor(shares).repeat_interleave(torch.tensor(counts, device=x.device))
         plain = NonNegativeL1() if positive else L1()
         found = solve_codes(
             rows, atoms / scale[:, None], plain, largest, tol=tol, max_iter=max_iter
@@ -153,7 +160,7 @@ def solve_layers(
         return SparseSolution(
             found.codes / scale, found.certificate, found.kind, found.n_iter, found.converged
         )
-    penalty = WeightedL1(tuple(weights.tolist()), positive)
+    penalty = WeightedL1(tuple(shares), tuple(counts), positive)
     problem = make_problem(rows, atoms, penalty, largest)
     state = proximal.start_fista(problem, proximal.start_at_zero(problem))
     if n_steps is not None:

@@ -1,4 +1,4 @@
-"""How groups of sources are fitted: white rows, rotations of them, and what a fit leaves behind."""
+"""How groups of sources are fitted: filters for white rows, and what a fit leaves behind."""
 
 from __future__ import annotations
 
@@ -10,30 +10,25 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.rows import Rows
-from sklebm._shell.warning import warn
 from sklebm.energies import IndependentSubspaceEnergy
 from sklebm.energies.independent_subspaces import group_sizes, pool, spread
 from sklebm.energies.source_densities import SourceDensity
 from sklebm.inference.grouping import grouped_order, square_correlations
-from sklebm.inference.orthogonal import (
+from sklebm.inference.matrix_groups import (
+    Invertible,
     Local,
-    Place,
-    advance,
-    begin,
+    MatrixGroup,
+    Rotations,
     symmetric_orthogonal,
 )
+from sklebm.inference.relative_descent import Place, advance, begin, pass_over, promise
 from sklebm.iterative import Draw
-from sklebm.linear._base import resolution_of
-from sklebm.linear._moments import covariance_of, empty_moments, stream_moments
-from sklebm.linear._spectrum import spectrum_of
+from sklebm.linear._white_rows import WhiteRows, white_rows
 
-# Directions without variance get so much of that of a standardised feature, as in whiteners.
-_LEAST_NOISE = 1e-6
 # A group that is silent in most rows has a large density there, but none without bound.
 _LEAST_SCALE = 1e-3
 # Independent components that groups begin with.
 _START_STEPS, _START_TOL = 100, 1e-3
-_CHUNK = 8192  # rows whose sources stand in memory at once
 
 
 class Grouping(NamedTuple):
@@ -59,26 +54,39 @@ class Grouping(NamedTuple):
         return cls(density, int(record["group_size"]), shape if shape != (0, 0) else None)
 
 
-class White(NamedTuple):
-    """Rows by their principal axes: x = m + c * (V' L^1/2 z + noise)."""
+class Search(NamedTuple):
+    """Where a start stands; the generator of its batches, and how many there were.
 
-    rows: Tensor
-    mean: Tensor
-    scales: Tensor
-    directions: Tensor
-    deviations: Tensor
-    noise_variance: float
+    Without a generator there are no more batches: L-BFGS goes on with all rows.
+    """
+
+    place: Place
+    generator: torch.Generator | None
+    n_batches: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last step ended the search."""
+        return self.place.settled
 
 
 class SourceProblem(NamedTuple):
     """White rows, and the energy whose mean is to be least."""
 
-    white: White
+    white: WhiteRows
     grouping: Grouping
     sizes: Tensor
     tol: float
+    orthogonal: bool = True
+    batch_size: int | None = None
 
-    def start(self, draw: Draw) -> Place:
+    @property
+    def group(self) -> MatrixGroup:
+        """The filters for white rows among which the least energy is searched."""
+        directions = self.white.directions
+        return Rotations.of(directions) if self.orthogonal else Invertible(len(directions))
+
+    def start(self, draw: Draw) -> Search:
         """Random filters, orthogonalised: they depend on the plane and not on its axes.
 
         Groups begin as independent components, those together whose squares go together: of
@@ -86,77 +94,169 @@ class SourceProblem(NamedTuple):
         """
         directions = self.white.directions.cpu()
         noise = torch.randn(directions.shape, generator=draw("init"), dtype=torch.float64)
-        orthogonal = symmetric_orthogonal(noise @ directions.T).to(self.white.rows.device)
-        if self.grouping.topography is not None:
-            return begin(self.evaluate, orthogonal, torch.zeros_like(self.sizes[:0]))
-        if self.grouping.group_size > 1:
-            single = self._replace(
-                grouping=self.grouping._replace(group_size=1),
-                sizes=torch.ones_like(orthogonal[0]),
-            )
-            place = begin(single.evaluate, orthogonal, torch.zeros_like(single.sizes))
-            for _ in range(_START_STEPS):
-                place = advance(single.evaluate, place, _START_TOL)
-                if place.settled:
-                    break
-            sources = self.white.rows @ place.orthogonal.T
-            order = grouped_order(square_correlations(sources), self.grouping.group_size)
-            orthogonal = place.orthogonal[order.to(orthogonal.device)]
-        return begin(self.evaluate, orthogonal, torch.zeros_like(self.sizes))
+        filters = symmetric_orthogonal(noise @ directions.T).to(self.white.directions.device)
+        generator = None if self.batch_size is None else draw("batches")
+        if self.grouping.topography is not None or self.grouping.group_size == 1:
+            return self._begin(filters, generator)
+        single = self._replace(
+            grouping=self.grouping._replace(group_size=1),
+            sizes=torch.ones_like(filters[0]),
+            tol=_START_TOL,
+            orthogonal=True,
+        )
+        search = single._begin(filters, generator)
+        for _ in range(_START_STEPS):
+            search = single.step(search)
+            if search.settled:
+                break
+        filters = search.place.matrix
+        sources = (z @ filters.T for z in self.white.parts())
+        order = grouped_order(square_correlations(sources), self.grouping.group_size)
+        return self._begin(filters[order.to(filters.device)], None)
 
-    def step(self, place: Place) -> Place:
-        """One step of L-BFGS."""
-        return advance(self.evaluate, place, self.tol)
+    def _begin(self, filters: Tensor, generator: torch.Generator | None) -> Search:
+        n_free = len(self.sizes) if self._learns_scales else 0
+        return Search(begin(self.evaluate, filters, filters.new_zeros(n_free)), generator)
 
-    def evaluate(self, orthogonal: Tensor, log_scales: Tensor) -> Local:
-        """The mean of F + sum_g |g| log b_g over the rows, with its derivatives."""
+    @property
+    def _learns_scales(self) -> bool:
+        # Filters without a constraint have scales of their own.
+        return self.orthogonal and self.grouping.topography is None
+
+    def step(self, search: Search) -> Search:
+        """One pass over random batches while they gain enough, then one step of L-BFGS."""
+        place, generator, n_batches = search
+        if generator is None or self.batch_size is None:
+            return Search(advance(self.evaluate, self.group, place, self.tol), None)
+        batches = self.white.batches(self.batch_size, generator)
+        *there, n_batches = pass_over(self._evaluate_part, self.group, place, batches, n_batches)
+        found = begin(self.evaluate, *there)
+        gain = place.local.loss - found.local.loss
+        if gain > promise(self.group, place):
+            return Search(found, generator, n_batches)
+        best = found if gain > 0 else place
+        return Search(advance(self.evaluate, self.group, best, self.tol), None)
+
+    def evaluate(self, filters: Tensor, log_scales: Tensor) -> Local:
+        """The mean of F + sum_g |g| log b_g - log |det W| over the rows, with its derivatives."""
+        return self._evaluate(self.white.parts(), self.white.n_rows, filters, log_scales)
+
+    def _evaluate_part(self, z: Tensor, filters: Tensor, log_scales: Tensor) -> Local:
+        """The same for some of the white rows."""
+        return self._evaluate([z], len(z), filters, log_scales)
+
+    def _evaluate(
+        self, parts: Iterable[Tensor], n_rows: int, filters: Tensor, log_scales: Tensor
+    ) -> Local:
         density, group_size, topography = self.grouping
-        n_rows, n = self.white.rows.shape
-        learnt = topography is None
-        squares, share = torch.ones_like(self.sizes), torch.ones_like(self.sizes)
-        if learnt:
-            share = torch.exp(2.0 * log_scales)
-            squares = share + _LEAST_SCALE**2
-            share = share / squares
-        loss, moment = 0.0, torch.zeros_like(orthogonal)
-        bend = torch.zeros(n, dtype=torch.float64, device=orthogonal.device)
-        free, free_bend = torch.zeros_like(squares), torch.zeros_like(squares)
-        for z in torch.split(self.white.rows, _CHUNK):
-            s = z @ orthogonal.T
-            q = pool(s.square(), group_size, topography) / squares
+        n = len(filters)
+        squares, share = self._squared_scales(filters, log_scales)
+        loss, moment = 0.0, torch.zeros_like(filters)
+        bend, own_bend, power = (torch.zeros_like(moment[0]) for _ in range(3))
+        free, free_bend = torch.zeros_like(self.sizes), torch.zeros_like(self.sizes)
+        for z in parts:
+            s = z @ filters.T
+            square = s.square()
+            q = pool(square, group_size, topography) / squares
             first, second = density.slopes(q, self.sizes)
             loss += float(density.energy(q, self.sizes).sum())
             weight = 2.0 * spread(first / squares, group_size, n, topography)
             moment += (weight * s).T @ s
-            along = spread(second / squares.square(), group_size, n, topography)
-            bend += (weight + 4.0 * s.square() * along).sum(dim=0)
+            along = weight + 4.0 * square * spread(
+                second / squares.square(), group_size, n, topography
+            )
+            bend += along.sum(dim=0)
+            own_bend += (along * square).sum(dim=0)
+            power += square.sum(dim=0)
             free -= (2.0 * first * q).sum(dim=0)
             free_bend += (4.0 * (first + second * q) * q).sum(dim=0)
-        moment, bend, free, free_bend = (part / n_rows for part in (moment, bend, free, free_bend))
-        own = bend - moment.diagonal()  # exactly so for independent sources of unit variance
-        rotation_bend = own[:, None] + own
         loss /= n_rows
-        if not learnt:
-            return Local(loss, moment, rotation_bend, log_scales, log_scales)
-        loss += 0.5 * float(self.sizes @ squares.log())
-        free = (free + self.sizes) * share
-        return Local(loss, moment, rotation_bend, free, free_bend * share.square())
+        moment, bend, own_bend, power, free, free_bend = (
+            part / n_rows for part in (moment, bend, own_bend, power, free, free_bend)
+        )
+        # F_ii and s_j^2 are independent if sources are.
+        curvature = torch.outer(bend, power)
+        curvature.diagonal().copy_(own_bend + moment.diagonal())
+        if self._learns_scales:
+            loss += 0.5 * float(self.sizes @ squares.log())
+            free = (free + self.sizes) * share
+            return Local(loss, moment, curvature, free, free_bend * share.square())
+        if not self.orthogonal:
+            counts = self._scale_sizes
+            loss += 0.5 * float(counts @ squares.log())
+            loss -= float(torch.linalg.slogdet(filters).logabsdet)
+            slack = counts + (free.sum() if topography else free)
+            pull = self._of_filters(_LEAST_SCALE**2 * slack / squares / counts)
+            covariance = filters @ filters.T * self._shrinkage
+            moment = moment + pull[:, None] * covariance
+        return Local(loss, moment, curvature, log_scales, log_scales)
 
-    def report(self, place: Place) -> dict[str, float]:
+    # ------------------------------------------------------------------ scales
+
+    def _squared_scales(self, filters: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        """b^2 in the units of the outputs, bounded from below, and its share that is free to move.
+
+        Filters without a constraint choose the scales of their outputs, beside a b of 1; the bound
+        holds for outputs divided by their deviation.
+        """
+        if not self.orthogonal:
+            squares = 1.0 + _LEAST_SCALE**2 * self._variances(filters)
+            return squares, torch.ones_like(squares)
+        if not self._learns_scales:
+            return torch.ones_like(self.sizes), torch.ones_like(self.sizes)
+        share = torch.exp(2.0 * log_scales)
+        squares = share + _LEAST_SCALE**2
+        return squares, share / squares
+
+    @property
+    def _shrinkage(self) -> float:
+        """Mean square of a white column, whose variance has the divisor n - 1."""
+        return (self.white.n_rows - 1) / self.white.n_rows
+
+    @property
+    def _scale_sizes(self) -> Tensor:
+        """How many filters share a scale: those of a group, or all that overlap."""
+        return self.sizes.new_tensor([len(self.sizes)]) if self.grouping.topography else self.sizes
+
+    def _variances(self, filters: Tensor) -> Tensor:
+        """Mean squares of the outputs that share a scale."""
+        squares = filters.square().sum(dim=1) * self._shrinkage
+        if self.grouping.topography:
+            return squares.mean()[None]
+        return pool(squares[None], self.grouping.group_size)[0] / self.sizes
+
+    def _of_filters(self, values: Tensor) -> Tensor:
+        """For each filter the value of its scale."""
+        n = len(self.white.directions)
+        if self.grouping.topography:
+            return values.expand(n)
+        return spread(values[None], self.grouping.group_size, n)[0]
+
+    # ------------------------------------------------------------------ results
+
+    def report(self, search: Search) -> dict[str, float]:
         """The objective, for ``verbose``."""
-        return {"objective": place.local.loss}
+        return {"objective": search.place.local.loss}
 
-    def state(self, place: Place, n_iter: int) -> dict[str, Any]:
+    def state(self, search: Search, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute."""
-        white = self.white
-        orthogonal = symmetric_orthogonal(place.orthogonal)
-        filters = orthogonal @ (white.directions / white.deviations[:, None]) / white.scales
-        mixing = (orthogonal @ (white.directions * white.deviations[:, None]) * white.scales).T
+        white, place = self.white, search.place
+        if self.orthogonal:
+            matrix = symmetric_orthogonal(place.matrix)
+            inverse = matrix.T
+            group_scales = torch.ones_like(self.sizes)
+            if self._learns_scales:
+                group_scales = (torch.exp(2.0 * place.free) + _LEAST_SCALE**2).sqrt()
+        else:
+            variances = self._variances(place.matrix)
+            units = self._of_filters(variances.sqrt())
+            matrix = place.matrix / units[:, None]
+            inverse = torch.linalg.inv(place.matrix) * units
+            group_scales = (1.0 / variances + _LEAST_SCALE**2).sqrt().expand(len(self.sizes))
+        filters = matrix @ (white.directions / white.deviations[:, None]) / white.scales
+        mixing = white.scales[:, None] * (white.directions * white.deviations[:, None]).T @ inverse
         largest = (mixing / white.scales[:, None]).abs().argmax(dim=0)
         signs = torch.sign(mixing[largest, torch.arange(len(filters), device=largest.device)])
-        group_scales = torch.ones_like(self.sizes)
-        if self.grouping.topography is None:
-            group_scales = (torch.exp(2.0 * place.free) + _LEAST_SCALE**2).sqrt()
         arrays = (white.mean, filters * signs[:, None], mixing * signs, white.scales, group_scales)
         energy = build(arrays, self.grouping, white.noise_variance)
         return {
@@ -176,10 +276,18 @@ class SourceProblem(NamedTuple):
 
 
 def make_problem(
-    rows: Rows, n_wanted: int | None, grouping: Grouping, tol: float, name: str
+    rows: Rows,
+    n_wanted: int | None,
+    grouping: Grouping,
+    tol: float,
+    name: str,
+    *,
+    orthogonal: bool = True,
+    batch_size: int | None = None,
 ) -> SourceProblem:
     """White rows from rows, and the groups of their sources."""
-    white = _whiten(rows, _count(rows.shape[1], n_wanted, grouping), name)
+    n_filters = _count(rows.shape[1], n_wanted, grouping)
+    white = white_rows(rows, n_filters, name, hold=batch_size is None)
     n = len(white.directions)
     if grouping.topography and n != grouping.topography[0] * grouping.topography[1]:
         raise ValueError(
@@ -187,7 +295,7 @@ def make_problem(
             f"cells, but X has {n}: choose a smaller map."
         )
     sizes = group_sizes(n, grouping.group_size, grouping.topography).to(rows.device)
-    return SourceProblem(white, grouping, sizes, tol)
+    return SourceProblem(white, grouping, sizes, tol, orthogonal, batch_size)
 
 
 def _count(n_features: int, n_wanted: int | None, grouping: Grouping) -> int:
@@ -210,42 +318,6 @@ def _count(n_features: int, n_wanted: int | None, grouping: Grouping) -> int:
             f"n_components between 1 and {n_features}, or None for all."
         )
     return n_features if n_wanted is None else int(n_wanted)
-
-
-def _whiten(rows: Rows, n_wanted: int, name: str) -> White:
-    """Columns in units of their deviation, then by the principal axes of their correlations."""
-    n_features = rows.shape[1]
-    moments = stream_moments(rows, empty_moments(n_features, rows.device))
-    covariance = covariance_of(moments)
-    if not bool(torch.isfinite(covariance).all()):
-        raise FloatingPointError(
-            f"{name}.fit: squares of X overflow. Scale X, for example with StandardScaler, and "
-            "check for outliers. The estimator was left as it was."
-        )
-    variances = covariance.diagonal()
-    moving = variances > 0
-    usual = variances[moving].mean() if bool(moving.any()) else torch.ones_like(variances[0])
-    scales = torch.where(moving, variances, usual).sqrt()
-    correlation = covariance / scales[:, None] / scales
-    spectrum = spectrum_of(correlation, resolution_of(rows))
-    rank = int(np.count_nonzero(spectrum.variances))
-    n = max(min(n_wanted, rank), 1)  # one filter at least, of rows that are all equal too
-    if n_wanted > rank:
-        warn(
-            f"X varies in {rank} directions only, so {name} has {n} filters instead of {n_wanted}: "
-            "columns are constant or combinations of others, or there are too few rows."
-        )
-    noise = 0.0
-    if n < n_features:
-        noise = max(spectrum.rest(n) / (n_features - n), _LEAST_NOISE)
-    kept = np.maximum(spectrum.variances[:n], 0.0 if rank else _LEAST_NOISE)
-    directions = torch.from_numpy(np.ascontiguousarray(spectrum.directions[:n])).to(rows.device)
-    deviations = torch.from_numpy(np.sqrt(kept)).to(rows.device)
-    whitening = (directions / deviations[:, None] / scales).T
-    parts = [
-        (rows[part].double() - moments.mean) @ whitening for part in rows.chunks(3 * n_features)
-    ]
-    return White(torch.cat(parts), moments.mean, scales, directions, deviations, noise)
 
 
 def build(

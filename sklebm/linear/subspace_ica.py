@@ -15,9 +15,15 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.energies import IndependentSubspaceEnergy
 from sklebm.energies.source_densities import DensityName, SourceDensity
-from sklebm.inference.orthogonal import Place
 from sklebm.iterative import Draw, IterativeEstimator
-from sklebm.linear._sources import Grouping, SourceProblem, build, make_problem, untrained
+from sklebm.linear._sources import (
+    Grouping,
+    Search,
+    SourceProblem,
+    build,
+    make_problem,
+    untrained,
+)
 
 
 def _is_normalised(estimator: Any) -> bool:
@@ -31,11 +37,11 @@ def _is_normalised(estimator: Any) -> bool:
     )
 
 
-class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
+class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
     r"""Independent component analysis, with groups of sources that depend on each other.
 
-    Filters W give the sources :math:`s = W (x - m)`, which are white: uncorrelated, of variance 1.
-    The energy of a row is the sum over groups g of filters
+    Filters W give the sources :math:`s = W (x - m)`, of variance 1 and, with ``orthogonal``,
+    uncorrelated. The energy of a row is the sum over groups g of filters
 
     .. math:: F(x) = \sum_g f\bigl(\lVert s_g \rVert^2 / b_g^2\bigr), \qquad
               f(q) = \sqrt{\epsilon + q} \quad \text{for density="laplace"},
@@ -68,13 +74,22 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
         :math:`\epsilon` of "laplace", which rounds off its tip; at most 1.
     degrees_of_freedom : float, default=3.0
         Degrees of freedom v of "student_t".
+    orthogonal : bool, default=True
+        Whether filters are orthogonal for white rows, so that sources are uncorrelated. False
+        maximises the likelihood among all W: it fits the training rows at least as well, with
+        about twice as many parameters.
+    batch_size : int or None, default=None
+        Rows in a random batch. None takes a step of L-BFGS for all rows at a time, from the first
+        step on. With a number, passes over batches come first, as long as they gain more than such
+        a step: the optimum is the same, with fewer passes in all, and rows are whitened batch by
+        batch instead of being held.
     n_init : int, default=1
         Random starts, of which the one of least energy is kept. The energy has local minima.
     max_iter : int, default=500
-        Most steps of L-BFGS.
+        Most steps of L-BFGS, or passes over batches.
     tol : float, default=1e-6
-        It ends when no derivative of the mean energy is larger: for a rotation of two filters, or
-        for the log of a scale.
+        It ends when no derivative of the objective is larger: for a rotation of two filters, the
+        log of a scale, or, without ``orthogonal``, what a source gets from another.
     random_state : int, RandomState instance or None, default=None
         Seed of the first filters.
     verbose : int, default=0
@@ -94,7 +109,7 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
     scale_ : ndarray of shape (n_features_in_,)
         Standard deviations of the features, in which noise is measured.
     group_scales_ : ndarray of shape (n_groups_,)
-        b; exactly 1 with ``topography``.
+        b, for sources of variance 1. With ``topography`` all are equal: 1 if ``orthogonal``.
     noise_variance_ : float
         Variance of each direction that the filters leave out, for features divided by ``scale_``;
         at least 1e-6, and 0 if there is no such direction.
@@ -104,7 +119,7 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
         Density, group size and topography, which stay if parameters are changed later.
     objective_ : float or None
         What was minimised: the mean over the training rows of the energy of the groups, plus
-        :math:`\sum_g |g| \log b_g`.
+        :math:`\sum_g |g| \log b_g`, minus log of abs(det) of the filters for white rows.
     n_components_ : int
         Number of filters.
     n_groups_ : int
@@ -124,10 +139,11 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
     Notes
     -----
     Columns are divided by their deviations first: units of columns change no answer. A step costs
-    O(n k^2 + k^3) time, whitening O(n d^2 + d^3); memory is O(n k + d^2) beside X, in float64. The
-    filters are orthogonal for white rows; without that constraint the likelihood could be
-    slightly higher, but the sources correlated. Sources with lighter tails than the density are
-    not found one by one, whereas FastICA finds those too.
+    O(n k^2 + k^3) time, whitening O(n d^2 + d^3). White rows are held in float64, O(n k) memory,
+    unless there is a ``batch_size`` or X is on disk (a memory map or dask array larger than
+    scikit-learn's ``working_memory``), which is read anew in each pass. Without ``orthogonal``, the
+    variance 1 of sources is an average over their group, or over a map. Sources with lighter tails
+    than the density are not found one by one, whereas FastICA finds those too.
 
     References
     ----------
@@ -135,7 +151,9 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
     natural images into independent feature subspaces", Neural Computation 12(7), 2000.
     A. Hyvarinen, P. Hoyer and M. Inki, "Topographic independent component analysis", Neural
     Computation 13(7), 2001.
-    P. Ablin, J.-F. Cardoso and A. Gramfort, "Faster ICA under orthogonal constraint", ICASSP 2018.
+    P. Ablin, J.-F. Cardoso and A. Gramfort, "Faster ICA under orthogonal constraint", ICASSP 2018;
+    and "Faster independent component analysis by preconditioning with Hessian approximations", IEEE
+    Transactions on Signal Processing 66(15), 2018.
 
     Examples
     --------
@@ -157,6 +175,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
         "density": [StrOptions({"laplace", "log_cosh", "student_t", "logistic"})],
         "eps": [Interval(Real, 0, 1, closed="right")],
         "degrees_of_freedom": [Interval(Real, 0, None, closed="neither")],
+        "orthogonal": ["boolean"],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -176,6 +196,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
         density: DensityName = "laplace",
         eps: float = 1e-3,
         degrees_of_freedom: float = 3.0,
+        orthogonal: bool = True,
+        batch_size: int | None = None,
         n_init: int = 1,
         max_iter: int = 500,
         tol: float = 1e-6,
@@ -189,6 +211,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
         self.density = density
         self.eps = eps
         self.degrees_of_freedom = degrees_of_freedom
+        self.orthogonal = orthogonal
+        self.batch_size = batch_size
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -206,13 +230,20 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Place]):
         return float(state["objective_"])
 
     def _prepare(self, rows: Rows, **data: Any) -> SourceProblem:
-        name = type(self).__name__
-        return make_problem(rows, self.n_components, self._grouping(), float(self.tol), name)
+        return make_problem(
+            rows,
+            self.n_components,
+            self._grouping(),
+            float(self.tol),
+            type(self).__name__,
+            orthogonal=self.orthogonal,
+            batch_size=self.batch_size,
+        )
 
-    def _start(self, problem: SourceProblem, draw: Draw) -> Place:
+    def _start(self, problem: SourceProblem, draw: Draw) -> Search:
         return problem.start(draw)
 
-    def _step(self, problem: SourceProblem, run: Place) -> Place:
+    def _step(self, problem: SourceProblem, run: Search) -> Search:
         return problem.step(run)
 
     def _grouping(self) -> Grouping:
