@@ -225,12 +225,25 @@ ENTRIES: dict[str, Entry] = {
         free_energy=gated_free_energy,
     ),
     "GaussianRBM": Entry(
-        quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},
+        quick={
+            "n_components": 8,
+            "batch_size": 20,
+            "max_epochs": 3,
+            "learning_rate": 1.0,  # one start; "auto" tries eight, as a variant does
+            "random_state": 0,
+        },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
+            {"learning_rate": "auto", "n_components": 2, "max_epochs": 1},
             # Few hidden units: the default estimator anneals after each fit, and once is enough.
-            {"variance": "diagonal", "objective": "cd", "n_components": 6},
             {
+                "variance": "diagonal",
+                "objective": "cd",
+                "learning_rate": "auto",
+                "n_components": 6,
+            },
+            {
+                "learning_rate": "auto",
                 "variance": 0.05,
                 "objective": "tempered_pcd",
                 "centering": False,
