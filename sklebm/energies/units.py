@@ -95,10 +95,14 @@ class Units(nn.Module, ABC):
 
     @abstractmethod
     def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Units:
-        """Independent units with the moments of ``count`` rows and ten rows of a broad guess.
+        """Units with the moments of ``count`` rows and ten rows of a broad guess.
 
-        ``mean`` and ``square`` are E[u] and E[u^2] of each unit. Holds no parameters of this layer.
+        ``mean`` is E[u] and ``square`` as in ``second_moments``. Holds no parameters of this layer.
         """
+
+    def second_moments(self, u: Tensor, shares: Tensor) -> Tensor:
+        """E[u^2] of each unit over rows with these shares; of correlated units, of each pair."""
+        return shares @ u.square()
 
     def bias_gradient(self, u: Tensor) -> Tensor:
         """Minus the derivative of the energy of each state by its bias, (n_rows, n_units)."""
