@@ -51,6 +51,43 @@ from sklebm._shell.tables import is_dask, map_blocks, wants_frames
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
 
 
+def map_energy(
+    model: Any,
+    X: Any,
+    function: Callable[..., torch.Tensor],
+    what: str,
+    *,
+    latents: bool = False,
+    beside: Rows | Callable[[Rows], Rows] | None = None,
+    may_be_infinite: bool = False,
+) -> Any:
+    """Stream ``function(energy, rows)`` of a fitted model over X; the result is of the type of X.
+
+    ``latents``: X is the output of ``transform``. The entries ``beside``, or a function of the
+    validated rows that returns them, are a third argument.
+    """
+    check_is_fitted(model)
+    if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
+        own = partial(map_energy, model, latents=latents, may_be_infinite=may_be_infinite)
+        return map_blocks(X, lambda x: own(x, function, what))
+    refuse_broken(model, what)  # a comparison would turn NaN into a number like any other
+    rows = model._open_latents(X) if latents else model._open(X, model, reset=False)
+    beside = beside(rows) if callable(beside) else beside
+    dtype = torch.float64 if model._computes_in_double else rows.dtype
+    floats = model._floats_per_row() + (0 if beside is None else beside.shape[1])
+    if beside is not None and (n := len(rows)) != (m := len(beside)):
+        raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
+    energy = model._energy(rows.device).to(dtype)
+    return rows.map(
+        lambda x, *z: function(energy, x.to(dtype), *(part.to(x.device) for part in z)),
+        floats_per_row=floats,
+        what=f"{type(model).__name__}.{what}",
+        as_numpy=what == "transform" and wants_frames(model),
+        beside=beside,
+        may_be_infinite=may_be_infinite,
+    )
+
+
 class EnergyEstimator(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC
 ):
@@ -71,6 +108,7 @@ class EnergyEstimator(
     _accepts_sparse = False  # csr input is handed over chunk by chunk
     _min_rows_fit = 1
     _computes_in_double = False  # row-wise methods upcast each chunk to float64
+    _progress: ClassVar[type[Progress]] = Progress
     _step_name = "iteration"
     _continues_from = ""  # the fitted attribute that only further training needs, if there is one
     _own_to_each_rank: tuple[str, ...] = ()  # fitted attributes that follow from a rank's own rows
@@ -174,19 +212,25 @@ class EnergyEstimator(
             rows = self._open(X, probe, reset=first, min_rows=self._min_rows_fit if whole else 1)
             if columns:
                 add_columns(rows, type(self).__name__, **columns)
-            rows.ranks = ranks
             if ranks.size > 1:
+                rows.ranks = ranks
                 ranks.need_same(shared_facts(self, method, rows, first))
             names = input_names(probe)
             n_steps = self._max_steps(rows) if whole else 0
-            progress = Progress(self, X, n_steps, names, self._step_name, ranks)
+            step_name, y = self._step_name, data.get("y")
+            progress = self._progress(self, X, n_steps, names, step_name, ranks, y)
             progress.begin_fit()
             state = ranks.agreed(step(rows, progress, **data), self._own_to_each_rank)
-            need_finite(type(self).__name__, state, rows)
+            state = self._checked(state, rows)
             progress.end_fit(state)
         # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
         self.__dict__ = {**self._unfitted_dict(), **names, **state}
         return self
+
+    def _checked(self, state: dict[str, Any], rows: Rows) -> dict[str, Any]:
+        """The state that a fit returned, once it has been found to be finite."""
+        need_finite(type(self).__name__, state, rows)
+        return state
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         """Validate X for ``probe``: a twin that learns from it, or ``self``, already fitted."""
@@ -297,41 +341,7 @@ class EnergyEstimator(
         """Number of temporary values per row in the row-wise methods."""
         return 6 * int(self.n_features_in_)
 
-    def _map_rows(
-        self,
-        X: Any,
-        function: Callable[..., torch.Tensor],
-        what: str,
-        *,
-        latents: bool = False,
-        beside: Rows | Callable[[Rows], Rows] | None = None,
-        may_be_infinite: bool = False,
-    ) -> Any:
-        """Stream ``function(energy, rows)`` over X; the result has the same type as X.
-
-        ``latents``: X is the output of ``transform``. The entries ``beside``, or a function of the
-        validated rows that returns them, are a third argument.
-        """
-        check_is_fitted(self)
-        if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-            own = partial(self._map_rows, latents=latents, may_be_infinite=may_be_infinite)
-            return map_blocks(X, lambda x: own(x, function, what))
-        refuse_broken(self, what)  # a comparison would turn NaN into a number like any other
-        rows = self._open_latents(X) if latents else self._open(X, self, reset=False)
-        beside = beside(rows) if callable(beside) else beside
-        dtype = torch.float64 if self._computes_in_double else rows.dtype
-        floats = self._floats_per_row() + (0 if beside is None else beside.shape[1])
-        if beside is not None and (n := len(rows)) != (m := len(beside)):
-            raise ValueError(f"X has {n} rows and Z has {m}: pass one z per x.")
-        energy = self._energy(rows.device).to(dtype)
-        return rows.map(
-            lambda x, *z: function(energy, x.to(dtype), *(part.to(x.device) for part in z)),
-            floats_per_row=floats,
-            what=f"{type(self).__name__}.{what}",
-            as_numpy=what == "transform" and wants_frames(self),
-            beside=beside,
-            may_be_infinite=may_be_infinite,
-        )
+    _map_rows = map_energy
 
     def _pair_energies(self, X: Any, Z: Any, *, may_be_infinite: bool = False) -> Any:
         """Stream E(x, z) over the rows of X with a latent each; the result follows X."""

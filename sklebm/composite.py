@@ -6,11 +6,12 @@ composite supplies
 
 - ``_fit(X, members, **data) -> state``: a pure function that returns every fitted attribute,
   including ``named_estimators_``; it fits a model by ``members.fit(name, model, rows, ...)``;
-- ``_n_fits()``: the number of models to fit.
+- ``_max_steps(X)``: the number of models to fit.
 
-If ``_reads_numbers`` is true, X is checked as in every other estimator, and ``_fit`` gets its
-:class:`~sklebm._shell.rows.Rows`; otherwise X is passed to the models unchanged, so that they can
-be pipelines that start from text or frames.
+Everything else about a fit is the shell's, in ``sklebm/base.py``: ``_learn`` is the same function
+as in every other estimator. If ``_reads_numbers`` is true, X is checked as there, and ``_fit``
+gets its :class:`~sklebm._shell.rows.Rows`; otherwise X is passed to the models unchanged, so that
+they can be pipelines that start from text or frames.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sklearn import get_config
 from sklearn.callback import CallbackSupportMixin
@@ -28,31 +29,14 @@ from sklearn.utils.validation import has_fit_parameter, validate_data
 
 from sklebm._shell.pickling import pickled, unpickled
 from sklebm._shell.private import BaseComposition
-from sklebm._shell.rows import Rows, advice_on_memory, open_rows, resolve_device
+from sklebm._shell.progress import Progress
+from sklebm._shell.rows import Rows, open_rows, resolve_device
 from sklebm._shell.surroundings import shelter_methods
 from sklebm.base import EnergyEstimator
 
-_INPUT_NAMES = ("n_features_in_", "feature_names_in_")
 
-
-class MemberFits:
-    """Fits the models inside a composite, each as one step of the callbacks' task tree.
-
-    Parameters
-    ----------
-    owner : CompositeEstimator
-        The composite that is being fitted.
-    n_fits : int
-        Maximum number of models to fit.
-    """
-
-    def __init__(self, owner: Any, n_fits: int) -> None:
-        self._owner = owner
-        self._context = owner._init_callback_context(max_subtasks=n_fits)
-
-    def begin(self, X: Any, y: Any) -> None:
-        """Tell the callbacks that the fit begins."""
-        self._context.call_on_fit_task_begin(estimator=self._owner, X=X, y=y)
+class MemberFits(Progress):
+    """Fits the models inside a composite, each as one step of the callbacks' task tree."""
 
     def fit(self, name: str, member: Any, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit a model and return it.
@@ -84,27 +68,12 @@ class MemberFits:
                 f"sample_weight was given, but {name!r} ({type(member).__name__}) takes none. "
                 "Leave sample_weight out, or choose estimators whose fit has that parameter."
             )
-        task = self._context.subcontext(task_name=f"fit-{name}")
+        task = self._root.subcontext(task_name=f"fit-{name}")
         with task.propagate_callback_context(member):
-            task.call_on_fit_task_begin(estimator=self._owner, X=X, y=y)
+            task.call_on_fit_task_begin(estimator=self._estimator, X=X, y=y)
             member.fit(X, y, **weights)
-            task.call_on_fit_task_end(estimator=self._owner, X=X, y=y)
+            task.call_on_fit_task_end(estimator=self._estimator, X=X, y=y)
         return member
-
-    def end(self, X: Any, y: Any, attributes: dict[str, Any]) -> None:
-        """Tell the callbacks that the fit ended, with all attributes of the fitted composite."""
-        whole = {"__dict__": attributes}  # so that their copy keeps nothing of an earlier fit
-        self._context.call_on_fit_task_end(
-            estimator=self._owner, X=X, y=y, reconstruction_attributes=whole
-        )
-
-
-def map_energy(member: EnergyEstimator, X: Any, function: Callable[..., Any], what: str) -> Any:
-    """Stream ``function(energy, rows)`` over X, for scores that need more than a model's score.
-
-    The energy is the torch module of the fitted ``member``; the result is of the kind of X.
-    """
-    return member._map_rows(X, function, what)
 
 
 def takes_weights(member: Any) -> bool:
@@ -115,11 +84,11 @@ def takes_weights(member: Any) -> bool:
     return routed and bool(get_routing_for_object(member).consumes("fit", {"sample_weight"}))
 
 
-def input_names(members: Iterable[Any]) -> dict[str, Any]:
+def names_of_members(members: Iterable[Any]) -> dict[str, Any]:
     """Number and names of features, from the first fitted estimator that has them."""
     names: dict[str, Any] = {}
     for member in members:
-        for key in _INPUT_NAMES:
+        for key in ("n_features_in_", "feature_names_in_"):
             if key not in names and hasattr(member, key):
                 names[key] = getattr(member, key)
     return names
@@ -135,6 +104,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     _doc_link_module = EnergyEstimator._doc_link_module
     _doc_link_template = EnergyEstimator._doc_link_template
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
     _min_rows_fit = 1
     _accepts_sparse = False  # with _reads_numbers: csr input is passed on chunk by chunk
 
@@ -201,41 +171,38 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     def _fit(self, X: Any, members: MemberFits, **data: Any) -> dict[str, Any]:
         """Return every fitted attribute; change nothing on ``self``."""
 
-    def _n_fits(self) -> int:
+    def _max_steps(self, X: Any) -> int:
         """Maximum number of models that ``_fit`` fits."""
         return 1
 
-    def _learn(self, X: Any, y: Any = None, **data: Any) -> Self:
-        """Run ``_fit`` and commit what it returns, all or nothing."""
-        probe = type(self).__new__(type(self))
-        probe.__dict__ = self._unfitted_dict()
-        members = MemberFits(self, self._n_fits())
-        members.begin(X, y)
-        with advice_on_memory(type(self).__name__, X):
-            seen = self._open(X, probe, reset=True) if self._reads_numbers else X
-            state = self._fit(seen, members, y=y, **data)
-        names = {key: value for key, value in vars(probe).items() if key in _INPUT_NAMES}
-        names = names or input_names(state["named_estimators_"].values())
-        fitted = {**self._unfitted_dict(), **names, **state}
-        members.end(X, y, fitted)
-        # One assignment: another thread, an exception or Ctrl-C sees the old state or the new.
-        self.__dict__ = fitted
-        return self
+    # One way to fit, commit and copy: that of estimators which are not made of others.
+    _learn: ClassVar[Any] = EnergyEstimator._learn
+    _unfitted_dict: ClassVar[Any] = EnergyEstimator._unfitted_dict
+    _twin: ClassVar[Any] = EnergyEstimator._twin
+    _progress = MemberFits
+    _step_name = "fit"
+    _own_to_each_rank = ()
+    strategy = None
 
-    def _unfitted_dict(self) -> dict[str, Any]:
-        """Attributes that are not fitted state: parameters and scikit-learn's private ones."""
-        return {k: v for k, v in vars(self).items() if k.startswith("_") or not k.endswith("_")}
+    def _checked(self, state: dict[str, Any], rows: Any) -> dict[str, Any]:
+        """The state; models that were passed X unchanged know the names of its features."""
+        if self._reads_numbers:
+            return state
+        return {**names_of_members(state["named_estimators_"].values()), **state}
 
     # ------------------------------------------------------------------ rows
 
-    def _open(self, X: Any, probe: Any, *, reset: bool) -> Rows:
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Any:
+        """Validate X; one to learn from is passed on as it is, unless it must be numbers."""
+        if reset and not self._reads_numbers:
+            return X
         return open_rows(
             probe,
             X,
             device=resolve_device("auto", X, prefers_cuda=False),
             reset=reset,
             accept_sparse=self._accepts_sparse,
-            min_rows=self._min_rows_fit if reset else 1,
+            min_rows=min_rows,
         )
 
     def _stream(self, X: Any, function: Callable[[Any], Any], floats_per_value: int = 8) -> Any:

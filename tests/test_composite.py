@@ -26,13 +26,13 @@ class Stack(CompositeEstimator):
         self.estimator = estimator
 
     def fit(self, X, y=None):
-        return self._learn(X, y=y)
+        return self._learn(X, self._fit, y=y)
 
     @property
     def _reads_numbers(self):
         return True
 
-    def _n_fits(self):
+    def _max_steps(self, X):
         return len(self.estimator)
 
     def _fit(self, X, members, **data):

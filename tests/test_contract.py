@@ -3,7 +3,6 @@
 import copy
 import functools
 import io
-import json
 import pickle
 
 import joblib
@@ -36,7 +35,6 @@ from tests.registry import (
     shuffle_columns,
     takes,
 )
-from tests.subprocesses import run_python
 
 every = pytest.mark.parametrize("name", NAMES)
 
@@ -366,19 +364,6 @@ def test_pickles_in_every_place(name):
     models.append(GridSearchCV(make(name), {}, cv=2).fit(X))
     for model in models:
         pickle.loads(pickle.dumps(model)).fit(X)
-
-
-def test_pickles_open_in_another_process(tmp_path):
-    models = {name: make(name).fit(make_rows()) for name in NAMES}
-    (tmp_path / "models.pkl").write_bytes(pickle.dumps((models, make_rows(5))))
-    code = (
-        "import json, pickle, sys; models, X = pickle.load(open(sys.argv[1], 'rb'));"
-        "print(json.dumps({name: m.score_samples(X).tolist() for name, m in models.items()}))"
-    )
-    answer = json.loads(run_python(code, tmp_path / "models.pkl"))
-    for name, model in models.items():
-        # Another process may have another number of threads, hence another rounding.
-        np.testing.assert_allclose(answer[name], model.score_samples(make_rows(5)), rtol=1e-12)
 
 
 @every

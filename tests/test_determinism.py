@@ -152,13 +152,26 @@ def digest(model):
     return hashlib.sha256(str(freeze(fitted_state(model))).encode()).hexdigest()
 
 
-def test_another_process_finds_the_same_bits():
+def test_another_process_opens_the_pickles_and_finds_the_same_bits(tmp_path):
     """What the documentation promises: same machine, same versions, same number of threads."""
-    answer = run_python("""
-import json, torch
+    models = {name: make(name).fit(make_rows()) for name in NAMES}
+    (tmp_path / "models.pkl").write_bytes(pickle.dumps((models, make_rows(5))))
+    answer = run_python(
+        """
+import json, pickle, sys
+models, X = pickle.load(open(sys.argv[1], "rb"))  # nothing of sklebm has been imported
+scores = {name: model.score_samples(X).tolist() for name, model in models.items()}
+import torch
 torch.set_num_threads(1)
 from tests.registry import NAMES, make, make_rows
 from tests.test_determinism import digest
-print(json.dumps({name: digest(make(name).fit(make_rows())) for name in NAMES}))
-""")
-    assert json.loads(answer) == {name: digest(make(name).fit(make_rows())) for name in NAMES}
+digests = {name: digest(make(name).fit(make_rows())) for name in NAMES}
+print(json.dumps([scores, digests]))
+""",
+        tmp_path / "models.pkl",
+    )
+    scores, digests = json.loads(answer)
+    assert digests == {name: digest(model) for name, model in models.items()}
+    for name, model in models.items():
+        # Until it is told otherwise, a process has another number of threads: another rounding.
+        np.testing.assert_allclose(scores[name], model.score_samples(make_rows(5)), rtol=1e-12)

@@ -1,6 +1,7 @@
 """Docstrings: numpydoc's rules, and agreement with signatures and fitted attributes."""
 
 import ast
+import functools
 import inspect
 
 import pandas as pd
@@ -13,12 +14,28 @@ from tests.public import methods, objects
 from tests.registry import ALL_NAMES, fitted_state, learn, make_rows, make_variants
 
 OBJECTS = objects()
-METHODS = [
-    f"{path}.{name}"
-    for path, value in OBJECTS.items()
-    if inspect.isclass(value)
-    for name in methods(value)
-]
+CLASSES = [path for path, value in OBJECTS.items() if inspect.isclass(value)]
+
+
+@functools.cache
+def methods_first_seen():
+    """The methods of each class, without those that a class before it has: each is read once.
+
+    An inherited method is the same function under the name of another class.
+    """
+    seen, found = set(), {}
+    for path in CLASSES:
+        found[path] = []
+        for name in methods(OBJECTS[path]):
+            member = inspect.getattr_static(OBJECTS[path], name)
+            key = path.startswith(MATHEMATICS), id(member)  # which has rules of its own
+            if key not in seen:
+                seen.add(key)
+                found[path].append(name)
+    return found
+
+
+each_class = pytest.mark.parametrize("path", CLASSES)
 
 # Rules of numpydoc that are not ours, and why.
 IGNORED = {
@@ -57,10 +74,13 @@ def test_public_objects_follow_numpydoc(path):
     assert violations(path, IGNORED, IGNORED_FOR_PARTS, ignored) == []
 
 
-@pytest.mark.parametrize("path", METHODS)
+@each_class
 def test_public_methods_follow_numpydoc(path):
     ignored = IGNORED_FOR_MATHEMATICS if path.startswith(MATHEMATICS) else {}
-    assert violations(path, IGNORED, IGNORED_FOR_PARTS, ignored) == []
+    rules = IGNORED, IGNORED_FOR_PARTS, ignored
+    own = methods_first_seen()[path]
+    found = {method: violations(f"{path}.{method}", *rules) for method in own}
+    assert not any(found.values()), found
 
 
 # ---------------------------------------------------------------- agreement
@@ -91,26 +111,26 @@ def test_documented_parameters_are_the_signature(name):
             assert ast.literal_eval(said) == default, parameter
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in METHODS if not path.startswith(MATHEMATICS)], ids=str
-)
-def test_documented_arguments_are_those_of_the_method(path):
-    """And their defaults."""
-    owner, _, method = path.rpartition(".")
-    function = getattr(OBJECTS[owner], method)
-    for name, kind in documented_parameters(FunctionDoc(function)):
+def check_arguments(cls, method):
+    function, owned = getattr(cls, method), inspect.getattr_static(cls, method)
+    parameters = documented_parameters(FunctionDoc(function))
+    for name, kind in parameters:
         default = inspect.signature(function).parameters[name.lstrip("*")].default
         if "default=" in kind:
             assert ast.literal_eval(kind.partition("default=")[2]) == default, name
         else:
             # What an argument of scikit-learn that is never None means without one, needs no word.
             assert default in (inspect.Parameter.empty, None), name
-    documented = [name.lstrip("*") for name, _ in documented_parameters(FunctionDoc(function))]
-    signature = [name for name in inspect.signature(function).parameters if name != "self"]
-    if not isinstance(inspect.getattr_static(OBJECTS[owner], method), (staticmethod, classmethod)):
-        assert documented == signature
-    else:
-        assert documented == [name for name in signature if name != "cls"]
+    bound = "cls" if isinstance(owned, (staticmethod, classmethod)) else "self"
+    signature = [name for name in inspect.signature(function).parameters if name != bound]
+    assert [name.lstrip("*") for name, _ in parameters] == signature, method
+
+
+@pytest.mark.parametrize("path", [path for path in CLASSES if not path.startswith(MATHEMATICS)])
+def test_documented_arguments_are_those_of_the_methods(path):
+    """And their defaults."""
+    for method in methods_first_seen()[path]:
+        check_arguments(OBJECTS[path], method)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)

@@ -11,9 +11,8 @@ from tests.registry import NAMES, make_brief, make_rows
 CURVES = ("_curve_", "_bounds_", "validation_scores_")
 
 
-def parameters_of(name):
-    """A fitted model, and what its energy is made of; None if its class does not say."""
-    model = make_brief(name).fit(make_rows())
+def declared_by(model):
+    """The fitted attributes that its energy is made of; none if its class does not say."""
     spec = getattr(model, "_state_spec", lambda: None)() or {}
     of = [key for key, declared in spec.items() if isinstance(declared, Array) and declared.of]
     if of and "weights_" in spec:  # of an encoder beside arrays
@@ -22,11 +21,12 @@ def parameters_of(name):
     of += ["offset_"] * (bool(of) and "offset_" in spec)  # what the energy computes around
     of += [key for key in ("ridge_", "shrinkage_") if of and key in spec]  # of a covariance
     of += ["noise_variance_"] * ("noise_variance_" in spec)  # the temperature of k-means
-    return model, {key.removesuffix("_"): getattr(model, key) for key in of}
+    return of
 
 
 def rebuilt(name):
-    model, given = parameters_of(name)
+    model = make_brief(name).fit(make_rows())
+    given = {key.removesuffix("_"): getattr(model, key) for key in declared_by(model)}
     given = {key: value for key, value in given.items() if value is not None}
     chosen = {
         key: value
@@ -36,7 +36,8 @@ def rebuilt(name):
     return model, type(model).from_parameters(**given, **chosen)
 
 
-DECLARED = [name for name in NAMES if parameters_of(name)[1]]
+# A declaration needs no fit.
+DECLARED = [name for name in NAMES if declared_by(make_brief(name))]
 
 
 def test_the_families_that_declare_their_parameters():

@@ -54,7 +54,7 @@ print(json.dumps(report))
 def test_many_rows_stay_within_working_memory():
     # The regret is a descent for every row: minutes for so many.
     names = NAMES if FULL else [name for name in NAMES if name != "LikelihoodRegretScorer"]
-    names = sample(names, 4, "memory")
+    names = sample(names, 3, "memory")
     report = json.loads(run_python(MEASURE, N_ROWS, WORKING_MEMORY, *names, **ALLOCATOR))
     assert report
     for what, (grown, answer) in report.items():

@@ -1,6 +1,7 @@
 """What the source may not contain, how large it may grow, and who may import whom."""
 
 import ast
+import functools
 import importlib
 import sys
 from pathlib import Path
@@ -13,9 +14,28 @@ from tests.subprocesses import ROOT, run_python
 
 PACKAGE = ROOT / "sklebm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-each_module = pytest.mark.parametrize(
-    "path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES]
-)
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+def over_all_modules(faults_of):
+    """A test that no module has faults, and that lists those of all of them.
+
+    One test for each property, rather than one for each module: hundreds of tests of a moment each
+    take longer to hand to the workers than to run.
+    """
+
+    @functools.wraps(faults_of)
+    def test():
+        found = [f"{path}{fault}" for path in MODULES for fault in faults_of(path)]
+        assert not found, "\n".join(found)
+
+    del test.__wrapped__  # pytest would ask for its arguments as fixtures
+    return test
+
 
 # Code execution from data, other people's random numbers, and obscure failures on a GPU.
 FORBIDDEN = {
@@ -98,25 +118,41 @@ def used_names(tree):
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-@each_module
+@over_all_modules
 def test_nothing_forbidden(path):
-    tree = ast.parse(path.read_text())
-    for name, line in used_names(tree):
-        for forbidden, reason in FORBIDDEN.items():
-            if (path.relative_to(PACKAGE).as_posix(), forbidden) in EXCEPT:
-                continue
-            found = name == forbidden or name.startswith(f"{forbidden}.")
-            assert not found, f"{path}:{line}: {name} {reason}"
+    module = path.relative_to(PACKAGE).as_posix()
+    for name, line in used_names(tree_of(path)):
+        parts = name.split(".")
+        for forbidden in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):
+            if forbidden in FORBIDDEN and (module, forbidden) not in EXCEPT:
+                yield f":{line}: {name} {FORBIDDEN[forbidden]}"
 
 
-@each_module
+@over_all_modules
 def test_every_draw_names_its_generator(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     names = imported_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and full_name(node.func, names) in DRAWS:
             given = {keyword.arg for keyword in node.keywords}
-            assert "generator" in given, f"{path}:{node.lineno}: draws from the global generator"
+            if "generator" not in given:
+                yield f":{node.lineno}: draws from the global generator"
+
+
+def test_faults_are_found(tmp_path, monkeypatch):
+    """Of a module that has one of each."""
+    path = tmp_path / "module.py"
+    path.write_text("import torch\n\ntorch.rand(1)\ntorch.load('x').y" + 400 * "\n")
+    monkeypatch.setitem(globals(), "MODULES", [path])
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    for test, fault in (
+        (test_nothing_forbidden, ":4: torch.load.y unpickles|:4: torch.load unpickles"),
+        (test_every_draw_names_its_generator, ":3: draws from the global"),
+        (test_modules_can_be_read_in_one_sitting, "403 lines"),
+        (test_modules_say_what_they_are, "no docstring"),
+    ):
+        with pytest.raises(AssertionError, match=fault):
+            test()
 
 
 def test_the_search_sees_through_aliases():
@@ -136,23 +172,23 @@ def docstring_lines(tree):
     )
 
 
-@each_module
+@over_all_modules
 def test_modules_can_be_read_in_one_sitting(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     is_estimator = any(
         isinstance(node, ast.ClassDef) and node.name in ALL_NAMES for node in tree.body
     )
     n_lines, limit = len(path.read_text().splitlines()), 400
     if is_estimator:  # its methods are all named there, each with the docstring that users read
         n_lines, limit = n_lines - docstring_lines(tree), 260
-    assert n_lines <= limit, (
-        f"{path} has {n_lines} lines, more than {limit}: it has two ideas in it"
-    )
+    if n_lines > limit:
+        yield f" has {n_lines} lines, more than {limit}: it has two ideas in it"
 
 
-@each_module
+@over_all_modules
 def test_modules_say_what_they_are(path):
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+    if not ast.get_docstring(tree_of(path)):
+        yield " has no docstring"
 
 
 # ---------------------------------------------------------------- layers
@@ -173,7 +209,7 @@ PURE_IMPORTS = {"torch", "numpy", "numba", "scipy", "sklebm"}
 
 def imported_modules(path):
     """Every module that a file imports, wherever in the file, with its line."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom):
             yield node.module or "", node.lineno
         elif isinstance(node, ast.Import):
@@ -185,15 +221,15 @@ def layer_of(module):
     return module if module == "_shell.ranks" else module.split(".")[0]
 
 
-@each_module
+@over_all_modules
 def test_nothing_imports_upwards(path):
     rank = {part: level for level, parts in enumerate(LAYERS) for part in parts}
     own = layer_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
     for module, line in imported_modules(path):
         if module.startswith("sklebm."):
             part = layer_of(module.removeprefix("sklebm."))
-            allowed = rank.get(part, len(LAYERS)) <= rank.get(own, len(LAYERS))
-            assert allowed, f"{path}:{line}: {module}"
+            if rank.get(part, len(LAYERS)) > rank.get(own, len(LAYERS)):
+                yield f":{line}: {module}"
 
 
 @pytest.mark.parametrize("part", [part for part in PURE if (PACKAGE / part).is_dir()])
@@ -204,14 +240,14 @@ def test_mathematics_imports_torch_only(part):
             assert top in PURE_IMPORTS or top in sys.stdlib_module_names, f"{path}:{line}: {module}"
 
 
-@each_module
+@over_all_modules
 def test_private_parts_stay_private(path):
     """A part of the package uses the underscored modules of another part never."""
     own = path.relative_to(PACKAGE).parts[0]
     for module, line in imported_modules(path):
         package, part, *inner = [*module.split("."), "", ""][:3]
-        if package == "sklebm" and part != own:
-            assert not any(name.startswith("_") for name in inner), f"{path}:{line}: {module}"
+        if package == "sklebm" and part != own and any(name.startswith("_") for name in inner):
+            yield f":{line}: {module}"
 
 
 # ---------------------------------------------------------------- import

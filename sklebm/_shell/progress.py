@@ -35,6 +35,8 @@ class Progress:
         Name of a step in progress bars.
     ranks : Ranks
         The processes of the fit: they all stop when a callback in any of them requests it.
+    y : object, default=None
+        What models inside the estimator are fitted with beside X, if it is made of models.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Progress:
         names: State,
         step_name: str,
         ranks: Ranks = ALONE,
+        y: object = None,
     ) -> None:
         self._estimator = estimator
         self._X = X
+        self._y = y
         self._names = names
         self._step_name = step_name
         self._root = estimator._init_callback_context(max_subtasks=max_steps)
@@ -66,13 +70,14 @@ class Progress:
 
     def begin_fit(self) -> None:
         """Announce the fit as a whole."""
-        self._root.call_on_fit_task_begin(estimator=self._estimator, X=self._X)
+        self._root.call_on_fit_task_begin(estimator=self._estimator, X=self._X, y=self._y)
 
     def end_fit(self, state: State) -> None:
         """Announce the end of the fit, before its result is committed to the estimator."""
         self._root.call_on_fit_task_end(
             estimator=self._estimator,
             X=self._X,
+            y=self._y,
             reconstruction_attributes=self._whole(state),
         )
 

@@ -14,20 +14,14 @@ from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penal
 from sklebm.coding._state import dictionary_spec, floats_per_row, n_atoms
 from sklebm.energies.sparse_coding import EncodedSparseCodingEnergy, SparseCodingEnergy
 from sklebm.gradient import GradientEstimator
-from sklebm.training.architecture import (
-    check_arrays,
-    check_record,
-    check_resumable,
-    export_weights,
-    import_weights,
-)
+from sklebm.training.architecture import NetworkRecord, export_weights
 
 
 class EncoderEstimator(GradientEstimator):
     """Base of models with an encoder: codes are predicted, not searched for.
 
-    A model supplies ``_architecture`` (the record that defines its encoder) and ``_blank_encoder``
-    (the module, its parameters still without values).
+    A model supplies ``_architecture`` (the values of the record that defines its encoder) and
+    ``_blank_encoder`` (the module, its parameters still without values).
     """
 
     n_components: int | None
@@ -46,6 +40,10 @@ class EncoderEstimator(GradientEstimator):
     def _blank_encoder(self, architecture: dict[str, Any], dictionary: torch.Tensor) -> nn.Module:
         """The encoder with parameters on the meta device."""
 
+    def _record(self) -> NetworkRecord:
+        """The encoder that the model was fitted with."""
+        return NetworkRecord(self.architecture_)
+
     def _wrap(self, encoder: nn.Module, dictionary: torch.Tensor) -> SparseCodingEnergy:
         """The energy around the fitted encoder and dictionary."""
         penalty = recall_penalty(self.penalty_)
@@ -53,8 +51,11 @@ class EncoderEstimator(GradientEstimator):
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> Any:
         dictionary = parameters["components_"]
-        encoder = self._blank_encoder(self.architecture_, dictionary)
-        import_weights(encoder, self.weights_, dictionary.device)
+        encoder = self._record().restore(
+            lambda record: self._blank_encoder(record.values, dictionary),
+            self.weights_,
+            dictionary.device,
+        )
         energy: Any = self._wrap(encoder, dictionary)
         energy.architecture = self.architecture_
         return energy
@@ -71,8 +72,8 @@ class EncoderEstimator(GradientEstimator):
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         asked = self._architecture(rows.shape[1], self.n_components or len(self.components_))
-        asked["alpha"] = float(self.alpha)
-        check_resumable(self, asked, {**self.architecture_, "alpha": self.alpha_})
+        fitted = NetworkRecord({**self.architecture_, "alpha": self.alpha_})
+        fitted.check_resumable(NetworkRecord({**asked, "alpha": float(self.alpha)}), self)
 
     def _state_spec(self) -> Spec:
         return {
@@ -97,10 +98,12 @@ class EncoderEstimator(GradientEstimator):
         if not self._is_fitted():
             return
         self._check_sizes()
-        asked = self._architecture(self.n_features_in_, len(self.components_))
-        check_record(asked, self.architecture_, type(self).__name__)
-        blank = self._blank_encoder(self.architecture_, torch.from_numpy(self.components_))
-        check_arrays(blank, self.weights_, type(self).__name__)
+        name, dictionary = type(self).__name__, torch.from_numpy(self.components_)
+        asked = NetworkRecord(self._architecture(self.n_features_in_, len(dictionary)))
+        self._record().check_fitted(asked, name)
+        self._record().check_weights(
+            lambda record: self._blank_encoder(record.values, dictionary), self.weights_, name
+        )
 
     def _check_sizes(self) -> None:
         """Raise ValueError if atoms and rows do not fit each other beyond what is declared."""

@@ -18,7 +18,7 @@ from sklebm._shell.warning import warn
 from sklebm.coding import _deconvolution as layers
 from sklebm.coding._deconvolution import NetworkLearner
 from sklebm.coding._kernel_learner import KernelLearner
-from sklebm.coding._kernels import check_scales, need_same_sizes
+from sklebm.coding._kernels import check_images, need_same_sizes
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.energies.deconvolution import DeconvolutionalEnergy
 
@@ -80,7 +80,7 @@ class NetworkLearning:
 def network_learning(model: Any, rows: Rows) -> NetworkLearning:
     """What a fit starts with."""
     rows.need_one_process("fit of several layers of kernels")
-    check_scales(model, rows)
+    check_images(model, rows)
     return NetworkLearning(model, rows, rows.all())
 
 
@@ -91,7 +91,7 @@ def learn_images(model: Any, rows: Rows) -> dict[str, Any]:
     if fitted:
         learner = resumed_network(model, rows.device)
     else:
-        check_scales(model, rows)
+        check_images(model, rows)
         generator = make_generator(draw_seed(model.random_state), "atoms")
         learner = layers.first_network(model, x, generator)
     learner.absorb(x)

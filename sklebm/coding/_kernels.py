@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from sklebm.iterative import Draw
 
 #: Number of kernels by default.
 N_KERNELS = 16
+# The share of the squares of pixels in their mean from which a warning says so.
+_CONSTANT_SHARE = 0.5
 # Codes are final for learning at this duality gap: the kernels change before they matter.
 _LEARNING_GAP = 1e-3
 
@@ -40,6 +43,8 @@ class KernelLearning(Learning):
         """The initial kernels; ``draw`` gives a generator for each purpose."""
         learner = first_learner(self.coder, self.x, draw("atoms"), self.mask)
         learner.mask = self.mask
+        if self.coder.algorithm == "consensus":
+            learner.seek_consensus()
         return Pass(learner, draw("batches"))
 
     def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
@@ -61,10 +66,10 @@ class KernelLearning(Learning):
 
 def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     """What a fit starts with."""
-    check_scales(coder, rows)
     seen = None
     if mask is not None:
         seen = torch.from_numpy(checked_mask(mask, rows.shape)).to(rows.device)
+    check_images(coder, rows, seen)
     return KernelLearning(coder, rows, _sharp_parts(coder, rows, seen), seen)
 
 
@@ -101,10 +106,29 @@ def _sharp_parts(coder: Any, rows: Rows, mask: Tensor | None = None) -> Any:
     return sharp
 
 
-def check_scales(coder: Any, rows: Rows) -> None:
-    """Warn of columns in different units, which the pixels of an image are not."""
-    if coder.image_shape is None:
-        warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
+def check_images(model: Any, rows: Rows, mask: Tensor | None = None) -> None:
+    """Warn of columns in different units, or of a constant that outweighs what images differ in."""
+    if model.image_shape is None:  # pixels have the same unit
+        warn_of_unequal_scales(type(model).__name__, column_spans(rows))
+    if getattr(model, "low_pass", 0.0):
+        return  # it takes a constant off
+    count, total, squares = 0.0, 0.0, 0.0
+    for part in rows.chunks(3 * rows.shape[1]):
+        x = rows[part].double()
+        seen = torch.ones_like(x) if mask is None else mask[part].double()
+        count += float(seen.sum())
+        total += float((seen * x).sum())
+        squares += float((seen * x.square()).sum())
+    mean, length = total / max(count, 1.0), squares / max(count, 1.0)
+    if not mean * mean > _CONSTANT_SHARE * length or not math.isfinite(length):
+        return
+    remedy = ", or set low_pass, which does" if hasattr(model, "low_pass") else ""
+    warn(
+        f"The mean of all pixels, {mean:.3g}, is larger than their standard deviation, "
+        f"{max(length - mean * mean, 0.0) ** 0.5:.3g}: {type(model).__name__} adds up squared "
+        "distances from zero, so that its kernels describe this constant before anything else. "
+        f"Take it off, for example by X - X.mean(axis=1, keepdims=True){remedy}."
+    )
 
 
 def settings_of(coder: Any, n_components: int, n_features: int) -> KernelSettings:
@@ -194,7 +218,7 @@ def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
     learner = _resumed_learner(coder, rows.device) if fitted else None
     x = _sharp_parts(coder, rows)
     if learner is None:
-        check_scales(coder, rows)
+        check_images(coder, rows)
         learner = first_learner(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
     for part in row_slices(len(x), 8 * rows.shape[1], rows.device):
         learner.absorb(x[part])

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.coding import _layers as layers
 from sklebm.coding import _map_layers as maps
 from sklebm.coding._checks import warn_if_codes_vanish
 from sklebm.coding._convolution import recall_grids, stacked_grids
-from sklebm.coding._kernels import check_scales, need_same_sizes
+from sklebm.coding._kernels import check_images, need_same_sizes
 from sklebm.coding._layers import LayeredLearner, LayeredSearch
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.coding._state import n_atoms
@@ -95,7 +96,7 @@ class LayeredLearning:
 def layered_learning(coder: Any, rows: Rows) -> LayeredLearning:
     """What a fit starts with."""
     rows.need_one_process("fit of several dictionaries")
-    check_scales(coder, rows)
+    _check_rows(coder, rows)
     return LayeredLearning(coder, rows, rows.all())
 
 
@@ -106,13 +107,21 @@ def learn_layers(coder: Any, rows: Rows) -> dict[str, Any]:
     if fitted:
         learner = resumed_layers(coder, rows.device)
     else:
-        check_scales(coder, rows)
+        _check_rows(coder, rows)
         learner = _first(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
     learner.absorb(x)
     learner.search.warn()
     curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
     seen = coder.n_samples_seen_ if fitted else 0
     return layered_state(coder, learner, rows.dtype, curve, seen + len(x))
+
+
+def _check_rows(coder: Any, rows: Rows) -> None:
+    """Warn of rows in which some columns, or a constant, outweigh everything else."""
+    if coder.kernel_sizes is None:
+        warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
+    else:
+        check_images(coder, rows)
 
 
 def _first(coder: Any, x: Tensor, generator: torch.Generator) -> LayeredLearner:

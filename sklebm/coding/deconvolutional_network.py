@@ -100,7 +100,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     -----
     All layers learn in the same passes, each from codes that ignore the layers above. With K_l
     kernels and p_l places in layer l, a step of the search costs O(sum_l K_l K_{l-1} p_l). Scale X
-    so that pixels are near one. There is no intercept: subtract a large mean first.
+    so that pixels are near one. There is no intercept: ``fit`` warns of a mean above the deviation.
 
     References
     ----------

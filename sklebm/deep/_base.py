@@ -22,12 +22,12 @@ from sklebm.deep._network import (
     assembled,
     covariance,
     fall_without_end,
+    fitted_record,
+    is_log_factor,
     maps_of,
     record_of,
-    shape_of,
     start_values,
 )
-from sklebm.energies.networks import n_activations
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.likelihood import DensityCheck
 from sklebm.objectives import (
@@ -44,15 +44,7 @@ from sklebm.objectives import (
     check_needs,
     resolve_objective,
 )
-from sklebm.training.architecture import (
-    check_arrays,
-    check_record,
-    check_resumable,
-    check_sizes,
-    export_weights,
-    import_weights,
-    seeded,
-)
+from sklebm.training.architecture import NetworkRecord, check_sizes, export_weights
 from sklebm.training.diagnosis import warn_of_constant_network, warn_of_unusual_scale
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -93,13 +85,12 @@ class DeepEnergyEstimator(GradientEstimator):
     weights_: dict[str, Any]
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
-        architecture = record_of(self, len(means))
-        return self._fresh(covariance(rows, means), architecture, {}, generator)
+        return self._fresh(covariance(rows, means), record_of(self, len(means)), {}, generator)
 
     def _fresh(
         self,
         spread: torch.Tensor,
-        architecture: dict[str, Any],
+        record: NetworkRecord,
         below: dict[str, Any],
         generator: torch.Generator,
     ) -> Any:
@@ -112,9 +103,7 @@ class DeepEnergyEstimator(GradientEstimator):
         scale = math.sqrt(float(spread.diagonal().mean()))
         warn_of_unequal_scales(type(self).__name__, spread.diagonal().sqrt())
         warn_of_unusual_scale(type(self).__name__, scale, self.learning_rate)
-        with seeded(purpose_seed(generator.initial_seed(), "modules")):
-            energy = assembled(self, architecture)
-        energy.architecture = architecture
+        energy = record.build(assembled, purpose_seed(generator.initial_seed(), "modules"))
         start_values(self, energy, spread, generator)
         adopt_layers(energy, below)
         with torch.no_grad():  # log Z of the start, by importance sampling
@@ -124,18 +113,14 @@ class DeepEnergyEstimator(GradientEstimator):
         return energy
 
     def _energy(self, device: torch.device) -> Any:
-        with seeded(None):
-            energy = assembled(self, self.architecture_)
-        import_weights(energy, self.weights_, device)
-        energy.architecture = self.architecture_
-        return energy.eval()
+        return fitted_record(self).restore(assembled, self.weights_, device)
 
     def _export(self, energy: Any) -> dict[str, Any]:
         weights = export_weights(energy, self)
         log_sigma = weights.get("log_sigma")
         learnt = energy.log_partition.requires_grad
         return {
-            "architecture_": dict(energy.architecture),
+            "architecture_": dict(energy.record.values),
             "weights_": weights,
             "sigma_": None if log_sigma is None else float(np.exp(np.float64(log_sigma))),
             "log_partition_": float(weights["log_partition"]) if learnt else None,
@@ -181,15 +166,15 @@ class DeepEnergyEstimator(GradientEstimator):
 
     def _grows(self) -> bool:
         """Whether warm_start adds a layer on top of the fitted model."""
-        fitted = self.architecture_
-        if "own_log_factor" in fitted:
+        fitted = fitted_record(self)
+        if is_log_factor(fitted):
             return False
         layers = (*fitted["hidden_sizes"].tolist(), fitted["n_components"])
         return self.layer_training == "greedy" and layers == check_sizes(self.hidden_sizes)
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
-        check_resumable(self, record_of(self, rows.shape[1]), self.architecture_)
+        fitted_record(self).check_resumable(record_of(self, rows.shape[1]), self)
 
     def _check_epoch(self, energy: Any) -> None:
         fall = fall_without_end(energy)
@@ -211,7 +196,7 @@ class DeepEnergyEstimator(GradientEstimator):
             # A difference of energies is no measure of quality; slopes and curvatures are.
             objective = SlicedScoreMatching()
         generator = make_generator(seed, "validation", device=x.device)
-        total, floats = 0.0, self._floats_of(energy.architecture)
+        total, floats = 0.0, _floats_of(energy.record)
         if isinstance(objective, ScoreMatching):
             floats *= x.shape[1]  # Jacobians
         for part in row_slices(len(x), floats):
@@ -242,21 +227,12 @@ class DeepEnergyEstimator(GradientEstimator):
         super()._check_state()
         if not self._is_fitted():
             return
-        name = type(self).__name__
-        check_record(record_of(self, self.n_features_in_), self.architecture_, name)
-        with seeded(None):
-            energy = assembled(self, self.architecture_)
-        check_arrays(energy, self.weights_, name)
-
-    def _floats_of(self, architecture: dict[str, Any]) -> int:
-        n_features = int(architecture["n_features"])
-        if "own_log_factor" in architecture:
-            return 8 * n_features
-        hidden = n_activations(shape_of(architecture), architecture["hidden_sizes"].tolist())
-        return 4 * int(hidden + architecture["n_components"] + n_features)
+        name, record = type(self).__name__, fitted_record(self)
+        record.check_fitted(record_of(self, self.n_features_in_), name)
+        record.check_weights(assembled, self.weights_, name)
 
     def _floats_per_row(self) -> int:
-        return self._floats_of(self.architecture_)
+        return _floats_of(fitted_record(self))
 
     @property
     def _n_features_out(self) -> int:
@@ -354,3 +330,8 @@ class DeepEnergyEstimator(GradientEstimator):
             If log Z is unknown.
         """
         return likelihood.check_density(self, random_state)
+
+
+def _floats_of(record: NetworkRecord) -> int:
+    """Number of temporary values per row."""
+    return 8 * int(record["n_features"]) if is_log_factor(record) else 4 * record.floats_per_row()

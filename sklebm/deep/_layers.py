@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from sklebm._shell.random import make_generator, purpose_seed
 from sklebm.deep._network import covariance, record_of
 from sklebm.energies.deep import DeepEnergy
@@ -34,9 +36,14 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
     for depth in range(first, len(layers)):
         last = depth == len(sizes)
         seed = start.seed if last else purpose_seed(start.seed, "layers", index=depth)
-        architecture = record_of(model, len(spread), sizes[:depth], layers[depth])
+        record = record_of(
+            model,
+            len(spread),
+            hidden_sizes=np.array(sizes[:depth], dtype=np.int64),
+            n_components=layers[depth],
+        )
         generator = make_generator(seed, "parameters")
-        energy: DeepEnergy = model._fresh(spread, architecture, below, generator)
+        energy: DeepEnergy = model._fresh(spread, record, below, generator)
         energy = energy.to(start.rows.device)
         share_parameters(start.rows.ranks, energy)
         if not last:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows
 from sklebm.energies.deep import DeepEnergy, LogFactorEnergy
-from sklebm.energies.networks import make_encoder
 from sklebm.energies.reference import ReferenceGaussian
-from sklebm.training.architecture import (
-    build_user_module,
-    check_image_shape,
-    check_sizes,
-    check_user_module,
-)
+from sklebm.training.architecture import NetworkRecord, check_user_module
 
 # Standard deviation of the initial weights times the root of the number of inputs. A sigmoid is a
 # tanh of half the argument.
@@ -32,32 +25,27 @@ _LEAST_VARIANCE = 1e-4
 _FAR = (10.0, 100.0, 1000.0)
 
 
-def record_of(
-    model: Any,
-    n_features: int,
-    hidden_sizes: tuple[int, ...] | None = None,
-    n_last: int | None = None,
-) -> dict[str, Any]:
-    """The network as plain values, from checked parameters, or with different widths."""
+#: Parameters that may hold a class of the user.
+_GIVEN = ("network", "log_factor")
+
+
+def record_of(model: Any, n_features: int, **sizes: Any) -> NetworkRecord:
+    """The network that checked parameters specify, or one of other ``sizes``."""
     _check_factors(model)
-    if model.log_factor is not None:  # the module decides on everything
-        return {
-            "n_features": n_features,
-            "n_components": 1,
-            "own_log_factor": "given",
-            "sigma": "none" if model.sigma is None else "of a Gaussian factor",
-        }
-    check_image_shape(model.image_shape, n_features)
-    shape = () if model.image_shape is None else model.image_shape
-    sizes = check_sizes(model.hidden_sizes) if hidden_sizes is None else hidden_sizes
-    return {
+    if model.log_factor is None:
+        return NetworkRecord.from_parameters(model, n_features, _GIVEN[:1], **sizes)
+    values = {  # the module decides on everything
         "n_features": n_features,
-        "n_components": int(model.n_components) if n_last is None else n_last,
-        "hidden_sizes": np.array(sizes, dtype=np.int64),
-        "image_shape": np.array(shape, dtype=np.int64),
-        "activation": str(model.activation),
-        "own_network": "built in" if model.network is None else "given",
+        "n_components": 1,
+        "own_log_factor": "given",
+        "sigma": "none" if model.sigma is None else "of a Gaussian factor",
     }
+    return NetworkRecord(values, {"log_factor": model.log_factor})
+
+
+def fitted_record(model: Any) -> NetworkRecord:
+    """The network that the model was fitted with."""
+    return NetworkRecord.of_fitted(model, _GIVEN)
 
 
 def _check_factors(model: Any) -> None:
@@ -81,29 +69,31 @@ def _check_factors(model: Any) -> None:
         )
 
 
-def built(model: Any, architecture: dict[str, Any]) -> nn.Module:
-    """The network of a record: the built-in one on the meta device, or the user's."""
-    n_features, n_components = architecture["n_features"], architecture["n_components"]
-    if model.log_factor is not None:
-        return build_user_module(model.log_factor, "log_factor", n_features, 1)
-    if model.network is not None:
-        return build_user_module(model.network, "network", n_features, n_components)
-    sizes = architecture["hidden_sizes"].tolist()
-    shape, activation = shape_of(architecture), architecture["activation"]
-    return make_encoder(shape, sizes, n_components, activation, "identity")
-
-
-def assembled(model: Any, architecture: dict[str, Any]) -> DeepEnergy | LogFactorEnergy:
-    """The energy of a record without values yet, on the meta device."""
-    d = architecture["n_features"]
+def assembled(record: NetworkRecord) -> DeepEnergy | LogFactorEnergy:
+    """The energy of a record without values yet; built-in networks are on the meta device."""
+    d = record["n_features"]
     empty = torch.empty(d, device="meta"), torch.empty(d, d, device="meta")
-    network, scalar = built(model, architecture), torch.empty((), device="meta")
-    reference = ReferenceGaussian(*empty)
-    if model.log_factor is None:
-        return DeepEnergy(network, empty[0], scalar, reference, scalar)
-    if architecture["sigma"] == "none":
-        return LogFactorEnergy(network, None, None, reference, scalar)
-    return LogFactorEnergy(network, empty[0], scalar, reference, scalar)
+    network = record.encoder(record["n_components"], name=name_of_network(record))
+    scalar, reference = torch.empty((), device="meta"), ReferenceGaussian(*empty)
+    energy: DeepEnergy | LogFactorEnergy
+    if not is_log_factor(record):
+        energy = DeepEnergy(network, empty[0], scalar, reference, scalar)
+    elif record["sigma"] == "none":
+        energy = LogFactorEnergy(network, None, None, reference, scalar)
+    else:
+        energy = LogFactorEnergy(network, empty[0], scalar, reference, scalar)
+    energy.record = record
+    return energy
+
+
+def is_log_factor(record: NetworkRecord) -> bool:
+    """Whether one module of the user computes all of H(x)."""
+    return "own_log_factor" in record.values
+
+
+def name_of_network(record: NetworkRecord) -> str:
+    """The parameter that may hold the class of the network."""
+    return "log_factor" if is_log_factor(record) else "network"
 
 
 def start_values(model: Any, energy: Any, spread: torch.Tensor, generator: torch.Generator) -> None:
@@ -114,7 +104,7 @@ def start_values(model: Any, energy: Any, spread: torch.Tensor, generator: torch
     elif model.network is not None:
         check_user_module(energy.network, "network", d, int(model.n_components))
     else:
-        initialize(energy.network, energy.architecture["activation"], scale, generator)
+        initialize(energy.network, energy.record["activation"], scale, generator)
     if energy.log_sigma is not None:
         sigma = scale if model.sigma == "auto" else float(model.sigma)
         energy.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)))
@@ -122,12 +112,6 @@ def start_values(model: Any, energy: Any, spread: torch.Tensor, generator: torch
     energy.reference = ReferenceGaussian(torch.zeros(d), torch.linalg.cholesky(spread))
     energy.log_partition = nn.Parameter(torch.tensor(0.0))
     energy.float().train()
-
-
-def shape_of(architecture: dict[str, Any]) -> tuple[int, ...]:
-    """(n_features,), or (channels, height, width) of a row."""
-    sides = architecture["image_shape"].tolist()
-    return check_image_shape(sides or None, int(architecture["n_features"]))
 
 
 def covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:

@@ -37,8 +37,8 @@ class ReferencedFactor(nn.Module):
 
     #: The kind of rows, checked by objectives.
     domain = "real"
-    #: Values that determine the network, set by the estimator that built it.
-    architecture: dict[str, Any]
+    #: The record that determines the network, set by the estimator that built it.
+    record: Any
     # Parameters, or both None without a Gaussian factor.
     visible_bias: Any
     log_sigma: Any

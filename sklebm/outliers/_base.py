@@ -232,7 +232,7 @@ class EnergyScorer(CompositeEstimator):
         self : object
             The fitted scorer. An exception or an interrupt leaves it as it was before.
         """
-        return self._learn(X, y=y)
+        return self._learn(X, self._fit, y=y)  # type: ignore[no-any-return]
 
     def _density(self) -> Any:
         """A clone of the requested estimator with log densities."""

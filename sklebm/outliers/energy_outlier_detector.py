@@ -187,9 +187,10 @@ class EnergyOutlierDetector(CalibratedDetector):
         unknown = sorted(set(fit_params) - {"sample_weight"})
         if unknown:
             raise TypeError(f"fit takes X, y and sample_weight, but got {', '.join(unknown)}.")
-        return self._learn(X, y=y, sample_weight=fit_params.get("sample_weight"))
+        weight = fit_params.get("sample_weight")
+        return self._learn(X, self._fit, y=y, sample_weight=weight)  # type: ignore[no-any-return]
 
-    def _n_fits(self) -> int:
+    def _max_steps(self, X: Any) -> int:
         automatic = isinstance(self.estimator, str)
         inside = default_members(2, 1) if automatic else self.estimator
         return (2 if self.trim else 1) * (len(inside) if isinstance(inside, list) else 1)

@@ -116,7 +116,7 @@ class LikelihoodRatioScorer(EnergyScorer):
         """The fitted background model."""
         return self.named_estimators_["background"]
 
-    def _n_fits(self) -> int:
+    def _max_steps(self, X: Any) -> int:
         return 2
 
     @property

@@ -14,7 +14,8 @@ import sklebm
 from sklebm._shell.private import Interval, InvalidParameterError
 from sklebm._shell.rows import chunk_size
 from sklebm._shell.state import Scalar, Spec
-from sklebm.composite import MemberFits, map_energy
+from sklebm.base import map_energy
+from sklebm.composite import MemberFits
 from sklebm.outliers._base import EnergyScorer
 from sklebm.outliers._members import require_scores
 

@@ -1,6 +1,7 @@
 """Layers through switches: pooling, adjoints, dense solutions, surrogates, what is learnt."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 import sklebm
-from sklebm import ConvSparseCoder, DeconvolutionalNetwork, SparseCoder
+from sklebm import ConvSparseCoder, DeconvolutionalNetwork, DeepSparseCoder, SparseCoder
 from sklebm.coding import _deconvolution, _kernels
 from sklebm.coding._deconvolution import first_network, network_search
 from sklebm.energies import L1, NonNegativeL1
@@ -440,3 +441,27 @@ def test_a_layer_without_codes_is_named():
     X, _ = make_planted(5)
     with pytest.warns(UserWarning, match="alpha=1000 is too large for X in layer 2"):
         DeconvolutionalNetwork((3, 4), (4, 3), alpha=(0.1, 1e3), max_iter=1, **SHAPE).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        (DeconvolutionalNetwork((2, 2), (3, 2), image_shape=(6, 6)), r"keepdims=True\)\.$"),
+        (DeepSparseCoder((2, 2), kernel_sizes=(3, 2), image_shape=(6, 6)), r"keepdims=True\)\.$"),
+        (ConvSparseCoder(2, kernel_size=3, image_shape=(6, 6)), "or set low_pass"),
+    ],
+    ids=lambda case: type(case).__name__,
+)
+def test_a_constant_that_outweighs_the_images_is_named(model, remedy):
+    """What the warning advises makes the constant irrelevant; below its limit nothing is said."""
+    X = np.random.default_rng(0).standard_normal((12, 36))
+    X = (X - X.mean()) / X.std()
+    model.set_params(alpha=0.3, max_iter=1, random_state=0)
+    with pytest.warns(UserWarning, match=f"mean of all pixels, 1.2, .* deviation, 1: .*{remedy}"):
+        model.fit(X + 1.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X + 0.9)
+        learnt = [model.fit(Y - Y.mean(axis=1, keepdims=True)).components_ for Y in (X, X + 1e3)]
+    # Means of 1e3 are rounded to 1e-13.
+    np.testing.assert_allclose(learnt[1], learnt[0], atol=1e-8)

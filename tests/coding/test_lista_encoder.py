@@ -1,5 +1,7 @@
 """Learnt solvers: what they learn, beside the solvers that they began as."""
 
+import functools
+
 import numpy as np
 import pytest
 import sklearn
@@ -16,25 +18,34 @@ from tests.registry import freeze, make, make_rows
 
 X = load_digits().data / 16
 ALPHA = 0.3
-CODER = SparseCoder(100, alpha=ALPHA, max_iter=3, random_state=0).fit(X[:1500])
-OPTIMAL = CODER.transform(X[1500:])
 UNTRAINED = {"max_epochs": 1, "learning_rate": 1e-12}
+
+
+@functools.cache
+def coder():
+    """The dictionary, and the codes that encoders learn; fitted by the first test that asks."""
+    return SparseCoder(100, alpha=ALPHA, max_iter=3, random_state=0).fit(X[:1500])
+
+
+@functools.cache
+def optimal_codes():
+    return coder().transform(X[1500:])
 
 
 def make_encoder(**options):
     return LISTAEncoder(
-        **{"dictionary": CODER.components_, "alpha": ALPHA, "random_state": 0, **options}
+        **{"dictionary": coder().components_, "alpha": ALPHA, "random_state": 0, **options}
     )
 
 
 def code_error(Z):
     """Squared error of codes of the test rows, relative to their squared length."""
-    return ((Z - OPTIMAL) ** 2).sum() / (OPTIMAL**2).sum()
+    return ((Z - optimal_codes()) ** 2).sum() / (optimal_codes() ** 2).sum()
 
 
 def solver_error(start, step, n_steps):
     """The same after some steps of a solver."""
-    x, atoms = torch.from_numpy(X[1500:]), torch.from_numpy(CODER.components_)
+    x, atoms = torch.from_numpy(X[1500:]), torch.from_numpy(coder().components_)
     problem = make_problem(x, atoms, L1(), ALPHA)
     state = start(problem)
     for _ in range(n_steps):
@@ -90,7 +101,7 @@ def test_an_untrained_encoder_is_the_solver_up_to_single_precision():
 
 def test_predicted_codes_never_have_less_energy_than_the_optimal_ones():
     encoder = make_encoder(max_epochs=20).fit(X[:1500])
-    gap = encoder.free_energy(X[1500:]) - CODER.free_energy(X[1500:])
+    gap = encoder.free_energy(X[1500:]) - coder().free_energy(X[1500:])
     assert gap.min() > -1e-5  # the encoder's dictionary is rounded to single precision
     start = make_encoder(**UNTRAINED).fit(X[:1500])
     assert encoder.score(X[1500:]) > start.score(X[1500:])

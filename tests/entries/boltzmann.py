@@ -191,7 +191,12 @@ ENTRIES: dict[str, Entry] = {
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
             {"hidden_sizes": (5,), "centering": False, "max_epochs": 3},
-            {"hidden_sizes": (4, 3, 3), "max_epochs": 2, "optimizer": "adam"},
+            {
+                "hidden_sizes": (4, 3, 3),
+                "pretraining_epochs": 1,
+                "max_epochs": 2,
+                "optimizer": "adam",
+            },
             {"objective": "maximum_likelihood", "hidden_sizes": (3, 2), "max_epochs": 2},
         ),
         free_energy=deep_free_energy,
@@ -220,12 +225,25 @@ ENTRIES: dict[str, Entry] = {
         free_energy=gated_free_energy,
     ),
     "GaussianRBM": Entry(
-        quick={"n_components": 8, "batch_size": 20, "max_epochs": 30, "random_state": 0},
+        quick={
+            "n_components": 8,
+            "batch_size": 20,
+            "max_epochs": 3,
+            "learning_rate": 1.0,  # one start; "auto" tries eight, as a variant does
+            "random_state": 0,
+        },
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
+            {"learning_rate": "auto", "n_components": 2, "max_epochs": 1},
             # Few hidden units: the default estimator anneals after each fit, and once is enough.
-            {"variance": "diagonal", "objective": "cd", "n_components": 6},
             {
+                "variance": "diagonal",
+                "objective": "cd",
+                "learning_rate": "auto",
+                "n_components": 6,
+            },
+            {
+                "learning_rate": "auto",
                 "variance": 0.05,
                 "objective": "tempered_pcd",
                 "centering": False,
@@ -249,6 +267,7 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "auto", "max_epochs": 1},
             {"structure": "neighbours", "objective": "pcd"},
             {"structure": "diagonal", "objective": "score_matching", "centering": False},
+            {"visible": "bernoulli", "objective": "auto", "n_components": 3},
         ),
         free_energy=semi_restricted_free_energy,
     ),
