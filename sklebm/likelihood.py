@@ -195,12 +195,13 @@ def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any
 
 def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
     """Compare the spread of the chains with that of the rows, if the latter is known."""
-    if energy.domain == "binary":  # the variance of bits follows from their mean
-        of_rows = float((mean * (1.0 - mean)).clip(0.0).sum())
-    elif not _alternates(energy):  # its reference has the covariance of the rows
+    if _alternates(energy):
+        implied = energy.visible.implied_variance(mean)
+        if implied is None:
+            return
+        of_rows = float(implied.sum())
+    else:  # its reference has the covariance of the rows
         of_rows = len(mean) * float(energy.reference.scale().square())
-    else:
-        return
     visible = chains[:, : len(mean)]  # hidden units or deeper layers may follow them
     of_chains = float(visible.double().var(dim=0, correction=0).sum())
     warn_of_collapsed_chains(name, of_chains, of_rows, len(chains))
@@ -234,11 +235,9 @@ def path_to(
     on_graph = hasattr(energy, "classes")
     own = partial(PairwisePath.to if on_graph else TemperedPath, energy)
     make = getattr(energy, "tempered_path", own)
-    if energy.domain == "binary":
-        return make(ais.base_rate_bias(base), None)
     if not hasattr(energy.visible, "log_variance"):
-        # Units with covariances keep their precision along the path.
-        return make(base, None)
+        # Bits have none, and units with covariances keep their precision along the path.
+        return make(energy.visible.bias_for(base), None)
     variance = torch.exp(energy.visible.log_variance.detach())
     if rows is None and bool(torch.isfinite(variance).all()):
         # Chains that start with the variance of the units show how far the model extends.

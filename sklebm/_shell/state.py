@@ -55,6 +55,13 @@ class Flag(NamedTuple):
     optional: bool = False
 
 
+class Choice(NamedTuple):
+    """One of these strings."""
+
+    options: tuple[str, ...]
+    optional: bool = False
+
+
 class Record(NamedTuple):
     """A dictionary from strings to arrays and scalars, such as the state of an optimiser."""
 
@@ -68,7 +75,7 @@ class Estimators(NamedTuple):
     optional: bool = False
 
 
-_Expected = Array | Flag | Labels | Scalar | Record | Estimators
+_Expected = Array | Choice | Flag | Labels | Scalar | Record | Estimators
 Spec = Mapping[str, _Expected]
 
 
@@ -300,6 +307,9 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
         _check_scalar(where, value, expected)
     elif isinstance(expected, Labels):
         _check_labels(where, value)
+    elif isinstance(expected, Choice):
+        if value not in expected.options:
+            raise ValueError(f"{where} is {value!r}, but must be one of {expected.options}.")
     elif isinstance(expected, Flag):
         if type(value) is not bool:
             raise ValueError(f"{where} is {value!r}, but must be True or False.")

@@ -79,7 +79,12 @@ def check_couplings(state: Any, owner: str) -> None:
             f"{owner}: couplings_ has shape {couplings.shape}, but there are {n_units} units, "
             "visible and hidden."
         )
-    if not np.allclose(couplings, couplings.T, rtol=1e-6, atol=0.0):
+    check_pairs(couplings, owner)
+
+
+def check_pairs(couplings: Any, owner: str) -> None:
+    """Raise ValueError unless the couplings are symmetric and zero on the diagonal."""
+    if not np.allclose(couplings, np.transpose(couplings), rtol=1e-6, atol=0.0):
         raise ValueError(
             f"{owner}: couplings_ must be symmetric; (W + W.T) / 2 has the same energies."
         )

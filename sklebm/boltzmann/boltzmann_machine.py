@@ -2,7 +2,6 @@ r"""E(s) = -1/2 s' W s - b's, s = (x, h) in {0, 1}; p(x) = sum_h exp(-E(x, h)) /
 
 from __future__ import annotations
 
-import math
 from numbers import Integral
 from typing import Any, ClassVar, Literal
 
@@ -11,35 +10,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
 from sklebm._shell.private import Interval, StrOptions
-from sklebm._shell.random import RandomState, make_generator
+from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.value_range import apply_value_range
-from sklebm.boltzmann import _chains, _completion
+from sklebm.boltzmann import _chains, _completion, _graph
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.boltzmann._structure import STRUCTURES, check_couplings, coupled_pairs
 from sklebm.energies import Bernoulli, PairwiseEnergy
 from sklebm.gradient import GradientEstimator, Start
-from sklebm.inference import variational_partition
-from sklebm.inference.ais import base_rate_bias
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective
-from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 from sklebm.training.pairwise_centring import PairwiseCentring
 from sklebm.training.schedules import Schedule
 
-# What bits on a graph can learn from; chains of two layers need two layers.
-_OBJECTIVES = (
-    "pseudo_likelihood",
-    "ratio_matching",
-    "minimum_probability_flow",
-    "noise_contrastive",
-    "cd",
-    "pcd",
-    "maximum_likelihood",
-)
-# Most hidden units whose states a free energy lists, and largest initial weights of hidden units.
-_MOST_LISTED, _LARGEST_WEIGHTS = 20, 0.3
+# Most hidden units whose states a free energy lists.
+_MOST_LISTED = 20
 
 
 class BoltzmannMachine(BoltzmannEstimator):
@@ -197,7 +183,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         "n_components": [Interval(Integral, 0, None, closed="left")],
         "structure": [StrOptions(set(STRUCTURES)), "array-like"],
         "image_shape": ["array-like", None],
-        "objective": [StrOptions(set(_OBJECTIVES)), Objective],
+        "objective": [StrOptions(set(_graph.OBJECTIVES)), Objective],
         "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
     _visible_range = (0.0, 1.0)
@@ -259,25 +245,13 @@ class BoltzmannMachine(BoltzmannEstimator):
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> PairwiseEnergy:
-        # Zero is a good start between visible units. Random weights break the symmetry between
-        # hidden ones, whose fields are balanced as in a restricted machine.
-        n_visible, n_hidden = len(means), self.n_components
-        mask = self._mask(n_visible)
-        scale = min(_LARGEST_WEIGHTS, 2.0 * math.sqrt(2.0 / (n_visible + n_hidden)))
-        between = scale * torch.randn(n_hidden, n_visible, generator=generator)
-        between = between * mask[n_visible:, :n_visible]
-        weights = torch.zeros(n_visible + n_hidden, n_visible + n_hidden)
-        weights[n_visible:, :n_visible] = between
-        base = base_rate_bias(means.float(), rows.total())
-        visible = Bernoulli(base - 0.5 * between.sum(dim=0))
-        hidden = Bernoulli(-(between @ means.float()))
-        energy = PairwiseEnergy(visible, hidden, weights + weights.T, mask)
+        energy = _graph.initial_energy(self._mask(len(means)), means, rows.total(), generator)
         if energy.listed_hidden_units > _MOST_LISTED:
             raise ValueError(
-                f"{type(self).__name__}: {n_hidden} hidden units that are coupled to each other "
-                f"need a sum over 2^{energy.listed_hidden_units} states for every row, more than "
-                f'2^{_MOST_LISTED}: set structure="grid" or a mask over the visible units, which '
-                "leave hidden units uncoupled, or use BernoulliRBM."
+                f"{type(self).__name__}: {self.n_components} hidden units that are coupled to each "
+                f"other need a sum over 2^{energy.listed_hidden_units} states for every row, more "
+                f'than 2^{_MOST_LISTED}: set structure="grid" or a mask over the visible units, '
+                "which leave hidden units uncoupled, or use BernoulliRBM."
             )
         return energy
 
@@ -288,11 +262,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         return energy
 
     def _transforms(self, energy: Any, start: Start) -> tuple[PairwiseCentring]:
-        visible, hidden = self._offsets(energy, start)
-        if self.centering:
-            return (PairwiseCentring(energy, visible, hidden),)
-        visible, hidden = torch.zeros_like(visible), torch.zeros_like(hidden)
-        return (PairwiseCentring(energy, visible, hidden, follows=False),)
+        return _graph.centring(self, energy, start)
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> PairwiseEnergy:
         visible, couplings = parameters["intercept_visible_"], parameters["couplings_"]
@@ -316,13 +286,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         check_couplings(given, type(self).__name__)
         state = super()._untrained_state(given)
         held = {name: torch.as_tensor(value) for name, value in given.items()}
-        energy = self._rebuild(held).double()
-        with torch.no_grad():
-            found = variational_partition.mean_field(
-                energy.couplings(), energy.biases(), energy.classes
-            )
-        n_features = given["n_features_in_"]
-        return {**state, "feature_means_": found.means[:n_features].numpy()}
+        return {**state, "feature_means_": _graph.mean_field(self._rebuild(held))}
 
     def _check_state(self) -> None:
         super()._check_state()
@@ -342,9 +306,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         apply_value_range(rows, self.value_range, owner=type(self).__name__, learning=learning)
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        # The same bits in every epoch, so that only the model changes the score.
-        generator = make_generator(seed, "pseudo-likelihood")
-        return float(pseudo_log_likelihood(energy, batch.x, generator).double().mean())
+        return _graph.validation_score(energy, batch, seed)
 
     def _floats_per_row(self) -> int:
         n_hidden = int(self.n_units_ - self.n_features_in_)

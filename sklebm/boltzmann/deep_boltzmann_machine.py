@@ -15,7 +15,7 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Spec
 from sklebm._shell.value_range import apply_value_range
-from sklebm.boltzmann import _chains, _deep_state
+from sklebm.boltzmann import _chains, _deep_state, _greedy
 from sklebm.energies import BilinearEnergy, LayeredEnergy
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.likelihood import DensityCheck, PartitionMethod
@@ -51,8 +51,9 @@ class DeepBoltzmannMachine(GradientEstimator):
     .. math:: \log p(x) \geq -E(x, m) + \sum_k H(m_k) - \log Z.
 
     The bound holds for independent hidden units with any means m; mean field finds those that
-    maximise it. All layers learn together, from random weights: the rows at their mean field
-    against persistent chains, with gradients centred at the means of the units.
+    maximise it. All layers learn together, from random weights or after a greedy start layer by
+    layer: the rows at their mean field against persistent chains, with gradients centred at the
+    means of the units.
 
     Parameters
     ----------
@@ -75,6 +76,10 @@ class DeepBoltzmannMachine(GradientEstimator):
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
         Passes over the rows.
+    pretraining_epochs : int, default=0
+        Passes over the rows in which ``fit`` first trains each layer alone, from the bottom on, by
+        persistent chains: the greedy start. 0 starts from random weights, as ``partial_fit`` always
+        does. Callbacks, curves and ``n_iter_`` begin afterwards.
     optimizer : str, default="sgd"
         Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
@@ -181,6 +186,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "centering": ["boolean"],
+        "pretraining_epochs": [Interval(Integral, 0, None, closed="left")],
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
         "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
@@ -203,6 +209,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         learning_rate: float = 0.1,
         batch_size: int = 100,
         max_epochs: int = 20,
+        pretraining_epochs: int = 0,
         optimizer: str = "sgd",
         learning_rate_schedule: str | Schedule = "linear",
         validation_fraction: float | None = None,
@@ -224,6 +231,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.max_epochs = max_epochs
+        self.pretraining_epochs = pretraining_epochs
         self.optimizer = optimizer
         self.learning_rate_schedule = learning_rate_schedule
         self.validation_fraction = validation_fraction
@@ -245,6 +253,12 @@ class DeepBoltzmannMachine(GradientEstimator):
     ) -> LayeredEnergy:
         widths = [len(means), *_deep_state.checked_sizes(self.hidden_sizes)]
         return _deep_state.initial_energy(widths, means, rows.total(), generator)
+
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
+        if self.pretraining_epochs and not start.resume and not start.n_calls:
+            _greedy.pretrain(self, energy, start)
+        return energy
 
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS

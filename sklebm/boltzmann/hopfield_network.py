@@ -13,7 +13,7 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Array, Flag, Scalar, Spec
+from sklebm._shell.state import Array, Choice, Flag, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.boltzmann import _memory
@@ -80,6 +80,8 @@ class HopfieldNetwork(EnergyEstimator):
         The order in which units turn.
     n_patterns_ : int
         Number of stored rows.
+    rule_ : str
+        The rule by which the rows are stored, and by which ``partial_fit`` stores more.
     exponent_ : int
         n of the polynomial of a dense memory; 0 is the exponential.
     beta_ : float
@@ -177,6 +179,7 @@ class HopfieldNetwork(EnergyEstimator):
             "couplings_": None,
             "self_couplings_": None,
             "patterns_": None,
+            "rule_": self.rule,
             **self._form(),
         }
         return self._stored(before, rows)
@@ -192,10 +195,13 @@ class HopfieldNetwork(EnergyEstimator):
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if not self._is_fitted():
             return self._fit(rows, progress)
-        if (self.rule == "dense") != (self.patterns_ is not None):
+        now = {"rule_": self.rule, **(self._form() if self.rule == "dense" else {})}
+        changed = [name for name, value in now.items() if getattr(self, name) != value]
+        if changed:
             raise ValueError(
-                f"rule={self.rule!r} cannot go on from what another kind of rule has stored: set "
-                "it back, or fit again."
+                f"rule={self.rule!r} cannot go on from what another rule has stored: "
+                f"{changed[0]} is {getattr(self, changed[0])!r}, but the parameters ask for "
+                f"{now[changed[0]]!r}. Set them back, or store all rows anew with fit."
             )
         return self._stored({name: getattr(self, name) for name in self._state_spec()}, rows)
 
@@ -257,6 +263,7 @@ class HopfieldNetwork(EnergyEstimator):
             "state_values_": Array("f", (2,), of="state_values"),
             "update_order_": Array("i", (n,)),
             "n_patterns_": Scalar(int, 0),
+            "rule_": Choice((*RULES, "dense")),
             "exponent_": Scalar(int, 0),
             "beta_": Scalar(float, 0.0),
             "is_continuous_": Flag(),
@@ -268,7 +275,7 @@ class HopfieldNetwork(EnergyEstimator):
         if given.get(f"{needed}_") is None:
             raise ValueError(f"{type(self).__name__}: rule={self.rule!r} needs {needed}.")
         order = np.arange(given["n_features_in_"])
-        return {"update_order_": order, "n_patterns_": 0, **self._form()}
+        return {"update_order_": order, "n_patterns_": 0, "rule_": self.rule, **self._form()}
 
     def _check_state(self) -> None:
         super()._check_state()

@@ -14,28 +14,24 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.state import Array, Spec
-from sklebm.boltzmann import _chains
+from sklebm._shell.state import Spec, exported
+from sklebm._shell.value_range import apply_value_range
+from sklebm.boltzmann import _chains, _graph, _lateral
 from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann import _precision as precision_of
 from sklebm.boltzmann._base import BoltzmannEstimator
-from sklebm.boltzmann._objectives import OBJECTIVES
-from sklebm.energies import Bernoulli
+from sklebm.energies import Bernoulli, PairwiseEnergy
 from sklebm.energies.correlated_gaussian import CorrelatedBilinearEnergy, CorrelatedGaussian
 from sklebm.energies.whitened_machine import WhitenedMachine
 from sklebm.gradient import Start
-from sklebm.inference.gibbs import BlockGibbs
-from sklebm.objectives import Batch, Objective, ScoreMatching, resolve_objective
-from sklebm.training.precision_centring import PrecisionCentring
+from sklebm.objectives import Batch, Objective
+from sklebm.training.centring import Centring
 from sklebm.training.schedules import Schedule
 from sklebm.training.transforms import Projection, TransformState
 
-# No "cd": few steps from the rows see no clusters apart from them, which then grow unchecked.
-_OBJECTIVES = {name: OBJECTIVES[name] for name in ("pcd", "maximum_likelihood", "score_matching")}
-
 
 class SemiRestrictedBM(BoltzmannEstimator):
-    r"""Restricted Boltzmann machine of real-valued rows whose visible units are coupled too.
+    r"""Restricted Boltzmann machine whose visible units are coupled too, real-valued or bits.
 
     .. math:: E(x, h) = \tfrac12 (x - a)^\top L (x - a) - c^\top h - x^\top L W^\top h,
 
@@ -45,28 +41,42 @@ class SemiRestrictedBM(BoltzmannEstimator):
     of rows of W. The lateral couplings L describe what is smooth in the rows, and hidden units are
     left for what is not Gaussian. All units of a layer are still drawn at once: block Gibbs.
 
+    With ``visible="bernoulli"``, rows are bits with symmetric couplings V, zero on the diagonal:
+
+    .. math:: E(x, h) = -\tfrac12 x^\top V x - a^\top x - c^\top h - h^\top W x.
+
+    It is the :class:`BoltzmannMachine` that has no couplings between hidden units.
+
     Parameters
     ----------
     n_components : int, default=64
         Number of hidden units.
+    visible : {"gaussian", "bernoulli"}, default="gaussian"
+        Kind of the visible units: real-valued, or bits. Values between 0 and 1 are probabilities of
+        bits; those outside are used with a warning.
     structure : {"full", "diagonal", "neighbours"} or array of bool, default="full"
-        Which entries of the precision L may be non-zero: all, the diagonal, those between adjacent
-        pixels (diagonally as well), or those where the symmetric square array is True.
+        Which entries of the precision L, or pairs of bits, may be non-zero: all, the diagonal (of
+        bits, none), those between adjacent pixels (diagonally as well), or those where the
+        symmetric square array is True.
     image_shape : (height, width) or None, default=None
         Layout of the features for "neighbours"; None is a single line.
     objective : str or Objective, default="auto"
         How the energy is shaped. "auto" is "maximum_likelihood" in ``fit`` if the likelihood is
         cheap to sum (up to 16 hidden units) and the structure is "full" or "diagonal", otherwise
         "pcd". "pcd": persistent chains; "maximum_likelihood": exact, at most 25 hidden units;
-        "score_matching": the slope of the energy at the data, in closed form, without chains.
+        "score_matching": the slope of the energy at the data, in closed form, without chains;
+        "noise_contrastive": rows told from draws of their Gaussian. Of bits, as in
+        :class:`BoltzmannMachine`: "auto" is "pseudo_likelihood"; the others are "ratio_matching",
+        "minimum_probability_flow", "noise_contrastive", "cd", "pcd", and "maximum_likelihood",
+        whose sum runs over the visible units (at most 25 that are coupled).
     n_gibbs_steps : int, default=1
-        Steps of the chains per update.
+        Steps of the chains per update; for bits, sweeps over all units.
     centering : bool, default=True
         Whether to centre gradients at the means of the hidden units.
     learning_rate : float or "auto", default="auto"
-        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. Steps are rescaled internally
-        (see Notes), so it need not be adapted to the units of X. For a batch of m < ``batch_size``
-        rows it is scaled by m / ``batch_size``.
+        Step size; "auto" is 1 for "lbfgs" and 0.2 for the others. Steps for real-valued rows are
+        rescaled internally (see Notes), so it need not be adapted to the units of X. For a batch
+        of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
         Rows per update, and number of persistent chains.
     max_epochs : int, default=20
@@ -74,22 +84,24 @@ class SemiRestrictedBM(BoltzmannEstimator):
     optimizer : {"auto", "sgd", "momentum", "lbfgs"}, default="auto"
         Update rule: "auto" is "lbfgs" if ``objective="auto"`` is the exact likelihood, otherwise
         "sgd". "momentum" (heavy ball) needs a tenth of the rate. "lbfgs" needs
-        "maximum_likelihood" and the structure "full" or "diagonal".
+        "maximum_likelihood" and the structure "full" or "diagonal"; of bits, any objective that
+        draws nothing.
     learning_rate_schedule : str or Schedule, default="linear"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Fraction of the rows held out for validation; the negative of their score-matching loss is
-        recorded after each epoch.
+        Fraction of the rows held out for validation; the negative of their score-matching loss, or
+        of bits their log pseudo-likelihood, is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` computes log Z at the end. "exact": summed over the hidden units (at most 25);
-        "ais": annealed forwards and backwards; "bridge": bridged over a ladder of tempered chains;
-        "auto": exact up to 20 units and annealed beyond; None: not at all.
+        How ``fit`` computes log Z at the end. "exact": summed over the hidden units, or for bits
+        over the visible units that are coupled (at most 25); "ais": annealed forwards and
+        backwards; "bridge": bridged over a ladder of tempered chains; "auto": exact up to 20 units
+        and annealed beyond; None: not at all.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -108,13 +120,17 @@ class SemiRestrictedBM(BoltzmannEstimator):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features_in_)
-        Weights W, in the units of X: a hidden unit that is on moves the mean by its row.
+        Weights W, in the units of X: a hidden unit that is on moves the mean by its row. Of bits,
+        it moves their log odds.
     intercept_hidden_ : ndarray of shape (n_components,)
         Hidden biases c.
     intercept_visible_ : ndarray of shape (n_features_in_,)
-        Visible biases a, the mean of x if all hidden units are off.
-    precision_ : ndarray of shape (n_features_in_, n_features_in_)
-        L, symmetric and positive definite, 0 where the structure requires it.
+        Visible biases a, the mean of x if all hidden units are off, or biases of bits.
+    precision_ : ndarray of shape (n_features_in_, n_features_in_) or None
+        L, symmetric and positive definite, 0 where the structure requires it; None for bits.
+    couplings_ : ndarray of shape (n_features_in_, n_features_in_) or None
+        V, symmetric, 0 on the diagonal and where the structure requires it; None for real-valued
+        rows.
     log_partition_ : float or None
         log Z in nats; None if unknown. ``partial_fit`` clears it.
     log_partition_interval_ : ndarray of shape (2,) or None
@@ -123,7 +139,8 @@ class SemiRestrictedBM(BoltzmannEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss by epoch, as defined by the objective.
     validation_scores_ : ndarray
-        Negative score-matching loss on held-out rows by epoch, if ``validation_fraction`` is set.
+        Negative score-matching loss or log pseudo-likelihood of held-out rows by epoch, if
+        ``validation_fraction`` is set.
     free_energy_gaps_ : ndarray
         Mean free energy of the held-out rows minus that of an equal number of training rows (nats),
         by epoch, if ``validation_fraction`` is set. It rises when the machine overfits.
@@ -135,7 +152,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         Moving average of the hidden units, at which gradients are centred.
     offset_ : ndarray of shape (n_features_in_,) or None
         Mean of the rows of the first fit, around which everything is computed; the intercepts refer
-        to uncentred rows.
+        to uncentred rows. None for bits.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -148,6 +165,8 @@ class SemiRestrictedBM(BoltzmannEstimator):
     See Also
     --------
     GaussianRBM : Without lateral couplings.
+    BernoulliRBM : Bits without lateral couplings.
+    BoltzmannMachine : Bits with any couplings, of hidden units too.
     GaussianEnergy : Without hidden units.
     EnergyGaussianMixture : Components with their own weights, means and variances.
 
@@ -165,7 +184,12 @@ class SemiRestrictedBM(BoltzmannEstimator):
     off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 2e-5.
     A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters,
     whose sizes "pcd" then learns badly; ``score`` shows it. Features may have different
-    units. Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
+    units. The noise of "noise_contrastive" has the mean and the covariance of the rows.
+
+    Bits that are coupled are not independent given the hidden units: chains draw one class of
+    uncoupled units after the other, and there is no ``inverse_transform``. A step costs
+    O(batch_size d (d + k)), a sum over d bits O(2^d k). Training runs in float32, log Z in float64,
+    row-wise methods in the dtype of X.
 
     References
     ----------
@@ -189,9 +213,10 @@ class SemiRestrictedBM(BoltzmannEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BoltzmannEstimator._parameter_constraints,
+        "visible": [StrOptions({"gaussian", "bernoulli"})],
         "structure": [StrOptions(set(precision_of.STRUCTURES)), "array-like"],
         "image_shape": ["array-like", None],
-        "objective": [StrOptions({"auto", *_OBJECTIVES}), Objective],
+        "objective": [StrOptions({"auto", *_lateral.OF_REALS, *_graph.OBJECTIVES}), Objective],
         "optimizer": [StrOptions({"auto", "sgd", "momentum", "lbfgs"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     }
@@ -202,6 +227,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         self,
         n_components: int = 64,
         *,
+        visible: Literal["gaussian", "bernoulli"] = "gaussian",
         structure: Any = "full",
         image_shape: tuple[int, int] | None = None,
         objective: str | Objective = "auto",
@@ -224,6 +250,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         strategy: Literal["ddp"] | None = None,
     ) -> None:
         self.n_components = n_components
+        self.visible = visible
         self.structure = structure
         self.image_shape = image_shape
         self.objective = objective
@@ -245,42 +272,49 @@ class SemiRestrictedBM(BoltzmannEstimator):
         self.device = device
         self.strategy = strategy
 
-    def _mask(self, n_features: int) -> torch.Tensor:
-        owner = type(self).__name__
-        return precision_of.free_entries(self.structure, self.image_shape, n_features, owner)
+    @property
+    def _is_binary(self) -> bool:
+        """Whether rows are bits: those of the fit, or what the parameters call for."""
+        return self.precision_ is None if self._is_fitted() else self.visible == "bernoulli"
+
+    @property
+    def _decodes(self) -> bool:  # type: ignore[override]
+        return not self._is_binary
+
+    @property
+    def _visible_range(self) -> tuple[float, float]:  # type: ignore[override]
+        return Bernoulli.limits if self._is_binary else CorrelatedGaussian.limits
 
     def _objective(self, energy: Any) -> Objective:
-        if isinstance(self.objective, str):
-            given = {"n_gibbs_steps": self.n_gibbs_steps} if self.n_gibbs_steps != 1 else {}
-            name = "pcd" if self.objective == "auto" else self.objective
-            return resolve_objective(name, _OBJECTIVES, given)
-        objective = super()._objective(energy)
-        plain = type(getattr(objective, "sampler", None)) in (BlockGibbs, type(None))
-        if type(objective) in _OBJECTIVES.values() and plain:
-            return objective
-        names = ", ".join(f'"{name}"' for name in _OBJECTIVES)
-        raise ValueError(
-            f"objective={objective!r} does not suit SemiRestrictedBM: use one of {names} or the "
-            "object of the same kind, with block Gibbs (sampler=None)."
-        )
+        return _lateral.objective(self, energy)
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        if learning and self.visible == "bernoulli":
+            remedy = 'set visible="gaussian"'
+            apply_value_range(rows, "warn", owner=type(self).__name__, learning=True, remedy=remedy)
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        self._mask(rows.shape[1])
+        _lateral.free_pairs(self, rows.shape[1])
         can_search = isinstance(self.structure, str) and self.structure in precision_of.FACTORED
-        if self.optimizer == "lbfgs" and not can_search:
+        binary = self.visible == "bernoulli"
+        if self.optimizer == "lbfgs" and not (can_search or binary):
             raise ValueError(
                 f'optimizer="lbfgs" factors L, which structure={self.structure!r} does not allow: '
                 'use "sgd", or structure="full" or "diagonal".'
             )
-        return start_of.fitted(self, rows, progress, searches=can_search, **data)
+        model, searches = _lateral.resolved(self), can_search and not binary
+        return start_of.fitted(model, rows, progress, searches=searches, **data)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return BoltzmannEstimator._partial_fit(start_of.decided(self, None), rows, progress, **data)
+        model = start_of.decided(_lateral.resolved(self), None)
+        return BoltzmannEstimator._partial_fit(model, rows, progress, **data)
 
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
-    ) -> CorrelatedBilinearEnergy | WhitenedMachine:
-        mask, many = self._mask(rows.shape[1]), self._n_starts > 1
+    ) -> CorrelatedBilinearEnergy | WhitenedMachine | PairwiseEnergy:
+        mask, many = _lateral.free_pairs(self, rows.shape[1]), self._n_starts > 1
+        if self.visible == "bernoulli":
+            return _graph.initial_energy(mask, means, rows.total(), generator)
         root = precision_of.root_of_covariance(rows, means)
         exact = self.objective == "maximum_likelihood"
         machine = precision_of.initial_energy(
@@ -291,41 +325,42 @@ class SemiRestrictedBM(BoltzmannEstimator):
     def _searched(self, machine: Any, root: torch.Tensor) -> WhitenedMachine:
         return WhitenedMachine.of(machine, root, diagonal=self.structure == "diagonal")
 
-    def _transforms(self, energy: Any, start: Start) -> tuple[PrecisionCentring, ...]:
-        if isinstance(energy, WhitenedMachine):
-            return ()
-        visible, hidden = self._offsets(energy, start)
-        sharp = isinstance(self._objective(energy), ScoreMatching)
-        if not self.centering:
-            # The scale of the steps stays; their offsets are zero.
-            visible, hidden = torch.zeros_like(visible), torch.zeros_like(hidden)
-        mask = self._mask(len(visible)).to(visible.device)
-        centring = PrecisionCentring(
-            energy, visible, hidden, mask, follows=self.centering, sharp=sharp
-        )
-        return (centring,)
+    def _transforms(self, energy: Any, start: Start) -> tuple[Centring, ...]:
+        return _lateral.transforms(self, energy, start)
 
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
         return super()._export_transforms(states) if states else {"hidden_means_": None}
 
     def _export(self, energy: Any) -> dict[str, Any]:
-        return super()._export(precision_of.plain(energy))
+        # Of the energy at hand: a former fit may have been one of other rows.
+        spec = self._spec(binary=isinstance(energy, PairwiseEnergy))
+        unlike = dict.fromkeys(_lateral.PAIRS)
+        return {**unlike, **exported(precision_of.plain(energy), spec), **likelihood.unknown()}
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return super()._complete(precision_of.plain(energy), state, seed)
 
     def _projections(self, energy: Any) -> tuple[Projection, ...]:
-        if isinstance(energy, WhitenedMachine):
+        if isinstance(energy, (WhitenedMachine, PairwiseEnergy)):
             return ()
         held = energy.visible.precision
-        mask = self._mask(len(held)).to(held.device)
+        mask = _lateral.free_pairs(self, len(held)).to(held.device)
         return (partial(precision_of.keep_positive, energy, mask),)
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
         rows = super()._open(X, probe, reset=reset, min_rows=min_rows)
         return likelihood.set_origin(self, rows, reset=reset)
 
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        _lateral.check_resumable(self)
+
     def _starting_energy(self, start: Start) -> Any:
+        if self.visible == "bernoulli":
+            energy = super()._starting_energy(start)
+            # Couplings that happen to be zero may be learnt, if the structure has them.
+            energy.allow(_lateral.free_pairs(self, start.rows.shape[1]))
+            return energy
         start.rows.origin = likelihood.training_origin(self, start, kept=start.resume)
         if not start.resume:
             best = self._n_starts > 1
@@ -342,36 +377,42 @@ class SemiRestrictedBM(BoltzmannEstimator):
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
         state = super()._trained(course, seed, seen, n_calls)
         resumed = self._is_fitted() if n_calls else self._resumes()
+        if state["precision_"] is None:
+            return {**state, "offset_": None}
         state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
         return {**state, **precision_of.around_zero(state)}
 
-    def _rebuild(self, parameters: dict[str, torch.Tensor]) -> CorrelatedBilinearEnergy:
+    def _rebuild(
+        self, parameters: dict[str, torch.Tensor]
+    ) -> CorrelatedBilinearEnergy | PairwiseEnergy:
+        if "couplings_" in parameters:
+            return _graph.without_hidden_pairs(parameters)
         parameters = precision_of.around_offset(parameters, getattr(self, "offset_", None))
         units = CorrelatedGaussian(parameters["intercept_visible_"], parameters["precision_"])
         hidden = Bernoulli(parameters["intercept_hidden_"])
         return CorrelatedBilinearEnergy(units, hidden, parameters["components_"])
 
     def _state_spec(self) -> Spec:
-        square = ("n_features_in_", "n_features_in_")
-        return {
-            **super()._state_spec(),
-            "precision_": Array("f", square, of="visible.precision"),
-            "offset_": Array("f", ("n_features_in_",), optional=True),
-        }
+        return self._spec(binary=self._is_binary)
+
+    def _spec(self, *, binary: bool) -> Spec:
+        return _lateral.spec(super()._state_spec(), binary=binary)
 
     def _untrained_state(self, given: dict[str, Any]) -> dict[str, Any]:
-        precision_of.check_precision(given["precision_"], type(self).__name__)
-        return super()._untrained_state(given)
+        _lateral.check_state(given, type(self).__name__)
+        state = super()._untrained_state(given)
+        if self.visible == "gaussian":
+            return state
+        held = {name: torch.as_tensor(value) for name, value in given.items()}
+        return {**state, "feature_means_": _graph.mean_field(self._rebuild(held))}
 
     def _check_state(self) -> None:
         super()._check_state()
         if self._is_fitted():
-            precision_of.check_precision(self.precision_, type(self).__name__)
+            _lateral.check_state(vars(self), type(self).__name__)
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        plain = precision_of.plain(energy)
-        loss, _ = ScoreMatching().loss(plain, batch, {}, torch.Generator())
-        return -float(loss)
+        return _lateral.validation_score(energy, batch, seed)
 
     # Documented in the base.
 
@@ -390,7 +431,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         clamped: Any = None,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, with one block Gibbs chain per row.
+        """Draw rows from the model, with one block Gibbs chain per row; of bits, by sweeps.
 
         Draws are exact only in the limit of many steps. With ``clamped``, chains keep the known
         features of each row, and draw the others given these and the hidden units (completion).
@@ -400,7 +441,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         n_samples : int, default=1
             Number of rows.
         n_steps : int, default=1000
-            Gibbs steps of every chain.
+            Gibbs steps, or sweeps over all units, of every chain.
         init : array-like of shape (n_features,) or (n_samples, n_features), default=None
             Initial states of the chains; None starts from the mean of the training rows.
         clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
@@ -412,7 +453,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Visible states, float32.
+            Visible states, float32; of bits, those drawn are 0 or 1.
         """
         check_is_fitted(self)
         return _chains.drawn(self, n_samples, n_steps, init, clamped, None, random_state)

@@ -13,10 +13,12 @@ from sklebm._shell.rows import row_slices
 from sklebm.coding._dictionary import DictionaryLearner, Settings
 from sklebm.coding._sums import Totals
 from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
-from sklebm.inference.kernel_update import code_sums, improve_kernels
+from sklebm.inference.kernel_update import code_sums, consensus_kernels, improve_kernels
 
 # Codes of the last pass are kept up to this size in all; images beyond it start from zero.
 _KEPT_BYTES = 2**28
+# Parts of the images that have kernels of their own in a consensus: batches take turns.
+_N_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,12 @@ class KernelLearner(DictionaryLearner):
         # Non-zeros of each image's code in the last pass, from which the next pass starts.
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
         self.n_kept = 0  # numbers in them
+        # Sums over parts of the images since the last step, if their kernels come to a consensus.
+        self.parts: list[KernelSums] = []
+
+    def seek_consensus(self) -> None:
+        """Let parts of the images come to a consensus, instead of steps along the gradient."""
+        self.parts = [self._no_sums() for _ in range(_N_PARTS)]
 
     def _no_sums(self) -> KernelSums:
         return KernelSums.zero(len(self.atoms), self.settings.grid, self.atoms.device)
@@ -122,9 +130,13 @@ class KernelLearner(DictionaryLearner):
                 f"{float(x.abs().max()):.3g}). Scale X, for example to [0, 1]."
             )
         products, windows = code_sums(z, x, grid)
-        self.pending.code_products += products
-        self.pending.row_products += windows
-        self.pending.weight += len(x)
+        sums = [self.pending]
+        if self.parts:
+            sums.append(self.parts[int(self.pending.weight) // settings.batch_size % _N_PARTS])
+        for own in sums:
+            own.code_products += products
+            own.row_products += windows
+            own.weight += len(x)
         self.energy += float(values.double().sum())
         self.n_rows += len(x)
         self.n_nonzero += int((z != 0).sum())
@@ -149,7 +161,12 @@ class KernelLearner(DictionaryLearner):
     def _improve(self, batch: Any, n_sweeps: int) -> None:
         sums, grid = self.history, self.settings.grid
         kernels = grid.kernels(self.atoms)
-        kernels = improve_kernels(kernels, sums.code_products, sums.row_products)
+        if self.parts:
+            parts = [(p.code_products, p.row_products) for p in self.parts if p.weight]
+            kernels = consensus_kernels(kernels, parts)
+            self.seek_consensus()
+        else:
+            kernels = improve_kernels(kernels, sums.code_products, sums.row_products)
         planes = kernels.permute(0, 2, 3, 1) if grid.channels_last else kernels
         self.atoms = planes.flatten(1).contiguous()
 

@@ -43,6 +43,8 @@ class KernelLearning(Learning):
         """The initial kernels; ``draw`` gives a generator for each purpose."""
         learner = first_learner(self.coder, self.x, draw("atoms"), self.mask)
         learner.mask = self.mask
+        if self.coder.algorithm == "consensus":
+            learner.seek_consensus()
         return Pass(learner, draw("batches"))
 
     def state(self, run: Pass, n_iter: int) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Learning:
         """One pass over the rows; the run has settled when the mean energy hardly falls."""
         run.learner.settings.search.forget()
         shuffled = torch.randperm(self.rows.total(), generator=run.order).to(self.x.device)
-        online = self.coder.algorithm != "batch"
+        online = self.coder.algorithm not in ("batch", "consensus")
         energy, n_nonzero = run.learner.pass_over(self.x, shuffled, online=online)
         before = run.curve[-1] if run.curve else math.inf
         settled = bool(run.curve) and 0 < self.coder.tol * abs(before) >= before - energy

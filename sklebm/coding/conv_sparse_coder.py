@@ -51,8 +51,9 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         sparse codes describe badly. 0: none. 5 suits photographs.
     dictionary, dict_init : array-like of shape (n_components, kernel_length) or None, default=None
         Kernels, flat like rows: to use as they are, or to start from, instead of patches of X.
-    algorithm : {"online", "batch"}, default="online"
-        Improve the kernels every ``batch_size`` images, or after all of them.
+    algorithm : {"online", "batch", "consensus"}, default="online"
+        Improve the kernels every ``batch_size`` images, or after all of them, by gradient steps or
+        by ADMM between up to four parts of the images, whose kernels come to a consensus.
     batch_size : int, default=32
         Images between two updates of the kernels.
     max_iter : int, default=20
@@ -131,7 +132,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         "penalty": [StrOptions({"l1", "nonnegative"})],
         "boundary": [StrOptions({"circular", "zero"})],
         **{k: [Interval(Real, 0, None, closed="left")] for k in ("low_pass", "tol", "code_tol")},
-        "algorithm": [StrOptions({"online", "batch"})],
+        "algorithm": [StrOptions({"online", "batch", "consensus"})],
         **{k: [Interval(Integral, 1, None, closed="left")] for k in ("batch_size", "max_iter")},
         "solver": [StrOptions({"auto", "greedy", "fista", "admm"})],
         "pool": [StrOptions({"max", "mean"}), None],
@@ -151,7 +152,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         low_pass: float = 0.0,
         dictionary: Any = None,
         dict_init: Any = None,
-        algorithm: Literal["online", "batch"] = "online",
+        algorithm: Literal["online", "batch", "consensus"] = "online",
         batch_size: int = 32,
         max_iter: int = 20,
         tol: float = 1e-3,
@@ -228,11 +229,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         return ""  # max_iter is a budget: more passes rarely pay
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return (
-            _kernels.learn_images(self, rows)
-            if self.dictionary is None
-            else _kernels.given_kernels(self, rows)
-        )
+        learn = _kernels.learn_images if self.dictionary is None else _kernels.given_kernels
+        return learn(self, rows)
 
     def _state_spec(self) -> Spec:
         return _kernels.kernel_spec()

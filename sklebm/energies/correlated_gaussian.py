@@ -133,12 +133,18 @@ class CorrelatedGaussian(Units):
         """L (u - a)."""
         return self.statistic(u - self.bias)
 
+    def second_moments(self, u: Tensor, shares: Tensor) -> Tensor:
+        """E[u u'] over rows with these shares, (d, d). O(n d^2)."""
+        return (u * shares.unsqueeze(1)).T @ u
+
     def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> CorrelatedGaussian:
-        """Independent normal units with these moments, as if ten more rows had L's variances."""
-        variance = (square - mean.square()).clamp(min=0.0)
-        broad = self.variance(mean).detach()
-        variance = (count * variance + 10.0 * broad) / (count + 10.0)
-        return CorrelatedGaussian(mean, torch.diag(1.0 / variance))
+        """Normal units with these moments, as if ten more rows had the covariance L^-1. O(d^3)."""
+        double = self.precision.detach().double()
+        broad = torch.cholesky_inverse(factor_of(double))
+        covariance = square.double() - torch.outer(mean, mean).double()
+        covariance = (count * covariance + 10.0 * broad) / (count + 10.0)
+        precision = torch.cholesky_inverse(factor_of(covariance))
+        return CorrelatedGaussian(mean, precision.to(mean))
 
 
 class ReferenceBits:

@@ -184,6 +184,14 @@ class PairwiseEnergy(nn.Module):
         """W: symmetric, zero on the diagonal and outside the mask."""
         return 0.5 * (self.weights + self.weights.T) * self.mask
 
+    def lateral_couplings(self) -> Tensor:
+        """W between visible units, (n_visible, n_visible)."""
+        return self.couplings()[: self.n_visible, : self.n_visible]
+
+    def hidden_couplings(self) -> Tensor:
+        """W of the hidden units with the visible ones, (n_hidden, n_visible)."""
+        return self.couplings()[self.n_visible :, : self.n_visible]
+
     def biases(self) -> Tensor:
         """b of all units, the visible ones first."""
         return torch.cat([self.visible.bias, self.hidden.bias])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,16 @@ def draw_bits(probability: Tensor, generator: torch.Generator) -> Tensor:
     # Comparing uniform numbers in place is one kernel, and unlike torch's own Bernoulli sampler it
     # neither raises nor corrupts a CUDA context if a probability is NaN.
     return torch.empty_like(probability).uniform_(generator=generator).lt_(probability)
+
+
+def base_rate_bias(mean: Tensor, n_rows: int = 1000) -> Tensor:
+    """Log odds of each visible unit over ``n_rows`` rows, shrunk towards 1/2 by one extra row.
+
+    More than 1000 rows count as 1000: a unit that never changed is then at odds of 2001 to 1.
+    """
+    rows = min(n_rows, 1000)
+    mean = mean.clamp(0.0, 1.0)
+    return torch.logit((mean * rows + 0.5) / (rows + 1.0))
 
 
 class Units(nn.Module, ABC):
@@ -85,14 +95,26 @@ class Units(nn.Module, ABC):
 
     @abstractmethod
     def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Units:
-        """Independent units with the moments of ``count`` rows and ten rows of a broad guess.
+        """Units with the moments of ``count`` rows and ten rows of a broad guess.
 
-        ``mean`` and ``square`` are E[u] and E[u^2] of each unit. Holds no parameters of this layer.
+        ``mean`` is E[u] and ``square`` as in ``second_moments``. Holds no parameters of this layer.
         """
+
+    def second_moments(self, u: Tensor, shares: Tensor) -> Tensor:
+        """E[u^2] of each unit over rows with these shares; of correlated units, of each pair."""
+        return shares @ u.square()
 
     def bias_gradient(self, u: Tensor) -> Tensor:
         """Minus the derivative of the energy of each state by its bias, (n_rows, n_units)."""
         return self.statistic(u)
+
+    def bias_for(self, mean: Tensor) -> Tensor:
+        """Biases at which units without input have the mean of some rows."""
+        return mean
+
+    def implied_variance(self, mean: Any) -> Any:
+        """Variance of states with this mean; None if the mean does not determine it."""
+        return None
 
     def states(self) -> Tensor:
         """The states of one unit, if there are finitely many."""
@@ -156,6 +178,14 @@ class Bernoulli(Units):
     def curvature_of_bias(self, slope: Tensor) -> Tensor | float:
         """0: the energy is linear in the bias."""
         return 0.0
+
+    def bias_for(self, mean: Tensor) -> Tensor:
+        """Log odds, which stay finite."""
+        return base_rate_bias(mean)
+
+    def implied_variance(self, mean: Any) -> Any:
+        """m (1 - m) for the mean m; rows of probabilities vary less."""
+        return (mean * (1.0 - mean)).clip(0.0)
 
     def fitted(self, count: Tensor, mean: Tensor, square: Tensor) -> Bernoulli:
         """Bits with the given means, as if ten more rows had been on half of the time."""

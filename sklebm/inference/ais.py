@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sklebm.energies.units import base_rate_bias as base_rate_bias
 from sklebm.inference.ratios import jackknife_error, log_mean
 from sklebm.inference.tempered_path import Path
 
@@ -31,16 +32,6 @@ class PartitionEstimate(NamedTuple):
     high: float
     log_weights: Tensor
     rows: Tensor
-
-
-def base_rate_bias(mean: Tensor, n_rows: int = 1000) -> Tensor:
-    """Log odds of each visible unit over ``n_rows`` rows, shrunk towards 1/2 by one extra row.
-
-    More than 1000 rows count as 1000: a unit that never changed is then at odds of 2001 to 1.
-    """
-    rows = min(n_rows, 1000)
-    mean = mean.clamp(0.0, 1.0)
-    return torch.logit((mean * rows + 0.5) / (rows + 1.0))
 
 
 def forward(

@@ -7,13 +7,16 @@ images nor codes have to be kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklebm.energies.convolution import ConvolutionGrid
+
+# Consensus: the largest side of a matrix, and steps between two changes of rho.
+_LARGEST, _BALANCE_EVERY = 8192, 10
 
 
 def code_sums(z: Tensor, x: Tensor, grid: ConvolutionGrid) -> tuple[Tensor, Tensor]:
@@ -150,6 +153,111 @@ def improve_kernels(
         before, product_before = now, product
         now, product = moved, curved(moved)
     return now if energy(now, product) <= value else kernels
+
+
+def consensus_kernels(
+    kernels: Tensor, parts: Sequence[tuple[Tensor, Tensor]], n_steps: int = 30
+) -> Tensor:
+    """Lower the quadratic energy by consensus ADMM over parts of the images; it never rises.
+
+    Every part b has kernels d_b of its own, which come to agree with v: with usages S,
+
+        d_b = argmin 1/2 <d, A_b * d> - <B_b, d> + rho/2 |d - v + u_b|_S^2,
+        v = projection of the mean of d_b + u_b,   u_b <- u_b + d_b - v.
+
+    Parameters
+    ----------
+    kernels : Tensor of shape (n_kernels, n_channels, tall, wide)
+        d, of length at most one each, float64.
+    parts : sequence of pairs
+        A and B of each part, from ``code_sums``.
+    n_steps : int, default=30
+        Number of steps.
+
+    Returns
+    -------
+    kernels : Tensor of the same shape
+        Better ones. A kernel that no code uses stays.
+
+    Raises
+    ------
+    ValueError
+        If the matrix of a part would be too large.
+
+    Notes
+    -----
+    With k kernels of s places, a step costs O(k^2 s^2) for each part. Matrices are factorised in
+    O(k^3 s^3), again whenever rho changes to balance the residuals.
+    """
+    k, channels, tall, wide = kernels.shape
+    size = k * tall * wide
+    if size > _LARGEST:
+        raise ValueError(
+            f"consensus needs matrices of {size} x {size} numbers for {k} kernels of {tall} x "
+            f'{wide}: use algorithm="batch", whose gradient steps need none.'
+        )
+    usages = [a[:, :, tall - 1, wide - 1].diagonal() for a, _ in parts]
+    usage = torch.stack(usages).mean(dim=0)
+    used = usage > 0
+    if not bool(used.any()):
+        return kernels
+    scale = torch.where(used, usage, 1.0).repeat_interleave(tall * wide)[:, None]
+
+    def flat(d: Tensor) -> Tensor:
+        """One row for each place of each kernel, one column a channel."""
+        return d.permute(0, 2, 3, 1).reshape(size, channels)
+
+    def projected(rows: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(rows.reshape(k, -1), dim=1).clamp(min=1.0)
+        shorter: Tensor = rows / lengths.repeat_interleave(tall * wide)[:, None]
+        return shorter
+
+    def energy(rows: Tensor) -> float:
+        return sum(float((rows * (0.5 * (m @ rows) - b)).sum()) for m, b in pairs)
+
+    matrices = [_quadratic_form(a) for a, _ in parts]
+    targets = [flat(b) for _, b in parts]
+    identity = torch.diag(scale[:, 0])
+    rho, v = 1.0, flat(kernels)
+    # At the minimum these are the multipliers: a step from there stays.
+    pairs = list(zip(matrices, targets, strict=True))
+    u = [(b - m @ v) / (rho * scale) for m, b in pairs]
+    factors = [torch.linalg.cholesky(m + rho * identity) for m in matrices]
+    start = v
+    for step in range(1, n_steps + 1):
+        own = [
+            torch.cholesky_solve(b + rho * scale * (v - dual), factor)
+            for b, dual, factor in zip(targets, u, factors, strict=True)
+        ]
+        agreed = projected(torch.stack([d + dual for d, dual in zip(own, u, strict=True)]).mean(0))
+        u = [dual + d - agreed for d, dual in zip(own, u, strict=True)]
+        before, v = v, agreed
+        if step % _BALANCE_EVERY == 0:
+            primal = sum(float((scale * (d - v).square()).sum()) for d in own) ** 0.5
+            dual_error = rho * (len(own) * float((scale * (v - before).square()).sum())) ** 0.5
+            if not primal > 0 or not dual_error > 0:
+                continue
+            factor = min(max((primal / dual_error) ** 0.5, 0.1), 10.0)
+            if 0.5 < factor < 2.0:
+                continue
+            rho, u = rho * factor, [dual / factor for dual in u]
+            factors = [torch.linalg.cholesky(m + rho * identity) for m in matrices]
+    if energy(v) > energy(start):
+        return kernels
+    moved = v.reshape(k, tall, wide, channels).permute(0, 3, 1, 2)
+    return torch.where(used[:, None, None, None], moved, kernels)
+
+
+def _quadratic_form(code_products: Tensor) -> Tensor:
+    """A as a matrix between all places of all kernels."""
+    k, tall, wide = len(code_products), *((side + 1) // 2 for side in code_products.shape[2:])
+    device = code_products.device
+    rows = tall - 1 + torch.arange(tall, device=device)[:, None] - torch.arange(tall, device=device)
+    columns = wide - 1 + torch.arange(wide, device=device)[:, None]
+    columns = columns - torch.arange(wide, device=device)
+    # (k, l, row, row', column, column')
+    whole = code_products[:, :, rows[:, :, None, None], columns[None, None]]
+    return whole.permute(0, 2, 4, 1, 3, 5).reshape(k * tall * wide, k * tall * wide)
 
 
 def _largest_ratio(curved: Callable[[Tensor], Tensor], scale: Tensor, shape: torch.Size) -> float:

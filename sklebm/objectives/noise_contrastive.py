@@ -53,8 +53,9 @@ class NoiseContrastive(Objective):
         the others draw half of the noise in this way and half from a Chow-Liu tree, in which each
         feature depends on one other, or from a mixture of 32 components with independent features.
         "auto" uses the likeliest on rows that it has not yet learnt from, judged by the first
-        5,000 of them. Real-valued machines always use independent normal noise. Costs O(n d^2) for
-        n rows unless "independent".
+        5,000 of them. Real-valued machines always use normal noise, independent or, if their
+        visible units are coupled, with the covariance of the rows. Costs O(n d^2) for n rows unless
+        "independent".
     """
 
     n_noise: int | None = None
@@ -87,7 +88,8 @@ class NoiseContrastive(Objective):
         if units.is_discrete and self.noise != "independent":
             return {**bit_noise.init(bias), "log_partition": log_z}
         zero = torch.zeros_like(bias)
-        return {"count": zero.sum(), "mean": zero, "square": zero, "log_partition": log_z}
+        square = units.second_moments(bias.new_zeros(0, len(bias)), bias.new_zeros(0))
+        return {"count": zero.sum(), "mean": zero, "square": square, "log_partition": log_z}
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
@@ -137,14 +139,15 @@ class NoiseContrastive(Objective):
             kind = bit_noise.best(state) if self.noise == "auto" else self.noise
             return state, bit_noise.density(state, kind)
         count = state["count"] + len(batch)
-        share = len(batch) / count
+        share, visible = len(batch) / count, energy.layers[0]
+        square = visible.second_moments(batch.x, batch.shares(batch.x))
         state = {
             **state,
             "count": count,
             "mean": state["mean"] + (batch.mean(batch.x) - state["mean"]) * share,
-            "square": state["square"] + (batch.mean(batch.x.square()) - state["square"]) * share,
+            "square": state["square"] + (square - state["square"]) * share,
         }
-        units = energy.layers[0].fitted(count, state["mean"], state["square"])
+        units = visible.fitted(count, state["mean"], state["square"])
         return state, ReferenceUnits(units)
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
@@ -11,7 +12,9 @@ from sklearn.datasets import load_digits
 import sklebm
 from sklebm import DeepBoltzmannMachine, likelihood
 from sklebm._shell.state import fitted_attributes
+from sklebm.boltzmann import _greedy
 from sklebm.energies import Bernoulli, BilinearEnergy, LayeredEnergy
+from sklebm.energies.copied_layers import CopiedBernoulli, CopiedBilinearEnergy
 from sklebm.energies.gradients import dense
 from sklebm.objectives import (
     Batch,
@@ -373,3 +376,141 @@ def test_validation_follows_the_first_hidden_layer():
     scores = model.set_params(random_state=0).fit(X).validation_scores_
     assert len(scores) == 15
     assert scores[-1] > scores[0] + 0.3
+
+
+# ---------------------------------------------------------------- the greedy start
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (1, 2), (2, 2)])
+def test_copies_of_layers_are_a_machine_with_tied_weights(n, m):
+    """Whose copies stand side by side: energies, means, gradients and draws."""
+    plain = make_machine(3, 2)
+    copied = CopiedBilinearEnergy(
+        CopiedBernoulli(plain.visible.bias.detach(), n),
+        CopiedBernoulli(plain.hidden.bias.detach(), m),
+        plain.weights.detach(),
+    )
+    wide = BilinearEnergy(
+        Bernoulli(plain.visible.bias.detach().repeat(n)),
+        Bernoulli(plain.hidden.bias.detach().repeat(m)),
+        plain.weights.detach().repeat(m, n),
+    )
+    v = torch.from_numpy(all_states(3 * n))
+    h = torch.from_numpy(all_states(2 * m))[torch.arange(len(v)) % 4**m]
+    means = v.view(-1, n, 3).mean(dim=1), h.view(-1, m, 2).mean(dim=1)
+    torch.testing.assert_close(copied.energy(*means), wide.energy(v, h))
+    torch.testing.assert_close(copied.free_energy(means[0]), wide.free_energy(v))
+    torch.testing.assert_close(copied.hidden_mean(means[0]).repeat(1, m), wide.hidden_mean(v))
+    signs = torch.linspace(-1.0, 1.0, len(v), dtype=torch.float64)
+    parameters = list(copied.parameters())
+    expected = torch.autograd.grad(signs @ copied.free_energy(means[0]), parameters)
+    with torch.no_grad():
+        field = copied.hidden_field(means[0])
+        found = copied.free_energy_gradients(means[0], signs, field, torch.sigmoid(field))[1]
+    known = {id(parameter): dense(gradient) for parameter, gradient in found}
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(known[id(parameter)], gradient)
+    # Draws have the means and variances of such means.
+    draws = copied.draw_visible(means[1][:1].expand(20_000, -1), torch.Generator().manual_seed(0))
+    p = torch.sigmoid(copied.visible_field(means[1][:1]))[0]
+    variance = copied.visible.variance(torch.logit(p))
+    torch.testing.assert_close(variance, p * (1 - p) / n)
+    # Five standard errors; that of a variance is at most its size times (2 / 20,000)^1/2 here.
+    assert ((draws.mean(dim=0) - p).abs() < 5 * (variance / 20_000).sqrt()).all()
+    assert ((draws.var(dim=0) - variance).abs() < 0.05 * variance + 1e-3).all()
+
+
+def digits():
+    X = (load_digits().data > 8).astype("float32")
+    X = X[np.random.default_rng(0).permutation(len(X))]
+    return X[:600], X[600:1000]
+
+
+class Stopped(Exception):
+    """Raised where joint training would begin."""
+
+
+def bound_of_start(monkeypatch, model, train, test):
+    """The held-out bound where joint training would begin."""
+    starts = []
+
+    def stop(model, energy, *_):
+        starts.append(energy)
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeepBoltzmannMachine, "_train", stop)
+        with pytest.raises(Stopped):
+            model.fit(train)
+    assert not hasattr(model, "weights_")
+    biases = [layer.bias.detach().numpy() for layer in starts[0].layers]
+    weights = [matrix.detach().numpy() for matrix in starts[0].couplings]
+    begun = DeepBoltzmannMachine.from_parameters(weights=weights, intercepts=biases)
+    return begun.estimate_log_partition("exact").score(test)
+
+
+@pytest.mark.parametrize("sizes", [(16, 8), (10, 10, 6)])
+def test_the_greedy_start_is_better_and_leads_at_least_as_far(monkeypatch, sizes):
+    """log Z is a sum over the smaller half of the layers: bounds have no noise but training's."""
+    (train, test), settings = digits(), {"batch_size": 20, "random_state": 0}
+    greedy = DeepBoltzmannMachine(sizes, pretraining_epochs=3, max_epochs=3, **settings)
+    random = DeepBoltzmannMachine(sizes, max_epochs=3, **settings)
+    starts = [bound_of_start(monkeypatch, model, train, test) for model in (greedy, random)]
+    ends = [model.fit(train).score(test) for model in (greedy, random)]
+    assert starts[0] > starts[1] + 1.0
+    # Chains and batches make fits with other seeds differ by some 0.1.
+    assert ends[0] > max(starts[0], ends[1] - 0.1)
+
+
+def test_only_a_new_fit_starts_greedily():
+    X, greedy = make_bits(), {"hidden_sizes": (5, 3), "pretraining_epochs": 2, **FEW}
+    model = DeepBoltzmannMachine(**greedy, warm_start=True).fit(X)
+    again = DeepBoltzmannMachine(**greedy).fit(scipy.sparse.csr_array(X))
+    np.testing.assert_array_equal(model.score_samples(X), again.score_samples(X))
+    assert model.n_iter_ == len(model.loss_curve_) == FEW["max_epochs"]
+    plain = DeepBoltzmannMachine((5, 3), **FEW)
+    assert np.abs(plain.fit(X).score_samples(X) - model.score_samples(X)).max() > 1e-3
+    before = model.score(X)
+    still = model.set_params(learning_rate=1e-12).fit(X)
+    assert still.score(X) == pytest.approx(before, abs=1e-4)  # single precision
+    chunks = [DeepBoltzmannMachine(**greedy), DeepBoltzmannMachine((5, 3), **FEW)]
+    chunks = [chunk.partial_fit(X).score_samples(X) for chunk in chunks]
+    np.testing.assert_array_equal(*chunks)
+
+
+def test_an_interrupted_start_leaves_the_machine_as_it_was(monkeypatch):
+    X = make_bits()
+    model = DeepBoltzmannMachine((5, 3), **FEW).fit(X)
+    before, calls = model.score_samples(X), []
+
+    def interrupted(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return learn(*args, **options)
+
+    learn = _greedy.train
+    monkeypatch.setattr(_greedy, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(pretraining_epochs=1).fit(X)
+    np.testing.assert_array_equal(model.score_samples(X), before)
+
+
+def test_held_out_rows_stay_unseen_in_the_greedy_start(monkeypatch):
+    seen = []
+    learn = _greedy.train
+
+    def counted(training, rows, options, **given):
+        seen.append(len(rows))
+        return learn(training, rows, options, **given)
+
+    monkeypatch.setattr(_greedy, "train", counted)
+    model = DeepBoltzmannMachine((5, 3), pretraining_epochs=1, validation_fraction=0.25, **FEW)
+    assert len(model.fit(make_bits()).validation_scores_) == FEW["max_epochs"]
+    assert seen == [150, 150]
+
+
+def test_line_searches_cannot_start_greedily():
+    search = {"objective": "maximum_likelihood", "optimizer": "lbfgs", "learning_rate": 1.0}
+    with pytest.raises(ValueError, match="set pretraining_epochs=0"):
+        DeepBoltzmannMachine((3, 2), pretraining_epochs=1, **search).fit(make_bits())

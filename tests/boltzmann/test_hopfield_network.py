@@ -1,12 +1,14 @@
 """HopfieldNetwork: what each rule stores, and that recall walks down to it."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp, softmax
 
 from sklebm import HopfieldNetwork
-from sklebm.inference import associative_recall
+from sklebm.inference import associative_recall, storage_rules
 
 SIGNS = np.random.default_rng(0).choice([-1.0, 1.0], size=(6, 60))
 DENSE = [
@@ -258,8 +260,20 @@ def test_parameters_that_make_no_memory_are_refused(given, message):
         HopfieldNetwork.from_parameters(state_values=[-1.0, 1.0], **given)
 
 
-def test_another_kind_of_rule_cannot_go_on():
-    model = HopfieldNetwork().fit(SIGNS)
-    with pytest.raises(ValueError, match="cannot go on from what another kind of rule"):
-        model.set_params(rule="dense").partial_fit(SIGNS)
-    assert model.n_patterns_ == 6
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        *itertools.permutations([{"rule": rule} for rule in (*storage_rules.RULES, "dense")], 2),
+        ({"rule": "dense", "power": 3}, {"power": 4}),
+        ({"rule": "dense", "interaction": "exponential"}, {"beta": 2.0}),
+    ],
+)
+def test_another_rule_cannot_go_on(stored, asked):
+    """It would mix couplings of both; the stored ones stay, and fit starts anew."""
+    model = HopfieldNetwork(**stored, random_state=0).fit(SIGNS)
+    before = model.free_energy(SIGNS)
+    with pytest.raises(ValueError, match="cannot go on from what another rule has stored"):
+        model.set_params(**asked).partial_fit(SIGNS[:2])
+    np.testing.assert_array_equal(model.free_energy(SIGNS), before)
+    anew = HopfieldNetwork(**{**stored, **asked}, random_state=0).fit(SIGNS)
+    np.testing.assert_array_equal(model.fit(SIGNS).free_energy(SIGNS), anew.free_energy(SIGNS))

@@ -231,6 +231,47 @@ def test_gradients_of_chains_equal_automatic_derivatives():
         assert gradient.numpy() == pytest.approx(other.numpy(), rel=1e-9, abs=1e-9)
 
 
+def test_noise_has_the_mean_and_the_covariance_of_the_rows():
+    X = torch.from_numpy(rows_of(parameters(3, 2), 500, 0))
+    energy, objective = energy_of(parameters(3, 2, seed=1)), NoiseContrastive()
+    state = objective.init_state(energy, 100, torch.Generator())
+    for x in (X[:100], X[100:]):  # chunks of different sizes
+        _, state = objective.loss(energy, Batch(x), state, torch.Generator().manual_seed(0))
+    noise = energy.visible.fitted(state["count"], state["mean"], state["square"])
+    assert noise.bias.detach().numpy() == pytest.approx(X.numpy().mean(axis=0), rel=1e-9)
+    broad = np.linalg.inv(parameters(3, 2, seed=1)["precision_"])
+    expected = (500 * np.cov(X.numpy().T, bias=True) + 10 * broad) / 510
+    found = np.linalg.inv(noise.precision.detach().numpy())
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_optimum_of_noise_contrastive_estimation_is_the_truth():
+    """There the slope vanishes, up to noise, and log Z is learnt; beside it, it does not."""
+    p, n = parameters(3, 2), 4000
+    log_z = logsumexp(mixture(p)[0])
+    largest = []
+    for q in (p, {**p, "components_": 1.3 * p["components_"]}):
+        energy, objective, slopes = energy_of(q), NoiseContrastive(n_noise=2), []
+        generator = torch.Generator().manual_seed(0)
+        state = objective.init_state(energy, n, generator)
+        state["log_partition"] = torch.tensor(log_z + 0.5)
+        for seed in range(40):
+            x = torch.from_numpy(rows_of(p, n, seed))
+            loss, state = objective.loss(energy, Batch(x), state, generator)
+            if seed == 19:
+                # 0.9^20 of a gap of 0.5 is left, and noise of some 1 / (10 n)^1/2.
+                assert q is not p or float(state["log_partition"]) == pytest.approx(log_z, abs=0.1)
+                state["log_partition"] = torch.tensor(log_z)
+            if seed >= 20:
+                of = torch.autograd.grad(loss, list(energy.parameters()))
+                slopes.append(torch.cat([g.flatten() for g in of]).numpy())
+        errors = np.std(slopes, axis=0, ddof=1) / np.sqrt(len(slopes))
+        largest.append(np.abs(np.mean(slopes, axis=0) / errors).max())
+    # Student's t of 19 degrees of freedom exceeds 6 in one of 10^5; there are 20 entries.
+    assert largest[0] < 6
+    assert largest[1] > 9
+
+
 def test_the_exact_gradient_equals_finite_differences():
     p = parameters(3, 3)
     X = rows_of(p, 30, 0)
@@ -305,10 +346,14 @@ def test_equal_features_of_few_rows_are_a_bit_and_noise():
 
 
 @cache
+def machine_of_bumps(**settings):
+    settings = {"random_state": 0, "max_epochs": 20 if "objective" in settings else 3, **settings}
+    return SemiRestrictedBM(3, **settings).fit(bumps(1000, 0))
+
+
 def held_out_score(**settings):
     """Of heavy tails, in nats a row."""
-    settings = {"random_state": 0, "max_epochs": 20 if "objective" in settings else 3, **settings}
-    return SemiRestrictedBM(3, **settings).fit(bumps(1000, 0)).score(bumps(1000, 1))
+    return machine_of_bumps(**settings).score(bumps(1000, 1))
 
 
 def held_out_start(**settings):
@@ -324,6 +369,7 @@ def held_out_start(**settings):
         {"structure": "diagonal"},
         {"objective": "pcd"},
         {"objective": "score_matching"},
+        {"objective": "noise_contrastive"},
         {"objective": "pcd", "structure": "neighbours"},
     ],
 )
@@ -332,6 +378,13 @@ def test_heavy_tails_beat_the_start_and_the_gaussian(settings):
     if "structure" not in settings:
         gaussian = GaussianEnergy().fit(bumps(1000, 0)).score_samples(bumps(1000, 1)).mean()
         assert held_out_score(**settings) > gaussian + 0.05
+
+
+def test_noise_contrastive_estimation_learns_log_z_too():
+    model = machine_of_bumps(objective="noise_contrastive")
+    learnt = float(model.training_state_["objective.log_partition"])
+    # Ten batches of 100 rows, with five rows of noise each, leave an error of some 0.03.
+    assert learnt == pytest.approx(model.log_partition_, abs=0.1)
 
 
 def test_plain_steps_of_the_exact_likelihood_follow_line_searches():
@@ -476,10 +529,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="boolean"):
         SemiRestrictedBM(2, structure=np.eye(5)).fit(X)
     with pytest.raises(ValueError, match="does not suit"):
-        SemiRestrictedBM(2, objective=NoiseContrastive()).fit(X)
-    with pytest.raises(ValueError, match="does not suit"):
         SemiRestrictedBM(2, objective=ContrastiveDivergence()).fit(X)
-    with pytest.raises(ValueError, match="objective"):
+    with pytest.raises(ValueError, match="does not suit"):
         SemiRestrictedBM(2, objective="cd").fit(X)
     langevin = PersistentContrastiveDivergence(sampler=GibbsLangevin())
     with pytest.raises(ValueError, match="block Gibbs"):

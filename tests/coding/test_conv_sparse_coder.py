@@ -13,7 +13,12 @@ from sklebm import ConvSparseCoder, SparseCoder
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid, smooth_part
 from sklebm.inference.convolutional import solve_in_frequency, solve_maps
-from sklebm.inference.kernel_update import code_sums, improve_kernels, transformed_sums
+from sklebm.inference.kernel_update import (
+    code_sums,
+    consensus_kernels,
+    improve_kernels,
+    transformed_sums,
+)
 
 GRIDS = [
     ConvolutionGrid(12, 12, 1, 4, 3),
@@ -224,6 +229,39 @@ def test_kernel_steps_never_raise_the_energy_and_reach_its_minimum():
     assert values[-1] <= energy(plain.detach()) + 1e-6 * values[0]
 
 
+@pytest.mark.parametrize("grid", [ConvolutionGrid(10, 10, 1, 3, 3), GRIDS[1]])
+def test_consensus_finds_the_kernels_of_gradient_steps(grid):
+    """The same minimum of a convex function, without a rise on the way; unused kernels stay."""
+    generator = np.random.default_rng(5)
+    x = random_images(grid, 20)
+    z = torch.from_numpy(generator.standard_normal((20, 4 * grid.map_length)))
+    z = z * torch.from_numpy(generator.random(z.shape) < 0.05)
+    z[:, -grid.map_length :] = 0.0
+    start = grid.kernels(random_atoms(grid, 4))
+    whole = code_sums(z, x, grid)
+    parts = [code_sums(z[part], x[part], grid) for part in (slice(7), slice(7, 9), slice(9, 20))]
+
+    def energy(d):
+        rows = (d.permute(0, 2, 3, 1) if grid.channels_last else d).flatten(1)
+        error = x - grid.synthesise(z, grid.transfer(rows))
+        return 0.5 * float(error.square().sum())
+
+    steps = [energy(consensus_kernels(start, parts, n)) for n in (1, 3, 10, 30)]
+    assert max(steps) <= energy(start)
+    assert steps[-1] <= steps[0]
+    agreed, slid = consensus_kernels(start, parts, 300), start
+    for _ in range(30):
+        slid = improve_kernels(slid, *whole)
+    np.testing.assert_allclose(energy(agreed), energy(slid), rtol=1e-8)
+    np.testing.assert_allclose(agreed, slid, atol=1e-4)
+    np.testing.assert_array_equal(agreed[3], start[3])
+    assert float(agreed.flatten(1).norm(dim=1).max()) <= 1 + 1e-12
+    with pytest.raises(ValueError, match="matrices of 8208 x 8208"):
+        consensus_kernels(torch.zeros(57, 1, 12, 12), parts)
+    # A step from the minimum stays there.
+    np.testing.assert_allclose(consensus_kernels(agreed, parts, 1), agreed, atol=1e-5)
+
+
 def make_planted(n=40, seed=0):
     """Images of two kernels at a few places each."""
     generator = np.random.default_rng(seed)
@@ -251,8 +289,10 @@ def similarity(kernels, truth, side):
     return best
 
 
-@pytest.mark.parametrize("algorithm", ["online", "batch"])
-@pytest.mark.parametrize("boundary", ["circular", "zero"])
+@pytest.mark.parametrize(
+    ("algorithm", "boundary"),
+    [("online", "circular"), ("online", "zero"), ("batch", "zero"), ("consensus", "circular")],
+)
 def test_planted_kernels_are_found(algorithm, boundary):
     X, truth = make_planted()
     options = {"kernel_size": 4, "image_shape": (12, 12), "alpha": 0.15, "boundary": boundary,
@@ -264,12 +304,13 @@ def test_planted_kernels_are_found(algorithm, boundary):
     assert coder.score(held_out) > start.score(held_out)
 
 
-def test_a_batch_pass_never_raises_the_energy():
+@pytest.mark.parametrize("algorithm", ["batch", "consensus"])
+def test_a_batch_pass_never_raises_the_energy(algorithm):
     """Codes start from those of the last pass, so that neither half of a pass can raise it."""
     X, _ = make_planted()
     coder = ConvSparseCoder(
-        4, kernel_size=3, image_shape=(12, 12), algorithm="batch", max_iter=10, tol=0.0,
-        random_state=0,
+        4, kernel_size=3, image_shape=(12, 12), algorithm=algorithm, max_iter=10, tol=0.0,
+        batch_size=8, random_state=0,
     ).fit(X)  # fmt: skip
     assert (np.diff(coder.energy_curve_) <= 1e-9).all()
     assert coder.energy_curve_[-1] < 0.9 * coder.energy_curve_[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklebm.energies import Bernoulli
+from sklebm.energies import Bernoulli, Gaussian
 
 FIELDS = torch.tensor([-800.0, -30.0, -2.5, 0.0, 0.3, 4.0, 20.5, 25.0, 800.0], dtype=torch.float64)
 
@@ -65,3 +65,15 @@ def test_draws_depend_on_their_generator_alone():
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(unit.draw(means, torch.Generator().manual_seed(8)), first)
+
+
+def test_what_the_mean_of_rows_says():
+    """Bits know their variance and their odds from it; real-valued units only where they are."""
+    rows = (torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) < 0.2).double()
+    mean = rows.mean(dim=0)
+    bits, real = Bernoulli(torch.zeros(3)), Gaussian(torch.zeros(3), torch.zeros(1))
+    torch.testing.assert_close(bits.implied_variance(mean), rows.var(dim=0, correction=0))
+    # One more row, on half of the time, among a thousand.
+    torch.testing.assert_close(bits.mean(bits.bias_for(mean)), (1000 * mean + 0.5) / 1001)
+    assert real.implied_variance(mean) is None
+    assert torch.equal(real.bias_for(mean), mean)

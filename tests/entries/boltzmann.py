@@ -191,7 +191,12 @@ ENTRIES: dict[str, Entry] = {
         untrained={"learning_rate": 1e-12, "max_epochs": 1},
         variants=(
             {"hidden_sizes": (5,), "centering": False, "max_epochs": 3},
-            {"hidden_sizes": (4, 3, 3), "max_epochs": 2, "optimizer": "adam"},
+            {
+                "hidden_sizes": (4, 3, 3),
+                "pretraining_epochs": 1,
+                "max_epochs": 2,
+                "optimizer": "adam",
+            },
             {"objective": "maximum_likelihood", "hidden_sizes": (3, 2), "max_epochs": 2},
         ),
         free_energy=deep_free_energy,
@@ -262,6 +267,7 @@ ENTRIES: dict[str, Entry] = {
             {"objective": "auto", "max_epochs": 1},
             {"structure": "neighbours", "objective": "pcd"},
             {"structure": "diagonal", "objective": "score_matching", "centering": False},
+            {"visible": "bernoulli", "objective": "auto", "n_components": 3},
         ),
         free_energy=semi_restricted_free_energy,
     ),

@@ -171,7 +171,7 @@ ENTRIES: dict[str, Entry] = {
         },
         untrained={"max_iter": 1, "batch_size": 10**6},
         variants=(
-            {"penalty": "nonnegative", "boundary": "circular", "algorithm": "batch"},
+            {"penalty": "nonnegative", "boundary": "circular", "algorithm": "consensus"},
             {"low_pass": 1.0, "solver": "greedy"},
         ),
         free_energy=convolutional_free_energy,
