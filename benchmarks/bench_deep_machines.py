@@ -5,8 +5,9 @@ networks", ICML 2008: 60,000 training and 10,000 test rows, log Z annealed. ``--
 DeepBeliefNetwork of 500 and 2000 units (published: bound -86.22, importance-sampled -84.55), in 60
 minutes; ``--model boltzmann`` a DeepBoltzmannMachine of 500 and 1000 (published: -84.62; a
 re-implementation of 512 and 1024: -86.37), in 90 minutes, whose bound is also recorded along the
-way. One layer of 500 units has the same time. Epochs follow from the speed of a trial epoch. Needs
-the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
+way. One layer of 500 units has the same time. Epochs follow from the speed of a trial epoch; with
+``--epochs`` they are given, and bounds no longer depend on the speed of the computer. Needs the
+folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
 
     python benchmarks/bench_deep_machines.py --model belief [--quick]
 """
@@ -67,10 +68,10 @@ class Curve:
 
 
 def trained(
-    make: Callable[[int], Any], x: Rows, budget: float, curve: Curve | None = None
+    make: Callable[[int], Any], x: Rows, budget: float, epochs: int, curve: Curve | None = None
 ) -> tuple[Any, int, float]:
-    """A model with the number of epochs that fills the budget in seconds."""
-    epochs = max(1, int(budget / timed(make(1), x)))
+    """A model after these epochs, or, for 0, the number that fills the budget in seconds."""
+    epochs = epochs or max(1, int(budget / timed(make(1), x)))
     model = make(epochs)
     if curve is not None:
         model.set_callbacks(EnergyMonitor(curve.test[:1], scoring=curve.after_epoch))
@@ -104,6 +105,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["belief", "boltzmann"], default="belief")
     parser.add_argument("--minutes", type=float, default=0.0, help="0: those of the model")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=("ONE", "DEEP"),
+        help="of one layer and of the deep machine, instead of minutes",
+    )
     parser.add_argument("--every", type=int, default=10, help="epochs between bounds on the way")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
@@ -124,18 +133,19 @@ def main() -> None:
     makers["one layer"](1).fit(x[:100])  # what is loaded once must not count against one of them
     rows: list[list[Any]] = []
     curve = Curve(test, options.every, rows)
-    for name in ("one layer", options.model):
+    for name, given in zip(("one layer", options.model), options.epochs, strict=True):
         watch = curve if name == "boltzmann" else None
-        model, epochs, seconds = trained(makers[name], x, budget, watch)
+        model, epochs, seconds = trained(makers[name], x, budget, given, watch)
         rows += judged(name, model, epochs, seconds, test, temperatures)
         if isinstance(model, DeepBeliefNetwork):
             bottom = model.named_estimators_["layer1"]
             rows += judged("its bottom machine", bottom, epochs, 0.0, test, temperatures)
+    length = "given epochs" if any(options.epochs) else f"{minutes:.0f} minutes each"
     if not options.quick:
         save_results(
             f"deep_machines_{options.model}",
-            f"A deep machine ({options.model}) and one layer, trained for {minutes:.0f} "
-            "minutes each, on binarised MNIST",
+            f"A deep machine ({options.model}) and one layer, trained for {length}, "
+            "on binarised MNIST",
             COLUMNS,
             rows,
             notes=f"Layers: {sizes}. {options.threads} threads. Annealing with {temperatures:,} "

@@ -76,7 +76,7 @@ def main() -> None:
             value = model.log_partition_ + shift
             inside = "yes" if low <= truth <= high else "no"
             rows.append(
-                [K, method, *(round(x, 3) for x in (truth, value, value - truth, low, high)),
+                [K, method, *(round(float(x), 3) for x in (truth, value, value - truth, low, high)),
                  inside]
             )  # fmt: skip
             print(rows[-1], flush=True)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sklebm.inference.matrix_groups import Local, MatrixGroup
+from sklebm.inference.matrix_groups import LEAST_CURVATURE, Local, MatrixGroup
 
-_MEMORY = 10
+_MEMORY = 20
 _ARMIJO = 1e-4
 _HALVINGS = 25
 _LONGEST = 1.0  # radians in one step, or a factor of e
@@ -33,12 +33,16 @@ PartFunction = Callable[[Tensor, Tensor, Tensor], Local]
 
 
 class Place(NamedTuple):
-    """Where the search stands, and the last steps with the changes of gradient that they made."""
+    """Where the search stands, and the last steps with the changes of gradient that they made.
+
+    ``scale`` is by how much the inverse of the metric falls short of these changes.
+    """
 
     matrix: Tensor
     free: Tensor
     local: Local
     steps: tuple[tuple[Tensor, Tensor], ...] = ()
+    scale: float = 1.0
     settled: bool = False
 
 
@@ -53,7 +57,8 @@ def advance(function: Function, group: MatrixGroup, place: Place, tol: float) ->
     if _is_flat(gradient, tol):
         return place._replace(settled=True)
     for steps in (place.steps, ()) if place.steps else ((),):
-        direction = _direction(gradient, partial(group.solve, metric), steps)
+        scale = place.scale if steps or not place.steps else 1.0
+        direction = _direction(gradient, partial(group.solve, metric), steps, scale)
         slope = float(gradient @ direction)
         if not slope < 0:
             continue
@@ -66,10 +71,14 @@ def advance(function: Function, group: MatrixGroup, place: Place, tol: float) ->
             if local.loss <= bound + _ROUNDING * abs(place.local.loss):
                 after = group.gradient(local)
                 change = after - gradient
-                # Only a positive curvature can be a metric.
-                if float(change @ move) > 1e-12 * float(change.norm() * move.norm()):
+                bend = float(change @ move)
+                # Only a positive curvature can be a metric; where there is none, go further.
+                if bend > 1e-12 * float(change.norm() * move.norm()):
                     steps = (*steps, (move, change))[-_MEMORY:]
-                return Place(matrix, free, local, steps, _is_flat(after, tol))
+                    scale = bend / float(change @ group.solve(metric, change))
+                else:
+                    scale = min(2.0 * scale, 1.0 / LEAST_CURVATURE)
+                return Place(matrix, free, local, steps, scale, _is_flat(after, tol))
             length /= 2
     return place._replace(settled=True)  # nothing is lower but for rounding
 
@@ -112,6 +121,7 @@ def _direction(
     gradient: Tensor,
     solve: Callable[[Tensor], Tensor],
     steps: tuple[tuple[Tensor, Tensor], ...],
+    scale: float,
 ) -> Tensor:
     """Minus the inverse metric times the gradient: the two loops of L-BFGS."""
     rest, weights = gradient.clone(), []
@@ -119,7 +129,7 @@ def _direction(
         weight = (move @ rest) / (move @ change)
         rest -= weight * change
         weights.append(weight)
-    rest = solve(rest)
+    rest = scale * solve(rest)
     for (move, change), weight in zip(steps, reversed(weights), strict=True):
         rest += (weight - (change @ rest) / (move @ change)) * move
     return -rest
