@@ -81,8 +81,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
     batch_size : int or None, default=None
         Rows in a random batch. None takes a step of L-BFGS for all rows at a time, from the first
         step on. With a number, passes over batches come first, as long as they gain more than such
-        a step: the optimum is the same, with fewer passes in all, and rows are whitened batch by
-        batch instead of being held.
+        a step. The optimum is one of the same ones, often after fewer passes in all; rows are
+        whitened batch by batch instead of being held.
     n_init : int, default=1
         Random starts, of which the one of least energy is kept. The energy has local minima.
     max_iter : int, default=500
