@@ -268,7 +268,10 @@ def test_score_is_the_mean_of_score_samples(name):
     model = make(name).fit(make_rows())
     score = model.score(X)
     assert isinstance(score, float)
-    assert score == pytest.approx(float(np.mean(model.score_samples(X))), rel=1e-12)
+    interval = getattr(model, "log_partition_interval_", None)
+    # A log Z that was not accepted as learnt is bracketed, and the score takes its upper end.
+    caution = 0.0 if interval is None else interval[1] - model.log_partition_
+    assert score == pytest.approx(float(np.mean(model.score_samples(X))) - caution, rel=1e-12)
 
 
 @every
