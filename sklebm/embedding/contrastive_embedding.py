@@ -233,8 +233,8 @@ class ContrastiveEmbedding(BaseEmbedding):
         if "pairs" not in objective.needs:
             names = ", ".join(f'"{name}"' for name in OBJECTIVES)
             raise ValueError(
-                f"{type(objective).__name__} compares no views, and the free energy of rows follows "
-                f"from prototypes that are found after training. Use objective={names}, or an "
+                f"{type(objective).__name__} compares no views, and the free energy of rows comes "
+                f"from prototypes, which are found after training. Use objective={names}, or an "
                 'object that names "pairs" among its needs.'
             )
         return objective
