@@ -103,7 +103,8 @@ def standardised_targets(
             model = copy.copy(model)  # without a linear part, as one with slopes of zero
             model.coef_ = np.zeros((len(model.intercept_), rows.shape[1]))
         found, linear = residual_rows(model, rows, known, goes_on=goes_on)
-        return found, known if goes_on else {k: v for k, v in linear.items() if k != "reach_"}
+        own = {k: v for k, v in linear.items() if k not in ("reach_", "alpha_")}
+        return found, known if goes_on else own
     if goes_on:
         return rows, known
     m = rows.shape[1] if y is None else y.shape[1]

@@ -2,6 +2,7 @@ r"""p(y | x) = exp(-F(x, y)) / Z(x), F = |g|^2 / 2 + f(x, g), g = (y - m(x)) / s
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.private import StrOptions, fit_context
+from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.random import RandomState, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
@@ -67,10 +68,11 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         importance samples for several; "nce": tells targets from noise, and so learns the
         normaliser; "score_matching": slopes only, without an integral. Or an object with its own
         settings, such as ``sklebm.objectives.TargetLikelihood(n_points=200)``.
-    alpha : float, default=1e-4
+    alpha : float or "auto", default="auto"
         Weight of the L2 penalties: alpha |w|^2 is added to the mean squared error of the linear
         part of standardised features, whose ``Ridge`` has the penalty n alpha, and alpha / 2 times
-        the sum of the squared weights of the network to its mean loss.
+        the sum of the squared weights of the network to its mean loss. "auto" is 3 / n for n rows,
+        so that the penalty counts for less the more rows there are.
     learning_rate : float, default=0.01
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
@@ -112,6 +114,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     residual_scale_ : ndarray of shape (n_outputs,)
         Root mean squared residuals s of the linear part; with a network, the few targets more than
         10 times as far from m as nine tenths of all count as that far, after a warning.
+    alpha_ : float
+        Weight of the penalties.
     reach_ : float
         Distance from m(x), in units of s, within which an integral looks first.
     y_dimensions_ : int
@@ -178,14 +182,16 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **ConditionalEstimator._parameter_constraints,
         "objective": [StrOptions(set(OBJECTIVES)), TargetLoss],
+        "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
     }
-    _of_targets = ("coef_", "intercept_", "residual_scale_", "reach_", "y_dimensions_")
+    _of_targets = ("coef_", "intercept_", "residual_scale_", "reach_", "alpha_", "y_dimensions_")
     standardize = True
     _pace = Pace(n_updates=1500, most_epochs=150)
 
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
     residual_scale_: NDArray[np.float64]
+    alpha_: float
     reach_: float
     y_dimensions_: int
 
@@ -196,7 +202,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         activation: str = "silu",
         network: Any = None,
         objective: str | Objective = "nll",
-        alpha: float = 1e-4,
+        alpha: float | Literal["auto"] = "auto",
         learning_rate: float = 0.01,
         batch_size: int = 128,
         max_epochs: int | Literal["auto"] = "auto",
@@ -290,7 +296,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     def _objective(self, energy: Any) -> Objective:
         loss = resolve_objective(self.objective, OBJECTIVES, {})
         kind = PenalizedNoisyLoss if loss.is_stochastic else PenalizedLoss
-        return kind(loss, float(self.alpha))
+        return kind(loss, self.alpha_)
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         energy.eval()
@@ -334,6 +340,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
             "coef_": Array("f", (None, "n_features_in_")),
             "intercept_": Array("f", (None,)),
             "residual_scale_": Array("f", (None,)),
+            "alpha_": Scalar(float, 0.0),
             "reach_": Scalar(float, 0.0),
             "y_dimensions_": Scalar(int, 1),
         }
