@@ -230,7 +230,7 @@ def path_to(
     ``mean`` is that of the training rows; ``rows`` are draws from the model, if available.
     """
     if not _alternates(energy):
-        return HamiltonianPath(energy, nearest_base(energy, generator), generator)
+        return HamiltonianPath(energy, nearest_base(energy, generator, covering=True), generator)
     base = torch.as_tensor(mean, device=generator.device).double()
     on_graph = hasattr(energy, "classes")
     own = partial(PairwisePath.to if on_graph else TemperedPath, energy)
@@ -280,7 +280,7 @@ def compute(
         if not math.isfinite(path.log_z0()):
             return _known(math.inf)
         found = partition.estimate(path, generator, effort, method=method, rows=chains)
-        found = _raised(found, path, generator)
+        found = _raised(found, _from_nearest(path, generator), generator)
     if not found.settled:
         warn(
             f"{type(model).__name__}: log Z is uncertain. Chains that started at either end "
@@ -308,6 +308,14 @@ def _raised(found: Partition, path: Any, generator: torch.Generator) -> Partitio
     return Partition(bound, min(found.low, least), max(found.high, bound + 3.0 * error), False)
 
 
+def _from_nearest(path: Any, generator: torch.Generator) -> Any:
+    """The path, for smooth energies from the density with the tightest bound on log Z."""
+    if not isinstance(path, HamiltonianPath):
+        return path
+    base = nearest_base(path.energy, generator, covering=False)
+    return HamiltonianPath(path.energy, base, generator)
+
+
 def _gibbs_bound(path: Any, generator: torch.Generator) -> tuple[float, float]:
     """A lower bound on log Z, E_q[log p* - log q] over draws from the base, and its error."""
     x = path.draw_base(_CHECK_ROWS, generator)
@@ -332,7 +340,7 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
     device = next(double.parameters()).device
     generator = make_generator(seed, "density check", device=device)
     with torch.no_grad():
-        path = path_to(double, mean, generator)
+        path = _from_nearest(path_to(double, mean, generator), generator)
         x = path.draw_base(_CHECK_ROWS, generator)
         log_q = path.log_base_density(x)
         # States of the path may hold hidden units too; the inequality is then that of all units.
