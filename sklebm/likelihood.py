@@ -32,7 +32,7 @@ from sklebm._shell.rows import Rows, resolve_device
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
-from sklebm.inference.hamiltonian_path import HamiltonianPath, nearest_base
+from sklebm.inference.hamiltonian_path import HamiltonianPath, from_nearest, nearest_base
 from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
@@ -280,7 +280,7 @@ def compute(
         if not math.isfinite(path.log_z0()):
             return _known(math.inf)
         found = partition.estimate(path, generator, effort, method=method, rows=chains)
-        found = _raised(found, _from_nearest(path, generator), generator)
+        found = _raised(found, from_nearest(path, generator), generator)
     if not found.settled:
         warn(
             f"{type(model).__name__}: log Z is uncertain. Chains that started at either end "
@@ -308,14 +308,6 @@ def _raised(found: Partition, path: Any, generator: torch.Generator) -> Partitio
     return Partition(bound, min(found.low, least), max(found.high, bound + 3.0 * error), False)
 
 
-def _from_nearest(path: Any, generator: torch.Generator) -> Any:
-    """The path, for smooth energies from the density with the tightest bound on log Z."""
-    if not isinstance(path, HamiltonianPath):
-        return path
-    base = nearest_base(path.energy, generator, covering=False)
-    return HamiltonianPath(path.energy, base, generator)
-
-
 def _gibbs_bound(path: Any, generator: torch.Generator) -> tuple[float, float]:
     """A lower bound on log Z, E_q[log p* - log q] over draws from the base, and its error."""
     x = path.draw_base(_CHECK_ROWS, generator)
@@ -340,7 +332,7 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
     device = next(double.parameters()).device
     generator = make_generator(seed, "density check", device=device)
     with torch.no_grad():
-        path = _from_nearest(path_to(double, mean, generator), generator)
+        path = from_nearest(path_to(double, mean, generator), generator)
         x = path.draw_base(_CHECK_ROWS, generator)
         log_q = path.log_base_density(x)
         # States of the path may hold hidden units too; the inequality is then that of all units.

@@ -149,3 +149,11 @@ class HamiltonianPath:
         chains = self.sampler.resume(v, log_step, between)
         position: Tensor = self.sampler.step(generator, chains, between)[0].position
         return position
+
+
+def from_nearest(path: Any, generator: torch.Generator) -> Any:
+    """The path, or one of this kind from the density with the tightest bound on log Z."""
+    if not isinstance(path, HamiltonianPath):
+        return path
+    base = nearest_base(path.energy, generator, covering=False)
+    return HamiltonianPath(path.energy, base, generator)
