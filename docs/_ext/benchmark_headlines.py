@@ -192,6 +192,19 @@ HEADLINES = (
         "median (s)",
         "test bound after 5 epochs (nats)",
     ),
+    *(
+        Headline(
+            "Labels and numbers",
+            f"accuracy of labels, {data}, one hidden layer",
+            "energy_classifier",
+            "model",
+            "EnergyClassifier",
+            ("MLPClassifier", "torch loop"),
+            quality="accuracy (%)",
+            where={"data": data},
+        )
+        for data in ("digits", "cifar10_small")
+    ),
     Headline(
         "Outlier detection",
         "AUROC on 23 tables, contaminated",

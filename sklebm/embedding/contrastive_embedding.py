@@ -230,6 +230,13 @@ class ContrastiveEmbedding(BaseEmbedding):
     def _objective(self, energy: Any) -> Objective:
         objective = self._chosen_objective()
         check_needs(objective, energy, OBJECTIVES.values())
+        if "pairs" not in objective.needs:
+            names = ", ".join(f'"{name}"' for name in OBJECTIVES)
+            raise ValueError(
+                f"{type(objective).__name__} compares no views, and the free energy of rows comes "
+                f"from prototypes, which are found after training. Use objective={names}, or an "
+                'object that names "pairs" among its needs.'
+            )
         return objective
 
     @fit_context(prefer_skip_nested_validation=True)

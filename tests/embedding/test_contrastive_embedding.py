@@ -13,6 +13,7 @@ import sklebm
 from sklebm import ContrastiveEmbedding
 from sklebm.inference.image_views import ImageAugmentation
 from sklebm.inference.views import Groups, Neighbours
+from sklebm.objectives import MaximumLikelihood, ScoreMatching
 from sklebm.objectives.embedding import InfoNCE, MarginContrast
 from sklebm.objectives.embedding_memory import MemoryBank, MomentumQueue
 from tests.registry import fitted_state, freeze
@@ -187,6 +188,8 @@ def test_views_of_the_user_see_rows_in_the_units_of_x():
         ({"views": ImageAugmentation()}, {}, "set image_shape"),
         ({"head_sizes": (0,)}, {}, "projection head"),
         ({"optimizer": "lbfgs", "objective": "info_nce"}, {}, "samples"),
+        ({"objective": ScoreMatching()}, {}, "ScoreMatching compares no views"),
+        ({"objective": MaximumLikelihood()}, {}, "MaximumLikelihood needs"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(settings, data, message):

@@ -168,6 +168,19 @@ def test_ratios_solve_bennetts_equation():
     assert found.item() == pytest.approx(brentq(excess, -10, 10, xtol=1e-14), abs=1e-10)
 
 
+def test_the_error_of_ratios_is_that_of_solving_again_without_each_group():
+    """One step of Newton's method from the solution is off by the square of what it moves by."""
+    rng = np.random.default_rng(0)
+    up = torch.tensor(rng.normal(0.3, 1.0, size=(3, 400, 5)))
+    down = torch.tensor(rng.normal(1.3, 1.0, size=(3, 400, 5)))
+    found = ratios.log_ratio_error(up, down, ratios.log_ratios(up, down))
+    group = np.arange(400) % 10
+    again = [
+        float(ratios.log_ratios(up[:, group != g], down[:, group != g]).sum()) for g in range(10)
+    ]
+    assert found == pytest.approx(3 * np.std(again), rel=0.02)  # (10 - 1) / 10 sum = 9 var
+
+
 @pytest.mark.skipif(not FULL, reason="large: runs with SKLEBM_TEST_FULL=1")
 def test_unbiased_over_10000_tiny_runs():
     machine = make_machine(5, 4, scale=0.8)
