@@ -32,7 +32,7 @@ from sklebm._shell.rows import Rows, resolve_device
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
-from sklebm.inference.hamiltonian_path import HamiltonianPath, nearest_base
+from sklebm.inference.hamiltonian_path import HamiltonianPath, from_nearest, nearest_base
 from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
@@ -230,7 +230,7 @@ def path_to(
     ``mean`` is that of the training rows; ``rows`` are draws from the model, if available.
     """
     if not _alternates(energy):
-        return HamiltonianPath(energy, nearest_base(energy, generator), generator)
+        return HamiltonianPath(energy, nearest_base(energy, generator, covering=True), generator)
     base = torch.as_tensor(mean, device=generator.device).double()
     on_graph = hasattr(energy, "classes")
     own = partial(PairwisePath.to if on_graph else TemperedPath, energy)
@@ -280,7 +280,7 @@ def compute(
         if not math.isfinite(path.log_z0()):
             return _known(math.inf)
         found = partition.estimate(path, generator, effort, method=method, rows=chains)
-        found = _raised(found, path, generator)
+        found = _raised(found, from_nearest(path, generator), generator)
     if not found.settled:
         warn(
             f"{type(model).__name__}: log Z is uncertain. Chains that started at either end "
@@ -332,7 +332,7 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
     device = next(double.parameters()).device
     generator = make_generator(seed, "density check", device=device)
     with torch.no_grad():
-        path = path_to(double, mean, generator)
+        path = from_nearest(path_to(double, mean, generator), generator)
         x = path.draw_base(_CHECK_ROWS, generator)
         log_q = path.log_base_density(x)
         # States of the path may hold hidden units too; the inequality is then that of all units.

@@ -36,6 +36,8 @@ def pretrain(model: Any, energy: LayeredEnergy, start: Start) -> None:
         model._options(start.seed),
         max_epochs=int(model.pretraining_epochs),
         n_iter_no_change=None,
+        # Callbacks of the net watch the machine itself, once all of its layers learn.
+        net_params={k: v for k, v in (model.net_params or {}).items() if k != "callbacks"},
         verbose=0,
     )
     if options.choice().uses_closure:
@@ -52,7 +54,7 @@ def pretrain(model: Any, energy: LayeredEnergy, start: Start) -> None:
         # Twice as much from below if there will be a layer further up, and the other way round.
         copies = (1 if index == last else 2, 2 if index else 1)
         generator = make_generator(start.seed, "greedy start", index=index)
-        machine = _initial(means, above, copies, generator).to(device)
+        machine = _initial(means, start.rows.total(), above, copies, generator).to(device)
         own = replace(options, seed=purpose_seed(start.seed, "greedy start", index))
         _learn(model, machine, rows, means, own, start)
         with torch.no_grad():
@@ -62,12 +64,16 @@ def pretrain(model: Any, energy: LayeredEnergy, start: Start) -> None:
             energy.layers[index + 1].bias.copy_(machine.hidden.bias)
             if index < last:
                 rows = _hidden_means(machine, rows, device)
-                total = start.rows.ranks.sum(rows.X.double().sum(dim=0).cpu())
+                total = start.rows.ranks.sum(rows.X.sum(dim=0, dtype=torch.float64).cpu())
                 means = total / start.rows.ranks.total(len(rows))
 
 
 def _initial(
-    means: torch.Tensor, n_hidden: int, copies: tuple[int, int], generator: torch.Generator
+    means: torch.Tensor,
+    n_rows: int,
+    n_hidden: int,
+    copies: tuple[int, int],
+    generator: torch.Generator,
 ) -> CopiedBilinearEnergy:
     """A machine before training; hidden units start on half of the time, as in the deep one.
 
@@ -77,7 +83,7 @@ def _initial(
     scale = min(_LARGEST_WEIGHTS, 2.0 * math.sqrt(2.0 / (n_visible + n_hidden))) / max(copies)
     weights = scale * torch.randn(n_hidden, n_visible, generator=generator)
     mean = means.float()
-    visible = base_rate_bias(mean) - 0.5 * m * weights.sum(dim=0)
+    visible = base_rate_bias(mean, n_rows) - 0.5 * m * weights.sum(dim=0)
     hidden = -n * (weights @ mean)
     return CopiedBilinearEnergy(CopiedBernoulli(visible, n), CopiedBernoulli(hidden, m), weights)
 

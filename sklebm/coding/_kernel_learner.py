@@ -13,7 +13,12 @@ from sklebm._shell.rows import row_slices
 from sklebm.coding._dictionary import DictionaryLearner, Settings
 from sklebm.coding._sums import Totals
 from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid
-from sklebm.inference.kernel_update import code_sums, consensus_kernels, improve_kernels
+from sklebm.inference.kernel_update import (
+    check_consensus,
+    code_sums,
+    consensus_kernels,
+    improve_kernels,
+)
 
 # Codes of the last pass are kept up to this size in all; images beyond it start from zero.
 _KEPT_BYTES = 2**28
@@ -85,6 +90,7 @@ class KernelLearner(DictionaryLearner):
 
     def seek_consensus(self) -> None:
         """Let parts of the images come to a consensus, instead of steps along the gradient."""
+        check_consensus(self.settings.grid.kernels(self.atoms))  # before the search, which is long
         self.parts = [self._no_sums() for _ in range(_N_PARTS)]
 
     def _no_sums(self) -> KernelSums:

@@ -21,7 +21,7 @@ from sklebm.coding import _layers as layers
 from sklebm.coding import _map_layers as maps
 from sklebm.coding._checks import warn_if_codes_vanish
 from sklebm.coding._convolution import recall_grids, stacked_grids
-from sklebm.coding._kernels import check_images, need_same_sizes
+from sklebm.coding._kernels import check_images
 from sklebm.coding._layers import LayeredLearner, LayeredSearch
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.coding._state import n_atoms
@@ -141,8 +141,6 @@ def resumed_layers(coder: Any, device: torch.device) -> LayeredLearner:
     check_layers(coder)
     empty: LayeredLearner
     if coder.kernel_sizes is not None:
-        asked = maps.asked_sizes(coder, coder.n_features_in_)
-        need_same_sizes(coder, asked, coder.architecture_)
         empty = maps.empty_learner(coder, coder.n_features_in_)
     else:
         empty = LayeredLearner([], layers.search_of(coder, layers.learning_inference(coder)))

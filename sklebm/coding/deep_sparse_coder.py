@@ -117,11 +117,12 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     Notes
     -----
     With K atoms in all layers, thresholds cost O(d K) a row, and a step over all layers O(K^2).
-    Learning costs, and keeps in memory, what :class:`SparseCoder` needs for each layer; all layers
-    learn in the same passes. There is no intercept: centre rows whose mean is far from zero. Codes
-    shrink from layer to layer, so upper layers may need a smaller ``alpha``; ``fit`` warns if a
-    layer's codes are all zero. A threshold suits atoms that overlap little: it does not divide what
-    several similar atoms explain, so that its energy may exceed that of zero codes many times.
+    Learning costs, and keeps in memory, what :class:`SparseCoder` needs for each layer, or, with
+    kernels, the sums of :class:`ConvSparseCoder`; all layers learn in the same passes. There is no
+    intercept: centre rows whose mean is far from zero. Codes shrink from layer to layer, so upper
+    layers may need a smaller ``alpha``; ``fit`` warns if a layer's codes are all zero. A threshold
+    suits atoms that overlap little: it does not divide what several similar atoms explain, so that
+    its energy may exceed that of zero codes many times.
 
     References
     ----------

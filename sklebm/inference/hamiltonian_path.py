@@ -34,13 +34,16 @@ class _Between:
         return value
 
 
-def nearest_base(energy: Any, generator: torch.Generator) -> Any:
-    """The density to anneal from, and to test log Z with: the q whose bound on log Z is tightest.
+def nearest_base(energy: Any, generator: torch.Generator, *, covering: bool) -> Any:
+    """The density to test log Z with, or with ``covering`` to anneal from: that of tightest bound.
 
     log Z >= E_q[-F - log q] for every density q (Gibbs' inequality), and the gap is the divergence
     of the model from q. Candidates are the energy's reference, copies of it that are wider or
     narrower, and the energy's own Gaussian factor: rows need not fill the room that an energy
     leaves. The reference stays unless another one is better beyond the error of the estimate.
+
+    A q inside one of several modes may well be the nearest, but chains that start there miss the
+    others. With ``covering``, candidates are at least as wide as the reference.
     """
     reference = energy.reference
     if not hasattr(reference, "stretched"):
@@ -48,8 +51,10 @@ def nearest_base(energy: Any, generator: torch.Generator) -> Any:
     candidates = [reference.stretched(factor) for factor in _STRETCHES]
     own = energy.gaussian_factor() if hasattr(energy, "gaussian_factor") else None
     candidates += [own] if own is not None else []
+    if covering:
+        candidates = [q for q in candidates if bool(q.scale() >= reference.scale())]
     # Draws of their own: those of the path do not depend on how many candidates there are.
-    draws = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    draws = torch.Generator(generator.device).manual_seed(generator.initial_seed() + 1)
     best, (bound, _) = reference, _bound(energy, reference, draws)
     for candidate in candidates:
         found, error = _bound(energy, candidate, draws)
@@ -144,3 +149,11 @@ class HamiltonianPath:
         chains = self.sampler.resume(v, log_step, between)
         position: Tensor = self.sampler.step(generator, chains, between)[0].position
         return position
+
+
+def from_nearest(path: Any, generator: torch.Generator) -> Any:
+    """The path, or one of this kind from the density with the tightest bound on log Z."""
+    if not isinstance(path, HamiltonianPath):
+        return path
+    base = nearest_base(path.energy, generator, covering=False)
+    return HamiltonianPath(path.energy, base, generator)

@@ -82,11 +82,11 @@ def transformed_sums(maps: Tensor, images: Tensor, grid: ConvolutionGrid) -> tup
     windows = maps.new_zeros(k, grid.channels, tall, wide)
     rows = torch.arange(1 - tall, tall, device=maps.device) % grid.height
     columns = torch.arange(1 - wide, wide, device=maps.device) % grid.width
-    spectra = grid.spectrum(maps)
+    spectra, image_spectra = grid.spectrum(maps), grid.spectrum(images)
     for one in range(k):
         pairs = grid.plane((spectra[:, one, None].conj() * spectra).sum(dim=0))
         products[one] = pairs[:, rows[:, None], columns]
-        near = grid.plane((spectra[:, one, None].conj() * grid.spectrum(images)).sum(dim=0))
+        near = grid.plane((spectra[:, one, None].conj() * image_spectra).sum(dim=0))
         windows[one] = near[:, :tall, :wide]
     return products, windows
 
@@ -189,13 +189,9 @@ def consensus_kernels(
     With k kernels of s places, a step costs O(k^2 s^2) for each part. Matrices are factorised in
     O(k^3 s^3), again whenever rho changes to balance the residuals.
     """
+    check_consensus(kernels)
     k, channels, tall, wide = kernels.shape
     size = k * tall * wide
-    if size > _LARGEST:
-        raise ValueError(
-            f"consensus needs matrices of {size} x {size} numbers for {k} kernels of {tall} x "
-            f'{wide}: use algorithm="batch", whose gradient steps need none.'
-        )
     usages = [a[:, :, tall - 1, wide - 1].diagonal() for a, _ in parts]
     usage = torch.stack(usages).mean(dim=0)
     used = usage > 0
@@ -232,7 +228,7 @@ def consensus_kernels(
         agreed = projected(torch.stack([d + dual for d, dual in zip(own, u, strict=True)]).mean(0))
         u = [dual + d - agreed for d, dual in zip(own, u, strict=True)]
         before, v = v, agreed
-        if step % _BALANCE_EVERY == 0:
+        if step % _BALANCE_EVERY == 0 and step < n_steps:
             primal = sum(float((scale * (d - v).square()).sum()) for d in own) ** 0.5
             dual_error = rho * (len(own) * float((scale * (v - before).square()).sum())) ** 0.5
             if not primal > 0 or not dual_error > 0:
@@ -246,6 +242,17 @@ def consensus_kernels(
         return kernels
     moved = v.reshape(k, tall, wide, channels).permute(0, 3, 1, 2)
     return torch.where(used[:, None, None, None], moved, kernels)
+
+
+def check_consensus(kernels: Tensor) -> None:
+    """Raise ValueError if a consensus between such kernels would need too large matrices."""
+    k, _, tall, wide = kernels.shape
+    size = k * tall * wide
+    if size > _LARGEST:
+        raise ValueError(
+            f"consensus needs matrices of {size} x {size} numbers for {k} kernels of {tall} x "
+            f'{wide}: use algorithm="batch", whose gradient steps need none.'
+        )
 
 
 def _quadratic_form(code_products: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from sklebm.inference.layered_coding import WeightedL1, solve_layers
 from sklebm.inference.sparse import SparseSolution
 from sklebm.inference.sparse_problem import SparseProblem, certificate_kind
 
-# Up to this size M is formed, and its solver reaches such gaps at no cost.
+# Up to this size M is formed; for positive weights its solver reaches such gaps at no cost.
 _DENSE, _DENSE_GAP = 2**18, 1e-10
 
 
@@ -219,10 +219,10 @@ def solve_map_layers(
     inputs = x.shape[1] + sum(widths[:-1])
     if x.device.type == "cpu" and sum(widths) * inputs <= _DENSE:
         shifts = [grid.toeplitz(d) for d, grid in zip(dictionaries, grids, strict=True)]
+        tol = min(tol, _DENSE_GAP) if min(alphas) > 0 else tol
         return solve_layers(
-            x, shifts, alphas, positive=positive, tol=min(tol, _DENSE_GAP), max_iter=max_iter,
-            n_steps=n_steps,
-        )  # fmt: skip
+            x, shifts, alphas, positive=positive, tol=tol, max_iter=max_iter, n_steps=n_steps
+        )
     largest = max(alphas) or 1.0
     shares = [alpha / largest for alpha in alphas]
     if n_steps is None and min(alphas) > 0:

@@ -24,7 +24,11 @@ from torch.nn.functional import softplus
 
 from sklebm.linear._forms import forms
 from sklebm.linear._newton import Convex, Observer, ignore, minimize
-from sklebm.linear._precision import inverse_curvature, maximum_likelihood
+from sklebm.linear._precision import (
+    curvature_at_entries,
+    inverse_curvature,
+    maximum_likelihood,
+)
 from sklebm.linear._structure import Entries
 
 _CHUNK = 8192
@@ -77,10 +81,10 @@ class _Logistic(Convex):
         return self.forms.values(vector, linear) + constant
 
     def _collect(self, weights: Tensor, prior: Tensor) -> Tensor:
-        """Derivatives with respect to (Q, h, c): of the weighted margins, and of the prior by Q."""
+        """Derivatives by (Q, h, c) of the weighted margins, plus those of the prior by Q."""
         rows = self.adjoint(weights)
         by_entries, by_linear = self.forms.derivatives(rows)
-        parts = [by_entries + self.entries.gradient(prior), by_linear]
+        parts = [by_entries + prior, by_linear]
         if self.has_constant:
             parts.append(rows.sum()[None])
         return torch.cat(parts) / self.n_rows
@@ -95,17 +99,25 @@ class _Logistic(Convex):
         return (float(softplus(-margins).sum()) + prior) / self.n_rows
 
     def gradient(self, point: Tensor) -> Tensor:
-        self._point = point
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._matrix(point)))
+        if self.entries.is_sparse:  # for every step of conjugate gradients
+            self._current = self.entries.sparse(self.split(point)[0])
+            self._mean = self.entries.gradient(-0.5 * self._inverse)  # of the derivatives of f by Q
         margins = self.margins(self._function(point)) + self.offset()
         wrong = torch.sigmoid(-margins)
         self._slopes = wrong * torch.sigmoid(margins)
         slope = 0.5 * (torch.eye(len(self._inverse)).to(self._inverse) - self._inverse)
-        return self._collect(-wrong, slope)
+        return self._collect(-wrong, self.entries.gradient(slope))
 
     def curvature(self, direction: Tensor) -> Tensor:
-        bend = 0.5 * (self._inverse @ self._matrix(direction) @ self._inverse)
-        return self._collect(self._slopes * self.margins(self._function(direction)), bend)
+        if self.entries.is_sparse:
+            vector = self.split(direction)[0]
+            bend = curvature_at_entries(self.entries, self._inverse, vector)
+        else:
+            bend = self._inverse @ self._matrix(direction) @ self._inverse
+            bend = self.entries.gradient(bend)
+        weights = self._slopes * self.margins(self._function(direction))
+        return self._collect(weights, 0.5 * bend)
 
     def precondition(self, residual: Tensor) -> Tensor:
         """The inverse of what the curvature is, up to a factor, for rows u ~ N(0, Q^-1)."""
@@ -115,14 +127,12 @@ class _Logistic(Convex):
             n_others = self.entries.n_features + self.has_constant
             return residual / torch.cat([pairs, torch.ones(n_others, device=pairs.device)]).double()
         vector, linear, constant = self.split(residual)
-        current = self.entries.sparse(self.split(self._point)[0])
-        mean = self.entries.gradient(-0.5 * self._inverse)  # of the derivatives of f by Q
         if self.has_constant:
-            vector = vector - constant * mean
-        parts = [2.0 * inverse_curvature(self.entries, current, vector)]
-        parts.append(torch.from_numpy(current @ linear.numpy()))
+            vector = vector - constant * self._mean
+        parts = [2.0 * inverse_curvature(self.entries, self._current, vector)]
+        parts.append(torch.from_numpy(self._current @ linear.numpy()))
         if self.has_constant:
-            parts.append((constant - mean @ parts[0])[None])
+            parts.append((constant - self._mean @ parts[0])[None])
         return torch.cat(parts)
 
 

@@ -8,6 +8,7 @@ import scipy.sparse
 import torch
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
+from skorch.callbacks import Callback
 
 import sklebm
 from sklebm import DeepBoltzmannMachine, likelihood
@@ -505,9 +506,22 @@ def test_held_out_rows_stay_unseen_in_the_greedy_start(monkeypatch):
         return learn(training, rows, options, **given)
 
     monkeypatch.setattr(_greedy, "train", counted)
-    model = DeepBoltzmannMachine((5, 3), pretraining_epochs=1, validation_fraction=0.25, **FEW)
+    epochs = []
+
+    class Counting(Callback):
+        def on_epoch_end(self, net, **given):
+            epochs.append(net)
+
+    model = DeepBoltzmannMachine(
+        (5, 3),
+        pretraining_epochs=1,
+        validation_fraction=0.25,
+        net_params={"callbacks": [Counting()]},
+        **FEW,
+    )
     assert len(model.fit(make_bits()).validation_scores_) == FEW["max_epochs"]
     assert seen == [150, 150]
+    assert len(epochs) == FEW["max_epochs"]
 
 
 def test_line_searches_cannot_start_greedily():

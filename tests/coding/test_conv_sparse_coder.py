@@ -10,6 +10,7 @@ import torch
 
 import sklebm
 from sklebm import ConvSparseCoder, SparseCoder
+from sklebm.coding._kernel_learner import KernelLearner
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid, smooth_part
 from sklebm.inference.convolutional import solve_in_frequency, solve_maps
@@ -260,6 +261,16 @@ def test_consensus_finds_the_kernels_of_gradient_steps(grid):
         consensus_kernels(torch.zeros(57, 1, 12, 12), parts)
     # A step from the minimum stays there.
     np.testing.assert_allclose(consensus_kernels(agreed, parts, 1), agreed, atol=1e-5)
+
+
+def test_a_consensus_of_too_many_kernels_is_refused_before_the_search(monkeypatch):
+    def search(*given):
+        raise AssertionError("an image was encoded")
+
+    monkeypatch.setattr(KernelLearner, "collect", search)
+    X, _ = make_planted(4)
+    with pytest.raises(ValueError, match="matrices of 8208 x 8208"):
+        ConvSparseCoder(57, kernel_size=12, image_shape=(12, 12), algorithm="consensus").fit(X)
 
 
 def make_planted(n=40, seed=0):

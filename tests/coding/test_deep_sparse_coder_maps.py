@@ -145,7 +145,8 @@ def test_the_energy_is_the_sum_over_all_layers():
 def test_an_identity_without_penalty_adds_nothing(inference):
     """The second layer's kernels have one pixel, and copy one map each."""
     rng = np.random.default_rng(1)
-    options = {"kernel_sizes": (3, 1), "image_shape": (6, 7), "inference": inference}
+    options = {"kernel_sizes": (3, 1), "image_shape": (6, 7), "inference": inference,
+               "code_tol": 1e-10}  # fmt: skip
     first = unit(rng, 3, 9)
     two = DeepSparseCoder.from_parameters(
         components=first, upper_components=[np.eye(3)], alpha=(0.3, 0.0), **options
@@ -159,6 +160,22 @@ def test_an_identity_without_penalty_adds_nothing(inference):
     np.testing.assert_allclose(Z[:, :126], one.transform(X), atol=1e-6)
     np.testing.assert_allclose(Z[:, 126:], Z[:, :126], atol=1e-6)
     np.testing.assert_allclose(two.free_energy(X), one.free_energy(X), rtol=1e-9)
+
+
+def test_small_images_take_no_more_iterations_than_the_tolerance_asks_for():
+    """Where a weight is zero, the matrix of all layers is formed, but not solved by supports."""
+    coder, X = random_coder(alpha=(0.4, 0.0), inference="multilayer_fista")
+    energy, x = coder._energy(torch.device("cpu")), torch.from_numpy(X)
+
+    def solve(tol):
+        return layered_maps.solve_map_layers(
+            x, energy.dictionaries, energy.grids, energy.alphas, positive=False, tol=tol
+        )
+
+    rough, fine = solve(1e-2), solve(1e-6)
+    assert rough.converged.all()
+    assert fine.converged.all()
+    assert rough.n_iter.max() < fine.n_iter.max()
 
 
 @pytest.mark.parametrize(("learning", "unit_of_x"), [("layerwise", 1.0), ("joint", 1e3)])
