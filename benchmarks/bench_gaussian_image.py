@@ -79,8 +79,9 @@ def main() -> None:
         row = [objective, round(seconds, 1), model.n_iter_, residual(model, objective)]
         rows.append([*row, f"{model.ridge_:.1e}", round(model.score(X), 1)])
         print(*rows[-1], sep="\t", flush=True)
+    suffix = "" if arguments.objectives == OBJECTIVES else "_" + "_".join(arguments.objectives)
     save_results(
-        "gaussian_image",
+        f"gaussian_image{suffix}",
         f"GaussianEnergy on {len(X):,} patches of {shape[0]} x {shape[1]}, radius 2",
         ["objective", "fit (s)", "Newton steps", "residual", "ridge", "score (nats)"],
         rows,

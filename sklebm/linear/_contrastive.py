@@ -224,12 +224,9 @@ def noise_contrastive(
 
 
 def _start(function: _Logistic, noise_factor: Tensor) -> Tensor:
-    """A density: with Q nearly of maximum likelihood, or standard normal if it has few features."""
-    entries = function.entries
-    near = torch.eye(entries.n_features).to(noise_factor)
-    if entries.is_sparse:
-        covariance = noise_factor @ noise_factor.T
-        near = maximum_likelihood(covariance, entries, tol=_NEAR, max_iter=_NEAR_STEPS).precision
+    """A density with Q nearly of maximum likelihood: far from the rows, margins are flat."""
+    entries, covariance = function.entries, noise_factor @ noise_factor.T
+    near = maximum_likelihood(covariance, entries, tol=_NEAR, max_iter=_NEAR_STEPS).precision
     parts = [near[entries.rows, entries.columns], near.new_zeros(entries.n_features)]
     if function.has_constant:
         factor = torch.linalg.cholesky(near)
