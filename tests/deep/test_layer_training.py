@@ -67,6 +67,12 @@ def test_greedy_layers_are_drawn_from_the_seed(greedy):
         np.testing.assert_array_equal(again.weights_[name], array)
 
 
+def test_layers_below_are_trained_too(greedy):
+    start = DeepEnergyModel(**{**SETTINGS, "learning_rate": 1e-12, "max_epochs": 1}).fit(X)
+    moved = greedy.weights_["network.0.weight"] - start.weights_["network.0.weight"]
+    assert np.abs(moved).mean() > 0.1
+
+
 def test_without_hidden_layers_nothing_changes(shallow):
     joint = DeepEnergyModel(**{**SETTINGS, "hidden_sizes": (), "layer_training": "joint"}).fit(X)
     for name, array in joint.weights_.items():
