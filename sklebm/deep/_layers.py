@@ -47,7 +47,11 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
         energy = energy.to(start.rows.device)
         share_parameters(start.rows.ranks, energy)
         if not last:
-            options = replace(model._options(seed), n_iter_no_change=None)
+            options = replace(
+                model._options(seed),
+                max_epochs=model._n_epochs(start.rows),
+                n_iter_no_change=None,
+            )
             model._train(energy, replace(start, seed=seed), options)
             below = export_weights(energy, model)
     return energy

@@ -70,7 +70,8 @@ def test_greedy_layers_are_drawn_from_the_seed(greedy):
 def test_layers_below_are_trained_too(greedy):
     start = DeepEnergyModel(**{**SETTINGS, "learning_rate": 1e-12, "max_epochs": 1}).fit(X)
     moved = greedy.weights_["network.0.weight"] - start.weights_["network.0.weight"]
-    assert np.abs(moved).mean() > 0.1
+    # 25 passes; one alone moves a weight by 0.06 on average.
+    assert np.abs(moved).mean() > 0.2
 
 
 def test_without_hidden_layers_nothing_changes(shallow):
