@@ -7,6 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# For measurements of memory: the C library gives freed blocks back at once, so that the peak is
+# what was in use at one time. By default it learns from what is freed which blocks to keep.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
 
 def run_python(code, *arguments, **environment):
     """Run code in a fresh interpreter that can import ``tests``; return what it printed."""

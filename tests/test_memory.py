@@ -7,14 +7,12 @@ import pytest
 
 from tests.registry import NAMES
 from tests.sampling import FULL, sample
-from tests.subprocesses import run_python
+from tests.subprocesses import ALLOCATOR, run_python
 
 # A million rows take a while: a sixth of them, in less memory, show a copy of X as well.
 N_ROWS, WORKING_MEMORY = (1_000_000, 64) if FULL else (160_000, 8)  # MiB
 # What one chunk may take beyond its budget: its own float32 rows, and the previous chunk's answer.
 OVERHEAD = 24  # MiB
-# The C library gives freed blocks back at once, so that the peak is what was in use at one time.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 MEASURE = """
 import json, re, sys, warnings
@@ -54,7 +52,7 @@ print(json.dumps(report))
 def test_many_rows_stay_within_working_memory():
     # The regret is a descent for every row: minutes for so many.
     names = NAMES if FULL else [name for name in NAMES if name != "LikelihoodRegretScorer"]
-    names = sample(names, 3, "memory")
+    names = sample(names, 4, "memory")
     report = json.loads(run_python(MEASURE, N_ROWS, WORKING_MEMORY, *names, **ALLOCATOR))
     assert report
     for what, (grown, answer) in report.items():

@@ -10,11 +10,9 @@ import sklebm.coding._kernel_learner as kernel_learner
 import sklebm.coding._kernels as kernels
 from sklebm import ConvSparseCoder
 from tests.coding.test_conv_sparse_coder import make_planted
-from tests.subprocesses import run_python
+from tests.subprocesses import ALLOCATOR, run_python
 
 SIDE, FEW, MANY = 48, 3, 19
-# The C library gives freed blocks back at once, so that the peak is what was in use at one time.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 MEASURE = """
 import json, re, sys

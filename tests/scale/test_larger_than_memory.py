@@ -25,7 +25,7 @@ from tests.registry import (
     row_methods,
 )
 from tests.sampling import FULL
-from tests.subprocesses import run_python
+from tests.subprocesses import ALLOCATOR, run_python
 
 SMALL = 0.008  # MiB: less than half of the rows
 ROWS = make_rows(400)
@@ -306,13 +306,11 @@ def test_tables_without_a_shape_are_refused():
 
 # ---------------------------------------------------------------- memory
 
-N_ROWS, BOUND = (4_000_000, 200) if FULL else (600_000, 48)  # 977 and 146 MiB of rows; MiB
+N_ROWS, BOUND = (4_000_000, 200) if FULL else (500_000, 40)  # 977 and 122 MiB of rows; MiB
 
 # The kernel refuses memory beyond the limit: a copy of the rows, even for a moment, is an error.
 BOUNDED = """
-import ctypes, re, resource, sys
-# One heap for all threads: how many the C library opens depends on which threads happen to meet.
-ctypes.CDLL(None).mallopt(-8, 1)
+import re, resource, sys
 import numpy as np, sklearn, torch
 import sklebm
 
@@ -368,7 +366,8 @@ except MemoryError:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_fit_stays_within_its_memory(tmp_path):
     """A copy of the rows shows that the limit would be noticed."""
-    mebibytes, *lines = run_python(BOUNDED, tmp_path / "rows.bin", N_ROWS, BOUND).splitlines()
+    report = run_python(BOUNDED, tmp_path / "rows.bin", N_ROWS, BOUND, **ALLOCATOR)
+    mebibytes, *lines = report.splitlines()
     assert int(mebibytes) > 3 * BOUND
     assert lines == [
         f"PCAWhitener {N_ROWS} True",
