@@ -7,7 +7,10 @@ is constant between them, with exponential tails), and a mixture density network
 In each fold every method takes those of its settings whose log density is highest in three folds
 of the training rows.
 
-    python benchmarks/bench_energy_regressor.py [--quick]
+`--penalties` prints how the default of ``alpha`` was chosen, on generated tables apart from these:
+log density of new rows, for penalties worth so many rows, and for the former 1e-4.
+
+    python benchmarks/bench_energy_regressor.py [--quick] [--penalties]
 """
 
 from __future__ import annotations
@@ -21,7 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from _common import save_results, set_threads
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import (
+    load_diabetes,
+    make_friedman1,
+    make_friedman2,
+    make_friedman3,
+    make_regression,
+    make_sparse_uncorrelated,
+)
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -188,13 +198,56 @@ def diabetes(quick: bool) -> list[list[Any]]:
     return found
 
 
+def skewed(n: int) -> tuple[Any, Any]:
+    """Exponential noise, whose scale depends on a feature."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(n, 4))
+    return X, X[:, 0] + np.exp(0.5 * X[:, 1]) * generator.exponential(size=n)
+
+
+def two_widths(n: int) -> tuple[Any, Any]:
+    """A wave and a line with noise of two widths."""
+    generator = np.random.default_rng(0)
+    X = generator.uniform(-1, 1, size=(n, 6))
+    widths = np.where(X[:, 2] > 0, 1.0, 0.2)
+    return X, np.sin(3 * X[:, 0]) + X[:, 1] + widths * generator.normal(size=n)
+
+
+TABLES: dict[str, Callable[[int], tuple[Any, Any]]] = {
+    "Friedman 1": lambda n: make_friedman1(n, noise=1.0, random_state=0),
+    "Friedman 1, loud": lambda n: make_friedman1(n, noise=6.0, random_state=0),
+    "Friedman 2": lambda n: make_friedman2(n, noise=100.0, random_state=0),
+    "Friedman 3": lambda n: make_friedman3(n, noise=0.1, random_state=0),
+    "linear": lambda n: make_regression(n, 12, n_informative=5, noise=80.0, random_state=0),
+    "sparse": lambda n: make_sparse_uncorrelated(n, random_state=0),
+    "skewed": skewed,
+    "two widths": two_widths,
+}
+
+
+def penalties() -> None:
+    """Print log density of 1,000 new rows and R^2, by table, size and penalty."""
+    for name, make in TABLES.items():
+        for n in (120, 400):
+            X, y = make(n + 1000)
+            for label, alpha in {"1e-4": 1e-4, **{f"{k} / n": k / n for k in (1, 2, 3, 5)}}.items():
+                model = EnergyRegressor(alpha=alpha, random_state=0, device="cpu").fit(X[:n], y[:n])
+                density = model.conditional_log_density(X[n:], y[n:]).mean()
+                score = model.score(X[n:], y[n:])
+                print(name, n, label, f"{density:.3f}", f"{score:.3f}", sep="\t", flush=True)
+
+
 def main() -> None:
     """Measure, print, and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rows, epochs and folds")
+    parser.add_argument("--penalties", action="store_true", help="how alpha was chosen; no record")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     set_threads(options.threads)
+    if options.penalties:
+        penalties()
+        return
     rows = curves(options.quick) + diabetes(options.quick)
     if options.quick:
         return

@@ -89,10 +89,9 @@ for view_name, view in views.items():
 
 # %%
 # Filters of the first layer, those of whitened rows turned back to pixels, and below them where
-# rows end that descend the energy. On pixels the filters keep the look of their random start: most
-# of what tells a patch from noise is its few slow components. Whitened, every direction counts the
-# same, and filters become oriented. Whichever it is, the energy tells patches from draws of the
-# Gaussian better than that Gaussian does, except with a Gaussian factor too narrow for grey levels.
+# rows end that descend the energy. On pixels the filters keep the look of their random start;
+# whitened, where every direction counts the same, many become oriented. Compare the AUROC above
+# each panel with that of the Gaussian: a Gaussian factor too narrow for grey levels loses.
 figure, axes = plt.subplots(2, 4, figsize=(13, 6.5), layout="constrained")
 for (name, model), column in zip(models.items(), axes.T, strict=True):
     filters = model.weights_["network.0.weight"]

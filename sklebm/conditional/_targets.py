@@ -24,8 +24,8 @@ _LEAST_REACH = 8.0
 #: Targets this many times as far from the linear part as nine tenths of all are gross, if they are
 #: few: 16 standard deviations of a Gaussian. Of a log-normal 2 in 10,000 are as far.
 _FAR, _FEW, _ROUNDS = 10.0, 0.02, 20
-# Chosen among 1, 2, 3, 5 and 10 by the log density of new rows of eight generated tables of 120 and
-# 400 rows; a thousandth of it leaves networks that are certain of noise.
+# Chosen among 1, 2, 3 and 5 by the log density of new rows of generated tables of 120 and 400 rows
+# (bench_energy_regressor.py --penalties); hardly any penalty leaves networks certain of noise.
 _ROWS_OF_PENALTY = 3.0
 _CHAIN_STEPS = 300
 BLOCK = 16  # rows that share a generator of draws
