@@ -18,6 +18,7 @@ from sklebm.inference.gibbs import BlockGibbs
 from sklebm.objectives import ContrastiveDivergence, Objective, PersistentContrastiveDivergence
 from sklebm.training.batches import TensorBatches
 from sklebm.training.centring import EVERY, RATE, Centring
+from sklebm.training.one_thread import one_blas_thread
 from sklebm.training.transforms import GradientTransform
 
 # Multiplications of a matrix product above which torch, with its threads, is as fast.
@@ -92,23 +93,24 @@ class CompiledPass:
         n_taken = -(-len(rows) // batch_size)
         n_moved = n_taken * n_chains if self.is_persistent else len(rows)
         uniform = torch.empty(n_moved * self._n_numbers()).uniform_(generator=training.generator)
-        total: float = contrast_steps(
-            rows.numpy(),
-            batch_size,
-            *(parameter.detach().numpy() for parameter in moved),
-            visible,
-            hidden,
-            self.is_persistent,
-            self.objective.n_steps,
-            uniform.numpy(),
-            *offsets,
-            self.centring is not None,
-            n_before,
-            EVERY,
-            RATE if self.centring is not None and self.centring.follows else 0.0,
-            np.array([rates[parameter] for parameter in moved]),
-            batch_size,
-        )
+        with one_blas_thread():
+            total: float = contrast_steps(
+                rows.numpy(),
+                batch_size,
+                *(parameter.detach().numpy() for parameter in moved),
+                visible,
+                hidden,
+                self.is_persistent,
+                self.objective.n_steps,
+                uniform.numpy(),
+                *offsets,
+                self.centring is not None,
+                n_before,
+                EVERY,
+                RATE if self.centring is not None and self.centring.follows else 0.0,
+                np.array([rates[parameter] for parameter in moved]),
+                batch_size,
+            )
         if self.is_persistent:
             kept = {"visible": torch.from_numpy(visible), "hidden": torch.from_numpy(hidden)}
             training.objective_state = kept
