@@ -156,8 +156,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small machines, no record")
     parser.add_argument("--only", choices=("densities", "features"))
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    set_threads(2)
+    set_threads(options.threads)
     if options.only != "features":
         rows = densities(options.quick)
         if not options.quick:
@@ -169,7 +170,8 @@ def main() -> None:
                 notes="100,000 patches without their mean, of length one, whitened to 99 % of the "
                 "variance; 5,000 others are scored. Least and most: mean log p at both ends of the "
                 "interval of log Z, annealed in both directions by 100 chains and at least 1000 "
-                "temperatures. Training of equal length for all machines. 2 threads.",
+                "temperatures. Training of equal length for all machines. "
+                f"{options.threads} thread(s).",
             )
     if options.only != "densities":
         rows = features(options.quick)
@@ -181,7 +183,7 @@ def main() -> None:
                 rows,
                 notes="Patches of 8 x 8 x 3 at every other place, normalised, ZCA with a ridge of "
                 "0.1; 200,000 patches, 20 epochs; sums over 2 x 2 quadrants; squared hinge loss, "
-                "the ridge chosen on a fifth of the training images. 2 threads.",
+                f"the ridge chosen on a fifth of the training images. {options.threads} thread(s).",
             )
 
 

@@ -7,6 +7,7 @@ read.
 
 from __future__ import annotations
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
@@ -82,16 +83,16 @@ def read_table(X: Any, name: str) -> Any:
                 "X.compute_chunk_sizes() first."
             )
         return DaskTable(X, name) if _is_large(X) else X.compute()
-    return MappedTable(X, name) if _is_mapped(X) and _is_large(X) else X
+    return MappedTable(X, name) if _mapping(X) is not None and _is_large(X) else X
 
 
-def _is_mapped(X: Any) -> bool:
-    """True for an array backed by a memory-mapped file."""
+def _mapping(X: Any) -> Any:
+    """The memory-mapped array that backs an array, or None."""
     while isinstance(X, np.ndarray):
         if getattr(X, "_mmap", None) is not None:
-            return True
+            return X
         X = X.base
-    return False
+    return None
 
 
 def _is_large(X: Any) -> bool:
@@ -151,11 +152,41 @@ class LazyTable(ABC):
         """Slices of about ``n_rows`` that cover all rows and are cheap to read in any order."""
 
 
+# Bytes of a file that stay mapped. A row that is read alone brings its surroundings with it.
+_MAPPED, _SURROUNDINGS = 2**25, 2**16
+
+
 class MappedTable(LazyTable):
-    """Rows of a memory-mapped file."""
+    """Rows of a memory-mapped file.
+
+    Pages that have been read count as memory of the process until it is short of memory, so those
+    of files that are only read are given back now and then. They are read again where needed.
+    """
+
+    _n_mapped = 0
 
     def _read(self, index: Any) -> Any:
-        return self.array[index]
+        if isinstance(index, slice):
+            part = self.array[index]
+            self._count(part.nbytes)
+            return part
+        rows = np.empty((len(index), self.shape[1]), self.array.dtype)
+        step = _MAPPED // _SURROUNDINGS
+        for start in range(0, len(index), step):
+            part = index[start : start + step]
+            rows[start : start + step] = self.array[part]
+            self._count(len(part) * _SURROUNDINGS)
+        return rows
+
+    def _count(self, n_bytes: int) -> None:
+        """Give back all pages if many have been read; views of them remain valid."""
+        self._n_mapped += n_bytes
+        if self._n_mapped > _MAPPED:
+            source = _mapping(self.array)
+            # Pages of other modes may hold changes that the file does not have.
+            if source.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+                source._mmap.madvise(mmap.MADV_DONTNEED)
+            self._n_mapped = 0
 
     def blocks(self, n_rows: int) -> list[slice]:
         """Runs of neighbouring rows."""

@@ -306,6 +306,45 @@ def test_tables_without_a_shape_are_refused():
 
 # ---------------------------------------------------------------- memory
 
+
+def mapped_mebibytes():
+    """Pages of files that count as memory of this process."""
+    with open("/proc/self/status") as status:
+        sizes = dict(line.split(":") for line in status)
+    return sum(int(sizes[key].split()[0]) for key in ("RssFile", "RssShmem")) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
+@pytest.mark.parametrize("read_in", ["blocks", "single rows"])
+def test_pages_of_a_file_are_given_back(read_in, tmp_path):
+    n_rows = 2**18  # 128 MiB
+    np.memmap(tmp_path / "rows.bin", dtype=np.float64, mode="w+", shape=(n_rows, 64)).flush()
+    X = np.memmap(tmp_path / "rows.bin", dtype=np.float64, mode="r", shape=(n_rows, 64))
+    table, before = MappedTable(X, "Model"), mapped_mebibytes()
+    if read_in == "blocks":
+        parts = table.blocks(2**12)
+    else:
+        parts = np.split(np.random.default_rng(0).permutation(n_rows)[: 2**13], 2)
+    for part in parts:
+        assert not table[part].any()
+        assert mapped_mebibytes() - before < 70
+    view = table[-10:]
+    table[parts[0]]
+    assert not view.any()
+    assert X[:].sum() == 0.0
+    assert mapped_mebibytes() - before > 100  # what is read past the table is not given back
+
+
+def test_changes_that_only_memory_holds_are_kept(tmp_path):
+    ROWS.tofile(tmp_path / "rows.bin")
+    X = np.memmap(tmp_path / "rows.bin", dtype=ROWS.dtype, mode="c", shape=ROWS.shape)
+    X[7] = 5.0
+    table = MappedTable(X, "Model")
+    for _ in range(2**25 // X.nbytes + 2):
+        table[:]
+    assert (table[7:8] == 5.0).all()
+
+
 N_ROWS, BOUND = (4_000_000, 200) if FULL else (500_000, 40)  # 977 and 122 MiB of rows; MiB
 
 # The kernel refuses memory beyond the limit: a copy of the rows, even for a moment, is an error.
