@@ -26,6 +26,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from _common import save_results, set_threads, timed_ratio
 from _image_filters import change, moved_patches, smoothness, windows
 from sklearn.decomposition import FastICA
@@ -156,7 +157,7 @@ def times(quick: bool) -> None:
         "Ratios are to FastICA. Slope: largest derivative of the mean of log cosh for a rotation "
         "of two sources of variance 1, 0 at the optimum of FastICA and Picard-O. SubspaceICA "
         "learns a scale for each source, orthogonal=False leaves out the constraint, and their "
-        "optima are others. 2 threads.",
+        f"optima are others. {torch.get_num_threads()} thread(s).",
     )
 
 
@@ -368,11 +369,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", help=f"some of {', '.join(tables)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing recorded")
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     unknown = set(options.tables) - set(tables)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    set_threads(2)
+    set_threads(options.threads)
     if importlib.util.find_spec("picard") is None:
         print("python-picard is not installed: it takes no part.")
     for name in options.tables or tables:
