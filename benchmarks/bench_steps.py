@@ -112,22 +112,22 @@ def deep_energy(x: torch.Tensor, n_epochs: int) -> None:
 
 
 def lista(x: torch.Tensor, n_epochs: int) -> None:
-    """Three layers with shared weights that predict given codes."""
+    """Three layers after a first shrink, with shared matrices, that predict given codes."""
     codes = relu(torch.randn(len(x), 64, generator=torch.Generator().manual_seed(0)) - 1)
     filters = nn.Parameter(0.1 * torch.randn(64, 64))
-    inhibition, threshold = nn.Parameter(torch.eye(64)), nn.Parameter(torch.full((64,), 0.1))
+    inhibition, thresholds = nn.Parameter(torch.eye(64)), nn.Parameter(torch.full((4, 64), 0.1))
 
-    def shrink(u: torch.Tensor) -> torch.Tensor:
-        return torch.sign(u) * relu(u.abs() - threshold)
+    def shrink(u: torch.Tensor, layer: int) -> torch.Tensor:
+        return torch.sign(u.detach()) * relu(u.abs() - thresholds[layer])
 
     def loss(index: torch.Tensor) -> torch.Tensor:
         fields = x[index] @ filters.T
-        z = shrink(fields)
-        for _ in range(2):
-            z = shrink(torch.addmm(fields, z, inhibition.T))
+        z = shrink(fields, 0)
+        for layer in (1, 2, 3):
+            z = shrink(torch.addmm(fields, z, inhibition.T), layer)
         return 0.5 * (z - codes[index]).square().sum(dim=1).mean()
 
-    adam = torch.optim.Adam([filters, inhibition, threshold], lr=1e-3, fused=True)
+    adam = torch.optim.Adam([filters, inhibition, thresholds], lr=1e-3, fused=True)
     bare_loop(x, loss, adam, n_epochs)
 
 

@@ -113,6 +113,20 @@ HEADLINES = (
         for units in (64, 256)
         for batch in (10, 500)
     ),
+    *(
+        Headline(
+            "Boltzmann machines",
+            f"annealed log Z, 500 units, {number} temperatures",
+            "log_partition",
+            "method",
+            "sklebm, own ladder",
+            ("NumPy, even ladder",),
+            "seconds for a width of 1 nat",
+            "width (nats, median)",
+            where={"temperatures": number},
+        )
+        for number in (300, 1000)
+    ),
     Headline("Mixtures", "k-means, MNIST", where={"data": "MNIST"}, **_KMEANS),
     Headline("Mixtures", "k-means, blobs", where={"data": "blobs, std 1"}, **_KMEANS),
     Headline("Mixtures", "k-means, wide blobs", where={"data": "blobs, std 5"}, **_KMEANS),
@@ -204,6 +218,28 @@ HEADLINES = (
             where={"data": data},
         )
         for data in ("digits", "cifar10_small")
+    ),
+    *(
+        Headline(
+            "Labels and numbers",
+            f"chunks of CoNLL-2000, {penalty}",
+            "chain_crf",
+            "algorithm",
+            f"nll, {penalty}, L-BFGS",
+            (f"python-crfsuite, {penalty}",),
+            "fit (s)",
+            "F1 (%)",
+        )
+        for penalty in ("l2", "l1")
+    ),
+    Headline(
+        "Outlier detection",
+        "scoring a million rows of 30",
+        "ood_speed",
+        "detector: training table",
+        "EnergyOutlierDetector: 10,000 x 30, scoring 1,000,000",
+        ("IForest: 10,000 x 30, scoring 1,000,000",),
+        "score (s)",
     ),
     Headline(
         "Outlier detection",

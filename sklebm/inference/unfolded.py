@@ -24,8 +24,13 @@ Variant = Literal["lista", "lcod", "coupled"]
 
 def shrink(v: Tensor, threshold: Tensor) -> Tensor:
     """Soft threshold; a learnt threshold that became negative counts by its size."""
-    threshold = threshold.abs()
-    return v - torch.maximum(torch.minimum(v, threshold), -threshold)
+    # Clamping between two tensors takes twice as long: its gradient has a mask for each of them.
+    return torch.sign(v.detach()) * torch.relu(v.abs() - threshold.abs())
+
+
+def _each(stack: Tensor) -> list[Tensor]:
+    """The entries of the first axis, at once: single ones each have a gradient of the full size."""
+    return [stack.squeeze(0)] if len(stack) == 1 else list(stack.unbind())
 
 
 class UnfoldedEncoder(nn.Module, ABC):
@@ -58,7 +63,7 @@ class UnfoldedEncoder(nn.Module, ABC):
 
     def _drives(self, x: Tensor) -> list[Tensor]:
         """W x for each layer; the same tensor where the layers share W."""
-        products = [x @ matrix.T for matrix in self.weights]
+        products = [x @ matrix.T for matrix in _each(self.weights)]
         return products * (len(self.thresholds) if len(products) == 1 else 1)
 
 
@@ -93,7 +98,7 @@ class _LateralEncoder(UnfoldedEncoder):
     def _laterals(self) -> list[Tensor]:
         """S of each layer after the first shrink."""
         masked = self.lateral if self.mask is None else self.lateral * self.mask
-        return list(masked) * ((len(self.thresholds) - 1) if len(masked) == 1 else 1)
+        return _each(masked) * ((len(self.thresholds) - 1) if len(masked) == 1 else 1)
 
 
 class ListaEncoder(_LateralEncoder):
@@ -101,10 +106,10 @@ class ListaEncoder(_LateralEncoder):
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Codes after the first shrink and after each of the T layers."""
-        drives = self._drives(x)
-        codes = [shrink(drives[0], self.thresholds[0])]
+        drives, thresholds = self._drives(x), _each(self.thresholds)
+        codes = [shrink(drives[0], thresholds[0])]
         for t, matrix in enumerate(self._laterals(), start=1):
-            codes.append(shrink(torch.addmm(drives[t], codes[-1], matrix.T), self.thresholds[t]))
+            codes.append(shrink(torch.addmm(drives[t], codes[-1], matrix.T), thresholds[t]))
         return codes
 
 
@@ -117,15 +122,15 @@ class LcodEncoder(_LateralEncoder):
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Codes of the closing shrink after 0, 1, ..., T moves."""
-        inputs = x @ self.weights[0].T
+        inputs, thresholds = x @ self.weights[0].T, _each(self.thresholds)
         z = torch.zeros_like(inputs)
-        codes = [shrink(inputs, self.thresholds[0])]
+        codes = [shrink(inputs, thresholds[0])]
         for t, matrix in enumerate(self._laterals(), start=1):
             change = codes[-1] - z
             chosen = change.detach().abs().argmax(dim=1, keepdim=True)
             z = z.scatter(1, chosen, codes[-1].gather(1, chosen))
             inputs = inputs + change.gather(1, chosen) * matrix.T[chosen[:, 0]]
-            codes.append(shrink(inputs, self.thresholds[t]))
+            codes.append(shrink(inputs, thresholds[t]))
         return codes
 
 
