@@ -68,14 +68,17 @@ def variational(x: torch.Tensor, n_epochs: int) -> None:
 
     def loss(index: torch.Tensor) -> torch.Tensor:
         rows = x[index]
-        mean, log_variance = encoder(rows).chunk(2, dim=1)
+        mean, log_deviation = encoder(rows).chunk(2, dim=1)
+        log_deviation = log_deviation.clamp(-15, 15)
         noise = torch.randn(mean.shape, generator=generator)
-        z = mean + torch.exp(0.5 * log_variance) * noise
-        divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(dim=1)
-        error = (decoder(z) - rows).square().sum(dim=1)
-        likelihood = -0.5 * error * torch.exp(-2 * log_scale)
-        likelihood = likelihood - FEATURES * (log_scale + 0.5 * math.log(2 * math.pi))
-        return (divergence - likelihood).mean()
+        z = mean + log_deviation.exp() * noise
+        divergence = 0.5 * (mean.square() + (2 * log_deviation).exp() - 1) - log_deviation
+        variance = 1e-6 + (2 * log_scale).exp()
+        squares = (decoder(z) - rows).square().sum(dim=1)
+        constant = variance.log() + math.log(2 * math.pi)
+        return (
+            divergence.sum() / len(rows) + 0.5 * (squares / variance + FEATURES * constant).mean()
+        )
 
     parameters = [*encoder.parameters(), *decoder.parameters(), log_scale]
     bare_loop(x, loss, torch.optim.Adam(parameters, lr=3e-3, fused=True), n_epochs)
