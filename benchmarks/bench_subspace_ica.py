@@ -273,7 +273,7 @@ def machine(train: Any, n_components: int, quick: bool) -> Callable[[Any], float
 def learnt_map(quick: bool) -> tuple[SubspaceICA, int, tuple[int, int]]:
     """A map with as many filters as a patch has pixels.
 
-    Density and tolerance are those of examples/linear/plot_topographic_map.py, chosen on two other
+    Density and tolerance are those of examples/linear/plot_map_of_filters.py, chosen on two other
     photographs.
     """
     size, n_rows = (8, 4_000) if quick else (16, 50_000)

@@ -135,6 +135,21 @@ def test_the_gallery_is_found():
     assert len(EXAMPLES) > 20
 
 
+def test_file_names_differ_between_folders():
+    """The gallery links by the name alone."""
+    names = [path.name for path in EXAMPLES]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_titles_are_those_of_restructured_text():
+    for path in EXAMPLES:
+        lines = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[:3]
+        around = [line for line in lines if set(line) == {"="}]
+        title = next(line for line in lines if line not in around)
+        assert around, f"{path.name}: no line below the title"
+        assert len(min(around, key=len)) >= len(title), f"{path.name}: shorter than {title!r}"
+
+
 def test_sizes_are_capped_and_claims_about_them_left_out():
     source = (
         "def f(max_epochs=70): return max_epochs\n"

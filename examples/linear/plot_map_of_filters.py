@@ -1,7 +1,7 @@
 """
-======================================
+=======================================
 A map of filters, and what stands still
-======================================
+=======================================
 
 The filters of :class:`~sklebm.SubspaceICA` can lie on a torus, with a pool around each: a filter
 and its eight neighbours. Learning wants few pools to be active in each row, so that filters that
