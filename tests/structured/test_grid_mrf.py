@@ -415,6 +415,28 @@ def test_losses_by_the_equation_and_gradients_by_differences(setting, learning):
     np.testing.assert_allclose(value, loss, rtol=1e-10)
 
 
+def test_without_directions_no_pixel_of_a_pair_is_the_first():
+    X, y, groups, positions = make_images(2, 6)
+    # The trees of "reweighted_trees" depend on where an image begins.
+    model = GridMRF(pairwise_features="features", C=10.0, inference="belief_propagation")
+    model.fit(X, y, groups, positions)
+    assert np.abs(model.transition_coef_).max() > 0.01
+    found, turned = (
+        model.predict_proba(X, groups, p) for p in (positions, positions.max(axis=0) - positions)
+    )
+    np.testing.assert_allclose(found, turned, atol=1e-6)
+
+
+def test_interactions_say_nothing_of_single_labels():
+    X, y, groups, positions = make_images(2, 6)
+    model = GridMRF(pairwise_features="contrast", directed=True, C=10.0)
+    model.fit(X, y, groups, positions)
+    for table in (model.transitions_, model.transition_coef_[..., 0]):
+        assert np.abs(table).max() > 0.01
+        np.testing.assert_allclose(table.mean(axis=0), 0.0, atol=1e-12)
+        np.testing.assert_allclose(table.mean(axis=1), 0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("learning", ["likelihood", "pseudo_likelihood", "piecewise"])
 def test_pixels_without_neighbours_are_logistic_regression(learning):
     X, y, _, _ = make_images()
