@@ -20,7 +20,7 @@ from sklebm._shell.warning import warn
 from sklebm.coding import _layers as layers
 from sklebm.coding import _map_layers as maps
 from sklebm.coding._checks import warn_if_codes_vanish
-from sklebm.coding._convolution import recall_grids, stacked_grids
+from sklebm.coding._convolution import Pooling, recall_grids, stacked_grids
 from sklebm.coding._kernels import check_images
 from sklebm.coding._layers import LayeredLearner, LayeredSearch
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
@@ -232,6 +232,23 @@ def widths_of(coder: Any) -> list[int]:
     if grids is None:
         return numbers
     return [k * grid.map_length for k, grid in zip(numbers, grids, strict=True)]
+
+
+def features_of(coder: Any) -> tuple[int, Callable[[Tensor], Tensor]]:
+    """How many numbers ``transform`` returns, and how they follow from the codes of all layers."""
+    widths, grids = widths_of(coder), grids_of(coder)
+    first = 0 if coder.output == "all" else len(widths) - 1
+    if grids is None:
+        return sum(widths[first:]), lambda z: z[:, sum(widths[:first]) :]
+    poolings = [Pooling(coder.pool, coder.pool_size, grid.map_shape) for grid in grids]
+    chosen = list(zip(grids, poolings, dictionaries_of(coder), strict=True))[first:]
+
+    def pooled(z: Tensor) -> Tensor:
+        codes = z.split(widths, dim=1)[first:]
+        pairs = zip(codes, chosen, strict=True)
+        return torch.cat([part.apply(grid.maps(c)) for c, (grid, part, _) in pairs], dim=1)
+
+    return sum(len(kernels) * part.length for _, part, kernels in chosen), pooled
 
 
 def layered_search(coder: Any) -> LayeredSearch:

@@ -52,7 +52,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         ``inference`` says so; or codes that minimise the energy of all layers.
     output : {"all", "last"}, default="all"
         Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
-        ``inverse_transform`` take, or those of the last.
+        ``inverse_transform`` take, or those of the last; see also ``pool``.
     kernel_sizes : tuple of int, of tuple of int or of None, or None, default=None
         Layers of kernels: side or sides of those of each layer; None for half of the maps below,
         and at most 9. None alone: dense layers.
@@ -61,6 +61,11 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         (length,). None: signals.
     boundary : {"circular", "zero"}, default="circular"
         Whether kernels continue on the opposite side or lie within the maps below.
+    pool : {"max", "mean"} or None, default="max"
+        Whether ``transform`` returns the largest or mean magnitude in each block of a map, or codes
+        in full, which ``energy`` and ``inverse_transform`` take. No effect on dense layers.
+    pool_size : int or tuple of int, default=4
+        Side or sides of a block.
     init : {"data", "random"}, default="data"
         Initial atoms: rows of X (patches for kernels) and their codes, or random directions, scaled
         to length one.
@@ -155,6 +160,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         "output": [StrOptions({"all", "last"})],
         **{key: ["array-like", None] for key in ("kernel_sizes", "image_shape")},
         "boundary": [StrOptions({"circular", "zero"})],
+        "pool": [StrOptions({"max", "mean"}), None],
+        "pool_size": [Interval(Integral, 1, None, closed="left"), "array-like"],
         "init": [StrOptions({"data", "random"})],
         **{k: [Interval(Integral, 1, None, closed="left")] for k in ("batch_size", "max_iter")},
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -177,6 +184,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         kernel_sizes: Sequence[Any] | None = None,
         image_shape: tuple[int, ...] | None = None,
         boundary: Literal["circular", "zero"] = "circular",
+        pool: Literal["max", "mean"] | None = "max",
+        pool_size: int | tuple[int, ...] = 4,
         init: Literal["data", "random"] = "data",
         batch_size: int = 512,
         max_iter: int = 20,
@@ -196,6 +205,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         self.kernel_sizes = kernel_sizes
         self.image_shape = image_shape
         self.boundary = boundary
+        self.pool = pool
+        self.pool_size = pool_size
         self.init = init
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -273,11 +284,10 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
     @property
     def _n_features_out(self) -> int:
-        widths = network.widths_of(self)
-        return sum(widths) if self.output == "all" else widths[-1]
+        return network.features_of(self)[0]
 
     def transform(self, X: Any) -> Any:
-        """Return the codes of all layers, or of the last; see ``output``.
+        """Return the codes of all layers, or of the last; see ``output`` and ``pool``.
 
         Parameters
         ----------
@@ -287,16 +297,18 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_features_out)
-            Codes, or maps one after the other, that of the first layer first. A ConvergenceWarning
-            reports those not final.
+            Codes, or pooled maps one after the other, that of the first layer first. A
+            ConvergenceWarning reports those not final.
+
+        Raises
+        ------
+        ValueError
+            If ``pool_size`` is no positive integer or one for each side of an image.
         """
         check_is_fitted(self)
+        shown = network.features_of(self)[1]
         with layered_search(self) as search:
-            return self._map_rows(
-                X,
-                lambda energy, x: search.codes(energy, x)[:, -self._n_features_out :],
-                "transform",
-            )
+            return self._map_rows(X, lambda energy, x: shown(search.codes(energy, x)), "transform")
 
     def free_energy(self, X: Any) -> Any:
         """Return the energy of each row at the codes that ``inference`` finds.

@@ -27,7 +27,7 @@ def random_coder(dtype=np.float64, alpha=(0.4, 0.1), **options):
         alpha=alpha,
         kernel_sizes=KERNELS,
         image_shape=SHAPE,
-        **options,
+        **{"pool": None, **options},
     )
     return coder, rng.standard_normal((6, 7 * 8 * 2)).astype(dtype)
 
@@ -51,9 +51,9 @@ def test_one_layer_is_a_convolutional_sparse_coder(inference, penalty):
     """In what is learnt and in the codes, up to rounding: of small images both are exact."""
     X = small_images(10)
     options = {"image_shape": (8, 8), "alpha": 0.2, "penalty": penalty, "max_iter": 2,
-               "batch_size": 4, "boundary": "zero", "random_state": 0}  # fmt: skip
+               "batch_size": 4, "boundary": "zero", "pool": None, "random_state": 0}  # fmt: skip
     deep = DeepSparseCoder((3,), kernel_sizes=(3,), inference=inference, **options).fit(X)
-    one = ConvSparseCoder(3, kernel_size=3, pool=None, code_tol=1e-15, **options).fit(X)
+    one = ConvSparseCoder(3, kernel_size=3, code_tol=1e-15, **options).fit(X)
     np.testing.assert_allclose(deep.components_, one.components_, atol=1e-8)
     np.testing.assert_allclose(deep.transform(X), one.codes(X), atol=1e-7)
     np.testing.assert_allclose(deep.free_energy(X), one.free_energy(X), rtol=1e-9)
@@ -61,6 +61,32 @@ def test_one_layer_is_a_convolutional_sparse_coder(inference, penalty):
     Z = one.codes(X)
     np.testing.assert_allclose(deep.energy(X, Z), one.energy(X, Z), rtol=1e-12)
     np.testing.assert_allclose(deep.inverse_transform(Z), one.inverse_transform(Z), atol=1e-12)
+    for pooling in ({"pool": "mean"}, {"pool": "max", "pool_size": (3, 10)}):
+        pooled = [model.set_params(**pooling).transform(X) for model in (deep, one)]
+        np.testing.assert_allclose(*pooled, atol=1e-7)
+
+
+@pytest.mark.parametrize("output", ["all", "last"])
+def test_pooled_maps_are_those_of_the_codes_in_full(output):
+    coder, X = random_coder(output=output, inference="layered_thresholding")
+    full = coder.transform(X)
+    coder.set_params(pool="max", pool_size=(4, 3))
+    grids = coder._energy(torch.device("cpu")).grids
+    numbers, sides = ((4, 3), [g.map_shape for g in grids])
+    if output == "last":
+        numbers, sides = numbers[1:], sides[1:]
+    wanted, first = [], 0
+    for n, (tall, wide) in zip(numbers, sides, strict=True):
+        maps = np.abs(full[:, first : first + n * tall * wide]).reshape(len(X), n, tall, wide)
+        first += n * tall * wide
+        rows, columns = (np.arange(0, length, size) for length, size in ((tall, 4), (wide, 3)))
+        blocks = np.maximum.reduceat(np.maximum.reduceat(maps, rows, axis=2), columns, axis=3)
+        wanted.append(blocks.reshape(len(X), -1))
+    found = coder.transform(X)
+    np.testing.assert_array_equal(found, np.hstack(wanted))
+    assert len(coder.get_feature_names_out()) == found.shape[1]
+    with pytest.raises(ValueError, match="pool_size"):
+        coder.set_params(pool_size=(1, 2, 3)).transform(X)
 
 
 @pytest.mark.parametrize("boundary", ["circular", "zero"])
@@ -146,7 +172,7 @@ def test_an_identity_without_penalty_adds_nothing(inference):
     """The second layer's kernels have one pixel, and copy one map each."""
     rng = np.random.default_rng(1)
     options = {"kernel_sizes": (3, 1), "image_shape": (6, 7), "inference": inference,
-               "code_tol": 1e-10}  # fmt: skip
+               "code_tol": 1e-10, "pool": None}  # fmt: skip
     first = unit(rng, 3, 9)
     two = DeepSparseCoder.from_parameters(
         components=first, upper_components=[np.eye(3)], alpha=(0.3, 0.0), **options

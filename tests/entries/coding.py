@@ -202,7 +202,12 @@ ENTRIES: dict[str, Entry] = {
             {"inference": "multilayer_fista", "learning": "joint", "penalty": "nonnegative"},
             {"inference": "layered_thresholding", "penalty": "nonnegative", "init": "random"},
             {"hidden_sizes": (4, 3, 2), "output": "last", "alpha": (0.1, 0.05, 0.02)},
-            {"kernel_sizes": (None, None), "hidden_sizes": (3, 2), "alpha": (0.2, 0.05)},
+            {
+                "kernel_sizes": (None, None),
+                "hidden_sizes": (3, 2),
+                "alpha": (0.2, 0.05),
+                "pool": None,  # ``energy`` takes codes in full
+            },
         ),
         free_energy=layered_free_energy,
     ),
