@@ -244,7 +244,7 @@ def features_of(coder: Any) -> tuple[int, Callable[[Tensor], Tensor]]:
     chosen = list(zip(grids, poolings, dictionaries_of(coder), strict=True))[first:]
 
     def pooled(z: Tensor) -> Tensor:
-        codes = z.split(widths, dim=1)[first:]
+        codes = torch.split(z, widths, dim=1)[first:]
         pairs = zip(codes, chosen, strict=True)
         return torch.cat([part.apply(grid.maps(c)) for c, (grid, part, _) in pairs], dim=1)
 

@@ -105,7 +105,7 @@ class NoiseContrastive(Objective):
                 batch = Batch(x, weight=batch.weight)
                 state, noise = self._learnt_noise(energy, batch, state)
             y = noise.draw(len(batch) * n_noise, generator)
-            log_q = noise.log_density(torch.cat([batch.x, y])).split([len(batch), len(y)])
+            log_q = torch.split(noise.log_density(torch.cat([batch.x, y])), [len(batch), len(y)])
         offset = math.log(n_noise) + (energy.log_partition if own else 0.0)
         of_data, of_noise, log_draws = self.log_masses(energy, batch.x, y, generator)
         of_data, of_noise = of_data - log_q[0] - offset, of_noise - log_q[1] - offset
