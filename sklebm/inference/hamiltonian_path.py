@@ -8,6 +8,7 @@ from then on, so that the kernels are reversible and weights stay unbiased.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,10 +97,14 @@ class HamiltonianPath:
         self.energy, self.reference = energy, reference
         self.sampler = sampler or HMC(n_leapfrog=5)
         self.like = reference.draw(1, generator)[0]
-        self.log_steps = self._learn_steps(generator)
+        # Many paths only compare densities. Draws of its own let the pilot run wait for a move.
+        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+        self._pilot = torch.Generator(generator.device).manual_seed(int(seed))
 
-    def _learn_steps(self, generator: torch.Generator) -> Tensor:
+    @cached_property
+    def log_steps(self) -> Tensor:
         """Logarithms of the step sizes at equally spaced temperatures, (_PILOT_STEPS,)."""
+        generator = self._pilot
         position = self.reference.draw(_PILOT_CHAINS, generator)
         log_step = (self.sampler.step_size * self.reference.scale()).log()
         steps = []
