@@ -123,7 +123,7 @@ def accuracy(model: Any, whitener: Any, data: Any) -> float:
     return 100 * float((predictions(test, weights) == test_labels).mean())
 
 
-def features(quick: bool) -> list[list[Any]]:
+def features(quick: bool, n_hidden: int, n_rows: int) -> list[list[Any]]:
     """Accuracy of a linear classifier on the hidden units of each machine."""
     folder = os.environ.get("SKLEBM_DATA")
     if not folder:
@@ -131,7 +131,7 @@ def features(quick: bool) -> list[list[Any]]:
     with np.load(Path(folder) / "cifar10_small.npz", allow_pickle=False) as file:
         names = ("x_train", "y_train", "x_test", "y_test")
         data = [file[name] for name in names]
-    n_images, n_hidden, n_rows = (200, 32, 5000) if quick else (len(data[0]), 1024, 200_000)
+    n_images = 200 if quick else len(data[0])
     data = [part[:n_images] for part in data]
     data[0], data[2] = ((part / 255.0).astype(np.float32) for part in (data[0], data[2]))
     data[1], data[3] = (np.asarray(part).ravel() for part in (data[1], data[3]))
@@ -156,6 +156,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small machines, no record")
     parser.add_argument("--only", choices=("densities", "features"))
+    parser.add_argument("--units", type=int, default=1024, help="hidden units of the features")
+    parser.add_argument("--patches", type=int, default=200_000, help="that they learn from")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     set_threads(options.threads)
@@ -174,7 +176,8 @@ def main() -> None:
                 f"{options.threads} thread(s).",
             )
     if options.only != "densities":
-        rows = features(options.quick)
+        sizes = (32, 5000) if options.quick else (options.units, options.patches)
+        rows = features(options.quick, *sizes)
         if not options.quick:
             save_results(
                 "mean_covariance_features",
@@ -182,8 +185,9 @@ def main() -> None:
                 ["hidden units", "units", "test accuracy (%)", "learning (s)"],
                 rows,
                 notes="Patches of 8 x 8 x 3 at every other place, normalised, ZCA with a ridge of "
-                "0.1; 200,000 patches, 20 epochs; sums over 2 x 2 quadrants; squared hinge loss, "
-                f"the ridge chosen on a fifth of the training images. {options.threads} thread(s).",
+                f"0.1; {options.patches:,} patches, 20 epochs; sums over 2 x 2 quadrants; squared "
+                "hinge loss, the ridge chosen on a fifth of the training images. "
+                f"{options.threads} thread(s).",
             )
 
 
