@@ -136,6 +136,10 @@ def by_sentence(features: Any, tags: Any, sentences: Any) -> Any:
         )
 
 
+def _rounded(value: Any) -> Any:
+    return round(value, 2) if isinstance(value, float) else value
+
+
 def measure_memory(limit: int | None) -> None:
     """Measure and record the growth of processes that fit."""
     rows = []
@@ -213,7 +217,7 @@ def main() -> None:
             "chain_crf",
             f"ChainCRF on CoNLL-2000: {len(y):,} steps, {X.shape[1]:,} features",
             ["algorithm", "F1 (%)", "fit (s)", "iterations", "objective (nats)", "weights"],
-            [[row.get(column, "") for column in columns] for row in rows],
+            [[_rounded(row.get(column, "")) for column in columns] for row in rows],
             notes=(
                 "F1 over exact chunks of the test sentences. Words and parts of speech in a window "
                 f"of two and their bigrams; {arguments.threads} threads (python-crfsuite uses one)."
