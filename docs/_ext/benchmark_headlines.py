@@ -196,41 +196,6 @@ HEADLINES = (
             ("50,000 x 784, all", ("covariance_eigh",)),
         )
     ),
-    *(
-        Headline(
-            "Linear energies",
-            f"independent components, {shape}",
-            "subspace_ica",
-            "contestant",
-            "sklebm SubspaceICA, log cosh",
-            (
-                "sklearn FastICA, log cosh",
-                "python-picard, Picard-O, tanh",
-                "python-picard, ortho=False, tanh",
-            ),
-            "fit (s)",
-            "Amari",
-            where={"rows x sources": shape},
-        )
-        for shape in ("50,000 x 2", "20,000 x 20", "20,000 x 60")
-    ),
-    *(
-        Headline(
-            "Topics",
-            f"{ours.removeprefix('sklebm ')}, articles of the Associated Press",
-            "topics",
-            "contestant",
-            ours,
-            peers,
-            "fit (s)",
-            "perplexity of other half",
-        )
-        for ours, peers in (
-            ("sklebm PLSA", ("sklearn NMF",)),
-            ("sklebm LDA batch", ("sklearn LDA batch",)),
-            ("sklebm LDA online", ("sklearn LDA online", "gensim LdaModel online")),
-        )
-    ),
     Headline(
         "Auto-encoders",
         "VAE, an epoch of MNIST",
