@@ -196,6 +196,23 @@ HEADLINES = (
             ("50,000 x 784, all", ("covariance_eigh",)),
         )
     ),
+    *(
+        Headline(
+            "Topics",
+            f"{ours.removeprefix('sklebm ')}, articles of the Associated Press",
+            "topics",
+            "contestant",
+            ours,
+            peers,
+            "fit (s)",
+            "perplexity of other half",
+        )
+        for ours, peers in (
+            ("sklebm PLSA", ("sklearn NMF",)),
+            ("sklebm LDA batch", ("sklearn LDA batch",)),
+            ("sklebm LDA online", ("sklearn LDA online", "gensim LdaModel online")),
+        )
+    ),
     Headline(
         "Auto-encoders",
         "VAE, an epoch of MNIST",
