@@ -52,7 +52,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         ``inference`` says so; or codes that minimise the energy of all layers.
     output : {"all", "last"}, default="all"
         Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
-        ``inverse_transform`` take, or those of the last; see also ``pool``.
+        ``inverse_transform`` take if they are not pooled, or those of the last.
     kernel_sizes : tuple of int, of tuple of int or of None, or None, default=None
         Layers of kernels: side or sides of those of each layer; None for half of the maps below,
         and at most 9. None alone: dense layers.
@@ -358,7 +358,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         """
         return self._pair_energies(X, Z, may_be_infinite=True)
 
-    @available_if(lambda self: self.output == "all")
+    @available_if(
+        lambda self: self.output == "all" and (self.kernel_sizes is None or self.pool is None)
+    )
     def inverse_transform(self, X: Any) -> Any:
         """Return the reconstructions z_1 D_1 of codes.
 

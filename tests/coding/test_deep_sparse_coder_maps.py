@@ -84,6 +84,7 @@ def test_pooled_maps_are_those_of_the_codes_in_full(output):
         wanted.append(blocks.reshape(len(X), -1))
     found = coder.transform(X)
     np.testing.assert_array_equal(found, np.hstack(wanted))
+    assert not hasattr(coder, "inverse_transform")  # as of ConvSparseCoder
     assert len(coder.get_feature_names_out()) == found.shape[1]
     with pytest.raises(ValueError, match="pool_size"):
         coder.set_params(pool_size=(1, 2, 3)).transform(X)
