@@ -20,8 +20,11 @@ from scipy.special import gammaln, kve, zeta
 from torch import Tensor
 
 DensityName = Literal["laplace", "log_cosh", "student_t", "logistic"]
-# Below this radius f'' of the hyperbolic functions is that of the radius: it would round away.
-_LEAST_RADIUS = 1e-2
+# Below this radius f' and f'' of the hyperbolic functions are those of the radius, to 1e-10: f''
+# would round away.
+_LEAST_RADIUS = 1e-5
+# Numbers between a half and one whose product is far from the smallest float.
+_FACTORS = 256
 
 
 class SourceDensity(NamedTuple):
@@ -53,22 +56,28 @@ class SourceDensity(NamedTuple):
         # log cosh r without overflow
         return half * (r + torch.log1p(torch.exp(-2.0 * r)) - math.log(2.0))
 
-    def slopes(self, q: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """f'(q), and f''(q) to the accuracy that a preconditioner needs."""
+    def expanded(self, q: Tensor, sizes: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Sum of f(q), with f'(q), and f''(q) to the accuracy that a preconditioner needs."""
         if self.name == "laplace":
-            root = torch.rsqrt(q + self.eps)
-            return 0.5 * root, -0.25 * root**3
+            root = (q + self.eps).sqrt_()
+            inverse = root.reciprocal()
+            return float(root.sum()), 0.5 * inverse, inverse.pow(2).mul_(inverse).mul_(-0.25)
         if self.name == "student_t":
-            inverse = 1.0 / (self.degrees_of_freedom + q)
-            weight = 0.5 * (self.degrees_of_freedom + sizes) * inverse
-            return weight, -weight * inverse
+            v = self.degrees_of_freedom
+            inverse = (v + q).reciprocal_()
+            weight = 0.5 * (v + sizes) * inverse
+            return float(self.energy(q, sizes).sum()), weight, -weight * inverse
         half = 2.0 if self.name == "logistic" else 1.0
-        root = torch.sqrt(q)
-        r = root.clamp(min=1e-8)
-        first = torch.tanh(r / half) / (2.0 * r)
-        r = root.clamp(min=_LEAST_RADIUS)
-        slope = torch.tanh(r / half)
-        return first, (r / half * (1.0 - slope**2) - slope) / (4.0 * r**3)
+        root = q.sqrt().clamp_(min=_LEAST_RADIUS)
+        gap = torch.expm1(root * (-2.0 / half))  # exp(-2 r) - 1, r = root / half
+        energy = root.sum() + half * _sum_of_logs(1.0 + 0.5 * gap)
+        slope = torch.div(gap, gap + 2.0, out=gap).neg_()  # tanh r
+        inverse = root.reciprocal()
+        first = slope * inverse
+        # (r (1 - tanh^2 r) - tanh r) / root^3, from which the powers of root cancel
+        second = torch.addcmul(torch.tensor(1.0).to(q), slope, slope, value=-1.0)
+        second = second.mul_(1.0 / half).sub_(first).mul_(inverse).mul_(inverse)
+        return float(energy), first.mul_(0.5), second.mul_(0.25)
 
     def log_constant(self, size: int) -> float:
         """Log of the integral of exp(-f(|s|^2)) over all s in so many dimensions."""
@@ -118,3 +127,11 @@ class SourceDensity(NamedTuple):
         if self.name == "log_cosh":
             return 1.0 / (1.0 + np.exp(-2.0 * r))
         return 1.0 / (1.0 + np.exp(-r)) ** 2
+
+
+def _sum_of_logs(values: Tensor) -> Tensor:
+    """Sum of the logarithms of numbers in [1/2, 1], by products of many: a tenth of the time."""
+    flat = (values.T if values.T.is_contiguous() else values).flatten()
+    n_whole = len(flat) - len(flat) % _FACTORS
+    blocks = flat[:n_whole].view(_FACTORS, -1)
+    return blocks.prod(dim=0).log_().sum() + flat[n_whole:].log().sum()

@@ -151,25 +151,31 @@ class SourceProblem(NamedTuple):
         density, group_size, topography = self.grouping
         n = len(filters)
         squares, share = self._squared_scales(filters, log_scales)
+        units = self._of_filters(squares)
+        scaled = filters / units.sqrt()[:, None]
         loss, moment = 0.0, torch.zeros_like(filters)
-        bend, own_bend, power = (torch.zeros_like(moment[0]) for _ in range(3))
+        weights, bend, own_bend, power = (torch.zeros_like(moment[0]) for _ in range(4))
         free, free_bend = torch.zeros_like(self.sizes), torch.zeros_like(self.sizes)
         for z in parts:
-            s = z @ filters.T
+            s = (scaled @ z.T).T  # columns are contiguous: sums and products of few are fast
             square = s.square()
-            q = pool(square, group_size, topography) / squares
-            first, second = density.slopes(q, self.sizes)
-            loss += float(density.energy(q, self.sizes).sum())
-            weight = 2.0 * spread(first / squares, group_size, n, topography)
-            moment += (weight * s).T @ s
-            along = weight + 4.0 * square * spread(
-                second / squares.square(), group_size, n, topography
-            )
-            bend += along.sum(dim=0)
-            own_bend += (along * square).sum(dim=0)
+            q = pool(square, group_size, topography)
+            energy, first, second = density.expanded(q, self.sizes)
+            loss += energy
+            free += (first * q).sum(dim=0)
+            free_bend += (second * q).mul_(q).sum(dim=0)
             power += square.sum(dim=0)
-            free -= (2.0 * first * q).sum(dim=0)
-            free_bend += (4.0 * (first + second * q) * q).sum(dim=0)
+            weight = spread(first, group_size, n, topography)
+            weights += weight.sum(dim=0)
+            bent = spread(second, group_size, n, topography) * square
+            bend += bent.sum(dim=0)
+            own_bend += bent.mul_(square).sum(dim=0)
+            moment += (weight * s).T @ s
+        own_bend = 2.0 * moment.diagonal() + 4.0 * own_bend
+        moment = 2.0 * moment * units.sqrt() / units.sqrt()[:, None]
+        bend = (2.0 * weights + 4.0 * bend) / units
+        power = power * units
+        free, free_bend = -2.0 * free, 4.0 * (free + free_bend)
         loss /= n_rows
         moment, bend, own_bend, power, free, free_bend = (
             part / n_rows for part in (moment, bend, own_bend, power, free, free_bend)

@@ -17,7 +17,8 @@ from sklebm.linear._spectrum import spectrum_of
 
 # Directions without variance get so much of that of a standardised feature, as in whiteners.
 _LEAST_NOISE = 1e-6
-_CHUNK = 8192  # white rows handed out at once
+# White numbers handed out at once: few enough for the cache, enough for two threads.
+_CHUNK = 2**16
 
 
 class WhiteRows(NamedTuple):
@@ -42,7 +43,7 @@ class WhiteRows(NamedTuple):
     def parts(self) -> Iterator[Tensor]:
         """All z, in order."""
         if self.held is not None:
-            yield from torch.split(self.held, _CHUNK)
+            yield from torch.split(self.held, max(512, _CHUNK // len(self.directions)))
             return
         for part in self.rows.chunks(3 * self.rows.shape[1]):
             yield self._whitened(self.rows[part])
@@ -108,5 +109,7 @@ def white_rows(rows: Rows, n_wanted: int, name: str, *, hold: bool) -> WhiteRows
     deviations = torch.from_numpy(np.sqrt(kept)).to(rows.device)
     white = WhiteRows(rows, None, moments.mean, scales, directions, deviations, noise)
     if hold and not rows.is_lazy:
-        white = white._replace(held=torch.cat(list(white.parts())))
+        # Column after column, for products with few filters.
+        held = torch.cat([part.T for part in white.parts()], dim=1).T
+        white = white._replace(held=held)
     return white

@@ -90,7 +90,8 @@ def test_slopes_are_derivatives(density):
     f = SourceDensity(density)
     sizes = torch.tensor([2.0], dtype=torch.float64)
     q = torch.tensor([0.01, 0.3, 2.0, 40.0], dtype=torch.float64)[:, None].requires_grad_()
-    first, second = f.slopes(q.detach(), sizes)
+    total, first, second = f.expanded(q.detach(), sizes)
+    assert total == pytest.approx(float(f.energy(q.detach(), sizes).sum()), rel=1e-14)
     slope = torch.autograd.grad(f.energy(q, sizes).sum(), q, create_graph=True)[0]
     torch.testing.assert_close(first, slope.detach(), rtol=1e-10, atol=0)
     bend = torch.autograd.grad(slope.sum(), q)[0]
@@ -102,7 +103,17 @@ def test_energies_are_finite_where_no_source_is_active(density):
     f, sizes = SourceDensity(density), torch.ones(1, dtype=torch.float64)
     q = torch.tensor([[0.0], [1e200]], dtype=torch.float64)
     assert torch.isfinite(f.energy(q, sizes)).all()
-    assert all(torch.isfinite(part).all() for part in f.slopes(q, sizes))
+    assert all(torch.isfinite(part).all() for part in f.expanded(q, sizes)[1:])
+
+
+@each_density
+def test_sums_over_many_rows_do_not_underflow(density):
+    f, sizes = SourceDensity(density), torch.ones(3, dtype=torch.float64)
+    q = torch.full((5001, 3), 1e3, dtype=torch.float64)
+    q[::7] = 0.01
+    for rows in (q, q.T.contiguous().T):
+        energies = f.energy(rows, sizes)
+        assert f.expanded(rows, sizes)[0] == pytest.approx(float(energies.sum()), rel=1e-13)
 
 
 @each_density
