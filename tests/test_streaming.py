@@ -1,5 +1,7 @@
 """Rows stream through in chunks: the same answers whatever the memory, and no more than allowed."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sklearn
@@ -144,3 +146,15 @@ def test_chunks_are_larger_on_a_gpu():
         assert there == 1024 * 128
     with sklearn.config_context(working_memory=1):
         assert chunk_size(10**9, 1024, torch.device("cuda")) == 128
+
+
+def test_a_row_too_large_for_caches_but_not_for_working_memory_is_no_cause_for_a_warning():
+    large = 65 * 2**20 // 8  # numbers in a row of 65 MiB
+    with sklearn.config_context(working_memory=128), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert chunk_size(10, large) == 1
+    with (
+        sklearn.config_context(working_memory=64),
+        pytest.warns(UserWarning, match="working_memory config. Currently 64MiB, 65MiB required"),
+    ):
+        assert chunk_size(10, large) == 1

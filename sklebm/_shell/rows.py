@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -342,11 +341,12 @@ _CPU = torch.device("cpu")
 
 def chunk_size(n_rows: int, floats_per_row: int, device: torch.device = _CPU) -> int:
     """Rows per chunk when one row needs ``floats_per_row`` temporary double-precision numbers."""
-    memory = get_config()["working_memory"]
-    if device.type == "cpu":
-        memory = min(memory, _CHUNK_MEBIBYTES)
     row_bytes = 8 * max(1, floats_per_row)
-    return int(get_chunk_n_rows(row_bytes, max_n_rows=n_rows, working_memory=memory))
+    # Warns if a single row needs more than scikit-learn's working_memory.
+    n_chunk = int(get_chunk_n_rows(row_bytes, max_n_rows=n_rows))
+    if device.type == "cpu":
+        n_chunk = min(n_chunk, max(1, _CHUNK_MEBIBYTES * 2**20 // row_bytes))
+    return n_chunk
 
 
 def row_slices(n_rows: int, floats_per_row: int, device: torch.device = _CPU) -> list[slice]:

@@ -7,15 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.rows import Rows
 from sklebm.coding._kernels import SharpImages, initial_kernels
 from sklebm.energies import L1
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.predictive_convolution import PredictiveConvolutionalEnergy
 from sklebm.inference.unfolded_maps import ConvolutionalListaEncoder, ConvolutionalTanhEncoder
+from sklebm.objectives import ConvolutionalDecomposition
 
 # First steps of an unfolded solver in units of 1 / L: 2 is where they would begin to diverge.
 _RELATIVE_STEP = 1.9
+
+# Arrays of the size of a code that training holds at once: for the search, and for each layer.
+_ARRAYS, _ARRAYS_OF_LAYER = 12, 8
+
+
+def decomposition_of(energy: Any) -> ConvolutionalDecomposition:
+    """The objective, for so many images at once as ``working_memory`` has room for."""
+    atoms = energy.dictionary
+    n_layers = 1 + energy.architecture["n_layers"]
+    code_bytes = len(atoms) * energy.grid.map_length * atoms.element_size()
+    at_once = get_chunk_n_rows((_ARRAYS + _ARRAYS_OF_LAYER * n_layers) * code_bytes)
+    return ConvolutionalDecomposition(images_at_once=int(at_once))
 
 
 def blank_encoder(

@@ -16,7 +16,7 @@ from sklebm._shell.state import Array, Record, Spec
 from sklebm.coding._base import EncoderEstimator, encoded, free_energies
 from sklebm.coding._convolution import code_length, grid_of, pooling_of, recall_grid, record_grid
 from sklebm.coding._kernels import N_KERNELS, check_images, check_kernels, need_same_sizes
-from sklebm.coding._map_encoders import blank_encoder, first_energy
+from sklebm.coding._map_encoders import blank_encoder, decomposition_of, first_energy
 from sklebm.coding._penalty import recall_penalty
 from sklebm.coding._state import decoded, n_atoms
 from sklebm.energies.predictive_convolution import PredictiveConvolutionalEnergy
@@ -120,7 +120,8 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
     Notes
     -----
     With k kernels and p pixels, a predicted code costs O(T k p log p), and the best maps of a batch
-    tens of times as much; images are streamed. The unit of X does not matter if ``alpha`` is in
+    tens of times as much; images are streamed, and a batch is divided where its maps would exceed
+    scikit-learn's ``working_memory``. The unit of X does not matter if ``alpha`` is in
     it, but below 0.01 Adam's constant does: pass ``net_params={"optimizer__eps": 1e-14}``.
     Training runs in float32. Compare scores at the same ``alpha``, ``boundary`` and ``low_pass``.
 
@@ -269,11 +270,11 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
         check_kernels(self)
 
     def _objective(self, energy: Any) -> ConvolutionalDecomposition:
-        return ConvolutionalDecomposition()
+        return decomposition_of(energy)
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus the mean minimum energy of held-out images."""
-        return -float(ConvolutionalDecomposition().loss(energy, batch, {}, torch.Generator())[0])
+        return -float(decomposition_of(energy).loss(energy, batch, {}, torch.Generator())[0])
 
     # ------------------------------------------------------------------ row-wise methods
 

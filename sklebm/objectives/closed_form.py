@@ -31,9 +31,15 @@ class ClosedFormObjective(Objective):
         """Return the mean loss of the rows, with these gradients as derivatives, and the state."""
         with torch.no_grad():
             value, gradients, state = self.gradients(energy, batch, state, generator)
-        parameters = [parameter for parameter, _ in gradients]
-        known = [gradient for _, gradient in gradients]
-        return _KnownGradients.apply(value, known, *parameters), state  # type: ignore[no-untyped-call]
+        return known_gradients(value, gradients), state
+
+
+def known_gradients(value: Tensor, gradients: Gradients) -> Tensor:
+    """The value, with these gradients of parameters as its derivatives under autograd."""
+    parameters = [parameter for parameter, _ in gradients]
+    known = [gradient for _, gradient in gradients]
+    result: Tensor = _KnownGradients.apply(value, known, *parameters)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _KnownGradients(torch.autograd.Function):

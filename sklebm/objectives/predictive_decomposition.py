@@ -5,7 +5,7 @@ At the minimum over z, the derivative of L by atoms and encoder is that of E wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from sklebm.inference.predicted_maps import solve_maps_near
 from sklebm.inference.sparse import solve_near
 from sklebm.inference.sparse_problem import certificate_kind
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
+from sklebm.objectives.closed_form import known_gradients
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,41 @@ class ConvolutionalDecomposition(PredictiveDecomposition):
     ----------
     tol : float or None, default=None
         Relative duality gap at which a code is accepted. None: 1e-3.
+    images_at_once : int or None, default=None
+        A larger batch is divided: only so many images have their maps in memory. None: all.
     """
 
+    images_at_once: int | None = field(default=None, repr=False, compare=False)
+
     needs: ClassVar[tuple[str, ...]] = (*PredictiveDecomposition.needs, "grid")
+
+    def loss(
+        self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
+    ) -> tuple[Tensor, ObjectiveState]:
+        """Mean of E(x, z) at the best codes; of a divided batch, its gradients are known."""
+        size = self.images_at_once or len(batch)
+        if len(batch) <= size:
+            return super().loss(energy, batch, state, generator)
+        parameters = [p for p in energy.parameters() if p.requires_grad]
+        total = batch.x.new_zeros(())
+        slopes = [torch.zeros_like(p) for p in parameters]
+        shares = batch.shares(total)
+        for start in range(0, len(batch), size):
+            rows = slice(start, start + size)
+            weight = None if batch.weight is None else batch.weight[rows]
+            share = shares[rows].sum()
+            if not bool(share):
+                continue
+            value, _ = super().loss(
+                energy, replace(batch, x=batch.x[rows], weight=weight), state, generator
+            )
+            total = total + share * value.detach()
+            if torch.is_grad_enabled():
+                for slope, part in zip(
+                    slopes, torch.autograd.grad(share * value, parameters), strict=True
+                ):
+                    slope += part
+        return known_gradients(total, list(zip(parameters, slopes, strict=True))), state
 
     def _solve(self, energy: Any, x: Tensor, atoms: Tensor, prediction: Tensor) -> Tensor:
         return solve_maps_near(

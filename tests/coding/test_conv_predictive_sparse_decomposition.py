@@ -1,11 +1,15 @@
 """Kernels with encoders: joint inference against the dictionary of all shifts, what is learnt."""
 
+import warnings
+
 import numpy as np
 import pytest
+import sklearn
 import torch
 
 import sklebm
 from sklebm import ConvPredictiveSparseDecomposition, ConvSparseCoder
+from sklebm.coding._map_encoders import decomposition_of
 from sklebm.energies import L1, PredictiveSparseCodingEnergy
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.predictive_convolution import PredictiveConvolutionalEnergy
@@ -155,6 +159,38 @@ def test_the_gradient_is_that_of_the_least_energy():
             flat[place] += 1e-6
             slope = (values[0] - values[1]) / 2e-6
             assert slope == pytest.approx(float(gradient[place]), rel=1e-3, abs=1e-6), name
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_divided_batch_has_the_loss_and_the_gradients_of_the_whole(weighted):
+    grid = ConvolutionGrid(5, 6, 1, 3, 2, circular=False)
+    atoms, x = 0.7 * random_atoms(grid, 3), random_images(grid, 7)
+    weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 0.0, 3.0]).double() if weighted else None
+    found = []
+    for at_once in (None, 2):
+        encoder = ConvolutionalListaEncoder.start(atoms, 0.3, 1, grid)
+        energy = PredictiveConvolutionalEnergy(encoder, atoms, L1(), 0.3, 0.5, grid, 2.0)
+        objective = ConvolutionalDecomposition(tol=1e-15, images_at_once=at_once)
+        loss, _ = objective.loss(energy, Batch(x, weight=weight), {}, torch.Generator())
+        (3.0 * loss).backward()  # what is done with the loss reaches the gradients
+        with torch.no_grad():
+            judged, _ = objective.loss(energy, Batch(x, weight=weight), {}, torch.Generator())
+        assert float(judged) == float(loss.detach())
+        found.append([judged, *(p.grad for p in energy.parameters())])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-9)
+
+
+def test_working_memory_divides_batches_and_nothing_else():
+    X, _ = make_planted(24)
+    settings = {**PLANTED, "batch_size": 12, "max_epochs": 2}
+    whole = ConvPredictiveSparseDecomposition(4, **settings).fit(X)
+    with sklearn.config_context(working_memory=0.2), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 1 <= decomposition_of(whole._energy(torch.device("cpu"))).images_at_once < 12
+        parts = ConvPredictiveSparseDecomposition(4, **settings).fit(X)
+    np.testing.assert_allclose(parts.components_, whole.components_, atol=1e-3)
+    np.testing.assert_allclose(parts.loss_curve_, whole.loss_curve_, rtol=1e-3)
 
 
 def test_kernels_as_large_as_the_image_are_atoms():

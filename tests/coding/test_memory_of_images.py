@@ -17,16 +17,19 @@ SIDE, FEW, MANY = 48, 3, 19
 MEASURE = """
 import json, re, sys
 import numpy as np, sklearn, torch
-from sklebm import ConvSparseCoder, DeconvolutionalNetwork
+from sklebm import (
+    ConvPredictiveSparseDecomposition, ConvSparseCoder, DeconvolutionalNetwork)
 
 sklearn.set_config(working_memory=1)  # one image at a time
 torch.set_num_threads(1)
 side, *numbers = map(int, sys.argv[1:])
-options = {"image_shape": (side, side), "alpha": 2.0, "max_iter": 1, "code_tol": 0.5,
-           "batch_size": 2, "random_state": 0}
+shared = {"image_shape": (side, side), "alpha": 2.0, "random_state": 0}
+options = {"max_iter": 1, "code_tol": 0.5, "batch_size": 2, **shared}
 models = {
     "one layer": ConvSparseCoder(16, kernel_size=5, low_pass=5.0, **options),
     "two layers": DeconvolutionalNetwork((16, 4), (5, 3), adaptive=False, **options),
+    "an encoder and one batch": ConvPredictiveSparseDecomposition(
+        16, kernel_size=5, low_pass=5.0, batch_size=max(numbers), max_epochs=1, **shared),
 }
 X = np.random.default_rng(0).standard_normal((max(numbers), side**2)).astype(np.float32)
 
