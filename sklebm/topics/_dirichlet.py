@@ -93,23 +93,38 @@ class DirichletProblem(NamedTuple):
     def _batch_step(self, run: DirichletRun, tol: float) -> DirichletRun:
         topics = geometric_mean(run.words, dim=0)
         gamma, fit = self._posteriors(run, topics)
-        bound = float((fit.sum() - self._divergence(run.words)) / self._total())
+        bound = self._bound(run, fit)
+        if run.bounds and bound < run.bounds[-1]:
+            gamma, fit = self._kept_where_better(run, topics, gamma, fit)
+            bound = self._bound(run, fit)
         words = self.eta + word_sums(self.counts, gamma, topics)
         prior = self._prior(run.prior, gamma)
         settled = bool(run.bounds) and abs(bound - run.bounds[-1]) < tol
         bounds = (*run.bounds, bound)
         return DirichletRun(words, gamma, prior, run.n_batches + 1, bounds, settled)
 
+    def _bound(self, run: DirichletRun, fit: Tensor) -> float:
+        """The bound per token, from those of the documents."""
+        return float((fit.sum() - self._divergence(run.words)) / self._total())
+
     def _posteriors(self, run: DirichletRun, topics: Tensor) -> tuple[Tensor, Tensor]:
         """Concentrations of the shares of all documents, and their bounds.
 
         A document begins anew in each pass: what it came to under earlier topics may be a poor
-        optimum by now. Where that still is the better one, it goes on from there, so that no pass
-        lowers the bound.
+        optimum by now.
+        """
+        first = torch.ones_like(run.gamma)
+        gamma = infer_shares(self.counts, first, run.prior, topics, self.precision)
+        return gamma, document_bounds(self.counts, gamma, run.prior, topics)
+
+    def _kept_where_better(
+        self, run: DirichletRun, topics: Tensor, gamma: Tensor, fit: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same, but a document that was better goes on from there: the bound does not fall.
+
+        In every pass this would tie documents to early topics, and end in worse ones.
         """
         counts, prior = self.counts, run.prior
-        gamma = infer_shares(counts, torch.ones_like(run.gamma), prior, topics, self.precision)
-        fit = document_bounds(counts, gamma, prior, topics)
         worse = document_bounds(counts, run.gamma, prior, topics) > fit
         if bool(worse.any()):
             some = counts.of_documents(worse)
