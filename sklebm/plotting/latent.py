@@ -93,8 +93,17 @@ class LatentDisplay:
         -------
         display : LatentDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no ``transform``, or its codes lack one of the components.
         """
         check_is_fitted(estimator)
+        if not hasattr(estimator, "transform"):
+            raise ValueError(
+                f"{type(estimator).__name__} has no transform, so there are no codes to draw."
+            )
         display = cls(to_numpy(estimator.transform(X)), y, components)
         return display.plot(ax=ax, estimator_name=type(estimator).__name__, **kwargs)
 
