@@ -3,8 +3,10 @@
 For N units, alpha N random patterns are stored, and recall starts at some of them. Below the
 critical share, the final state overlaps with the pattern by more than 0.96; above, it is lost
 (Amit, Gutfreund and Sompolinsky, Physical Review Letters 55, 1985: 0.138 in the limit of many
-units). The transition is where the share of patterns that keep an overlap of at least 0.9 passes
-through one half.
+units). Two figures describe the transition: where the share of patterns that keep an overlap of at
+least 0.9 passes through one half, which falls with N towards the limit, and where the curve of the
+largest network crosses that of the smallest. Below the critical share a larger network keeps more
+patterns, above it fewer, so that the crossing depends much less on N.
 
     python benchmarks/bench_hopfield_capacity.py [--quick] [--plot capacity.png]
 """
@@ -41,6 +43,16 @@ def transition(shares, rates):
     return None
 
 
+def crossing(shares, small, large):
+    """Where the large network begins to keep fewer patterns than the small one for good."""
+    gaps = [b - a for a, b in zip(small, large, strict=True)]
+    last = max((i for i, gap in enumerate(gaps) if gap > 0), default=None)
+    if last is None or last + 1 == len(gaps):
+        return None
+    high, low = gaps[last], gaps[last + 1]
+    return shares[last] + high / (high - low) * (shares[last + 1] - shares[last])
+
+
 def main() -> None:
     """Measure every size, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,6 +76,9 @@ def main() -> None:
             print(rows[-1], flush=True)
         curves[n_units] = rates
         print(n_units, "transition at", transition(shares, rates), flush=True)
+    first, *_, last = curves
+    cross = crossing(shares, curves[first], curves[last])
+    print(f"curves of {first} and {last} units cross at", cross, flush=True)
     if options.plot:
         draw(shares, curves, options.plot)
     if not options.quick:
@@ -75,6 +90,7 @@ def main() -> None:
             rows=rows,
             notes="Half of the patterns are kept at "
             + ", ".join(f"{place:.4f} (N = {n})" for n, place in places.items() if place)
+            + (f"; the curves of {first} and {last} units cross at {cross:.4f}" if cross else "")
             + "; 0.138 in the limit. Asynchronous recall from the patterns themselves.",
         )
 
