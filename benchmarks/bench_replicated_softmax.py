@@ -68,6 +68,9 @@ def main() -> None:
     parser.add_argument("--gibbs-steps", type=int, default=5, help="of the replicated softmax")
     parser.add_argument("--learning-rate", type=float, default=0.01, help="of the same")
     parser.add_argument("--validate", action="store_true", help="score training articles")
+    parser.add_argument(
+        "--annealing-steps", type=int, default=5, help="Gibbs steps for each length"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
     options = parser.parse_args()
@@ -77,7 +80,7 @@ def main() -> None:
     parts = (order[:1800], order[1800:2000]) if options.validate else (order[:2000], order[2000:])
     train, test = X[parts[0]], X[parts[1]]
     k, passes, epochs = options.n_components, options.passes, options.epochs
-    n_chains, n_steps, n_draws = 100, 5, 2000
+    n_chains, n_steps, n_draws = 100, options.annealing_steps, 2000
     if options.quick:
         often = np.argsort(-train.sum(axis=0))[:500]
         train, test = train[:300, often], test[:50, often]
