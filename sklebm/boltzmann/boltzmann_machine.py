@@ -153,11 +153,11 @@ class BoltzmannMachine(BoltzmannEstimator):
     -----
     ``transform`` returns the exact means of the hidden units or, if there are none, the mean of
     each visible unit given the others. A step costs O(batch_size d^2) without hidden units, and 2^r
-    times as much with r hidden units beyond the largest class that are not coupled to each other. A
-    sweep costs O(batch_size (d + q)^2), one class of uncoupled units after the other; an exact log
-    Z costs O(2^s (d + q)) with s units of both kinds beyond the largest such class. Training runs
-    in float32, log Z in float64, row-wise methods in the dtype of X. csr rows are made dense batch
-    by batch.
+    times as much with r hidden units outside the largest class of hidden units that are not coupled
+    to each other. A sweep costs O(batch_size (d + q)^2), one class of uncoupled units after the
+    other; an exact log Z costs O(2^s (d + q)) with s units, visible or hidden, outside the largest
+    such class of all units. Training runs in float32, log Z in float64, row-wise methods in the
+    dtype of X. csr rows are made dense batch by batch.
 
     References
     ----------

@@ -382,7 +382,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         return self._map_rows(X, decode, "inverse_transform", latents=True)
 
     def free_energy(self, X: Any, bound: str = "variational", n_draws: int = 100) -> Any:
-        """Return an upper bound, or an estimate, of F(x) = -log p(x) - log Z.
+        """Return an upper bound on F(x) = -log p(x) - log Z, or an estimate of it.
 
         Parameters
         ----------
@@ -407,7 +407,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         )
 
     def score_samples(self, X: Any, bound: str = "variational", n_draws: int = 100) -> Any:
-        """Return a lower bound, or an estimate, of log p(x); without log Z if that is unknown.
+        """Return a lower bound on log p(x), or an estimate; without log Z if that is unknown.
 
         Parameters
         ----------

@@ -412,7 +412,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
-        """Return the variational free energy, an upper bound of F(x) = -log p(x) - log Z.
+        """Return the variational free energy, an upper bound on F(x) = -log p(x) - log Z.
 
         Parameters
         ----------
@@ -431,7 +431,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         return self._map_rows(X, bound, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return the variational lower bound of log p(x), without log Z while that is unknown.
+        """Return the variational lower bound on log p(x), without log Z while that is unknown.
 
         Parameters
         ----------
@@ -462,7 +462,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         Returns
         -------
         score : float
-            Mean lower bound of the log-likelihood in nats.
+            Mean lower bound on the log-likelihood in nats.
         """
         check_is_fitted(self)
         likelihood.need_log_partition(self, "score is a log-likelihood and")

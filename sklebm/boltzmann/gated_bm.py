@@ -54,7 +54,7 @@ class GatedBM(GradientEstimator):
 
     A row is a pair [x | y] of two views side by side. Given x and z, y is a linear function of x
     plus noise; z selects the function. On shifted images, filters learn Fourier components, and the
-    code z tells the shift, whatever the image.
+    code z indicates the shift, whatever the image.
 
     Parameters
     ----------

@@ -411,7 +411,7 @@ class HopfieldNetwork(EnergyEstimator):
         return self._map_rows(X, lambda memory, x: memory.free_energy(x), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return -E(s) of each row, which is no log density: there is no log Z.
+        """Return -E(s) of each row, which is not a log density: there is no log Z.
 
         Parameters
         ----------

@@ -464,7 +464,8 @@ class MeanCovarianceRBM(GradientEstimator):
         Parameters
         ----------
         method : {"auto", "exact", "ais"}, default="auto"
-            As ``log_partition`` of the constructor, with the effort given here.
+            As ``log_partition`` of the constructor, with the numbers of chains and steps given
+            here.
         n_chains : int, default=100
             Number of annealed chains.
         n_temperatures : int, default=1000

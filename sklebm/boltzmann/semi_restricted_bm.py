@@ -185,7 +185,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
     Oracle Approximating Shrinkage. If a step makes L lose positive definiteness, its off-diagonal
     entries are scaled back until the smallest eigenvalue (with the diagonal scaled to ones) is
     2e-5. A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated
-    clusters, so that "pcd" learns the sizes of these badly; ``score`` shows it. Features may have
+    clusters, so that "pcd" learns their sizes badly; ``score`` shows this. Features may have
     different units. The noise of "noise_contrastive" has the mean and the covariance of the rows.
 
     Bits that are coupled are not independent given the hidden units: chains draw one class of

@@ -438,8 +438,8 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
             Rows; without y in ``fit`` only their number matters.
         n_answers : int or None, default=None
-            Number of latents, evenly chosen among all; None: all. "continuous" has 512, which
-            fill the range evenly.
+            Number of latents, evenly spaced among all; None: all. "continuous" has 512, which fill
+            the range evenly.
 
         Returns
         -------

@@ -135,7 +135,7 @@ class ChainCRF(StructuredClassifier):
     ``conditional_log_density`` to log p(y | x).
 
     Cost: O(n (f + K^2)) per iteration, with f weights that apply to a row and K labels. Sequences
-    are shared between torch's threads, and results do not depend on their number.
+    are distributed over torch's threads, and results do not depend on their number.
 
     References
     ----------
@@ -226,7 +226,7 @@ class ChainCRF(StructuredClassifier):
         Parameters
         ----------
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
-            Steps of all sequences, one a row.
+            Steps of all sequences, one per row.
         y : array-like of shape (n_samples,)
             Label of each step: integers, booleans or strings.
         groups : array-like of shape (n_samples,) or None, default=None

@@ -57,12 +57,12 @@ class GridMRF(StructuredClassifier):
     Parameters
     ----------
     interaction : str, float or array-like of shape (n_classes, n_classes), default="full"
-        "full": T is learnt, a score for each pair of labels, without a part that prefers single
-        labels, which is what intercepts are for. "potts": only whether the labels are
-        equal matters. A number: T is not learnt, but is this number for equal labels and 0 for
-        others. An array: T itself, which is not learnt either.
+        "full": T is learnt, a score for each pair of labels, without a part that favours single
+        labels, which is left to the intercepts. "potts": only whether the labels are equal matters.
+        A number: T is not learnt, but is this number for equal labels and 0 for others. An array: T
+        itself, which is not learnt either.
     pairwise_features : {"constant", "contrast", "features"}, default="constant"
-        What T depends on beside the labels. "contrast": T has a part that is multiplied by
+        What T depends on besides the labels. "contrast": T has a part that is multiplied by
         exp(-|x_i - x_j|^2 / 2), where the mean of |x_i - x_j|^2 over the neighbours in the training
         rows is 1; a given T is multiplied as a whole. "features": T is linear in x_i and x_j.
     directed : bool, default=False
@@ -71,7 +71,7 @@ class GridMRF(StructuredClassifier):
     n_neighbours : {4, 8}, default=4
         Neighbours of a pixel: those at its sides, or those at its corners too.
     learning : {"likelihood", "pseudo_likelihood", "piecewise"}, default="likelihood"
-        All are convex. "likelihood": log p(y | x), with the upper bound of log Z by reweighted
+        All are convex. "likelihood": log p(y | x), with the upper bound on log Z by reweighted
         trees [2]_, exact where pairs form no loop. "pseudo_likelihood": each pixel given the labels
         of its neighbours [3]_; many times faster, but it overrates neighbours where labels form
         large areas. "piecewise": pixels alone and pairs alone [4]_, which overrates neighbours even
@@ -235,7 +235,7 @@ class GridMRF(StructuredClassifier):
         Parameters
         ----------
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
-            Pixels of all images, one a row.
+            Pixels of all images, one per row.
         y : array-like of shape (n_samples,)
             Label of each pixel: integers, booleans or strings.
         groups : array-like of shape (n_samples,) or None, default=None

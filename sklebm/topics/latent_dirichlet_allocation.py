@@ -45,8 +45,8 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     .. math:: F(x) = -\log \int e^{-E(x, \theta)} \, d\theta = -\log p(x), \text{ in nats.}
 
     The topic of every token is summed over in E, and the shares :math:`\theta` of the topics in the
-    document are integrated out in F. The integral has no closed form: ``free_energy`` is the
-    variational upper bound of it, and ``importance_score_samples`` an estimate of it.
+    document are integrated out in F. The integral has no closed form: ``free_energy`` is a
+    variational upper bound on F, and ``importance_score_samples`` an estimate of -F.
 
     Parameters
     ----------
@@ -95,13 +95,13 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     topic_word_prior_ : float
         Concentration eta.
     converged_ : bool
-        Whether batch learning ended by ``tol``.
+        Whether batch learning ended because of ``tol``.
     n_iter_ : int
         Passes over the documents, and calls of ``partial_fit``.
     n_batch_iter_ : int
         Steps of online learning, or passes of batch learning.
     lower_bounds_ : ndarray of shape (n_iter_,)
-        Bound of the log evidence per training token, before the topics change in each pass. It
+        Bound on the log evidence per training token, before the topics change in each pass. It
         never falls in batch learning. In online learning, each document is counted when it is
         processed; in ``partial_fit``, those of the call stand for all ``total_samples``.
     n_features_in_ : int
@@ -318,7 +318,8 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
             Counts of words.
         Z : array-like or tensor of shape (n_samples, n_components)
-            Shares theta of the topics; each row sums to one. A share below 1e-100 counts as that.
+            Shares theta of the topics; each row sums to one. Shares below 1e-100 are raised to
+            1e-100.
 
         Returns
         -------
@@ -328,7 +329,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
-        """Return an upper bound of F(x) = -log p(x), with the shares of topics integrated out.
+        """Return an upper bound on F(x) = -log p(x), with the shares of topics integrated out.
 
         Parameters
         ----------
@@ -343,7 +344,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         return self._map_rows(X, lambda e, x: -self._bounds(e, x), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return a lower bound of the log probability of each document, as a sequence of words.
+        """Return a lower bound on the log probability of each document, as a sequence of words.
 
         Parameters
         ----------

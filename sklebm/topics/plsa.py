@@ -110,7 +110,7 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
     beta_ : float
         Inverse temperature of the fit.
     converged_ : bool
-        Whether EM ended by ``tol``.
+        Whether EM ended because of ``tol``.
     n_iter_ : int
         Steps of EM.
     lower_bounds_ : ndarray of shape (n_iter_,)
