@@ -36,12 +36,12 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
 
     where g = (y - m(x)) / s, with the linear part m and the scale s of its residuals from ridge
     regression, C is the first term of E, and :math:`p(z) \propto e^{-\beta \lambda R(z)}`. At
-    ``beta=inf`` F is the minimum of E over z.
-    ``fit`` minimises the mean of F over the rows [1]_. F is low at few targets only because the
-    latent carries little information: it is one of several branches, a point of a grid, or a real
-    vector that is limited by a penalty, few dimensions or noise. For real vectors, F is the minimum
-    over z at any ``beta``, found by descent or by an encoder; an encoder adds half the squared
-    distance between z and its output to E, times ``encoder_weight``.
+    ``beta=inf`` F is the minimum of E over z. ``fit`` minimises the mean of F over the rows
+    [1]_. F is low at few targets only because the latent carries little information: it is one of
+    several branches, a point of a grid, or a real vector that is limited by a penalty, few
+    dimensions or noise. For real vectors, F is the minimum over z at any ``beta``, found by descent
+    or by an encoder; an encoder adds half the squared distance between z and its output to E, times
+    ``encoder_weight``.
 
     ``fit(X)`` without y explains the rows themselves, as k-means or a curve through the data does.
 

@@ -123,9 +123,9 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     pass. Where this would lower the bound, documents that fit better under their posterior from the
     pass before continue from it, so that no pass lowers the bound. Online learning follows [2]_; so
     does ``partial_fit``, which can also continue after any ``fit``, with the priors of that fit. It
-    takes a step for every ``batch_size`` documents of a call, and one for the remainder. Steps
-    shrink as they are counted, so that topics depend on how the documents are divided into calls.
-    Learnt priors are at least 1e-3.
+    takes a step for every ``batch_size`` documents of a call, and one for the remainder. Each step
+    is smaller than the one before, so that topics depend on how the documents are divided into
+    calls. Learnt priors are at least 1e-3.
 
     Counts may be fractions, which weight words. A word that no training document holds keeps the
     concentration ``topic_word_prior_`` in every topic (in online learning, plus what is left of its
