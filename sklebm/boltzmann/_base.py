@@ -216,9 +216,9 @@ class BoltzmannEstimator(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
 
-        Comparable between machines of any size and training on the same X. Annealed importance
-        sampling overrates machines that mix badly; the upper end of ``log_partition_interval_``
-        keeps a search from preferring them.
+        Scores on the same X can be compared between machines of any size, however they were
+        trained. Annealed importance sampling overrates machines that mix badly; the upper end of
+        ``log_partition_interval_`` keeps a search from preferring them.
 
         Parameters
         ----------

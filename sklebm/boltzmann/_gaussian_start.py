@@ -80,7 +80,7 @@ def best_start(model: Any, start: Start, *, apart: bool = False) -> Any:
     """Of several starts the one that L-BFGS takes to the highest likelihood, on some of the rows.
 
     They run for an epoch at a time, and after each the better half goes on. With ``apart``, every
-    second one of a GaussianRBM has units in directions that are no neighbours.
+    second start of a GaussianRBM has units in directions that are far from each other.
     """
     device, rows = start.rows.device, start.rows
     if len(rows) > _START_ROWS:

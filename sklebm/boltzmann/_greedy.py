@@ -1,8 +1,8 @@
 """The greedy start of a deep machine: each layer first learns alone, from the one below.
 
 While a layer learns with one neighbour, the input from the other is missing; that from the first is
-taken twice, which is what copies of this neighbour send. A layer between two machines has learnt
-two biases; their mean is that of the average of both machines.
+doubled, as if a copy of this neighbour were on the other side. A layer between two machines has
+learnt two biases; their mean is that of the average of both machines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Visible units with lateral couplings: what real-valued rows and bits have each of their own."""
+"""Visible units with lateral couplings: what differs between real-valued rows and bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows mean to an associative memory: how they write the states, and what it can hold."""
+"""The rows of an associative memory: the values of its states, and values that are too large."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_energies_fit(rows: Rows, power: int) -> None:
 
 
 def state_values(rows: Rows, states: str, owner: str) -> Any:
-    """What the rows call -1 and +1; warns of other values."""
+    """The values that stand for -1 and +1 in the rows; warns of other values."""
     parts = rows.chunks(rows.shape[1])
     low = min(float(rows[part].min()) for part in parts)
     high = max(float(rows[part].max()) for part in parts)

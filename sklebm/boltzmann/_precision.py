@@ -76,7 +76,7 @@ def free_entries(structure: Any, image_shape: Any, n_features: int, owner: str) 
 
 
 def made_positive(precision: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The nearest on the way to its diagonal that is positive definite; zeros stay zeros. O(d^3).
+    """The nearest positive definite matrix on the line to its diagonal; keeps zeros. O(d^3).
 
     With the diagonal scaled to one, C = D^-1/2 L D^-1/2, the eigenvalues of
     (1 - t) I + t C are 1 - t (1 - e).
@@ -236,11 +236,11 @@ def initial_energy(
 ) -> CorrelatedBilinearEnergy:
     """The machine before training, for rows around their mean with this root of the covariance.
 
-    As in ``GaussianRBM``, hidden units start on in few rows, which describes heavy tails, and the
-    noise with the covariance of the rows. If the likelihood is ``exact``, a hidden unit starts with
-    one of two modes where the rows have them, and the noise with what is left: from a Gaussian, no
-    small step leads there. (Chains would, but rarely cross from one mode to the other.) If it is
-    ``one_of_many``, half of them start with clusters around rows instead.
+    As in ``GaussianRBM``, hidden units are at first on in few rows, which describes heavy tails,
+    and the noise has the covariance of the rows. If the likelihood is ``exact``, hidden units start
+    at directions in which the rows have two modes, and the noise at what these leave: no small step
+    leads there from a Gaussian. (Chains would find them, but rarely cross from one mode to the
+    other.) With ``one_of_many``, half of such starts use clusters around rows instead.
     """
     d = len(means)
     n_rows = rows.total()

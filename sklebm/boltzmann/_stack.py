@@ -134,7 +134,7 @@ def transposed(machine: Any, below: Any) -> Any:
 
 
 def drawn_hidden(machine: Any, rows: Rows) -> Rows:
-    """Rows of a draw of the hidden states of each row; the same whatever memory there is."""
+    """Rows of a draw of the hidden states of each row, whatever the memory available."""
     seed, n_calls = (int(machine.training_state_[name]) for name in ("seed", "n_calls"))
     energy = machine._energy(rows.device).float()
     out = torch.empty(len(rows), len(machine.components_), device=rows.device)

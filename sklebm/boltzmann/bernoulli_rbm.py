@@ -54,7 +54,7 @@ class BernoulliRBM(BoltzmannEstimator):
         Whether to centre gradients at the means of the units, which makes learning better
         conditioned and independent of which state is called 1. "lbfgs" uses the plain gradient.
         If units are mostly off, as pixels of drawings are, False can give features that classify
-        a little better; if they are mostly on, it can learn far worse.
+        a little better; if they are mostly on, False can learn far worse.
     learning_rate : float, default=0.1
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
@@ -77,10 +77,11 @@ class BernoulliRBM(BoltzmannEstimator):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` computes log Z at the end. "exact": summed, with at most 25 units in the smaller
-        layer; "ais": annealed forwards and backwards; "bridge": bridged over a ladder of tempered
-        chains; "auto": exact up to 20 units and annealed beyond, for at most half as long as
-        training took; None: not at all, which saves its cost in pipelines that only transform.
+        How ``fit`` computes log Z at the end. "exact": a sum over the states of the smaller layer
+        (at most 25 units); "ais": annealed importance sampling, forwards and backwards; "bridge":
+        bridge sampling along a ladder of tempered chains; "auto": exact up to 20 units, otherwise
+        annealed for at most half as long as training took; None: not at all, which saves its cost
+        in pipelines that only transform.
     value_range : {"warn", "raise", "clip"}, default="warn"
         What to do with values outside [0, 1]; "warn" uses them unchanged.
     warm_start : bool, default=False

@@ -42,11 +42,12 @@ class BoltzmannMachine(BoltzmannEstimator):
     Parameters
     ----------
     n_components : int, default=0
-        Number q of hidden units. At most 20 of them are coupled to each other.
+        Number q of hidden units. At most 20 of them may be coupled to each other.
     structure : {"full", "grid"} or array of bool, default="full"
-        Which pairs are coupled: all; neighbours in a row or column of the image, with hidden units
-        coupled to all visible units but not to each other; or those where a symmetric mask is True,
-        over the visible units (hidden ones then as for "grid") or over all, the visible ones first.
+        Which pairs are coupled. "full": all; "grid": neighbours in a row or column of the image,
+        with hidden units coupled to all visible units but not to each other; an array: those where
+        this symmetric mask is True, either over the visible units (hidden units are then coupled as
+        for "grid") or over all units, the visible ones first.
     image_shape : (height, width) or None, default=None
         Layout of the features for "grid"; None is a single line.
     objective : str or Objective, default="pseudo_likelihood"
@@ -81,14 +82,14 @@ class BoltzmannMachine(BoltzmannEstimator):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` computes log Z at the end. One class of units without couplings among each other
-        is summed in closed form. "exact": over the states of the rest (at most 25 units); "ais":
-        annealed forwards and backwards; "bridge": bridged over a ladder of tempered chains; "auto":
-        exact up to 20 units and annealed beyond, for at most half as long as training took; None:
-        not at all.
+        How ``fit`` computes log Z at the end. One class of units that are not coupled to each other
+        is summed over in closed form. "exact": a sum over the states of the remaining units (at
+        most 25); "ais": annealed importance sampling, forwards and backwards; "bridge": bridge
+        sampling along a ladder of tempered chains; "auto": exact up to 20 units, otherwise annealed
+        for at most half as long as training took; None: not at all.
     value_range : {"warn", "raise", "clip"}, default="warn"
         What to do with values outside [0, 1]; "warn" uses them unchanged. Values between 0 and 1
-        are probabilities of bits.
+        are taken as probabilities of bits.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -129,8 +130,8 @@ class BoltzmannMachine(BoltzmannEstimator):
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
-        Mean of the training rows, the base rate from which annealing and sampling start; for given
-        parameters, the means of mean field.
+        Mean of the training rows, the base rate from which annealing and sampling start; after
+        ``from_parameters``, the mean-field means.
     hidden_means_ : ndarray of shape (n_components,) or None
         Moving average of the hidden units, at which gradients are centred.
     n_samples_seen_ : int
@@ -150,11 +151,13 @@ class BoltzmannMachine(BoltzmannEstimator):
 
     Notes
     -----
-    ``transform`` returns the exact means of the hidden units, or without any, the mean of each
-    visible unit given the others. A step costs O(batch_size d^2) without hidden units, and with
-    those 2^r times as much where r are listed; a sweep O(batch_size (d + q)^2), one class of
-    uncoupled units after the other; an exact log Z O(2^r (d + q)). Training runs in float32,
-    log Z in float64, row-wise methods in the dtype of X. csr rows are made dense batch by batch.
+    ``transform`` returns the exact means of the hidden units or, if there are none, the mean of
+    each visible unit given the others. A step costs O(batch_size d^2) without hidden units, and 2^r
+    times as much with r hidden units outside the largest class of hidden units that are not coupled
+    to each other. A sweep costs O(batch_size (d + q)^2), one class of uncoupled units after the
+    other; an exact log Z costs O(2^s (d + q)) with s units, visible or hidden, outside the largest
+    such class of all units. Training runs in float32, log Z in float64, row-wise methods in the
+    dtype of X. csr rows are made dense batch by batch.
 
     References
     ----------
@@ -355,11 +358,11 @@ class BoltzmannMachine(BoltzmannEstimator):
             Values of known features, and NaN for the others.
         method : {"auto", "exact", "mean_field", "chains"}, default="auto"
             "exact" sums over all states of the unknown units, hidden ones included; "mean_field"
-            takes these to be independent, which is deterministic but too sure of itself; "chains"
-            averages over one Gibbs chain a row. "auto" is exact if no row has more than 20 unknown
-            units, otherwise mean field, with a warning that says so.
+            approximates these as independent, which is deterministic but overconfident; "chains"
+            averages over one Gibbs chain per row. "auto" is exact if no row has more than 20
+            unknown units, otherwise mean field, with a warning.
         n_steps : int, default=1000
-            Sweeps of each chain that are averaged over, after half as many that are not.
+            Sweeps over which each chain is averaged, after half as many burn-in sweeps.
         random_state : int, RandomState instance or None, default=None
             Seed for the chains.
 
@@ -371,7 +374,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         Warns
         -----
         UserWarning
-            If "auto" falls back to mean field, or mean field has not settled.
+            If "auto" falls back to mean field, or mean field has not converged.
         """
         check_is_fitted(self)
         return _completion.conditional_mean(self, X, method, n_steps, random_state)
@@ -393,7 +396,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         Warns
         -----
         UserWarning
-            If the messages have not settled, as happens with strong couplings in loops.
+            If the messages have not converged, as can happen with strong couplings in loops.
         """
         check_is_fitted(self)
         return _completion.variational_log_partition(self, method)

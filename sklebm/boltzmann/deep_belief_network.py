@@ -37,22 +37,22 @@ class DeepBeliefNetwork(EnergyEstimator):
               \frac{p(h_{l-1} \mid h_l)}{q(h_l \mid h_{l-1})} - \mathbb{E}_q F(h_{L-1}) - \log Z,
               \qquad h_0 = x.
 
-    The first machine learns from the rows, and each further one from hidden states drawn by the
-    one below, whose prior over these states it replaces. Upwards, q has the parameters of the
-    machines.
+    The first machine learns from the rows, and each further machine from hidden states drawn by the
+    machine below, whose prior over these states it replaces. The approximate posterior q, which
+    leads upwards from the rows, uses the parameters of the machines.
 
     Parameters
     ----------
     hidden_sizes : tuple of int, default=(500, 500)
-        Number of hidden units of each layer, from the bottom on.
+        Number of hidden units of each layer, from the bottom up.
     bottom : estimator or None, default=None
         The machine for the rows, with its own parameters: any restricted Boltzmann machine of the
         library, such as ``GaussianRBM()`` for real-valued rows. None: a :class:`BernoulliRBM`.
         ``hidden_sizes``, ``random_state`` and ``device`` of the network replace its own.
     init : {"random", "transpose"}, default="random"
-        How a further layer begins. "transpose": as the machine below upside down, which leaves
-        log p unchanged, so that all learning of the layer is a gain; it then has as many
-        units as that has visible ones, which must be binary.
+        How each further machine is initialised. "transpose": as the machine below turned upside
+        down, which leaves log p unchanged, so that whatever it learns is a gain. It must then have
+        as many hidden units as the machine below has visible units, and these must be binary.
     objective : str or Objective, default="pcd"
         How each machine learns; see :class:`BernoulliRBM`.
     n_gibbs_steps : int, default=1
@@ -72,13 +72,13 @@ class DeepBeliefNetwork(EnergyEstimator):
         or a schedule object.
     fine_tuning_epochs : int, default=0
         Passes of the up-down algorithm over all layers together, after which p and q have
-        parameters of their own. 0: the greedy stack.
+        parameters of their own. 0 keeps the greedy stack.
     fine_tuning_rate : float, default=0.01
         Step size of fine-tuning, which follows the same schedule.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` computes log Z of the top machine; see :class:`BernoulliRBM`.
     value_range : {"warn", "raise", "clip"}, default="warn"
-        What to do with values outside [0, 1], without ``bottom``; "warn" uses them unchanged.
+        What to do with values outside [0, 1] if ``bottom`` is None; "warn" uses them unchanged.
     net_params : dict or None, default=None
         Passed to the skorch net of each machine.
     random_state : int, RandomState instance or None, default=None
@@ -92,13 +92,13 @@ class DeepBeliefNetwork(EnergyEstimator):
     Attributes
     ----------
     named_estimators_ : dict
-        The fitted machines, "layer1" for the rows, and so on. A callback that stops the fit ends
-        it with the layers so far.
+        The fitted machines, "layer1" for the rows, and so on. If a callback stops the fit, the
+        network has the layers trained so far.
     generative_ : dict or None
         Weights and biases of p for each layer below the top machine, such as "layer1.weights", if
         they were fine-tuned; None: those of the machines.
     fine_tuning_curve_ : ndarray
-        Loss of the up-down algorithm by epoch, which is no measure of quality.
+        Loss of the up-down algorithm by epoch, which does not measure quality.
     fine_tuning_state_ : dict
         Chains that ``partial_fit`` continues from; empty without fine-tuning.
     loss_curve_ : ndarray of shape (n_iter_,)
@@ -122,15 +122,15 @@ class DeepBeliefNetwork(EnergyEstimator):
 
     Notes
     -----
-    Exact: ``transform`` and ``sample`` given their means and chains; with one layer everything
-    that is exact for the machine. With up to 10 units between the rows and the top layer, the
-    bound is summed over their states, and the importance-sampled estimate is log p(x) itself.
-    Estimated otherwise: both, from draws of q; and log Z, by annealing, beyond 20 units in
-    the smaller of the two top layers.
+    With one layer, everything is exact that is exact for the machine. With up to 10 units between
+    the rows and the top layer, the bound is summed over their states, and the importance-sampled
+    estimate is log p(x) itself; otherwise both are estimated from draws of q. log Z is exact up to
+    20 units in the smaller of the two top layers, and annealed beyond. ``transform`` is exact given
+    the means that it passes upwards, ``sample`` given its chains.
 
-    Every machine is trained on one draw of the hidden states of all rows, which stay in memory:
-    4 bytes per row and hidden unit. A step costs O(batch_size d k) for layers of d and k units, a
-    bound O(n_draws d k) a row. csr rows are made dense batch by batch.
+    Every machine is trained on one draw of the hidden states of all rows. These states are kept in
+    memory: 4 bytes per row and hidden unit. A step costs O(batch_size d k) for layers of d and k
+    units, a bound O(n_draws d k) per row. csr rows are made dense batch by batch.
 
     References
     ----------
@@ -280,7 +280,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         Parameters
         ----------
         **parameters : object
-            ``machines``, the fitted machines from the bottom on; ``generative``, if p has
+            ``machines``, the fitted machines from the bottom up; ``generative``, if p has
             parameters of its own; and parameters of the constructor.
 
         Returns
@@ -382,17 +382,17 @@ class DeepBeliefNetwork(EnergyEstimator):
         return self._map_rows(X, decode, "inverse_transform", latents=True)
 
     def free_energy(self, X: Any, bound: str = "variational", n_draws: int = 100) -> Any:
-        """Return an upper bound, or an estimate, of F(x) = -log p(x) - log Z.
+        """Return an upper bound on F(x) = -log p(x) - log Z, or an estimate of it.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to evaluate.
         bound : {"variational", "importance"}, default="variational"
-            The bound, or importance sampling, whose estimate of p(x) is unbiased, so that F is too
-            high on average.
+            "variational": the bound; "importance": importance sampling, whose estimate of p(x) is
+            unbiased, so that F is too high on average.
         n_draws : int, default=100
-            Draws of the hidden layers for each row; they depend on nothing else.
+            Draws of the hidden layers for each row; they depend only on the row.
 
         Returns
         -------
@@ -407,7 +407,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         )
 
     def score_samples(self, X: Any, bound: str = "variational", n_draws: int = 100) -> Any:
-        """Return a lower bound, or an estimate, of log p(x); without log Z if that is unknown.
+        """Return a lower bound on log p(x), or an estimate; without log Z if that is unknown.
 
         Parameters
         ----------
@@ -431,7 +431,7 @@ class DeepBeliefNetwork(EnergyEstimator):
     ) -> float:
         """Return the mean score of held-out rows, at the upper end of the interval of log Z.
 
-        Comparable between networks of any size and machines on the same X.
+        Scores on the same X can be compared between networks of any size, and with single machines.
 
         Parameters
         ----------
@@ -464,7 +464,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         n_samples : int, default=1
             Number of rows.
         n_steps : int, default=1000
-            Gibbs steps of every chain; draws are exact in the limit of many.
+            Gibbs steps of every chain; draws are exact in the limit of many steps.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
 

@@ -51,20 +51,20 @@ class DeepBoltzmannMachine(GradientEstimator):
     .. math:: \log p(x) \geq -E(x, m) + \sum_k H(m_k) - \log Z.
 
     The bound holds for independent hidden units with any means m; mean field finds those that
-    maximise it. All layers learn together, from random weights or after a greedy start layer by
-    layer: the rows at their mean field against persistent chains, with gradients centred at the
-    means of the units.
+    maximise it. All layers learn together, from random weights or after greedy pretraining layer by
+    layer. Gradients contrast the rows at their mean field with persistent chains, and are centred
+    at the means of the units.
 
     Parameters
     ----------
     hidden_sizes : tuple of int, default=(500, 1000)
-        Number of hidden units of each layer, from the bottom on.
+        Number of hidden units of each layer, from the bottom up.
     objective : str or Objective, default="pcd"
         "pcd": mean field for the rows and persistent chains for the model; "cd": the same with
         chains that start at the rows in every update, which is biased; "maximum_likelihood":
-        the exact likelihood, for machines whose states can be summed over (at most 20 units in
-        the smaller half of the layers at even and odd places, and in the hidden layers at even
-        ones).
+        the exact likelihood, for machines whose states can be summed over: at most 20 units in the
+        even layers (the rows are layer 0) or in the odd ones, whichever have fewer, and at most 20
+        in the even hidden layers.
     n_gibbs_steps : int, default=1
         Steps of the chains per update, each of all even and then all odd layers.
     centering : bool, default=True
@@ -77,9 +77,9 @@ class DeepBoltzmannMachine(GradientEstimator):
     max_epochs : int, default=20
         Passes over the rows.
     pretraining_epochs : int, default=0
-        Passes over the rows in which ``fit`` first trains each layer alone, from the bottom on, by
-        persistent chains: the greedy start. 0 starts from random weights, as ``partial_fit`` always
-        does. Callbacks, curves and ``n_iter_`` begin afterwards.
+        Passes over the rows in which ``fit`` first trains each layer alone, from the bottom up, by
+        persistent chains (greedy pretraining). 0 starts from random weights, as ``partial_fit``
+        always does. Callbacks, curves and ``n_iter_`` do not cover these passes.
     optimizer : str, default="sgd"
         Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
         at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
@@ -96,10 +96,10 @@ class DeepBoltzmannMachine(GradientEstimator):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` computes log Z at the end. "exact": summed over the smaller half of the layers
-        at even and odd places (at most 25 units); "ais": annealed forwards and backwards;
-        "bridge": bridged over a ladder of tempered chains; "auto": exact up to 20 units and
-        annealed beyond; None: not at all.
+        How ``fit`` computes log Z at the end. "exact": a sum over the states of the even or the odd
+        layers, whichever have fewer units (at most 25); "ais": annealed importance sampling,
+        forwards and backwards; "bridge": bridge sampling along a ladder of tempered chains; "auto":
+        exact up to 20 units, otherwise annealed; None: not at all.
     value_range : {"warn", "raise", "clip"}, default="warn"
         What to do with values outside [0, 1]; "warn" uses them unchanged.
     warm_start : bool, default=False
@@ -157,10 +157,10 @@ class DeepBoltzmannMachine(GradientEstimator):
 
     Notes
     -----
-    Exact: energies, the bound, and a log Z that is summed. Mean field finds a local maximum of the
-    bound; it is exact for one hidden layer. A step costs O(batch_size n_mean_field sum_l d_l
-    d_{l+1}) with at most 10 mean-field steps. Training runs in float32, log Z in float64, row-wise
-    methods in the dtype of X. csr rows are made dense batch by batch.
+    Energies and the bound are exact, and so is log Z if it is summed. Mean field finds a local
+    maximum of the bound, which is exact for one hidden layer. A step costs O(batch_size
+    n_mean_field sum_l d_l d_{l+1}) with at most 10 mean-field steps. Training runs in float32, log
+    Z in float64, row-wise methods in the dtype of X. csr rows are made dense batch by batch.
 
     References
     ----------
@@ -332,9 +332,9 @@ class DeepBoltzmannMachine(GradientEstimator):
         Parameters
         ----------
         **parameters : object
-            ``weights``, a list of matrices from the bottom on, each of shape (units above, units
-            below); ``intercepts``, a list of the biases of all layers, those of the rows first;
-            and parameters of the constructor.
+            ``weights``, a list of matrices from the bottom up, each of shape (units above, units
+            below); ``intercepts``, a list of the biases of all layers, those of the rows first; and
+            parameters of the constructor.
 
         Returns
         -------
@@ -381,7 +381,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, sum of hidden_sizes)
-            Hidden states or means, of which the first layer is used.
+            Hidden states or means, of which only the first layer is used.
 
         Returns
         -------
@@ -412,7 +412,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
-        """Return the variational free energy, an upper bound of F(x) = -log p(x) - log Z.
+        """Return the variational free energy, an upper bound on F(x) = -log p(x) - log Z.
 
         Parameters
         ----------
@@ -431,7 +431,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         return self._map_rows(X, bound, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return the variational lower bound of log p(x), without log Z while that is unknown.
+        """Return the variational lower bound on log p(x), without log Z while that is unknown.
 
         Parameters
         ----------
@@ -449,7 +449,8 @@ class DeepBoltzmannMachine(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out bound, at the pessimistic end of the interval of log Z.
 
-        Comparable between machines of any size and training on the same X.
+        Scores on the same X can be compared between machines of any size, however they were
+        trained.
 
         Parameters
         ----------
@@ -461,7 +462,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         Returns
         -------
         score : float
-            Mean lower bound of the log-likelihood in nats.
+            Mean lower bound on the log-likelihood in nats.
         """
         check_is_fitted(self)
         likelihood.need_log_partition(self, "score is a log-likelihood and")
@@ -476,14 +477,14 @@ class DeepBoltzmannMachine(GradientEstimator):
         clamped: Any = None,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, with one chain per row that redraws half of the layers in turn.
+        """Draw rows from the model, with one chain per row; it redraws even and odd layers in turn.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
         n_steps : int, default=1000
-            Steps of every chain; draws are exact in the limit of many.
+            Steps of every chain; draws are exact in the limit of many steps.
         init : array-like of shape (n_features,) or (n_samples, n_features), default=None
             Initial rows of the chains; None starts from the base rate of the units.
         clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None

@@ -53,8 +53,8 @@ class GatedBM(GradientEstimator):
     .. math:: \sum_k z_k \, x^\top W_k \, y = \sum_f (u_f^\top x) (v_f^\top y) (g_f^\top z).
 
     A row is a pair [x | y] of two views side by side. Given x and z, y is a linear function of x
-    with noise; z chooses which. Trained on shifted images, filters become Fourier components, and
-    the code names the shift whatever the image.
+    plus noise; z selects the function. On shifted images, filters learn Fourier components, and the
+    code z indicates the shift, whatever the image.
 
     Parameters
     ----------
@@ -67,17 +67,19 @@ class GatedBM(GradientEstimator):
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         The units of both views: real values, or bits and their probabilities in [0, 1].
     noise_scale : float or "auto", default="auto"
-        Standard deviation of the noise of a real-valued feature given x and z, relative to its own.
-        "auto" is 1/3 for a conditional model and 1 for a joint one. ``score`` compares others.
+        Standard deviation of the noise of a real-valued feature given x and z, relative to the
+        standard deviation of the feature. "auto" is 1/3 for a conditional model and 1 for a joint
+        one; use ``score`` to compare other values.
     conditional : bool, default=True
         True: the model is p(y | x), and x has no density. False: it is p(x, y), a density of
         real-valued views only while the norm of sum_k z_k W_k is below 1 for all z; W is shrunk
         after each step to keep the sum of their spectral norms below 1.
     objective : str or Objective, default="auto"
         How the energy is shaped. "cd": contrastive divergence by Gibbs steps, three-way, with x
-        clamped if the model is conditional; "pcd": persistent chains, of a joint model only;
-        "maximum_likelihood": the exact gradient, summed over at most 16 units; "auto": that for up
-        to 10 of these units, otherwise "cd" for a conditional model and "pcd" for a joint one.
+        clamped if the model is conditional; "pcd": persistent chains, for a joint model only;
+        "maximum_likelihood": the exact gradient, summed over at most 16 units; "auto":
+        "maximum_likelihood" for up to 10 of these units, otherwise "cd" for a conditional model and
+        "pcd" for a joint one.
     n_gibbs_steps : int, default=1
         Steps of the chains per update.
     n_annealing_steps : int, default=200
@@ -92,14 +94,15 @@ class GatedBM(GradientEstimator):
         passes.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "rmsprop", "sgd", "momentum", or, with all rows at once,
-        "gradient_descent" and "lbfgs"; the last needs "maximum_likelihood", and no joint density
-        of real values.
+        "gradient_descent" and "lbfgs"; "lbfgs" needs "maximum_likelihood", and cannot learn a joint
+        density of real values.
     learning_rate_schedule : str or Schedule, default="linear"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Fraction of the rows held out for validation; their log p(y | x) in units of the noise is
-        recorded after each epoch, annealed briefly with more than 16 hidden units.
+        recorded after each epoch. With more than 16 hidden units it is estimated by a short
+        annealing run.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
@@ -107,9 +110,9 @@ class GatedBM(GradientEstimator):
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` computes log Z of a joint model: "exact" sums over the hidden units (and the
-        smaller view, if of bits), at most 16 in all; "ais" and "bridge" anneal, with Hamiltonian
-        Monte Carlo for real values and block Gibbs for bits; "auto": exact if possible; None: not
-        at all. A conditional model has none.
+        smaller view, if views are bits), at most 16 units in all; "ais" and "bridge" anneal, with
+        Hamiltonian Monte Carlo for real values and block Gibbs for bits; "auto": exact if possible;
+        None: not at all. A conditional model has no log Z.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -177,8 +180,9 @@ class GatedBM(GradientEstimator):
     likelihoods cost O(2^k k) for each real-valued row and O(2^k k d_y) for bits, annealed ones
     O(20 ``n_annealing_steps`` k d_y); keeping a real-valued joint model normalised O(k d^3) for
     each update. An annealed log p(y | x) is too high on average, by about half the variance of the
-    log weights over the number of chains; it depends on the row alone. Training runs in float32,
-    row-wise methods in the dtype of X. Features may have any units: the model is the same.
+    log weights over the number of chains; it depends only on the row. Training runs in float32,
+    row-wise methods in the dtype of X. The units of the features do not matter: the model is the
+    same.
 
     References
     ----------
@@ -409,7 +413,7 @@ class GatedBM(GradientEstimator):
         X_left : array-like or tensor of shape (n_samples, n_left_)
             Left views x, in the units of X.
         Z : array-like or tensor of shape (n_samples, n_components)
-            A code for each, such as ``transform`` returns for pairs.
+            A code for each left view, such as ``transform`` returns for pairs.
 
         Returns
         -------
@@ -462,9 +466,9 @@ class GatedBM(GradientEstimator):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            In nats, for X in its own units; higher is more typical, and deterministic. Exact for up
-            to 16 hidden units; beyond, log p(y | x) is annealed, and of a joint model the
-            normaliser. -F(x, y) while log Z of a joint model is unknown.
+            In nats, for X in its own units; higher is more typical. Deterministic. Exact for up to
+            16 hidden units; beyond, log p(y | x) is annealed, and so is log Z of a joint model.
+            While log Z of a joint model is unknown, -F(x, y).
         """
         log_z = self.log_partition_ if self._is_fitted() else None
         return self._map_rows(
@@ -476,8 +480,8 @@ class GatedBM(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log p(y | x), or, of a joint model, the mean log p(x, y).
 
-        Comparable between models of the same kind (``conditional``) and ``split`` on the same X; a
-        joint model is judged at the pessimistic end of the interval of log Z.
+        Scores on the same X can be compared between models with the same ``conditional`` and
+        ``split``. A joint model is scored at the pessimistic end of the interval of log Z.
 
         Parameters
         ----------

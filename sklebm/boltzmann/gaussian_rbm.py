@@ -88,9 +88,10 @@ class GaussianRBM(BoltzmannEstimator):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` computes log Z at the end. "exact": summed over the hidden units (at most 25);
-        "ais": annealed forwards and backwards; "bridge": bridged over a ladder of tempered chains;
-        "auto": exact up to 20 units and annealed beyond; None: not at all.
+        How ``fit`` computes log Z at the end. "exact": a sum over the states of the hidden units
+        (at most 25); "ais": annealed importance sampling, forwards and backwards; "bridge": bridge
+        sampling along a ladder of tempered chains; "auto": exact up to 20 units, otherwise
+        annealed; None: not at all.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -117,7 +118,8 @@ class GaussianRBM(BoltzmannEstimator):
     log_variance_ : ndarray of shape (1,) or (n_features_in_,)
         Logarithm of s^2, shared or per feature.
     log_partition_ : float or None
-        log Z in nats, infinite if a variance is; None if unknown. ``partial_fit`` clears it.
+        log Z in nats, infinite if a variance is infinite; None if unknown. ``partial_fit`` clears
+        it.
     log_partition_interval_ : ndarray of shape (2,) or None
         Estimates from chains started at both ends, plus and minus three standard errors; both
         values equal log Z if it is exact.
@@ -155,10 +157,10 @@ class GaussianRBM(BoltzmannEstimator):
     Notes
     -----
     With ``objective="auto"``, at most 16 hidden units, and rows that outnumber them by two or more
-    but are few enough for sums over all states, ``fit`` follows the exact likelihood by L-BFGS,
-    with 20 iterations per epoch, from the best of 8 starts on at most 2,000 rows, and reaches
-    optima that chains and plain steps miss even after hundreds of epochs. ``partial_fit`` always
-    uses chains.
+    but are few enough for sums over all states, ``fit`` maximises the exact likelihood by L-BFGS,
+    with 20 iterations per epoch, from the best of 8 starts, which are compared on at most 2,000
+    rows. This reaches optima that chains and plain gradient steps miss even after hundreds of
+    epochs. ``partial_fit`` always uses chains.
 
     Gradients are those with respect to W / s and a / s, divided by the variance of the rows over
     s^2 and by one more than the mean number of hidden units that are on [2]_. A step costs

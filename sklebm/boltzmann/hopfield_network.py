@@ -1,4 +1,4 @@
-r"""E(s) = -1/2 s' W s, s in {-1, +1}: patterns are stored in W, and recall walks down to one."""
+r"""E(s) = -1/2 s' W s, s in {-1, +1}: patterns are stored in W, and recall descends to one."""
 
 from __future__ import annotations
 
@@ -33,32 +33,33 @@ class HopfieldNetwork(EnergyEstimator):
     .. math:: E(s) = - d \sum_m \Bigl(\frac{p_m^\top s}{d}\Bigr)^n
               \quad \text{or} \quad - \frac1\beta \log \sum_m e^{\beta p_m^\top s}.
 
-    Continuous states s have the second of these, minus its value for equal overlaps of zero, plus
-    :math:`|s|^2 / 2`; their recall is a step of softmax attention,
+    The energy of continuous states s is the second of these, minus its value where all overlaps are
+    zero, plus :math:`|s|^2 / 2`; each step of their recall is one of softmax attention,
     :math:`s \leftarrow \sum_m p_m \operatorname{softmax}_m (\beta p_m^\top s)`.
 
     Parameters
     ----------
     rule : {"hebb", "storkey", "pseudo_inverse", "dense"}, default="hebb"
-        How rows are stored. "hebb" adds up products and holds about 0.138 d random patterns;
-        "storkey" corrects each for those before it and holds more; "pseudo_inverse" projects onto
-        the span of the rows, each of which is then a fixed point, up to fewer than d of them;
-        "dense" keeps the rows themselves, and holds of the order of d^(n-1) of them, or
-        exponentially many.
+        How rows are stored. "hebb" sums outer products and holds about 0.138 d random patterns;
+        "storkey" corrects each product for the rows stored before it and holds more;
+        "pseudo_inverse" projects onto the span of the rows, which makes each of them a fixed point
+        as long as there are fewer than d; "dense" keeps the rows themselves, and holds of the order
+        of d^(n-1) of them with "polynomial", or exponentially many with "exponential".
     interaction : {"polynomial", "exponential"}, default="polynomial"
-        The function of the overlaps, for "dense".
+        The function of the overlaps of state and patterns, for "dense".
     power : int, default=3
-        Exponent n of the polynomial, at least 2, which is Hebb's rule but for its diagonal.
+        Exponent n of the polynomial, at least 2; 2 gives Hebb's rule, except for its diagonal.
     beta : float, default=1.0
         Inverse temperature of the exponential.
     states : {"auto", "bits", "signs", "continuous"}, default="auto"
-        How X writes the two states: 0 and 1, or -1 and +1; "auto" is bits if all training values
-        are in [0, 1]. Training rows are rounded to the nearer state. "continuous" takes real
-        rows as they are, and needs the exponential; their length then matters.
+        Values of the two states in X. "bits": 0 and 1; "signs": -1 and +1; "auto": bits if all
+        training values are in [0, 1]. Training rows are rounded to the nearer state. "continuous"
+        takes real rows as they are, and needs ``interaction="exponential"``; the length of a row
+        then matters.
     update : {"asynchronous", "synchronous"}, default="asynchronous"
-        Whether units turn one after the other in a random order, along which the energy never
-        rises, or all at once, which may end in a cycle of two states. Continuous states move all at
-        once, and their energy never rises.
+        Whether units are updated one after the other in a random order, so that the energy never
+        rises, or all at once, which may end in a cycle of two states. Continuous states are updated
+        all at once, and their energy never rises.
     max_sweeps : int, default=100
         Maximum number of sweeps of a recall.
     random_state : int, RandomState instance or None, default=None
@@ -71,19 +72,19 @@ class HopfieldNetwork(EnergyEstimator):
     couplings_ : ndarray of shape (n_features_in_, n_features_in_) or None
         W with a zero diagonal; None for "dense".
     self_couplings_ : ndarray of shape (n_features_in_,) or None
-        The diagonal that the rule gave and recall leaves out.
+        The diagonal that the rule gives and that recall leaves out.
     patterns_ : ndarray of shape (n_patterns_, n_features_in_) or None
         The stored states, for "dense".
     state_values_ : ndarray of shape (2,)
-        What X calls the two states.
+        Values of the two states in X.
     update_order_ : ndarray of shape (n_features_in_,)
-        The order in which units turn.
+        The order in which units are updated.
     n_patterns_ : int
         Number of stored rows.
     rule_ : str
         The rule by which the rows are stored, and by which ``partial_fit`` stores more.
     exponent_ : int
-        n of the polynomial of a dense memory; 0 is the exponential.
+        n of the polynomial of a dense memory; 0 stands for the exponential.
     beta_ : float
         Inverse temperature of the exponential.
     is_continuous_ : bool
@@ -100,10 +101,10 @@ class HopfieldNetwork(EnergyEstimator):
 
     Notes
     -----
-    Storing n rows costs O(n d^2), or nothing for "dense". A sweep costs O(d^2) for each row, or
-    O(d n_patterns_), one unit after the other; synchronous sweeps are matrix products, except that
-    those of "dense" cost O(d n_patterns_) as well. Everything is computed in double precision.
-    The network has no log Z: ``score_samples`` is -E, which compares rows of one fitted model.
+    Storing n rows costs O(n d^2), or nothing for "dense". A sweep of one row costs O(d^2), or O(d
+    n_patterns_) for "dense"; synchronous sweeps cost the same, as matrix products. Everything is
+    computed in double precision. The network has no log Z: ``score_samples`` is -E, which compares
+    rows of one fitted model.
 
     References
     ----------
@@ -354,8 +355,8 @@ class HopfieldNetwork(EnergyEstimator):
         X : array-like of shape (n_samples, n_features)
             Rows; NaN is unknown.
         known : array-like of bool, (n_features,) or (n_samples, n_features), default=None
-            Features that stay as they are. The others start at the values of X, or undecided
-            where X is NaN. None holds everything that is not NaN.
+            Features that stay as they are. The others start at the values of X, or undecided where
+            X is NaN. None keeps all features that are not NaN.
 
         Returns
         -------
@@ -400,7 +401,7 @@ class HopfieldNetwork(EnergyEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to evaluate; values between the two states count as they are.
+            Rows to evaluate; values between the two states are used as they are.
 
         Returns
         -------
@@ -410,7 +411,7 @@ class HopfieldNetwork(EnergyEstimator):
         return self._map_rows(X, lambda memory, x: memory.free_energy(x), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return -E(s) of each row, which is no log density: there is no log Z.
+        """Return -E(s) of each row, which is not a log density: there is no log Z.
 
         Parameters
         ----------

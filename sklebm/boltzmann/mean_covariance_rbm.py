@@ -65,9 +65,9 @@ class MeanCovarianceRBM(GradientEstimator):
     n_factors : int or None, default=None
         Number of filters, the columns of R; None: as many as covariance units.
     factor_structure : {"full", "topographic"}, default="full"
-        Which entries of P may be below zero: all, or, with a square number of filters and as many
-        covariance units, both on a square grid, those of the 3 x 3 filters around each unit, with
-        wrap-around, so that neighbouring filters become alike.
+        Which entries of P may be below zero. "full": all. "topographic": filters and covariance
+        units, equal in number, lie on a square grid, and each unit has the 3 x 3 filters around it,
+        with wrap-around, so that neighbouring filters become alike; their number must be a square.
     variance : float or "shared", default="shared"
         The variance s^2 of every feature while all covariance units are off: fixed, in squared
         units of X, or learnt, starting from twice the mean variance of the rows.
@@ -76,10 +76,10 @@ class MeanCovarianceRBM(GradientEstimator):
         "score_matching": without chains; "maximum_likelihood": exact, for up to 16 hidden units in
         all.
     sampler : {"hmc", "gibbs"}, default="hmc"
-        How chains of "pcd" and "cd" move, and those of ``sample``. "hmc": Hamiltonian Monte Carlo
-        on F, with a step size that is adapted to accept nine in ten trajectories; "gibbs": exact
-        draws of the hidden units and of x given them, which factorises S^-1 for every row and suits
-        up to some hundred features.
+        How the chains of "pcd", "cd" and ``sample`` move. "hmc": Hamiltonian Monte Carlo on F, with
+        a step size that is adapted to accept nine in ten trajectories; "gibbs": exact draws of the
+        hidden units and of x given them, which factorises S^-1 for every row and suits up to a few
+        hundred features.
     n_steps : int, default=1
         Trajectories or Gibbs steps of a chain per update.
     n_leapfrog : int, default=10
@@ -105,10 +105,10 @@ class MeanCovarianceRBM(GradientEstimator):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais"} or None, default="auto"
-        How ``fit`` computes log Z at the end. "exact": a Gaussian integral for each state of at
-        most 16 hidden units; "ais": annealed by Hamiltonian Monte Carlo, forwards and backwards;
-        "auto": exact if possible, otherwise annealed for at most half as long as training took;
-        None: not at all.
+        How ``fit`` computes log Z at the end. "exact": a Gaussian integral for each state of the
+        hidden units (at most 16); "ais": annealed importance sampling by Hamiltonian Monte Carlo,
+        forwards and backwards; "auto": exact if possible, otherwise annealed for at most half as
+        long as training took; None: not at all.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -174,11 +174,12 @@ class MeanCovarianceRBM(GradientEstimator):
     A step costs O(batch_size ``n_leapfrog`` f (d + n_covariance_components)) with "hmc" and
     O(batch_size d^2 (d + f)) with "gibbs"; an exact log Z O(2^n_covariance d^2 (d + f +
     2^n_mean)). Training runs in float32, log Z in float64, row-wise methods in the dtype of X.
-    Features should have similar scales: whiten, or scale; columns that differ by more than a
-    thousand raise a warning.
+    Features should have similar scales: whiten or scale them; columns whose scales differ by more
+    than a factor of a thousand raise a warning.
 
-    Rows of very different scales, as flat and textured patches, make a density of two scales, for
-    which annealing cannot find log Z; it warns. Divide them by their contrast first.
+    Rows of very different scales, such as flat and textured image patches, give a density with two
+    scales, for which annealing cannot find log Z; a warning says so. Divide such rows by their
+    contrast first.
 
     References
     ----------
@@ -406,7 +407,8 @@ class MeanCovarianceRBM(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log-likelihood, at the pessimistic end of the interval of log Z.
 
-        Comparable between machines of any size and training on the same X.
+        Scores on the same X can be compared between machines of any size, however they were
+        trained.
 
         Parameters
         ----------
@@ -462,7 +464,8 @@ class MeanCovarianceRBM(GradientEstimator):
         Parameters
         ----------
         method : {"auto", "exact", "ais"}, default="auto"
-            As ``log_partition`` of the constructor, with the effort given here.
+            As ``log_partition`` of the constructor, with the numbers of chains and steps given
+            here.
         n_chains : int, default=100
             Number of annealed chains.
         n_temperatures : int, default=1000

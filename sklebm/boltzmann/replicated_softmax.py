@@ -53,8 +53,8 @@ class ReplicatedSoftmax(GradientEstimator):
 
     p(v) is the probability of a document as an ordered sequence of D words, without a multinomial
     coefficient. Given the bits, words are independent, with probabilities proportional to a
-    product over the topics that are on; given the words, so are the bits. The length of the
-    document multiplies their biases.
+    product over the topics that are on; given the words, the bits are independent too. The length
+    of the document multiplies the biases of the bits.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ class ReplicatedSoftmax(GradientEstimator):
         How the energy is shaped: "cd", contrastive divergence, in which a negative has the length
         of its document, or "maximum_likelihood", the exact likelihood (at most 14 hidden units).
     n_gibbs_steps : int, default=5
-        Steps of the chains of "cd" per update. One is faster, and learns less of long documents.
+        Steps of the chains of "cd" per update. One step is faster, but learns less from long
+        documents.
     learning_rate : float, default=0.01
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=100
@@ -80,17 +81,17 @@ class ReplicatedSoftmax(GradientEstimator):
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
-        Fraction of the documents held out for validation; log p of a word of each given its
-        other words is recorded after each epoch.
+        Fraction of the documents held out for validation; for each, the log probability of one word
+        given its other words is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais"} or None, default="auto"
-        How ``fit`` computes log Z of all lengths up to that of the longest document. "exact":
-        summed over the hidden units (at most 14), for any length; "ais": annealed from length to
-        length; "auto": exact up to 10 units; None: not at all.
+        How ``fit`` computes log Z of all lengths up to that of the longest document. "exact": a sum
+        over the states of the hidden units (at most 14), for any length; "ais": annealed from
+        length to length; "auto": exact up to 10 units, otherwise annealed; None: not at all.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -141,20 +142,20 @@ class ReplicatedSoftmax(GradientEstimator):
 
     See Also
     --------
-    LatentDirichletAllocation : Topics that share the words of a document among them.
+    LatentDirichletAllocation : Topics that divide the words of a document among themselves.
     BernoulliRBM : For binary rows.
 
     Notes
     -----
-    Counts may be fractions, which weigh words: a document's length is their sum, and log Z is
-    defined for it. Of a negative with a fractional length, one more word is drawn, and all count a
-    little less. A step costs O(n_gibbs_steps batch_size d k); annealing O(n_chains longest (d k +
-    longest)). Training runs in float32, log Z and row-wise methods in float64. csr rows are made
-    dense batch by batch.
+    Counts may be fractions, which weight words: the length of a document is their sum, and log Z is
+    defined for any such length. For a negative of fractional length, the number of words is rounded
+    up, and each word counts a little less than one. A step costs O(n_gibbs_steps batch_size d k);
+    annealing O(n_chains longest (d k + longest)). Training runs in float32, log Z and row-wise
+    methods in float64. csr rows are made dense batch by batch.
 
     "adam" divides each gradient by its size, which for few documents is mostly noise: chunks of
-    ``partial_fit`` that are much smaller than ``batch_size`` move the parameters less. The steps of
-    ``optimizer="sgd"`` add up to the same for any chunks.
+    ``partial_fit`` that are much smaller than ``batch_size`` therefore move the parameters less.
+    With ``optimizer="sgd"``, steps add up to the same however rows are split into chunks.
 
     References
     ----------
@@ -398,7 +399,8 @@ class ReplicatedSoftmax(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log p of held-out documents, at the upper ends of the intervals of log Z.
 
-        Comparable between models of any size and training on the same words.
+        Scores on the same words can be compared between models of any size, however they were
+        trained.
 
         Parameters
         ----------
@@ -416,7 +418,7 @@ class ReplicatedSoftmax(GradientEstimator):
         return -float(self._map_rows(X, partial(self._normalised, 1), "score").mean())
 
     def perplexity(self, X: Any) -> float:
-        """Return exp(-log p per word): the number of words that fit as well by chance.
+        """Return exp(-log p per word), the effective number of equally probable words.
 
         Parameters
         ----------
@@ -426,7 +428,7 @@ class ReplicatedSoftmax(GradientEstimator):
         Returns
         -------
         perplexity : float
-            Every word counts alike; lower is better. 1 if there is none.
+            All words count equally; lower is better. 1 if there are no words.
         """
         _documents.need_log_partition(self, "perplexity")
 
@@ -452,7 +454,8 @@ class ReplicatedSoftmax(GradientEstimator):
         n_samples : int, default=1
             Number of documents.
         length : int or None, default=None
-            Words of each; None: the mean length of the training rows, rounded up.
+            Number of words of each document; None: the mean length of the training rows, rounded
+            up.
         n_steps : int, default=1000
             Gibbs steps of every chain; draws are exact in the limit of many.
         random_state : int, RandomState instance or None, default=None

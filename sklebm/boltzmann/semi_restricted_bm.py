@@ -38,14 +38,15 @@ class SemiRestrictedBM(BoltzmannEstimator):
     .. math:: p(x \mid h) = N(a + W^\top h, L^{-1}), \qquad \log p(x) = -F(x) - \log Z.
 
     The density is a mixture of 2^n_components Gaussians with one covariance, whose means are sums
-    of rows of W. The lateral couplings L describe what is smooth in the rows, and hidden units are
-    left for what is not Gaussian. All units of a layer are still drawn at once: block Gibbs.
+    of rows of W. The lateral couplings L describe the smooth structure of the rows, which leaves
+    the hidden units free for what is not Gaussian. All units of a layer are still drawn at once:
+    block Gibbs.
 
     With ``visible="bernoulli"``, rows are bits with symmetric couplings V, zero on the diagonal:
 
     .. math:: E(x, h) = -\tfrac12 x^\top V x - a^\top x - c^\top h - h^\top W x.
 
-    It is the :class:`BoltzmannMachine` that has no couplings between hidden units.
+    This is a :class:`BoltzmannMachine` without couplings between hidden units.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         Kind of the visible units: real-valued, or bits. Values between 0 and 1 are probabilities of
         bits; those outside are used with a warning.
     structure : {"full", "diagonal", "neighbours"} or array of bool, default="full"
-        Which entries of the precision L, or pairs of bits, may be non-zero: all, the diagonal (of
+        Which entries of the precision L, or pairs of bits, may be non-zero: all, the diagonal (for
         bits, none), those between adjacent pixels (diagonally as well), or those where the
         symmetric square array is True.
     image_shape : (height, width) or None, default=None
@@ -65,7 +66,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         cheap to sum (up to 16 hidden units) and the structure is "full" or "diagonal", otherwise
         "pcd". "pcd": persistent chains; "maximum_likelihood": exact, at most 25 hidden units;
         "score_matching": the slope of the energy at the data, in closed form, without chains;
-        "noise_contrastive": rows told from draws of their Gaussian. Of bits, as in
+        "noise_contrastive": tells rows from draws of a Gaussian (see Notes). For bits, as in
         :class:`BoltzmannMachine`: "auto" is "pseudo_likelihood"; the others are "ratio_matching",
         "minimum_probability_flow", "noise_contrastive", "cd", "pcd", and "maximum_likelihood",
         whose sum runs over the visible units (at most 25 that are coupled).
@@ -83,25 +84,25 @@ class SemiRestrictedBM(BoltzmannEstimator):
         Passes over the rows.
     optimizer : {"auto", "sgd", "momentum", "lbfgs"}, default="auto"
         Update rule: "auto" is "lbfgs" if ``objective="auto"`` is the exact likelihood, otherwise
-        "sgd". "momentum" (heavy ball) needs a tenth of the rate. "lbfgs" needs
-        "maximum_likelihood" and the structure "full" or "diagonal"; of bits, any objective that
-        draws nothing.
+        "sgd". "momentum" (heavy ball) needs a tenth of the rate of "sgd". "lbfgs" needs
+        "maximum_likelihood" and the structure "full" or "diagonal"; for bits, any objective that
+        draws no random numbers.
     learning_rate_schedule : str or Schedule, default="linear"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Fraction of the rows held out for validation; the negative of their score-matching loss, or
-        of bits their log pseudo-likelihood, is recorded after each epoch.
+        for bits their log pseudo-likelihood, is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
-        How ``fit`` computes log Z at the end. "exact": summed over the hidden units, or for bits
-        over the visible units that are coupled (at most 25); "ais": annealed forwards and
-        backwards; "bridge": bridged over a ladder of tempered chains; "auto": exact up to 20 units
-        and annealed beyond; None: not at all.
+        How ``fit`` computes log Z at the end. "exact": a sum over the states of the hidden units,
+        or for bits of the visible units that are coupled (at most 25); "ais": annealed importance
+        sampling, forwards and backwards; "bridge": bridge sampling along a ladder of tempered
+        chains; "auto": exact up to 20 units, otherwise annealed; None: not at all.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -120,12 +121,12 @@ class SemiRestrictedBM(BoltzmannEstimator):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features_in_)
-        Weights W, in the units of X: a hidden unit that is on moves the mean by its row. Of bits,
-        it moves their log odds.
+        Weights W, in the units of X: a hidden unit that is on moves the mean by its row. For bits,
+        it shifts their log odds.
     intercept_hidden_ : ndarray of shape (n_components,)
         Hidden biases c.
     intercept_visible_ : ndarray of shape (n_features_in_,)
-        Visible biases a, the mean of x if all hidden units are off, or biases of bits.
+        Visible biases a, the mean of x if all hidden units are off; for bits, their biases.
     precision_ : ndarray of shape (n_features_in_, n_features_in_) or None
         L, symmetric and positive definite, 0 where the structure requires it; None for bits.
     couplings_ : ndarray of shape (n_features_in_, n_features_in_) or None
@@ -172,19 +173,20 @@ class SemiRestrictedBM(BoltzmannEstimator):
 
     Notes
     -----
-    The exact likelihood has many optima, most of them little better than one Gaussian. With
-    ``objective="auto"`` and few units, ``fit`` follows it by L-BFGS, with 20 iterations per epoch,
-    in coordinates in which the rows are white, from the best of eight starts: each sets units where
-    the rows have two modes or, as often, clusters around rows. ``partial_fit`` always uses chains.
+    The exact likelihood has many local optima, most of them little better than one Gaussian. With
+    ``objective="auto"`` and few units, ``fit`` maximises it by L-BFGS, with 20 iterations per
+    epoch, in coordinates in which the rows are white, from the best of eight starts. Each start
+    places hidden units, with equal probability, along directions in which the rows have two modes
+    or at clusters around randomly chosen rows. ``partial_fit`` always uses chains.
 
-    Steps of the other optimisers are those in coordinates in which L is the identity, divided by
-    the variance of the rows over that of the noise, and for score matching by the norm of L. L
-    starts at the precision of what the starting units leave, from a covariance shrunk by Oracle
-    Approximating Shrinkage. After a step that leaves the positive definite matrices, its entries
-    off the diagonal are scaled back until the least eigenvalue (with a diagonal of ones) is 2e-5.
-    A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated clusters,
-    whose sizes "pcd" then learns badly; ``score`` shows it. Features may have different
-    units. The noise of "noise_contrastive" has the mean and the covariance of the rows.
+    The other optimisers take their steps in coordinates in which L is the identity, divided by the
+    variance of the rows over that of the noise, and for score matching by the norm of L. L starts
+    as the precision of what the initial hidden units leave unexplained, from a covariance shrunk by
+    Oracle Approximating Shrinkage. If a step makes L lose positive definiteness, its off-diagonal
+    entries are scaled back until the smallest eigenvalue (with the diagonal scaled to ones) is
+    2e-5. A step costs O(batch_size d (d + k) + d^3). Chains rarely cross between separated
+    clusters, so that "pcd" learns their sizes badly; ``score`` shows this. Features may have
+    different units. The noise of "noise_contrastive" has the mean and the covariance of the rows.
 
     Bits that are coupled are not independent given the hidden units: chains draw one class of
     uncoupled units after the other, and there is no ``inverse_transform``. A step costs
@@ -431,7 +433,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         clamped: Any = None,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, with one block Gibbs chain per row; of bits, by sweeps.
+        """Draw rows from the model, with one block Gibbs chain per row; for bits, by sweeps.
 
         Draws are exact only in the limit of many steps. With ``clamped``, chains keep the known
         features of each row, and draw the others given these and the hidden units (completion).
@@ -446,14 +448,14 @@ class SemiRestrictedBM(BoltzmannEstimator):
             Initial states of the chains; None starts from the mean of the training rows.
         clamped : array-like of shape (n_features,) or (n_samples, n_features), default=None
             Values of known features, and NaN for those to draw. A single row applies to all chains.
-            O(d^3) once for each pattern of known features.
+            This costs O(d^3) once for each pattern of known features.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Visible states, float32; of bits, those drawn are 0 or 1.
+            Visible states, float32; drawn bits are 0 or 1.
         """
         check_is_fitted(self)
         return _chains.drawn(self, n_samples, n_steps, init, clamped, None, random_state)

@@ -108,7 +108,7 @@ def _residuals(
 
 
 def _drawn_in(rows: Rows, residuals: torch.Tensor, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Residuals, the few that are gross at a limit, and which those are.
+    """Residuals, of which the few gross ones are moved to a limit, and which these are.
 
     One number that is far from all others would set the units of all of them: what a network sees
     of the others, and the points of its integrals, would be too coarse to learn anything.

@@ -53,9 +53,9 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
               F_\beta(x) = -\frac{1}{\beta} \log \sum_y e^{-\beta F(x, y)}
 
     with the outputs f of a network [1]_. With ``joint`` the free energy :math:`F_\beta(x)` is
-    shaped too, so that :math:`-F_\beta(x)` is the log density of rows up to a constant [2]_, low
-    where no class explains a row. To keep that density finite,
-    :math:`\lVert u \rVert^2 / 2`, with u the standardised row, is then added to all F(x, y).
+    trained too, so that :math:`-F_\beta(x)` is the log density of rows up to a constant [2]_, low
+    where no class explains a row. To keep that density finite, :math:`\lVert u \rVert^2 / 2`, with
+    u the standardised row, is then added to all F(x, y).
 
     Parameters
     ----------
@@ -72,20 +72,21 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         A torch module class, called with the numbers of features and of labels, instead of the
         built-in network. None builds one from the parameters above.
     objective : str or Objective, default="nll"
-        What is small at the right answers: "nll", minus the log probability of the label;
-        "perceptron", F(x, y) minus the lowest energy; "hinge", which wants the most offending
-        wrong answer a margin above the right one; "square_exponential", which pulls F(x, y) to 0
-        and pushes the most offending answer up; "nce", which tells labels from random ones and
-        makes exp(-beta F) sum to 1 over labels. Or an object with its own settings, such as
+        The loss: "nll", minus the log probability of the correct label; "perceptron", F(x, y) minus
+        the lowest energy; "hinge", which asks the wrong label of lowest energy to lie a margin
+        above the correct one; "square_exponential", which pulls F(x, y) to 0 and pushes the energy
+        of that wrong label up; "nce", which tells labels from random ones and makes exp(-beta F)
+        sum to 1 over labels. Or an object with its own settings, such as
         ``sklebm.objectives.HingeLoss(margin=2.0)``.
     beta : float, default=1.0
-        Inverse temperature of the probabilities. 1 with ``joint``.
+        Inverse temperature of the probabilities. Must be 1 with ``joint``.
     joint : bool, str or Objective, default=False
-        Whether log p(x) is learnt beside the labels. "denoising_score_matching" (also True) or
-        "pcd" (persistent Langevin chains), or an object with its own settings, in units of
-        standardised rows.
+        Whether log p(x) is learnt as well. "denoising_score_matching" (also True) or "pcd"
+        (persistent Langevin chains), or an object with its own settings, in units of standardised
+        rows.
     joint_weight : float, default=1.0
-        Weight of the objective of the rows against that of the labels. Ignored without ``joint``.
+        Weight of the objective of the rows relative to that of the labels. Ignored without
+        ``joint``.
     alpha : float, default=1e-4
         Weight of the L2 penalty: alpha / 2 times the sum of the squared weights, not counting
         biases, is added to the mean loss. ``C`` of logistic regression is 1 / (alpha n).
@@ -164,9 +165,9 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
     -----
     A step costs O(batch_size P) for P weights, twice that with ``joint`` by score matching.
     Training runs in float32, row-wise methods in the dtype of X. Features are standardised inside,
-    so their units do not matter. ``fit`` merges equal rows with equal labels, so a weighted row
-    and a repeated one teach the same, and the order of the rows does not matter; rows of a memory
-    map are not compared. Without ``joint`` the level of F(x, .) is whatever training makes of it.
+    so their units do not matter. ``fit`` merges equal rows with equal labels, so weighting a row
+    has the same effect as repeating it, and the order of the rows does not matter; rows of a memory
+    map are not merged. Without ``joint`` the level of F(x, .) is arbitrary.
 
     References
     ----------
@@ -294,7 +295,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         y : array-like of shape (n_samples,)
             Their labels.
         classes : array-like of shape (n_classes,) or None, default=None
-            All labels that will ever come; needed in the first call.
+            All labels that may occur in any chunk; required in the first call.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Weights of the rows, relative to a row of weight 1.
 
@@ -435,7 +436,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         return self._map_rows(X, lambda energy, x: energy.log_posterior(x), "predict_log_proba")
 
     def decision_function(self, X: Any) -> Any:
-        """Return minus the energies of the labels, up to what all labels of a row share.
+        """Return minus the energies of the labels, up to a term that all labels of a row share.
 
         Parameters
         ----------
@@ -457,7 +458,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         return self._map_rows(X, logits, "decision_function")
 
     def transform(self, X: Any) -> Any:
-        """Return p(y | x): the label is the latent of a row without one.
+        """Return p(y | x): the latent variable of a row is its unknown label.
 
         Parameters
         ----------
@@ -522,7 +523,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            F_beta(x); lower is more typical with ``joint``, without it the level is open.
+            F_beta(x); with ``joint``, lower is more typical; without it, the level is arbitrary.
         """
         return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
 
@@ -538,7 +539,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         -------
         scores : array or tensor of shape (n_samples,)
             The log of the sum of exp(-beta F(x, y)) over the labels, in nats. Higher is more
-            typical. "nce" without ``joint`` pulls it to 0 for all rows.
+            typical. "nce" without ``joint`` pulls them to 0 for all rows.
         """
         return self._map_rows(
             X, lambda energy, x: -energy.beta * energy.free_energy(x), "score_samples"

@@ -48,8 +48,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
               g = \frac{y - m(x)}{s}, \qquad
               p(y \mid x) = \frac{e^{-F(x, y)}}{\int e^{-F(x, y')} dy'}
 
-    The linear part m with the scale s of its residuals is ridge regression, in closed form; the
-    network f makes of its Gaussian whatever density the data ask for: skewed, of varying width,
+    The linear part m, with the scale s of its residuals, is ridge regression in closed form; the
+    network f turns its Gaussian into the density that fits the data: skewed, of varying width, or
     with several modes [1]_. ``predict`` gives the y of lowest energy, the highest mode.
 
     Parameters
@@ -66,13 +66,13 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     objective : str or Objective, default="nll"
         "nll": minus the log density, with the integral by random quadrature for one output, and by
         importance samples for several; "nce": tells targets from noise, and so learns the
-        normaliser; "score_matching": slopes only, without an integral. Or an object with its own
-        settings, such as ``sklebm.objectives.TargetLikelihood(n_points=200)``.
+        normaliser; "score_matching": fits the slopes only, without an integral. Or an object with
+        its own settings, such as ``sklebm.objectives.TargetLikelihood(n_points=200)``.
     alpha : float or "auto", default="auto"
         Weight of the L2 penalties: alpha |w|^2 is added to the mean squared error of the linear
-        part of standardised features, whose ``Ridge`` has the penalty n alpha, and alpha / 2 times
-        the sum of the squared weights of the network to its mean loss. "auto" is 3 / n for n rows,
-        so that the penalty counts for less the more rows there are.
+        part on standardised features (``Ridge`` with the penalty n alpha), and alpha / 2 times the
+        sum of the squared weights of the network to its mean loss. "auto" is 3 / n for n rows, so
+        that the penalty counts for less the more rows there are.
     learning_rate : float, default=0.01
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
@@ -112,12 +112,13 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     intercept_ : ndarray of shape (n_outputs,)
         m(0).
     residual_scale_ : ndarray of shape (n_outputs,)
-        Root mean squared residuals s of the linear part; with a network, the few targets more than
-        10 times as far from m as nine tenths of all count as that far, after a warning.
+        Root mean squared residuals s of the linear part; with a network, the few targets that are
+        more than 10 times as far from m as nine tenths of all targets are moved to that distance,
+        with a warning.
     alpha_ : float
         Weight of the penalties.
     reach_ : float
-        Distance from m(x), in units of s, within which an integral looks first.
+        Distance from m(x), in units of s, within which integrals first evaluate the density.
     y_dimensions_ : int
         2 if y was a table, otherwise 1.
     weights_ : dict of str to ndarray
@@ -150,16 +151,16 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     Notes
     -----
-    A step costs O(batch_size k P) for P weights and k points of an integral, "score_matching" two
-    passes for each output; the linear part O(n d^2 + d^3) once. Each answer integrates over a grid
-    of 513 points for one output. The trapezoidal rule is exact to 1e-6 for densities that are wider
-    than a thirtieth of s; for several outputs integrals are importance-weighted means over 4096
-    points, whose error grows with their number, and ``predict`` descends from the best of 513
-    starts. Training runs in float32, row-wise methods in the dtype of X. Features and targets are
-    standardised inside, so their units do not matter. ``fit`` merges equal rows with equal targets,
-    so weights are repetitions and the order of the rows does not matter; rows of a memory map are
-    not compared. ``score`` is R^2 and rates the predicted mode only: use
-    :func:`sklebm.metrics.score_conditional_density` to choose between densities.
+    A step costs O(batch_size k P) for P weights and k points of an integral, with "score_matching"
+    two passes for each output; the linear part costs O(n d^2 + d^3) once. For one output, each
+    answer integrates over a grid of 513 points. The trapezoidal rule is exact to 1e-6 for densities
+    that are wider than a thirtieth of s; for several outputs integrals are importance-weighted
+    means over 4096 points, whose error grows with their number, and ``predict`` descends from the
+    best of 513 starts. Training runs in float32, row-wise methods in the dtype of X. Features and
+    targets are standardised inside, so their units do not matter. ``fit`` merges equal rows with
+    equal targets, so weighting a row has the same effect as repeating it, and the order of the rows
+    does not matter; rows of a memory map are not merged. ``score`` is R^2 and rates the predicted
+    mode only: use :func:`sklebm.metrics.score_conditional_density` to choose between densities.
 
     References
     ----------
@@ -383,14 +384,14 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         y : array or tensor of shape (n_samples,) or (n_samples, n_outputs)
-            In units of y. One output: the best point of a grid, then Newton's method, to
+            In units of y. One output: the best point of a grid, refined by Newton's method up to
             rounding; several: descent from several starts.
         """
         found = self._map_rows(X, _targets.mode, "predict")
         return found[:, 0] if self.y_dimensions_ == 1 else found
 
     def transform(self, X: Any) -> Any:
-        """Return the y of lowest energy as a table: y is the latent of a row without one.
+        """Return the y of lowest energy as a table: the latent variable of a row is its unknown y.
 
         Parameters
         ----------
@@ -486,7 +487,8 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         y : array or tensor of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
             One output: by the inverse of the cumulative probability on the grid of the integral.
             Several: ends of Metropolis-adjusted Langevin chains of 300 steps, which start at the
-            best of the linear part's draws and may stay within one of several separate modes.
+            best of several draws from the linear part and may stay within one of several separate
+            modes.
         """
         return _targets.draw_targets(self, X, n_samples, random_state)
 
@@ -526,7 +528,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         return self._map_rows(X, lambda e, x: -_targets.log_partition(e, x), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return log Z(x), the log of the integral of exp(-F(x, y)) over y; no density of rows.
+        """Return log Z(x), the log of the integral of exp(-F(x, y)) over y; not a density of rows.
 
         Parameters
         ----------
@@ -536,9 +538,9 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Minus ``free_energy(X)``. Training on p(y | x) leaves its level open, and the last bias
-            of f is set such that f = 0 at the mean row with g = 0; a network of your own without
-            such a bias keeps its level. "nce" pulls it to the log of ``residual_scale_``, summed
-            over the outputs.
+            Minus ``free_energy(X)``. Training on p(y | x) does not determine their level, so the
+            last bias of f is set such that f = 0 at the mean row with g = 0; a network of your own
+            without such a bias keeps its level. "nce" pulls the scores to the log of
+            ``residual_scale_``, summed over the outputs.
         """
         return self._map_rows(X, lambda e, x: _targets.log_partition(e, x), "score_samples")

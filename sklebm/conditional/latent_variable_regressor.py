@@ -36,14 +36,14 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
 
     where g = (y - m(x)) / s, with the linear part m and the scale s of its residuals from ridge
     regression, C is the first term of E, and :math:`p(z) \propto e^{-\beta \lambda R(z)}`. At
-    ``beta=inf`` F is the minimum of E over z.
-    ``fit`` minimises the mean of F over the rows [1]_. F is low at few targets only because the
-    latent can say little: it is one of several branches, a point of a grid, or a vector of real
-    numbers that a penalty, few dimensions or noise limit. Of real numbers F is the minimum, at any
-    ``beta``, by descent or by an encoder, which adds half the squared distance of z from its answer
-    to E, times ``encoder_weight``.
+    ``beta=inf`` F is the minimum of E over z. ``fit`` minimises the mean of F over the rows
+    [1]_. F is low at few targets only because the latent carries little information: it is one of
+    several branches, a point of a grid, or a real vector that is limited by a penalty, few
+    dimensions or noise. For real vectors, F is the minimum over z at any ``beta``, found by descent
+    or by an encoder; an encoder adds half the squared distance between z and its output to E, times
+    ``encoder_weight``.
 
-    ``fit(X)`` without y explains the rows themselves: k-means and curves through the data.
+    ``fit(X)`` without y explains the rows themselves, as k-means or a curve through the data does.
 
     Parameters
     ----------
@@ -52,34 +52,36 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
     hidden_sizes : tuple of int, default=(64, 64)
         Widths of the hidden layers of Dec. Empty: Dec is linear.
     latent : {"branches", "grid", "continuous"}, default="branches"
-        "branches": z is one-hot, and Dec has an answer for each. "grid": z is a point of a grid
-        between the ends of ``latent_range``, and an input of Dec. "continuous": any point there.
+        "branches": z is one-hot, and Dec has an answer for each branch. "grid": z is a point of a
+        grid between the ends of ``latent_range``, and an input of Dec. "continuous": z is any point
+        in that range.
     regularizer : {"none", "l2", "l1", "l0", "effective_dimension"}, default="none"
         R(z) of "grid" and "continuous": nothing, :math:`\|z\|^2 / 2`, the sum of :math:`|z_i|`,
         the number of components that are not zero, or the number of components among which the
         size of z is shared, :math:`(\sum_i |z_i|)^2 / \|z\|^2`. "none": only the range limits z.
     regularization : float, default=0.1
-        Its weight lambda.
+        Weight lambda of R(z).
     latent_range : tuple of two floats, default=(-1.0, 1.0)
         Least and largest value of each component of z in "grid" and "continuous".
     n_points : int, default=21
         Number of values of each component in "grid". Odd numbers include the middle.
     encoder : bool or callable, default=False
-        Of "continuous", whether a second network Enc says which z explains a target, in one pass
-        instead of a descent: True for one with ``hidden_sizes``, or a torch module class, called
-        with the number of features (0 without y) plus that of outputs and with ``n_components``.
-        It sees the standardised row and g, side by side, and learns from the z of a short descent.
+        For "continuous", whether a second network Enc predicts which z explains a target, in one
+        pass instead of a descent: True for one with ``hidden_sizes``, or a torch module class,
+        called with the number of features (0 without y) plus that of outputs and with
+        ``n_components``. It sees the standardised row and g, side by side, and learns from the z of
+        a short descent.
     encoder_weight : float, default=1.0
-        Weight of the squared distance from the encoder's answer.
+        Weight of the squared distance between z and the output of the encoder.
     latent_noise : float, default=0.0
-        Of "continuous", the standard deviation of noise that is added to z in training: answers
-        must be decoded from a z that is known this well only. With an encoder and "l2" this is the
-        conditional variational auto-encoder of fixed noise [2]_; z is the encoder's own answer
-        then, and ``encoder_weight`` has no effect.
+        For "continuous", the standard deviation of noise that is added to z in training, so that
+        Dec learns to work from a z that is known only this accurately. With an encoder and "l2"
+        this is the conditional variational auto-encoder with fixed noise [2]_; z is then the output
+        of the encoder itself, and ``encoder_weight`` has no effect.
     beta : float, default=25.0
         Inverse temperature, in units of the standardised targets: 25 stands for a standard
-        deviation of a fifth around each answer. ``inf``: the minimum over z. In "continuous" it
-        sets the spread of ``sample`` and p(z) only.
+        deviation of a fifth around each answer. ``inf``: the minimum over z. With "continuous" it
+        affects only the spread of ``sample`` and p(z).
     activation : str, default="silu"
         Activation of the hidden layers: "silu", "softplus", "tanh", "sigmoid", "elu", "relu",
         "shrink", "saturated_linear" or "identity".
@@ -93,7 +95,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         to the mean loss, and alpha |w|^2 to the mean squared error of the linear part.
     standardize : bool, default=True
         Whether rows are standardised inside, and Dec starts from the linear part. Otherwise Dec
-        sees x and gives y, as a network of your own may need it: g = y.
+        sees x and returns y (g = y), as a network of your own may need.
     learning_rate : float, default=0.01
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
@@ -131,8 +133,8 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
     coef_ : ndarray of shape (n_outputs, n_features_in_) or (n_outputs, 0)
         Slopes of the linear part m, in the units of X and y; none without y or ``standardize``.
     intercept_, residual_scale_ : ndarray of shape (n_outputs,)
-        m(0), and the scales s of the residuals of m. The few targets more than 10 times as far from
-        m as nine tenths of all count as that far, after a warning.
+        m(0), and the scales s of the residuals of m. The few targets that are more than 10 times as
+        far from m as nine tenths of all targets are moved to that distance, with a warning.
     y_dimensions_ : int
         2 if y was a table, 1 if it was a column, 0 if there was none.
     beta_ : float or None
@@ -169,12 +171,13 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
     Notes
     -----
     A step costs O(batch_size k P) for P weights and k values of the grid; branches share one pass,
-    and a descent takes k = 36, from an encoder 20, those of explanations up to 900.
-    Training runs in float32, row-wise methods in the dtype of X. ``fit`` merges equal rows with
-    equal targets, so weights are repetitions and the order of the rows does not matter.
+    a descent takes k = 36, or 20 from the output of an encoder, and the descents of ``explain`` up
+    to 900. Training runs in float32, row-wise methods in the dtype of X. ``fit`` merges equal rows
+    with equal targets, so weighting a row has the same effect as repeating it, and the order of the
+    rows does not matter.
 
     Without y, ``score_samples`` is log p(x), or -F(x) where F is a minimum. With y it is the log of
-    the integral of exp(-beta F) over y, the same for all rows: rows are given then, and not
+    the integral of exp(-beta F) over y, the same for all rows: rows are then given and not
     modelled.
 
     References
@@ -416,9 +419,9 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
             Rows.
         z : array-like of shape (n_samples, n_components) or (n_components,) or None, default=None
-            Latents of the rows, or one for all; of branches, their weights. None: the mean of the
-            answers over p(z), which has the least squared error. Without y in ``fit``: the row as
-            its own latent explains it.
+            Latents of the rows, or one for all; for branches, their weights. None: the mean of the
+            answers over p(z), which has the least squared error; without y in ``fit``, the row as
+            reconstructed from its own latent.
 
         Returns
         -------
@@ -435,8 +438,8 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
             Rows; without y in ``fit`` only their number matters.
         n_answers : int or None, default=None
-            Number of latents, evenly chosen among all; None: all. "continuous" has 512, which
-            fill the range evenly.
+            Number of latents, evenly spaced among all; None: all. "continuous" has 512, which fill
+            the range evenly.
 
         Returns
         -------
@@ -446,7 +449,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         return self._shaped(_latents.predicted_sets(self, X, n_answers))
 
     def sample(self, X: Any, n_samples: int = 1, *, random_state: RandomState = None) -> Any:
-        """Draw targets for each row: a latent from p(z), decoded, and at finite ``beta`` noise.
+        """Draw targets for each row: a latent from p(z), decoded, plus noise at finite ``beta``.
 
         Parameters
         ----------
@@ -460,9 +463,9 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         y : array or tensor of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
-            In units of y; without y in ``fit`` of shape (n_samples, n_features). From p(y | x)
-            itself, but for "continuous", where 512 points that fill the range evenly stand for
-            p(z). The noise has the variance ``residual_scale_**2 / beta``.
+            In units of y; without y in ``fit`` of shape (n_samples, n_features). Draws are from
+            p(y | x) itself, except with "continuous", where 512 points that fill the range evenly
+            stand for p(z). The noise has the variance ``residual_scale_**2 / beta``.
         """
         return _latents.sampled(self, X, n_samples, random_state)
 
@@ -495,8 +498,8 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components) or (n_samples, n_outputs)
-            ``explain(X)``. With y a latent follows from both: what is known of a row alone is
-            ``predict(X)``.
+            ``explain(X)``. With y in ``fit``, a latent depends on both row and target; for rows
+            alone this is ``predict(X)``.
         """
         return _latents.transformed(self, X)
 
@@ -527,7 +530,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
             Rows.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs) or None, default=None
-            Targets. None, if ``fit`` had some: F integrated over y, the same for all rows.
+            Targets. None although ``fit`` had targets: F integrated over y, the same for all rows.
 
         Returns
         -------
@@ -568,7 +571,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         )
 
     def score_samples(self, X: Any) -> Any:
-        """Return how well latents explain each row; of a model of targets, log Z(x).
+        """Return how well latents explain each row; for a model of targets, log Z(x).
 
         Parameters
         ----------
@@ -579,7 +582,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         -------
         scores : array or tensor of shape (n_samples,)
             Without y in ``fit``: log p(x) at finite ``beta``, -F(x) where F is a minimum, at
-            ``beta=inf`` and of "continuous". With y: the log of the integral of exp(-beta F) over
+            ``beta=inf`` and with "continuous". With y: the log of the integral of exp(-beta F) over
             y, the same for all rows.
         """
         return _latents.row_scores(self, X)

@@ -1,4 +1,4 @@
-"""What models of neighbouring labels share: labels as codes, scores of labels, answers by row."""
+"""What models of neighbouring labels share: labels as codes, scores of labels, row-wise results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sklebm.energies.linear_scores import LinearScores
 
 
 class StructuredClassifier(ClassifierMixin, EnergyEstimator):
-    """Base of classifiers whose answer for a row depends on the rows beside it."""
+    """Base of classifiers whose answer for a row depends on the rows next to it."""
 
     _accepts_sparse = True
     _computes_in_double = True

@@ -46,9 +46,10 @@ class ChainCRF(StructuredClassifier):
     .. math:: \sum_i \ell_i + \frac{1}{C} \left( \rho |\theta|_1
               + \frac{1 - \rho}{2} \|\theta\|^2 \right), \qquad \theta = (w, T),
 
-    with a loss :math:`\ell_i` for each sequence and :math:`\rho` = ``l1_ratio``. A feature counts
-    in units of its range in the training rows, so that features that are 0 or 1 count as they are;
-    intercepts are not penalised. Sequences of one step make this logistic regression.
+    with a loss :math:`\ell_i` for each sequence and :math:`\rho` = ``l1_ratio``. The penalty
+    measures each feature in units of its range in the training rows, so that features that are 0 or
+    1 are used as they are; intercepts are not penalised. For sequences of one step this is logistic
+    regression.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class ChainCRF(StructuredClassifier):
     C : float, default=1.0
         Inverse strength of the penalty, as in scikit-learn's ``LogisticRegression``.
     l1_ratio : float, default=0.0
-        Share of l1 in the penalty, from 0 to 1. With l1 many weights become exactly zero.
+        Share of L1 in the penalty, from 0 to 1. With L1, many weights become exactly zero.
     solver : {"auto", "lbfgs", "sgd"}, default="auto"
         "lbfgs": quasi-Newton steps on all sequences, for "nll" only; l1 is handled by bounds on
         positive and negative parts. "sgd": averaged proximal AdaGrad on a few sequences at a time
@@ -73,18 +74,18 @@ class ChainCRF(StructuredClassifier):
         ``allowed[i][j]`` says whether ``classes_[j]`` may follow ``classes_[i]``. None allows all.
     decoding : {"auto", "marginal", "viterbi"}, default="auto"
         What ``predict`` returns. "marginal": the most probable label of each step, where
-        ``predict_proba`` is largest, which makes the fewest errors to be expected. "viterbi": the
+        ``predict_proba`` is largest; this minimises the expected number of errors. "viterbi": the
         labels of lowest energy, the jointly most probable sequence. "auto": "viterbi" with
-        ``allowed``, because single steps may not fit together, otherwise "marginal".
+        ``allowed``, because labels chosen step by step may not fit together, otherwise "marginal".
     class_weight : dict, "balanced" or None, default=None
-        Weights by label. Each term :math:`\log p(y_t \mid y_1 \dots y_{t-1}, x)` counts by the
-        weight of :math:`y_t`; the other losses weight the scores of step t. With unequal weights
-        "nll" is no longer convex.
+        Weights by label. "nll" multiplies each term :math:`\log p(y_t \mid y_1 \dots y_{t-1}, x)`
+        by the weight of :math:`y_t`; the other losses weight the scores of step t. With unequal
+        weights "nll" is no longer convex.
     max_iter : int, default=200
         Maximum number of iterations of "lbfgs", or of passes of "sgd".
     tol : float, default=1e-6
-        "lbfgs" stops when the objective fell by less than this share over ten iterations, "sgd"
-        when it did not fall by this share in five passes and fifty steps.
+        "lbfgs" stops when the objective has fallen by less than this fraction over ten iterations,
+        "sgd" when it has not fallen by this fraction in five passes and fifty steps.
     learning_rate : float, default=0.1
         Step size of "sgd", for "nll" and "hinge".
     batch_size : int, default=8
@@ -127,14 +128,14 @@ class ChainCRF(StructuredClassifier):
     -----
     All methods take ``groups``: pass it to searches by metadata routing,
     ``set_fit_request(groups=True)`` and ``set_score_request(groups=True)``. Without ``groups`` all
-    rows are one sequence. Rows of a group need not lie side by side. There is no ``sample_weight``
-    in ``fit``: a repeated row is another step of its sequence.
+    rows are one sequence. Rows of a group need not be adjacent. There is no ``sample_weight`` in
+    ``fit``: a repeated row is another step of its sequence.
 
-    Answers by row add up over a sequence: ``score_samples`` to log Z(x), ``energy`` to E(y | x),
+    Row-wise results add up over a sequence: ``score_samples`` to log Z(x), ``energy`` to E(y | x),
     ``conditional_log_density`` to log p(y | x).
 
     Cost: O(n (f + K^2)) per iteration, with f weights that apply to a row and K labels. Sequences
-    are shared between torch's threads, and results do not depend on their number.
+    are distributed over torch's threads, and results do not depend on their number.
 
     References
     ----------
@@ -225,7 +226,7 @@ class ChainCRF(StructuredClassifier):
         Parameters
         ----------
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
-            Steps of all sequences, one a row.
+            Steps of all sequences, one per row.
         y : array-like of shape (n_samples,)
             Label of each step: integers, booleans or strings.
         groups : array-like of shape (n_samples,) or None, default=None
@@ -412,7 +413,7 @@ class ChainCRF(StructuredClassifier):
         return self._chains(X, groups, "predict_log_proba", linear_chain.log_marginals)
 
     def transform(self, X: Any, groups: Any = None) -> Any:
-        """Return the marginal probabilities of the labels: they are the latent of a row.
+        """Return the marginal probabilities of the labels, the latent variables of the rows.
 
         Parameters
         ----------
@@ -520,12 +521,12 @@ class ChainCRF(StructuredClassifier):
         -------
         scores : array or tensor of shape (n_samples,)
             In nats: log Z of the steps up to this one, minus that of the steps before it. x is
-            given and not modelled, so this is no log density of x.
+            given and not modelled, so this is not a log density of x.
         """
         return self._chains(X, groups, "score_samples", linear_chain.log_partition_steps)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> float:
-        """Return the share of steps with the right label.
+        """Return the fraction of steps with the correct label.
 
         Parameters
         ----------

@@ -45,24 +45,24 @@ class GridMRF(StructuredClassifier):
     with the pairs (i, j) of neighbours on a grid [1]_. A row of X is one pixel; ``groups`` names
     its image, and ``positions`` its row and column there.
 
-    T may depend on the direction d from i to j, and on what the pair looks like; it is learnt, or
+    T may depend on the direction d from i to j and on the features of both pixels; it is learnt or
     given. ``fit`` minimises
 
     .. math:: \ell + \frac{1}{2 C} \lVert \theta \rVert^2, \qquad \theta = (w, T),
 
-    with :math:`\ell = -\log p(y \mid x)` or a sum that does without Z. A feature counts in units
-    of its range in the training rows; intercepts are not penalised. Without neighbours this is
-    logistic regression.
+    with :math:`\ell = -\log p(y \mid x)` or a sum that avoids Z. The penalty measures each feature
+    in units of its range in the training rows; intercepts are not penalised. Without neighbours
+    this is logistic regression.
 
     Parameters
     ----------
     interaction : str, float or array-like of shape (n_classes, n_classes), default="full"
-        "full": T is learnt, a score for each pair of labels, without a part that prefers single
-        labels, which is what intercepts are for. "potts": only whether the labels are
-        equal matters. A number: given and not learnt, T is this for equal labels and 0 for others;
-        an array: T itself.
+        "full": T is learnt, a score for each pair of labels, without a part that favours single
+        labels, which is left to the intercepts. "potts": only whether the labels are equal matters.
+        A number: T is not learnt, but is this number for equal labels and 0 for others. An array: T
+        itself, which is not learnt either.
     pairwise_features : {"constant", "contrast", "features"}, default="constant"
-        What T depends on beside the labels. "contrast": T has a part that is multiplied by
+        What T depends on besides the labels. "contrast": T has a part that is multiplied by
         exp(-|x_i - x_j|^2 / 2), where the mean of |x_i - x_j|^2 over the neighbours in the training
         rows is 1; a given T is multiplied as a whole. "features": T is linear in x_i and x_j.
     directed : bool, default=False
@@ -71,29 +71,30 @@ class GridMRF(StructuredClassifier):
     n_neighbours : {4, 8}, default=4
         Neighbours of a pixel: those at its sides, or those at its corners too.
     learning : {"likelihood", "pseudo_likelihood", "piecewise"}, default="likelihood"
-        All are convex. "likelihood": log p(y | x), with the upper bound of log Z by reweighted
+        All are convex. "likelihood": log p(y | x), with the upper bound on log Z by reweighted
         trees [2]_, exact where pairs form no loop. "pseudo_likelihood": each pixel given the labels
-        of its neighbours [3]_, many times faster, but it overrates neighbours where labels form
-        large areas. "piecewise": pixels alone and pairs alone [4]_, which overrates them more.
+        of its neighbours [3]_; many times faster, but it overrates neighbours where labels form
+        large areas. "piecewise": pixels alone and pairs alone [4]_, which overrates neighbours even
+        more.
     inference : str, default="reweighted_trees"
         How labels are found; may be changed after ``fit``. "reweighted_trees": messages with a
-        single fixed point, and the marginals of "likelihood". "belief_propagation": sum-product
-        messages, which may depend on where they start. Both are exact where pairs form no loop.
-        "mean_field": independent pixels. "gibbs": the
-        mean of conditional probabilities over sweeps. "exact": sums over all labels, for images a
-        few pixels wide. These five predict the most probable label of each pixel. "icm": labels
-        that no change of one pixel improves. "cut": the labels of lowest energy, for two labels
-        that prefer to be equal.
+        single fixed point, and the marginals that "likelihood" uses. "belief_propagation":
+        sum-product messages, whose result may depend on where they start. Both are exact where
+        pairs form no loop. "mean_field": independent pixels. "gibbs": the mean of conditional
+        probabilities over sweeps. "exact": sums over all labels, for images a few pixels wide.
+        These five predict the most probable label of each pixel. "icm": labels that no change of
+        one pixel improves. "cut": the labels of lowest energy, for two labels that prefer to be
+        equal.
     n_gibbs_steps : int, default=200
-        Number of sweeps of "gibbs", after half as many that do not count.
+        Number of sweeps of "gibbs", after half as many burn-in sweeps.
     C : float, default=1.0
         Inverse strength of the penalty, as in scikit-learn's ``LogisticRegression``.
     class_weight : dict, "balanced" or None, default=None
-        Weights of pixels by label; not for "likelihood", which counts images as wholes.
+        Weights of pixels by label; not for "likelihood", whose terms are whole images.
     max_iter : int, default=200
         Maximum number of iterations.
     tol : float, default=1e-6
-        ``fit`` stops when the objective fell by less than this share over ten iterations.
+        ``fit`` stops when the objective has fallen by less than this fraction over ten iterations.
     verbose : int, default=0
         If positive, print the objective after each iteration.
     device : str or torch.device, default="auto"
@@ -112,8 +113,8 @@ class GridMRF(StructuredClassifier):
         The constant part of T, from the label of the left or upper pixel to that of the other;
         ``n_directions`` is 1 unless ``directed``, else right, down, down right, down left.
     transition_coef_ : ndarray of shape (n_classes, n_classes, n_directions, m) or None
-        What T gains from the contrast (m = 1), or from the features of the first pixel and then of
-        the second (m = 2 n_features_in_).
+        The part of T that multiplies the contrast (m = 1), or the features of the first pixel and
+        then of the second (m = 2 n_features_in_).
     contrast_scale_ : ndarray of shape (n_features_in_,) or None
         Units of the features in \|x_i - x_j\|.
     n_neighbours_ : int
@@ -139,12 +140,13 @@ class GridMRF(StructuredClassifier):
     pixels have no neighbours. There is no ``sample_weight`` in ``fit``: a repeated row would be
     another pixel at the same position.
 
-    Answers by row add up over an image: ``score_samples`` to log Z(x), ``energy`` to E(y | x),
-    ``conditional_log_density`` to log p(y | x). Pixels of other images do not change them.
+    Row-wise results add up over an image: ``score_samples`` to log Z(x), ``energy`` to E(y | x),
+    ``conditional_log_density`` to log p(y | x). They do not depend on the pixels of other images.
 
-    Cost: an iteration takes O(n K (d + m)), with m features of pairs, "piecewise" O(n K^2 m), and
-    "likelihood" a few dozen sweeps more; a sweep of any inference takes O(n K^2). Messages,
-    and T of features, take some K^2 numbers for each pair.
+    Cost: an iteration takes O(n K (d + m)) with m features of pairs, with "piecewise" O(n K^2 m),
+    and with "likelihood" a few dozen sweeps more; a sweep of any inference takes O(n K^2).
+    Messages, and a T that depends on features, take memory of the order of K^2 numbers for each
+    pair.
 
     References
     ----------
@@ -233,7 +235,7 @@ class GridMRF(StructuredClassifier):
         Parameters
         ----------
         X : array-like, csr matrix or tensor of shape (n_samples, n_features)
-            Pixels of all images, one a row.
+            Pixels of all images, one per row.
         y : array-like of shape (n_samples,)
             Label of each pixel: integers, booleans or strings.
         groups : array-like of shape (n_samples,) or None, default=None
@@ -384,8 +386,8 @@ class GridMRF(StructuredClassifier):
         Returns
         -------
         probabilities : array or tensor of shape (n_samples, n_classes)
-            p(y_i = k | x), given the whole image, as ``inference`` finds it. "icm" and "cut" know
-            one labelling: with them, the probability given the labels found for the neighbours.
+            p(y_i = k | x), given the whole image, as ``inference`` finds it. "icm" and "cut" find a
+            single labelling: with them, the probability given the labels found for the neighbours.
         """
         return self._probabilities(X, "predict_proba", groups, positions)
 
@@ -412,7 +414,7 @@ class GridMRF(StructuredClassifier):
         return self._pixels(X, "predict_log_proba", groups, positions, partial(log_marginals, self))
 
     def transform(self, X: Any, groups: Any = None, positions: Any = None) -> Any:
-        """Return the probabilities of the labels: they are the latent of a row.
+        """Return the probabilities of the labels, the latent variables of the rows.
 
         Parameters
         ----------
@@ -538,9 +540,9 @@ class GridMRF(StructuredClassifier):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            In nats, whatever ``inference`` is. Exact for images of a few pixels and where pairs
+            In nats; ``inference`` has no effect. Exact for images of a few pixels and where pairs
             form no loop; otherwise the upper bound of reweighted trees. x is given and not
-            modelled, so this is no log density of x.
+            modelled, so this is not a log density of x.
         """
         return self._pixels(X, "score_samples", groups, positions, log_partition)
 
@@ -552,7 +554,7 @@ class GridMRF(StructuredClassifier):
         groups: Any = None,
         positions: Any = None,
     ) -> float:
-        """Return the share of pixels with the right label.
+        """Return the fraction of pixels with the correct label.
 
         Parameters
         ----------

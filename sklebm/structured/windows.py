@@ -27,9 +27,9 @@ def window_features(
     steps : sequence of mappings
         Features of each step: names with strings (categories), numbers or booleans.
     groups : array-like of shape (n_steps,) or None, default=None
-        Sequence of each step; steps of other sequences are no neighbours. None: one sequence.
+        Sequence of each step; steps of other sequences are not neighbours. None: one sequence.
     window : int, default=2
-        How many steps before and after count.
+        Number of steps before and after each step whose features are added.
     bigrams : bool, default=False
         Whether to add, for each feature that is a string, the pairs of its values at steps next
         to each other in the window.
@@ -45,7 +45,7 @@ def window_features(
     Raises
     ------
     ValueError
-        If ``window`` is no integer of at least 0, or ``groups`` has another length.
+        If ``window`` is not an integer of at least 0, or ``groups`` has another length.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What topic models share: counts at the door, and held-out perplexity."""
+"""What topic models share: checked counts, and held-out perplexity."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ class TopicEstimator(IterativeEstimator[P, R]):
         need_counts(rows, f"{type(self).__name__}.{method}")
 
     def perplexity(self, X: Any, *, given: Any = None) -> float:
-        """Return exp(-log likelihood per token): the number of words that fit as well by chance.
+        """Return exp(-log likelihood per token), the effective number of equally probable words.
 
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
             Documents.
         given : array-like, tensor or csr matrix of shape (n_samples, n_features), default=None
-            The same documents with other words, from which their topics are taken; None takes them
-            from X, which flatters a model of many topics.
+            Other words of the same documents, from which their topics are inferred; None infers
+            them from X, which favours models of many topics.
 
         Returns
         -------
         perplexity : float
-            Every token counts alike, so that long documents count more than in ``score``; lower is
+            All tokens count equally, so that long documents count more than in ``score``; lower is
             better. 1 if there is no token of a known word.
         """
         check_is_fitted(self)

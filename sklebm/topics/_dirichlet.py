@@ -110,8 +110,8 @@ class DirichletProblem(NamedTuple):
     def _posteriors(self, run: DirichletRun, topics: Tensor) -> tuple[Tensor, Tensor]:
         """Concentrations of the shares of all documents, and their bounds.
 
-        A document begins anew in each pass: what it came to under earlier topics may be a poor
-        optimum by now.
+        Each pass starts afresh: the posterior found under earlier topics may lead to a poor local
+        optimum under the present ones.
         """
         first = torch.ones_like(run.gamma)
         gamma = infer_shares(self.counts, first, run.prior, topics, self.precision)
@@ -120,9 +120,9 @@ class DirichletProblem(NamedTuple):
     def _kept_where_better(
         self, run: DirichletRun, topics: Tensor, gamma: Tensor, fit: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The same, but a document that was better goes on from there: the bound does not fall.
+        """The same, but documents that were better continue from there, so the bound does not fall.
 
-        In every pass this would tie documents to early topics, and end in worse ones.
+        Doing this in every pass would tie documents to early topics, and end in worse topics.
         """
         counts, prior = self.counts, run.prior
         worse = document_bounds(counts, run.gamma, prior, topics) > fit
@@ -133,7 +133,7 @@ class DirichletProblem(NamedTuple):
         return gamma, fit
 
     def online_pass(self, run: DirichletRun, batch_size: int) -> DirichletRun:
-        """Steps towards what each batch would give if all documents were like it."""
+        """Steps towards the topics that each batch would give if all documents were like it."""
         n_documents = self.counts.shape[0]
         words, prior, n_batches, fit = run.words.clone(), run.prior, run.n_batches, 0.0
         gammas = []

@@ -45,40 +45,41 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     .. math:: F(x) = -\log \int e^{-E(x, \theta)} \, d\theta = -\log p(x), \text{ in nats.}
 
     The topic of every token is summed over in E, and the shares :math:`\theta` of the topics in the
-    document are integrated out in F. The integral has no closed form: ``free_energy`` is the
-    variational upper bound of it, and ``importance_score_samples`` an estimate of it.
+    document are integrated out in F. The integral has no closed form: ``free_energy`` is a
+    variational upper bound on F, and ``importance_score_samples`` an estimate of -F.
 
     Parameters
     ----------
     n_components : int, default=10
         Number K of topics.
     doc_topic_prior : float, array-like of shape (n_components,), "auto" or None, default=None
-        Concentrations alpha of the shares of topics: one for all or one each. None is 1 / K; "auto"
-        begins there and learns one each.
+        Concentrations alpha of the shares of topics: one for all topics or one for each. None is
+        1 / K; "auto" starts there and learns one for each topic.
     topic_word_prior : float or None, default=None
         Concentration eta of the words of a topic; None is 1 / K.
     learning_method : {"batch", "online"}, default="batch"
-        Whether topics change after all documents or after every ``batch_size`` of them.
+        Whether topics are updated after all documents or after every ``batch_size`` of them.
     learning_decay : float in (0.5, 1], default=0.7
         Power by which the steps of online learning shrink.
     learning_offset : float, default=10.0
         Makes early steps of online learning smaller; at least 0.
     max_iter : int, default=100
-        Most passes over the documents.
+        Maximum number of passes over the documents.
     batch_size : int, default=128
-        Documents of a step of online learning, in the order of X.
+        Number of documents in a step of online learning, in the order of X.
     total_samples : float, default=1e6
-        Documents that there are in all, of which each call of ``partial_fit`` gets some.
+        Total number of documents, of which each call of ``partial_fit`` gets a part.
     tol : float, default=1e-4
         Batch learning ends when the bound changes by less than this, in nats per token.
     mean_change_tol : float, default=1e-3
-        The posterior of a document has settled when its concentrations change by less on average.
+        The posterior of a document has converged when its concentrations change by less than this
+        on average.
     max_doc_update_iter : int, default=100
-        Most steps to that posterior.
+        Maximum number of steps to that posterior.
     components_init : array-like of shape (n_components, n_features), default=None
-        Positive ``components_`` to begin with; None draws them.
+        Positive ``components_`` to start from; None draws them.
     random_state : int, RandomState instance or None, default=None
-        Seed of the first topics.
+        Seed of the initial topics.
     verbose : int, default=0
         Whether to print a line for each pass: bound per token and seconds.
     device : str or torch.device, default="auto"
@@ -94,15 +95,15 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     topic_word_prior_ : float
         Concentration eta.
     converged_ : bool
-        Whether batch learning ended by ``tol``.
+        Whether batch learning ended because of ``tol``.
     n_iter_ : int
         Passes over the documents, and calls of ``partial_fit``.
     n_batch_iter_ : int
         Steps of online learning, or passes of batch learning.
     lower_bounds_ : ndarray of shape (n_iter_,)
-        Bound of the log evidence per training token, before the topics change in each pass. It
-        never falls in batch learning. In online learning, each document is counted as it is met;
-        in ``partial_fit``, those of the call stand for ``total_samples``.
+        Bound on the log evidence per training token, before the topics change in each pass. It
+        never falls in batch learning. In online learning, each document is counted when it is
+        processed; in ``partial_fit``, those of the call stand for all ``total_samples``.
     n_features_in_ : int
         Size of the vocabulary.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -116,18 +117,19 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
     -----
     The posterior [1]_ is approximated by Dirichlet distributions of the shares of each document and
     of the words of each topic, and by a distribution of the topic of each word of a document. A
-    step of the documents' posteriors takes O(nnz K) time, and a pass takes as many as they need;
-    memory is O((n + W) K) for n documents and W words. With a prior below 1, a document may have
-    several local optima. Batch learning begins each document anew in every pass, and takes the
-    posterior of the pass before where that is better: no pass can lower the bound. Online learning
-    follows [2]_; so does ``partial_fit``, which also goes on after any ``fit``, with its priors.
-    It takes a step for every ``batch_size`` documents of a call, and for the rest of them; steps
-    shrink with their number, so that other chunks give other topics. Learnt priors are at least
-    1e-3.
+    step of the posteriors of all documents takes O(nnz K) time, and a pass takes as many steps as
+    they need to converge; memory is O((n + W) K) for n documents and W words. With a prior below 1,
+    a document may have several local optima. Batch learning starts each document afresh in every
+    pass. Where this would lower the bound, documents that fit better under their posterior from the
+    pass before continue from it, so that no pass lowers the bound. Online learning follows [2]_; so
+    does ``partial_fit``, which can also continue after any ``fit``, with the priors of that fit. It
+    takes a step for every ``batch_size`` documents of a call, and one for the remainder. Each step
+    is smaller than the one before, so that topics depend on how the documents are divided into
+    calls. Learnt priors are at least 1e-3.
 
-    Counts may be fractions, which weigh words. A word that no training document holds keeps the
-    concentration ``topic_word_prior_`` in every topic (in online learning, what is left of the
-    start comes on top). A document without words has the shares of the prior, and score 0, which
+    Counts may be fractions, which weight words. A word that no training document holds keeps the
+    concentration ``topic_word_prior_`` in every topic (in online learning, plus what is left of its
+    initial concentration). A document without words has the shares of the prior, and score 0, which
     is log 1.
 
     References
@@ -316,7 +318,8 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
             Counts of words.
         Z : array-like or tensor of shape (n_samples, n_components)
-            Shares theta of the topics; each row sums to one. A share below 1e-100 counts as that.
+            Shares theta of the topics; each row sums to one. Shares below 1e-100 are raised to
+            1e-100.
 
         Returns
         -------
@@ -326,7 +329,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
-        """Return an upper bound of F(x) = -log p(x), with the shares of topics integrated out.
+        """Return an upper bound on F(x) = -log p(x), with the shares of topics integrated out.
 
         Parameters
         ----------
@@ -341,7 +344,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         return self._map_rows(X, lambda e, x: -self._bounds(e, x), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
-        """Return a lower bound of the log probability of each document, as a sequence of words.
+        """Return a lower bound on the log probability of each document, as a sequence of words.
 
         Parameters
         ----------
@@ -351,8 +354,8 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Evidence lower bounds in nats, at the posterior of the topics; they are below
-            log p(x) at the means of the topics, too. Longer documents have lower scores.
+            Evidence lower bounds in nats, at the posterior of the topics; they are also below log
+            p(x) with the topics at their means. Longer documents have lower scores.
         """
         return self._map_rows(X, self._bounds, "score_samples")
 
@@ -371,7 +374,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         n_samples : int, default=200
             Proposals for each document, rounded up to an even number.
         random_state : int, RandomState instance or None, default=None
-            Seed; with the same one, a document has the same draws in any company.
+            Seed; with the same seed, the draws for a document do not depend on the other documents.
 
         Returns
         -------
@@ -400,15 +403,16 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         n_samples: int = 200,
         random_state: RandomState = None,
     ) -> float:
-        """Return exp(-log likelihood per token): the number of words that fit as well by chance.
+        """Return exp(-log likelihood per token), the effective number of equally probable words.
 
         Parameters
         ----------
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
             Documents.
         given : array-like, tensor or csr matrix of shape (n_samples, n_features), default=None
-            The same documents with other words: X is then scored under the mean shares of these,
-            by closed form, as ``PLSA.perplexity`` does. None scores X under the prior of shares.
+            Other words of the same documents: X is then scored under the mean shares that these
+            imply, in closed form, as ``PLSA.perplexity`` does. None scores X under the prior of the
+            shares.
         method : {"bound", "importance"}, default="bound"
             Without ``given``: by ``score_samples``, which overestimates the perplexity, or by
             ``importance_score_samples``.
@@ -420,7 +424,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         Returns
         -------
         perplexity : float
-            Every token counts alike; lower is better. 1 if there is no token.
+            All tokens count equally; lower is better. 1 if there is no token.
         """
         if method not in ("bound", "importance"):
             raise ValueError(f"method={method!r} must be 'bound' or 'importance'.")

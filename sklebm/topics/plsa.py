@@ -86,16 +86,16 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
         fits at each of 1, .95, .9, .85, .8, .7 and .6, takes the value under which the held-out
         words are most probable, and fits again with all words.
     max_iter : int, default=200
-        Most steps of EM.
+        Maximum number of steps of EM.
     tol : float, default=1e-5
         EM ends when its objective changes by less than this, in nats per token.
     fold_in_iter : int, default=1000
-        Most steps of folding-in, for each document.
+        Maximum number of steps of folding-in, for each document.
     fold_in_tol : float, default=1e-6
-        A document is folded in when its energy is at most this above the least, in nats per token;
-        a duality gap tells.
+        Folding-in of a document ends when its energy is at most this far above the minimum, in nats
+        per token, as bounded by a duality gap.
     random_state : int, RandomState instance or None, default=None
-        Seed of the first topics, and of the words that ``beta="auto"`` holds out.
+        Seed of the initial topics, and of the words that ``beta="auto"`` holds out.
     verbose : int, default=0
         Whether to print a line for each step of EM: the objective and seconds.
     device : str or torch.device, default="auto"
@@ -110,7 +110,7 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
     beta_ : float
         Inverse temperature of the fit.
     converged_ : bool
-        Whether EM ended by ``tol``.
+        Whether EM ended because of ``tol``.
     n_iter_ : int
         Steps of EM.
     lower_bounds_ : ndarray of shape (n_iter_,)
@@ -124,7 +124,7 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
     See Also
     --------
     LatentDirichletAllocation : Topics with priors, and log probabilities of documents.
-    SparseCoder : Codes of rows that are sums of parts, and no counts.
+    SparseCoder : Codes of rows that are sums of parts, not counts.
 
     Notes
     -----
@@ -135,10 +135,10 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
     memory for n documents and W words. Folding-in is a convex problem for each document, and does
     not depend on other documents.
 
-    Counts may be fractions, which weigh words; multiplying a document by a number changes none of
-    its answers. A word that no training document holds is left out of every answer. A document
-    without words has the shares ``topic_weights_`` and the energy and score 0; if all training
-    documents are empty, every word is as probable as any other.
+    Counts may be fractions, which weight words; multiplying a document by a number changes none of
+    its results. A word that no training document holds is ignored everywhere. A document without
+    words has the shares ``topic_weights_`` and the energy and score 0; if all training documents
+    are empty, every word is as probable as any other.
 
     The training likelihood rises with K. Compare numbers of topics by ``perplexity(X, given=...)``
     on words that the folding-in has not seen.
@@ -327,15 +327,15 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
         Returns
         -------
         energy : array or tensor of shape (n_samples,)
-            In nats per token. At most 230, which a word of probability zero gets.
+            In nats per token. At most 230, the energy of a word of probability zero.
         """
         return self._pair_energies(X, Z)
 
     def free_energy(self, X: Any) -> Any:
         """Return F(x): the energy at the shares of topics that folding-in finds.
 
-        The topic of each token is summed over. With ``beta_`` 1, the shares are those of the least
-        energy; with less, those of the least tempered energy.
+        The topic of each token is summed over. With ``beta_`` 1, the shares are those of lowest
+        energy; with less, those of lowest tempered energy.
 
         Parameters
         ----------
@@ -360,7 +360,7 @@ class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Minus the free energy, in nats per token; 0 for a document without known words. The
-            mean of them is ``score``, where every document counts alike.
+            Minus the free energy, in nats per token; 0 for a document without known words. Their
+            mean is ``score``, in which all documents count equally.
         """
         return self._map_rows(X, lambda e, x: -self._free_energies(e, x), "score_samples")
