@@ -12,8 +12,8 @@ conditional GAN generates either of two moons on demand.
 # %%
 # A generator that stays where it is
 # ----------------------------------
-# The data are a mixture of two Gaussians. The generator is a custom network without parameters to
-# train, so that the critic can converge: in standardised units it returns 1.2 z.
+# The data are a mixture of two Gaussians. The generator is a custom network whose output training
+# cannot change, so that the critic can converge: in standardised units it returns 1.2 z.
 
 import matplotlib.pyplot as plt
 import numpy as np
