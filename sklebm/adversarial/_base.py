@@ -144,8 +144,8 @@ class BaseAdversarial(GradientEstimator):
         X : array-like or tensor of shape (n_samples, n_features)
             Training rows.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
-            With ``conditional=True``, the targets given which rows are generated: floating-point
-            numbers, or labels of any other type. Ignored otherwise.
+            With ``conditional=True``, the targets on which generation is conditioned:
+            floating-point numbers, or labels of any other type. Ignored otherwise.
 
         Returns
         -------

@@ -277,7 +277,7 @@ class GAN(BaseAdversarial):
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
         y : label, number or array-like, default=None
-            Targets given which a conditional model generates rows: one for all, or an array with
+            Targets of the rows that a conditional model generates: one for all, or an array with
             one per row, in which case ``n_samples`` may be omitted. Ignored otherwise.
 
         Returns

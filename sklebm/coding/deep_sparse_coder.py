@@ -49,8 +49,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         minimum over all layers together.
     learning : {"layerwise", "joint"}, default="layerwise"
         Codes from which dictionaries are learnt: "layerwise", codes that ignore the layers above,
-        computed by thresholds if ``inference`` is; "joint", codes that minimise the energy of all
-        layers.
+        computed by thresholds for ``inference="layered_thresholding"``; "joint", codes that
+        minimise the energy of all layers.
     output : {"all", "last"}, default="all"
         Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
         ``inverse_transform`` take if they are not pooled, or those of the last.

@@ -55,8 +55,8 @@ class LISTAEncoder(EncoderEstimator):
         Initial W: that of the solver, or, for "lista" and "coupled", the matrix least coherent with
         the atoms. The latter with "coupled" and ``learn_weights=False`` is ALISTA.
     selection_rate : float, default=0.0
-        For "coupled": layer t does not shrink the largest entries, a fraction of t + 1 times this
-        rate.
+        For "coupled": the fraction of entries, the largest ones, that layer t does not shrink is t
+        + 1 times this rate.
     max_selection : float, default=0.08
         Upper limit of that fraction; slightly less than the fraction of non-zeros works best.
     inhibition_mask : float, array-like of shape (n_components, n_components) or None, default=None

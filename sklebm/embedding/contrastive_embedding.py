@@ -58,7 +58,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         Torch module class to use instead, called as ``encoder(n_features, n_components)``.
     head_sizes : tuple of int, default=(64, 32)
         Widths of the layers of the projection head that follows the encoder. The objective compares
-        the outputs of the head, or, if empty, those of the encoder.
+        the outputs of the head. Empty: no head, it compares those of the encoder.
     keep_head : bool, default=False
         Whether embeddings are the outputs of the head. By default they are those of the encoder,
         which keep more of the information that the views discard.

@@ -39,8 +39,8 @@ class NeighbourEnergy(EnergyEstimator):
     Parameters
     ----------
     n_neighbors : int, default=5
-        The number k of neighbours. A group of up to k outliers in the training rows do not make
-        each other typical.
+        The number k of neighbours. A group of up to k outliers in the training rows does not make
+        its own members typical.
     max_samples : int or None, default=None
         Maximum number of rows to store, drawn without replacement. None stores all.
     random_state : int, RandomState instance or None, default=None

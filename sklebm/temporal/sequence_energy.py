@@ -129,10 +129,10 @@ class SequenceEnergy(SequenceEstimator):
     Notes
     -----
     An update costs O(n h (h + d)) for n rows of d features and h components; with "rbm", a score
-    costs O(2^k d) more per row for k <= 20 hidden units; with more, log Z is an annealed estimate,
-    which is too low on average. Scales of Gaussians stay above e^-7 times that of the feature. A
-    sequence of one step is scored by h_0 alone. Training runs in float32, answers are computed in
-    the dtype of X. Binary outputs warn about values outside [0, 1].
+    costs O(2^k d) more per row for k <= 20 hidden units; with more units, log Z is an annealed
+    estimate, which is too low on average. Scales of Gaussians stay above e^-7 times that of the
+    feature. A sequence of one step is scored by h_0 alone. Training runs in float32, answers are
+    computed in the dtype of X. Binary outputs warn about values outside [0, 1].
 
     References
     ----------
