@@ -13,11 +13,12 @@ scikit-learn's 8 x 8 images of digits and its two photographs.
    photographs, from noise, and from images that exchanged pixels with each other.
 3. Transform. Triangle codes, max(0, mean distance - distance), feed a linear classifier.
 
-Two more models of sklebm, a Gaussian mixture and a Boltzmann machine, have rows of their own.
+Two more models of sklebm, a Gaussian mixture and a Boltzmann machine, are compared in the same
+tables.
 
-Every detector has up to twelve candidates and the same rows to learn from. The starred ones have no
-score to be chosen by, or none that compares preprocessings: each is shown with the candidate
-that did best on the test itself, which flatters it.
+Every detector has up to twelve candidates and the same training rows. The starred ones have no
+score to choose a candidate by, or none that is comparable between preprocessings: each is shown
+with the candidate that did best on the test itself, so its results are optimistic.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Monitors for scikit-learn's callback API that need no labels.
 
 ``estimator.set_callbacks(EnergyMonitor(X_val))`` records a held-out score after every epoch;
-``sklearn.callback.ProgressBar`` works beside it.
+``sklearn.callback.ProgressBar`` can be used with it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class EnergyMonitor(ScoringMonitor):
         *,
         fitted_estimator: Any = None,
     ) -> bool:
-        """Score the model as it is after this step; True asks the fit to stop."""
+        """Score the model after this step; return True to request that the fit stops."""
         is_whole_fit = context.task_name in ("fit", "partial_fit")
         if fitted_estimator is None or is_whole_fit:
             return False

@@ -1,4 +1,4 @@
-"""Measuring and tuning: detectors by false positives, densities by their log, paths by their shape.
+"""Measures of detectors, of conditional densities and of the paths of codes, and tuning by them.
 
 A detector is fitted to inliers; outliers are known only for its evaluation. ``make_ood_scorer`` and
 ``InlierTrainSplit`` make ``GridSearchCV`` work that way.
@@ -39,8 +39,8 @@ def fpr_at_tpr(y_true: Any, scores: Any, tpr: float = 0.95) -> float:
     .. math:: \mathrm{TPR}(t) = \frac{|\{i : y_i = 1, s_i \ge t\}|}{|\{i : y_i = 1\}|}, \quad
               \mathrm{FPR}(t) = \frac{|\{i : y_i = 0, s_i \ge t\}|}{|\{i : y_i = 0\}|}.
 
-    The threshold is one of the positive rows' scores, and a row whose score equals it counts as
-    positive: ties are never split, and nothing is interpolated.
+    The threshold is one of the scores of positive rows, and a row whose score equals it counts as
+    positive: ties are never split, and rates are not interpolated.
 
     Parameters
     ----------
@@ -198,7 +198,8 @@ class OutlierScorer:
 def score_conditional_density(estimator: Any, X: Any, y: Any) -> float:
     """Return the mean log p(y | x) of held-out rows with their targets.
 
-    It can be passed as ``scoring`` to ``GridSearchCV``, and compares any densities of the same y.
+    It can be passed as ``scoring`` to ``GridSearchCV``, and is comparable between any densities of
+    the same y.
 
     Parameters
     ----------
@@ -212,7 +213,7 @@ def score_conditional_density(estimator: Any, X: Any, y: Any) -> float:
     Returns
     -------
     score : float
-        In nats for each row; higher is better.
+        In nats per row; higher is better.
 
     Examples
     --------

@@ -4,16 +4,16 @@ What a critic knows, and rows of one kind
 =========================================
 
 The best critic of a generator is the log ratio of two densities, that of the data and that of the
-generated rows. In one dimension both are known, so that we can look at how close the critic of a
-:class:`~sklebm.GAN` comes. Then both players are told what a row is to be: a conditional GAN
-generates one of two moons on demand.
+generated rows. In one dimension both are known, so we can measure how close the critic of a
+:class:`~sklebm.GAN` comes to it. The second part conditions generator and critic on a label: a
+conditional GAN generates either of two moons on demand.
 """
 
 # %%
 # A generator that stays where it is
 # ----------------------------------
-# The data are a mixture of two Gaussians. The generator is a network of our own that no training
-# moves, so that the critic has all the time it needs: in standardised units it returns 1.2 z.
+# The data are a mixture of two Gaussians. The generator is a custom network whose output training
+# cannot change, so that the critic can converge: in standardised units it returns 1.2 z.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,7 +53,7 @@ fixed = GAN(
 # %%
 # The ratio
 # ---------
-# Both densities are known. The critic has seen rows of both, and no density.
+# Both densities are known. The critic has seen rows drawn from both, but neither density.
 
 points = np.linspace(-3.5, 3.5, 200)
 p = 0.5 * norm.pdf(points, -2.0, 0.7) + 0.5 * norm.pdf(points, 2.0, 0.7)
@@ -65,8 +65,9 @@ print(f"largest difference between the critic and p / (p + q): {largest:.3f}")
 # %%
 # Rows of one kind
 # ----------------
-# With ``conditional=True`` both players get the label beside the row. The samples follow the moons,
-# but are narrower than the data: a generator gains little by the noise across.
+# With ``conditional=True`` the generator and the critic also get the label. The samples follow the
+# moons, but are narrower than the data: a generator gains little from reproducing the noise across
+# them.
 
 rows, moon = make_moons(1000, noise=0.08, random_state=0)
 model = GAN(

@@ -4,15 +4,15 @@ A ring of modes, and their energies
 ===================================
 
 A ring of eight Gaussians is the classical test of adversarial models: a generator that has found
-one of them deceives its critic, and may never find the others. :class:`~sklebm.EnergyGAN` learns
-the ring; we count the modes that its samples cover, and look at the energy of its critic.
+one of the modes can fool its critic, and may never find the others. :class:`~sklebm.EnergyGAN`
+learns the ring; we count the modes that its samples cover, and look at the energy of its critic.
 """
 
 # %%
 # The game
 # --------
-# The critic is an auto-encoder, whose error is the energy. The energy distance to held-out rows is
-# recorded after every epoch.
+# The critic is an auto-encoder; its reconstruction error is the energy. The energy distance to
+# held-out rows is recorded after every epoch.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,10 +33,10 @@ model = EnergyGAN(
 # %%
 # Modes
 # -----
-# A mode is covered if at least one sample in a hundred is within three standard deviations of it,
-# as nearly all data are. A continuous generator cannot avoid bridges between modes: here, its
-# samples form a ring that is thinner than the modes are wide. No loss says whether a mode is left
-# out: count them, or watch the distance.
+# A mode is covered if at least one sample in a hundred lies within three standard deviations of it,
+# where nearly all of the data lie. A continuous generator cannot avoid bridges between modes: here,
+# its samples form a ring that is thinner than the modes are wide. The loss does not show whether a
+# mode is missing: count the modes, or monitor the distance.
 
 samples = model.sample(1000, random_state=0)
 away = np.linalg.norm(samples[:, None] - ring.centres, axis=2)
@@ -49,9 +49,9 @@ print(f"{n_modes} of 8 modes; near one are {near.mean():.0%} of samples, {data.m
 # %%
 # The energy
 # ----------
-# Dark is low. While the game lasts, the critic lowers the energy where data outnumber samples, and
-# raises it where samples outnumber data: it is no map of the density. The distance falls fast, and
-# says when more steps bring nothing.
+# Dark is low. During training, the critic lowers the energy where data outnumber samples, and
+# raises it where samples outnumber data, so its energy is not a map of the density. The distance
+# falls fast, and shows when further steps bring no improvement.
 
 limit = 1.3 * np.abs(X).max()
 axis = np.linspace(-limit, limit, 150)

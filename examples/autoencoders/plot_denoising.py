@@ -2,8 +2,8 @@ r"""
 Denoising, and what each penalty keeps
 ======================================
 
-Six auto-encoders of the same width reconstruct digits under noise that they did or did not train
-for. Where the reconstruction goes wrong on purpose, the energy shows that a row is not a digit.
+Six auto-encoders of the same width reconstruct noisy digits; some were trained for such noise,
+others not. A large reconstruction error, which is the energy, shows that a row is not a digit.
 """
 
 import matplotlib.pyplot as plt
@@ -36,15 +36,16 @@ models = {
     "masked": MaskedAutoencoder(64, code_activation="sigmoid", masked_fraction=0.5, **settings),
     "sparse": SparseAutoencoder(64, alpha=0.1, **settings),
     "contractive": ContractiveAutoencoder(64, alpha=0.3, **settings),
-    # Units that land on a flat piece stay there; small steps keep them off it.
+    # Units that reach a flat piece of the activation stay there; small steps avoid this.
     "saturating": SaturatingAutoencoder(
         64, alpha=0.1, **{**settings, "learning_rate": 0.001, "max_epochs": 80}
     ),
 }
 
 # %%
-# The reconstruction error of noisy test digits relative to the clean ones, and how well the energy
-# tells digits from images whose pixels were shuffled between digits and so have the same marginals.
+# The error of reconstructions of noisy test digits, compared with the clean ones, and how well the
+# energy separates digits from images whose pixels were shuffled between digits, which have the same
+# marginal distributions.
 shuffled = np.random.default_rng(1).permuted(X_test, axis=0)
 labels = np.repeat([1, 0], len(X_test))
 left, auroc = {}, {}
@@ -58,7 +59,7 @@ assert auroc["denoising"] > auroc["plain"]
 
 # %%
 # Reconstructions of digits that were not used for training: with noise, their codes, and what the
-# codes decode to, all within the range of grey levels. The plain auto-encoder passes on the noise;
+# codes decode to, all within the range of grey levels. The plain auto-encoder reproduces the noise;
 # the denoiser removes most of it, along with fine strokes.
 figure, axes = plt.subplots(3, 1, figsize=(9, 6), layout="constrained", height_ratios=[1, 3, 3])
 ComponentsDisplay(X_test[:12], (8, 8)).plot(axes[0], n_columns=12, title="test digits, clean")

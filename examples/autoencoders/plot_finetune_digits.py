@@ -20,13 +20,14 @@ from sklebm import Autoencoder, ContractiveAutoencoder, DenoisingAutoencoder
 X, y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
-# Labels are known for 60 images only: which ones matters, so six draws of them are averaged.
+# Labels are known for only 60 images. The result depends on which ones, so it is averaged over six
+# draws.
 generator = np.random.default_rng(0)
 draws = [generator.choice(len(X_train), 60, replace=False) for _ in range(6)]
 
 
 # %%
-# The helper: the encoder's single layer, a softmax head on top of it, and some steps on labels.
+# A helper that puts a softmax head on the encoder's single layer, and takes some steps on labels.
 def fine_tune(model, X, y, n_steps=100):
     """Return a network that begins as the encoder of a fitted one-layer sigmoid model."""
     weights = {name: torch.from_numpy(array) for name, array in model.weights_.items()}
@@ -51,8 +52,8 @@ def accuracy(net, X, y):
 
 
 # %%
-# All images train the codes, 60 labels the classifiers. "untrained" is the same network before it
-# has seen any image.
+# The codes are learnt from all images, the classifiers from 60 labels. "untrained" is the same
+# network with its initial weights.
 shared = {"hidden_sizes": (), "code_activation": "sigmoid", "tied": True, "random_state": 0}
 shared |= {"learning_rate": 0.01, "max_epochs": 60, "batch_size": 50}
 models = {

@@ -2,10 +2,10 @@ r"""
 A map of digits
 ===============
 
-Two numbers per image are enough to lay digits out on a page. Principal components do it with a
-linear map; an auto-encoder with hidden layers bends the page to the data, and keeps more of each
-image. A variational one also knows where on the page to expect images: it is a density, and its
-codes are pulled towards a standard normal distribution.
+Two numbers per image are enough to arrange digits on a page. Principal components do so with a
+linear map; an auto-encoder with hidden layers learns a curved surface, and preserves more of each
+image. A variational auto-encoder is also a density over the page: its codes are drawn towards a
+standard normal distribution.
 """
 
 import itertools
@@ -25,7 +25,7 @@ X = (X / 16).astype(np.float32)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
 
 # %%
-# The same two numbers, linear and curved.
+# Two-dimensional codes from a linear and from nonlinear encoders.
 network = {"hidden_sizes": (128, 32), "learning_rate": 0.003, "max_epochs": 150, "batch_size": 50}
 maps = {
     "principal components": PCAWhitener(2),
@@ -68,8 +68,8 @@ ComponentsDisplay(model.inverse_transform(path).clip(0, 1), (8, 8)).plot(
 )
 
 # %%
-# The codes of the density follow a standard normal distribution, so that the page of the
-# variational model can be laid out in full: each tile decodes one point, at quantiles of the prior.
+# The codes of the variational model approximately follow a standard normal distribution, so that
+# its whole page can be shown: each tile decodes one point, at quantiles of the prior.
 quantiles = norm.ppf(np.linspace(0.03, 0.97, 15))
 page = np.stack(np.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
 tiles = maps["variational auto-encoder"].inverse_transform(page.astype(np.float32))

@@ -3,10 +3,10 @@ A high density is not typicality
 ================================
 
 A variational auto-encoder trained on *textured* patches of photographs gives smooth patches, which
-it never saw, a higher log density than its own kind: a smooth patch is easy to predict for any
-image model. Ranking rows by raw log p(x) then calls these strangers the most typical of all.
-Typicality asks how far a density is from the usual one, in either direction; input complexity
-subtracts what a general compressor would pay for the row.
+it never saw, a higher log density than textured ones: any image model predicts a smooth patch
+easily. By raw log p(x), these outliers are then the most typical rows of all. Typicality measures
+how far a density is from its usual value, in either direction; input complexity compares the
+density with the code length of a general-purpose compressor.
 """
 
 import matplotlib.pyplot as plt
@@ -19,9 +19,10 @@ from sklebm import VAE, InputComplexityScorer, TypicalityScorer
 from sklebm.plotting import EnergyHistogramDisplay
 
 # %%
-# Patches of 8 x 8 pixels from the two photographs that come with scikit-learn. The model learns the
-# half with the higher contrast; smooth patches are the strangers. Shuffling pixels between textured
-# patches makes a second kind, which is wrong in every pair of pixels.
+# Patches of 8 x 8 pixels from the two photographs that come with scikit-learn. The model is trained
+# on the half with the higher contrast; the smooth patches are the outliers. Shuffling pixels
+# between textured patches gives a second kind of outlier, in which no pair of pixels is related as
+# in photographs.
 patches = np.concatenate(
     [
         extract_patches_2d(image.mean(axis=2) / 255, (8, 8), max_patches=3000, random_state=0)
@@ -57,17 +58,18 @@ for kind, rows in others.items():
     print(f"{kind:18s}" + "".join(f"{value:18.3f}" for value in auroc[kind].values()))
 
 # %%
-# The density fails badly on smooth patches: it is far below chance. So does the reconstruction
-# error. Both are right about shuffled pixels.
+# On smooth patches the density fails: its AUROC is far below chance. So does the reconstruction
+# error. Both detect shuffled pixels.
 assert auroc["smooth patches"]["log p(x)"] < 0.2
 assert auroc["smooth patches"]["typicality"] > auroc["smooth patches"]["log p(x)"] + 0.4
 assert auroc["smooth patches"]["input complexity"] > 0.9
 assert auroc["shuffled pixels"]["log p(x)"] > 0.9
 
 # %%
-# The scores behind the numbers, where right is more typical. The density puts smooth patches to the
-# right of the test patches. Typicality moves them to the left of most, input complexity of nearly
-# all. The lowest twentieth of a group may be drawn in the first bin.
+# The distributions of the scores; right is more typical. The density puts smooth patches to the
+# right of the test patches. Typicality moves them to the left of most test patches, input
+# complexity to the left of nearly all. Up to a twentieth of a group, its lowest scores, may be
+# drawn in the first bin.
 groups = {"textured patches": X_test, **others}
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
 for axis, name in zip(axes, ("log p(x)", "typicality", "input complexity"), strict=True):

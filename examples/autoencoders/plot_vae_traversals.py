@@ -3,7 +3,8 @@ Latents of a variational auto-encoder
 =====================================
 
 A density over digits with latent variables: how many of them are used, what each of them does, and
-what the model draws. The weight :math:`\beta` of the divergence decides how much a code may say.
+what the model draws. The weight :math:`\beta` of the divergence controls how much information a
+code may carry.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +20,9 @@ X = (X / 16).astype(np.float32)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
 
 # %%
-# The same model with three weights. Held-out nats are best at weight 1, which is that of the
-# likelihood; with a much larger weight, some latents no longer pay for themselves and go unused.
+# The same model with three weights. The held-out likelihood is best at weight 1, which corresponds
+# to the likelihood itself; with a much larger weight, some latents gain less than they cost and
+# remain unused.
 models = {}
 for beta in (0.2, 1.0, 10.0):
     vae = VAE(
@@ -49,8 +51,8 @@ ComponentsDisplay(moved.reshape(-1, 64).clip(0, 1), (8, 8)).plot(
 )
 
 # %%
-# Draws from the prior, as means. None is a row of the data; many could be, and some lie between two
-# digits.
+# Means of the pixels for draws from the prior. None is a row of the data; many could be, and some
+# lie between two digits.
 noise = np.random.default_rng(0).standard_normal((30, 10)).astype(np.float32)
 figure, axes = plt.subplots(2, 1, figsize=(8, 2.9), layout="constrained")
 for axis, rows, title in [

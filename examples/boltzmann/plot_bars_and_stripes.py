@@ -2,10 +2,10 @@ r"""
 Bars and stripes, exactly
 =========================
 
-A machine small enough to sum over has no secrets: its log-likelihood is exact, not an estimate, and
-the entropy of the patterns bounds it. The patterns are 3 x 3 images of vertical bars or horizontal
-stripes; each of the 16 draws is equally likely, and the empty and the full image occur twice. No
-model can score above -2.5993 nats.
+The partition function of a small machine can be summed exactly: the log-likelihood is not an
+estimate, and minus the entropy of the patterns bounds it. The patterns are 3 x 3 images of vertical
+bars or horizontal stripes; each of the 16 draws is equally likely, and the empty and the full image
+occur twice. No model can score above -2.5993 nats.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +24,8 @@ bound = float(probabilities @ np.log(probabilities))
 print(f"bound: {bound:.4f} nats")
 
 # %%
-# **Three ways to learn.** The gradient of the exact likelihood, chains that continue from update to
-# update, and chains that start at the data. Every score below is exact as well:
+# **Three ways to learn.** The gradient of the exact likelihood, persistent chains that continue
+# from update to update, and chains that start at the data. All scores below are exact:
 # ``log_partition="exact"`` sums over the 256 states of the hidden units.
 X = np.tile(patterns, (50, 1))  # an epoch of 50 updates
 settings = {"n_components": 8, "batch_size": 16, "learning_rate": 0.3, "log_partition": "exact"}
@@ -41,8 +41,8 @@ scores = {
 }
 
 # %%
-# Without noise, a quasi-Newton method can follow the exact gradient to the end. Some runs lead to a
-# local maximum; the best of them reach the bound.
+# The exact gradient has no noise, so a quasi-Newton method can follow it until convergence. Some
+# runs end in a local maximum; the best of them reach the bound.
 newton = {"optimizer": "lbfgs", "learning_rate": 1.0, "learning_rate_schedule": "constant"}
 machines = [
     BernoulliRBM(

@@ -2,9 +2,10 @@ r"""
 Completing images
 =================
 
-A density over whole images answers questions about parts of them. With some pixels given
+A density over whole images can fill in missing parts. With some pixels given
 (``sample(clamped=...)``), the chains of a Boltzmann machine draw the others from
-:math:`p(x_\text{unknown} \mid x_\text{known})`: not a single best guess but as many as there are.
+:math:`p(x_\text{unknown} \mid x_\text{known})`: not a single best guess, but draws from all
+plausible completions.
 """
 
 import matplotlib.pyplot as plt
@@ -36,8 +37,8 @@ expected = draws.mean(axis=1)
 assert (draws[:, :, :32] == shown[:, None, :32]).all()
 
 # %%
-# Does the upper half help? Over all unseen digits, the completions' mean predicts the hidden pixels
-# better than the mean training digit, which ignores what was given.
+# Does the upper half help? Over all unseen digits, the mean of the completions predicts the hidden
+# pixels better than the mean training digit, which ignores the given pixels.
 means = np.stack(
     [
         machine.sample(10, clamped=row, n_steps=100, random_state=index).mean(axis=0)
@@ -50,7 +51,7 @@ print(f"squared error per hidden pixel: {error:.3f}, of the mean digit {ignorant
 assert error < ignorant
 
 # %%
-# From the top: the digit, what was given, three completions, and the mean of 50.
+# From the top: the digit, its given pixels, three completions, and the mean of 50.
 rows = {
     "unseen digit": shown,
     "given": clamped[:8],

@@ -4,7 +4,7 @@ Two layers instead of one
 
 A restricted Boltzmann machine with few hidden units has a poor prior over their states. A second
 layer learns a better one: the likelihood of new digits rises, and so does the quality of samples.
-Afterwards, the two layers become a classifier.
+Finally, the two layers are used for classification.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +26,8 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_
 # The likelihood of new digits
 # ----------------------------
 # Ten hidden units can be summed over, so that all likelihoods are exact, not bounds. The second
-# layer starts as the first one upside down, where the likelihood is the same; then all layers learn
-# together.
+# layer is initialised as the first one upside down, which leaves the likelihood unchanged; then all
+# layers are trained together.
 settings = {"learning_rate": 0.2, "batch_size": 20, "max_epochs": 40, "random_state": 0}
 machine = BernoulliRBM(10, **settings).fit(X_train)
 greedy = DeepBeliefNetwork((10, 64), init="transpose", **settings).fit(X_train)
@@ -44,7 +44,7 @@ assert exact["one layer"] < exact["two layers"] < exact["fine-tuned"]
 # %%
 # Samples
 # -------
-# Means of the pixels, given the last state of the top machine's chains.
+# Means of the pixels, given the last states of the chains of the top machine.
 wide = {**settings, "max_epochs": 30, "log_partition": None}
 deep = DeepBeliefNetwork((100, 100), **wide).fit(X_train)
 figure, axes = plt.subplots(2, 1, figsize=(8, 3.6), layout="constrained")
@@ -58,8 +58,8 @@ for axis, rows, title in [
 # %%
 # A classifier
 # ------------
-# The codes, or the layers as the start of a feed-forward network that learns from
-# 100 labels.
+# A linear classifier on the codes, or a feed-forward network initialised with the layers, each
+# trained on 100 labels.
 few = np.random.default_rng(0).choice(len(X_train), 100, replace=False)
 codes = LogisticRegression(C=10, max_iter=2000).fit(deep.transform(X_train[few]), y_train[few])
 layers = []

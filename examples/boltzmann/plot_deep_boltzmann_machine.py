@@ -2,9 +2,9 @@ r"""
 A deep machine completes digits
 ===============================
 
-In a deep Boltzmann machine the upper layer changes what the lower one sees. Here, the upper half
-of a digit is known: chains draw the rest from the density over digits that agree with it, and the
-average of many draws shows what the machine is sure of.
+In a deep Boltzmann machine the upper layer influences the states of the lower one. Here, the upper
+half of a digit is known: chains draw the rest from the density over digits that agree with it, and
+the average of many draws shows which pixels the machine is certain of.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +19,9 @@ X = (load_digits().data > 8).astype(np.float32)
 X_train, X_test = train_test_split(X, test_size=0.2, random_state=0)
 
 # %%
-# Two hidden layers, and one with as many units as their first. log Z of both is exact, so that the
-# score of the shallow machine is its likelihood, and that of the deep one a lower bound.
+# A machine with two hidden layers, and one with a single layer as large as the first of these. log
+# Z of both is exact, so that the score of the shallow machine is its likelihood, and that of the
+# deep one a lower bound.
 settings = {"learning_rate": 0.2, "batch_size": 20, "max_epochs": 30, "random_state": 0}
 deep = DeepBoltzmannMachine((16, 32), **settings).fit(X_train)
 shallow = BernoulliRBM(16, **settings).fit(X_train)
@@ -47,7 +48,8 @@ for axis, rows, title in [
     ComponentsDisplay(rows, (8, 8)).plot(axis, n_columns=10, title=title, cmap="gray_r")
 
 # %%
-# The pixels of the lower half, predicted by the mean completion, against their base rates.
+# Errors in the pixels of the lower half, when predicted by the mean completion and by their base
+# rates.
 lower = X_test[:10, 32:]
 wrong = (np.round(draws.mean(axis=1)[:, 32:]) != lower).mean()
 wrong_by_base_rate = (np.round(mean[32:]) != lower).mean()

@@ -3,7 +3,8 @@ GatedBM: filters of shifts and rotations
 ========================================
 
 A gated Boltzmann machine sees pairs of images, and learns how the second follows from the first.
-All that the pairs below have in common is the transformation: the images are dots at random places.
+The images below are dots at random positions, so that the transformation is all that the pairs have
+in common.
 """
 
 # %%
@@ -26,8 +27,9 @@ model = GatedBM(48, n_factors=96, max_epochs=40, random_state=0).fit(X)
 # %%
 # Shifts: Fourier components
 # --------------------------
-# A shift turns the phase of every wave, and leaves its frequency: the two filters of a factor are
-# waves of one frequency, and several factors with different phases measure the turn together.
+# A shift changes the phase of every wave but not its frequency: the two filters of a factor are
+# waves of the same frequency, and several factors with different phases together measure the
+# change.
 
 turned, _ = make_rotated_pairs(6000, (11, 11), max_angle=90, density=0.15, random_state=0)
 rotations = GatedBM(48, n_factors=96, max_epochs=40, random_state=0).fit(turned)
@@ -47,7 +49,8 @@ draw(axes[1], model, "right", SHAPE, "shifts: filters of y")
 # %%
 # Rotations: circular harmonics
 # -----------------------------
-# Rotation turns the phase of waves around the centre, so filters look like rosettes and spirals.
+# A rotation changes the phase of waves around the centre, so filters look like rosettes and
+# spirals.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
 draw(axes[0], rotations, "left", (11, 11), "rotations: filters of x")
@@ -56,7 +59,7 @@ draw(axes[1], rotations, "right", (11, 11), "rotations: filters of y")
 # %%
 # The code names the shift, whatever the image
 # --------------------------------------------
-# The nearest code of another pair has the same shift.
+# For most pairs, the nearest code of another pair has the same shift.
 
 codes = model.transform(X_test)
 half = len(codes) // 2

@@ -2,18 +2,18 @@ r"""
 GaussianRBM filters on natural patches
 ======================================
 
-A restricted Boltzmann machine with real-valued visible units says what a patch of a photograph is
-made of: each hidden unit that is on adds its filter to the mean. Trained on whitened patches, it
-gives them a density nats above that of the Gaussian with the same covariance.
+A restricted Boltzmann machine with real-valued visible units decomposes a patch of a photograph:
+each hidden unit that is on adds its filter to the mean. Trained on whitened patches, it gives them
+a log density several nats above that of the Gaussian with the same covariance.
 """
 
 # %%
 # Whitened patches
 # ----------------
 # Grey patches of 8 x 8 pixels without their mean, from the two photographs that come with
-# scikit-learn. Whitening takes away what a Gaussian knows: all that is left to learn lies in the
-# shape of the density. The faintest 24 directions, mostly noise, are left out, and log
-# densities below are those of the 40 whitened coordinates that remain.
+# scikit-learn. Whitening removes what a Gaussian can model: only the shape of the density remains
+# to be learnt. The faintest 24 directions, mostly noise, are left out, and log densities below are
+# those of the 40 whitened coordinates that remain.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ train, test = (whitener.transform(part).astype(np.float32) for part in patches)
 # %%
 # Likelihood
 # ----------
-# With 80 hidden units log Z is annealed, and comes with an interval.
+# With 80 hidden units, log Z is estimated by annealing, with an interval.
 
 rbm = GaussianRBM(80, max_epochs=60, learning_rate=0.5, random_state=0).fit(train)
 low, high = rbm.log_partition_interval_
@@ -52,8 +52,8 @@ assert rbm.score(test) > normal + 3
 # Filters
 # -------
 # What a hidden unit adds to a patch, in pixels, for the 36 units that are on most often: spots and
-# pieces of edges, many of them at one place. The leading principal components are waves over the
-# whole patch.
+# pieces of edges, many of them localised. The leading principal components are waves over the whole
+# patch.
 
 filters = whitener.inverse_transform(rbm.components_) - whitener.mean_
 usage = rbm.transform(test).mean(axis=0)

@@ -2,9 +2,9 @@
 Recall from half a picture
 ==========================
 
-An associative memory stores pictures in the couplings between pixels. Shown a part of one, it walks
-downhill to the nearest valley of its energy. Hebb's rule, which adds up products of pixels, blends
-pictures that resemble each other; the pseudo-inverse makes each one a valley of its own.
+An associative memory stores pictures in the couplings between pixels. Given a part of one, it
+descends to the nearest minimum of its energy. Hebb's rule, which adds up products of pixels, blends
+pictures that resemble each other; the pseudo-inverse makes each picture a separate minimum.
 """
 
 import matplotlib.pyplot as plt
@@ -30,7 +30,7 @@ rules = {
 recalled = {name: memory.fit(pictures).recall(halves) for name, memory in rules.items()}
 
 # %%
-# Share of the hidden pixels that are right.
+# Share of the hidden pixels that are recalled correctly.
 for name, rows in recalled.items():
     print(f"{name:15s} {(rows == pictures)[:, ~known].mean():.0%}")
 right = {name: (rows == pictures)[:, ~known].mean() for name, rows in recalled.items()}
@@ -38,7 +38,7 @@ assert right["pseudo-inverse"] == 1.0
 assert right["pseudo-inverse"] > right["Hebb"]
 
 # %%
-# What each rule makes of the upper halves, above the stored pictures.
+# The pictures that each rule recalls from the upper halves, above the stored pictures.
 lines = {"given": halves, **recalled, "stored": pictures}
 figure, axes = plt.subplots(len(lines), 8, figsize=(7, 5.6), layout="constrained")
 for row, (name, images) in zip(axes, lines.items(), strict=True):

@@ -2,9 +2,10 @@ r"""
 Which spins are coupled?
 ========================
 
-Features may be correlated although they do not act on each other: two neighbours of a third are. A
-Boltzmann machine without hidden units separates the two. Its couplings are what remains between two
-features given all others, and on a graph of magnets, the Ising model, they are the bonds.
+Features may be correlated although they do not interact directly, such as two neighbours of a
+third. A Boltzmann machine without hidden units distinguishes correlation from interaction. Its
+couplings describe the dependence of two features given all others, and in the Ising model, a graph
+of magnets, they are the bonds.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +25,8 @@ magnet = BoltzmannMachine.from_parameters(couplings=4 * J, intercept_visible=-2 
 X = magnet.sample(4000, n_steps=100, random_state=0)
 
 # %%
-# The learner is told nothing about the lattice: all 630 pairs may be coupled. Minimum probability
-# flow needs neither chains nor the partition function.
+# The model is given no information about the lattice: all 630 pairs may be coupled. Minimum
+# probability flow needs neither chains nor the partition function.
 machine = BoltzmannMachine(
     objective="minimum_probability_flow",
     optimizer="lbfgs",
@@ -38,8 +39,8 @@ found = machine.couplings_ / 4
 correlations = np.corrcoef(X.T)
 
 # %%
-# Pairs by what each measure says. Two spins without a bond may be nearly as correlated as two with
-# one; their coupling is near zero.
+# All pairs, by their correlation and by their learnt coupling. Two spins without a bond may be
+# nearly as correlated as two with one, but their coupling is near zero.
 pairs = np.triu_indices(side**2, 1)
 bonded = J[pairs] != 0
 print("bonds found:", f"{(np.abs(found[pairs][bonded]) > 0.2).mean():.0%}")

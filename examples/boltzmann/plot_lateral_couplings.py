@@ -2,15 +2,15 @@ r"""
 SemiRestrictedBM: noise that is smooth, and what hidden units are then left for
 ===============================================================================
 
-Signals with a few bumps, under noise that is correlated from place to place. Hidden units alone
-take the noise for independent, couplings alone take the bumps for noise. Together, the precision
-holds what is smooth, and each hidden unit is one bump.
+Signals with a few bumps, under noise that is correlated between neighbouring positions. A model
+with hidden units only treats the noise as independent; a model with couplings only treats the bumps
+as noise. With both, the precision models the smooth noise, and each hidden unit one bump.
 """
 
 # %%
 # Signals
 # -------
-# Each of four bumps is there or not, by chance; the noise is a moving average.
+# Each of four bumps is present or absent at random; the noise is a moving average.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,7 +33,8 @@ train, test = draw(2000), draw(1000)
 # %%
 # Three densities
 # ---------------
-# The same four hidden units with and without couplings, and couplings alone: held-out nats.
+# Held-out log density of the same four hidden units with and without couplings, and of couplings
+# alone.
 
 models = {
     "couplings alone": GaussianEnergy().fit(train),
@@ -48,8 +49,8 @@ assert scores["both"] > max(scores["couplings alone"], scores["hidden units alon
 # %%
 # What they learnt
 # ----------------
-# Both machines find the bumps; the second also knows how the noise goes on from place to place, in
-# the bands of its precision.
+# Both machines find the bumps; the second also models how the noise is correlated between
+# positions, in the bands of its precision.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
 for axis, name in zip(axes, ("hidden units alone", "both"), strict=False):

@@ -2,18 +2,18 @@ r"""
 MeanCovarianceRBM: filters of means and of covariances
 ======================================================
 
-A machine with two kinds of hidden units sees patches of photographs. Covariance units say which
-pixels vary together: many of their filters become edges, bars and gratings. Mean units say how
-bright pixels are, given that.
+A machine with two kinds of hidden units is trained on patches of photographs. Covariance units
+model which pixels vary together: many of their filters become edges, bars and gratings. Mean units
+model how bright pixels are, given this covariance.
 """
 
 # %%
 # Whitened patches
 # ----------------
 # Grey patches of 8 x 8 pixels without their mean, from the two photographs that come with
-# scikit-learn. Flat ones are left out and the others divided by their contrast: sky beside foliage
-# would otherwise make a density of two scales, between which chains hardly move. Rows are the 40
-# principal directions of largest variance, each of variance one.
+# scikit-learn. Flat ones are left out and the others divided by their contrast: sky and foliage
+# together would otherwise give a density with two scales, between which chains hardly move. Rows
+# are the 40 principal directions of largest variance, each of variance one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,7 +54,8 @@ for name, machine in {"100 mean units": peer, "36 mean, 64 covariance units": mo
 # %%
 # Filters
 # -------
-# Back in pixels: what a covariance unit holds down, and what a mean unit adds.
+# In pixels: the pattern whose variance a covariance unit suppresses, and the pattern that a mean
+# unit adds.
 
 dewhitened = {
     "covariances: columns of R": model.filters_,

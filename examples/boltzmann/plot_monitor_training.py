@@ -19,7 +19,7 @@ from sklebm.plotting import LearningCurveDisplay
 
 # %%
 # With few digits and many epochs, the machine memorises the training rows. Twelve hidden units can
-# be summed over, so the exact likelihood serves as the objective and curves are smooth.
+# be summed over, so the objective is the exact likelihood and curves are smooth.
 X = (load_digits().data > 8).astype(np.float32)
 X_train, X_rest = train_test_split(X, train_size=80, random_state=0)
 X_val, X_test = train_test_split(X_rest, test_size=0.5, random_state=0)
@@ -35,8 +35,8 @@ settings = {
 
 
 # %%
-# Without ``scoring``, the monitor uses what the model itself can compare between epochs: for a
-# Boltzmann machine the log pseudo-likelihood, which needs no partition function. A custom scoring
+# Without ``scoring``, the monitor uses a score of the model that is comparable between epochs: for
+# a Boltzmann machine the log pseudo-likelihood, which needs no partition function. A custom scoring
 # function can use the exact likelihood of such a small machine.
 def exact_log_likelihood(model, rows):
     """Mean log-likelihood in nats."""
@@ -62,7 +62,8 @@ assert stopped.score(X_test) > overfitted.score(X_test)
 
 # %%
 # The loss, here minus the log-likelihood of the training rows, keeps falling after the likelihood
-# of held-out rows has turned. The pseudo-likelihood is on a different scale but moves with it.
+# of held-out rows has begun to fall. The pseudo-likelihood is on a different scale but moves with
+# it.
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
 LearningCurveDisplay.from_estimator(overfitted, scores=curves, ax=axis)
 axis.axvline(stopped.n_iter_, color="black", linewidth=0.8, linestyle=":")

@@ -3,7 +3,7 @@ Features, likelihoods and samples of a Boltzmann machine
 ========================================================
 
 One machine fitted to unlabelled digits serves three purposes: its hidden units are features for a
-classifier, its likelihood says how well it knows digits, and it draws new ones.
+classifier, its likelihood measures how well it models digits, and it draws new ones.
 """
 
 import matplotlib.pyplot as plt
@@ -45,7 +45,7 @@ for name, value in accuracy.items():
 assert accuracy["hidden units"] > accuracy["raw pixels"] + 0.03
 
 # %%
-# What the units look for: strokes and their ends (red: a pixel that activates the unit).
+# What the units respond to: strokes and their ends (red: a pixel that activates the unit).
 rbm = on_features[0]
 ComponentsDisplay.from_estimator(rbm, order="norm", max_components=60, n_columns=15)
 
@@ -73,8 +73,8 @@ assert base_rate + 3 < likelihood[12] < likelihood[200]
 # %%
 # Samples
 # -------
-# Each draw is the end of its own Gibbs chain. The mean of the last step shows the grey levels that
-# the binary draw hides.
+# Each draw is the end of its own Gibbs chain. The means in the last step show grey levels, which
+# the binary draws do not.
 draws = machine.sample(20, n_steps=2000, random_state=0)
 shown = machine.inverse_transform(machine.transform(draws))
 figure, axes = plt.subplots(2, 1, figsize=(8, 3.6), layout="constrained")

@@ -2,9 +2,9 @@ r"""
 Topics that multiply
 ====================
 
-Documents about two subjects at once: a replicated softmax turns on a hidden unit for each, and
-multiplies what they say about the words; latent Dirichlet allocation divides the words among its
-topics. Both are compared by the perplexity of held-out documents.
+For documents about several subjects at once, a replicated softmax turns on a hidden unit for each
+subject, and multiplies their effects on the probabilities of words; latent Dirichlet allocation
+divides the words among its topics. Both are compared by the perplexity of held-out documents.
 """
 
 import itertools
@@ -28,9 +28,9 @@ X = np.array([rng.multinomial(n, row) for n, row in zip(lengths, p, strict=True)
 X_train, X_valid, X_test = X[:1200], X[1200:1500], X[1500:]
 
 # %%
-# log Z is exact for up to ten hidden units, for documents of any length, and so is the likelihood
-# that is learnt. The learning rate of one model and the number of topics of the other are those
-# with the lower perplexity of validation documents; the test documents are scored once.
+# log Z is exact for up to ten hidden units, for documents of any length, so training maximises the
+# exact likelihood. The learning rate of one model and the number of topics of the other are chosen
+# by the perplexity of validation documents; the test documents are scored once.
 exact = {"objective": "maximum_likelihood", "batch_size": 20, "max_epochs": 15, "random_state": 0}
 machines = [ReplicatedSoftmax(8, learning_rate=rate, **exact).fit(X_train) for rate in (0.03, 0.1)]
 model = min(machines, key=lambda machine: machine.perplexity(X_valid))
@@ -54,7 +54,7 @@ for name, value in found.items():
 assert found["replicated softmax"] < found["latent Dirichlet allocation"]
 
 # %%
-# What the hidden units know about the subjects of a held-out document.
+# How the hidden units are correlated with the subjects of held-out documents.
 correlation = np.corrcoef(model.transform(X_test).T, subjects[1500:].T)[:8, 8:]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.barh(list(found), list(found.values()), color="0.6")

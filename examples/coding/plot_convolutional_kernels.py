@@ -3,8 +3,9 @@
 Kernels of a photograph, and missing pixels
 =============================================
 
-:class:`~sklebm.ConvSparseCoder` describes a photograph by a few small kernels at a few places each.
-Half of the pixels are missing while it learns; the codes of the others say what they should be.
+:class:`~sklebm.ConvSparseCoder` describes a photograph by a few small kernels, each at a few
+positions. Half of the pixels are missing during training; the codes of the observed pixels predict
+them.
 """
 
 # %%
@@ -33,8 +34,8 @@ def psnr(image):
 # %%
 # Learn from the pixels that are left
 # -----------------------------------
-# The smooth part, which has no sparse description, is taken off first: alone, it already fills the
-# holes with a blurred picture. The kernels add edges and texture.
+# The smooth part, which has no sparse description, is subtracted first: on its own, it already
+# fills the holes with a blurred picture. The kernels add edges and texture.
 
 row, seen = clean.reshape(1, -1), mask.reshape(1, -1)
 coder = ConvSparseCoder(

@@ -4,8 +4,8 @@ What the units of a second layer stand for
 ===========================================
 
 :class:`~sklebm.DeconvolutionalNetwork` codes handwritten digits in two layers. The strongest entry
-of a unit is carried back to pixels through the layers below: the first layer holds pieces of three
-by three pixels, the second one what covers large parts of a digit.
+of a unit is projected back to pixels through the layers below: units of the first layer represent
+pieces of three by three pixels, those of the second large parts of a digit.
 """
 
 # %%
@@ -31,9 +31,9 @@ for layer in (1, 2):
 # %%
 # Every unit in the digit that excites it most
 # --------------------------------------------
-# Of each unit, the digit in which its strongest entry is largest, and what this entry alone looks
-# like in pixels. An upper unit uses several kernels of the first layer, at the places where the
-# switches of this digit put them.
+# For each unit, the digit in which its strongest entry is largest, and the reconstruction from this
+# entry alone. An upper unit uses several kernels of the first layer, at the positions given by the
+# switches of this digit.
 
 
 def strongest_pictures(layer, n_units):

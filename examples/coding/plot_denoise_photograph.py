@@ -3,9 +3,9 @@
 Sparse coding cleans up a photograph
 =====================================
 
-:class:`~sklebm.SparseCoder` learns a dictionary from the patches of a noisy photograph. Structure
-needs few atoms, noise needs many: the reconstruction from sparse codes keeps the structure and
-loses most of the noise. The learnt atoms are small edges.
+:class:`~sklebm.SparseCoder` learns a dictionary from the patches of a noisy photograph. Few atoms
+describe structure, whereas noise needs many: the reconstruction from sparse codes keeps the
+structure and removes most of the noise. The learnt atoms are small edges.
 """
 
 # %%
@@ -39,7 +39,7 @@ def psnr(image):
 # Learn on its own patches
 # ------------------------
 # Every patch of 8 x 8 pixels, minus its mean. The noise determines the threshold ``alpha``: the
-# product of pure noise with an atom of length one has the standard deviation of the noise.
+# product of pure noise with an atom of length one has the same standard deviation as the noise.
 
 patches = extract_patches_2d(noisy, (SIZE, SIZE)).reshape(-1, SIZE * SIZE)
 means = patches.mean(axis=1, keepdims=True)

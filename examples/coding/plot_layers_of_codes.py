@@ -3,8 +3,8 @@
 Layers of sparse codes of handwriting
 =======================================
 
-:class:`~sklebm.DeepSparseCoder` codes digits by atoms, and their codes by groups of atoms that are
-used together. How do codes change when both layers are searched together?
+:class:`~sklebm.DeepSparseCoder` codes digits by atoms, and these codes by groups of atoms that are
+used together. How do codes change when those of both layers are optimised together?
 """
 
 # %%
@@ -32,9 +32,9 @@ coder = DeepSparseCoder(
 # %%
 # What inference finds
 # --------------------
-# The search over all layers has the lowest energy. One threshold per layer is a network of
-# rectified linear units: these atoms overlap too much for it, and its energy is far above that of
-# zero codes.
+# Inference over all layers together gives the lowest energy. One threshold per layer amounts to a
+# network of rectified linear units: these atoms overlap too much for it, and its energy is far
+# above that of zero codes.
 
 test = X[1200:]
 energies = {"zero codes": 0.5 * (test**2).sum(axis=1).mean()}
@@ -52,8 +52,7 @@ print({name.replace("\n", " "): round(float(energy), 2) for name, energy in ener
 # %%
 # Atoms of both layers, and the energies
 # --------------------------------------
-# An atom of the second layer is drawn as the rows that it stands for: its combination of those of
-# the first.
+# An atom of the second layer is drawn in pixels, as its combination of atoms of the first.
 
 first = coder.components_
 second = coder.upper_components_["layer2"] @ first

@@ -5,7 +5,8 @@ LISTA against FISTA: speed, accuracy
 
 The optimal sparse code of a patch is the limit of an iteration. :class:`~sklebm.LISTAEncoder`
 unfolds the first few steps of that iteration into a network, and learns its matrices from optimal
-codes. A network step costs as much as a step of ISTA or FISTA, but brings the code much closer.
+codes. A layer costs as much as a step of ISTA or FISTA, but brings the code much closer to the
+optimum.
 """
 
 # %%
@@ -68,7 +69,7 @@ errors = {
 # %%
 # Networks of 1, 3 and 7 layers
 # -----------------------------
-# A network of T layers makes T + 1 shrinkages, as do T + 1 steps of a solver.
+# A network of T layers applies T + 1 shrinkages, like T + 1 steps of a solver.
 
 depths, learnt, start = [0, 1, 3, 7], [], []
 for n_layers in depths:

@@ -5,14 +5,14 @@ Sparse codes of natural images: edges
 
 Natural image patches have sparse codes, and requiring sparse codes makes the atoms look like the
 receptive fields of the visual cortex: localised, oriented, band-pass (Olshausen and Field, 1996).
-Principal components, a dictionary without a penalty on its codes, have none of this.
+Principal components, a dictionary without a penalty on its codes, have none of these properties.
 """
 
 # %%
 # Whitened patches
 # ----------------
 # 30,000 patches of 12 x 12 pixels from the photographs that come with scikit-learn, whitened, so
-# that fine and coarse structure count alike.
+# that fine and coarse structure have equal weight.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,11 +42,11 @@ codes = coder.transform(white[:2000])
 print(f"non-zeros per patch: {(codes != 0).sum(axis=1).mean():.1f} of {codes.shape[1]}")
 
 # %%
-# Other models see the same patches differently. Principal components are waves that fill the patch.
-# Each whitening filter subtracts its surround from one pixel. The codes of k-means have a single
-# non-zero, so one centre has to represent a whole patch. The hidden units of a Boltzmann machine
-# are on or off, and most of them again add pieces of edges to a patch; it gets the leading 80
-# principal components, which leaves out fine noise. The most-used ones are shown.
+# Other models give other filters for the same patches. Principal components are waves that fill the
+# patch. Each whitening filter subtracts its surround from one pixel. The codes of k-means have a
+# single non-zero, so one centre has to represent a whole patch. The hidden units of a Boltzmann
+# machine are on or off, and most of them again add pieces of edges to a patch; it is trained on the
+# leading 80 principal components, which leaves out fine noise. The most-used filters are shown.
 
 pca = PCAWhitener(80).fit(patches)
 zca = ZCAWhitener().fit(patches)

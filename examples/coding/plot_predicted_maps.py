@@ -3,17 +3,17 @@
 Kernels with an encoder, and atoms that repeat shifts
 ======================================================
 
-:class:`~sklebm.ConvPredictiveSparseDecomposition` learns kernels of whole images, and a few
-convolutions that predict where each of them stands. An atom of patches describes one place within
-the patch, so that a dictionary of patches may need the same edge at several places, all of which
-one kernel serves.
+:class:`~sklebm.ConvPredictiveSparseDecomposition` learns kernels for whole images, and a few
+convolutions that predict where each of them occurs. An atom of a patch dictionary is tied to a
+position within the patch, so the dictionary may need the same edge at several positions, where a
+single kernel suffices.
 """
 
 # %%
 # Windows of a photograph
 # -----------------------
-# The smooth part, which has no sparse description, is taken off within the model, and from the
-# patches here.
+# The smooth part, which has no sparse description, is subtracted by the model; from the patches it
+# is subtracted here.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,10 +83,10 @@ def best_shift(filters):
 # What the two have learnt
 # ------------------------
 # "Similarity" is the largest normalised correlation of a filter with a shift of any other. Atoms of
-# patches are closer to shifts of each other than kernels are; with so few of either, no two agree
-# to more than 0.9. On the right: the maps of one new window, added up over all kernels, as
-# predicted and as found by a search. The encoder spreads small entries over most places, where the
-# search singles out a few.
+# patches are closer to shifts of each other than kernels are; with so few of either, no similarity
+# exceeds 0.9. On the right: the maps of one new window, summed over all kernels, as predicted by
+# the encoder and as found by optimisation. The encoder spreads small entries over most positions,
+# where the optimal code has only a few.
 
 predicted, found = (
     np.abs(coder.codes(test[:1])).reshape(N_KERNELS, SIDE, SIDE).sum(axis=0)

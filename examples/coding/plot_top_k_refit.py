@@ -4,7 +4,8 @@ Few atoms, fitted again
 
 The L1 penalty finds which atoms a patch consists of, and makes their coefficients too small:
 :math:`\alpha` is subtracted from each. The penalty ``TopK`` keeps the largest entries of the L1
-code and refits them by least squares. With the same number of non-zeros, it misses half as much.
+code and refits them by least squares. With the same number of non-zeros, its error is half as
+large.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +20,8 @@ from sklebm.plotting import ComponentsDisplay
 
 # %%
 # Patches of one photograph train the dictionary; those of the other are coded. All are scaled to
-# length one: otherwise L1, with the same threshold for all, spends its non-zeros on high-contrast
-# patches, and the number per patch is not a common scale.
+# length one: otherwise L1, with the same threshold for all, would spend its non-zeros on
+# high-contrast patches, and methods could not be compared by the number of non-zeros per patch.
 SIZE = 8
 train, test = (
     extract_patches_2d(photo.mean(axis=2) / 255, (SIZE, SIZE), max_patches=5_000, random_state=0)
@@ -68,8 +69,8 @@ assert fitted_again[0] < shrunk_ones[0]
 assert fitted_again[1] < 0.7 * shrunk_ones[1]
 
 # %%
-# Left, the share of the patches that is missed. Right, with three atoms per patch: the test patch,
-# its code by L1 alone, and the three largest refitted.
+# Left, the share of the power of the patches that is missed. Right, with three atoms per patch: the
+# test patch, its code by L1 alone, and the three largest refitted.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
 for name, points in curves.items():
     left.plot(*np.transpose(points), "o-", label=name, markersize=4)

@@ -3,11 +3,11 @@
 A topographic map of the filters of images
 =============================================
 
-Neighbouring neurons of the visual cortex prefer neighbouring places and orientations. Such a map
-arises by itself when the units of a code lie on a sheet and pools of neighbours are penalised for
-activity: it pays for units that are active together to be close together (Kavukcuoglu, Ranzato,
-Fergus and LeCun, 2009). :class:`~sklebm.PredictiveSparseDecomposition` learns the filters, and an
-encoder that predicts their responses.
+Neighbouring neurons of the visual cortex prefer similar positions and orientations. Such a map
+emerges when the units of a code lie on a sheet and the activity of pools of neighbours is
+penalised: the penalty is smaller if units that are active together are close together (Kavukcuoglu,
+Ranzato, Fergus and LeCun, 2009). :class:`~sklebm.PredictiveSparseDecomposition` learns the filters,
+and an encoder that predicts their responses.
 """
 
 # %%

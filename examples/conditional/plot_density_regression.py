@@ -2,8 +2,8 @@
 Regression with several answers, or with honest doubt
 =====================================================
 
-Least squares answers with a mean, even where no target lies. An energy of rows and answers gives a
-whole density of y for every row: with two branches, or with a width that depends on x.
+Least squares predicts a mean, even where no target lies. An energy of rows and targets gives a
+whole density of y for every row, which may have two branches, or a width that depends on x.
 """
 
 import matplotlib.pyplot as plt
@@ -14,8 +14,8 @@ from sklebm.datasets import Trumpet, TwoBranches
 from sklebm.metrics import score_conditional_density
 
 # %%
-# Two curves whose conditional density is known, so that what is missing can be said in nats.
-# Without a network the model is ridge regression with Gaussian residuals.
+# Two curves whose conditional density is known, so that the error of a learnt density can be
+# measured in nats. Without a network the model is ridge regression with Gaussian residuals.
 curves = {"two branches": TwoBranches(), "a growing width": Trumpet()}
 settings = {"batch_size": 64, "max_epochs": 25, "random_state": 0}
 models = {}
@@ -30,8 +30,8 @@ for name, curve in curves.items():
         print(f"{name}, {kind}: {missing:.2f} nats from the truth")
 
 # %%
-# Shades show the learnt density, bars the smallest sets that hold 90 % of it: they come apart where
-# the branches do. The line is the prediction, the answer of lowest energy.
+# Shades show the learnt density, bars the smallest sets that contain 90 % of it: they split where
+# the branches do. The line is the prediction, the y of lowest energy.
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 x = np.linspace(-1, 1, 100)[:, None]
 for axis, (name, curve) in zip(axes, curves.items(), strict=True):

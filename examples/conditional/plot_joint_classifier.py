@@ -2,8 +2,9 @@
 A classifier that notices what no class explains
 ================================================
 
-A softmax is sure of itself far from the data: only differences between classes count. A classifier
-that learns log p(x) beside p(y | x), from the same energies, is not asked to answer there.
+A softmax is confident even far from the data, because it depends only on differences between
+classes. A classifier that also learns log p(x), from the same energies as p(y | x), can tell that a
+row lies there.
 """
 
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ joint = EnergyClassifier(joint="pcd", max_epochs=60, random_state=0).fit(X, y)
 print(f"accuracy: {plain.score(X_test, y_test):.3f}, joint {joint.score(X_test, y_test):.3f}")
 
 # %%
-# How well do three scores tell known rows from strangers?
+# How well do three scores separate known rows from those of the unseen cloud?
 rows = np.vstack([X_test, strangers])
 known = np.repeat([1, 0], [len(X_test), len(strangers)])
 scores = {
@@ -37,8 +38,8 @@ for name, area in areas.items():
     print(f"{name}: AUROC {area:.2f}")
 
 # %%
-# The level sets show why. The certainty of the softmax grows along rays that leave the data; the
-# joint energy falls off in all directions.
+# The level sets show why. The confidence of the softmax grows along rays that leave the data; the
+# score of the joint model falls off in all directions.
 steps = np.linspace(-2.5, 4.5, 120), np.linspace(-2.5, 3.0, 100)
 grid = np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 2)
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained", sharey=True)

@@ -3,17 +3,17 @@
 Several answers for a row
 =========================
 
-A row may have more than one answer, and a latent tells which. In
-:class:`~sklebm.LatentVariableRegressor` a network of your own can say how: here an ellipse, whose
+A row may have more than one answer, and a latent selects one of them. In
+:class:`~sklebm.LatentVariableRegressor` a custom network can define how: here an ellipse, whose
 axes are the only parameters. The angle is the latent.
 """
 
 # %%
 # An ellipse
 # ----------
-# y = (w1 cos z, w2 sin z) plus noise. There are no rows beside the targets, so ``fit`` gets them
-# alone: the model explains each by an angle. The minimum of the energy over the angle is the free
-# energy at zero temperature; at a finite one, its soft minimum.
+# y = (w1 cos z, w2 sin z) plus noise. There are no inputs, so ``fit`` gets the targets alone: the
+# model explains each by an angle. The free energy at zero temperature is the minimum of the energy
+# over the angle; at a positive temperature it is the soft minimum.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,9 +54,9 @@ for beta, model in models.items():
     print(f"beta = {beta}: axes {np.abs(model.weights_['network.axes']).round(3)}, truth [2, 0.8]")
 
 # %%
-# At high temperature every point is explained by many angles at once, and the axes come out too
-# short: the soft minimum is right where the noise is that of the data. The lower the temperature,
-# the narrower the valley around the curve.
+# At high temperature every point is explained by many angles at once, and the axes are
+# underestimated: the soft minimum is correct where the temperature matches the noise of the data.
+# The lower the temperature, the narrower the valley around the curve.
 
 side = np.linspace(-3, 3, 121)
 plane = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)

@@ -2,8 +2,9 @@ r"""
 What an objective can see: deep energies in the plane
 =====================================================
 
-Two dimensions can be integrated over, so the divergence of a model from the true density is
-measured, not estimated. The same network learns three densities with three objectives.
+In two dimensions densities can be integrated numerically, so the divergence of a model from the
+true density is computed, not estimated. The same network learns three densities with three
+objectives.
 """
 
 import matplotlib.pyplot as plt
@@ -50,9 +51,10 @@ for name, density in densities.items():
         print(f"{name}, {objective}: {divergences[name, objective]:.3f} nats from the truth")
 
 # %%
-# Score matching sees only slopes at the data. Between distant modes there are no data, so nothing
-# tells it how the mass divides: it can get the shape of both right and their weights wrong.
-# Denoising learns the density of rows with noise of 0.3 added, which is wider than the truth.
+# Score matching uses only gradients at the data. Between distant modes there are no data, so
+# nothing determines how the mass is divided between them: it can learn the shape of both modes
+# correctly and their weights wrongly. Denoising learns the density of rows with noise of 0.3 added,
+# which is wider than the truth.
 figure, axes = plt.subplots(3, 4, figsize=(10, 7.5), layout="constrained")
 for row, (name, density) in zip(axes, densities.items(), strict=True):
     grid, area = density.grid(120)

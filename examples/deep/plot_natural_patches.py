@@ -2,9 +2,10 @@ r"""
 Natural patches beyond their covariance
 =======================================
 
-A Gaussian with the covariance of image patches draws clouds: it has their spectrum and no edges. A
-deep energy model that learns to tell patches from those clouds must find what the covariance does
-not capture. It needs no normaliser for that, but learns it along the way.
+Draws from a Gaussian with the covariance of image patches look like clouds: they have the spectrum
+of patches but no edges. A deep energy model that learns to tell patches from these clouds must find
+what the covariance does not capture. It needs no normaliser for this, but learns it at the same
+time.
 """
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,7 @@ X, X_test = (whitener.transform(rows).astype(np.float32) for rows in (train, tes
 
 # %%
 # The clouds are draws from the Gaussian with the moments of the training patches. They are the hard
-# case: any score that looks only at second moments is blind to the difference.
+# case: a score that depends only on second moments cannot see the difference.
 clouds = np.random.default_rng(0).standard_normal(X_test.shape).astype(np.float32)
 model = DeepEnergyModel(
     64,

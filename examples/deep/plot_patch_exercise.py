@@ -7,10 +7,10 @@ A two-layer energy of image patches,
 .. math:: F(x) = \frac{|x - m|^2}{2 \sigma^2} - b^\top (x - m) -
           \sum_k \log\left(1 + e^{w_k^\top s(V (x - m) + a) + c_k}\right),
 
-has one number to choose, the width of its Gaussian factor, and its rows may be whitened before or
-not. What does it learn in each of the four cases, and how does it compare with a Gaussian whose
-precision joins neighbouring pixels only? ``benchmarks/bench_patch_energies.py`` asks the same of
-larger patches and many more of them.
+has one free setting, the width of its Gaussian factor, and its rows may be whitened first or not.
+Two widths, with and without whitening, make four cases. What does the energy learn in each of them,
+and how does it compare with a Gaussian whose precision connects neighbouring pixels only?
+``benchmarks/bench_patch_energies.py`` asks the same of larger patches and many more of them.
 """
 
 import warnings
@@ -68,9 +68,9 @@ def describe(name, model, view):
 auroc = {"Gaussian": describe("Gaussian", gaussian, lambda rows: rows)}
 
 # %%
-# Four energies, by noise-contrastive estimation. Where the learnt :math:`\log Z` is refuted by
-# draws of a known Gaussian, ``fit`` warns and anneals it: the warnings are counted here. A density
-# of whitened coordinates compares with that of pixels only by the order in which it puts rows.
+# Four energies, by noise-contrastive estimation. Where draws of a known Gaussian show the learnt
+# :math:`\log Z` to be wrong, ``fit`` warns and anneals it: the warnings are counted here. A density
+# of whitened coordinates can be compared with one of pixels only by how it ranks rows.
 whitener = PCAWhitener(n_components=0.99).fit(X)
 views = {"pixels": lambda rows: rows, "whitened": whitener.transform}
 models = {}
@@ -88,10 +88,11 @@ for view_name, view in views.items():
         models[name] = model
 
 # %%
-# Filters of the first layer, those of whitened rows turned back to pixels, and below them where
-# rows end that descend the energy. On pixels the filters keep the look of their random start;
-# whitened, where every direction counts the same, many become oriented. Compare the AUROC above
-# each panel with that of the Gaussian: a Gaussian factor too narrow for grey levels loses.
+# Filters of the first layer, those of whitened rows mapped back to pixels, and below them the
+# points that rows reach by descending the energy. On pixels the filters still look like their
+# random initialisation; on whitened rows, where every direction has equal weight, many become
+# oriented. Compare the AUROC above each panel with that of the Gaussian: it is worse if the
+# Gaussian factor is too narrow for grey levels.
 figure, axes = plt.subplots(2, 4, figsize=(13, 6.5), layout="constrained")
 for (name, model), column in zip(models.items(), axes.T, strict=True):
     filters = model.weights_["network.0.weight"]

@@ -3,8 +3,8 @@ Seven ways to shape an energy
 =============================
 
 Lowering the energy of the data is easy; learning methods differ in what keeps it high elsewhere
-(:doc:`/user_guide/energies`). Here are all seven on the same two moons: three that push up
-explicitly, and four that leave no room for low energy away from the data.
+(:doc:`/user_guide/energies`). Here are all seven on the same two moons: three that raise the energy
+explicitly, and four that limit the volume of low energy.
 """
 
 import matplotlib.pyplot as plt
@@ -45,8 +45,8 @@ for model in ways.values():
     model.fit(X)
 
 # %%
-# Lines enclose the energies below that of 95 % of held-out rows. The less of the plane they
-# enclose, the more the model knows; the area for the density itself is the minimum.
+# Lines enclose the region of lower energy that contains 95 % of the held-out rows. The smaller the
+# region, the better the model; that of the density itself is the smallest possible.
 low, high = X.min(axis=0) - 0.8, X.max(axis=0) + 0.8
 x, y = np.linspace(low, high, 120).T
 grid = np.stack([axis.ravel() for axis in np.meshgrid(x, y)], axis=1)
@@ -80,5 +80,5 @@ plt.show()
 # %%
 # Likelihood and its substitutes (C1, C2, A4) come close to the density. The moons are curves with
 # some width, and a one-number code (A2) fits a curve. K-means (A1) covers them with discs. Models
-# that reconstruct (C3, A3) are exact along the data and learn what is next to it; nothing tells
-# them what lies further away, so they fill the gaps between the moons.
+# that reconstruct (C3, A3) are exact along the data and learn what is next to it; nothing
+# constrains them further away, so they fill the gaps between the moons.

@@ -3,16 +3,17 @@
 Few labels, and a cylinder of images
 =====================================
 
-:class:`~sklebm.ContrastiveEmbedding` learns which rows belong together from pairs. Here pairs are
-first two altered copies of one image, so that no label is needed, and then near neighbours, so that
-a map of all images appears.
+:class:`~sklebm.ContrastiveEmbedding` learns which rows belong together from pairs. In the first
+part, pairs are two altered copies of one image, so that no label is needed; in the second they are
+near neighbours, which gives a map of all images.
 """
 
 # %%
 # Digits with ten labels a class
 # ------------------------------
-# The encoder sees images without labels. A classifier then gets ten labels a class, on the raw
-# pixels, on as many principal components, and on the embeddings; twenty draws of the labels.
+# The encoder sees images without labels. A classifier is then trained on ten labels a class, from
+# the raw pixels, from twenty principal components, and from the embeddings, for twenty draws of the
+# labels.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,9 +60,9 @@ accuracies = {
 # %%
 # A cylinder
 # ----------
-# A spot on a ring of pixels is moved around it and lit more or less: two numbers describe each
-# image. Pairs are near neighbours in pixels; whatever is no neighbour is pushed away, by a margin
-# in plain distances. The map in three dimensions closes the circle and keeps the light.
+# A spot on a ring of pixels varies in position and brightness: two numbers describe each image.
+# Pairs are near neighbours in pixel space; all other images are pushed away up to a margin, in
+# Euclidean distance. The map in three dimensions closes the circle and preserves brightness.
 
 n_images = 500
 position, light = rng.uniform(0, 2 * np.pi, n_images), rng.uniform(0.5, 1.5, n_images)

@@ -11,7 +11,7 @@ exact.
 # %%
 # The energy of an image is the part that the plane misses
 # --------------------------------------------------------
-# Images of the digit 3 span a plane of 8 dimensions. Other digits leave it.
+# A plane of 8 dimensions is fitted to images of the digit 3. Other digits lie further from it.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -14,7 +14,7 @@ are not neighbours, and the rest is fitted by one of four objectives.
 # --------------------------------------------
 # The digits have 64 pixels, so a full precision has 2,080 free entries, and a neighbourhood of
 # radius 1 has 274. Uniform noise of one grey level turns counts into a density. With few rows, the
-# full model fits their noise.
+# full model overfits.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,9 +56,9 @@ figure.tight_layout()
 # %%
 # Four objectives, one energy
 # ---------------------------
-# On rows from the model itself, all four recover it; they differ in the noise of their estimates.
-# Maximum likelihood is the most accurate, and the only one that needs the normaliser. In many
-# dimensions, noise as large as the data is too easily told from it to teach anything, so the
+# On rows drawn from the model itself, all four recover it; they differ in the variance of their
+# estimates. Maximum likelihood is the most accurate, and the only one that needs the normaliser. In
+# many dimensions, noise as large as the data is too easy to tell from it to be informative, so the
 # conditional objective uses less noise the more features there are (``noise_scale``).
 
 truth = GaussianEnergy("banded", image_shape=(8, 8)).fit(digits)

@@ -4,10 +4,10 @@ A map of filters, and what stands still
 =======================================
 
 The filters of :class:`~sklebm.SubspaceICA` can lie on a torus, with a pool around each: a filter
-and its eight neighbours. Learning wants few pools to be active in each row, so that filters that
-are active together come to lie side by side. From patches of photographs this arranges edge
-detectors by orientation and position, as in the visual cortex, and a pool answers to an edge
-wherever in its neighbourhood it is.
+and its eight neighbours. Training favours few active pools in each row, so that filters that are
+active together become neighbours. On patches of photographs this arranges edge detectors by
+orientation and position, as in the visual cortex, and a pool responds to an edge anywhere in its
+neighbourhood.
 
 The patches come from the two photographs that scikit-learn ships.
 """
@@ -15,8 +15,8 @@ The patches come from the two photographs that scikit-learn ships.
 # %%
 # Patches
 # -------
-# Windows larger than a patch, so that patches can be moved within them later. Each patch loses its
-# mean.
+# Windows are larger than a patch, so that patches can later be moved within them. The mean of each
+# patch is subtracted.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,8 +55,8 @@ model.fit(patches(windows(n_samples=5000, margin=0)))
 # %%
 # The map
 # -------
-# What each source adds to a patch, at its place on the map. The right and left edges touch, and so
-# do the upper and lower ones.
+# What each source adds to a patch, at its position on the map. The right and left edges of the map
+# are adjacent, and so are the upper and lower ones.
 
 images = model.mixing_.T.reshape(-1, SIZE, SIZE)
 
@@ -84,8 +84,8 @@ figure.tight_layout()
 # %%
 # Is the map smooth?
 # ------------------
-# The mean difference in orientation between neighbours, beside that of shuffled maps. 45 degrees is
-# what angles that have nothing to do with each other differ by.
+# The mean difference in orientation between neighbours, compared with that of shuffled maps.
+# Unrelated angles differ by 45 degrees on average.
 
 
 def roughness(angles):
@@ -104,10 +104,10 @@ print(f"shuffled maps: {np.mean(shuffled):.1f} degrees, at least {np.min(shuffle
 # %%
 # What changes when a patch moves
 # -------------------------------
-# Distances between the answers to a patch and to the same patch some pixels further on, as a share
-# of the distance to another patch. All answers have length one, and none keeps the sign of a
-# source. Pools change least, and those of the map less than pools of the same filters in random
-# places.
+# Distances between the responses to a patch and to the same patch shifted by some pixels, relative
+# to the distance to another patch. All responses are scaled to length one, and none keeps the sign
+# of a source. Pools change least, and those of the map less than pools of the same filters at
+# random positions.
 
 order = rng.permutation(len(images))
 random_pools = SubspaceICA.from_parameters(

@@ -3,15 +3,15 @@
 Sources that are loud at the same time
 ======================================
 
-Independent component analysis looks for sources that know nothing of each other. Often some share
-their loudness: the edges of one object, or the instruments of one band.
-:class:`~sklebm.SubspaceICA` finds such groups, and held-out likelihood tells how large they are.
+Independent component analysis looks for independent sources. Often some sources share their
+loudness: the edges of one object, or the instruments of one band. :class:`~sklebm.SubspaceICA`
+finds such groups, and held-out likelihood shows how large they are.
 """
 
 # %%
 # Four groups of three
 # --------------------
-# The members of a group are Gaussian noise, times a loudness that they share. What we see are
+# The members of a group are Gaussian noise, multiplied by a loudness that they share. We observe
 # twelve random mixtures of them.
 
 import matplotlib.pyplot as plt
@@ -29,7 +29,7 @@ train, test = rows[:2_000], rows[2_000:]
 # %%
 # How large are the groups?
 # -------------------------
-# Each model is a normalised density of the same rows, so that held-out rows choose the size.
+# Each model is a normalised density of the same rows, so held-out rows can choose the size.
 
 sizes = [1, 2, 3, 4, 6]
 models = {size: SubspaceICA(group_size=size, random_state=0).fit(train) for size in sizes}
@@ -45,8 +45,8 @@ figure.tight_layout()
 # %%
 # What the filters hear
 # ---------------------
-# Gains from the true sources to the found ones: with groups of three, each group of filters hears
-# one group of sources. How it divides them among its filters is arbitrary.
+# Gains from the true sources to the estimated ones: with groups of three, each group of filters
+# responds to one group of sources. How the sources are divided among its filters is arbitrary.
 
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
 for axis, size in zip(axes, (1, 3), strict=True):

@@ -5,9 +5,9 @@ Whitening filters of natural image patches
 
 Neighbouring pixels of a photograph are nearly equal, and most of the variance of a patch lies in a
 few smooth patterns. Whitening removes this: :class:`~sklebm.ZCAWhitener` subtracts from each pixel
-what its surround predicts, with filters like those of the retina, positive in the centre (red) and
-negative around it (blue). The rotated form, :class:`~sklebm.PCAWhitener`, has filters that look
-like waves.
+the prediction from its surround, with filters like those of the retina, positive in the centre
+(red) and negative around it (blue). The rotated form, :class:`~sklebm.PCAWhitener`, has filters
+that look like waves.
 
 The patches come from the two photographs that scikit-learn ships.
 """
@@ -71,8 +71,8 @@ figure.tight_layout()
 # %%
 # What a whitened patch looks like
 # --------------------------------
-# Edges stay in place, and even surfaces fade. ``ridge`` damps the faintest directions, which
-# contain mostly noise.
+# Edges are preserved, and uniform surfaces fade. ``ridge`` damps the directions of lowest variance,
+# which contain mostly noise.
 
 rng = np.random.default_rng(0)
 strong = np.argsort(patches.var(axis=1))[-8000:]
@@ -95,8 +95,8 @@ figure.tight_layout()
 # The same covariance is a density
 # --------------------------------
 # ``score_samples`` is the log density of the Gaussian. Shuffled pixels have the same values but no
-# smoothness, and adding a constant moves a patch in a direction where no patch varies: both are
-# improbable, the second even though ``transform`` does not see it at all.
+# smoothness, and adding a constant moves a patch in a direction in which no patch varies: both are
+# improbable, the second even though ``transform`` is unaffected by it.
 
 shuffled = rng.permuted(some, axis=1)
 brighter = some + 0.05

@@ -2,13 +2,13 @@ r"""
 The free energy of k-means at several temperatures
 ==================================================
 
-K-means is an energy with a hidden choice, :math:`E(y, z) = \|y - c_z\|^2`. Its free energy
+K-means is an energy with a discrete latent, :math:`E(y, z) = \|y - c_z\|^2`. Its free energy
 
 .. math:: F_\beta(y) = -\frac{1}{\beta} \log \sum_z e^{-\beta \|y - c_z\|^2}
 
-takes all centres into account at high temperature (small :math:`\beta`): it is one smooth bowl. As
-it cools, each centre forms its own bowl, until in the limit the free energy is the squared distance
-to the nearest centre, with ridges along the borders of the Voronoi cells.
+takes all centres into account at high temperature (small :math:`\beta`): it has one smooth minimum.
+As the temperature falls, a minimum forms at each centre, until in the limit the free energy is the
+squared distance to the nearest centre, with ridges along the borders of the Voronoi cells.
 """
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ X = make_blobs(400, centers=5, cluster_std=0.6, random_state=3)[0]
 model = EnergyKMeans(5, random_state=0).fit(X)
 
 # %%
-# The same fitted centres at four temperatures; the darkest colour holds half of each map.
+# The same fitted centres at four temperatures; the darkest colour covers half of each map.
 
 axis_x, axis_y = (np.linspace(X[:, i].min() - 2, X[:, i].max() + 2, 120) for i in (0, 1))
 grid = np.stack([part.ravel() for part in np.meshgrid(axis_x, axis_y)], axis=1)

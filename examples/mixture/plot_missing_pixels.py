@@ -2,7 +2,7 @@ r"""
 Filling in missing pixels with a mixture
 ========================================
 
-A mixture of Gaussians fitted to digits knows how pixels depend on each other. Given the upper half
+A mixture of Gaussians fitted to digits models how pixels depend on each other. Given the upper half
 of a digit, the conditional mean :math:`E[x_u \mid x_o]` fills in the lower half, and predicts it
 better than the mean pixel or a single Gaussian does.
 """
@@ -15,8 +15,8 @@ from sklearn.model_selection import train_test_split
 from sklebm import EnergyGaussianMixture
 
 # %%
-# Digits have 8 x 8 pixels from 0 to 16. ``reg_covar`` is in squared units of X: it keeps the pixels
-# that are always blank from having no variance at all.
+# Digits have 8 x 8 pixels from 0 to 16. ``reg_covar`` is in squared units of X: it gives pixels
+# that are always blank a positive variance.
 X_train, X_test = train_test_split(load_digits().data, test_size=0.3, random_state=0)
 models = {
     "one Gaussian": EnergyGaussianMixture(reg_covar=1.0),

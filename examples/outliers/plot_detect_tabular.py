@@ -11,7 +11,8 @@ wines only, and to a mixture that contains some of the others.
 # %%
 # The task
 # --------
-# Half of the normal wines are kept for the test. Nothing is scaled: the default does that.
+# Half of the normal wines are kept for the test. Features need no scaling: the default detector
+# scales them.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_wine
@@ -33,7 +34,7 @@ is_outlier = np.repeat([0, 1], [len(test), len(strange) - 5])
 # Clean and contaminated training rows
 # ------------------------------------
 # ``score_samples`` is higher for typical rows, so its negative ranks outliers first. The scores are
-# log shares of training rows: -4.6 means as odd as one row in a hundred.
+# log shares of training rows: -4.6 means that one training row in a hundred is as atypical.
 scores = {}
 for name, rows in {"normal rows only": train, "contaminated": mixed}.items():
     detector = EnergyOutlierDetector().fit(rows)
@@ -48,8 +49,8 @@ for name, rows in {"normal rows only": train, "contaminated": mixed}.items():
 # %%
 # The picture
 # -----------
-# Five strange wines among the 65 normal ones make the others look less strange, to the forest too.
-# Clean training rows are worth the effort.
+# Five outliers among the 65 normal wines make the other outliers look less atypical, also to the
+# forest. Clean training rows are worth the effort.
 fig, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
 for axis, (name, values) in zip(axes, scores.items(), strict=True):
     bins = np.linspace(values.min(), 0, 30)

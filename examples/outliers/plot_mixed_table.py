@@ -4,8 +4,8 @@ Fraud in a table of amounts and categories
 
 Payments have amounts, hours and categories: a shop, a country, a kind of card. Encoded as columns
 of 0 and 1, a category with many values would count many times. The default of
-:class:`~sklebm.EnergyOutlierDetector` finds such one-hot blocks and treats each as one variable:
-one scale for all its columns, and one rank, that of the category.
+:class:`~sklebm.EnergyOutlierDetector` finds such one-hot blocks and treats each as one variable,
+with one scale for all its columns and one rank, that of the category.
 
 The table is generated. Fraud comes in two kinds: amounts that are ordinary for another kind of
 shop, and payments at night with rare combinations of country and card. The detector sees no labels.
@@ -59,7 +59,8 @@ detector = make_pipeline(encoder, EnergyOutlierDetector(contamination=0.03)).fit
 print(detector[-1].one_hot_blocks_)
 
 # %%
-# For comparison, neighbours in the plain columns: the hour, which has the largest units, decides.
+# For comparison, nearest neighbours in the unscaled columns: the hour, which has the largest range,
+# dominates the distance.
 
 plain = make_pipeline(encoder, NeighbourEnergy(10)).fit(table)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")

@@ -3,15 +3,15 @@
 Monitor a classifier that is in service
 =======================================
 
-A classifier answers any question. A detector calibrated on held-out rows can tell which questions
-are unlike those it was trained on, with a stated rate of false alarms.
+A classifier assigns a class to any row. A detector calibrated on held-out rows can tell which rows
+are unlike the training rows, with a specified rate of false alarms.
 """
 
 # %%
 # The service
 # -----------
-# The classifier knows the digits 0 to 6. In service it also meets sevens, eights and nines, and
-# images that a faulty camera turned upside down.
+# The classifier is trained on the digits 0 to 6. In service it also receives sevens, eights and
+# nines, and images that a faulty camera turned upside down.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -40,9 +40,9 @@ print(f"mean confidence on unknown digits: {confidence.mean():.2f}")
 # The monitor
 # -----------
 # Pixels share a unit, so the energy is chosen for them instead of ``"auto"``. Half of the rows
-# calibrate it. Its settings were chosen by looking at batches like the one below, so its detections
-# there are flattering; the rate of false alarms does not depend on them. For a service of your own,
-# choose by known incidents, with :func:`sklebm.metrics.make_ood_scorer`.
+# calibrate it. Its settings were chosen on batches like the one below, so its detection rates there
+# are optimistic; the rate of false alarms does not depend on the settings. For your own service,
+# choose them on known incidents, with :func:`sklebm.metrics.make_ood_scorer`.
 energy = make_pipeline(
     PCAWhitener(n_components=20, ridge=1.0), EnergyKMeans(n_clusters=100, random_state=0)
 )
@@ -53,7 +53,7 @@ print(f"smallest p-value: {1 / (n_calibration + 1):.4f}")
 # %%
 # One row at a time
 # -----------------
-# At ``alpha=0.05``, about one known digit in twenty is flagged, however good the energy is.
+# At ``alpha=0.05``, about one known digit in twenty is flagged, whatever the energy.
 streams = {"known digits": X_test, "unknown digits": unknown, "turned images": turned}
 for name, rows in streams.items():
     flagged = monitor.predict(rows, alpha=0.05) == -1
@@ -62,10 +62,10 @@ for name, rows in streams.items():
 # %%
 # Without a second model
 # ----------------------
-# The classifier's own logits are an energy that costs nothing beyond its answer. Frozen, the
-# classifier is not refitted; known digits that it has not seen calibrate the threshold. It notices
-# as many unknown digits as the monitor does, but fewer inverted images: upside down, they still
-# have strokes that the classifier counts towards one digit or another.
+# The classifier's own logits are an energy that needs no further computation. The frozen classifier
+# is not refitted; known digits that it has not seen calibrate the threshold. It detects as many
+# unknown digits as the monitor does, but fewer inverted images: upside down, they still have
+# strokes that the classifier takes as evidence for one digit or another.
 calibration, fresh = train_test_split(X_test, test_size=0.5, random_state=0)
 logits = LogitEnergyScorer(FrozenEstimator(classifier))
 free_monitor = EnergyOutlierDetector(logits, calibration=0.99, random_state=0).fit(calibration)
@@ -76,7 +76,7 @@ for name, rows in {**streams, "known digits": fresh}.items():
 # %%
 # A day's batch
 # -------------
-# In a batch, the share of false alarms *among the flagged* is what costs work. The
+# In a batch, the work depends on the share of false alarms *among the flagged rows*. The
 # Benjamini-Hochberg procedure keeps its expected value below ``fdr`` by accounting for how many
 # false alarms a batch of this size would bring.
 batch = np.vstack([X_test[:200], unknown[:50]])
@@ -86,9 +86,9 @@ print(f"{len(found)} rows flagged, {np.mean(found < 200):.0%} of them known digi
 # %%
 # The picture
 # -----------
-# p-values of rows like the calibration rows are uniform: the diagonal. Rows of another kind pile up
-# on the left. If the histogram of a day's p-values leaves the diagonal, the world has changed,
-# before any label arrives.
+# p-values of rows like the calibration rows are uniform: the diagonal. Rows of another kind
+# accumulate on the left. If the cumulative histogram of a day's p-values departs from the diagonal,
+# the data have changed; no labels are needed to see this.
 fig, axis = plt.subplots(figsize=(5, 4), layout="constrained")
 for name, rows in streams.items():
     p_values = np.sort(monitor.p_values(rows))

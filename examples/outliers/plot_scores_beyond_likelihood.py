@@ -3,16 +3,16 @@
 When the density calls outliers probable
 ========================================
 
-A Gaussian is fitted to images of digits. It recognises noise at once, but gives images that are not
-digits at all a higher density than any digit. Three other scores, made from the same Gaussian, see
-what the density misses; none of them is best for everything.
+A Gaussian is fitted to images of digits. It detects noise easily, but gives some images that are
+not digits a higher density than any digit. The other scores below detect what the density misses;
+none of them is best for all kinds of outliers.
 """
 
 # %%
 # Images that are too probable
 # ----------------------------
-# *Averages* are the mean image with a little noise: close to the mode of the Gaussian. *Faint*
-# images are digits at half their brightness: simpler, and closer to the mean.
+# *Averages* are the mean image with a little noise, close to the mode of the Gaussian. *Faint*
+# images are digits at half their brightness, which are simpler and closer to the mean.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -46,10 +46,10 @@ outliers = {
 # %%
 # Five scores
 # -----------
-# Typicality asks whether the density is as high as that of held-out rows. Input complexity adds the
-# bits of a PNG code. Regret asks a variational auto-encoder how much better than its own another
-# posterior would be. The last is the ratio of a mixture of Gaussians to a single spherical one,
-# which knows how bright pixels are but no digit.
+# Typicality compares the density with that of held-out rows. Input complexity adds the length of a
+# PNG code. Likelihood regret measures how much a better posterior than that of the encoder would
+# improve the bound of a variational auto-encoder. The last score is the ratio of a mixture of
+# Gaussians to a single spherical Gaussian, which models how bright pixels are but not the digits.
 density = PCAWhitener(ridge=1.0)
 mixture = EnergyGaussianMixture(5, reg_covar=0.01, random_state=0)
 scorers = {
@@ -75,7 +75,7 @@ for name, values in zip(scorers, auroc, strict=True):
 # The picture
 # -----------
 # Typicality finds the averages but misses the faint digits, whose density happens to be typical;
-# complexity does the opposite. Measure on outliers like those you fear.
+# complexity does the opposite. Compare scores on outliers like those that you expect.
 fig, axes = plt.subplots(2, 4, figsize=(9, 4.2), layout="constrained", height_ratios=[1, 1.6])
 for axis, (name, rows) in zip(axes[0], outliers.items(), strict=True):
     axis.imshow(rows[0].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)

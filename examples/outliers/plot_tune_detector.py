@@ -6,14 +6,14 @@ Tune a detector on known outliers
 A detector learns from normal rows only, but a few labelled outliers are often available. They can
 guide the choice of its parameters: they must never be fitted, and every candidate must be judged on
 rows that it has not seen. :class:`~sklebm.metrics.InlierTrainSplit` and
-:func:`~sklebm.metrics.make_ood_scorer` make ``GridSearchCV`` do exactly that.
+:func:`~sklebm.metrics.make_ood_scorer` make ``GridSearchCV`` work this way.
 """
 
 # %%
 # The task
 # --------
-# Images of the digits 0 to 8 are normal. Thirty nines are known outliers; the other nines are what
-# the detector will have to find.
+# Images of the digits 0 to 8 are normal. Thirty nines are known outliers; the detector must find
+# the other nines.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
@@ -80,9 +80,9 @@ for name, candidate in candidates.items():
     print(f"{name:16} {auroc:6.3f} {fpr:16.3f} {found:6.0%} {alarms:13.0%}")
 
 # %%
-# Left, what the search saw. Right, the scores of the tuned detector: rows to the left of the line
-# are called outliers. More than a twentieth of new normal rows may fall there, because the model
-# knows its training rows better than new ones.
+# Left, the results of the search. Right, the scores of the tuned detector: rows to the left of the
+# line are called outliers. More than a twentieth of new normal rows may fall there, because the
+# model fits its training rows better than new ones.
 tuned = candidates["tuned"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 components, clusters = grid.values()

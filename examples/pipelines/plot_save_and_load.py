@@ -3,15 +3,15 @@
 Save and load a model
 ======================
 
-:func:`sklebm.save` writes an estimator to one file and :func:`sklebm.load` reads it back, equal to
-the last bit. The file contains numbers and names but no code: loading one from a stranger is safe,
-unlike a pickle.
+:func:`sklebm.save` writes an estimator to one file and :func:`sklebm.load` reads it back, identical
+to the last bit. The file contains numbers and names but no code: loading one from a stranger is
+safe, unlike a pickle.
 """
 
 # %%
 # A round trip
 # ------------
-# A detector for digits: k-means codes as an energy, with a threshold.
+# A detector for digits: the energy of k-means, with a threshold.
 import json
 import tempfile
 from pathlib import Path
@@ -40,9 +40,10 @@ print("equal scores:", np.array_equal(loaded.score_samples(images), detector.sco
 # What is in the file
 # -------------------
 # Eight bytes of length, a JSON header, then the arrays: the `safetensors
-# <https://github.com/huggingface/safetensors>`__ format, which many tools read. The header carries
-# one document with parameters, small values, versions and a checksum. Nothing in it says how to
-# *make* an object, only what it is called; ``load`` looks that name up in its own short table.
+# <https://github.com/huggingface/safetensors>`__ format, which many tools read. The header contains
+# one document with parameters, small values, versions and a checksum. It names the class of each
+# object but contains no instructions to *construct* it; ``load`` looks the name up in a short table
+# of its own.
 with open(path, "rb") as file:
     header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
 document = json.loads(header["__metadata__"]["sklebm"])
@@ -60,7 +61,8 @@ for name, tensor in tensors.items():
 # %%
 # Damage is noticed
 # -----------------
-# The checksum covers the document and every array. Here one bit flips at 300 random places.
+# The checksum covers the document and every array. Here one bit is flipped at each of 300 random
+# positions in turn.
 original = path.read_bytes()
 generator = np.random.default_rng(0)
 refused = 0
@@ -105,6 +107,6 @@ plt.show()
 # %%
 # Custom estimators, scikit-learn's own, and pipelines
 # ----------------------------------------------------
-# ``save`` stores estimators of sklebm and refuses all others. For a pipeline use `skops
-# <https://skops.readthedocs.io>`__, which lists what a file asks you to trust; :doc:`/persistence`
-# says what each way guarantees.
+# ``save`` stores estimators of sklebm and rejects all others. For a pipeline use `skops
+# <https://skops.readthedocs.io>`__, which lists the types that a file asks you to trust;
+# :doc:`/persistence` describes what each method guarantees.

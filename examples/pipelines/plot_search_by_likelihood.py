@@ -2,9 +2,9 @@ r"""
 Let held-out likelihood choose
 ==============================
 
-A density needs no labels to be judged: the mean log density of held-out rows shows how much of the
-data it explains, and falls if it explains only the training rows. ``score`` returns it, so
-``GridSearchCV`` can choose the size and kind of a model as it does for a classifier.
+A density can be evaluated without labels: the mean log density of held-out rows shows how well it
+fits the data, and falls if it overfits the training rows. ``score`` returns it, so ``GridSearchCV``
+can choose the size and kind of a model as it does for a classifier.
 """
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ train, test = train_test_split(images, test_size=0.3, random_state=0)
 # -------------------------------------
 # The rows are 16 whitened components of digits. They are computed once, outside the search:
 # densities can be compared only on the same coordinates, and a search over the whitener's
-# ``n_components`` would compare densities of spaces of different dimension.
+# ``n_components`` would compare densities in spaces of different dimension.
 whitener = PCAWhitener(n_components=16).fit(train)
 codes, test_codes = whitener.transform(train), whitener.transform(test)
 kinds, sizes = ["full", "tied", "diag", "spherical"], [1, 2, 4, 8, 16, 32]
@@ -53,9 +53,9 @@ print(machines.best_params_, f"{machines.score(test_bits):.2f} nats on test rows
 # %%
 # The picture
 # -----------
-# Solid lines are held-out rows, dotted lines training rows. What is gained only on training rows is
-# lost again: many full covariances know each training digit, and no others. The machine has not
-# reached that point: more than 16 units would be better still.
+# Solid lines are held-out rows, dotted lines training rows. Gains on training rows alone do not
+# carry over: with many full covariances, the mixture fits each training digit, and no others. The
+# machine does not overfit yet: more than 16 units would be better still.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
 
 

@@ -2,10 +2,10 @@ r"""
 Learning from chunks that are never in memory together
 ======================================================
 
-``partial_fit`` takes rows as they come. For models based on sums, any division into chunks gives
-the same result as one fit on all rows; models that learn step by step approach it. Here a stream of
-digits passes through a whitener, a mixture and a Boltzmann machine, and their held-out scores are
-compared with those of a ``fit`` on everything.
+``partial_fit`` takes rows as they arrive. For models based on sums, any division into chunks gives
+the same result as one fit on all rows; models that learn step by step approximate it. Here a
+whitener, a mixture and a Boltzmann machine learn from a stream of digits, and their held-out scores
+are compared with those of a ``fit`` on all rows.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +19,8 @@ rows = np.random.default_rng(0).permutation(load_digits().data / 16)
 train, test = train_test_split(rows, test_size=0.25, random_state=0)
 
 # %%
-# A whitener keeps a mean and a scatter matrix. Chunks of any size lead to the same axes, up to
-# rounding.
+# A whitener keeps a mean and a scatter matrix. Chunks of any size give the same axes, up to
+# rounding errors.
 
 whole = PCAWhitener(n_components=20).fit(train)
 for size in (30, 100, 1000):
@@ -31,9 +31,10 @@ for size in (30, 100, 1000):
     print(f"chunks of {size:4} rows: scores differ by at most {gap:.1e} nats")
 
 # %%
-# A mixture and a Boltzmann machine go through the stream five times, in chunks of 100 rows. Every
-# chunk leaves a usable model. ``fit`` lowers the learning rate of the machine to zero and may stop
-# when it likes; a stream has no end towards which to lower it, so its score keeps moving.
+# A mixture and a Boltzmann machine go through the stream five times, in chunks of 100 rows. After
+# every chunk the model can be used. ``fit`` lowers the learning rate of the machine to zero and may
+# stop early; a stream has no known end at which the rate should reach zero, so the score keeps
+# fluctuating.
 
 
 def stream(model, train, test, passes=5, size=100):

@@ -3,15 +3,15 @@
 Labels of the steps of a sequence
 =================================
 
-A machine is idle, warms up, runs and cools down, in this order. A noisy sensor alone hardly tells
-warming up from cooling down: the order does. :class:`~sklebm.ChainCRF` learns both from labelled
-recordings, and the order may also be given.
+A machine is idle, warms up, runs and cools down, in this order. A noisy sensor alone hardly
+distinguishes warming up from cooling down, but the order does. :class:`~sklebm.ChainCRF` learns
+both the sensor readings and the order from labelled recordings; the order may also be given.
 """
 
 # %%
 # Recordings
 # ----------
-# Each recording is a sequence of steps, one a row; ``groups`` names the recording of each row.
+# Each recording is a sequence of steps, one per row; ``groups`` names the recording of each row.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,8 +45,8 @@ X_new, y_new, groups_new = record(30, seed=1)
 # %%
 # With and without neighbours
 # ---------------------------
-# Logistic regression is a chain whose sequences have one step. ``allowed`` forbids what cannot
-# happen: ``allowed[i][j]`` says whether state j may follow state i.
+# Logistic regression is a chain model whose sequences have one step. ``allowed`` forbids what
+# cannot happen: ``allowed[i][j]`` says whether state j may follow state i.
 
 alone = LogisticRegression().fit(X, y)
 chain = ChainCRF().fit(X, y, groups)
@@ -62,8 +62,8 @@ for name, score in scores.items():
     print(f"{name:20} {score:.3f} of new steps right")
 
 # %%
-# Probabilities follow from the whole recording: a step in the middle of a run is certain, whatever
-# the sensor says there.
+# Probabilities are computed from the whole recording: a step in the middle of a run is certain,
+# whatever the sensor reads there.
 
 first = groups_new == 0
 steps = np.arange(first.sum())
@@ -87,7 +87,8 @@ axes[1].legend(loc="upper right", ncols=4, fontsize="small")
 axes[-1].set_xlabel("step")
 
 # %%
-# What the model has learnt of the order: scores of transitions, high on the diagonal and beside it.
+# What the model has learnt about the order: scores of transitions, high on the diagonal and next to
+# it.
 
 figure, axis = plt.subplots(figsize=(4.5, 3.6), layout="constrained")
 image = axis.imshow(chain.transitions_, cmap="RdBu_r", vmin=-5, vmax=5)

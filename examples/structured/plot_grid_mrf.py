@@ -3,16 +3,16 @@
 Labels of pixels of images
 ==========================
 
-Two kinds of ground, seen through noise: a pixel alone is often taken for the wrong kind, but
-neighbours are mostly of one kind. :class:`~sklebm.GridMRF` learns from labelled images what colours
-say, and how much neighbours agree.
+Two kinds of ground, in noisy images: a single pixel is often assigned to the wrong kind, but
+neighbours are mostly of the same kind. :class:`~sklebm.GridMRF` learns from labelled images how
+labels depend on colours, and how often neighbours agree.
 """
 
 # %%
 # Images
 # ------
-# A row is one pixel with two noisy colours. ``groups`` names its image, ``positions`` its row and
-# column there.
+# A row is one pixel with two noisy colours. ``groups`` gives its image, ``positions`` its row and
+# column in the image.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,9 +43,9 @@ X_new, y_new, where_new = draw(2, seed=1)
 # With and without neighbours
 # ---------------------------
 # Without positions pixels have no neighbours, and the model is logistic regression. ``inference``
-# may be changed after ``fit``: ICM changes one pixel at a time and is soon stuck; the cut finds the
-# labels of lowest energy; messages on reweighted trees, the default, find the most probable label
-# of each pixel.
+# may be changed after ``fit``: ICM changes one pixel at a time and soon stops at a local minimum;
+# the graph cut finds the labels of lowest energy; message passing on reweighted trees, the default,
+# finds the most probable label of each pixel.
 
 alone = GridMRF().fit(X, y)
 model = GridMRF().fit(X, y, **where)

@@ -3,9 +3,9 @@
 Digits that move instead of fading
 ==================================
 
-Codes with phase pooling say what is in a frame and where it is. Continued along a straight line,
-they predict the next frame of a moving digit; halfway between two codes, the digit is halfway
-between two places. Halfway between two codes of a plain auto-encoder, it fades.
+Codes with phase pooling describe what is in a frame and where it is. Extrapolated along a straight
+line, they predict the next frame of a moving digit; halfway between two codes, the digit is halfway
+between two positions. Halfway between two codes of a plain auto-encoder, it fades.
 """
 
 import matplotlib.pyplot as plt
@@ -28,7 +28,7 @@ model = LinearizingAutoencoder(
 plain = Autoencoder(32, hidden_sizes=(128,), max_epochs=20, random_state=0).fit(X)
 
 # %%
-# How well are the frames of new sequences predicted, from the third one on?
+# How well are the frames of new sequences predicted, from the third frame on?
 X_test, groups_test = make_bouncing_digits(40, 12, size=side, speed=0.5, random_state=1)
 third = np.flatnonzero(np.arange(len(X_test)) % 12 >= 2)
 error = model.free_energy(X_test, groups=groups_test)[third].mean()
@@ -37,8 +37,8 @@ continued = ((X_test[third] - 2 * X_test[third - 1] + X_test[third - 2]) ** 2).s
 print(f"squared error: {error:.2f}, of the last frame {copied:.2f}, of its pixels {continued:.2f}")
 
 # %%
-# One new digit on its way: places of the groups of units, and six frames from one frame to another
-# that is eight steps away.
+# A new digit in motion: positions of the groups of units, and six frames interpolated between two
+# frames that are eight steps apart.
 path, _ = make_bouncing_digits(1, 12, size=side, speed=0.5, random_state=6)
 codes = model.transform(path)
 n_groups = model.n_components

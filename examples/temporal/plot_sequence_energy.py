@@ -3,10 +3,10 @@
 What a sequence did not announce
 =================================
 
-A recurrent network learns a series that switches between two regimes. The surprise of a step,
--log p(x_t | past), is close to that of the true process, and stands out where an anomaly was
-planted that no single value gives away. On the right: how far back a tanh network and an LSTM with
-a forget bias feel what a state did to the loss, before they have learnt anything.
+A recurrent network learns a series that switches between two regimes. The surprise of a step, -log
+p(x_t | past), is close to that under the true process, and is high at an inserted anomaly that no
+single value reveals. On the right: how far back the gradient of the loss reaches in a tanh network
+and in an LSTM with a forget bias, before training.
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ model.fit(X, groups=groups)
 
 # %%
 # A new series, in which ten steps in a row are replaced by their mirror image: every value is one
-# that the series often takes, only not there.
+# that the series often takes, but not at that point.
 series, _ = process.sample(1, 160, random_state=5)
 planted = series.copy()
 planted[100:110:2] *= -1.0
@@ -32,7 +32,7 @@ truth = -process.log_density(planted)
 print(f"correlation with the true surprise: {np.corrcoef(surprise, truth)[0, 1]:.2f}")
 
 # %%
-# The forecast of every step comes from the steps before it.
+# The forecast of every step uses the steps before it only.
 forecast = model.predict(planted)
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained", width_ratios=(2, 2, 1.2))
 axes[0].plot(planted[:, 0], color="black", linewidth=1, label="series")

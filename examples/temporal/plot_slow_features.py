@@ -3,10 +3,11 @@
 Slow pools find what stays in a scene
 ======================================
 
-Gratings drift over small patches: each has its strength for a while, but its phase turns at every
-step, so that no pixel and no linear filter is slow. An auto-encoder with pools of two filters,
-whose common length must be slow, finds the pairs that are alike up to phase. Below: the slow sine
-that slow feature analysis recovers from products of two fast signals, in closed form.
+Gratings drift over small patches: the strength of each is constant over a sequence, but its phase
+changes at every step, so that neither pixels nor responses of linear filters are slow. An
+auto-encoder with pools of two filters, whose common length is penalised for changing, finds pairs
+of filters that differ only in phase. Below: the slow sine that slow feature analysis recovers from
+products of two fast signals, in closed form.
 """
 
 import matplotlib.pyplot as plt

@@ -5,7 +5,7 @@ Topics of documents as pictures
 
 The classic test of topic models: words are the pixels of a small square, topics are its bars, and a
 document is a handful of words from a few bars. :class:`~sklebm.PLSA` and
-:class:`~sklebm.LatentDirichletAllocation` see the counts only.
+:class:`~sklebm.LatentDirichletAllocation` are given the counts only.
 """
 
 # %%
@@ -51,9 +51,9 @@ figure.tight_layout()
 # %%
 # Other words of the same documents choose the number of topics
 # -------------------------------------------------------------
-# On its own words a model of more topics always fits better. Words of the same documents that it
-# has not seen tell when topics describe chance. A temperature or a prior makes up for too many
-# topics.
+# On its training words, a model with more topics always fits better. Held-out words of the same
+# documents show when further topics only fit noise. A temperature or a prior compensates for too
+# many topics.
 
 sizes = [4, 7, 10, 15, 20]
 figure, axis = plt.subplots(figsize=(6, 3.5))

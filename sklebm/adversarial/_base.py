@@ -1,4 +1,4 @@
-"""Networks, players and fitted state of generators with critics."""
+"""Base of adversarial models: networks of generator and critic, training, fitted state."""
 
 from __future__ import annotations
 
@@ -137,15 +137,15 @@ class BaseAdversarial(GradientEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Let both players learn from the rows.
+        """Train the generator and the critic on the rows.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Training rows.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
-            With ``conditional=True``, what rows are generated from: floating-point numbers, or
-            labels of any other type. Ignored otherwise.
+            With ``conditional=True``, the targets on which generation is conditioned:
+            floating-point numbers, or labels of any other type. Ignored otherwise.
 
         Returns
         -------
@@ -156,17 +156,17 @@ class BaseAdversarial(GradientEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
-        """Update both players with one pass over a chunk of rows.
+        """Update generator and critic with one pass over a chunk of rows.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             The next chunk of training rows.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
-            Their targets, as in ``fit``; ignored unless ``conditional=True``.
+            Targets of the rows, as in ``fit``; ignored unless ``conditional=True``.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; None: those of the first chunk. Ignored in later calls
-            and unless ``conditional=True``.
+            All labels that may occur in any chunk; None: those of the first chunk. Ignored in later
+            calls and unless ``conditional=True``.
 
         Returns
         -------
@@ -294,13 +294,13 @@ class BaseAdversarial(GradientEstimator):
         **parameters : object
             ``weights``, the arrays under their torch names; ``feature_means``, or ``offset`` and
             ``scale``, without which rows are unscaled; with ``conditional=True`` either ``classes``
-            or ``target_offset`` and ``target_scale``; parameters of the constructor, including
-            those that determine the networks; and other fitted attributes without their underscore.
+            or ``target_offset`` and ``target_scale``; constructor parameters, including those that
+            determine the networks; and other fitted attributes without their trailing underscore.
 
         Returns
         -------
         estimator : object
-            It samples, scores, can be saved, and keeps learning with ``partial_fit``.
+            A fitted estimator, which can be saved and trained further with ``partial_fit``.
 
         Raises
         ------

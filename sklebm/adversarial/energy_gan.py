@@ -26,20 +26,21 @@ class EnergyGAN(BaseAdversarial):
               L_g = \mathbb{E}_z E(g(z)) + \alpha P,
 
     in standardised features. The critic c, an encoder and a decoder, lowers the energy of the data
-    and raises that of generated rows up to the margin m; the generator g looks for low energies. P,
-    the pull-away term, is the mean squared cosine between the codes of generated rows, which keeps
-    them from being all alike. At the equilibrium, rows are distributed as the data.
+    and raises that of generated rows up to the margin m; the generator g seeks low energies. The
+    pull-away term P is the mean squared cosine between the codes of generated rows; it keeps them
+    from being all alike. At the equilibrium, generated rows are distributed like the data.
 
     Parameters
     ----------
     n_components : int, default=16
         Number of latents of the generator.
     n_codes : int, default=16
-        Number of latents of the critic. More than the data has directions are no fault, since the
-        margin keeps energies up where generated rows are; with one the pull-away term does nothing.
+        Number of latents of the critic. It may exceed the number of directions in which the data
+        varies, since the margin keeps energies high where generated rows are; with 1 the pull-away
+        term has no effect.
     margin : float, default=1.0
-        Energy m from which on generated rows cost the critic nothing. The mean row, as a
-        reconstruction of all rows, has the energy 1.
+        Energy m above which generated rows no longer contribute to the critic's loss.
+        Reconstructing every row as the mean row gives the energy 1.
     margin_decay : float, default=1.0
         Factor by which the margin changes in 1000 steps of the critic, at most 1.
     pull_away : float, default=0.1
@@ -65,26 +66,26 @@ class EnergyGAN(BaseAdversarial):
         ``encoder(n_features, n_codes)`` and ``decoder(n_codes, n_features)``. With ``conditional``
         the inputs of all three are followed by an indicator of each label, or the numbers.
     spectral_norm : bool, default=False
-        Whether the weights of the critic are divided by their largest singular value after a step,
-        where it exceeds 1.
+        Whether weights of the critic are divided, after each step, by their largest singular value
+        if it exceeds 1.
     average_decay : float, default=0.99
-        Share that the running average of the generator, which ``sample`` uses, keeps in a step. 0:
+        Decay per step of the running average of the generator's weights, which ``sample`` uses. 0:
         no average.
     learning_rate : float, default=0.001
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     critic_learning_rate : float or None, default=None
-        Step size of the critic; None: the same.
+        Step size of the critic; None: that of the generator.
     critic_steps : int, default=1
         Steps of the critic for each step of the generator.
     batch_size : int, default=128
-        Rows per update, and number of generated rows beside them.
+        Rows per update; as many rows are generated for it.
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto": enough for 4000 updates, but at least 20 and at most 300.
     optimizer : str, default="rmsprop"
         Update rule: "rmsprop", "adam", "adamw", "sgd", "momentum" (heavy ball), or, with all rows
-        at once, "gradient_descent". Momentum makes a game circle.
+        at once, "gradient_descent". Momentum tends to make the two networks oscillate.
     critic_optimizer : str or None, default=None
-        Update rule of the critic; None: the same.
+        Update rule of the critic; None: that of the generator.
     learning_rate_schedule : str or Schedule, default="cosine"
         How both learning rates change over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
@@ -97,7 +98,7 @@ class EnergyGAN(BaseAdversarial):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
-        Whether ``fit`` continues from the fitted parameters of both players.
+        Whether ``fit`` continues from the fitted parameters of both networks.
     net_params : dict or None, default=None
         Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
@@ -116,14 +117,15 @@ class EnergyGAN(BaseAdversarial):
     architecture_ : dict
         Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
-        Both players see (x - offset_) / scale_: mean and standard deviation of each feature, with
-        ``image_shape`` one scale for all. None after ``from_parameters`` without.
+        Both networks see (x - offset_) / scale_: mean and standard deviation of each feature, with
+        ``image_shape`` one scale for all. None if ``from_parameters`` was given none.
     critic_gap_ : float or None
         Mean of the critic's output on training rows minus that on samples. None after
         ``partial_fit``.
     sample_spread_ : float or None
-        Variance of samples over that of training rows; a warning says when it falls below 0.05.
-        With ``conditional``, what y explains of both is left out. None after ``partial_fit``.
+        Variance of samples over that of training rows; a warning is raised if it is below 0.05.
+        With ``conditional``, the variance that y explains is left out of both. None after
+        ``partial_fit``.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the critic by epoch.
     validation_scores_ : ndarray
@@ -133,13 +135,13 @@ class EnergyGAN(BaseAdversarial):
     classes_ : ndarray of shape (n_classes,) or None
         The labels of a conditional model.
     target_offset_, target_scale_ : ndarray of shape (n_targets,) or None
-        Mean and standard deviation of the numbers that a conditional model was given.
+        Mean and standard deviation of numeric targets of a conditional model.
     feature_means_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
-        Optimiser statistics of both players; see ``drop_training_state``.
+        Optimiser statistics of both networks; see ``drop_training_state``.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -152,7 +154,7 @@ class EnergyGAN(BaseAdversarial):
 
     Notes
     -----
-    A step costs O(batch_size P) for P weights of both players. Training runs in float32, row-wise
+    A step costs O(batch_size P) for P weights of both networks. Training runs in float32, row-wise
     methods in the dtype of X. Rows are standardised internally, so that their units do not matter.
 
     References
@@ -277,7 +279,7 @@ class EnergyGAN(BaseAdversarial):
         return int(self.architecture_["n_codes"])
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None, *, y: Any = None) -> Any:
-        """Draw rows: new latents through the averaged generator.
+        """Draw latents, and return the rows that the averaged generator makes of them.
 
         Parameters
         ----------
@@ -286,8 +288,8 @@ class EnergyGAN(BaseAdversarial):
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
         y : label, number or array-like, default=None
-            What the rows of a conditional model are generated from: one for all, or an array with
-            one for each, whose length ``n_samples`` may then leave out. Ignored otherwise.
+            Targets of the rows that a conditional model generates: one for all, or an array with
+            one per row, in which case ``n_samples`` may be omitted. Ignored otherwise.
 
         Returns
         -------
@@ -297,7 +299,7 @@ class EnergyGAN(BaseAdversarial):
         return _answers.drawn(self, n_samples, y, random_state)
 
     def generate(self, Z: Any, y: Any = None) -> Any:
-        """Return the row of each latent, by the averaged generator.
+        """Return the row that the averaged generator makes of each latent.
 
         Parameters
         ----------
@@ -316,9 +318,9 @@ class EnergyGAN(BaseAdversarial):
     def invert(self, X: Any, y: Any = None, *, n_starts: int = 5, n_steps: int = 100) -> Any:
         """Return the latent of each row: the one whose generated row is closest.
 
-        Damped Newton steps on the squared error of standardised rows, from the same starts for
-        every row, until they are roundings. Deterministic. At most O(n_starts n_steps n_components)
-        passes through the generator.
+        Takes damped Newton steps on the squared error of standardised rows, from the same starts
+        for every row, until a step is of the size of rounding errors. Deterministic. It takes at
+        most O(n_starts n_steps n_components) passes through the generator.
 
         Parameters
         ----------
@@ -327,9 +329,9 @@ class EnergyGAN(BaseAdversarial):
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
             What each row of a conditional model was generated from; ignored otherwise.
         n_starts : int, default=5
-            Starts, of which the best end counts: the mean latent, then random ones.
+            Number of starts: the mean latent, then random ones. The best result is kept.
         n_steps : int, default=100
-            Most steps from each start.
+            Maximum number of steps from each start.
 
         Returns
         -------
@@ -398,7 +400,7 @@ class EnergyGAN(BaseAdversarial):
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the critic's mean energy of held-out rows.
 
-        Comparable over what concerns training at the same ``n_codes``: a wider code always
+        Comparable between settings of training for the same ``n_codes``: a wider code always
         reconstructs better. ``validation_fraction`` records the energy distance between held-out
         rows and samples, which judges the generator.
 

@@ -36,19 +36,19 @@ class GAN(BaseAdversarial):
     .. math:: \min_g \max_D \; \mathbb{E}_x \log S(D(x)) + \mathbb{E}_z \log (1 - S(D(g(z)))),
               \qquad z \sim \mathcal{N}(0, I), \quad S(u) = 1 / (1 + e^{-u}).
 
-    The critic D pushes its output up at the data and down where the generator g puts rows; the
-    generator follows its slope. The best critic of a fixed generator is the log ratio of the
+    The critic D raises its output at the data and lowers it at generated rows; the generator g
+    follows the gradient of the critic. The best critic of a fixed generator is the log ratio of the
     densities of data and generated rows, :math:`D(x) = \log p(x) / q(x)`.
 
     Parameters
     ----------
     n_components : int, default=16
-        Number of latents. A generator of a plane needs two: with more, most latents lie where it
-        goes from one mode to another.
+        Number of latents. Two suffice for rows in the plane: with more, most latents are mapped to
+        regions between the modes.
     objective : str or Game, default="non_saturating"
-        The game: "non_saturating" and "least_squares", each with a penalty R1 on the critic's slope
-        at the data, "wasserstein_gp", whose slope is held near 1, or an object with its own
-        settings, such as ``NonSaturating(r1=0.1)``.
+        The losses: "non_saturating" or "least_squares", each with an R1 penalty on the critic's
+        gradient at the data; "wasserstein_gp", which keeps the norm of the gradient near 1 between
+        data and samples; or an object with its own settings, such as ``NonSaturating(r1=0.1)``.
     conditional : bool, default=False
         Whether rows are generated and judged given y, which ``fit`` and all other methods then
         need: x = g(z, y) and D(x, y). Floating-point y are numbers, one or several for each row;
@@ -59,7 +59,7 @@ class GAN(BaseAdversarial):
     activation : str, default="relu"
         Activation of the hidden layers: "relu", "elu", "silu", "softplus", "sigmoid", "tanh",
         "shrink" (soft threshold 0.5), "saturated_linear" (clipped to [0, 1]) or "identity". Smooth
-        ones take longer to part separate modes.
+        ones take longer to separate the modes.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     generator : callable or None, default=None
@@ -69,26 +69,26 @@ class GAN(BaseAdversarial):
         Torch module class to use instead, called as ``critic(n_features, 1)``. With ``conditional``
         the inputs of both are followed by an indicator of each label, or the numbers.
     spectral_norm : bool, default=False
-        Whether the weights of the critic are divided by their largest singular value after a step,
-        where it exceeds 1.
+        Whether weights of the critic are divided, after each step, by their largest singular value
+        if it exceeds 1.
     average_decay : float, default=0.99
-        Share that the running average of the generator, which ``sample`` uses, keeps in a step. 0:
+        Decay per step of the running average of the generator's weights, which ``sample`` uses. 0:
         no average.
     learning_rate : float, default=0.001
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     critic_learning_rate : float or None, default=None
-        Step size of the critic; None: the same.
+        Step size of the critic; None: that of the generator.
     critic_steps : int, default=1
         Steps of the critic for each step of the generator.
     batch_size : int, default=128
-        Rows per update, and number of generated rows beside them.
+        Rows per update; as many rows are generated for it.
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto": enough for 12,000 updates, but at least 20 and at most 300.
     optimizer : str, default="rmsprop"
         Update rule: "rmsprop", "adam", "adamw", "sgd", "momentum" (heavy ball), or, with all rows
-        at once, "gradient_descent". Momentum makes a game circle.
+        at once, "gradient_descent". Momentum tends to make the two networks oscillate.
     critic_optimizer : str or None, default=None
-        Update rule of the critic; None: the same.
+        Update rule of the critic; None: that of the generator.
     learning_rate_schedule : str or Schedule, default="cosine"
         How both learning rates change over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
@@ -101,7 +101,7 @@ class GAN(BaseAdversarial):
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
-        Whether ``fit`` continues from the fitted parameters of both players.
+        Whether ``fit`` continues from the fitted parameters of both networks.
     net_params : dict or None, default=None
         Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
@@ -120,14 +120,15 @@ class GAN(BaseAdversarial):
     architecture_ : dict
         Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
-        Both players see (x - offset_) / scale_: mean and standard deviation of each feature, with
-        ``image_shape`` one scale for all. None after ``from_parameters`` without.
+        Both networks see (x - offset_) / scale_: mean and standard deviation of each feature, with
+        ``image_shape`` one scale for all. None if ``from_parameters`` was given none.
     critic_gap_ : float or None
         Mean of the critic's output on training rows minus that on samples. None after
         ``partial_fit``.
     sample_spread_ : float or None
-        Variance of samples over that of training rows; a warning says when it falls below 0.05.
-        With ``conditional``, what y explains of both is left out. None after ``partial_fit``.
+        Variance of samples over that of training rows; a warning is raised if it is below 0.05.
+        With ``conditional``, the variance that y explains is left out of both. None after
+        ``partial_fit``.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the critic by epoch.
     validation_scores_ : ndarray
@@ -137,13 +138,13 @@ class GAN(BaseAdversarial):
     classes_ : ndarray of shape (n_classes,) or None
         The labels of a conditional model.
     target_offset_, target_scale_ : ndarray of shape (n_targets,) or None
-        Mean and standard deviation of the numbers that a conditional model was given.
+        Mean and standard deviation of numeric targets of a conditional model.
     feature_means_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
-        Optimiser statistics of both players; see ``drop_training_state``.
+        Optimiser statistics of both networks; see ``drop_training_state``.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -156,12 +157,12 @@ class GAN(BaseAdversarial):
 
     Notes
     -----
-    A step costs O(batch_size P) for P weights of both players, about twice as much with a penalty
-    of slopes. ``transform`` descends from 3 starts, in at most 100 steps of O(n_components) passes
-    through the generator and O(n_components^3) each. Training runs in float32, row-wise methods in
-    the dtype of X. Rows are standardised internally, so that their units do not matter. Scores are
-    no densities: a critic compares data with the samples that it has seen, and says little of rows
-    far from both.
+    A step costs O(batch_size P) for P weights of both networks, about twice as much with a gradient
+    penalty. ``transform`` descends from 3 starts, in at most 100 steps, each of O(n_components)
+    passes through the generator plus O(n_components^3). Training runs in float32, row-wise methods
+    in the dtype of X. Rows are standardised internally, so that their units do not matter. Scores
+    are not densities: a critic compares data with the samples that it has seen, and says little
+    about rows far from both.
 
     References
     ----------
@@ -267,7 +268,7 @@ class GAN(BaseAdversarial):
         return int(self.architecture_["n_components"])
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None, *, y: Any = None) -> Any:
-        """Draw rows: new latents through the averaged generator.
+        """Draw latents, and return the rows that the averaged generator makes of them.
 
         Parameters
         ----------
@@ -276,8 +277,8 @@ class GAN(BaseAdversarial):
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
         y : label, number or array-like, default=None
-            What the rows of a conditional model are generated from: one for all, or an array with
-            one for each, whose length ``n_samples`` may then leave out. Ignored otherwise.
+            Targets of the rows that a conditional model generates: one for all, or an array with
+            one per row, in which case ``n_samples`` may be omitted. Ignored otherwise.
 
         Returns
         -------
@@ -287,7 +288,7 @@ class GAN(BaseAdversarial):
         return _answers.drawn(self, n_samples, y, random_state)
 
     def generate(self, Z: Any, y: Any = None) -> Any:
-        """Return the row of each latent, by the averaged generator.
+        """Return the row that the averaged generator makes of each latent.
 
         Parameters
         ----------
@@ -306,9 +307,9 @@ class GAN(BaseAdversarial):
     def invert(self, X: Any, y: Any = None, *, n_starts: int = 5, n_steps: int = 100) -> Any:
         """Return the latent of each row: the one whose generated row is closest.
 
-        Damped Newton steps on the squared error of standardised rows, from the same starts for
-        every row, until they are roundings. Deterministic. At most O(n_starts n_steps n_components)
-        passes through the generator.
+        Takes damped Newton steps on the squared error of standardised rows, from the same starts
+        for every row, until a step is of the size of rounding errors. Deterministic. It takes at
+        most O(n_starts n_steps n_components) passes through the generator.
 
         Parameters
         ----------
@@ -317,9 +318,9 @@ class GAN(BaseAdversarial):
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
             What each row of a conditional model was generated from; ignored otherwise.
         n_starts : int, default=5
-            Starts, of which the best end counts: the mean latent, then random ones.
+            Number of starts: the mean latent, then random ones. The best result is kept.
         n_steps : int, default=100
-            Most steps from each start.
+            Maximum number of steps from each start.
 
         Returns
         -------
@@ -375,7 +376,7 @@ class GAN(BaseAdversarial):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            A log ratio in nats for "non_saturating"; no log density. Deterministic.
+            A log ratio in nats for "non_saturating"; not a log density. Deterministic.
         """
         return _answers.judged(
             self, X, y, lambda energy, x, *given: energy.judge(x, *given), "score_samples"
@@ -384,8 +385,9 @@ class GAN(BaseAdversarial):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean output of the critic on held-out rows.
 
-        It compares rows under one model, not models: a better generator leaves its critic less to
-        say. ``validation_fraction`` records the energy distance between held-out rows and samples.
+        It compares rows under one model, not models: the better the generator, the less its critic
+        can tell apart. ``validation_fraction`` records the energy distance between held-out rows
+        and samples.
 
         Parameters
         ----------

@@ -155,9 +155,9 @@ class BaseAutoencoder(GradientEstimator):
         Parameters
         ----------
         **parameters : object
-            ``weights``, the arrays under their torch names; parameters of the constructor,
-            including those that determine the networks; and other fitted attributes without their
-            underscore. Without ``offset`` and ``scale`` rows enter the networks unscaled.
+            ``weights``, the arrays under their torch names; constructor parameters, including those
+            that determine the networks; and other fitted attributes without their trailing
+            underscore. Without ``offset`` and ``scale``, rows enter the networks unscaled.
 
         Returns
         -------
@@ -245,10 +245,10 @@ class BaseAutoencoder(GradientEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the mean squared error of the reconstruction of held-out rows.
 
-        Comparable over everything about training (``learning_rate``, ``max_epochs``,
-        ``activation``, penalties) at the same ``n_components`` and units of X. A wider code
-        always reconstructs better: choose ``n_components`` by a score for the task at hand, such as
-        a classifier's on the codes, or by :func:`sklebm.metrics.make_ood_scorer`.
+        Comparable between settings of training (``learning_rate``, ``max_epochs``, ``activation``,
+        penalties) for the same ``n_components`` and units of X. A wider code always reconstructs
+        better: choose ``n_components`` by a score for the task at hand, such as that of a
+        classifier on the codes, or by :func:`sklebm.metrics.make_ood_scorer`.
 
         Parameters
         ----------

@@ -118,8 +118,8 @@ class Autoencoder(BaseAutoencoder):
     A step costs O(batch_size P) for P weights. Training runs in float32, row-wise methods in the
     dtype of X. Rows are shifted and divided by a single scale internally, so the units of X do not
     matter; but features should have similar scales, because the error of a large one masks the
-    others. A warning gives the numbers if they differ by more than 1000.
-    A warning reports latents that do not vary across rows.
+    others. A warning is raised if the scales of features differ by a factor of more than 1000. A
+    warning reports latents that do not vary across rows.
 
     References
     ----------

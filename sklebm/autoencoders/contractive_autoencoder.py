@@ -27,8 +27,8 @@ class ContractiveAutoencoder(BaseAutoencoder):
               + \alpha \, \lVert \partial f / \partial x \rVert_F^2, \qquad
               F(x) = \lVert x - g(f(x)) \rVert^2 .
 
-    A code that ignores small changes of the row can only reconstruct where the data are dense; it
-    preserves the directions in which they vary.
+    A code that ignores small changes of the row can reconstruct only where the data are dense; it
+    remains sensitive to the directions in which they vary.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     net_params : dict or None, default=None
         Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
-        Seed for the initial weights, batches and Hutchinson's signs.
+        Seed for the initial weights, batches and random signs of Hutchinson's estimate.
     verbose : int, default=0
         If nonzero, print one line per epoch.
     device : str or torch.device, default="auto"

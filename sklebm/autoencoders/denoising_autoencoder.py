@@ -26,8 +26,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
               F(x) = \lVert x - g(f(x)) \rVert^2, \qquad
               \nabla \log p_\sigma(x) \approx (g(f(x)) - x) / \sigma^2 .
 
-    Every update corrupts its rows anew. Points off the data are mapped back to them, so the code
-    may be wider than the row. Under Gaussian noise with standard deviation :math:`\sigma` the
+    Every update draws new corruptions. Points off the data are mapped back to them, so the code may
+    be wider than the row. Under Gaussian noise with standard deviation :math:`\sigma` the
     displacement is the gradient of the log density of the noisy data [1]_.
 
     Parameters

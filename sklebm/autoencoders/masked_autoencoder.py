@@ -25,9 +25,9 @@ class MaskedAutoencoder(BaseAutoencoder):
     .. math:: F(x) = \sum_i \frac{1}{|M_i|} \sum_{m \in M_i} (x_i - g_i(f(x_{\setminus m})))^2 ,
 
     where :math:`M_i` are those masks of a fixed set that hide entry i. Hidden entries are replaced
-    by the mean of the training rows, and visible ones are moved away from it in proportion. Every
-    update hides different patches of every row, and only hidden entries count. A code that predicts
-    what it did not see must capture how the parts of a row belong together.
+    by the mean of the training rows, and the deviations of visible ones from it are scaled up to
+    compensate. Every update hides different patches of every row, and only the errors of hidden
+    entries count. To predict them, a code must capture how the parts of a row depend on each other.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-r"""F(x) = |x - g(f(x))|^2, with units whose inputs training moves to where they are flat."""
+r"""F(x) = |x - g(f(x))|^2, with units whose inputs training moves to where they saturate."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SaturatingAutoencoder(BaseAutoencoder):
               + \alpha \sum_j \min_{b : h'(b) = 0} |a_j - b| , \qquad
               F(x) = \lVert x - g(h(a)) \rVert^2 ,
 
-    with the inputs a of the code's units and their activation h. A saturated unit does not follow
-    the row, so reconstruction is poor off the data; only units that are needed leave their flat
-    region. For "relu" and "shrink" the penalty is the L1 norm of the code.
+    with the inputs a of the code's units and their activation h. A saturated unit does not respond
+    to changes of the row, so reconstruction is poor off the data; only the units needed for a row
+    leave their flat region. For "relu" and "shrink" the penalty is the L1 norm of the code.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-r"""F(x) = |x - g(f(x))|^2, with codes f(x) of which training keeps most units off."""
+r"""F(x) = |x - g(f(x))|^2, with codes f(x) in which training keeps most units inactive."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class VAE(BaseAutoencoder):
               - \mathbb{E}_{q(z \mid x)} \log p(x \mid z) .
 
     A decoder gives p(x | z), the prior is N(0, I) (or independent bits), and the encoder an
-    approximate posterior q(z | x). Training lowers the right-hand side; F stays high off the data
-    because codes are limited to few nats.
+    approximate posterior q(z | x). Training minimises the right-hand side; F stays high off the
+    data because a code can carry only a few nats.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ class VAE(BaseAutoencoder):
         p(x | z): normal, independent bits for X in [0, 1], or independent categories for blocks of
         one-hot columns; a block of zeros is a missing feature.
     n_categories : int, sequence of int or None, default=None
-        Columns of each block under a categorical likelihood; one number if all have as many.
+        Number of columns of each block under a categorical likelihood; a single number if it is the
+        same for all.
     noise_scale : {"shared", "learned"} or float, default="shared"
         Standard deviation of the Gaussian likelihood: "shared", one learnt multiple of ``scale_``;
         "learned", decoded from z for each feature; or a fixed number in the units of X. Learnt
@@ -64,18 +65,18 @@ class VAE(BaseAutoencoder):
     n_samples : int or None, default=None
         Draws of z per row and update. None: 1 for "elbo", 10 for "iwae" and "dreg".
     beta : float, default=1.0
-        Weight of the divergence in "elbo". Above 1 it prunes latents.
+        Weight of the divergence in "elbo". Values above 1 prune latents.
     beta_warmup : int or "auto", default="auto"
-        Number of updates over which the weight rises from 0 to ``beta``. "auto": a quarter of
-        all (500 for chunks) with binary latents, none with others.
+        Number of updates over which the weight rises from 0 to ``beta``. "auto": with binary
+        latents a quarter of all updates (500 in ``partial_fit``), otherwise none.
     free_bits : float, default=0.0
         Nats per latent, averaged over the batch, below which the divergence is not penalised.
     binarize : bool, default=False
         Whether X holds probabilities from which binary rows are drawn at every update (dynamic
         binarisation).
     discrete_gradient : {"auto", "enumeration", "score_function", "relaxed"}, default="auto"
-        How the encoder of binary latents learns: exactly (up to 12 latents), by antithetic
-        draws (DisARM; unbiased), or by relaxed draws (biased). "auto" enumerates up to 8.
+        Gradient for the encoder of binary latents: exact (up to 12 latents), from antithetic draws
+        (DisARM; unbiased), or from relaxed draws (biased). "auto" enumerates up to 8 latents.
     n_importance_samples : int, default=128
         Draws per row in ``score_samples``, ``score`` and ``lower_bound``; powers of 2 are best.
         Read at every call, so it can be changed after ``fit``.
@@ -136,7 +137,7 @@ class VAE(BaseAutoencoder):
         distance from the mean, and the same for all features if ``noise_scale`` is a number. None
         if rows are used unscaled.
     effective_sample_size_ : float or None
-        Median over training rows of the effective share of 128 draws; see
+        Median over training rows of the effective number of draws as a fraction of 128; see
         ``effective_sample_size``. None if scores are exact. Set by ``fit`` only.
     latent_variances_ : ndarray of shape (n_components,)
         Variance of each posterior mean over the training rows; below 0.01 a latent is inactive.
@@ -444,7 +445,7 @@ class VAE(BaseAutoencoder):
 
         This is (sum w)^2 / sum w^2 for the importance weights w of the row's draws. If a few draws
         outweigh all others, the encoder misses the posterior and the score is well below log p(x):
-        raise ``n_importance_samples``.
+        increase ``n_importance_samples``.
 
         Parameters
         ----------
@@ -485,8 +486,8 @@ class VAE(BaseAutoencoder):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean held-out log p(x), importance-weighted.
 
-        For the same X it is comparable over all parameters except ``likelihood`` and
-        ``n_importance_samples``, such as ``n_components``, networks, posteriors and objectives.
+        For the same X it is comparable between any ``n_components``, networks, posteriors and
+        objectives, but only at the same ``likelihood`` and ``n_importance_samples``.
 
         Parameters
         ----------
@@ -532,7 +533,7 @@ class VAE(BaseAutoencoder):
         return out
 
     def traverse(self, X: Any, *, components: Any = None, values: Any = None) -> Any:
-        """Return reconstructions of each row as one latent at a time takes given values.
+        """Return reconstructions of each row with one latent at a time set to given values.
 
         Parameters
         ----------

@@ -18,10 +18,10 @@ from sklebm.training.architecture import NetworkRecord, export_weights
 
 
 class EncoderEstimator(GradientEstimator):
-    """Base of models with an encoder: codes are predicted, not searched for.
+    """Base of models with an encoder: codes are predicted instead of optimised.
 
     A model supplies ``_architecture`` (the values of the record that defines its encoder) and
-    ``_blank_encoder`` (the module, its parameters still without values).
+    ``_blank_encoder`` (the module, its parameters not yet initialised).
     """
 
     n_components: int | None

@@ -31,9 +31,9 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
     .. math:: E(x, z) = \tfrac12 \left\|x - L x - \sum_k d_k * z_k\right\|^2 + \alpha \|z\|_1
               + \tfrac{w}{2} \|z - f(x)\|^2, \qquad F(x) = E(x, f(x)), \qquad \|d_k\| \le 1.
 
-    For each batch of images, the best maps are found, with the encoder f pulling them towards what
-    it can predict; kernels and encoder then follow the gradient with these maps held fixed. After
-    training, the encoder alone gives the code of an image.
+    For each batch of images, the maps of lowest energy are found first; the last term pulls them
+    towards the prediction of the encoder f. Kernels and encoder then take a gradient step with
+    these maps held fixed. After training, the encoder alone computes the code of an image.
 
     Parameters
     ----------
@@ -48,17 +48,19 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
     boundary : {"circular", "zero"}, default="circular"
         Whether kernels continue on the opposite side of the image or lie within it.
     low_pass : float, default=0.0
-        Weight of the smooth part :math:`L x` that is taken off first; see ``ConvSparseCoder``.
+        Weight of the smooth part :math:`L x` that is subtracted first; see ``ConvSparseCoder``.
     encoder : {"lista", "shrink", "linear_tanh"}, default="lista"
-        f: unfolded ISTA with ``n_layers`` layers after the first soft threshold; this threshold of
-        a convolution alone; or g tanh(W x + b), whose codes are not sparse.
+        f: unfolded ISTA with ``n_layers`` layers after the first soft threshold; a convolution with
+        a soft threshold; or g tanh(W x + b), whose codes are not sparse.
     n_layers : int, default=3
         Number of layers of "lista".
     prediction_weight : float, default=10.0
         Weight w. Larger values give codes that are easier to predict but reconstruct less well. The
-        energy grows by up to L, tens to hundreds, along a code, so that w = 1 is a weak tie.
+        reconstruction term has curvatures of up to tens or hundreds along a code, so w = 1 has
+        little effect.
     pool : {"max", "mean"} or None, default="max"
-        Whether ``transform`` returns the largest or mean magnitude in each block, or full codes.
+        Whether ``transform`` returns the largest or mean magnitude in each block, or (None) full
+        codes.
     pool_size : int or tuple of int, default=4
         Side or sides of a block.
     learning_rate : float, default=0.005
@@ -119,11 +121,12 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
 
     Notes
     -----
-    With k kernels and p pixels, a predicted code costs O(T k p log p), and the best maps of a batch
-    tens of times as much; images are streamed, and a batch is divided where its maps would exceed
-    scikit-learn's ``working_memory``. The unit of X does not matter if ``alpha`` is in
-    it, but below 0.01 Adam's constant does: pass ``net_params={"optimizer__eps": 1e-14}``.
-    Training runs in float32. Compare scores at the same ``alpha``, ``boundary`` and ``low_pass``.
+    With k kernels and p pixels, a predicted code costs O(T k p log p), and the maps of lowest
+    energy of a batch tens of times as much; images are streamed, and a batch is divided where its
+    maps would exceed scikit-learn's ``working_memory``. The scale of X does not matter if ``alpha``
+    is scaled with it; but where values are below 0.01, Adam's constant eps matters: pass
+    ``net_params={"optimizer__eps": 1e-14}``. Training runs in float32. Compare scores at the same
+    ``alpha``, ``boundary`` and ``low_pass``.
 
     References
     ----------
@@ -300,7 +303,7 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_features_out)
-            Map after map.
+            One pooled map after the other.
         """
         pooling = pooling_of(self)
         return self._map_rows(

@@ -52,8 +52,9 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     dictionary, dict_init : array-like of shape (n_components, kernel_length) or None, default=None
         Kernels, flat like rows: to use as they are, or to start from, instead of patches of X.
     algorithm : {"online", "batch", "consensus"}, default="online"
-        Improve the kernels every ``batch_size`` images, or after all of them, by gradient steps or
-        by ADMM between up to four parts of the images, whose kernels come to a consensus.
+        Update the kernels every ``batch_size`` images ("online"), or after all of them ("batch"),
+        by gradient steps; or after all of them by consensus ADMM over up to four parts of the
+        images.
     batch_size : int, default=32
         Images between two updates of the kernels.
     max_iter : int, default=20
@@ -61,13 +62,14 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     tol : float, default=1e-3
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction.
     code_tol : float, default=1e-6
-        Relative duality gap at which a code is final. ``fit`` is content with 1e-3.
+        Relative duality gap at which a code is accepted. ``fit`` uses 1e-3.
     solver : {"auto", "greedy", "fista", "admm"}, default="auto"
         Locally greedy coordinate descent (CPU), FISTA with adaptive restart, or ADMM, which cannot
-        use a ``mask``. "auto": on the CPU all shifts as one dictionary if images are small, else
-        "greedy"; on other devices "fista".
+        use a ``mask``. "auto": on the CPU, a dictionary of all shifted kernels if images are small,
+        otherwise "greedy"; on other devices "fista".
     pool : {"max", "mean"} or None, default="max"
-        Whether ``transform`` returns the largest or mean magnitude in each block, or full codes.
+        Whether ``transform`` returns the largest or mean magnitude in each block, or (None) full
+        codes.
     pool_size : int or tuple of int, default=4
         Side or sides of a block.
     random_state : int, RandomState instance or None, default=None
@@ -84,9 +86,9 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     alpha_, penalty_, low_pass_, grid_ : float, dict, float, dict
         Weight and name of the penalty, weight of the smooth part and sizes used in the fit.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass, every image measured with the kernels at that point.
+        Mean energy in each pass; each image is evaluated with the kernels at that time.
     online_state_ : dict
-        What ``partial_fit`` continues from: sums, and up to eight patches of X.
+        State from which ``partial_fit`` continues: sums, and up to eight patches of X.
     n_iter_, n_samples_seen_ : int, int
         Number of passes (or ``partial_fit`` calls; 0 for a given dictionary) and of images.
     n_features_in_ : int
@@ -100,10 +102,11 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
 
     Notes
     -----
-    With k kernels of s pixels, an image of p pixels and m non-zeros, a round of the search costs
-    O(k p log p + m s) and 12 k p numbers; images are streamed. Learning keeps O(k^2 s) sums and, up
-    to 256 MiB, non-zeros of codes. float32 certifies gaps to about 2e-6 of the squared length of x.
-    Use ``score`` to compare kernels with the same ``alpha``, ``boundary`` and ``low_pass``.
+    With k kernels of s pixels, an image of p pixels and m non-zeros, an iteration of the solver
+    costs O(k p log p + m s) and holds 12 k p numbers; images are streamed. Learning keeps O(k^2 s)
+    sums and, up to 256 MiB, non-zeros of codes. float32 certifies gaps to about 2e-6 of the squared
+    length of x. Use ``score`` to compare kernels with the same ``alpha``, ``boundary`` and
+    ``low_pass``.
 
     References
     ----------
@@ -196,7 +199,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         mask : array-like of shape (n_samples, n_features) or None, default=None
-            True where a pixel is observed. Others count for nothing, but must hold finite numbers.
+            True where a pixel is observed. Other pixels are ignored, but must be finite numbers.
 
         Returns
         -------
@@ -270,7 +273,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_features_out)
-            Map after map. A ConvergenceWarning reports codes that are not final.
+            One pooled map after the other. A ConvergenceWarning reports codes that have not
+            converged.
         """
         seen = open_mask(self, X, mask)
         with map_search(self) as search:
@@ -289,7 +293,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components * map_length)
-            One map after the other; the entry at (i, j) weighs a kernel whose first pixel is there.
+            One map after the other; the entry at (i, j) is the weight of a kernel whose first pixel
+            is there.
         """
         seen = open_mask(self, X, mask)
         with map_search(self) as search:

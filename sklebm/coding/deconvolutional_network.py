@@ -32,25 +32,26 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     .. math:: E(x, z) = \tfrac12 \|x - D_1 * U_1(D_2 * U_2(\cdots D_L * z))\|^2 + \alpha \|z\|_1,
               \qquad F(x) = \min_z E(x, z), \qquad \|d_{lk}\| \le 1.
 
-    The code of each layer is pooled over blocks of neighbouring places and maps; :math:`U_l` puts
-    pooled entries back to where the largest ones were in this image, its switches. Without
-    ``adaptive``, each layer describes the code below, and E is the sum over the layers.
+    The code of each layer is max-pooled over blocks of neighbouring positions and maps. The
+    unpooling :math:`U_l` puts each pooled entry back where the maximum of its block was in this
+    image (the switches). Without ``adaptive``, each layer reconstructs the code below, and E is the
+    sum over the layers.
 
     Parameters
     ----------
     hidden_sizes : tuple of int, default=(16, 32)
-        Number of kernels in each layer, that of the images first.
+        Number of kernels in each layer, starting with the layer next to the images.
     kernel_sizes : tuple of int, tuple of tuple of int or None, default=None
         Side or sides of the kernels of each layer. None: half of the maps below, and at most 9.
     image_shape : tuple of int or None, default=None
         (height, width), (height, width, channels), or (length,): the order of a row. None: signals.
     alpha : float or sequence of float, default=0.1
-        Weight of the penalty: one, or one for each layer, in units of X.
+        Weight of the penalty, common to all layers or one per layer, in units of X.
     adaptive : bool, default=True
         Whether codes are pooled between the layers, with switches, and every layer reconstructs the
-        image. If false, layers describe the codes below, which are not pooled.
+        image. If false, each layer reconstructs the code below, which is not pooled.
     pool_maps : int, default=2
-        Neighbouring maps in a block.
+        Number of neighbouring maps in a block.
     pool_size : int or tuple of int, default=2
         Side or sides of a block within a map.
     penalty : {"l1", "nonnegative"}, default="l1"
@@ -64,10 +65,11 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     tol : float, default=1e-3
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction.
     code_tol : float, default=1e-4
-        Relative duality gap at which a code is final. ``fit`` is content with 1e-3.
+        Relative duality gap at which a code is accepted. ``fit`` uses 1e-3.
     max_inference_steps : int or None, default=300
-        Steps after which the code of an adaptive layer above the first is accepted (in ``fit``, at
-        most 100), unless images are so small that it is found exactly. None: until ``code_tol``.
+        Maximum number of steps for the code of an adaptive layer above the first (in ``fit``, at
+        most 100). It does not apply to small images, whose codes are found exactly. None: until
+        ``code_tol``.
     random_state : int, RandomState instance or None, default=None
         Seed for the initial kernels, which are patches, and the order of the images.
     verbose : int, default=0
@@ -84,9 +86,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     alpha_, penalty_, architecture_ : ndarray of shape (n_layers,), dict, dict
         Weights and name of the penalty, and sizes of layers and blocks.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass, every image measured with the kernels at that point.
+        Mean energy in each pass; each image is evaluated with the kernels at that time.
     online_state_ : dict
-        What ``partial_fit`` continues from: sums, and up to eight patches for each layer.
+        State from which ``partial_fit`` continues: sums, and up to eight patches for each layer.
     n_iter_, n_samples_seen_ : int, int
         Number of passes, or of ``partial_fit`` calls, and of training images.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
@@ -99,8 +101,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     Notes
     -----
     All layers learn in the same passes, each from codes that ignore the layers above. With K_l
-    kernels and p_l places in layer l, a step of the search costs O(sum_l K_l K_{l-1} p_l). Scale X
-    so that pixels are near one. There is no intercept: ``fit`` warns of a mean above the deviation.
+    kernels and p_l positions in layer l, a step of inference costs O(sum_l K_l K_{l-1} p_l). Scale
+    X so that pixels are of order one. There is no intercept: ``fit`` warns if the mean of X exceeds
+    its standard deviation.
 
     References
     ----------
@@ -217,7 +220,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         ----------
         **parameters : object
             ``components``, the kernels of the first layer; ``upper_components``, a list of those of
-            the layers above; ``image_shape``, and other parameters of the constructor.
+            the layers above; ``image_shape``, and other constructor parameters.
 
         Returns
         -------
@@ -260,7 +263,8 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_features_out)
-            Largest in magnitude, with their signs. A ConvergenceWarning reports codes not final.
+            Entries of largest magnitude, with signs. A ConvergenceWarning reports unconverged
+            codes.
         """
         with network_search(self) as search:
             return self._map_rows(X, search.pooled_top, "transform")
@@ -282,14 +286,14 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
             return self._map_rows(X, search.top, "codes")
 
     def reconstruct(self, X: Any, *, layer: int | None = None) -> Any:
-        """Return the images as the code of a layer describes them, through all layers below.
+        """Return the reconstruction of each image from the code of a layer, through those below.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Images.
         layer : int or None, default=None
-            Which layer, from 1. None: the highest.
+            Number of the layer, from 1. None: the highest.
 
         Returns
         -------
@@ -301,21 +305,21 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
             return self._map_rows(X, function, "reconstruct")
 
     def project(self, X: Any, *, unit: int, layer: int | None = None) -> Any:
-        """Return what one unit of a layer stands for in each image, in pixels.
+        """Return, in pixels, what one unit of a layer represents in each image.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Images.
         unit : int
-            A map of the layer, from 0, whose strongest entry in each image is kept alone.
+            Index of a map of the layer, from 0. Only its strongest entry in each image is kept.
         layer : int or None, default=None
-            Which layer, from 1. None: the highest.
+            Number of the layer, from 1. None: the highest.
 
         Returns
         -------
         X_decoded : array or tensor of shape (n_samples, n_features)
-            This entry through all layers below, with the switches of the image.
+            This entry decoded through all layers below, with the switches of the image.
         """
         chosen = self._layer(layer)
         n_maps = len(network.kernels_of(self)[chosen - 1])

@@ -30,16 +30,16 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     .. math:: E(x, z_1, \dots, z_L) = \sum_{l=1}^{L} \tfrac12 \|z_{l-1} - z_l D_l\|^2
               + \alpha_l \|z_l\|_1, \qquad z_0 = x, \qquad \|d_{lk}\| \le 1,
 
-    and the free energy is E at the codes that ``inference`` finds: its minimum over all layers with
-    "multilayer_fista", an upper bound of it otherwise.
+    and the free energy is E at the codes that ``inference`` finds: the minimum over the codes of
+    all layers with "multilayer_fista", otherwise an upper bound of it.
 
     Parameters
     ----------
     hidden_sizes : tuple of int, default=(128, 64)
-        Number of atoms, or kernels, in each layer, that of the rows first.
+        Number of atoms, or kernels, in each layer, starting with the layer next to the rows.
     alpha : float or sequence of float, default=0.1
-        Weight of the penalty: one, or one for each layer, in units of X if atoms have length one.
-        Zero is allowed except for "layered_fista".
+        Weight of the penalty, common to all layers or one per layer, in units of X if atoms have
+        length one. Zero is allowed except for "layered_fista".
     penalty : {"l1", "nonnegative"}, default="l1"
         Absolute values, or the same with :math:`z \ge 0`.
     inference : str, default="layered_fista"
@@ -48,22 +48,24 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         with "nonnegative", a network of rectified linear units. "multilayer_fista": the exact
         minimum over all layers together.
     learning : {"layerwise", "joint"}, default="layerwise"
-        What dictionaries are learnt from: codes that ignore the layers above, by thresholds if
-        ``inference`` says so; or codes that minimise the energy of all layers.
+        Codes from which dictionaries are learnt: "layerwise", codes that ignore the layers above,
+        computed by thresholds for ``inference="layered_thresholding"``; "joint", codes that
+        minimise the energy of all layers.
     output : {"all", "last"}, default="all"
         Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
         ``inverse_transform`` take if they are not pooled, or those of the last.
     kernel_sizes : tuple of int, of tuple of int or of None, or None, default=None
-        Layers of kernels: side or sides of those of each layer; None for half of the maps below,
-        and at most 9. None alone: dense layers.
+        For convolutional layers, side or sides of the kernels of each layer; None within the tuple
+        is half of the maps below, and at most 9. None: dense layers.
     image_shape : tuple of int or None, default=None
         With ``kernel_sizes``, the order of a row: (height, width), (height, width, channels), or
         (length,). None: signals.
     boundary : {"circular", "zero"}, default="circular"
         Whether kernels continue on the opposite side or lie within the maps below.
     pool : {"max", "mean"} or None, default="max"
-        Whether ``transform`` returns the largest or mean magnitude in each block of a map, or codes
-        in full, which ``energy`` and ``inverse_transform`` take. No effect on dense layers.
+        Whether ``transform`` returns the largest or mean magnitude in each block of a map, or
+        (None) codes in full, which ``energy`` and ``inverse_transform`` take. No effect on dense
+        layers.
     pool_size : int or tuple of int, default=4
         Side or sides of a block.
     init : {"data", "random"}, default="data"
@@ -77,8 +79,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction; 0 makes all
         passes.
     code_tol : float or None, default=None
-        Relative duality gap at which a code is final (or stationarity, where an alpha is zero).
-        None: 1e-10, or 1e-6 for kernels, whose ``fit`` is content with 1e-3.
+        Relative duality gap (or stationarity, where an alpha is zero) at which a code is accepted.
+        None: 1e-10, or 1e-6 for kernels, with 1e-3 in ``fit``.
     n_inference_steps : int or None, default=None
         Take exactly this many steps of FISTA in each layer, or, over all layers together, of its
         monotone variant, which never raises the energy.
@@ -101,9 +103,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     penalty_, inference_ : dict, dict
         Names of the penalty and of the inference used in the fit.
     architecture_ : dict or None
-        Sizes of layers of kernels.
+        Sizes of convolutional layers.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass, every row measured with the dictionaries at that point.
+        Mean energy in each pass; each row is evaluated with the dictionaries at that time.
     online_state_ : dict
         Sums over codes and rows that ``partial_fit`` continues from, and up to eight rows;
         ``drop_training_state`` removes them.
@@ -125,9 +127,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     Learning costs, and keeps in memory, what :class:`SparseCoder` needs for each layer, or, with
     kernels, the sums of :class:`ConvSparseCoder`; all layers learn in the same passes. There is no
     intercept: centre rows whose mean is far from zero. Codes shrink from layer to layer, so upper
-    layers may need a smaller ``alpha``; ``fit`` warns if a layer's codes are all zero. A threshold
-    suits atoms that overlap little: it does not divide what several similar atoms explain, so that
-    its energy may exceed that of zero codes many times.
+    layers may need a smaller ``alpha``; ``fit`` warns if a layer's codes are all zero.
+    "layered_thresholding" suits atoms that overlap little: similar atoms all explain the same part
+    of a row, so the energy may be many times that of zero codes.
 
     References
     ----------
@@ -256,9 +258,9 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Parameters
         ----------
         **parameters : object
-            ``components``, the atoms or kernels of the first layer; ``upper_components``, a list
-            of those of the layers above; and parameters of the constructor, for kernels
-            ``kernel_sizes`` and ``image_shape``.
+            ``components``, the atoms or kernels of the first layer; ``upper_components``, a list of
+            those of the layers above; and constructor parameters, for kernels ``kernel_sizes`` and
+            ``image_shape``.
 
         Returns
         -------
@@ -297,13 +299,13 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_features_out)
-            Codes, or pooled maps one after the other, that of the first layer first. A
-            ConvergenceWarning reports those not final.
+            Codes, or pooled maps, one after the other, starting with the first layer. A
+            ConvergenceWarning reports codes that have not converged.
 
         Raises
         ------
         ValueError
-            If ``pool_size`` is no positive integer or one for each side of an image.
+            If ``pool_size`` is not a positive integer, or one for each side of an image.
         """
         check_is_fitted(self)
         shown = network.features_of(self)[1]

@@ -28,9 +28,10 @@ class LISTAEncoder(EncoderEstimator):
 
     .. math:: F(x) = \tfrac12 \|x - z_T D\|^2 + \alpha \|z_T\|_1,
 
-    with the soft threshold h. W, S and the thresholds start as those of a solver, so the untrained
-    network performs T + 1 of its steps. They are then learnt by backpropagation through the layers
-    until :math:`z_T` is close to the optimal codes of the training rows, or to codes you supply.
+    with the soft threshold h. W, S and the thresholds are initialised as those of a solver, so the
+    untrained network performs T + 1 steps of that solver. They are then learnt by backpropagation
+    through the layers until :math:`z_T` is close to the optimal codes of the training rows, or to
+    codes you supply.
 
     Parameters
     ----------
@@ -51,15 +52,16 @@ class LISTAEncoder(EncoderEstimator):
     learn_weights : bool, default=True
         Whether to learn W and S; if not, only thresholds (and g) are learnt.
     init : {"solver", "analytic"}, default="solver"
-        Initial W: the solver's, or, for "lista" and "coupled", the matrix least coherent with the
-        atoms. The latter with "coupled" and ``learn_weights=False`` is ALISTA.
+        Initial W: that of the solver, or, for "lista" and "coupled", the matrix least coherent with
+        the atoms. The latter with "coupled" and ``learn_weights=False`` is ALISTA.
     selection_rate : float, default=0.0
-        For "coupled": layer t leaves t + 1 times this share of the entries, the largest, unshrunk.
+        For "coupled": the fraction of entries, the largest ones, that layer t does not shrink is t
+        + 1 times this rate.
     max_selection : float, default=0.08
-        Upper limit of that share; slightly less than the share of non-zeros works best.
+        Upper limit of that fraction; slightly less than the fraction of non-zeros works best.
     inhibition_mask : float, array-like of shape (n_components, n_components) or None, default=None
-        Where S may be non-zero: everywhere (None); at this share of the pairs of atoms, those with
-        the largest products; or where the array is true.
+        Where S may be non-zero: everywhere (None); for this fraction of the pairs of atoms, those
+        with the largest products; or where the array is true.
     supervised_layers : {"last", "all"}, default="last"
         What to minimise: half the squared error of the last layer, or the mean logarithm of the
         relative errors of all layers, which trains deep networks faster.

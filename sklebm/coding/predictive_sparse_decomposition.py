@@ -32,9 +32,9 @@ class PredictiveSparseDecomposition(EncoderEstimator):
     .. math:: E(x, z) = \tfrac12 \|x - z D\|^2 + \alpha R(z) + \tfrac{w}{2} \|z - f(x)\|^2, \qquad
               F(x) = E(x, f(x)), \qquad \|d_k\| \le 1.
 
-    For each batch, the best codes are found first, with the encoder f pulling them towards what it
-    can predict; dictionary and encoder then follow the gradient with these codes held fixed. After
-    training, the encoder alone gives the code of a row.
+    For each batch, the codes of lowest energy are found first; the last term pulls them towards the
+    prediction of the encoder f. Dictionary and encoder then take a gradient step with these codes
+    held fixed. After training, the encoder alone computes the code of a row.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ class PredictiveSparseDecomposition(EncoderEstimator):
         such as ``Topographic(grid=(16, 16), pool_size=3)``.
     encoder : {"lista", "shrink", "linear_tanh"}, default="lista"
         f: unfolded ISTA with ``n_layers`` layers after the first shrinkage; a soft threshold of W
-        x, which is "lista" without these layers; or g tanh(W x + b), whose codes are not sparse.
+        x, which is "lista" without these further layers; or g tanh(W x + b), whose codes are not
+        sparse.
     n_layers : int, default=3
         Number of layers of "lista".
     prediction_weight : float, default=1.0
@@ -123,10 +124,11 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     Notes
     -----
-    With k atoms and d features, the best codes of a batch cost O(k (d + k)) per row with the
-    default penalty and O(k^2) for each of hundreds of iterations with the others; a predicted code
-    costs O(k d + T k^2). Training runs in float32; scale X so that rows have a length of order one.
-    Use ``score`` to compare models with the same ``alpha`` and ``penalty`` on the same features.
+    With k atoms and d features, the codes of lowest energy of a batch cost O(k (d + k)) per row
+    with the default penalty and O(k^2) for each of hundreds of iterations with the others; a
+    predicted code costs O(k d + T k^2). Training runs in float32; scale X so that rows have a
+    length of order one. Use ``score`` to compare models with the same ``alpha`` and ``penalty`` on
+    the same features.
 
     References
     ----------

@@ -52,15 +52,15 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         pursuit) or "lateral_inhibition"; or an object of ``sklebm.energies`` with its own settings,
         such as ``GroupL2(group_size=2)``.
     dictionary : array-like of shape (n_components, n_features) or None, default=None
-        Atoms to use as they are, of any length; ``fit`` then learns nothing.
+        Atoms to use unchanged, of any length; ``fit`` then learns nothing.
     dict_init : array-like of shape (n_components, n_features) or None, default=None
         Initial atoms, instead of ``init``; those longer than one are scaled to length one.
     positive_dict : bool, default=False
         Whether to keep the atoms non-negative.
     algorithm : {"online", "gradient", "batch"}, default="online"
-        Improve the dictionary every ``batch_size`` rows, from sums over earlier codes or by a
-        projected gradient step; or after all rows, when only replacing atoms can raise the mean
-        energy.
+        Update the dictionary every ``batch_size`` rows, from sums over earlier codes ("online") or
+        by a projected gradient step ("gradient"); or after all rows ("batch"), in which case the
+        mean energy can rise only where atoms are replaced.
     unit_norm : bool, default=False
         Whether atoms have length exactly one, rather than at most one.
     fit_intercept : bool, default=False
@@ -75,13 +75,14 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction; 0 makes all
         passes.
     code_tol : float, default=1e-10
-        Relative duality gap (or stationarity, if R is not convex) at which a code is final.
+        Relative duality gap (or stationarity, if R is not convex) at which a code is accepted.
     solver : {"auto", "ista", "fista", "cd", "threshold"}, default="auto"
-        How to find codes: the fastest way; a textbook method ("cd" updates one coordinate of each
-        row per step); or a single soft threshold of the products with the atoms, exact if
-        orthonormal.
+        How to find codes: "auto", the fastest method; a textbook method ("cd" updates one
+        coordinate of each row per step); or "threshold", a single soft threshold of the products
+        with the atoms, which is exact if the atoms are orthonormal.
     n_solver_steps : int or None, default=None
-        Take exactly this many steps of "ista", "fista" or "cd", whatever the certificates say.
+        Take exactly this many steps of "ista", "fista" or "cd", whether or not codes have
+        converged.
     random_state : int, RandomState instance or None, default=None
         Seed for the initial atoms and the order of the rows.
     verbose : int, default=0
@@ -103,11 +104,11 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
     penalty_ : dict
         Name and settings of the penalty used in the fit.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass, every row measured with the dictionary at that point.
+        Mean energy in each pass; each row is evaluated with the dictionary at that time.
     online_state_ : dict
         Sums over codes and rows that ``partial_fit`` continues from. After a ``partial_fit`` that
-        ends within a batch, it holds up to eight rows of the batch as replacements for atoms that
-        may die; ``drop_training_state`` removes them.
+        ends within a batch, it also holds up to eight rows of the batch, to replace atoms that fall
+        out of use; ``drop_training_state`` removes them.
     n_iter_ : int
         Number of passes over the rows, or of ``partial_fit`` calls; 0 for a given dictionary.
     n_samples_seen_ : int
@@ -271,7 +272,8 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components)
-            z*, sparse but stored densely. A ConvergenceWarning reports codes that are not final.
+            z*, sparse but stored densely. A ConvergenceWarning reports codes that have not
+            converged.
         """
         with search_for(self) as search:
             return self._map_rows(X, search.codes, "transform")

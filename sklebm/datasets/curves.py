@@ -1,4 +1,4 @@
-"""Rows of one number with targets whose conditional density is known exactly."""
+"""One feature and a target whose conditional density is known exactly."""
 
 from __future__ import annotations
 

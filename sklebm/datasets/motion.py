@@ -30,7 +30,7 @@ def make_bouncing_digits(
     Parameters
     ----------
     n_sequences : int, default=100
-        Number of sequences, each of another digit.
+        Number of sequences, each of a different digit.
     n_steps : int, default=20
         Frames of each.
     size : int, default=16
@@ -38,10 +38,10 @@ def make_bouncing_digits(
     speed : float, default=0.8
         Pixels per step.
     turn : float, default=0.0
-        Probability, in every step, of going on in a random direction: an event that the past does
-        not tell.
+        Probability, in every step, of changing to a random direction: an event that the past does
+        not predict.
     random_state : int, RandomState instance or None, default=None
-        Seed for digits, places and directions.
+        Seed for digits, positions and directions.
 
     Returns
     -------
@@ -98,12 +98,12 @@ def make_rotating_digits(
     speed: float = 0.2,
     random_state: RandomState = None,
 ) -> tuple[Any, Any]:
-    """Make digits that turn around the middle of the frame at constant speed.
+    """Make digits that turn around the centre of the frame at constant speed.
 
     Parameters
     ----------
     n_sequences : int, default=100
-        Number of sequences, each of another digit, from a random angle, in a random direction.
+        Number of sequences, each of a different digit, from a random angle, in a random direction.
     n_steps : int, default=20
         Frames of each.
     size : int, default=12
@@ -159,15 +159,15 @@ def make_pendulum(
     Parameters
     ----------
     n_sequences : int, default=100
-        Number of sequences, each with another energy and phase.
+        Number of sequences, each with a different energy and phase.
     n_steps : int, default=50
         Steps of each.
     time_step : float, default=0.2
         Time between steps; small swings take 2 pi.
     most_energy : float, default=1.8
-        Energies are uniform between 0 and this; above 2 the pendulum turns over the top.
+        Energies are uniform between 0 and this value; above 2 the pendulum goes over the top.
     noise : float, default=0.0
-        Standard deviation of Gaussian noise on what is seen.
+        Standard deviation of Gaussian noise on the observations.
     random_state : int, RandomState instance or None, default=None
         Seed for energies, phases and noise.
 

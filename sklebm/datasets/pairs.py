@@ -1,8 +1,9 @@
 """Pairs of related images: one row holds an image and the same image shifted, rotated or scaled.
 
-Images are dots at random places. A wrap-around shift is exact, so that pairs tell nothing but the
-shift; rotated and scaled images are computed by bilinear interpolation of twice as large a canvas,
-of which the centre is kept, so that what enters at the border is new dots and not emptiness.
+Images are dots at random positions. Shifts wrap around and are exact, so that the two images of a
+pair differ by the shift only. Rotated and scaled images are computed by bilinear interpolation of a
+canvas twice as large, of which the centre is kept, so that new dots enter at the border instead of
+empty space.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def make_random_dots(
     density: float = 0.1,
     random_state: RandomState = None,
 ) -> Any:
-    """Draw images of white dots at random places on black.
+    """Draw images of white dots at random positions on black.
 
     Parameters
     ----------

@@ -245,7 +245,7 @@ class GaussianCircle(PlaneDensity):
     noise : float, default=0.3
         Standard deviation of each Gaussian along each axis.
     weights : tuple of float or None, default=None
-        Mass of each, summing to 1; None gives all the same mass.
+        Probability of each Gaussian, summing to 1; None gives all the same.
     """
 
     n_modes: int = 5
@@ -292,7 +292,7 @@ class GaussianCircle(PlaneDensity):
 
 @dataclass(frozen=True)
 class Checkerboard(PlaneDensity):
-    """Uniform on every other square of a board around the origin; 0, log -inf, on the others.
+    """Uniform on every other square of a board around the origin, and 0 on the others.
 
     Parameters
     ----------

@@ -140,8 +140,8 @@ class AutoregressiveProcess:
 class SwitchingProcess:
     r"""Autoregressive process of order 1 whose regime follows a hidden Markov chain.
 
-    In regime k, x_t = m_k + phi_k (x_{t-1} - m_k) + noise; x_0 is N(m_k, 1). The chain starts
-    anywhere, and stays where it is with probability ``stay``.
+    In regime k, x_t = m_k + phi_k (x_{t-1} - m_k) + noise; x_0 is N(m_k, 1). The chain starts in
+    any regime with the same probability, and stays in its regime with probability ``stay``.
 
     Parameters
     ----------

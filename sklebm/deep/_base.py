@@ -259,8 +259,8 @@ class DeepEnergyEstimator(GradientEstimator):
         If log Z is known, this is the log-likelihood, at the pessimistic end of the interval of log
         Z if there is one, and is comparable between all models of the same X. Otherwise it is minus
         the objective (for "cd" and "pcd", minus sliced score matching) with the same random numbers
-        in every call; it then compares networks, rates and epochs, but neither objectives nor their
-        settings.
+        in every call; it then is comparable between networks, learning rates and numbers of epochs,
+        but not between objectives or their settings.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class DeepEnergyEstimator(GradientEstimator):
             Number of annealed chains.
         n_temperatures : int, default=200
             Number of annealing steps, each a trajectory of Hamiltonian Monte Carlo. It is doubled,
-            at most twice, while both directions disagree or the interval is wider than 0.8 nats.
+            at most twice, while the two directions disagree or the interval is wider than 0.8 nats.
         random_state : int, RandomState instance or None, default=None
             Seed for the chains.
 
@@ -302,7 +302,7 @@ class DeepEnergyEstimator(GradientEstimator):
         Warns
         -----
         UserWarning
-            If both directions still disagree after the last doubling. The interval covers both.
+            If the two directions still disagree after the last doubling. The interval covers both.
         """
         found = likelihood.estimate(self, "ais", n_chains, n_temperatures, 100, random_state)
         self.__dict__.update(found)

@@ -26,7 +26,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
 
     Hidden units with :math:`p(z_k = 1 \mid x) = 1 / (1 + e^{-w_k^\top g(x) - c_k})` are summed out.
     With no hidden layer, g(x) = x, this is a Gaussian restricted Boltzmann machine. With
-    ``log_factor``, any function H(x) takes the place of the sum over k.
+    ``log_factor``, an arbitrary function H(x) replaces the sum over k.
 
     Parameters
     ----------
@@ -44,21 +44,22 @@ class DeepEnergyModel(DeepEnergyEstimator):
         ``network(n_features, n_components)``. It must be smooth, and must not grow faster than
         ``|x|^2 / 2 sigma^2``.
     log_factor : callable or None, default=None
-        Torch module class for H(x), called as ``log_factor(n_features, 1)``, which answers one
-        number a row: log p(x) = -|x|^2 / 2 sigma^2 + b'x + H(x) - log Z. It must be smooth.
+        Torch module class for H(x), called as ``log_factor(n_features, 1)``, which returns one
+        number per row: log p(x) = -|x|^2 / 2 sigma^2 + b'x + H(x) - log Z. It must be smooth.
         ``n_components``, ``hidden_sizes``, ``activation`` and ``image_shape`` have no effect then.
     layer_training : {"joint", "greedy"}, default="joint"
         "joint" trains all layers of g at once. "greedy" trains one after the other, each for
         ``max_epochs`` as the experts of a shallower model, and then freezes it. With
-        ``warm_start``, "greedy" adds a layer to a fitted model whose ``hidden_sizes`` and
-        ``n_components`` are now ``hidden_sizes``; "joint" continues training all of its layers.
+        ``warm_start``, "greedy" adds a layer to a fitted model, whose ``hidden_sizes`` followed by
+        its ``n_components`` must be the new ``hidden_sizes``; "joint" continues training all of its
+        layers.
     sigma : float, "auto" or None, default="auto"
         Width of the Gaussian factor; "auto" is the root mean variance of the features. None, with
         ``log_factor`` only: no Gaussian factor, log p(x) = H(x) - log Z.
     learn_sigma : bool, default=False
         Whether sigma is learnt, starting from this value.
     objective : str or Objective, default="noise_contrastive"
-        How the energy is shaped: "noise_contrastive" (which learns log Z), "pcd" or "cd" with
+        How the energy is trained: "noise_contrastive" (which learns log Z), "pcd" or "cd" with
         Hamiltonian Monte Carlo, "score_matching", "sliced_score_matching",
         "denoising_score_matching", "conditional_noise_contrastive",
         "variational_noise_contrastive", or an object with its own settings, such as a sampler.
@@ -70,8 +71,8 @@ class DeepEnergyModel(DeepEnergyEstimator):
         Passes over the rows.
     optimizer : str, default="rmsprop"
         Update rule: "rmsprop", "sgd", "adam", "adamw", "momentum" (heavy ball), or, with all rows
-        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs ``objective="score_matching"``. Rules
-        with momentum move faster than the chains of "pcd" can follow.
+        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs ``objective="score_matching"``. With
+        momentum the parameters change faster than the chains of "pcd" can follow.
     learning_rate_schedule : str or Schedule, default="cosine"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
@@ -146,8 +147,8 @@ class DeepEnergyModel(DeepEnergyEstimator):
     For P weights a step costs O(batch_size P) times 1 + ``n_noise`` ("noise_contrastive"), times
     the leapfrog steps ("cd", "pcd") or times d ("score_matching"). The reference Gaussian adds
     O(d^3) once. Training runs in float32, annealing in float64, row-wise methods in the dtype of X.
-    Features should have similar scales. If the energy falls without end far from the data, ``fit``
-    raises FloatingPointError after the epoch in which this began.
+    Features should have similar scales. If the energy decreases without bound far from the data,
+    ``fit`` raises FloatingPointError after the epoch in which this began.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Networks, views, prototypes and fitted state of embeddings."""
+"""Base of embeddings: networks, views, prototypes and fitted state."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _FOUND = ("prototypes_", "prototype_counts_", "embedding_mean_", "embedding_spre
 
 
 class BaseEmbedding(GradientEstimator):
-    """An encoder that is shaped by pairs of views, and prototypes of what it returns."""
+    """An encoder trained on pairs of views, and prototypes of its embeddings."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **_CONSTRAINTS,
@@ -217,11 +217,11 @@ class BaseEmbedding(GradientEstimator):
         Parameters
         ----------
         **parameters : object
-            ``weights``, the arrays under their torch names; ``prototypes``; parameters of the
-            constructor, including those that determine the networks; and other fitted attributes
-            without their underscore. Without ``offset`` and ``scale`` rows enter the encoder
-            unscaled, and ``feature_means`` tells the number of features; without
-            ``embedding_spread`` the free energy is the squared distance itself.
+            ``weights``, the arrays under their torch names; ``prototypes``; constructor parameters,
+            including those that determine the networks; and other fitted attributes without their
+            trailing underscore. Without ``offset`` and ``scale`` rows enter the encoder unscaled,
+            and ``feature_means`` gives the number of features; without ``embedding_spread`` the
+            free energy is the squared distance itself.
 
         Returns
         -------

@@ -22,28 +22,29 @@ class ContrastiveEmbedding(BaseEmbedding):
     .. math:: E(x, z) = \frac{\lVert f(x) - z \rVert^2}{s^2}, \qquad
               F(x) = \min_k E(x, w_k).
 
-    The encoder f is shaped by pairs: views of one thing get a low distance, views of different
-    things a high one. What belongs together is said by ``views``: two corrupted or transformed
+    The encoder f is trained on pairs: views of one thing get a small distance, views of different
+    things a large one. ``views`` defines which rows form a pair: two corrupted or transformed
     copies of a row (the default, which needs no labels), near neighbours, rows of one class, or
-    steps close in time. The prototypes :math:`w_k` are found afterwards by k-means among the
-    embeddings; :math:`s^2` is their mean squared distance from their mean.
+    successive steps of a sequence. The prototypes :math:`w_k` are found afterwards by k-means among
+    the embeddings; :math:`s^2` is their mean squared distance from their mean.
 
     Parameters
     ----------
     n_components : int, default=32
         Number of outputs of the encoder.
     objective : str or Objective, default="info_nce"
-        How pairs shape the encoder: "info_nce" (the other view among all views of the batch, as in
-        SimCLR), "margin" (Siamese), "triplet" (with mining), "nce_memory_bank" (PIRL: two heads,
-        and a remembered embedding of every row), "momentum_queue" (MoCo: a slow copy of the
-        encoder, and a queue of its keys), or an object with its own settings, such as
+        How the encoder is trained on pairs: "info_nce" (the other view among all views of the
+        batch, as in SimCLR), "margin" (Siamese), "triplet" (with mining), "nce_memory_bank" (PIRL:
+        two heads, and a remembered embedding of every row), "momentum_queue" (MoCo: a slow copy of
+        the encoder, and a queue of its keys), or an object with its own settings, such as
         ``InfoNCE(0.5)``.
     views : str, View or callable, default="augment"
-        Which rows belong together: "augment" (``FeatureCorruption()`` for tables,
-        ``ImageAugmentation()`` with ``image_shape``), "neighbours" (the five nearest in the input),
-        "labels" (rows of one class, by y), "groups" (steps of one sequence that follow each other),
-        an object with its own settings, or a function of a tensor of rows in units of X (images
-        with ``image_shape``) and a torch generator that returns a view of each row.
+        Which rows belong together: "augment" (two views of a row by ``FeatureCorruption()`` for
+        tables, or by ``ImageAugmentation()`` with ``image_shape``), "neighbours" (the five nearest
+        in the input), "labels" (rows of one class, by y), "groups" (steps of one sequence that
+        follow each other), an object with its own settings, or a function of a tensor of rows in
+        units of X (images with ``image_shape``) and a torch generator that returns a view of each
+        row.
     hidden_sizes : tuple of int, default=(128,)
         Widths of the encoder's hidden layers; with ``image_shape``, the channels of its
         convolutions, each of which halves height and width. Empty: one affine map.
@@ -56,20 +57,21 @@ class ContrastiveEmbedding(BaseEmbedding):
     encoder : callable or None, default=None
         Torch module class to use instead, called as ``encoder(n_features, n_components)``.
     head_sizes : tuple of int, default=(64, 32)
-        Widths of the layers of the projection head, after the encoder, whose outputs the objective
-        compares. Empty: it compares the encoder's.
+        Widths of the layers of the projection head that follows the encoder. The objective compares
+        the outputs of the head. Empty: no head, it compares those of the encoder.
     keep_head : bool, default=False
-        Whether embeddings are the head's outputs. By default they are the encoder's, which keep
-        more of what the views leave out.
+        Whether embeddings are the outputs of the head. By default they are those of the encoder,
+        which keep more of the information that the views discard.
     unit_length : bool, default=True
         Whether embeddings, and what the objective compares, are divided by their length. "margin"
-        and "triplet" can do without, for maps in the plane; the others compare cosines anyway.
+        and "triplet" also work without it, for instance to map rows to the plane; the others
+        compare cosines anyway.
     n_prototypes : int, default=32
         Number of prototypes; at most one for each distinct row.
     learning_rate : float, default=0.002
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=256
-        Rows per update, which are each other's negatives.
+        Rows per update; they serve as negatives for each other.
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto": enough for 2000 updates, but at least 20 and at most 1000.
     optimizer : str, default="adam"
@@ -80,7 +82,8 @@ class ContrastiveEmbedding(BaseEmbedding):
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Fraction of the rows held out for validation; minus their objective, with the same views
-        every time, is recorded after each epoch. For objectives with a memory it is InfoNCE.
+        every time, is recorded after each epoch. For objectives with a memory, InfoNCE is recorded
+        instead.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
@@ -106,7 +109,8 @@ class ContrastiveEmbedding(BaseEmbedding):
         Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         The networks see (x - offset_) / scale_: mean and standard deviation of each feature, or,
-        for images, the mean of each channel and one scale. None after ``from_parameters`` without.
+        for images, the mean of each channel and one scale. None if ``from_parameters`` was given
+        none.
     prototypes_ : ndarray of shape (n_prototypes, n_features_out)
         Prototypes of the embeddings.
     prototype_counts_ : ndarray of shape (n_prototypes,)
@@ -116,9 +120,9 @@ class ContrastiveEmbedding(BaseEmbedding):
     embedding_spread_ : float
         Mean squared distance of the training embeddings from their mean, s^2.
     effective_rank_ : float or None
-        exp of the entropy of the eigenvalues of the embeddings' covariance: in how many directions
-        they vary. A warning says when it falls below a tenth of their number of components. None
-        after ``partial_fit``.
+        exp of the entropy of the normalised eigenvalues of the embeddings' covariance: the number
+        of directions in which they vary. A warning is raised if it is below a tenth of the number
+        of their components. None after ``partial_fit``.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean objective of the batches by epoch.
     validation_scores_ : ndarray
@@ -147,7 +151,7 @@ class ContrastiveEmbedding(BaseEmbedding):
     ``views="neighbours"`` costs O(n^2 d) once. Training runs in float32, row-wise methods in the
     dtype of X. Features are standardised internally, so that their units do not matter. Prototypes
     are found among the embeddings of at most 20,000 rows. Views that come from other rows need all
-    rows in memory, and "nce_memory_bank" an embedding of each.
+    rows in memory, and "nce_memory_bank" needs an embedding of each row.
 
     References
     ----------
@@ -241,7 +245,7 @@ class ContrastiveEmbedding(BaseEmbedding):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, groups: Any = None) -> Self:
-        """Shape the encoder by pairs, and find prototypes of its embeddings.
+        """Train the encoder on pairs, and find prototypes of its embeddings.
 
         Parameters
         ----------
@@ -250,7 +254,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         y : array-like of shape (n_samples,) or None, default=None
             Classes of the rows; used with ``views="labels"`` only.
         groups : array-like of shape (n_samples,) or None, default=None
-            Sequence of each row, for ``views="groups"``; rows of a sequence are in order of time.
+            Sequence of each row, for ``views="groups"``; rows of a sequence are in temporal order.
 
         Returns
         -------
@@ -306,7 +310,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Y : array-like or tensor of shape (n_others, n_features)
-            Rows to compare them with.
+            Rows to compare with.
 
         Returns
         -------
@@ -370,9 +374,9 @@ class ContrastiveEmbedding(BaseEmbedding):
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the share of the embeddings' spread that the prototypes leave unexplained.
 
-        Comparable over what concerns training (``learning_rate``, ``max_epochs``) at the same
-        ``n_components``, ``n_prototypes`` and views. What an embedding is good for is said by a
-        score for the task at hand, such as a classifier's on it, or by
+        Comparable between settings of training (``learning_rate``, ``max_epochs``) for the same
+        ``n_components``, ``n_prototypes`` and views. To judge how useful an embedding is, score the
+        task at hand, such as a classifier on the embeddings, or use
         :func:`sklebm.metrics.make_ood_scorer`.
 
         Parameters

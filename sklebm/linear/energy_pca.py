@@ -21,9 +21,9 @@ class EnergyPCA(PrincipalGaussian):
     .. math:: E(x, z) = \tfrac12 \lVert x - m - V^\top z \rVert^2, \qquad
               F(x) = \min_z E(x, z) = \tfrac12 \lVert x - m - V^\top V (x - m) \rVert^2 .
 
-    No row outside the plane can have an energy near zero, wherever the plane lies: k bounds the
-    volume of low energy. F is flat along the plane and so cannot be normalised. The probabilistic
-    form can: z has a Gaussian prior and x the noise :math:`\sigma^2`,
+    Wherever the plane lies, only rows near it have an energy near zero: k limits the volume of low
+    energy. F is constant along the plane and so cannot be normalised. The probabilistic form can: z
+    has a Gaussian prior, and x has Gaussian noise of variance :math:`\sigma^2`,
 
     .. math:: p(x) = N\bigl(m,\; V^\top \operatorname{diag}(l - \sigma^2) V + \sigma^2 I\bigr),
 
@@ -34,9 +34,10 @@ class EnergyPCA(PrincipalGaussian):
     ----------
     n_components : int, float, "mle", "held_out" or None, default=None
         Number k of directions. A fraction in (0, 1) keeps enough to explain that share of the
-        variance; "mle" the number with the largest evidence (Minka, 2000); "held_out" the number
-        that gives held-out rows the highest density, over five folds, which needs all rows at once.
-        None keeps all: d, or as many as the rows span if there are fewer rows than features.
+        variance; "mle" selects the number with the largest evidence (Minka, 2000); "held_out" the
+        number that gives held-out rows the highest density in five-fold cross-validation, which
+        needs all rows at once. None keeps all: d, or as many as the rows span if there are fewer
+        rows than features.
     shrinkage : float, "oas", "ledoit_wolf" or None, default=None
         Weight s in [0, 1] of the mean variance times the identity, which is mixed into the
         covariance of the density; the plane stays the same. "oas" and "ledoit_wolf" estimate the
@@ -72,7 +73,7 @@ class EnergyPCA(PrincipalGaussian):
         of the variances left out, shrunk, but at least a millionth of the variance of the features
         there; 0 if there is no such direction.
     ridge_ : float
-        What shrinkage adds to every variance.
+        The amount that shrinkage adds to every variance.
     shrinkage_ : float
         The weight s.
     n_components_ : int
@@ -94,7 +95,7 @@ class EnergyPCA(PrincipalGaussian):
     ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory on top of X; with n < d rows O(n^2 d) and
     O(n d); if n_components is far below d, d^3 becomes O(n_components d^2). All statistics are
     accumulated in float64 in one pass, so ``partial_fit`` gives the same result however the rows
-    are chunked. ``score`` can compare any parameters on the same rows.
+    are chunked. ``score`` is comparable between any parameters on the same rows.
 
     References
     ----------

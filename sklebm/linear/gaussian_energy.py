@@ -26,9 +26,9 @@ class GaussianEnergy(EnergyEstimator):
     .. math:: F(x) = \tfrac12 (x - m)^\top P (x - m), \qquad
               \log p(x) = -F(x) - \tfrac12 \left(d \log 2 \pi - \log \det P\right).
 
-    A zero :math:`P_{ij}` means that features i and j are independent given all the others, so a
+    A zero :math:`P_{ij}` means that features i and j are independent given all the others, so the
     structure is a graph and the model a Gaussian Markov random field. With S the covariance of the
-    training rows, the four objectives shape the same energy in different ways:
+    training rows, the four objectives fit the same energy in different ways:
 
     - "maximum_likelihood": :math:`\min \operatorname{tr}(S P) - \log \det P`. The covariance
       :math:`P^{-1}` then equals S at every free entry (Dempster's covariance selection).
@@ -40,8 +40,9 @@ class GaussianEnergy(EnergyEstimator):
       of it with Gaussian noise of that covariance times ``noise_scale`` squared; log Z cancels.
 
     All are convex. Without zeros, the first two give :math:`P = S^{-1}`. P is positive definite:
-    inherently for maximum likelihood, through a prior worth one row for the contrastive objectives,
-    and for score matching through a ridge if its solution would not be a density without one.
+    always for maximum likelihood, by a prior with the weight of one row for the contrastive
+    objectives, and for score matching by a ridge where its solution would not be a density
+    otherwise.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class GaussianEnergy(EnergyEstimator):
         Which entries of the precision may be non-zero: all, the diagonal, those between pixels at
         most ``radius`` rows and columns apart, or those where the symmetric square array is True.
     objective : str, default="maximum_likelihood"
-        How the energy is shaped: "maximum_likelihood", "score_matching", "noise_contrastive" or
+        How the energy is fitted: "maximum_likelihood", "score_matching", "noise_contrastive" or
         "conditional_noise_contrastive".
     image_shape : (height, width) or None, default=None
         Layout of the features for "banded"; None is a single line.
@@ -57,13 +58,13 @@ class GaussianEnergy(EnergyEstimator):
         Radius of the neighbourhood for "banded".
     ridge : float or "auto", default="auto"
         Added to the variances of S, as a fraction of their mean; for the first two objectives.
-        "auto" is 0, or, if score matching then finds no density, the smallest power of 2 that
-        helps.
+        "auto" is 0, or, if score matching then finds no density, the smallest power of 2 with which
+        it does.
     n_noise : int, default=10
         Number of noise points per row, for the contrastive objectives.
     noise_scale : float or "auto", default="auto"
         Size of the noise relative to the data, for "conditional_noise_contrastive". "auto" is
-        min(1, 2 / sqrt(d)): noise that is too easily told from the data teaches nothing.
+        min(1, 2 / sqrt(d)): noise that is too easy to tell from the data is uninformative.
     max_iter : int, default=100
         Maximum number of Newton steps, if there is no closed form.
     tol : float, default=1e-8
@@ -96,8 +97,8 @@ class GaussianEnergy(EnergyEstimator):
     sample_mean_ : ndarray of shape (n_features_in_,)
         Mean of the training rows; ``location_`` except for the contrastive objectives.
     ridge_ : float
-        What was added to the diagonal of S, in the same units. A covariance that is singular to
-        working precision gets a millionth of the mean variance, even with ``ridge=0``.
+        The amount added to the diagonal of S, in the same units. For a covariance that is singular
+        to working precision it is a millionth of the mean variance, even with ``ridge=0``.
     n_iter_ : int
         Number of Newton steps; 1 for a closed form.
     n_samples_seen_ : int
@@ -118,8 +119,8 @@ class GaussianEnergy(EnergyEstimator):
     only few free entries, p in all, maximum likelihood costs O(d^3) per Newton step plus O(p d) per
     conjugate-gradient step, and score matching a sparse factorisation; otherwise a step costs
     O(d^3). Contrastive objectives cost O(n n_noise d^2) time, or O(n n_noise p) with few free
-    entries, for each of the conjugate-gradient steps, and O(n n_noise d) memory. ``score`` can
-    compare any parameters on the same rows: every fit is a normalised density.
+    entries, for each of the conjugate-gradient steps, and O(n n_noise d) memory. ``score`` is
+    comparable between any parameters on the same rows: every fit is a normalised density.
 
     References
     ----------

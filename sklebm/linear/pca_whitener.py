@@ -29,10 +29,10 @@ class PCAWhitener(PrincipalGaussian):
     ----------
     n_components : int, float, "mle", "held_out" or None, default=None
         Number of leading components to keep. A fraction in (0, 1) keeps enough to explain that
-        share of the variance; "mle" the number with the largest evidence (Minka, 2000); "held_out"
-        the number that gives held-out rows the highest density, over five folds, which needs all
-        rows at once. None keeps all: d, or as many as the rows span if there are fewer rows than
-        features.
+        share of the variance; "mle" selects the number with the largest evidence (Minka, 2000);
+        "held_out" the number that gives held-out rows the highest density in five-fold
+        cross-validation, which needs all rows at once. None keeps all: d, or as many as the rows
+        span if there are fewer rows than features.
     ridge : float or "auto", default=0.0
         Added to every variance, as a fraction of the mean variance. It limits how strongly
         directions of low variance are amplified. The codes then have variance l / (l + r). "auto"
@@ -74,7 +74,7 @@ class PCAWhitener(PrincipalGaussian):
         of the variances left out, shrunk, plus ``ridge_``, but at least a millionth of the variance
         of the features there.
     ridge_ : float
-        What ridge and shrinkage add to every variance, in the units of the variances.
+        The amount that ridge and shrinkage add to every variance, in the units of the variances.
     shrinkage_ : float
         The weight s: directions of sample variance l are whitened as if their variance were ``(1 -
         shrinkage_) * l + ridge_``.
@@ -97,10 +97,10 @@ class PCAWhitener(PrincipalGaussian):
     ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory on top of X; with n < d rows O(n^2 d) and
     O(n d); if n_components is far below d, d^3 becomes O(n_components d^2). All statistics are
     accumulated in float64 in one pass, so ``partial_fit`` gives the same result however the rows
-    are chunked. Directions without variance are mapped to 0. Whether a column has variance is
-    judged relative to its own scale, so a column whose scale is 1e-9 of the largest counts like any
-    other. ``ridge``, ``shrinkage`` and ``n_components`` do compare columns: if scales differ, use
-    StandardScaler first.
+    are chunked. Directions without variance are mapped to 0. Whether a column varies is judged
+    relative to its own scale, so a column whose scale is 1e-9 of the largest is treated like any
+    other. ``ridge``, ``shrinkage`` and ``n_components``, however, depend on the relative scales of
+    columns: if these differ, use StandardScaler first.
 
     References
     ----------

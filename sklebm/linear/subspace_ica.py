@@ -46,24 +46,25 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
     .. math:: F(x) = \sum_g f\bigl(\lVert s_g \rVert^2 / b_g^2\bigr), \qquad
               f(q) = \sqrt{\epsilon + q} \quad \text{for density="laplace"},
 
-    so that few groups should be active in each row, whatever their phase: how the norm of a group
-    is divided among its sources costs nothing. ``group_size=1`` is ICA, by maximum likelihood
-    under the density of the sources. Larger groups are independent subspaces. Both are normalised
-    with a scale :math:`b_g` learnt for each group:
+    which is low where few groups are active. It depends only on the norm of each group, not on how
+    this norm is divided among the sources (the phase). ``group_size=1`` is ICA, by maximum
+    likelihood under the density of the sources. Larger groups are independent subspaces. In both
+    cases the density is normalised, with a scale :math:`b_g` learnt for each group:
 
     .. math:: \log p(x) = -F(x) + \log |\det W| - \sum_g \left(|g| \log b_g + \log c_g\right).
 
     Directions that the filters leave out are Gaussian noise, whose energy is part of F. With
-    ``topography`` the filters lie on a torus, and each pool is a filter and its neighbours: filters
-    close to each other learn to be active together. No normaliser is known for pools that overlap.
+    ``topography`` the filters lie on a torus, and each pool consists of a filter and its
+    neighbours: nearby filters learn to be active together. The normaliser is unknown for
+    overlapping pools.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of filters k. None takes as many as X has directions with variance, or the cells of
+        Number of filters k. None: as many as there are directions in which X varies, or cells in
         ``topography``.
     group_size : int, default=1
-        Filters in a group; the last group has what is left. Not used with ``topography``.
+        Filters in a group; the last group takes the remainder. Not used with ``topography``.
     topography : (rows, columns) or None, default=None
         Shape of a torus of filters, row by row, with a pool of 3 x 3 around each.
     density : {"laplace", "log_cosh", "student_t", "logistic"}, default="laplace"
@@ -79,17 +80,19 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
         maximises the likelihood among all W: it fits the training rows at least as well, with
         about twice as many parameters.
     batch_size : int or None, default=None
-        Rows in a random batch. None takes a step of L-BFGS for all rows at a time, from the first
-        step on. With a number, passes over batches come first, as long as they gain more than such
-        a step. The optimum is one of the same ones, often after fewer passes in all; rows are
-        whitened batch by batch instead of being held.
+        Rows in a random batch. None: every step is an L-BFGS step on all rows. A number: training
+        begins with passes over random batches, as long as a pass improves the objective more than
+        such a step would. The possible optima are the same, often reached in fewer passes; rows are
+        whitened batch by batch instead of being kept in memory.
     n_init : int, default=1
-        Random starts, of which the one of least energy is kept. The energy has local minima.
+        Number of random starts; the one with the lowest objective is kept, since there are local
+        minima.
     max_iter : int, default=500
-        Most steps of L-BFGS, or passes over batches.
+        Maximum number of L-BFGS steps, or of passes over batches.
     tol : float, default=1e-6
-        It ends when no derivative of the objective is larger: for a rotation of two filters, the
-        log of a scale, or, without ``orthogonal``, what a source gets from another.
+        Training stops when no derivative of the objective exceeds this: with respect to a rotation
+        of two filters, the log of a scale, or, without ``orthogonal``, the share of one source that
+        is added to another.
     random_state : int, RandomState instance or None, default=None
         Seed of the first filters.
     verbose : int, default=0
@@ -102,8 +105,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
     components_ : ndarray of shape (n_components_, n_features_in_)
         The filters W, group after group.
     mixing_ : ndarray of shape (n_features_in_, n_components_)
-        The row A that each source adds, with ``components_ @ mixing_`` the identity. Its largest
-        entry, in units of ``scale_``, is positive.
+        A: column k is the row that one unit of source k adds, and ``components_ @ mixing_`` is the
+        identity. The largest entry of each column, in units of ``scale_``, is positive.
     mean_ : ndarray of shape (n_features_in_,)
         Mean m of the training rows.
     scale_ : ndarray of shape (n_features_in_,)
@@ -111,12 +114,12 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
     group_scales_ : ndarray of shape (n_groups_,)
         b, for sources of variance 1. With ``topography`` all are equal: 1 if ``orthogonal``.
     noise_variance_ : float
-        Variance of each direction that the filters leave out, for features divided by ``scale_``;
-        at least 1e-6, and 0 if there is no such direction.
+        Variance in each direction that the filters do not span, for features divided by ``scale_``;
+        at least 1e-6, or 0 if there is no such direction.
     log_partition_ : float or None
         Exact log Z in nats; None with ``topography``.
     architecture_ : dict
-        Density, group size and topography, which stay if parameters are changed later.
+        Density, group size and topography at the time of ``fit``.
     objective_ : float or None
         What was minimised: the mean over the training rows of the energy of the groups, plus
         :math:`\sum_g |g| \log b_g`, minus log of abs(det) of the filters for white rows.
@@ -138,12 +141,12 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
 
     Notes
     -----
-    Columns are divided by their deviations first: units of columns change no answer. A step costs
-    O(n k^2 + k^3) time, whitening O(n d^2 + d^3). White rows are held in float64, O(n k) memory,
-    unless there is a ``batch_size`` or X is on disk (a memory map or dask array larger than
-    scikit-learn's ``working_memory``), which is read anew in each pass. Without ``orthogonal``, the
-    variance 1 of sources is an average over their group, or over a map. Sources with lighter tails
-    than the density are not found one by one, whereas FastICA finds those too.
+    Columns are first divided by their standard deviations, so their units do not matter. A step
+    costs O(n k^2 + k^3) time, whitening O(n d^2 + d^3). White rows are held in float64, O(n k)
+    memory, unless there is a ``batch_size`` or X is on disk (a memory map or dask array larger than
+    scikit-learn's ``working_memory``), which is read anew in each pass. Without ``orthogonal``,
+    sources have variance 1 only on average over their group, or over the map. Sources with lighter
+    tails than the density are not separated, whereas FastICA finds those too.
 
     References
     ----------
@@ -327,7 +330,7 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
         Returns
         -------
         energies : array or tensor of shape (n_samples, n_groups_)
-            Nonnegative. They add up to the free energy, but for the noise.
+            Non-negative. They add up to the free energy, except for that of the noise.
         """
         return self._map_rows(X, IndependentSubspaceEnergy.pooled, "pool")
 
@@ -342,7 +345,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            ``-log p(x) - log Z`` in nats. The sources are functions of x: no latent is summed out.
+            ``-log p(x) - log Z`` in nats. The sources are functions of x, so no latent is
+            integrated out.
         """
         return self._map_rows(X, IndependentSubspaceEnergy.free_energy, "free_energy")
 
@@ -357,9 +361,9 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
         Returns
         -------
         log_density : array or tensor of shape (n_samples,)
-            log p(x) in nats; higher is more typical. Pools that overlap have no closed normaliser:
-            with ``topography`` it is -F(x), log p(x) but for an unknown constant, which does not
-            compare between models.
+            log p(x) in nats; higher is more typical. The normaliser of overlapping pools has no
+            closed form: with ``topography`` this is -F(x), equal to log p(x) up to an unknown
+            constant, and not comparable between models.
         """
         check_is_fitted(self)
         log_z = self.log_partition_ or 0.0
@@ -384,7 +388,7 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
         Raises
         ------
         AttributeError
-            With ``topography``, whose density has no closed normaliser.
+            With ``topography``, whose normaliser has no closed form.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:

@@ -30,15 +30,15 @@ class ZCAWhitener(PrincipalGaussian):
     ----------
     n_components : int, float, "mle", "held_out" or None, default=None
         Number of leading components to whiten; the others are set to zero before rotating back. A
-        fraction in (0, 1) keeps enough to explain that share of the variance; "mle" the number with
-        the largest evidence (Minka, 2000); "held_out" the number that gives held-out rows the
-        highest density, over five folds, which needs all rows at once. None keeps all: d, or as
-        many as the rows span if there are fewer rows than features.
+        fraction in (0, 1) keeps enough to explain that share of the variance; "mle" selects the
+        number with the largest evidence (Minka, 2000); "held_out" the number that gives held-out
+        rows the highest density in five-fold cross-validation, which needs all rows at once. None
+        keeps all: d, or as many as the rows span if there are fewer rows than features.
     ridge : float or "auto", default="auto"
         Added to every variance, as a fraction of the mean variance. It limits how strongly
         directions of low variance, mostly noise, are amplified. "auto" shrinks by "oas" instead,
         unless ``shrinkage`` is given: pixels that hardly vary in the training rows are then not
-        blown up in other rows. 0 whitens the training rows exactly.
+        amplified excessively in other rows. 0 whitens the training rows exactly.
     shrinkage : float, "oas", "ledoit_wolf" or None, default=None
         Weight s in [0, 1] of the mean variance times the identity, which is mixed into the
         covariance before the ridge is added: (1 - s) C + s (tr C / d) I. "oas" and "ledoit_wolf"
@@ -77,7 +77,7 @@ class ZCAWhitener(PrincipalGaussian):
         of the variances left out, shrunk, plus ``ridge_``, but at least a millionth of the variance
         of the features there.
     ridge_ : float
-        What ridge and shrinkage add to every variance, in the units of the variances.
+        The amount that ridge and shrinkage add to every variance, in the units of the variances.
     shrinkage_ : float
         The weight s: directions of sample variance l are whitened as if their variance were ``(1 -
         shrinkage_) * l + ridge_``.
@@ -99,10 +99,10 @@ class ZCAWhitener(PrincipalGaussian):
     ``fit`` costs O(n d^2 + d^3) time and O(d^2) memory on top of X; with n < d rows O(n^2 d) and
     O(n d); if n_components is far below d, d^3 becomes O(n_components d^2). All statistics are
     accumulated in float64 in one pass, so ``partial_fit`` gives the same result however the rows
-    are chunked. Directions without variance are mapped to 0. Whether a column has variance is
-    judged relative to its own scale, so a column whose scale is 1e-9 of the largest counts like any
-    other. ``ridge``, ``shrinkage`` and ``n_components`` do compare columns: if scales differ, use
-    StandardScaler first.
+    are chunked. Directions without variance are mapped to 0. Whether a column varies is judged
+    relative to its own scale, so a column whose scale is 1e-9 of the largest is treated like any
+    other. ``ridge``, ``shrinkage`` and ``n_components``, however, depend on the relative scales of
+    columns: if these differ, use StandardScaler first.
 
     References
     ----------

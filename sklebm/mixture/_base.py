@@ -38,7 +38,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Shape the energy so that it is low at the rows of X.
+        """Fit the energy so that it is low at the rows of X.
 
         Parameters
         ----------
@@ -124,8 +124,8 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         X : array-like, tensor or csr matrix of shape (n_samples, n_features)
             Rows to evaluate.
         Z : array-like or tensor of shape (n_samples, n_components)
-            One-hot latents. Other codes mix the components: prototypes in EnergyKMeans, energies in
-            EnergyGaussianMixture.
+            One-hot latents. Other codes give a mixture: of the prototypes in EnergyKMeans, of the
+            energies in EnergyGaussianMixture.
 
         Returns
         -------
@@ -175,8 +175,8 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         Returns
         -------
         estimator : object
-            It can transform, score, sample and be saved; ``partial_fit`` continues as if each
-            component had come from one row.
+            A fitted estimator; ``partial_fit`` continues as if each component had been fitted to
+            one row.
 
         Raises
         ------

@@ -37,14 +37,16 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     n_components : int, default=1
         Number K of Gaussians.
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-        One covariance per component; one for all; diagonal per component; one variance each.
+        A covariance per component; one covariance for all; a diagonal covariance per component; a
+        single variance per component.
     init : {"kmeans", "k-means++", "random"}, default="kmeans"
         Start from a k-means clustering; from the rows nearest to each centre of greedy k-means++;
         or from means at random rows with the covariance of all rows.
     weights_init : array-like of shape (n_components,), default=None
         Initial weights.
     means_init : array-like of shape (n_components, n_features), default=None
-        Initial means. Whatever else is not given is computed from the rows nearest to each mean.
+        Initial means. Initial weights and precisions that are not given are computed from the rows
+        nearest to each mean.
     precisions_init : array-like, default=None
         Initial inverse covariances, in the shape of ``covariances_``.
     n_init : int, default=1
@@ -85,13 +87,14 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     n_iter_ : int
         EM steps of the best run, plus the blocks completed by ``partial_fit``.
     lower_bound_ : float
-        Mean log likelihood before the last M step; after ``partial_fit``, of the last block's rows.
+        Mean log likelihood before the last M step; after ``partial_fit``, over the rows of the last
+        block.
     lower_bounds_ : ndarray of shape (n_steps,)
         The same for every step of the best run.
     n_samples_seen_ : float
         Total weight of the training rows.
     reg_covar_ : ndarray of shape (n_features_in_,)
-        What was added to the variance of each feature.
+        The amount added to the variance of each feature.
     training_state_ : dict
         Sums of an unfinished ``partial_fit`` block; see ``drop_training_state``.
     n_features_in_ : int
@@ -106,7 +109,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     Notes
     -----
     An EM step (Dempster et al., 1977) costs O(n K d^2) time for "full", O(n d (K + d)) for "tied"
-    and O(n K d) for the others, in float64. Rows stream through in parts, also from memory maps and
+    and O(n K d) for the others, in float64. Rows are processed in parts, also from memory maps and
     dask arrays. Except with "full", distances lose precision if clusters lie 1e6 standard
     deviations apart. Units do not matter, except with "spherical". ``partial_fit`` fits its first
     chunk as ``fit`` does, then runs mini-batch EM (Cappé and Moulines, 2009), whatever the chunk

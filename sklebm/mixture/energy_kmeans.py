@@ -86,9 +86,9 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     cluster_counts_ : ndarray of shape (n_clusters,)
         Total training weight of each cluster.
     noise_variance_ : float
-        Variance per feature around the prototypes, as for rows outside the training set: each row
-        is left out of its own prototype in turn. After ``partial_fit``, which keeps no rows,
-        inertia / (d (n - K)).
+        Variance per feature around the prototypes, as estimated for rows outside the training set:
+        each row in turn is left out of the mean that defines its prototype. After ``partial_fit``,
+        which keeps no rows, inertia / (d (n - K)).
     beta_ : float
         Inverse temperature 1 / (2 noise_variance_).
     log_partition_ : float
@@ -115,11 +115,11 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
     formed. Memory maps, dask arrays and csr matrices are read in parts; other memory stays within
     ``working_memory``.
 
-    Columns of X count in proportion to their scale; a warning says when scales differ by more than
-    1e3. ``partial_fit`` seeds on its first chunk, then follows MacQueen's rule row by row on the
-    CPU, so later chunks can be of any size with the same result. A prototype without rows moves to
-    the next row that is farther from its own prototype than average. Energies are computed in
-    float64.
+    Columns of X are weighted by their scale; a warning is raised if scales differ by more than 1e3.
+    ``partial_fit`` initialises the prototypes on its first chunk, then applies MacQueen's rule row
+    by row on the CPU, so the sizes of later chunks do not affect the result. A prototype without
+    rows moves to the next row that is farther from its own prototype than average. Energies are
+    computed in float64.
 
     References
     ----------

@@ -139,7 +139,7 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
         This is the Benjamini-Hochberg procedure on the p-values: which rows are called outliers
         depends on all rows of X, although each p-value depends only on its own row. The rate holds
         on average over calibration draws, for independent rows whose inliers are distributed like
-        the calibration rows [1]_; a contaminated calibration set finds fewer outliers.
+        the calibration rows [1]_; with a contaminated calibration set, fewer outliers are found.
 
         Parameters
         ----------
@@ -186,8 +186,8 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``.
 
-        It compares detectors only if their estimators' scores are comparable; otherwise choose with
-        :func:`~sklebm.metrics.make_ood_scorer`.
+        It is comparable between detectors only if the scores of their estimators are; otherwise
+        choose with :func:`~sklebm.metrics.make_ood_scorer`.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class EnergyScorer(CompositeEstimator):
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit the estimators inside.
+        """Fit the underlying estimators.
 
         Parameters
         ----------
@@ -257,8 +257,8 @@ class EnergyScorer(CompositeEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of ``score_samples(X)``.
 
-        To choose parameters, use :func:`~sklebm.metrics.make_ood_scorer`: the mean score compares
-        neither estimators nor scorers.
+        To choose parameters, use :func:`~sklebm.metrics.make_ood_scorer`: mean scores are
+        comparable neither between estimators nor between scorers.
 
         Parameters
         ----------

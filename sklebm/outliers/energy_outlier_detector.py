@@ -63,13 +63,13 @@ class EnergyOutlierDetector(CalibratedDetector):
     estimator : "auto", estimator or list of (str, estimator), default="auto"
         Any estimator with ``score_samples``, from this library or scikit-learn, pipelines included;
         or a list of named ones to combine. "auto" combines four energies of a table: of single
-        features (``marginals``), of the three quarters of the rows on which a Gaussian is narrow
-        (``core``), of groups (``mixture``, up to 8 Gaussians) and of neighbourhoods
+        features (``marginals``), of a Gaussian fitted to the most compact three quarters of the
+        rows (``core``), of groups (``mixture``, up to 8 Gaussians) and of neighbourhoods
         (``neighbours``, which **stores up to 2,000 rows**).
     contamination : "auto" or float in (0, 0.5], default="auto"
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.005.
     trim : float in [0, 0.5], default=0
-        Share of the rows, those least typical in a first fit, that a second fit leaves out. For
+        Share of the rows to leave out of a second fit, those least typical in a first fit. For
         training rows that contain many outliers.
     calibration : float in (0, 1) or None, default=None
         Share of the rows to hold out for ``p_values``, ``predict(X, alpha=...)``, ``predict_fdr``
@@ -83,8 +83,8 @@ class EnergyOutlierDetector(CalibratedDetector):
         The threshold: the ``100 * contamination`` percentile of the scores of all rows given to
         ``fit``; with "auto", of at most 30,000 of them.
     training_scores_ : ndarray of shape (n_samples,)
-        Scores of the rows given to ``fit``, unless there were more than were scored, or than
-        100,000.
+        Scores of the rows given to ``fit``. Not set if only some of the rows were scored, or there
+        were more than 100,000.
     labels_ : ndarray of shape (n_samples,)
         1 or -1 for the same rows: what ``fit_predict`` returns.
     named_estimators_ : dict
@@ -177,7 +177,8 @@ class EnergyOutlierDetector(CalibratedDetector):
             Passed to the estimators' ``fit``, which ignores it if they are unsupervised.
         **fit_params : dict
             ``sample_weight`` of shape (n_samples,): weights of the rows, for the estimators and the
-            threshold. Held-out rows are drawn, and count, once each.
+            threshold. Weights have no effect on held-out rows: each is drawn with the same
+            probability and counts once.
 
         Returns
         -------

@@ -23,8 +23,8 @@ class InputComplexityScorer(EnergyScorer):
 
     where L(x) is the length, in bits, of a lossless code of the row. Image densities are high
     wherever an image is simple, whether or not it resembles the training images. A general-purpose
-    compressor measures simplicity and nothing else: the sum is the log likelihood ratio of the
-    density to the compressor, read as a model with probabilities :math:`2^{-L(x)}` [1]_.
+    compressor measures only this simplicity: the sum is the log likelihood ratio of the density to
+    the compressor, read as a model with probabilities :math:`2^{-L(x)}` [1]_.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class InputComplexityScorer(EnergyScorer):
     Attributes
     ----------
     range_ : ndarray of shape (2,)
-        Lowest and highest training value. Values outside are coded as the nearer end.
+        Lowest and highest training value. Values outside are coded as the nearer of the two.
     code_ : dict
         Settings of the code: compressor, n_levels and image_shape at the time of ``fit``.
     estimator_ : estimator

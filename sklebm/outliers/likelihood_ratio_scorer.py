@@ -62,8 +62,9 @@ class LikelihoodRatioScorer(EnergyScorer):
 
     Notes
     -----
-    If q is the density of the outliers, no score is more powerful (Neyman and Pearson). Two models
-    with unnormalised energies in the same units rank rows the same way, whatever their constants.
+    If q is the density of the outliers, no score is more powerful (Neyman and Pearson). Two
+    unnormalised energies in the same units may be used as well: their constants do not change the
+    ranking of rows.
 
     Cost: that of the two estimators, plus O(n d) for the perturbed rows.
 

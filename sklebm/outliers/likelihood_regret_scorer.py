@@ -62,8 +62,9 @@ class LikelihoodRegretScorer(EnergyScorer):
     Notes
     -----
     Expectations over q are sums over 2 k points for k latents, by the cubature rule that is exact
-    for cubic polynomials [2]_ and hence for affine decoders; nothing is drawn. The best bound seen
-    counts, so the score is at most 0, and a poor step size only makes the regret too small.
+    for cubic polynomials [2]_ and hence for affine decoders; there are no random draws. The best
+    bound found is used, so the score is at most 0, and a poor step size can only make the regret
+    too small.
 
     Cost: O(n_steps k P) per row for a decoder with P weights.
 

@@ -26,14 +26,14 @@ class LogitEnergyScorer(EnergyScorer):
 
     with the K logits f of the classifier. Probabilities depend only on differences of logits; their
     common level, which cancels in the softmax, is high where the classifier saw training rows, and
-    is the score [1]_. A binary decision f counts as the logits (0, f).
+    is the score [1]_. A binary decision function f is taken as the logits (0, f).
 
     Parameters
     ----------
     estimator : "auto" or classifier, default="auto"
         A classifier whose logits come from the first of these that exists: its method ``logits``;
-        its ``decision_function``; its ``predict_joint_log_proba``, log p(x, class), whose score is
-        log p(x); the output of a skorch net trained with ``CrossEntropyLoss`` or
+        its ``decision_function``; its ``predict_joint_log_proba``, log p(x, class), with which the
+        score is log p(x); the output of a skorch net trained with ``CrossEntropyLoss`` or
         ``BCEWithLogitsLoss``. Pipelines and searches that end in one are included. Pass a
         classifier that is already in service as ``FrozenEstimator(classifier)``: nothing is
         refitted. "auto" is a :class:`~sklearn.linear_model.LogisticRegression`.
@@ -60,10 +60,10 @@ class LogitEnergyScorer(EnergyScorer):
 
     Notes
     -----
-    Classifiers that give only probabilities are refused: these sum to one, so the score would be
-    log 1 for every row. Logits are whatever training makes of them; if they grow with the distance
-    from the origin, as those of linear models do along their weights, a distant row can score high.
-    Measure the score on rows that you know to be outliers.
+    Classifiers that give only probabilities are rejected: these sum to one, so the score would be
+    log 1 for every row. Training does not constrain the level of the logits; if they grow with the
+    distance from the origin, as those of linear models do along their weights, a distant row can
+    score high. Evaluate the score on rows that you know to be outliers.
 
     Cost: that of the classifier, plus O(n K).
 

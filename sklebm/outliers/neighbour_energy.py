@@ -30,8 +30,8 @@ class NeighbourEnergy(EnergyEstimator):
               \log \hat p(x) = \log \frac{k}{n V_d} - d \log r_k(x),
 
     with the Euclidean distance :math:`r_k` to the k-th nearest of n stored rows with d features,
-    and the volume :math:`V_d` of the unit ball: where rows are dense, a ball around x that holds k
-    rows is small. ``score_samples`` is this estimate of the log density [1]_.
+    and the volume :math:`V_d` of the unit ball: where rows are dense, the ball around x that holds
+    k rows is small. ``score_samples`` is this estimate of the log density [1]_.
 
     The model makes no assumptions about the shape of the data, and its fitted state **stores
     training rows**: do not share it if the rows are confidential.
@@ -39,8 +39,8 @@ class NeighbourEnergy(EnergyEstimator):
     Parameters
     ----------
     n_neighbors : int, default=5
-        The number k of neighbours. Up to k outliers that form a group in the training rows do not
-        make each other typical.
+        The number k of neighbours. A group of up to k outliers in the training rows does not make
+        its own members typical.
     max_samples : int or None, default=None
         Maximum number of rows to store, drawn without replacement. None stores all.
     random_state : int, RandomState instance or None, default=None
@@ -55,8 +55,8 @@ class NeighbourEnergy(EnergyEstimator):
     n_neighbors_ : int
         The number k used in ``fit``.
     floor_ : float
-        Smallest distance that counts, a thousandth of the median distance to the k-th other stored
-        row: rows that occur more than k times have a finite energy.
+        Lower limit of distances, a thousandth of the median distance to the k-th other stored row,
+        so that rows that occur more than k times have a finite energy.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -70,10 +70,10 @@ class NeighbourEnergy(EnergyEstimator):
 
     Notes
     -----
-    A stored row is its own nearest neighbour, so ``score_samples`` of a training row looks at k - 1
-    others. The estimate is not a normalised density: it falls like a power of the distance, so its
-    integral diverges. Distances weigh features by their units: scale X first; a warning says when
-    the scales of two columns differ by more than 1e3.
+    A stored row is its own nearest neighbour, so ``score_samples`` of a training row considers k -
+    1 others. The estimate is not a normalised density: it falls like a power of the distance, so
+    its integral diverges. Distances weigh features by their units: scale X first; a warning is
+    raised if the scales of two columns differ by more than 1e3.
 
     Cost: ``fit`` O(n d), and O(n d) per row of ``score_samples``, in blocks of matrix products.
 

@@ -25,8 +25,8 @@ class TypicalityScorer(EnergyScorer):
 
     In many dimensions almost all rows of a distribution have nearly the same log density, minus its
     entropy H: they form the *typical set*. A row near the mode has a higher density and is as
-    atypical as one in the tail. Raw densities miss such rows, above all constant images; this score
-    ranks them last [1]_.
+    atypical as one in the tail. Raw densities miss such rows, constant images in particular; this
+    score ranks them last [1]_.
 
     Parameters
     ----------
@@ -61,9 +61,10 @@ class TypicalityScorer(EnergyScorer):
 
     Notes
     -----
-    The score is at most 0, in nats. It sees only the density: a row that is atypical in another way
-    but has a typical density passes. Nalisnick et al. test batches of rows by the mean of their log
-    densities; here a batch is a single row, since a score depends only on its own row.
+    The score is at most 0, in nats. It depends on the density only: a row that is atypical in
+    another way but has a typical density is not detected. Nalisnick et al. test batches of rows by
+    the mean of their log densities; here a batch is a single row, since a score depends only on its
+    own row.
 
     Cost: that of the estimator, once for ``fit`` and once for the entropy; O(1) per row on top.
 

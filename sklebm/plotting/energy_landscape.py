@@ -132,8 +132,8 @@ class EnergyLandscapeDisplay:
             Number of levels.
         depth : float, default=None
             Range of energies above the lowest that the colours resolve; higher ones share the last
-            colour. None stops at the median of the map, because far slopes would use up all the
-            colours.
+            colour. None stops at the median of the map, because steep regions far from the data
+            would use up all the colours.
         cmap : str, default="viridis_r"
             Colour map; dark is high.
         colorbar : bool, default=True

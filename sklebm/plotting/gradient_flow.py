@@ -1,4 +1,4 @@
-"""How far back a recurrent network learns: gradients by the distance to the loss."""
+"""How far back a recurrent network learns: gradient norms by the distance from the loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sklebm.plotting._canvas import COLOURS, new_axes
 
 
 class GradientFlowDisplay:
-    """Norms of the gradient of the last loss of a sequence by its earlier states.
+    """Norms of the gradient of a sequence's last loss with respect to its earlier states.
 
-    A network whose curve falls fast cannot learn what lies far back (gradients vanish); where it
-    rises, far steps drown near ones (they explode).
+    A network whose curve falls fast cannot learn from steps far back (vanishing gradients); where
+    the curve rises with the lag, far steps outweigh near ones (exploding gradients).
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class GradientFlowDisplay:
         groups : array-like of shape (n_samples,) or None, default=None
             Sequence of each step; None: one sequence.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure. Several models share one.
+            Where to draw; None makes a new figure. Pass the same axes to compare several models.
         **kwargs : dict
             Passed on to ``plot``.
 

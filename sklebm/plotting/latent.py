@@ -119,7 +119,7 @@ class LatentDisplay:
         estimator_name : str, default=None
             Name of the model in the axis labels.
         size : float, default=None
-            Area of a point in squared points; None makes many points small.
+            Area of a marker in squared points; None chooses a smaller size the more rows there are.
 
         Returns
         -------

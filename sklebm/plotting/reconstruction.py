@@ -114,7 +114,7 @@ class ReconstructionDisplay:
         max_rows : int, default=200
             At most this many rows are drawn.
         n_columns : int, default=16
-            Rows drawn side by side before a new line begins below.
+            Rows of X drawn side by side before a new line begins.
 
         Returns
         -------

@@ -77,7 +77,7 @@ class SampleChainDisplay:
         X : array-like of shape (n_chains, n_pixels)
             Where the chains start.
         steps : sequence of int, default=(0, 1, 3, 10, 30, 100, 300, 1000)
-            Numbers of steps after which to look, ascending.
+            Numbers of steps after which to draw the states, ascending.
         image_shape : tuple of int, default=None
             Height and width; None assumes square images.
         random_state : int, RandomState instance or None, default=None

@@ -1,4 +1,4 @@
-"""What models of sequences share: ``groups`` at the door, whole sequences in batches, one walk."""
+"""Base of sequence models: ``groups``, batches of whole sequences, rows streamed in order."""
 
 from __future__ import annotations
 
@@ -147,14 +147,14 @@ class SequenceEstimator(GradientEstimator):
         ----------
         **parameters : object
             ``weights``, the arrays under their torch names; one of ``feature_means``, ``offset``
-            and ``scale``, which say how many features there are; and parameters of the constructor,
-            including those that determine the networks. Without ``offset`` and ``scale`` rows enter
-            the networks unscaled.
+            and ``scale``, from which the number of features is read; and constructor parameters,
+            including those that determine the networks. Without ``offset`` and ``scale``, rows
+            enter the networks unscaled.
 
         Returns
         -------
         estimator : object
-            It answers, can be saved, and keeps learning with ``partial_fit``.
+            A fitted estimator, which can be saved and trained further with ``partial_fit``.
 
         Raises
         ------
@@ -191,12 +191,12 @@ class SequenceEstimator(GradientEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The steps of all sequences, one sequence under the other.
+            The steps of all sequences, one sequence below another.
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         groups : array-like of shape (n_samples,) or None, default=None
-            Sequence of each step, as numbers or strings. The steps of a sequence lie side by side,
-            in their order. None: all steps are one sequence.
+            Sequence of each step, as numbers or strings. The steps of a sequence must be adjacent
+            rows, in temporal order. None: all steps are one sequence.
 
         Returns
         -------

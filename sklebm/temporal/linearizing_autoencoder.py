@@ -1,4 +1,4 @@
-r"""E(x_{t+1} | x_t, x_{t-1}) = |x_{t+1} - g(z')|^2: codes z that go on along straight lines."""
+r"""E(x_{t+1} | x_t, x_{t-1}) = |x_{t+1} - g(z')|^2: codes z that move along straight lines."""
 
 from __future__ import annotations
 
@@ -34,39 +34,42 @@ class LinearizingAutoencoder(SequenceEstimator):
     .. math:: E(x_{t+1}, \delta \mid x_t, x_{t-1}) = \lVert x_{t+1} - g(z') \rVert^2, \qquad
               z' = z_t + (1 + W \delta) \odot \bigl( e(z_t, z_{t-1}) - z_t \bigr), \qquad z = f(x),
 
-    trained together with :math:`-\lambda \cos(z_{t+1} - z_t, z_t - z_{t-1})`. By phase pooling a
-    code says what there is (soft maxima m of groups of units) and where (their soft places p), and
-    the extrapolation e keeps m and continues p. A latent :math:`\delta` of few dimensions, inferred
-    by gradient steps, stands for what the past does not tell, such as a turn.
+    trained together with :math:`-\lambda \cos(z_{t+1} - z_t, z_t - z_{t-1})`. Phase pooling splits
+    a code into what is present (the soft maximum m of each group of units) and where it is (the
+    soft position p of that maximum); the extrapolation e averages m over the last two frames and
+    continues the motion of p. A low-dimensional latent :math:`\delta`, inferred by gradient steps,
+    represents what the past does not determine, such as a turn.
 
     Parameters
     ----------
     n_components : int, default=16
-        Groups of units, or without pooling the number of latents.
+        Number of groups of units, or of latents if there is no pooling.
     pooling : {"phase", "none"}, default="phase"
-        Whether a code is the magnitudes and places of groups, or the encoder's output.
+        Whether a code consists of the magnitudes m and positions p of the groups, or is the output
+        of the encoder.
     pool_size : int or None, default=None
-        Features in a group, along which a place can move. None: 1 for images, whose places are
-        pixels, otherwise 4.
+        Features in a group, along which a position can move. None: 1 for images, whose positions
+        are pixels, otherwise 4.
     window : tuple of int or None, default=None
         (height, width) of the part of an image that a group covers. None: all of it.
     beta : float, default=3.0
-        Sharpness of the soft maximum; as it grows, m and p become maximum and position.
+        Sharpness of the soft maximum; as it grows, m and p approach the maximum and its position.
     prediction : {"linear", "learned"}, default="linear"
         The extrapolation e: :math:`m' = (m_t + m_{t-1}) / 2, p' = 2 p_t - p_{t-1}` (without pooling
         :math:`2 z_t - z_{t-1}`), or :math:`a_1 z_t + a_2 z_{t-1}` with learnt numbers a.
     n_deltas : int, default=0
-        Dimensions of :math:`\delta`. 0: the next frame follows from the two before it.
+        Dimension of :math:`\delta`. 0: the next frame is determined by the two before it.
     n_inner_steps : int, default=5
-        Gradient steps that infer :math:`\delta`, from 0; updates are differentiated through them.
+        Gradient steps that infer :math:`\delta`, starting at 0; training differentiates through
+        them.
     inner_rate : float, default=5.0
-        Size of these steps, on mean squared errors of rows divided by ``scale_``.
+        Step size of this inference, for mean squared errors of rows divided by ``scale_``.
     curvature : float, default=1.0
         Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
         squared errors of rows divided by ``scale_``.
     hidden_sizes : tuple of int, default=(32,)
         Widths of the encoder's hidden layers, or channels of its convolutions, mirrored in the
-        decoder. Convolutions keep height and width before phase pooling, and halve them without.
+        decoder. Convolutions keep height and width with phase pooling, and halve them without it.
     kernel_size : int, default=5
         Height and width of the convolutions around phase pooling.
     activation : str, default="relu"
@@ -112,8 +115,8 @@ class LinearizingAutoencoder(SequenceEstimator):
     architecture_ : dict
         Description of the networks in plain values.
     offset_, scale_ : ndarray of shape (n_features_in_,)
-        Networks see (x - offset_) / scale_: the mean of each feature, of images the mean of all
-        pixels, and one scale for all of them.
+        Networks see (x - offset_) / scale_. The offset is the mean of each feature, or for images
+        the mean of all pixels; the scale is the same for all features.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the batches by epoch.
     validation_scores_ : ndarray
@@ -139,12 +142,13 @@ class LinearizingAutoencoder(SequenceEstimator):
     Notes
     -----
     A step costs O(batch_size P) for P weights, times the number of inner steps with ``n_deltas``.
-    Before its first row a sequence is taken to stand still: that row is scored by how well its own
-    code decodes (times :math:`a_1 + a_2` if "learned"), and the second one as if nothing had moved.
-    Sequences of one or two steps only teach reconstruction, of their first row. ``groups`` that are
-    not contiguous raise ValueError. Training runs in float32, answers are computed in the dtype of
-    X. In images a background that stands still masks what moves: a warning names one that is more
-    than twice as large as what changes.
+    Before its first row a sequence is assumed to be constant: the first row is scored by how well
+    its own code decodes (times :math:`a_1 + a_2` if "learned"), and the second as if nothing had
+    moved. Sequences of one or two steps train only the reconstruction of their first row.
+    ``groups`` that are not contiguous raise ValueError. Training runs in float32, answers are
+    computed in the dtype of X. In images, a constant background hides what moves: a warning reports
+    a mean frame that varies more than twice as much from pixel to pixel as the frames vary around
+    it.
 
     References
     ----------
@@ -322,8 +326,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_codes)
-            With phase pooling the magnitudes of all groups, then their places along each axis that
-            is longer than 1 (features, rows, columns), in cells from the middle of the window.
+            With phase pooling, the magnitudes of all groups, then their positions along each axis
+            that is longer than 1 (features, rows, columns), in cells from the centre of the window.
         """
         return self._map_rows(
             X, lambda energy, x: energy.encoder(energy.standardized(x)), "transform"
@@ -359,17 +363,17 @@ class LinearizingAutoencoder(SequenceEstimator):
         groups : array-like of shape (n_samples,) or None, default=None
             Sequence of each step, as in ``fit``.
         deltas : array-like of shape (n_samples, n_deltas) or None, default=None
-            Latents of the steps to come. None: 0, the extrapolation itself.
+            Latent of the step after each row. None: 0, which gives the plain extrapolation.
 
         Returns
         -------
         X_next : array or tensor of shape (n_samples, n_features)
-            Row t predicts row t + 1; after the first row of a sequence nothing has moved yet.
+            Row t predicts row t + 1. At the first row of a sequence, no motion is assumed.
         """
         return self._with_past(X, groups, _linearizing.next_frames, 1, "predict", deltas)
 
     def infer_deltas(self, X: Any, groups: Any = None) -> Any:
-        """Return the latent of each row: how it departs from what the two before it tell.
+        """Return the latent of each row: how it departs from the extrapolation of the past.
 
         Parameters
         ----------
@@ -381,20 +385,20 @@ class LinearizingAutoencoder(SequenceEstimator):
         Returns
         -------
         deltas : array or tensor of shape (n_samples, n_deltas)
-            After ``n_inner_steps`` gradient steps on the squared error of the row. Row t + 1 is
-            what ``predict`` needs at row t.
+            Found by ``n_inner_steps`` gradient steps on the squared error of the row. To predict
+            row t + 1, pass its latent to ``predict`` at row t.
         """
         return self._with_past(X, groups, _linearizing.latents, 2, "infer_deltas", None)
 
     def interpolate(self, x0: Any, x1: Any, n: int = 10) -> Any:
-        """Return rows on the way from one to another, decoded from a straight line of codes.
+        """Return rows between two given ones, decoded from a straight line between their codes.
 
         Parameters
         ----------
         x0, x1 : array-like of shape (n_features,)
-            Where the way begins and ends.
+            First and last row.
         n : int, default=10
-            Number of rows, at least 2, with both ends.
+            Number of rows, at least 2, including both ends.
 
         Returns
         -------
@@ -438,15 +442,16 @@ class LinearizingAutoencoder(SequenceEstimator):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            ``-free_energy(X, groups)``; it is no log density. Deterministic.
+            ``-free_energy(X, groups)``; not a log density. Deterministic.
         """
         return -self.free_energy(X, groups)
 
     def score(self, X: Any, y: Any = None, groups: Any = None, sample_weight: Any = None) -> float:
         """Return minus the mean squared error of the rows, each predicted from the two before it.
 
-        Comparable over everything but ``n_deltas`` and ``n_inner_steps``, which let the error see
-        the row itself, at the same units of X.
+        Comparable between models for the same units of X, whatever their other parameters, but only
+        at the same ``n_deltas`` and ``n_inner_steps``: the latent is inferred from the row that is
+        predicted.
 
         Parameters
         ----------

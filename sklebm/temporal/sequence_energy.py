@@ -32,7 +32,7 @@ class SequenceEnergy(SequenceEstimator):
     .. math:: E(x_t \mid x_1 \dots x_{t-1}) = -\log p(x_t \mid h_{t-1}), \qquad
               h_t = \mathrm{cell}(x_t, h_{t-1}), \qquad h_0 \text{ learnt}.
 
-    A recurrent or causal convolutional network sums up the past; an affine map of its features
+    A recurrent or causal convolutional network summarises the past; an affine map of its features
     gives the parameters of the density of the next step.
 
     Parameters
@@ -40,29 +40,30 @@ class SequenceEnergy(SequenceEstimator):
     n_components : int, default=64
         Width of the state h.
     cell : {"lstm", "gru", "rnn", "linear", "conv"}, default="lstm"
-        What sums up the past: torch's LSTM, GRU or tanh network, a linear dynamical system, or
-        causal convolutions.
+        Network that summarises the past: torch's LSTM, GRU or tanh network, a linear dynamical
+        system, or causal convolutions.
     output : {"gaussian", "latent", "bernoulli", "rbm", "categorical"}, default="gaussian"
         Density of a step. "gaussian": independent features, each with its own mean and scale;
         "latent": these plus ``n_latents`` common factors, regularised by N(0, 1); "bernoulli":
         independent bits; "rbm": bits of a restricted Boltzmann machine whose biases depend on the
         past; "categorical": one-hot rows.
     n_latents : int, default=16
-        Factors of "latent", hidden units of "rbm".
+        Number of factors of "latent", or of hidden units of "rbm".
     window : int, default=32
-        Steps that "conv" sees, rounded up to a power of two.
+        Number of past steps that "conv" sees, rounded up to a power of two.
     truncation : int, default=100
-        Longest piece of a sequence in training. A piece is preceded by as many steps that set its
-        initial state, so gradients reach back over at most twice as many.
+        Longest piece of a sequence in training. Up to as many steps before a piece set its initial
+        state, so gradients reach back over at most twice this number of steps.
     max_gradient_norm : float or None, default=5.0
-        Longer gradients are shortened to this norm. None: never.
+        Gradients with a larger norm are scaled down to it. None: no clipping.
     forget_bias : float, default=1.0
-        Initial bias of an LSTM's forget gate: above 0 it remembers.
+        Initial bias of an LSTM's forget gate: values above 0 make it remember.
     n_gibbs_steps : int, default=10
         Gibbs steps of contrastive divergence, for "rbm".
     dropout : float, default=0.0
-        Share of the features h_{t-1} that is left out at random in every update, and half of it of
-        the values of past steps. With few sequences, 0.5 and a wide network score new ones better.
+        Fraction of the features h_{t-1} that is dropped at random in every update; the values of
+        past steps are dropped at half this rate. With few sequences, 0.5 and a wide network give
+        better scores on new ones.
     learning_rate : float, default=0.003
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=256
@@ -102,7 +103,8 @@ class SequenceEnergy(SequenceEstimator):
     offset_, scale_ : ndarray of shape (n_features_in_,) or None
         Mean and scale of each feature, which standardise rows for "gaussian" and "latent".
     loss_curve_ : ndarray of shape (n_iter_,)
-        Mean loss of the batches by epoch, of standardised rows; for "rbm" a difference of energies.
+        Mean loss of the batches by epoch, for standardised rows; for "rbm" a difference of
+        energies.
     validation_scores_ : ndarray
         Mean log density of the held-out rows, standardised like those of ``loss_curve_``, by epoch,
         if ``validation_fraction`` is set.
@@ -126,11 +128,11 @@ class SequenceEnergy(SequenceEstimator):
 
     Notes
     -----
-    An update costs O(n h (h + d)) for n rows of d features and h components; "rbm" adds O(2^k d)
-    per row to a score with k <= 20 hidden units, and an annealed estimate of log Z, which is too
-    low on average, beyond. Scales of Gaussians stay above e^-7 times that of the feature. A
-    sequence of one step is scored by h_0 alone. Training runs in float32, answers are computed in
-    the dtype of X. Binary outputs warn about values outside [0, 1].
+    An update costs O(n h (h + d)) for n rows of d features and h components; with "rbm", a score
+    costs O(2^k d) more per row for k <= 20 hidden units; with more units, log Z is an annealed
+    estimate, which is too low on average. Scales of Gaussians stay above e^-7 times that of the
+    feature. A sequence of one step is scored by h_0 alone. Training runs in float32, answers are
+    computed in the dtype of X. Binary outputs warn about values outside [0, 1].
 
     References
     ----------
@@ -283,8 +285,8 @@ n_latents)
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            In nats. Exact, but for "rbm" with more than 20 hidden units. A score does not depend on
-            later steps; those of a sequence add up to its log density.
+            In nats. Exact, except for "rbm" with more than 20 hidden units. A score does not depend
+            on later steps; the scores of a sequence add up to its log density.
         """
         return self._walk(X, groups, _network.scores, "score_samples")
 
@@ -308,8 +310,8 @@ n_latents)
     def score(self, X: Any, y: Any = None, groups: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log density of a step given its past.
 
-        Comparable over all parameters at the same features of X and the same kind of ``output``:
-        densities of real features, or probabilities of bits or categories.
+        Comparable between models of any parameters for the same features of X and the same kind of
+        ``output``: densities of real features, or probabilities of bits or categories.
 
         Parameters
         ----------
@@ -342,7 +344,7 @@ n_latents)
         Returns
         -------
         X_next : array or tensor of shape (n_samples, n_features)
-            Row t predicts row t + 1; that of the last step of a sequence is a forecast.
+            Row t predicts row t + 1; the one at the last step of a sequence is a forecast.
         """
         return self._walk(X, groups, _network.next_means, "predict")
 
@@ -356,7 +358,7 @@ n_latents)
         n_samples : int, default=1
             Number of steps.
         start : array-like or tensor of shape (n_steps, n_features) or None, default=None
-            Steps that the sequence goes on from. None: it begins.
+            Steps that the draws continue. None: a new sequence begins.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
 

@@ -37,15 +37,15 @@ class SlowFeatureAutoencoder(SequenceEstimator):
               + \lambda \lVert p(z_t) - p(z_{t-1}) \rVert_1, \qquad z = f(x), \qquad
               F(x) = \lVert x - g(f(x)) \rVert^2 .
 
-    What is in a scene changes more slowly than what its pixels show. p is the code itself, or the
-    lengths of its pools, in which a fast phase may turn while its amplitude stays.
+    The content of a scene changes more slowly than its pixels. p is the code itself, or the lengths
+    of pools of latents, within which a phase may turn quickly while the amplitude stays.
     ``method="linear"`` solves :math:`\min \mathbb{E} (z_t - z_{t-1})^2` for uncorrelated codes of
     unit variance that are affine or quadratic in x, in closed form.
 
     Parameters
     ----------
     n_components : int, default=64
-        Number of latents; of "linear" the slowest ones, in order, but no more than there are
+        Number of latents; for "linear" the slowest ones, in order, at most as many as there are
         directions in which rows vary.
     method : {"autoencoder", "linear"}, default="autoencoder"
         Networks trained by gradients; or slow feature analysis in closed form, which uses
@@ -69,12 +69,12 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         Weight of the magnitudes of the code, relative to squared errors of rows divided by
         ``scale_``.
     slowness : float, default=0.5
-        Weight of the changes of the code, their mean over pairs of successive steps.
+        Weight of the mean change of the code over pairs of successive steps.
     penalty : {"l1", "squared"}, default="l1"
-        Price of a change: its magnitude or its square.
+        Penalty of a change: its magnitude or its square.
     pool_size : int, default=1
-        Latents in a pool, whose Euclidean length must be slow. 1: every latent must be. The last
-        pool is smaller if ``pool_size`` does not divide ``n_components``.
+        Latents in a pool, whose Euclidean length should change slowly. 1: every latent should. The
+        last pool is smaller if ``pool_size`` does not divide ``n_components``.
     learning_rate : float, default=0.001
         Step size. For a batch of m < ``batch_size`` rows it is scaled by m / ``batch_size``.
     batch_size : int, default=128
@@ -114,7 +114,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     offset_, scale_ : ndarray of shape (n_features_in_,)
         Mean of each feature and one scale for all of them: networks see (x - offset_) / scale_.
     slowness_ : ndarray of shape (n_components,) or None
-        Mean squared change of each latent of "linear" over the training pairs; None otherwise:
+        Mean squared change of each latent of "linear" over the training pairs; None otherwise.
         :func:`sklebm.metrics.slowness` measures any code.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the batches by epoch.
@@ -141,10 +141,10 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     Notes
     -----
     A step costs O(batch_size P) for P weights; "linear" O(n D^2 + D^3) for D = n_features columns,
-    or n_features (n_features + 3) / 2 of degree 2, of which at most 5000 are accepted. Its codes do
-    not depend on the units of the features, and ``partial_fit`` gives what ``fit`` gives for all
-    chunks together. A sequence of one step counts as a row without a change. ``groups`` that are
-    not contiguous raise ValueError.
+    or n_features (n_features + 3) / 2 of degree 2, of which at most 5000 are accepted. The codes of
+    "linear" do not depend on the units of the features, and ``partial_fit`` gives what ``fit``
+    gives for all chunks together. A sequence of one step contributes a row but no change.
+    ``groups`` that are not contiguous raise ValueError.
 
     References
     ----------
@@ -348,7 +348,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         Returns
         -------
         Z : array or tensor of shape (n_samples, n_components)
-            The encoder's output; for "linear" of unit variance over the training rows, slow ones
+            The encoder's output; for "linear" of unit variance over the training rows, slowest
             first.
         """
         return self._map_rows(X, lambda energy, x: energy.encode(x), "transform")
@@ -438,8 +438,8 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the mean squared error of the reconstruction of held-out rows.
 
-        Comparable over everything about training at the same ``n_components`` and units of X. It
-        does not see how slow the code is: choose ``slowness`` by a score for the task at hand.
+        Comparable between any settings of training for the same ``n_components`` and units of X. It
+        does not measure how slow the code is: choose ``slowness`` by a score for the task at hand.
 
         Parameters
         ----------
