@@ -13,6 +13,7 @@ without tears", arXiv:2210.10318, 2022.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ _ADAPTATION = 0.05
 _OWN_ADAPTATION = 0.1
 # Fraction of the chains that propose a jump at each update, in few dimensions.
 _JUMPS = 0.25
+_MOST_ROWS = 0.9  # the share of the rows below which a chain's free energy should be
 #: What an energy must provide for gradients in closed form.
 CLOSED_FORM = ("hidden_field", "hidden", "free_energy_gradients")
 
@@ -205,8 +207,8 @@ class ContrastiveDivergence(ClosedFormObjective):
 class PersistentContrastiveDivergence(ContrastiveDivergence):
     """Stochastic maximum likelihood: negatives come from chains that persist between updates.
 
-    Asymptotically unbiased if the learning rate falls to zero; the chains must mix faster than
-    the parameters move.
+    Asymptotically unbiased if the learning rate falls to zero and no chain is reset; the chains
+    must mix faster than the parameters move.
 
     Parameters
     ----------
@@ -227,6 +229,10 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         modes; in many, hardly any jump is accepted. None uses a quarter, or 4 / n_features if that
         is less, for samplers that follow gradients. Block Gibbs and parallel tempering, whose
         chains move far without jumps, cannot restart or jump.
+    reset_above : float or None, default=5.0
+        For block Gibbs on real-valued rows: a chain whose free energy exceeds that of nine in ten
+        rows of the batch by more than this, in nats, continues from one of them. Chains that fall
+        behind the parameters push these in one direction until they overflow. None: never.
     sampler : Sampler or None, default=None
         How a chain moves; see ``ContrastiveDivergence``. ``ParallelTempering()`` also works.
     """
@@ -234,6 +240,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
     n_chains: int | None = None
     restart: float = 0.0
     jump: float | None = None
+    reset_above: float | None = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -241,6 +248,11 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         check_share(self.restart, "restart", self)
         if self.jump is not None:
             check_share(self.jump, "jump", self)
+        if self.reset_above is not None and not self.reset_above >= 0:
+            raise ValueError(
+                f"{type(self).__name__}: reset_above={self.reset_above!r} must be 0 or more nats, "
+                "or None to reset no chain."
+            )
 
     def continues(self, kind: str) -> bool:
         """True for its own states, and for those stored under this objective's former settings."""
@@ -253,7 +265,8 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
             f"{self.sampler or HMC(n_leapfrog=5)!r}, n_steps={self.n_steps}, "
             f"n_chains={self.n_chains}, restart={self.restart}, jump={self.jump})"
         )
-        return kind in (repr(self), former, sampled)
+        own, kind = (re.sub(r", reset_above=[^,)]*", "", text) for text in (repr(self), kind))
+        return kind in (own, former, sampled)
 
     def chains(
         self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
@@ -341,9 +354,25 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         visible = torch.cat([x, v])
         fields = energy.hidden_field(visible)
         mean = energy.hidden.mean(fields)
-        kept = sampler.keep(GibbsState(v, energy.hidden.draw(mean[len(x) :], generator)))
+        of_chains = mean[len(x) :]
+        if self.reset_above is not None and energy.domain == "real":
+            free_energy = energy.visible.energy(visible) - energy.hidden.cumulant(fields).sum(dim=1)
+            of_chains = self._reset(batch, free_energy, mean, generator)
+        kept = sampler.keep(GibbsState(v, energy.hidden.draw(of_chains, generator)))
         signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
         return *energy.free_energy_gradients(visible, signs, fields, mean), kept
+
+    def _reset(
+        self, batch: Batch, free_energy: Tensor, mean: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Hidden means of the chains; those left behind get the means of rows of the batch."""
+        n_rows = len(batch)
+        of_rows, of_chains = free_energy[:n_rows], free_energy[n_rows:]
+        shares = batch.shares(of_rows)
+        high = torch.quantile(of_rows[shares > 0], _MOST_ROWS)
+        rows = torch.multinomial(shares, len(of_chains), replacement=True, generator=generator)
+        left_behind = of_chains > high + self.reset_above
+        return torch.where(left_behind[:, None], mean[:n_rows][rows], mean[n_rows:])
 
 
 def visible_chains(

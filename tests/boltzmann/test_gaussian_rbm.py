@@ -230,13 +230,17 @@ def test_langevin_chains_go_on_in_chunks_and_after_loading(tmp_path):
 
 
 def test_chunks_end_like_whole_rows():
+    """On average over seeds: a single fit has the noise of its chains."""
     scores = []
     for size in (50, 100, 1000):
-        fitted = make(n_components=12)
-        for start in range(0, 4000, size):
-            fitted.partial_fit(ROWS[start : start + size])
-        scores.append(fitted.estimate_log_partition().score(TEST_ROWS))
-    assert max(scores) - min(scores) < 0.02
+        found = []
+        for seed in range(3):
+            fitted = make(n_components=12, random_state=seed)
+            for start in range(0, 4000, size):
+                fitted.partial_fit(ROWS[start : start + size])
+            found.append(fitted.estimate_log_partition().score(TEST_ROWS))
+        scores.append(np.mean(found))
+    assert max(scores) - min(scores) < 0.02, scores
 
 
 # ---------------------------------------------------------------- samples

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
 from sklebm.objectives import Batch, ContrastiveDivergence, PersistentContrastiveDivergence
 from tests.machines import (
     all_states,
@@ -178,3 +179,64 @@ def test_settings_that_are_no_counts_are_refused(value):
             part(n_gibbs_steps=value)
     with pytest.raises(ValueError, match="n_chains"):
         PersistentContrastiveDivergence(n_chains=value)
+
+
+# ---------------------------------------------------------------- chains that are left behind
+
+
+def far_and_near(weight=None):
+    """A machine of two distant clusters; rows in one of them; chains near the rows and far away."""
+    machine = GaussianBilinearEnergy(
+        Gaussian(torch.zeros(3).double(), torch.zeros(1).double()),
+        Bernoulli(torch.tensor([-2.0, -60.0]).double()),
+        torch.tensor([[2.0, 0.0, 0.0], [0.0, 9.0, 0.0]]).double(),
+    )
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, dtype=torch.float64, generator=generator)
+    hidden = torch.zeros(6, 2).double()
+    hidden[3:, 1] = 1.0  # 60 - 81 / 2 = 19.5 nats less likely
+    return machine, Batch(x, weight=weight), {"hidden": hidden}, generator
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_chains_far_above_the_rows_continue_from_one_of_them(weighted):
+    weight = torch.zeros(40).double()
+    weight[7] = 1.0
+    machine, batch, state, generator = far_and_near(weight if weighted else None)
+    if weighted:  # the one row that counts, and no other, can be continued from
+        batch.x[7] = torch.tensor([5.0, 0.0, 0.0])
+    kept, reset = (
+        PersistentContrastiveDivergence(reset_above=bound).loss(machine, batch, state, generator)[1]
+        for bound in (None, 5.0)
+    )
+    assert kept["hidden"][3:, 1].all()  # a chain alone hardly ever leaves
+    assert not reset["hidden"][3:, 1].any()
+    if weighted:
+        assert reset["hidden"][3:, 0].all()
+
+
+def test_chains_that_are_draws_of_the_model_are_seldom_reset():
+    """The rows are such draws too: a tenth of the chains lies above nine in ten, few by 5 nats."""
+    machine, _, _, generator = far_and_near()
+    rows = machine.draw_visible(
+        (torch.rand(4000, 2, generator=generator) < 0.1).double(), generator
+    )
+    rows[:, 1] -= 9.0 * (rows[:, 1] > 4.5)
+    free = machine.free_energy(rows)
+    mean = torch.zeros(4000, 1)
+    mean[:2000] = 1.0
+    objective = PersistentContrastiveDivergence()
+    found = objective._reset(Batch(rows[:2000]), free, mean, generator)
+    assert float(found.mean()) < 0.02
+
+
+def test_reset_above_is_a_number_of_nats_and_no_part_of_the_state():
+    with pytest.raises(ValueError, match="reset_above=-1"):
+        PersistentContrastiveDivergence(reset_above=-1)
+    former = (
+        "PersistentContrastiveDivergence(n_steps=1, sampler=None, n_chains=None, restart=0.0, "
+        "jump=None)"
+    )
+    for bound in (5.0, 2.0, None):
+        assert PersistentContrastiveDivergence(reset_above=bound).continues(former)
+        assert not PersistentContrastiveDivergence(2, reset_above=bound).continues(former)
