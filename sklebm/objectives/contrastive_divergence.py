@@ -355,24 +355,24 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         fields = energy.hidden_field(visible)
         mean = energy.hidden.mean(fields)
         of_chains = mean[len(x) :]
-        if self.reset_above is not None and energy.domain == "real":
+        if self.reset_above is not None and energy.visible.domain == "real":
             free_energy = energy.visible.energy(visible) - energy.hidden.cumulant(fields).sum(dim=1)
-            of_chains = self._reset(batch, free_energy, mean, generator)
+            of_chains = caught_up(batch, free_energy, mean, self.reset_above, generator)
         kept = sampler.keep(GibbsState(v, energy.hidden.draw(of_chains, generator)))
         signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
         return *energy.free_energy_gradients(visible, signs, fields, mean), kept
 
-    def _reset(
-        self, batch: Batch, free_energy: Tensor, mean: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Hidden means of the chains; those left behind get the means of rows of the batch."""
-        n_rows = len(batch)
-        of_rows, of_chains = free_energy[:n_rows], free_energy[n_rows:]
-        shares = batch.shares(of_rows)
-        high = torch.quantile(of_rows[shares > 0], _MOST_ROWS)
-        rows = torch.multinomial(shares, len(of_chains), replacement=True, generator=generator)
-        left_behind = of_chains > high + self.reset_above
-        return torch.where(left_behind[:, None], mean[:n_rows][rows], mean[n_rows:])
+
+def caught_up(
+    batch: Batch, free_energy: Tensor, mean: Tensor, margin: float, generator: torch.Generator
+) -> Tensor:
+    """Hidden means of chains; those by ``margin`` above most rows get that of a row instead."""
+    n_rows = len(batch)
+    of_rows, of_chains = free_energy[:n_rows], free_energy[n_rows:]
+    shares = batch.shares(of_rows)
+    high = torch.quantile(of_rows[shares > 0], _MOST_ROWS)
+    rows = torch.multinomial(shares, len(of_chains), replacement=True, generator=generator)
+    return torch.where((of_chains > high + margin)[:, None], mean[:n_rows][rows], mean[n_rows:])
 
 
 def visible_chains(
