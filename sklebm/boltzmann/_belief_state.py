@@ -103,7 +103,7 @@ def made_from(cls: Any, **parameters: Any) -> Any:
     if not machines or not all(is_restricted(item) for item in machines):
         raise TypeError(
             f"{cls.__name__}.from_parameters needs machines: a list of fitted restricted Boltzmann "
-            "machines, such as BernoulliRBM, from the bottom on."
+            "machines, such as BernoulliRBM, from the bottom up."
         )
     for machine in machines:
         check_is_fitted(machine)

@@ -59,7 +59,7 @@ def conditional_mean(
                 energy.couplings(), energy.biases(), classes, start, ~s.isnan(), tol=1e-8
             )
             if not settled:
-                warn(f"{type(model).__name__}.conditional_mean: mean field has not settled.")
+                warn(f"{type(model).__name__}.conditional_mean: mean field did not converge.")
         else:
             seed = draw_seed(random_state)
             generator = make_generator(seed, "completion", device=s.device)
@@ -114,7 +114,7 @@ def variational_log_partition(model: Any, method: str) -> float:
             found = mean_field(couplings, biases, energy.classes)
     if not found.settled:
         warn(
-            f"{type(model).__name__}: the messages of {method} have not settled; its value "
+            f"{type(model).__name__}: the messages of {method} did not converge; its value "
             f"{found.value:.4g} is not that of a fixed point. Use estimate_log_partition()."
         )
     return found.value

@@ -27,7 +27,7 @@ def checked_sizes(hidden_sizes: Any) -> list[int]:
     if not good or not sizes:
         raise ValueError(
             f"hidden_sizes={hidden_sizes!r} must be positive integers, at least one: the numbers "
-            "of hidden units from the bottom on."
+            "of hidden units from the bottom up."
         )
     return [int(size) for size in sizes]
 

@@ -70,7 +70,7 @@ class LayerProgress:
 
 
 def make_machines(model: Any) -> list[Any]:
-    """The unfitted machines of a network from the bottom on, without log Z."""
+    """The unfitted machines of a network from the bottom up, without log Z."""
     shared = {name: getattr(model, name) for name in SHARED}
     device = str(model.device)
     shared |= {"log_partition": None, "device": device, "verbose": 0}

@@ -123,7 +123,7 @@ class HopfieldNetwork(EnergyEstimator):
     >>> X = np.random.default_rng(0).choice([-1.0, 1.0], size=(5, 100))
     >>> memory = HopfieldNetwork(random_state=0).fit(X)
     >>> noisy = X.copy()
-    >>> noisy[:, :20] *= -1  # a fifth of the entries is wrong
+    >>> noisy[:, :20] *= -1  # a fifth of the entries are wrong
     >>> bool((memory.transform(noisy) == X).all())
     True
     >>> half = X.copy()

@@ -26,7 +26,7 @@ from sklebm.training.schedules import Schedule
 
 
 class ConvPredictiveSparseDecomposition(EncoderEstimator):
-    r"""Convolutional sparse coding with an encoder that is learnt beside the kernels.
+    r"""Convolutional sparse coding with an encoder learnt together with the kernels.
 
     .. math:: E(x, z) = \tfrac12 \left\|x - L x - \sum_k d_k * z_k\right\|^2 + \alpha \|z\|_1
               + \tfrac{w}{2} \|z - f(x)\|^2, \qquad F(x) = E(x, f(x)), \qquad \|d_k\| \le 1.

@@ -27,7 +27,7 @@ from sklebm.training.schedules import Schedule
 
 
 class PredictiveSparseDecomposition(EncoderEstimator):
-    r"""Sparse coding with an encoder that is learnt beside the dictionary.
+    r"""Sparse coding with an encoder learnt together with the dictionary.
 
     .. math:: E(x, z) = \tfrac12 \|x - z D\|^2 + \alpha R(z) + \tfrac{w}{2} \|z - f(x)\|^2, \qquad
               F(x) = E(x, f(x)), \qquad \|d_k\| \le 1.

@@ -1,4 +1,4 @@
-"""Embeddings learnt from pairs: what belongs together is close, all else is apart."""
+"""Embeddings learnt from pairs: pairs that belong together are close, others far apart."""
 
 from sklebm.embedding.contrastive_embedding import ContrastiveEmbedding
 

@@ -17,7 +17,7 @@ from sklebm.training.schedules import Schedule
 
 
 class ContrastiveEmbedding(BaseEmbedding):
-    r"""Contrastive embedding: what belongs together is close, all else is apart.
+    r"""Contrastive embedding: pairs that belong together are close, others far apart.
 
     .. math:: E(x, z) = \frac{\lVert f(x) - z \rVert^2}{s^2}, \qquad
               F(x) = \min_k E(x, w_k).

@@ -116,7 +116,7 @@ class DeepBeliefEnergy(nn.Module):
 
     @property
     def lower(self) -> list[tuple[BilinearEnergy, DirectedLayer]]:
-        """q and p of every layer below the top machine, from the bottom on."""
+        """q and p of every layer below the top machine, from the bottom up."""
         pairs = zip(list(self.machines)[:-1], self.generative, strict=True)
         return list(pairs)  # type: ignore[arg-type]
 

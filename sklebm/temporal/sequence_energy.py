@@ -255,7 +255,7 @@ class SequenceEnergy(SequenceEstimator):
         return int(self.architecture_["n_components"] + latents)
 
     def transform(self, X: Any, groups: Any = None) -> Any:
-        """Return the state h_t after each step; "latent" adds what the step brings, z_t.
+        """Return the state h_t after each step; with "latent" outputs, z_t beside it.
 
         Parameters
         ----------

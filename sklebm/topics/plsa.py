@@ -66,7 +66,7 @@ class PLSAProblem(NamedTuple):
 
 
 class PLSA(TopicEstimator[PLSAProblem, PLSARun]):
-    r"""Probabilistic latent semantic analysis: each document mixes topics, each topic is a unigram.
+    r"""Probabilistic latent semantic analysis: each document is a mixture of topics.
 
     .. math:: E(x, \theta) = -\frac{1}{n} \sum_w x_w \log \sum_{k=1}^K \theta_k\, p(w \mid k),
         \qquad n = \sum_w x_w,

@@ -239,7 +239,7 @@ def test_variational_log_partition_is_that_of_the_fitted_machine(monkeypatch):
         model.variational_log_partition("kikuchi")
     one_round = partial(variational_partition.bethe, max_iter=1)
     monkeypatch.setattr("sklebm.boltzmann._completion.bethe", one_round)
-    with pytest.warns(UserWarning, match="have not settled"):
+    with pytest.warns(UserWarning, match="did not converge"):
         model.variational_log_partition()
 
 
