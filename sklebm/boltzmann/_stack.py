@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.base import clone
 
@@ -30,6 +31,9 @@ from sklebm.training.row_units import RowUnits
 from sklebm.training.schedules import SCHEDULES, ConstantRate
 from sklebm.training.state import import_objective
 from sklebm.training.train import Course, TrainingOptions, Watch, train
+
+# Standard deviation of the weights of units that a transposed machine has more.
+_FURTHER = 0.01
 
 #: Parameters of the network that are those of each of its machines.
 SHARED = (
@@ -113,22 +117,33 @@ def resumed(machine: Any, fitted: Any) -> Any:
     return machine._twin({**vars(machine), **fitted_attributes(fitted)})
 
 
-def transposed(machine: Any, below: Any) -> Any:
-    """A machine that starts as ``below`` upside down, which leaves the density as it is."""
+def transposed(machine: Any, below: Any, *, wanted: bool) -> Any:
+    """A machine that starts as ``below`` upside down, which leaves the density as it is.
+
+    Where this is impossible, the machine as it was, or an error if it was ``wanted``.
+    Units beyond the visible ones of ``below`` start with small random weights. What these add to
+    log p(h) is constant to first order, as in a machine that starts on its own.
+    """
     names = ("intercept_visible_", "intercept_hidden_")
     of_visible, of_hidden = (getattr(below, name) for name in names)
     is_binary = isinstance(below._energy(torch.device("cpu")).visible, Bernoulli)
-    if not is_binary or machine.n_components != below.n_features_in_:
+    n_more = machine.n_components - below.n_features_in_
+    if not is_binary or n_more < 0:
+        if not wanted:
+            return machine
         raise ValueError(
-            f'init="transpose" starts a layer as the one below upside down, so that it has as many '
-            f"hidden units as that has visible ones, which must be binary: hidden_sizes asks for "
-            f"{machine.n_components} above {type(below).__name__} with {below.n_features_in_} "
-            'visible units. Change hidden_sizes, or use init="random".'
+            f'init="transpose" starts a layer as the one below upside down, so that it has at '
+            f"least as many hidden units as that has visible ones, which must be binary: "
+            f"hidden_sizes asks for {machine.n_components} above {type(below).__name__} with "
+            f'{below.n_features_in_} visible units. Change hidden_sizes, or use init="random".'
         )
+    seed = int(machine.random_state)
+    generator = make_generator(seed, "units beyond the transpose")
+    more = _FURTHER * torch.randn(n_more, len(of_hidden), generator=generator).numpy()
     start = type(machine).from_parameters(
-        components=below.components_.T.copy(),
-        intercept_hidden=of_visible.copy(),
-        intercept_visible=of_hidden.copy(),
+        components=np.vstack([below.components_.T, more]).astype(below.components_.dtype),
+        intercept_hidden=np.append(of_visible, -0.5 * more.sum(axis=1)),
+        intercept_visible=of_hidden - 0.5 * more.sum(axis=0),
     )
     return resumed(machine, start).set_params(warm_start=True)
 
@@ -157,8 +172,8 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     for index, machine in enumerate(machines):
         if index:
             machine.set_params(random_state=_seed_of_layer(done[0], index))
-        if index and model.init == "transpose":
-            machine = transposed(machine, done[-1])
+        if index and model.init != "random":
+            machine = transposed(machine, done[-1], wanted=model.init == "transpose")
         if index == len(machines) - 1 and not model.fine_tuning_epochs:
             machine.set_params(log_partition=model.log_partition)
         watched = LayerProgress(progress, partial(_with_layer, list(done), machine, layer_rows))
@@ -199,10 +214,10 @@ def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
     for index, machine in enumerate(machines):
         if index < len(earlier):
             machine = resumed(machine, earlier[index])
-        elif index and model.init == "transpose":
-            machine = transposed(machine, done[-1])
         if index:
             machine.set_params(random_state=_seed_of_layer(done[0], index))
+        if index >= max(len(earlier), 1) and model.init != "random":
+            machine = transposed(machine, done[-1], wanted=model.init == "transpose")
         state = machine._partial_fit(layer_rows, progress=None)
         done.append(finished(machine, state, layer_rows))
         layer_rows = drawn_hidden(done[-1], layer_rows)

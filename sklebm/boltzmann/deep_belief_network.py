@@ -49,10 +49,11 @@ class DeepBeliefNetwork(EnergyEstimator):
         The machine for the rows, with its own parameters: any restricted Boltzmann machine of the
         library, such as ``GaussianRBM()`` for real-valued rows. None: a :class:`BernoulliRBM`.
         ``hidden_sizes``, ``random_state`` and ``device`` of the network replace its own.
-    init : {"random", "transpose"}, default="random"
+    init : {"auto", "random", "transpose"}, default="auto"
         How each further machine is initialised. "transpose": as the machine below turned upside
         down, which leaves log p unchanged, so that whatever it learns is a gain. It must then have
-        as many hidden units as the machine below has visible units, and these must be binary.
+        at least as many hidden units as the machine below has visible units (further units start
+        with small random weights), and these must be binary. "auto": so if possible.
     objective : str or Objective, default="pcd"
         How each machine learns; see :class:`BernoulliRBM`.
     n_gibbs_steps : int, default=1
@@ -158,7 +159,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         "learning_rate_schedule": [StrOptions(set(SCHEDULES) - {"non_monotone"}), Schedule],
         "hidden_sizes": ["array-like"],
         "bottom": [HasMethods("fit"), None],
-        "init": [StrOptions({"random", "transpose"})],
+        "init": [StrOptions({"auto", "random", "transpose"})],
         "fine_tuning_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tuning_rate": [Interval(Real, 0, None, closed="neither")],
         "log_partition": BoltzmannEstimator._parameter_constraints["log_partition"],
@@ -180,7 +181,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         hidden_sizes: tuple[int, ...] = (500, 500),
         *,
         bottom: Any = None,
-        init: str = "random",
+        init: str = "auto",
         objective: str | Objective = "pcd",
         n_gibbs_steps: int = 1,
         centering: bool = True,
