@@ -14,7 +14,7 @@ LEAST = {"n_temperatures": 2, "beta_warmup": 0}
 FROM_ZERO = {
     *("free_bits", "fraction", "shift", "crop", "flip", "rotate", "blur"),
     *("brightness", "contrast", "erase", "colour", "momentum", "view_weight", "restart", "jump"),
-    *("r1", "penalty"),
+    *("r1", "penalty", "reset_above"),
 }
 UP_TO_ONE = {
     *("shift", "flip", "contrast", "erase", "colour", "view_weight"),

@@ -198,6 +198,24 @@ HEADLINES = (
     ),
     *(
         Headline(
+            "Linear energies",
+            f"independent components, {shape}",
+            "subspace_ica",
+            "contestant",
+            "sklebm SubspaceICA, log cosh",
+            (
+                "sklearn FastICA, log cosh",
+                "python-picard, Picard-O, tanh",
+                "python-picard, ortho=False, tanh",
+            ),
+            "fit (s)",
+            "Amari",
+            where={"rows x sources": shape},
+        )
+        for shape in ("50,000 x 2", "20,000 x 20", "20,000 x 60")
+    ),
+    *(
+        Headline(
             "Topics",
             f"{ours.removeprefix('sklebm ')}, articles of the Associated Press",
             "topics",

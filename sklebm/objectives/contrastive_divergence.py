@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sklebm._checks import check_counts, check_share
+from sklebm._checks import check_counts, check_number, check_share
 from sklebm.energies.base import FreeEnergy, ReferencedEnergy, TwoLayerEnergy
 from sklebm.energies.gradients import Gradients
 from sklebm.inference.gibbs import BlockGibbs, GibbsState
@@ -248,11 +248,8 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         check_share(self.restart, "restart", self)
         if self.jump is not None:
             check_share(self.jump, "jump", self)
-        if self.reset_above is not None and not self.reset_above >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: reset_above={self.reset_above!r} must be 0 or more nats, "
-                "or None to reset no chain."
-            )
+        if self.reset_above is not None:
+            check_number(self.reset_above, "reset_above", self, positive=False)
 
     def continues(self, kind: str) -> bool:
         """True for its own states, and for those stored under this objective's former settings."""
@@ -357,22 +354,23 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         of_chains = mean[len(x) :]
         if self.reset_above is not None and energy.visible.domain == "real":
             free_energy = energy.visible.energy(visible) - energy.hidden.cumulant(fields).sum(dim=1)
-            of_chains = caught_up(batch, free_energy, mean, self.reset_above, generator)
+            source = caught_up(batch, free_energy, self.reset_above, generator)
+            v, of_chains = visible[source], mean[source]
         kept = sampler.keep(GibbsState(v, energy.hidden.draw(of_chains, generator)))
         signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
         return *energy.free_energy_gradients(visible, signs, fields, mean), kept
 
 
 def caught_up(
-    batch: Batch, free_energy: Tensor, mean: Tensor, margin: float, generator: torch.Generator
+    batch: Batch, free_energy: Tensor, margin: float, generator: torch.Generator
 ) -> Tensor:
-    """Hidden means of chains; those by ``margin`` above most rows get that of a row instead."""
-    n_rows = len(batch)
+    """Where chains go on, among rows and chains: those above most rows by ``margin`` at a row."""
+    n_rows, n_chains = len(batch), len(free_energy) - len(batch)
     of_rows, of_chains = free_energy[:n_rows], free_energy[n_rows:]
     shares = batch.shares(of_rows)
     high = torch.quantile(of_rows[shares > 0], _MOST_ROWS)
-    rows = torch.multinomial(shares, len(of_chains), replacement=True, generator=generator)
-    return torch.where((of_chains > high + margin)[:, None], mean[:n_rows][rows], mean[n_rows:])
+    rows = torch.multinomial(shares, n_chains, replacement=True, generator=generator)
+    return torch.where(of_chains > high + margin, rows, torch.arange(n_chains).to(rows) + n_rows)
 
 
 def visible_chains(

@@ -48,6 +48,8 @@ class SampledPersistentContrastiveDivergence(PersistentContrastiveDivergence):
         Fraction of the chains that restart at each update.
     jump : float or None, default=None
         Fraction of the chains that propose to jump to a draw from the reference at each update.
+    reset_above : float or None, default=5.0
+        Not used by samplers that follow gradients.
     """
 
     aliases: ClassVar[dict[str, str]] = {}
@@ -59,11 +61,13 @@ class SampledPersistentContrastiveDivergence(PersistentContrastiveDivergence):
         n_chains: int | None = None,
         restart: float = 0.0,
         jump: float | None = None,
+        reset_above: float | None = 5.0,
     ) -> None:
         super().__init__(
             n_steps,
             n_chains,
             restart,
             jump,
+            reset_above,
             sampler=HMC(n_leapfrog=5) if sampler is None else sampler,
         )

@@ -277,7 +277,7 @@ def test_gradients_of_rows_of_the_model_vanish(kind, sampler):
 
 def test_persistent_chains_go_on_from_where_they_were():
     machine, sampler = MACHINES[1], GibbsLangevin(0.3, 1)
-    objective = PersistentContrastiveDivergence(n_chains=7, sampler=sampler)
+    objective = PersistentContrastiveDivergence(n_chains=7, sampler=sampler, reset_above=None)
     generator = torch.Generator().manual_seed(0)
     state = objective.init_state(machine, 100, generator)
     replay = generator.get_state()
