@@ -351,22 +351,23 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         visible = torch.cat([x, v])
         fields = energy.hidden_field(visible)
         mean = energy.hidden.mean(fields)
-        of_chains = mean[len(x) :]
+        of_chains, source = mean[len(x) :], None
         if self.reset_above is not None and energy.visible.domain == "real":
             free_energy = energy.visible.energy(visible) - energy.hidden.cumulant(fields).sum(dim=1)
             source = caught_up(batch, free_energy, self.reset_above, generator)
-            v, of_chains = visible[source], mean[source]
-        kept = sampler.keep(GibbsState(v, energy.hidden.draw(of_chains, generator)))
+            of_chains = mean[source]
+        h = energy.hidden.draw(of_chains, generator)
+        if "visible" in state and source is not None:  # new draws: a state holds no row of X
+            v = torch.where((source < len(x))[:, None], energy.draw_visible(h, generator), v)
+        kept = sampler.keep(GibbsState(v, h))
         signs = torch.cat([batch.shares(v), -self.negative_shares(batch, v)])
         return *energy.free_energy_gradients(visible, signs, fields, mean), kept
 
 
-def caught_up(
-    batch: Batch, free_energy: Tensor, margin: float, generator: torch.Generator
-) -> Tensor:
+def caught_up(batch: Batch, free: Tensor, margin: float, generator: torch.Generator) -> Tensor:
     """Where chains go on, among rows and chains: those above most rows by ``margin`` at a row."""
-    n_rows, n_chains = len(batch), len(free_energy) - len(batch)
-    of_rows, of_chains = free_energy[:n_rows], free_energy[n_rows:]
+    n_rows, n_chains = len(batch), len(free) - len(batch)
+    of_rows, of_chains = free[:n_rows], free[n_rows:]
     shares = batch.shares(of_rows)
     high = torch.quantile(of_rows[shares > 0], _MOST_ROWS)
     rows = torch.multinomial(shares, n_chains, replacement=True, generator=generator)
