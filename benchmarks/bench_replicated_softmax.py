@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.01, help="of the same")
     parser.add_argument("--validate", action="store_true", help="score training articles")
     parser.add_argument(
-        "--annealing-steps", type=int, default=5, help="Gibbs steps for each length"
+        "--annealing-steps", type=int, default=40, help="Gibbs steps for each length"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")

@@ -117,10 +117,9 @@ def resumed(machine: Any, fitted: Any) -> Any:
     return machine._twin({**vars(machine), **fitted_attributes(fitted)})
 
 
-def transposed(machine: Any, below: Any, *, wanted: bool) -> Any:
+def transposed(machine: Any, below: Any) -> Any:
     """A machine that starts as ``below`` upside down, which leaves the density as it is.
 
-    Where this is impossible, the machine as it was, or an error if it was ``wanted``.
     Units beyond the visible ones of ``below`` start with small random weights. What these add to
     log p(h) is constant to first order, as in a machine that starts on its own.
     """
@@ -129,8 +128,6 @@ def transposed(machine: Any, below: Any, *, wanted: bool) -> Any:
     is_binary = isinstance(below._energy(torch.device("cpu")).visible, Bernoulli)
     n_more = machine.n_components - below.n_features_in_
     if not is_binary or n_more < 0:
-        if not wanted:
-            return machine
         raise ValueError(
             f'init="transpose" starts a layer as the one below upside down, so that it has at '
             f"least as many hidden units as that has visible ones, which must be binary: "
@@ -172,8 +169,8 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     for index, machine in enumerate(machines):
         if index:
             machine.set_params(random_state=_seed_of_layer(done[0], index))
-        if index and model.init != "random":
-            machine = transposed(machine, done[-1], wanted=model.init == "transpose")
+        if index and model.init == "transpose":
+            machine = transposed(machine, done[-1])
         if index == len(machines) - 1 and not model.fine_tuning_epochs:
             machine.set_params(log_partition=model.log_partition)
         watched = LayerProgress(progress, partial(_with_layer, list(done), machine, layer_rows))
@@ -216,8 +213,8 @@ def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
             machine = resumed(machine, earlier[index])
         if index:
             machine.set_params(random_state=_seed_of_layer(done[0], index))
-        if index >= max(len(earlier), 1) and model.init != "random":
-            machine = transposed(machine, done[-1], wanted=model.init == "transpose")
+        if index >= max(len(earlier), 1) and model.init == "transpose":
+            machine = transposed(machine, done[-1])
         state = machine._partial_fit(layer_rows, progress=None)
         done.append(finished(machine, state, layer_rows))
         layer_rows = drawn_hidden(done[-1], layer_rows)

@@ -49,11 +49,12 @@ class DeepBeliefNetwork(EnergyEstimator):
         The machine for the rows, with its own parameters: any restricted Boltzmann machine of the
         library, such as ``GaussianRBM()`` for real-valued rows. None: a :class:`BernoulliRBM`.
         ``hidden_sizes``, ``random_state`` and ``device`` of the network replace its own.
-    init : {"auto", "random", "transpose"}, default="auto"
+    init : {"random", "transpose"}, default="random"
         How each further machine is initialised. "transpose": as the machine below turned upside
-        down, which leaves log p unchanged, so that whatever it learns is a gain. It must then have
-        at least as many hidden units as the machine below has visible units (further units start
-        with small random weights), and these must be binary. "auto": so if possible.
+        down, which leaves log p unchanged at the start. It must then have at least as many hidden
+        units as the machine below has visible units, and these must be binary; further units start
+        with small random weights. Where chains of the machine below mix badly, so do its own, and
+        "random" may end better.
     objective : str or Objective, default="pcd"
         How each machine learns; see :class:`BernoulliRBM`.
     n_gibbs_steps : int, default=1
@@ -159,7 +160,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         "learning_rate_schedule": [StrOptions(set(SCHEDULES) - {"non_monotone"}), Schedule],
         "hidden_sizes": ["array-like"],
         "bottom": [HasMethods("fit"), None],
-        "init": [StrOptions({"auto", "random", "transpose"})],
+        "init": [StrOptions({"random", "transpose"})],
         "fine_tuning_epochs": [Interval(Integral, 0, None, closed="left")],
         "fine_tuning_rate": [Interval(Real, 0, None, closed="neither")],
         "log_partition": BoltzmannEstimator._parameter_constraints["log_partition"],
@@ -181,7 +182,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         hidden_sizes: tuple[int, ...] = (500, 500),
         *,
         bottom: Any = None,
-        init: str = "auto",
+        init: str = "random",
         objective: str | Objective = "pcd",
         n_gibbs_steps: int = 1,
         centering: bool = True,

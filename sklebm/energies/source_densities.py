@@ -20,10 +20,10 @@ from scipy.special import gammaln, kve, zeta
 from torch import Tensor
 
 DensityName = Literal["laplace", "log_cosh", "student_t", "logistic"]
-# Below this radius f' and f'' of the hyperbolic functions are those of the radius, to 1e-10: f''
-# would round away.
+# Below this radius f' and f'' of the hyperbolic functions are those of the radius: f' differs by
+# 1e-10, and f'' would round away.
 _LEAST_RADIUS = 1e-5
-# Numbers between a half and one whose product is far from the smallest float.
+# Numbers between a half and one whose product is far from the smallest double.
 _FACTORS = 256
 
 
@@ -130,7 +130,7 @@ class SourceDensity(NamedTuple):
 
 
 def _sum_of_logs(values: Tensor) -> Tensor:
-    """Sum of the logarithms of numbers in [1/2, 1], by products of many: a tenth of the time."""
+    """Sum of the logarithms of numbers in [1/2, 1], by products of many of them."""
     flat = (values.T if values.T.is_contiguous() else values).flatten()
     n_whole = len(flat) - len(flat) % _FACTORS
     blocks = flat[:n_whole].view(_FACTORS, -1)

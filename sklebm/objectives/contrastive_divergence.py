@@ -13,8 +13,8 @@ without tears", arXiv:2210.10318, 2022.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -262,8 +262,8 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
             f"{self.sampler or HMC(n_leapfrog=5)!r}, n_steps={self.n_steps}, "
             f"n_chains={self.n_chains}, restart={self.restart}, jump={self.jump})"
         )
-        own, kind = (re.sub(r", reset_above=[^,)]*", "", text) for text in (repr(self), kind))
-        return kind in (own, former, sampled)
+        without_reset = repr(replace(self, reset_above=None)).replace(", reset_above=None", "")
+        return kind in (repr(self), without_reset, former, sampled)
 
     def chains(
         self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
@@ -369,7 +369,8 @@ def caught_up(batch: Batch, free: Tensor, margin: float, generator: torch.Genera
     n_rows, n_chains = len(batch), len(free) - len(batch)
     of_rows, of_chains = free[:n_rows], free[n_rows:]
     shares = batch.shares(of_rows)
-    high = torch.quantile(of_rows[shares > 0], _MOST_ROWS)
+    counted = of_rows if batch.weight is None else of_rows[shares > 0]
+    high = counted.kthvalue(math.ceil(_MOST_ROWS * len(counted))).values
     rows = torch.multinomial(shares, n_chains, replacement=True, generator=generator)
     return torch.where(of_chains > high + margin, rows, torch.arange(n_chains).to(rows) + n_rows)
 

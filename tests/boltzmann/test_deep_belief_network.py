@@ -191,21 +191,13 @@ def test_units_beyond_the_transpose_change_log_p_little():
     settings = {**FEW, "learning_rate": 1e-12, "max_epochs": 1}
     first = BernoulliRBM(4, **FEW).fit(X)
     top = BernoulliRBM(22, **settings)
-    wide = transposed(top, first, wanted=True)
+    wide = transposed(top, first)
     network = DeepBeliefNetwork.from_parameters(machines=[first, wide])
     network.estimate_log_partition("exact")
     x = all_states(6)
     np.testing.assert_allclose(naive_log_density(network, x), first.score_samples(x), atol=1e-3)
     # They differ, so that they can learn different things.
     assert np.linalg.matrix_rank(wide.components_[6:]) == 4
-
-
-def test_layers_start_as_the_transpose_by_default_where_they_can():
-    X = make_bits()
-    for size, same in ((6, "transpose"), (7, "transpose"), (5, "random")):
-        found, wanted = (DeepBeliefNetwork((4, size), init=i, **FEW).fit(X) for i in ("auto", same))
-        np.testing.assert_array_equal(found.score_samples(X), wanted.score_samples(X))
-    DeepBeliefNetwork((4, 6), bottom=GaussianRBM(max_epochs=1), **FEW).fit(X)
 
 
 def test_transposes_that_do_not_fit_are_refused():

@@ -243,6 +243,23 @@ def test_chunks_end_like_whole_rows():
     assert max(scores) - min(scores) < 0.02, scores
 
 
+def test_the_noise_of_natural_patches_is_what_hidden_units_leave_unexplained(data_dir):
+    """Chains that fell behind the parameters pushed the variance below a tenth of it."""
+    rng = np.random.default_rng(0)
+    with np.load(data_dir / "natural_images.npz") as images:
+        names = sorted(name for name in images.files if name.startswith("img_"))[:20]
+        photographs = [images[name] / 255.0 for name in names]
+    patches = np.empty((10_000, 64))
+    for row in patches:
+        image = photographs[rng.integers(len(photographs))]
+        top, left = (int(rng.integers(side - 8)) for side in image.shape)
+        row[:] = image[top : top + 8, left : left + 8].ravel()
+    for seed in range(3):
+        machine = GaussianRBM(64, max_epochs=8, log_partition=None, random_state=seed).fit(patches)
+        left_over = patches - machine.inverse_transform(machine.transform(patches))
+        assert 0.5 < np.exp(machine.log_variance_[0]) / np.square(left_over).mean() < 2.0, seed
+
+
 # ---------------------------------------------------------------- samples
 
 

@@ -229,9 +229,7 @@ def test_chains_that_are_draws_of_the_model_are_seldom_reset():
     assert float((source < 2000).double().mean()) < 0.02
 
 
-def test_reset_above_is_a_number_of_nats_and_no_part_of_the_state():
-    with pytest.raises(ValueError, match="reset_above=-1"):
-        PersistentContrastiveDivergence(reset_above=-1)
+def test_states_stored_before_chains_were_reset_continue():
     former = (
         "PersistentContrastiveDivergence(n_steps=1, sampler=None, n_chains=None, restart=0.0, "
         "jump=None)"
