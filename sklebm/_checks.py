@@ -61,7 +61,7 @@ def check_share(value: object, name: str, owner: object = None) -> None:
     """Refuse what is not a number from 0 to 1."""
     number = float(value) if isinstance(value, Real) else math.nan
     if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{_of(owner)}{name}={value!r} must be a share from 0 to 1.")
+        raise ValueError(f"{_of(owner)}{name}={value!r} must be a fraction from 0 to 1.")
 
 
 def check_choice(value: object, name: str, choices: Iterable[str], owner: object = None) -> None:

@@ -148,9 +148,9 @@ def complete(
         if check.passed:
             return {**state, "log_partition_": learnt, "log_partition_interval_": None}
         warn(
-            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} gives no density: draws from "
-            f"a Gaussian have log p = {check.mean_log_density:.4g} on average, but their own log "
-            f"density is {check.reference_log_density:.4g}. log Z is annealed instead; "
+            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} is not that of a density: "
+            f"draws from a Gaussian have log p = {check.mean_log_density:.4g} on average, but "
+            f"their own log density is {check.reference_log_density:.4g}. log Z is annealed; "
             "estimate_log_partition() spends more effort on it."
         )
     effort = Effort()

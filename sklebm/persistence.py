@@ -203,7 +203,7 @@ def _warn_if_newer(versions: dict[str, str]) -> None:
     if written > ours:
         warn(
             f"The file was written by sklebm {versions['sklebm']}, newer than this "
-            f"{sklebm.__version__}: its model may mean something else here.",
+            f"{sklebm.__version__}: the model may be read differently here.",
         )
 
 

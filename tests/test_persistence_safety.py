@@ -244,10 +244,10 @@ HOSTILE = {
     "unknown parameter": ("no parameter called callback", put(*PARAMS, "callback", None)),
     "invalid parameter": ("Got -1.0", put(*PARAMS, "ridge", -1.0)),
     "parameter of another type": ("Got '8'", put(*PARAMS, "n_components", "8")),
-    "callable parameter": ("'callable' is no type", put(*PARAMS, "ridge", CALLABLE)),
-    "type is a list": ("no type of value", put(*PARAMS, "ridge", {"type": []})),
-    "type is missing": ("no type of value", put(*PARAMS, "ridge", {})),
-    "unknown part": ("'Popen' is no part", put(*PARAMS, "ridge", {**PART, "class": "Popen"})),
+    "callable parameter": ("'callable' is not a known type", put(*PARAMS, "ridge", CALLABLE)),
+    "type is a list": ("not a known type of value", put(*PARAMS, "ridge", {"type": []})),
+    "type is missing": ("not a known type of value", put(*PARAMS, "ridge", {})),
+    "unknown part": ("'Popen' names no part", put(*PARAMS, "ridge", {**PART, "class": "Popen"})),
     "part in the wrong place": ("'ridge' parameter", put(*PARAMS, "ridge", PART)),
     "unknown field": (
         "no field called command",
@@ -258,11 +258,11 @@ HOSTILE = {
         put(*PARAMS, "ridge", {**PART, "fields": {"n_gibbs_steps": "ls"}}),
     ),
     "impossible device": (
-        "no device",
+        "not a device",
         put(*PARAMS, "device", {"type": "device", "value": "ls; ls"}),
     ),
     "special float": (
-        "no special float",
+        "not a special float",
         put(*PARAMS, "ridge", {"type": "float", "value": "1e400"}),
     ),
     "infinite ridge": (
@@ -274,11 +274,11 @@ HOSTILE = {
         put(*PARAMS, "n_components", {"type": "scalar", "dtype": "int8", "value": 300}),
     ),
     "scalar of another kind": (
-        "no value of dtype int8",
+        "not a value of dtype int8",
         put(*PARAMS, "n_components", {"type": "scalar", "dtype": "int8", "value": 1.0}),
     ),
     "scalar of no dtype": (
-        "no dtype of a scalar",
+        "not the dtype of a scalar",
         put(*PARAMS, "n_components", {"type": "scalar", "dtype": "object", "value": 1}),
     ),
     "dictionary with a repeated key": (
@@ -287,9 +287,9 @@ HOSTILE = {
     ),
     "deep nesting": ("nested more than", put(*PARAMS, "n_components", nested(200))),
     "unknown attribute": ("no fitted attribute called evil_", put(*STATE, "evil_", 1)),
-    "a method as attribute": ("no name of a fitted", put(*STATE, "transform", 1)),
-    "a private attribute": ("no name of a fitted", put(*STATE, "_skl_callbacks", [])),
-    "a dunder": ("no name of a fitted", put(*STATE, "__class__", "x")),
+    "a method as attribute": ("not the name of a fitted", put(*STATE, "transform", 1)),
+    "a private attribute": ("not the name of a fitted", put(*STATE, "_skl_callbacks", [])),
+    "a dunder": ("not the name of a fitted", put(*STATE, "__class__", "x")),
     "missing attribute": (
         "lacks its fitted attribute noise_variance_",
         drop(*STATE, "noise_variance_"),

@@ -48,8 +48,8 @@ class Conditions:
         if y is None or to_numpy(y).dtype.kind == "f":
             if classes is not None:
                 raise ValueError(
-                    f"{owner} got classes, but y holds floating-point numbers, which are no "
-                    "labels: leave classes out, or convert y to integers."
+                    f"{owner} got classes, but y holds floating-point numbers, which are "
+                    "not labels: leave classes out, or convert y to integers."
                 )
             rows = Rows(as_table(read_targets(y, owner)), torch.device("cpu"))
             return cls(scaling=measure_spread(rows).scaling(common=False))
@@ -83,8 +83,8 @@ class Conditions:
         offset, scale = self.scaling.offset, self.scaling.scale
         if self.classes is not None or offset.shape != scale.shape or not (scale > 0.0).all():
             raise ValueError(
-                f"{owner} has either classes_, or target_offset_ and positive target_scale_ of the "
-                "same length."
+                f"{owner} needs either classes_, or target_offset_ and positive target_scale_ of "
+                "the same length."
             )
 
     def column(self, y: Any, owner: str) -> NDArray[Any]:

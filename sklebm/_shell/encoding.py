@@ -51,7 +51,7 @@ def _is_estimator(value: object) -> bool:
 
 def _refuse_non_finite(values: Any, where: str) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"{where} holds NaN or infinity, which files must not.")
+        raise ValueError(f"{where} holds NaN or infinity, which a file must not contain.")
 
 
 # ---------------------------------------------------------------------- to JSON and tensors
@@ -117,7 +117,7 @@ class Encoder:
 
     def _mapping(self, values: dict[Any, Any], where: str, finite: bool) -> Node:
         if not all(type(key) is str for key in values):
-            raise TypeError(f"{where} is a dictionary with keys that are no strings.")
+            raise TypeError(f"{where} has keys that are not strings.")
         items = [[key, self.value(item, f"{where}.{key}", finite)] for key, item in values.items()]
         return {"type": "dict", "items": items}
 
@@ -186,7 +186,7 @@ class Decoder:
             raise ValueError(f"{node['class']} has no parameter called {', '.join(unknown)}")
         for name in state:
             if not name.isidentifier() or name.startswith("_") or not name.endswith("_"):
-                raise ValueError(f"{name!r} is no name of a fitted attribute")
+                raise ValueError(f"{name!r} is not the name of a fitted attribute")
         estimator = cls(**params)
         estimator._validate_params()
         vars(estimator).update(state)
@@ -209,7 +209,7 @@ class Decoder:
         if kind == "estimator":
             return self.estimator(node, depth + 1)
         if not isinstance(kind, str) or kind not in _DECODERS:
-            raise ValueError(f"{kind!r} is no type of value")
+            raise ValueError(f"{kind!r} is not a known type of value")
         decode, keys = _DECODERS[kind]
         self._require(node, kind, keys)
         return decode(self, node, depth + 1)
@@ -223,7 +223,7 @@ class Decoder:
     def _class(name: Node, table: dict[str, str], what: str) -> Any:
         cls = registered(name, table) if isinstance(name, str) else None
         if cls is None:
-            raise ValueError(f"{name!r} is no {what} of sklebm {sklebm.__version__}")
+            raise ValueError(f"{name!r} names no {what} of sklebm {sklebm.__version__}")
         return cls
 
     def _named(self, node: Node, depth: int) -> dict[str, Any]:
@@ -233,7 +233,7 @@ class Decoder:
 
     def _float(self, node: Node, depth: int) -> float:
         if node["value"] not in ("nan", "inf", "-inf"):
-            raise ValueError(f"{node['value']!r} is no special float")
+            raise ValueError(f"{node['value']!r} is not a special float")
         return float(node["value"])
 
     def _items(self, node: Node, depth: int) -> list[Any]:
@@ -258,10 +258,10 @@ class Decoder:
         if name == "str" and type(plain) is str:
             return np.str_(plain)
         if name not in DTYPES.values():
-            raise ValueError(f"{name!r} is no dtype of a scalar")
+            raise ValueError(f"{name!r} is not the dtype of a scalar")
         dtype = np.dtype(name)
         if type(plain) is not {"b": bool, "f": float}.get(dtype.kind, int):
-            raise ValueError(f"{plain!r} is no value of dtype {name}")
+            raise ValueError(f"{plain!r} is not a value of dtype {name}")
         return dtype.type(plain)
 
     def _array(self, node: Node, depth: int) -> Any:
@@ -279,14 +279,14 @@ class Decoder:
         if not sizes or math.prod(shape) != len(items) or not all(type(s) is str for s in items):
             raise ValueError("an array of strings needs a shape and as many strings")
         if node["dtype"] not in ("object", "str"):
-            raise ValueError(f"{node['dtype']!r} is no dtype of an array of strings")
+            raise ValueError(f"{node['dtype']!r} is not the dtype of an array of strings")
         return np.array(items, dtype=object if node["dtype"] == "object" else str).reshape(shape)
 
     def _device(self, node: Node, depth: int) -> torch.device:
         try:
             return torch.device(str(node["value"]))
         except RuntimeError as error:
-            raise ValueError(f"{node['value']!r} is no device") from error
+            raise ValueError(f"{node['value']!r} is not a device") from error
 
     def _part(self, node: Node, depth: int) -> Any:
         cls = self._class(node["class"], sklebm.PARTS, "part")

@@ -42,8 +42,8 @@ def encode(labels: NDArray[Any], classes: NDArray[Any], owner: str) -> NDArray[n
     if strange:
         shown = ", ".join(map(repr, strange[:5]))
         raise ValueError(
-            f"y holds {shown}, but {owner} knows the labels {classes.tolist()}: pass labels that "
-            "were there in fit, or all of them as classes in the first call of partial_fit."
+            f"y holds {shown}, but {owner} was fitted with the labels {classes.tolist()}: pass "
+            "only those, or list all labels as classes in the first call of partial_fit."
         )
     return np.searchsorted(classes, labels.astype(classes.dtype, copy=False))
 
@@ -71,7 +71,7 @@ def weigh(
         strange = sorted(set(class_weight) - set(classes.tolist()), key=repr)
         if strange:
             raise ValueError(
-                f"class_weight={class_weight!r} names {strange[0]!r}, which is no label: use "
+                f"class_weight={class_weight!r} names {strange[0]!r}, which is not a label: use "
                 f"labels of y, {classes.tolist()}."
             )
     by_label = compute_class_weight(class_weight, classes=present, y=labels, sample_weight=given)

@@ -31,7 +31,7 @@ def unpickled(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
         warn(
             f"This {type(estimator).__name__} was pickled by sklebm {written_by} and is opened by "
             f"{__version__}: pickles hold internals that change between versions, so results "
-            "may be invalid. Keep models with sklebm.save.",
+            "may be invalid. Store models with sklebm.save.",
         )
     known = inspect.signature(type(estimator).__init__).parameters.values()
     defaults = {p.name: p.default for p in known if p.default is not p.empty}

@@ -174,10 +174,10 @@ def _check_layout(header: dict[str, Any], available: int) -> str:
     end = 0
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.get("dtype") not in DTYPES:
-            raise ValueError(f"its tensor {name!r} has no dtype of {', '.join(DTYPES)}")
+            raise ValueError(f"its tensor {name!r} has a dtype other than {', '.join(DTYPES)}")
         offsets = entry.get("data_offsets")
         if not isinstance(offsets, list) or not all(type(item) is int for item in offsets):
-            raise ValueError(f"its tensor {name!r} has no place in the file")
+            raise ValueError(f"its tensor {name!r} does not say where it lies in the file")
         end = max([end, *offsets])
     if end != available:
         raise ValueError(f"its tensors need {end} bytes, but it holds {available}: it is truncated")

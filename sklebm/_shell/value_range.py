@@ -61,6 +61,6 @@ def need_counts(rows: Rows, what: str) -> None:
             least = float(rows.source.min())
     if least < 0:
         raise ValueError(
-            f"Negative values in data passed to {what} (the least is {least:.3g}): a document is a "
+            f"Negative values in data passed to {what} (min={least:.3g}): a document is a "
             "row of counts or weights of words, which must be at least 0."
         )

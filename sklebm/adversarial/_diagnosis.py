@@ -55,8 +55,8 @@ def diagnose(energy: Any, name: str, seed: int) -> dict[str, Any]:
     both = torch.cat([real, forged])
     if float(both.max() - both.min()) <= 1e-6 * float(both.abs().max()) + 1e-12:
         warn(
-            f"The critic of {name} says the same of all rows (its gap between data and samples "
-            f"is {gap:.2g}), so that the generator learns nothing. Lower "
+            f"The critic of {name} gives all rows the same value (its gap between data and "
+            f"samples is {gap:.2g}), so the generator learns nothing. Lower "
             "critic_learning_rate, or check that the rows differ."
         )
     return {"critic_gap_": gap, "sample_spread_": spread}

@@ -56,6 +56,6 @@ def warn_of_collapse(variances: NDArray[np.float64], least: float, owner: str) -
         return
     warn(
         f"The posterior of {owner} has collapsed: none of its {len(variances)} latents "
-        f"says anything about a row (the variances of their means are below {least}). Lower beta, "
-        "set beta_warmup or free_bits, raise max_epochs, or check that the rows differ."
+        f"carries information about a row (the variances of their means are below {least}). Lower "
+        "beta, set beta_warmup or free_bits, raise max_epochs, or check that the rows differ."
     )

@@ -91,7 +91,7 @@ def warn_if_poor(share: float, owner: str) -> None:
         return
     warn(
         f"The encoder of {owner} proposes poor latents: for half of the training rows only "
-        f"{share * DIAGNOSED_DRAWS:.2g} of {DIAGNOSED_DRAWS} draws count, so score_samples is "
-        "well below log p(x). Raise n_importance_samples (see effective_sample_size), train "
-        'longer, or try posterior="full" or objective="iwae".'
+        f"{share * DIAGNOSED_DRAWS:.2g} of {DIAGNOSED_DRAWS} draws carry weight, so "
+        "score_samples is well below log p(x). Raise n_importance_samples (see "
+        'effective_sample_size), train longer, or try posterior="full" or objective="iwae".'
     )

@@ -96,7 +96,7 @@ def variational_record(model: Any, n_features: int) -> NetworkRecord:
         )
     if model.n_categories is not None and not categorical:
         raise ValueError(
-            "n_categories counts one-hot columns and has no meaning for "
+            "n_categories counts one-hot columns and does not apply to "
             f'likelihood="{model.likelihood}": leave it out, or choose "categorical".'
         )
     if model.binarize and model.likelihood != "bernoulli":

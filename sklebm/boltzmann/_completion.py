@@ -44,9 +44,9 @@ def conditional_mean(
             if method != "exact":
                 warn(
                     f"{type(model).__name__}.conditional_mean: up to {most} units of a row are "
-                    f"unknown, more than the {MOST_UNKNOWN} that are summed over: means are those "
-                    'of mean field, which takes units to be independent. method="chains" '
-                    "estimates the true ones."
+                    f"unknown, more than the {MOST_UNKNOWN} that can be summed over. These are "
+                    "the means of mean field, which assumes that units are independent; "
+                    'method="chains" estimates the exact ones.'
                 )
         # Hidden units are unknown in every row.
         s = torch.cat([rows, rows.new_full((len(rows), n_hidden), torch.nan)], dim=1)

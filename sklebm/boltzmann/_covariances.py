@@ -173,7 +173,9 @@ def check_signs(model: Any) -> None:
     name = type(model).__name__
     check_scale(model)
     if not bool((model.pooling_ <= 0.0).all()):
-        raise ValueError(f"{name}.pooling_ must be nowhere positive: a positive P has no density.")
+        raise ValueError(
+            f"{name}.pooling_ must have no positive entry: a positive P has no density."
+        )
     if len(model.filters_) != len(model.pooling_):
         raise ValueError(
             f"{name}: filters_ has {len(model.filters_)} filters, but pooling_ is for "

@@ -321,9 +321,9 @@ class HopfieldNetwork(EnergyEstimator):
             s, settled = associative_recall.asynchronous(memory, s, order, held, self.max_sweeps)
         if not settled and self.max_sweeps > 1:
             warn(
-                f"{type(self).__name__}: some recalls ended at no fixed point within "
-                f"max_sweeps={self.max_sweeps}, or in a cycle of two states: raise max_sweeps, or "
-                'set update="asynchronous".'
+                f"{type(self).__name__}: some recalls did not reach a fixed point within "
+                f"max_sweeps={self.max_sweeps}, or ended in a cycle of two states: raise "
+                'max_sweeps, or set update="asynchronous".'
             )
         return s
 
@@ -373,7 +373,7 @@ class HopfieldNetwork(EnergyEstimator):
         missing = np.isnan(X)
         held = ~missing if known is None else np.broadcast_to(np.asarray(known, bool), X.shape)
         if (held & missing).any():
-            raise ValueError("known is True where X is NaN: unknown features cannot be held.")
+            raise ValueError("known is True where X is NaN: unknown features cannot be held fixed.")
         memory = self._energy(torch.device("cpu")).double()
         with torch.no_grad():
             s = memory.encode(torch.from_numpy(X)).nan_to_num(0.0)

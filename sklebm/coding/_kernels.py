@@ -122,12 +122,12 @@ def check_images(model: Any, rows: Rows, mask: Tensor | None = None) -> None:
     mean, length = total / max(count, 1.0), squares / max(count, 1.0)
     if not mean * mean > _CONSTANT_SHARE * length or not math.isfinite(length):
         return
-    remedy = ", or set low_pass, which does" if hasattr(model, "low_pass") else ""
+    remedy = ", or set low_pass, which subtracts it" if hasattr(model, "low_pass") else ""
     warn(
         f"The mean of all pixels, {mean:.3g}, is larger than their standard deviation, "
         f"{max(length - mean * mean, 0.0) ** 0.5:.3g}: {type(model).__name__} adds up squared "
-        "distances from zero, so that its kernels describe this constant before anything else. "
-        f"Take it off, for example by X - X.mean(axis=1, keepdims=True){remedy}."
+        "distances from zero, so its kernels describe this constant before anything else. "
+        f"Subtract it, for example with X - X.mean(axis=1, keepdims=True){remedy}."
     )
 
 

@@ -130,7 +130,7 @@ def _first(coder: Any, x: Tensor, generator: torch.Generator) -> LayeredLearner:
         return maps.first_map_layers(coder, x, generator)
     if coder.image_shape is not None:
         raise ValueError(
-            f"image_shape={coder.image_shape!r} has no meaning for dense layers: pass kernel_sizes "
+            f"image_shape={coder.image_shape!r} does not apply to dense layers: pass kernel_sizes "
             "for layers of kernels, or leave image_shape out."
         )
     return layers.first_layers(coder, x, generator)

@@ -67,7 +67,7 @@ def search_of(
     n_steps = coder.n_inference_steps
     if n_steps is not None and inference == "layered_thresholding":
         raise ValueError(
-            f"n_inference_steps={n_steps} has no meaning for "
+            f"n_inference_steps={n_steps} does not apply to "
             'inference="layered_thresholding", which takes one step a layer: leave it out.'
         )
     tol = tol if coder.code_tol is None else float(coder.code_tol)

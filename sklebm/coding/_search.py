@@ -48,7 +48,7 @@ class CodeSearch:
         self.owner, self.tol, self.solver, self.n_steps = owner, tol, solver, n_steps
         if n_steps is not None and solver in ("auto", "threshold"):
             raise ValueError(
-                f"n_solver_steps={n_steps} has no meaning for solver={solver!r}: leave it out, or "
+                f"n_solver_steps={n_steps} does not apply to solver={solver!r}: leave it out, or "
                 'choose "ista", "fista" or "cd".'
             )
         self.forget()

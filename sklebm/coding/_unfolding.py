@@ -44,7 +44,7 @@ def _check_choices(model: Any) -> None:
     for name, is_idle in idle.items():
         if is_idle:
             raise ValueError(
-                f"{name}={getattr(model, name)!r} has no meaning for variant={model.variant!r}: "
+                f"{name}={getattr(model, name)!r} does not apply to variant={model.variant!r}: "
                 "leave it out, or choose another variant."
             )
 
@@ -96,7 +96,7 @@ def inhibition_mask(parameter: Any, dictionary: Tensor) -> Tensor | None:
     if mask.shape != (k, k) or mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise ValueError(
             f"inhibition_mask has shape {mask.shape} and dtype {mask.dtype}: pass true or "
-            f"false for each of the ({k}, {k}) pairs of atoms, or a share of them."
+            f"false for each of the ({k}, {k}) pairs of atoms, or a fraction of them."
         )
     return torch.from_numpy(mask.astype(np.float32))
 

@@ -92,10 +92,10 @@ def standardised_targets(
     y = rows.columns.get("target")
     if goes_on:
         if (y is None) != (model.y_dimensions_ == 0):
-            given = "is no y" if y is None else "is y"
+            now, before = ("without y", "with y") if y is None else ("with y", "without y")
             raise ValueError(
-                f"There {given}, but there was {'y' if y is None else 'none'} in the fit that "
-                "learning continues from: pass the same, or set warm_start=False."
+                f"This fit was called {now}, but the fit that learning continues from was called "
+                f"{before}: call both alike, or set warm_start=False."
             )
         known = {name: getattr(model, name) for name in model._of_targets}
     if y is not None and (model.standardize or goes_on):

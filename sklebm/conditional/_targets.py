@@ -59,9 +59,10 @@ def residual_rows(
     if bool(far.any()):
         n_far = int(far.any(dim=1).sum())
         warn(
-            f"{type(model).__name__}: {n_far} of {len(y)} targets are more than {_FAR:g} times as "
-            "far from the linear part as nine tenths of all. Training takes them to be that far "
-            "only: correct or remove wrong targets, or transform y, for example to its logarithm.",
+            f"{type(model).__name__}: {n_far} of {len(y)} targets lie more than {_FAR:g} times as "
+            "far from the linear part as 90 % of all targets. Training moves them to that "
+            "distance: correct or remove wrong targets, or transform y, for example to its "
+            "logarithm.",
             UserWarning,
         )
     if goes_on:

@@ -61,7 +61,7 @@ def make_bouncing_digits(
     digits = load_digits().images / 16.0
     side = digits.shape[1]
     if size < side:
-        raise ValueError(f"size={size} is smaller than a digit: at least {side}.")
+        raise ValueError(f"size={size} is smaller than a digit: it must be at least {side}.")
     if not 0.0 <= turn <= 1.0:
         raise ValueError(f"turn={turn!r} must be a probability.")
     random = check_random_state(draw_seed(random_state))

@@ -45,8 +45,8 @@ def drawn(model: Any, n_samples: int, n_steps: int, random_state: RandomState) -
     if not moved and n_samples * (n_steps - warm_up) >= _ENOUGH_PROPOSALS:
         warn(
             f"{type(model).__name__}.sample: no proposal of {n_samples} chain(s) was accepted "
-            f"in {n_steps - warm_up} steps, so the rows are where the chains were "
-            f"before and no draws of the model. Raise n_steps={n_steps}, which adapts the "
+            f"in {n_steps - warm_up} steps, so the rows are where the chains "
+            f"started, not draws from the model. Raise n_steps={n_steps}, which adapts the "
             "step size for longer; if that does not help, the energy is too steep: fit with "
             "a lower learning_rate, or scale X."
         )

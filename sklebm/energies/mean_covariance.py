@@ -161,8 +161,8 @@ class MeanCovarianceEnergy(nn.Module):
             if bool(torch.isfinite(precision).all()):
                 raise FloatingPointError(
                     f"{int(failed.sum())} of {len(y)} precisions of x given the hidden units are "
-                    "not positive definite to working precision: P holds some directions down too "
-                    "hard against s^2. Lower the learning rate, or scale or whiten X."
+                    "not positive definite to working precision: P constrains some directions far "
+                    "more than s^2 does. Lower the learning rate, or scale or whiten X."
                 )
             factor = torch.where(failed[:, None, None], torch.nan, factor)
         return torch.as_tensor(factor)

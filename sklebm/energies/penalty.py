@@ -77,7 +77,7 @@ class Penalty(ABC):
 
     def price_alone(self, z: Tensor) -> Tensor:
         """R of a code with the one entry z_k, for every entry of z."""
-        raise TypeError(f"{type(self).__name__} does not price entries one by one.")
+        raise TypeError(f"{type(self).__name__} is not a sum over single entries.")
 
     def members(self) -> Tensor:
         """Components in each pool, for penalties whose pools overlap."""

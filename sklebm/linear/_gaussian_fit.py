@@ -120,7 +120,7 @@ def fit_rows(
     """
     if settings.ridge:
         raise ValueError(
-            f"ridge={settings.ridge} has no meaning for objective={settings.objective!r}: leave it "
+            f"ridge={settings.ridge} does not apply to objective={settings.objective!r}: leave it "
             "out."
         )
     variances = moments.scatter.diagonal() / moments.n_rows

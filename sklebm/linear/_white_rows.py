@@ -86,7 +86,7 @@ def white_rows(rows: Rows, n_wanted: int, name: str, *, hold: bool) -> WhiteRows
     if not bool(torch.isfinite(covariance).all()):
         raise FloatingPointError(
             f"{name}.fit: squares of X overflow. Scale X, for example with StandardScaler, and "
-            "check for outliers. The estimator was left as it was."
+            "check for outliers. The estimator was left unchanged."
         )
     variances = covariance.diagonal()
     moving = variances > 0

@@ -187,7 +187,7 @@ class MarginGame(Game):
         if self.margin_decay > 1.0:
             raise ValueError(
                 f"MarginGame: margin_decay={self.margin_decay!r} must be at most 1: a margin that "
-                "grows drives energies up for ever."
+                "grows raises energies without limit."
             )
 
     def critic_costs(self, real: Tensor, forged: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:

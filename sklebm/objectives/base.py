@@ -183,7 +183,7 @@ def resolve_objective(
         unused = sorted(name for name in options if name not in settings)
         if unused:
             raise ValueError(
-                f"{', '.join(unused)} has no meaning for objective={objective!r}: leave it out."
+                f"{', '.join(unused)} does not apply to objective={objective!r}: leave it out."
             )
         return chosen(**options)
     if options:

@@ -71,9 +71,9 @@ def warn_of_still_picture(owner: str, values: Mapping[str, Any], spread: Spread)
     still, moving = float(means.std(axis=1).max()), float(np.sqrt(np.mean(spread.deviation**2)))
     if 0.0 < moving < still / _MOST_STILL:
         warn(
-            f"The mean frame varies by {still:.3g} from pixel to pixel, and frames around it by "
-            f"{moving:.3g}: to {owner} what stands still masks what moves. Subtract the mean "
-            "frame, X - X.mean(axis=0)."
+            f"The mean frame varies by {still:.3g} from pixel to pixel, but frames vary around it "
+            f"by only {moving:.3g}: the still part of {owner}'s frames masks what moves. Subtract "
+            "the mean frame, X - X.mean(axis=0)."
         )
 
 

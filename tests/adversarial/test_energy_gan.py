@@ -226,7 +226,7 @@ def test_a_collapse_is_named_with_its_numbers():
         deep = EnergyGAN(max_epochs=1, **{**SMALL, "hidden_sizes": (16, 16, 16)}).fit(X)
     for model in (healthy, deep):
         assert model.sample_spread_ > 0.3
-    with pytest.warns(UserWarning, match="says the same of all rows") as seen:
+    with pytest.warns(UserWarning, match="gives all rows the same value") as seen:
         EnergyGAN(generator=Constant, max_epochs=1, **SMALL).fit(X[:1].repeat(9, axis=0))
     # Rows that are all the same have samples that are all the same.
     assert not any("collapsed" in str(warning.message) for warning in seen)

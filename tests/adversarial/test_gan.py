@@ -159,7 +159,7 @@ def test_a_critic_that_says_the_same_of_all_rows_is_named():
             return self.row.expand(len(x), -1)
 
     X = make_cloud(80)
-    with pytest.warns(UserWarning, match=r"says the same of all rows \(its gap .* is 0\)"):
+    with pytest.warns(UserWarning, match=r"gives all rows the same value \(its gap .* is 0\)"):
         GAN(critic=Constant, max_epochs=1, **SMALL).fit(X)
     with pytest.warns(UserWarning, match=r"samples of GAN have collapsed"):
         GAN(generator=Constant, max_epochs=1, **SMALL).fit(X)

@@ -325,7 +325,7 @@ def test_convolutions_and_modules_of_the_user():
         ({"likelihood": "bernoulli", "noise_scale": 0.5}, "noise_scale=0.5 .* no meaning"),
         ({"binarize": True}, "binarize=True draws binary rows"),
         ({"posterior": "bernoulli", "objective": "iwae"}, "objective='iwae' needs a Gaussian"),
-        ({"objective": "iwae", "beta": 2.0}, "beta has no meaning for objective='iwae'"),
+        ({"objective": "iwae", "beta": 2.0}, "beta does not apply to objective='iwae'"),
         ({"objective": EvidenceLowerBound(beta=2.0), "n_samples": 3}, "n_samples must be set on"),
         ({"objective": DiscreteEvidenceLowerBound()}, "needs states of the energy"),
         (

@@ -244,7 +244,7 @@ def test_partial_fit_counts_images_across_calls_and_a_saved_coder_continues(tmp_
 def test_what_does_not_go_together_is_refused():
     X, _ = make_planted(6)
     cases = {
-        "image_shape=.* has no meaning for dense layers": {"kernel_sizes": None},
+        "image_shape=.* does not apply to dense layers": {"kernel_sizes": None},
         "kernel_sizes=.* 2 layers": {"kernel_sizes": (3,)},
         "layer 2=20 does not fit images of 12 x 12": {"kernel_sizes": (3, 20)},
         "does not fit X with 144 features": {"image_shape": (12, 13)},

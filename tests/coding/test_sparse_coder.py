@@ -231,7 +231,7 @@ def test_threshold_coding_is_that_of_scikit_learn():
 
 
 def test_steps_without_a_method_that_has_steps():
-    with pytest.raises(ValueError, match="n_solver_steps=5 has no meaning for solver='auto'"):
+    with pytest.raises(ValueError, match="n_solver_steps=5 does not apply to solver='auto'"):
         SparseCoder(3, n_solver_steps=5).fit(make_rows())
 
 

@@ -38,7 +38,7 @@ def test_objects_pass_through_and_take_no_flat_parameters():
 
 
 def test_a_parameter_without_meaning_is_refused():
-    with pytest.raises(ValueError, match=r"n_gibbs_steps has no meaning for .*maximum_likelihood"):
+    with pytest.raises(ValueError, match=r"n_gibbs_steps does not apply to .*maximum_likelihood"):
         resolve_objective("maximum_likelihood", CHOICES, {"n_gibbs_steps": 5})
 
 
