@@ -91,8 +91,8 @@ def variational_record(model: Any, n_features: int) -> NetworkRecord:
     gaussian, categorical = (model.likelihood == n for n in ("gaussian", "categorical"))
     if not gaussian and model.noise_scale != "shared":
         raise ValueError(
-            f"noise_scale={model.noise_scale!r} is the scale of Gaussian noise and has no "
-            f'meaning for likelihood="{model.likelihood}": leave it out.'
+            f"noise_scale={model.noise_scale!r} is the scale of Gaussian noise and does "
+            f'not apply to likelihood="{model.likelihood}": leave it out.'
         )
     if model.n_categories is not None and not categorical:
         raise ValueError(

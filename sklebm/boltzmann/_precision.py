@@ -47,7 +47,7 @@ def free_entries(structure: Any, image_shape: Any, n_features: int, owner: str) 
     """
     if image_shape is not None and not (isinstance(structure, str) and structure == "neighbours"):
         raise ValueError(
-            f'{owner}: image_shape={image_shape!r} has a meaning for structure="neighbours" only: '
+            f'{owner}: image_shape={image_shape!r} applies only to structure="neighbours": '
             "leave it out, or set the structure."
         )
     if not isinstance(structure, str):

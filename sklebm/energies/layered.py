@@ -278,30 +278,37 @@ class LayeredEnergy(nn.Module):
         tol : float, default=1e-6
             A row's steps end when none of its means changes by more than this.
         """
+        # What the rows send to the first hidden layer is the same in every step.
+        sent = self.field(1, v, None)
         with torch.no_grad():
-            states = [v]
-            for index in range(1, len(self.layers)):
+            states = [v, self.layers[1].mean(sent)]
+            for index in range(2, len(self.layers)):
                 states.append(self.layers[index].mean(self.field(index, states[-1], None)))
-            moves = torch.ones_like(v[:, 0], dtype=torch.bool)
+            # Each row by itself: where others stop must not change its means.
+            moving = torch.arange(len(v), device=v.device)
             for _ in range(n_steps if len(self.layers) > 2 else 0):
-                # Each row by itself: where others stop must not change its means.
-                new = self._settled(states)
-                gap = torch.cat([a - b for a, b in zip(states[1:], new[1:], strict=True)], dim=1)
-                kept = zip(states, new, strict=True)
-                states = [torch.where(moves[:, None], after, before) for before, after in kept]
-                moves = moves & (gap.abs().amax(dim=1) > tol)
-                if not bool(moves.any()):
+                before = [s[moving] for s in states]
+                after = self._settled(before, sent[moving])
+                gap = torch.stack(
+                    [(a - b).abs().amax(dim=1) for a, b in zip(after[1:], before[1:], strict=True)]
+                )
+                for s, new in zip(states[1:], after[1:], strict=True):
+                    s[moving] = new
+                moving = moving[gap.amax(dim=0) > tol]
+                if not len(moving):
                     break
-        return torch.cat(self._settled(states)[1:], dim=1)
+        return torch.cat(self._settled(states, sent)[1:], dim=1)
 
-    def _settled(self, states: Sequence[Tensor]) -> list[Tensor]:
-        """One step of ``mean_field``."""
-        new = list(states)
-        for parity in (1, 0):
-            received = self.fields(new, parity)
-            for index, field in zip(range(parity, len(new), 2), received, strict=True):
-                if index:
-                    new[index] = self.layers[index].mean(field)
+    def _settled(self, states: Sequence[Tensor], sent: Tensor) -> list[Tensor]:
+        """One step of ``mean_field``; ``sent`` is what the rows send to the first hidden layer."""
+        new, top = list(states), len(self.layers) - 1
+        for index in (*range(1, top + 1, 2), *range(2, top + 1, 2)):
+            above = new[index + 1] if index < top else None
+            if index > 1:
+                received = self.field(index, new[index - 1], above)
+            else:
+                received = sent if above is None else torch.addmm(sent, above, self.couplings[1])
+            new[index] = self.layers[index].mean(received)
         return new
 
     def variational_free_energy(self, v: Tensor, mean: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def test_rows_of_a_one_hot_encoder(tmp_path):
         ({"n_categories": [3, 2]}, "does not fit X with 9 features"),
         ({"n_categories": [3, 2.5, 3.5]}, "does not fit X with 9 features"),
         ({"likelihood": "gaussian"}, "n_categories counts one-hot columns"),
-        ({"noise_scale": 0.5}, 'no meaning for likelihood="categorical"'),
+        ({"noise_scale": 0.5}, 'not apply to likelihood="categorical"'),
     ],
 )
 def test_wrong_parameters(changes, message):

@@ -322,7 +322,7 @@ def test_convolutions_and_modules_of_the_user():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"likelihood": "bernoulli", "noise_scale": 0.5}, "noise_scale=0.5 .* no meaning"),
+        ({"likelihood": "bernoulli", "noise_scale": 0.5}, "noise_scale=0.5 .* does not apply"),
         ({"binarize": True}, "binarize=True draws binary rows"),
         ({"posterior": "bernoulli", "objective": "iwae"}, "objective='iwae' needs a Gaussian"),
         ({"objective": "iwae", "beta": 2.0}, "beta does not apply to objective='iwae'"),
@@ -332,7 +332,7 @@ def test_convolutions_and_modules_of_the_user():
             {"objective": ImportanceWeightedBound(), "posterior": "bernoulli"},
             "needs reparametrize of the energy.*DiscreteEvidenceLowerBound",
         ),
-        ({"discrete_gradient": "relaxed"}, "discrete_gradient has no meaning"),
+        ({"discrete_gradient": "relaxed"}, "discrete_gradient does not apply"),
         (
             {"posterior": "bernoulli", "n_components": 13, "discrete_gradient": "enumeration"},
             r"2\^13 states",

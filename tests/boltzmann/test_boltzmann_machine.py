@@ -562,7 +562,7 @@ def test_chains_start_from_draws_and_hold_all_units():
         ({"structure": "grid", "image_shape": (2, 2)}, "does not fit X with 6 features"),
         ({"structure": "grid", "image_shape": (2, 1, 3)}, r"must be \(height, width\)"),
         ({"objective": "fast_pcd"}, "'pseudo_likelihood'"),
-        ({"n_gibbs_steps": 3}, "n_gibbs_steps has no meaning"),
+        ({"n_gibbs_steps": 3}, "n_gibbs_steps does not apply"),
     ],
 )
 def test_what_does_not_work_is_refused_with_what_does(settings, message):

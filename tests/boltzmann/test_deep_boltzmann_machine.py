@@ -359,7 +359,7 @@ def test_parameters_that_do_not_fit_are_refused():
 def test_objectives_that_do_not_work_name_those_that_do():
     with pytest.raises(ValueError, match="MaximumLikelihood"):
         DeepBoltzmannMachine((3, 2), objective=PseudoLikelihood()).fit(make_bits())
-    with pytest.raises(ValueError, match="n_gibbs_steps has no meaning"):
+    with pytest.raises(ValueError, match="n_gibbs_steps does not apply"):
         DeepBoltzmannMachine((3, 2), objective="maximum_likelihood", n_gibbs_steps=2).fit(
             make_bits()
         )

@@ -402,7 +402,7 @@ def test_units_of_rows_change_the_density_by_their_jacobian_only():
 
 def test_settings_that_exclude_each_other_are_refused():
     X = make_rows()
-    with pytest.raises(ValueError, match="n_steps has no meaning"):
+    with pytest.raises(ValueError, match="n_steps does not apply"):
         MeanCovarianceRBM(2, 3, objective="score_matching", n_steps=3).fit(X)
     with pytest.raises(ValueError, match="n_steps must be set on it"):
         MeanCovarianceRBM(2, 3, objective=ScoreMatching(), n_steps=3).fit(X)

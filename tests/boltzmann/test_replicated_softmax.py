@@ -355,7 +355,7 @@ def test_saved_models_answer_alike(tmp_path):
     [
         ({**EXACT, "n_components": 15}, r"over 2\^15 states"),
         ({"log_partition": "exact", "n_components": 15}, r"sum over 2\^15 states"),
-        ({**EXACT, "n_gibbs_steps": 1}, "has no meaning"),
+        ({**EXACT, "n_gibbs_steps": 1}, "does not apply"),
     ],
 )
 def test_settings_that_do_not_work(settings, message):

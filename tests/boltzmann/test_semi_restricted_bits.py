@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused():
     for objective in ("pseudo_likelihood", PseudoLikelihood()):
         with pytest.raises(ValueError, match='"gaussian": use one of "pcd"'):
             SemiRestrictedBM(2, objective=objective).fit(X)
-    with pytest.raises(ValueError, match="no meaning"):
+    with pytest.raises(ValueError, match="not apply"):
         SemiRestrictedBM(2, n_gibbs_steps=2, **BITS).fit(X)
     with pytest.raises(ValueError, match="of all 32"):
         SemiRestrictedBM(2, objective="maximum_likelihood", **BITS).fit(np.ones((4, 30)))

@@ -196,7 +196,7 @@ def test_bad_codes_are_refused(codes, message, was_fitted):
     ],
 )
 def test_settings_that_mean_nothing_are_refused(options):
-    with pytest.raises(ValueError, match=f"has no meaning for variant='{options['variant']}'"):
+    with pytest.raises(ValueError, match=f"does not apply to variant='{options['variant']}'"):
         make("LISTAEncoder", **options).fit(make_rows())
 
 
