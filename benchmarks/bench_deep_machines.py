@@ -114,13 +114,16 @@ def main() -> None:
         help="of one layer and of the deep machine, instead of minutes",
     )
     parser.add_argument("--every", type=int, default=10, help="epochs between bounds on the way")
+    parser.add_argument(
+        "--temperatures", type=int, default=10_000, help="of annealing, at first; doubled if needed"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
     options = parser.parse_args()
     set_threads(options.threads)
     x, test = load_rows()
     minutes = options.minutes or {"belief": 60.0, "boltzmann": 90.0}[options.model]
-    budget, temperatures = 60.0 * minutes, 10_000
+    budget, temperatures = 60.0 * minutes, options.temperatures
     sizes = {"belief": (500, 2000), "boltzmann": (500, 1000)}[options.model]
     if options.quick:
         x, test, budget, temperatures, sizes = x[:1000], test[:100], 2.0, 50, (20, 30)
@@ -148,8 +151,9 @@ def main() -> None:
             "on binarised MNIST",
             COLUMNS,
             rows,
-            notes=f"Layers: {sizes}. {options.threads} threads. Annealing with {temperatures:,} "
-            "temperatures and 100 chains; 100 draws a row for bound and estimate.",
+            notes=f"Layers: {sizes}. {options.threads} thread(s). Annealed in both directions with "
+            f"100 chains and {temperatures:,} temperatures at first, doubled at most twice; 100 "
+            "draws a row for bound and estimate.",
         )
 
 
