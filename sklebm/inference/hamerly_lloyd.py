@@ -120,14 +120,21 @@ class HamerlyLloyd:
         """Labels under ``centers``, and the centres that they lead to."""
         for part, x in self._relabel(centers):
             self._move(part, x)
-        counts = np.bincount(self._labels, self._weights.numpy(), minlength=len(centers))
+        counts = self._added(self._weights.numpy(), len(centers))
         means = torch.from_numpy(self._sums + self._residues)
         means /= torch.from_numpy(counts).clamp(min=torch.finfo(torch.float64).tiny)[:, None]
         moved = (means + torch.from_numpy(self._origin)).to(centers.dtype)
         empty = torch.from_numpy(np.flatnonzero(counts <= 0))
         if len(empty):
             moved, _ = relocate(self._x, self._weights, moved, empty, self._parts)
-        return torch.from_numpy(self._labels.astype(np.int64)), moved
+        return torch.from_numpy(self._labels.copy()), moved
+
+    def _added(self, values: Floats, n_clusters: int) -> Floats:
+        """Sums of the values of every cluster's rows, part by part: labels are copied for it."""
+        sums = np.zeros(n_clusters)
+        for part in self._parts:
+            sums += np.bincount(self._labels[part], values[part], minlength=n_clusters)
+        return sums
 
     def _move(self, part: slice, x: NDArray[Any]) -> None:
         """Move the rows of a part whose label changed from one sum to another."""
@@ -149,7 +156,7 @@ class HamerlyLloyd:
         for _ in self._relabel(centers):
             pass
         mass, weights, n_clusters = copies.numpy(), self._weights.numpy(), len(centers)
-        sizes = np.bincount(self._labels, mass, minlength=n_clusters)
+        sizes = self._added(mass, n_clusters)
         with np.errstate(divide="ignore"):
             stretch = np.where(sizes > 1, (sizes / (sizes - 1.0)) ** 2, np.inf)
         points = np.ascontiguousarray(centers.double().numpy())
@@ -166,8 +173,8 @@ class HamerlyLloyd:
             own = np.where(mass[part] > 0, np.minimum(own, others), 0.0)
             left_out += float((mass[part] * own).sum())
         return Fit(
-            torch.from_numpy(self._labels.astype(np.int64)),
-            torch.from_numpy(np.bincount(self._labels, weights, minlength=n_clusters)),
+            torch.from_numpy(self._labels.copy()),
+            torch.from_numpy(self._added(weights, n_clusters)),
             inertia,
             left_out,
         )

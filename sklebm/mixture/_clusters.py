@@ -115,7 +115,8 @@ class ClusterProblem(NamedTuple):
         weights, ranks, centers = self.weights, self.ranks, run.centers
         # Weights count as copies of a row; weights that average less than one are scaled up to one.
         n_rows, total = ranks.sum((weights > 0).sum()), ranks.sum(weights.sum())
-        copies = weights * max(1.0, float(n_rows / total))
+        factor = max(1.0, float(n_rows / total))
+        copies = weights if factor == 1.0 else weights * factor
         fit = run.search.measure(centers, copies)
         # A single row has nothing else to be compared with.
         expected = fit.leave_one_out if math.isfinite(fit.leave_one_out) else 0.0
