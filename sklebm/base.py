@@ -360,9 +360,10 @@ class EnergyEstimator(
         probe = self._twin(self._unfitted_dict())
         rows = self._read(Z, probe, reset=True)
         if rows.shape[1] != width:
+            method = "codes" if hasattr(self, "codes") else "transform"
             raise ValueError(
                 f"Z has {rows.shape[1]} columns, but {type(self).__name__} has latents of {width} "
-                "columns: pass what transform returned."
+                f"columns: pass what {method} returned."
             )
         return rows
 

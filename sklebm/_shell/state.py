@@ -326,8 +326,9 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
         plain = isinstance(value, dict) and all(
             isinstance(key, str) and isinstance(item, allowed) for key, item in value.items()
         )
-        if not plain:
-            raise ValueError(f"{where} must be a dictionary of arrays and numbers.")
+        # Arrays in a file are finite; a number may have been replaced by one that is not.
+        if not plain or any(isinstance(v, float) and not math.isfinite(v) for v in value.values()):
+            raise ValueError(f"{where} must be a dictionary of arrays and finite numbers.")
 
 
 def _check_array(where: str, value: Any, expected: Array) -> None:
