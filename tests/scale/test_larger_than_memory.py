@@ -176,23 +176,32 @@ def test_the_loader_of_torch_takes_single_rows(tmp_path):
 # ---------------------------------------------------------------- estimators
 
 
+IN_PARTS = {
+    # By default, a Gaussian machine follows the exact likelihood of rows in memory only.
+    "GaussianRBM": {"objective": "pcd"},
+    # These rows have many local minima: a long search whose sums round otherwise ends in another.
+    "SubspaceICA": {"group_size": 1, "max_iter": 3},
+}
+
+
 @pytest.mark.table(14)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_estimator_learns_from_tables_on_disk(kind, name, tmp_path):
     """Sums are those of the array; gradients see the rows in another order and learn as well."""
     before = freeze(ROWS)
-    # By default, a Gaussian machine follows the exact likelihood of rows in memory only.
-    same = {"objective": "pcd"} if name == "GaussianRBM" else {}
-    scores = make(name, **same).fit(KINDS[kind](tmp_path, ROWS)).score_samples(ROWS)
+    same, X = IN_PARTS.get(name, {}), KINDS[kind](tmp_path, ROWS)
+    scores = make(name, **same).fit(X).score_samples(ROWS)
     assert np.isfinite(scores).all()
     assert freeze(ROWS) == before
     if is_gradient_trained(make(name)):
-        models = [make(name, random_state=seed, **same).fit(ROWS) for seed in (0, 1)]
-        others = [model.score_samples(ROWS) for model in models]
-        assert np.mean(scores) > min(map(np.mean, others)) - max(map(np.std, others))
+        # Two seeds of each: those of short fits differ by more than the kinds of tables.
+        models = [make(name, random_state=seed, **same) for seed in (0, 1)]
+        others = [model.fit(ROWS).score_samples(ROWS) for model in models]
+        ours = [np.mean(model.fit(X).score_samples(ROWS)) for model in models]
+        assert np.mean(ours) > min(map(np.mean, others)) - max(map(np.std, others))
     elif name != "LikelihoodRegretScorer":  # whose member follows gradients
-        expected = make(name).fit(ROWS).score_samples(ROWS)
+        expected = make(name, **same).fit(ROWS).score_samples(ROWS)
         np.testing.assert_allclose(scores, expected, rtol=1e-8, atol=1e-8)
 
 
