@@ -49,7 +49,7 @@ check-docs: ## open every built page in headless Chromium (after make docs)
 bench: $(VENV)/.installed-test ## run the benchmarks (or BENCHMARKS=FILE), one after the other
 	@set -e; for script in $(BENCHMARKS); do echo "$$script"; $(run) $$script; done
 
-generated: $(VENV)/.installed-test ## write README's table of estimators and the list of messages anew
+generated: $(VENV)/.installed-test ## write imports, README's table of estimators and the list of messages anew
 	$(test-environment) $(run) -m tests.generated
 
 lint: $(VENV)/.installed-test ## check style, format and types

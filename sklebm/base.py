@@ -130,7 +130,7 @@ class EnergyEstimator(
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Shape the energy so that it is low at the rows of X.
+        """Fit the model to the rows of X.
 
         Parameters
         ----------

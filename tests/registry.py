@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import get_tags
 
@@ -27,6 +28,21 @@ for _family in sorted(Path(__file__).parent.joinpath("entries").glob("[a-z]*.py"
     ENTRIES.update(importlib.import_module(f"tests.entries.{_family.stem}").ENTRIES)
 
 ALL_NAMES = sorted(sklebm.ESTIMATORS)
+
+
+def check_imports() -> None:
+    """Say which estimator of the table its family does not import, before a test stumbles on it."""
+    for name, family in sklebm.ESTIMATORS.items():
+        if not hasattr(importlib.import_module(family), name):
+            # pytest shows a usage error as one line, wherever it imports this file first.
+            raise pytest.UsageError(
+                f"{name} is in the table of sklebm/__init__.py, but not imported by "
+                f"{family.replace('.', '/')}/__init__.py: run `make generated`, which writes the "
+                "imports."
+            )
+
+
+check_imports()
 
 
 def make(name: str, **changes: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import sklebm
 from tests import generated
 from tests.public import objects
-from tests.registry import ALL_NAMES, ENTRIES
+from tests.registry import ALL_NAMES, ENTRIES, check_imports
 from tests.subprocesses import ROOT
 
 every = pytest.mark.parametrize("name", ALL_NAMES)
@@ -46,6 +46,13 @@ def test_the_registry_is_the_public_interface():
         }
         assert in_family <= exported
         assert not hidden
+
+
+def test_an_estimator_that_its_family_does_not_import_is_named(monkeypatch):
+    monkeypatch.setitem(sklebm.ESTIMATORS, "NewEnergy", "sklebm.linear")
+    said = r"NewEnergy .* not imported by sklebm/linear/__init__\.py: run `make generated`"
+    with pytest.raises(pytest.UsageError, match=said):
+        check_imports()
 
 
 def test_type_checkers_see_what_the_registry_holds():

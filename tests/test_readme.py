@@ -16,7 +16,15 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("page", "number", "code"), BLOCKS, ids=[f"{p} {n}" for p, n, _ in BLOCKS])
 def test_code_block_runs(page, number, code):
-    run_python(f"import warnings\nwarnings.simplefilter('error')\n{code}")
+    """Without a warning; it prints what its comments say, behind the last colon and a space."""
+    printed = run_python(f"import warnings\nwarnings.simplefilter('error')\n{code}").splitlines()
+    said = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert len(said) == len(printed)
+    for comment, line in zip(said, printed, strict=True):
+        if re.fullmatch(r"-?\d+\.\d+", line):  # the last digit may round the other way elsewhere
+            assert float(comment.rpartition(": ")[2]) == pytest.approx(float(line), abs=0.1)
+        else:
+            assert comment.endswith(f": {line}")
 
 
 def test_the_first_example_is_short():

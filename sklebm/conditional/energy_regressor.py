@@ -241,7 +241,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Shape the energy so that it is low at the rows of X with their targets.
+        """Fit the model to the rows of X and their targets.
 
         Parameters
         ----------

@@ -288,7 +288,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Shape the energy so that some latent explains each target, or each row.
+        """Fit the model to the rows of X and their targets, or to the rows alone.
 
         Parameters
         ----------

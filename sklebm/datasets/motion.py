@@ -46,7 +46,7 @@ def make_bouncing_digits(
     Returns
     -------
     X : ndarray of shape (n_sequences * n_steps, size ** 2)
-        Frames in [0, 1], one sequence under the other.
+        Frames in [0, 1], one sequence after the other.
     groups : ndarray of shape (n_sequences * n_steps,)
         Sequence of each frame.
 
@@ -116,7 +116,7 @@ def make_rotating_digits(
     Returns
     -------
     X : ndarray of shape (n_sequences * n_steps, size ** 2)
-        Frames in [0, 1], one sequence under the other.
+        Frames in [0, 1], one sequence after the other.
     groups : ndarray of shape (n_sequences * n_steps,)
         Sequence of each frame.
 

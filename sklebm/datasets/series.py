@@ -87,7 +87,7 @@ class AutoregressiveProcess:
         Returns
         -------
         X : ndarray of shape (n_sequences * n_steps, 1)
-            The steps of all sequences, one sequence under the other.
+            The steps of all sequences, one sequence after the other.
         groups : ndarray of shape (n_sequences * n_steps,)
             Sequence of each step.
         """
@@ -202,7 +202,7 @@ class SwitchingProcess:
         Returns
         -------
         X : ndarray of shape (n_sequences * n_steps, 1)
-            The steps of all sequences, one sequence under the other.
+            The steps of all sequences, one sequence after the other.
         groups : ndarray of shape (n_sequences * n_steps,)
             Sequence of each step.
         """

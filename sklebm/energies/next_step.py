@@ -1,6 +1,6 @@
 r"""E(x_t | x_1 ... x_{t-1}) = -log p(x_t | h_{t-1}): a cell sums up the past, an output scores.
 
-Sequences lie one under the other in the rows of a batch. ``walk`` gathers those of similar length
+Sequences lie one after the other in the rows of a batch. ``walk`` gathers those of similar length
 side by side; what is padded at their ends is never read, since nothing before it sees it.
 """
 

@@ -38,7 +38,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Fit the energy so that it is low at the rows of X.
+        """Fit the model to the rows of X.
 
         Parameters
         ----------

@@ -186,12 +186,12 @@ class SequenceEstimator(GradientEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
-        """Shape the energy so that it is low at the sequences of X.
+        """Fit the model to the sequences in X.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The steps of all sequences, one sequence below another.
+            The steps of all sequences, one after the other.
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         groups : array-like of shape (n_samples,) or None, default=None

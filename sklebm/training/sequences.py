@@ -41,7 +41,7 @@ def spans_of(groups: Tensor | None, n_rows: int) -> list[Span]:
 
 
 class SequenceRows(TrainingRows):
-    """The steps of sequences, one under the other.
+    """The steps of sequences, one after the other.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class SequenceRows(TrainingRows):
         ]
 
     def joined(self, pieces: list[Piece], device: torch.device | str) -> Batch:
-        """Pieces one under the other, numbered by ``groups``."""
+        """Pieces one after the other, numbered by ``groups``."""
         read = _floats if isinstance(self.X, Rows) else Tensor.__getitem__
         x = torch.cat([read(self.X, slice(piece.start, piece.stop)) for piece in pieces])
         lengths = torch.tensor([piece.stop - piece.start for piece in pieces])

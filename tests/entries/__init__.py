@@ -39,6 +39,9 @@ class Entry:
     learnable : callable
         ``learnable(n_rows, seed) -> ndarray``: rows whose dependence the scores can see, if those
         of ``make_rows`` are none.
+    independent : bool
+        True for a model whose features are independent by definition: instead of learning how they
+        depend on each other, its scores must see each feature alone.
     targets : callable
         ``targets(X) -> y`` for models of targets, if ``make_targets`` of the registry does not
         suit them.
@@ -52,4 +55,5 @@ class Entry:
     normalised: Mapping[str, Any] = field(default_factory=dict)
     rounding: float = 1e-9
     learnable: Callable[..., Any] | None = None
+    independent: bool = False
     targets: Callable[[Any], Any] | None = field(default=None, repr=False)
