@@ -148,10 +148,11 @@ def complete(
         if check.passed:
             return {**state, "log_partition_": learnt, "log_partition_interval_": None}
         warn(
-            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} is not that of a density: "
-            f"draws from a Gaussian have log p = {check.mean_log_density:.4g} on average, but "
-            f"their own log density is {check.reference_log_density:.4g}. log Z is annealed; "
-            "estimate_log_partition() spends more effort on it."
+            f"{type(model).__name__}: the learnt log Z = {learnt:.4g} is too low for a density, "
+            "and is replaced by an annealed estimate: draws from a Gaussian have log p = "
+            f"{check.mean_log_density:.4g} on average, above their own log density of "
+            f"{check.reference_log_density:.4g}. Call estimate_log_partition() for a better "
+            "estimate, or set log_partition=None if you only need transform."
         )
     effort = Effort()
     if method == "auto":
@@ -283,10 +284,11 @@ def compute(
         found = _raised(found, from_nearest(path, generator), generator)
     if not found.settled:
         warn(
-            f"{type(model).__name__}: log Z is uncertain. Chains that started at either end "
-            f"disagree; the interval from {found.low:.4g} to {found.high:.4g} covers both "
-            "estimates. score uses its upper end. estimate_log_partition() with more chains and "
-            "temperatures may bring them together; if not, the model mixes badly."
+            f"{type(model).__name__}: log Z is uncertain, between {found.low:.4g} and "
+            f"{found.high:.4g}: estimates from the two ends of annealing disagree. score uses the "
+            "upper end, so it is pessimistic. Try estimate_log_partition() with more chains or "
+            "temperatures; if they still disagree, the model mixes badly. If you only need "
+            "transform, set log_partition=None."
         )
     return {
         "log_partition_": found.value,

@@ -120,7 +120,7 @@ def test_a_learnt_log_z_that_makes_no_density_is_annealed_instead():
     settings = {"n_components": 8, "hidden_sizes": (8,), "max_epochs": 5, "random_state": 0}
     honest = DeepEnergyModel(**settings).fit(rows)
     assert honest.log_partition_interval_ is None
-    with pytest.warns(UserWarning, match="is not that of a density"):
+    with pytest.warns(UserWarning, match="is too low for a density"):
         model = Flattering(**settings).fit(rows)
     low, high = model.log_partition_interval_
     # Integrated over a grid, the truth.
@@ -135,7 +135,7 @@ def test_log_z_of_an_energy_much_wider_than_the_rows():
     """Noise of the rows' covariance never leaves them, so it cannot teach log Z, nor refute it."""
     generator = np.random.default_rng(0)
     rows = 0.02 * np.cumsum(generator.normal(size=(300, 64)), axis=1)
-    with pytest.warns(UserWarning, match="is not that of a density"):
+    with pytest.warns(UserWarning, match="is too low for a density"):
         model = DeepEnergyModel(6, hidden_sizes=(), sigma=1.0, max_epochs=3, random_state=0).fit(
             rows
         )

@@ -181,6 +181,8 @@ class Rows:
         #: would lose rows far from zero.
         self.origin: torch.Tensor | None = None
         self.scaling: Scaling | None = None  # standardises rows as they are handed out
+        #: Names of the columns, if X has any.
+        self.feature_names: np.ndarray[Any, Any] | None = None
         #: The processes that hold the other rows of the same fit.
         self.ranks = ALONE
         #: Columns that accompany the rows, one entry per row: "target", "weight", "groups".

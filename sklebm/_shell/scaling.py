@@ -61,11 +61,14 @@ class Spread:
     ----------
     mean, deviation, reach : ndarray of shape (n_features,)
         In units of X; ``reach`` and ``deviation`` are 0 for a constant feature.
+    names : ndarray of shape (n_features,), optional
+        Names of the features, if X has any.
     """
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
     reach: NDArray[np.float64]
+    names: NDArray[Any] | None = None
 
     def scaling(self, *, common: bool) -> Scaling:
         """One scale for all features (root mean variance), or one for each.
@@ -85,7 +88,8 @@ class Spread:
 
     def warn_if_unequal(self, owner: str) -> None:
         """Warn if features differ so much in scale that errors in a few mask all others."""
-        warn_of_unequal_scales(owner, torch.from_numpy(self.reach))
+        measure = "largest distance from the mean"
+        warn_of_unequal_scales(owner, torch.from_numpy(self.reach), measure, self.names)
 
 
 def column_deviations(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -107,11 +111,18 @@ def column_spans(rows: Rows) -> torch.Tensor:
     return high - low
 
 
-def warn_of_unequal_scales(owner: str, scales: torch.Tensor) -> None:
+def warn_of_unequal_spans(owner: str, rows: Rows) -> None:
+    """Warn if the ranges of two columns differ by more than 1e3."""
+    warn_of_unequal_scales(owner, column_spans(rows), "range", rows.feature_names)
+
+
+def warn_of_unequal_scales(
+    owner: str, scales: torch.Tensor, measure: str, names: NDArray[Any] | None
+) -> None:
     """Warn, with the numbers, if the scales of two columns differ by more than 1e3.
 
-    Scales are ranges or standard deviations. Constant columns, of scale 0, are ignored: no change
-    of units would make them matter.
+    ``measure`` says what the scales are. Constant columns, of scale 0, are ignored: no change of
+    units would make them matter.
     """
     used = (scales > 0).nonzero()[:, 0]
     if len(used) < 2:
@@ -120,11 +131,17 @@ def warn_of_unequal_scales(owner: str, scales: torch.Tensor) -> None:
     ratio = float(scales[most] / scales[least])
     if ratio > _MOST_UNEQUAL:
         warn(
-            f"The columns of X differ in scale by a factor of {ratio:.2g}: values of column "
-            f"{least} vary by about {float(scales[least]):.3g}, those of column {most} by "
-            f"{float(scales[most]):.3g}. {owner} adds up squared differences, so columns of "
-            "small scale hardly count. Scale X, for example with StandardScaler."
+            f"The columns of X differ in scale by a factor of {ratio:.2g}: the {measure} of column "
+            f"{column_name(least, names)} is {float(scales[least]):.3g}, that of column "
+            f"{column_name(most, names)} {float(scales[most]):.3g}. {owner} adds up squared "
+            "differences, so columns of small scale hardly count. Scale X, for example with "
+            "StandardScaler."
         )
+
+
+def column_name(index: int, names: NDArray[Any] | None) -> str:
+    """A column as a message calls it: by its name, or by its position without one."""
+    return str(index) if names is None else repr(str(names[index]))
 
 
 def measure_spread(rows: Rows) -> Spread:
@@ -144,7 +161,7 @@ def measure_spread(rows: Rows) -> Spread:
     # A spread whose square underflows counts as zero.
     constant = reach <= torch.clamp(_ROUNDING * mean.abs(), min=_LEAST_REACH)
     deviation, reach = (x.masked_fill(constant, 0.0) for x in (deviation, reach))
-    return Spread(mean.numpy(), deviation.numpy(), reach.numpy())
+    return Spread(mean.numpy(), deviation.numpy(), reach.numpy(), rows.feature_names)
 
 
 def recall_scaling(estimator: Any) -> Scaling | None:

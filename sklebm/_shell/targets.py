@@ -22,9 +22,16 @@ def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, torch.Tensor):
         y = y.detach().cpu().numpy()
-    checked = check_array(
-        y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=0
-    )  # without any rows the check of X says what is wrong
+    try:
+        checked = check_array(
+            y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=0
+        )  # without any rows the check of X says what is wrong
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise ValueError(
+            f"{owner} needs numbers as y: {error}. For labels, use a classifier."
+        ) from error
     return np.atleast_1d(np.asarray(checked))
 
 

@@ -41,8 +41,8 @@ def apply_value_range(
     if low >= -slack and high <= 1.0 + slack:
         return
     message = (
-        f"X contains values outside [0, 1] (min={low:.4g}, max={high:.4g}): {owner} takes them for "
-        f"probabilities. Scale with MinMaxScaler, or {remedy}."
+        f"X contains values outside [0, 1] (min={low:.4g}, max={high:.4g}), but {owner} treats "
+        f"them as probabilities. Scale with MinMaxScaler, or {remedy}."
     )
     if value_range == "raise":
         raise ValueError(message)

@@ -14,7 +14,7 @@ from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann import _chains
 from sklebm.boltzmann import _gaussian_start as start_of
@@ -257,7 +257,7 @@ class GaussianRBM(BoltzmannEstimator):
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> GaussianBilinearEnergy:
         if self.variance != "diagonal":
-            warn_of_unequal_scales(type(self).__name__, column_spans(rows))
+            warn_of_unequal_spans(type(self).__name__, rows)
         return start_of.initial_energy(self.variance, self.n_components, rows, means, generator)
 
     def _transforms(self, energy: Any, start: Start) -> tuple[GaussianCentring]:

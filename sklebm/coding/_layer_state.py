@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.coding import _layers as layers
@@ -119,7 +119,7 @@ def learn_layers(coder: Any, rows: Rows) -> dict[str, Any]:
 def _check_rows(coder: Any, rows: Rows) -> None:
     """Warn of rows in which some columns, or a constant, outweigh everything else."""
     if coder.kernel_sizes is None:
-        warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
+        warn_of_unequal_spans(type(coder).__name__, rows)
     else:
         check_images(coder, rows)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.ranks import ALONE, Ranks
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm.coding._checks import (
     given_dictionary,
     warn_if_codes_vanish,
@@ -102,7 +102,7 @@ class Learning:
 
 def learning_of(coder: Any, rows: Rows) -> Learning:
     """What a fit starts with."""
-    warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
+    warn_of_unequal_spans(type(coder).__name__, rows)
     return Learning(coder, rows, rows.all())
 
 
@@ -113,7 +113,7 @@ def learn_on(coder: Any, rows: Rows) -> dict[str, Any]:
     if fitted:
         learner = resumed_learner(coder, rows.device)
     else:
-        warn_of_unequal_scales(type(coder).__name__, column_spans(rows))
+        warn_of_unequal_spans(type(coder).__name__, rows)
         seed = draw_seed(coder.random_state)
         learner = first_learner(coder, x, make_generator(seed, "atoms"))
     learner.absorb(x)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm.coding._checks import given_dictionary, warn_if_codes_vanish
 from sklebm.coding._search import CodeSearch
 from sklebm.coding.sparse_coder import SparseCoder
@@ -46,7 +46,7 @@ def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = 
         Target codes.
     """
     if not resume:
-        warn_of_unequal_scales(type(model).__name__, column_spans(rows))
+        warn_of_unequal_spans(type(model).__name__, rows)
     atoms = _known_atoms(model, rows, resume)
     if codes is not None:
         width = model.n_components if atoms is None else len(atoms)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Spec
 from sklebm.coding._base import EncoderEstimator, encoded, free_energies, reconstructed
 from sklebm.coding._dictionary import initial_atoms
@@ -228,7 +228,7 @@ class PredictiveSparseDecomposition(EncoderEstimator):
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         if not resume:
-            warn_of_unequal_scales(type(self).__name__, column_spans(rows))
+            warn_of_unequal_spans(type(self).__name__, rows)
         return rows
 
     def _state_spec(self) -> Spec:

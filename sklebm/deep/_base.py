@@ -85,7 +85,12 @@ class DeepEnergyEstimator(GradientEstimator):
     weights_: dict[str, Any]
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
-        return self._fresh(covariance(rows, means), record_of(self, len(means)), {}, generator)
+        spread = covariance(rows, means)
+        deviations = spread.diagonal().sqrt()
+        warn_of_unequal_scales(
+            type(self).__name__, deviations, "standard deviation", rows.feature_names
+        )
+        return self._fresh(spread, record_of(self, len(means)), {}, generator)
 
     def _fresh(
         self,
@@ -101,7 +106,6 @@ class DeepEnergyEstimator(GradientEstimator):
                 "Scale X, for example with StandardScaler."
             )
         scale = math.sqrt(float(spread.diagonal().mean()))
-        warn_of_unequal_scales(type(self).__name__, spread.diagonal().sqrt())
         warn_of_unusual_scale(type(self).__name__, scale, self.learning_rate)
         energy = record.build(assembled, purpose_seed(generator.initial_seed(), "modules"))
         start_values(self, energy, spread, generator)

@@ -14,12 +14,12 @@ from sklebm._shell.private import Interval, RealNotInt, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
-from sklebm._shell.scaling import column_spans, warn_of_unequal_scales
+from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Array, Scalar, Spec
-from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.energies import QuadraticEnergy
 from sklebm.linear._derived import Derived
+from sklebm.linear._diagnosis import warn_of_dropped, warn_of_few_rows
 from sklebm.linear._dimension import by_evidence, by_held_out_density
 from sklebm.linear._moments import (
     Moments,
@@ -91,13 +91,18 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ learning
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        state = self._begin(rows)
+        warn_of_few_rows(type(self).__name__, state)
+        return state
+
+    def _begin(self, rows: Rows) -> dict[str, Any]:
         if self._compares_columns:
-            warn_of_unequal_scales(type(self).__name__, column_spans(rows))
+            warn_of_unequal_spans(type(self).__name__, rows)
         return self._solve(rows, empty_row_moments(rows.shape[1], rows.device))
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if not self._is_fitted() or not self.n_samples_seen_:  # or made from parameters
-            return self._fit(rows, progress, **data)
+            return self._begin(rows)
         seen = self.n_samples_seen_
         mean = torch.from_numpy(self.mean_).to(rows.device)
         own = vars(self).get("covariance_factor_")
@@ -141,7 +146,7 @@ class PrincipalGaussian(EnergyEstimator):
         state |= self._principal(spectrum, variances.cpu().numpy(), n_kept, shrinkage)
         if self._whitens and before.n_rows == 0 and not self._codes_are_whole(state):
             n_left_out = int((state["explained_variance_"] <= 0).sum())
-            _warn_of_dropped(n_left_out, state["dropped_features_"])
+            warn_of_dropped(n_left_out, state["dropped_features_"], rows.feature_names)
         return state
 
     @staticmethod
@@ -380,17 +385,6 @@ def _dropped(spectrum: Spectrum, own_variances: Any) -> Any:
     if zero.any():  # all directions are there
         dropped = dropped | (np.square(spectrum.directions[zero]).sum(axis=0) > _SHARE)
     return np.flatnonzero(dropped)
-
-
-def _warn_of_dropped(n_directions: int, features: Any) -> None:
-    if not len(features):
-        return
-    named = ", ".join(map(str, features[:10])) + (", ..." if len(features) > 10 else "")
-    warn(
-        f"{n_directions} direction(s) without variance are left out of codes: column(s) {named} of "
-        f"X are constant or combinations of others ({len(features)} in dropped_features_). Drop "
-        "columns, lower n_components, or set ridge or shrinkage."
-    )
 
 
 def resolution_of(rows: Rows) -> float:

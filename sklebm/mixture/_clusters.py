@@ -60,6 +60,7 @@ class ClusterProblem(NamedTuple):
     ranks: Ranks
     n_clusters: int
     init: Any
+    names: Any = None  # of the columns, for warnings
 
     def start(self, tol: float, draw: Draw) -> ClusterRun:
         """Lloyd's algorithm on all rows."""
@@ -155,10 +156,10 @@ def density(variance: float, mean_square: float, centers: NDArray[Any]) -> dict[
     return {"noise_variance_": variance, "beta_": 0.5 / variance, "log_partition_": log_z}
 
 
-def warn_of_clusters(estimator: Any, run: ClusterRun, state: dict[str, Any]) -> None:
+def warn_of_clusters(estimator: Any, run: ClusterRun, state: dict[str, Any], names: Any) -> None:
     """Warn of columns that hardly count and of prototypes without rows."""
     deviations = column_deviations(*run.search.moments)
-    warn_of_unequal_scales(type(estimator).__name__, deviations)
+    warn_of_unequal_scales(type(estimator).__name__, deviations, "standard deviation", names)
     distinct = int(np.count_nonzero(state["cluster_counts_"]))
     if distinct < estimator.n_clusters:
         warn(

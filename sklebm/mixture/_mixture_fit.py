@@ -11,6 +11,7 @@ from torch import Tensor
 from sklebm._shell.ranks import Ranks
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import column_deviations
+from sklebm._shell.warning import warn
 from sklebm.energies import GaussianMixture
 from sklebm.inference.expectation_maximization import em_step
 from sklebm.inference.lloyd import RowSource, Slices, column_moments
@@ -100,6 +101,18 @@ def make_problem(
         estimator.n_components, kind, estimator.init, given, regularisation, mean, deviations
     )
     return MixtureProblem(x, weights, parts, rows.ranks, options)
+
+
+def warn_of_few_rows(estimator: Any, problem: MixtureProblem, state: dict[str, Any]) -> None:
+    """Warn if full covariances would need more rows than there are."""
+    n_rows, n_features = state["n_samples_seen_"], problem.x.shape[1]
+    if n_rows > n_features or estimator.covariance_type not in ("full", "tied"):
+        return
+    warn(
+        f"{type(estimator).__name__} was fitted to {n_rows:.6g} rows of {n_features} features, too "
+        f"few for covariance_type={estimator.covariance_type!r}: the scores of new rows are very "
+        'low. Use covariance_type="diag", raise reg_covar, pass more rows, or reduce the features.'
+    )
 
 
 def regularise(reg_covar: Any, deviations: Tensor, *, alike: bool) -> Tensor:

@@ -20,7 +20,13 @@ from sklebm.iterative import Draw
 from sklebm.mixture import _mixture_state as fitted
 from sklebm.mixture._base import OneHotEstimator, inverse_temperature
 from sklebm.mixture._clusters import source
-from sklebm.mixture._mixture_fit import MixtureProblem, MixtureRun, learn_online, make_problem
+from sklebm.mixture._mixture_fit import (
+    MixtureProblem,
+    MixtureRun,
+    learn_online,
+    make_problem,
+    warn_of_few_rows,
+)
 from sklebm.mixture._mixture_start import check_given
 from sklebm.mixture._range import check_range
 
@@ -210,6 +216,9 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
 
     def _step(self, problem: MixtureProblem, run: MixtureRun) -> MixtureRun:
         return problem.step(run, self.tol)
+
+    def _finish(self, problem: MixtureProblem, run: MixtureRun, state: dict[str, Any]) -> None:
+        warn_of_few_rows(self, problem, state)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows.need_one_process("partial_fit of a mixture")

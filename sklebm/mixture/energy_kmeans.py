@@ -202,7 +202,8 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
             rows.need_one_process(f"batch_size={self.batch_size}")
         weights = self._weights(rows, self.n_clusters, "n_clusters")
         parts = rows.chunks(floats_per_row(rows.shape[1], self.n_clusters))
-        return ClusterProblem(source(rows), weights, parts, rows.ranks, self.n_clusters, self.init)
+        k, names = self.n_clusters, rows.feature_names
+        return ClusterProblem(source(rows), weights, parts, rows.ranks, k, self.init, names)
 
     def _start(self, problem: ClusterProblem, draw: Draw) -> ClusterRun:
         if self.batch_size is None:
@@ -213,7 +214,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         return run.next()
 
     def _finish(self, problem: ClusterProblem, run: ClusterRun, state: dict[str, Any]) -> None:
-        warn_of_clusters(self, run, state)
+        warn_of_clusters(self, run, state, problem.names)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows.need_one_process("partial_fit, which goes row by row,")

@@ -132,7 +132,9 @@ class NeighbourEnergy(EnergyEstimator):
             chosen = np.sort(generator.choice(len(rows), limit, replace=False))
         stored = rows[chosen].double().contiguous()
         if len(stored) > 1:
-            warn_of_unequal_scales(type(self).__name__, stored.std(dim=0))
+            warn_of_unequal_scales(
+                type(self).__name__, stored.std(dim=0), "standard deviation", rows.feature_names
+            )
         return {
             "samples_": stored.cpu().numpy().copy(),
             "n_neighbors_": int(self.n_neighbors),

@@ -20,11 +20,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from sklebm._shell.warning import warn
 from sklebm.energies.networks import Shape, make_decoder, make_encoder, n_activations
 
 Record = dict[str, Any]
 
 _MAX_LAYERS = 100
+# Channels of pictures: grey, colours, colours with transparency.
+_COLOURS = (1, 3, 4)
+_MOST_COLOURS = max(_COLOURS)
 _default_generator = threading.RLock()
 
 
@@ -53,7 +57,7 @@ class NetworkRecord:
         are its parameters that may hold a user class. ``further`` values are added to the record.
         """
         classes = {name: getattr(estimator, name) for name in names}
-        check_image_shape(estimator.image_shape, n_features)
+        warn_of_channels(check_image_shape(estimator.image_shape, n_features))
         shape = () if estimator.image_shape is None else estimator.image_shape
         values = {
             "n_features": n_features,
@@ -198,6 +202,18 @@ def check_image_shape(image_shape: Any, n_features: int) -> Shape:
             "(height, width) or (channels, height, width) whose product is the number of features."
         )
     return (1,) * (3 - len(sides)) + tuple(int(side) for side in sides)
+
+
+def warn_of_channels(shape: Shape) -> None:
+    """Warn of (height, width, channels) where (channels, height, width) was meant."""
+    if len(shape) == 3 and min(shape[:2]) > _MOST_COLOURS and shape[2] in _COLOURS:
+        height, width, n_channels = shape
+        warn(
+            f"image_shape={shape} means {height} channels of {width} x {n_channels} pixels. If the "
+            f"channels of X come last, reorder its columns, X.reshape(-1, {height}, {width}, "
+            f"{n_channels}).transpose(0, 3, 1, 2).reshape(len(X), -1), and pass image_shape="
+            f"({n_channels}, {height}, {width})."
+        )
 
 
 def same_record(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
