@@ -290,4 +290,6 @@ def test_estimators_live_in_the_family_that_the_table_says(name):
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'NoSuchModel'"):
         _ = sklebm.NoSuchModel
+    with pytest.raises(AttributeError, match=r"'EnergyKmeans'; did you mean 'EnergyKMeans'\?$"):
+        _ = sklebm.EnergyKmeans
     assert set(ALL_NAMES) <= set(dir(sklebm))

@@ -50,10 +50,10 @@ def resolve_device(requested: str | torch.device, X: object, prefers_cuda: bool)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         count = torch.cuda.device_count()
         reason = str(error).splitlines()[0]
+        forked = " A forked process cannot open a CUDA device: use the loky or spawn start method."
         raise ValueError(
             f"device={requested!r} cannot be used here ({reason}). torch sees {count} CUDA "
-            'device(s); use device="auto" or device="cpu". A CUDA device cannot be opened in a '
-            "forked process: use the loky or spawn start method there."
+            f'device(s); use device="auto" or device="cpu".{forked * ("forked" in reason)}'
         ) from error
     return device
 
