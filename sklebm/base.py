@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.available import available_if, keeps_training_state, learns_in_parts
 from sklebm._shell.columns import add_columns
 from sklebm._shell.pickling import pickled, unpickled
 from sklebm._shell.private import StrOptions, fit_context
@@ -147,7 +147,7 @@ class EnergyEstimator(
         """
         return self._learn(X, self._fit)
 
-    @available_if(lambda estimator: hasattr(estimator, "_partial_fit"))
+    @available_if(learns_in_parts)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Update the energy with one pass over a chunk of rows.
@@ -166,7 +166,7 @@ class EnergyEstimator(
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted())
 
-    @available_if(lambda estimator: bool(estimator._continues_from))
+    @available_if(keeps_training_state)
     def drop_training_state(self) -> Self:
         """Drop what only further training needs, such as optimiser statistics and chains.
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import OutlierMixin, clone
 from sklearn.utils import ClassifierTags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.available import available_if
 from sklebm._shell.private import HasMethods, StrOptions, fit_context
 from sklebm._shell.state import (
     Estimators,
@@ -34,7 +34,7 @@ def _is_calibrated(detector: Any) -> bool:
     if detector.calibration is not None:
         return True
     raise AttributeError(
-        "predict_proba needs calibration rows: set calibration=0.2, for example, and fit again."
+        "it needs calibration rows: set calibration=0.2, for example, and fit again."
     )
 
 

@@ -10,7 +10,10 @@ from sklearn.base import clone
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import InvalidParameterError
 
-_EXAMPLES = "EnergyKMeans, PCAWhitener, GaussianMixture, IsolationForest, or a Pipeline whose last step has it"
+_EXAMPLES = (
+    "EnergyKMeans, PCAWhitener, GaussianMixture, IsolationForest, or a Pipeline whose last step "
+    "has it"
+)
 
 
 def given_members(estimator: Any, owner: str) -> list[tuple[str, Any]]:
