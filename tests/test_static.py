@@ -4,7 +4,6 @@ import ast
 import functools
 import importlib
 import inspect
-import re
 import sys
 from pathlib import Path
 
