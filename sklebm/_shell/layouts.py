@@ -10,7 +10,12 @@ Layout = Literal["row", "step", "pixel"]
 
 
 def advice_on_shape(estimator: Any, shape: tuple[int, ...]) -> str:
-    """The end of a sentence that refuses more than two dimensions: what to pass instead."""
+    """The end of a sentence that refuses any but two dimensions: what to pass instead."""
+    if len(shape) < 2:
+        return (
+            ". Reshape your data either using X.reshape(-1, 1) if it has a single feature, or "
+            "X.reshape(1, -1) if it is a single sample."
+        )
     layout: Layout = getattr(estimator, "_layout", "row")
     image_shape = getattr(estimator, "image_shape", None)
     if layout == "pixel":

@@ -23,7 +23,7 @@ from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
 from sklebm._shell.refusal import explain, refuse_times
 from sklebm._shell.scaling import Scaling
-from sklebm._shell.tables import LazyTable, check_dimensions, check_table, read_table
+from sklebm._shell.tables import LazyTable, check_dimensions, check_table, read_table, shape_of
 from sklebm._shell.warning import warn
 
 # Temporaries larger than this no longer fit in a CPU's caches, and a chunk already keeps all cores
@@ -103,20 +103,12 @@ def open_rows(
     except ValueError as error:
         reason = None if scipy.sparse.issparse(X) else explain(X, name)
         if reason is None:
-            check_dimensions(estimator, _shape_of(X))
+            check_dimensions(estimator, shape_of(X))
             raise
         raise ValueError(reason) from error
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
         return Rows(checked, device)
     return Rows(np.asarray(checked), device)
-
-
-def _shape_of(X: Any) -> tuple[int, ...]:
-    """The shape of a nested list; empty if its parts differ in length."""
-    try:
-        return tuple(np.shape(X))
-    except ValueError:
-        return ()
 
 
 def _check_tensor(X: torch.Tensor, estimator: Any, min_rows: int) -> torch.Tensor:
@@ -129,15 +121,9 @@ def _check_tensor(X: torch.Tensor, estimator: Any, min_rows: int) -> torch.Tenso
         )
     if X.ndim != 2:
         kind = {0: "scalar", 1: "1D"}.get(X.ndim, f"{X.ndim}D")
-        advice = (
-            ". Reshape your data either using X.reshape(-1, 1) if it has a single feature, or "
-            "X.reshape(1, -1) if it is a single sample."
-            if X.ndim < 2
-            else advice_on_shape(estimator, tuple(X.shape))
-        )
         raise ValueError(
             f"Expected 2D array, got {kind} array instead: a tensor of shape {tuple(X.shape)} was "
-            f"passed to {name}{advice}"
+            f"passed to {name}{advice_on_shape(estimator, tuple(X.shape))}"
         )
     if X.is_complex():
         raise ValueError(

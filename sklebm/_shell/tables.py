@@ -48,6 +48,14 @@ def check_table(X: object, estimator: Any) -> None:
     check_dimensions(estimator, tuple(getattr(X, "shape", ())))
 
 
+def shape_of(X: Any) -> tuple[int, ...]:
+    """The shape of a nested list; empty if its parts differ in length."""
+    try:
+        return tuple(np.shape(X))
+    except ValueError:
+        return ()
+
+
 def check_dimensions(estimator: Any, shape: tuple[int, ...]) -> None:
     """Reject more than two dimensions, and say what to pass instead."""
     if len(shape) > 2:
