@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sklebm._shell.arrays import to_numpy
 
 
-def read_groups(groups: Any, n_rows: int, *, of: str = "X", row: str = "row") -> NDArray[Any]:
+def read_groups(
+    groups: Any, n_rows: int, *, found: str = "X has", row: str = "row"
+) -> NDArray[Any]:
     """The name of each row's group, as an array of one dimension.
 
     Raises
@@ -26,7 +28,7 @@ def read_groups(groups: Any, n_rows: int, *, of: str = "X", row: str = "row") ->
         )
     if len(names) != n_rows:
         raise ValueError(
-            f"groups has {len(names)} entries, but {of} has {n_rows} {row}s: pass one for each "
+            f"groups has {len(names)} entries, but {found} {n_rows} {row}s: pass one for each "
             f"{row}."
         )
     n_missing = _count_missing(groups, names)
