@@ -242,9 +242,10 @@ def _without_outliers(y: Any, outlier_label: Any) -> str:
 
     A single label may mean that all rows are inliers.
     """
-    labels = [] if y is None else np.unique(np.asarray(y)).tolist()
-    if len(labels) < 2:
+    found = set() if y is None else set(np.asarray(y).ravel().tolist())
+    if len(found) < 2:
         return ""
+    labels = sorted(found, key=lambda label: (type(label).__name__, label))  # they may be mixed
     named = [repr(label) for label in labels[:5]]
     last = f"{len(labels) - 5} more" if len(labels) > 5 else named.pop()
     return (

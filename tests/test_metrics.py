@@ -204,6 +204,7 @@ def test_splitter_names_what_is_wrong():
     for y, seen in (
         (rows % 2, "0 and 1"),
         (np.where(rows % 3, "ok", "bad"), "'bad' and 'ok'"),
+        (np.array([0, 1, "bad"], dtype=object)[rows % 3], "0, 1 and 'bad'"),
         (rows % 9, "0, 1, 2, 3, 4 and 4 more"),
     ):
         with pytest.raises(ValueError, match=f"y contains {seen} but no -1: set outlier_label"):
