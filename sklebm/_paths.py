@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array
+
+from sklebm._shell.groups import read_groups
 
 
 def slowness(Z: Any, groups: Any = None) -> Any:
@@ -91,9 +93,9 @@ def curvature(Z: Any, groups: Any = None) -> float:
 
 def _steps(Z: Any, groups: Any) -> tuple[NDArray[np.float64], NDArray[Any]]:
     codes = check_array(Z, dtype=np.float64)
-    names = np.zeros(len(codes)) if groups is None else column_or_1d(groups)
-    check_consistent_length(codes, names)
-    return codes, names
+    if groups is None:
+        return codes, np.zeros(len(codes))
+    return codes, read_groups(groups, len(codes), found="Z has")
 
 
 def _changes(

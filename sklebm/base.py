@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.available import available_if, keeps_training_state, learns_in_parts
 from sklebm._shell.columns import add_columns
+from sklebm._shell.layouts import Layout
 from sklebm._shell.pickling import pickled, unpickled
 from sklebm._shell.private import StrOptions, fit_context
 from sklebm._shell.progress import Progress
@@ -110,6 +111,7 @@ class EnergyEstimator(
     _computes_in_double = False  # row-wise methods upcast each chunk to float64
     _progress: ClassVar[type[Progress]] = Progress
     _step_name = "iteration"
+    _layout: Layout = "row"  # what a row is; "step" and "pixel" are told apart by groups
     _continues_from = ""  # the fitted attribute that only further training needs, if there is one
     _own_to_each_rank: tuple[str, ...] = ()  # fitted attributes that follow from a rank's own rows
 
@@ -147,7 +149,7 @@ class EnergyEstimator(
         """
         return self._learn(X, self._fit)
 
-    @available_if(lambda estimator: hasattr(estimator, "_partial_fit"))
+    @available_if(learns_in_parts)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Update the energy with one pass over a chunk of rows.
@@ -166,7 +168,7 @@ class EnergyEstimator(
         """
         return self._learn(X, self._partial_fit, first=not self._is_fitted())
 
-    @available_if(lambda estimator: bool(estimator._continues_from))
+    @available_if(keeps_training_state)
     def drop_training_state(self) -> Self:
         """Drop what only further training needs, such as optimiser statistics and chains.
 

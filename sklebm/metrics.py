@@ -144,7 +144,7 @@ def make_ood_scorer(
     {'n_clusters': 3}
     """
     if metric not in _METRICS:
-        raise ValueError(f"metric={metric!r} is none of {', '.join(map(repr, _METRICS))}.")
+        raise ValueError(f"metric must be one of {', '.join(map(repr, _METRICS))}; got {metric!r}.")
     return OutlierScorer(metric, X_ood, outlier_label)
 
 
@@ -180,10 +180,15 @@ class OutlierScorer:
             inlier = np.append(inlier, np.zeros(len(values[1]), dtype=bool))
         if inlier.all() or not inlier.any():
             missing = "outlier" if inlier.all() else "inlier"
+            advice = (
+                "ive X_ood, or stratify the folds (InlierTrainSplit with a number of folds does)."
+            )
+            strange = _without_outliers(y, self.outlier_label) if inlier.all() else ""
+            if strange:
+                raise ValueError(f"{strange} If only these rows have no outlier, g{advice}")
             raise ValueError(
                 f"There is no {missing} among the rows to score: outliers are the rows of X_ood "
-                f"and those that y labels {self.outlier_label!r}. Give X_ood, or stratify the "
-                "folds (InlierTrainSplit with a number of folds does)."
+                f"and those that y labels {self.outlier_label!r}. G{advice}"
             )
         return self._compare(inlier, np.concatenate(values))
 
@@ -230,6 +235,23 @@ def score_conditional_density(estimator: Any, X: Any, y: Any) -> float:
     for step in before:
         X = X if step is None or step == "passthrough" else step.transform(X)
     return float(_as_vector(model.conditional_log_density(X, y)).mean())
+
+
+def _without_outliers(y: Any, outlier_label: Any) -> str:
+    """What is wrong with labels of which none is ``outlier_label``; empty for a single label.
+
+    A single label may mean that all rows are inliers.
+    """
+    found = set() if y is None else set(np.asarray(y).ravel().tolist())
+    if len(found) < 2:
+        return ""
+    labels = sorted(found, key=lambda label: (type(label).__name__, label))  # they may be mixed
+    named = [repr(label) for label in labels[:5]]
+    last = f"{len(labels) - 5} more" if len(labels) > 5 else named.pop()
+    return (
+        f"y contains {', '.join(named)} and {last} but no {outlier_label!r}: set outlier_label to "
+        "the label of the outliers."
+    )
 
 
 def _as_vector(scores: Any) -> NDArray[np.float64]:
@@ -293,12 +315,21 @@ class InlierTrainSplit(BaseCrossValidator):  # type: ignore[misc, unused-ignore]
             Indices of the inliers in the training fold.
         test : ndarray
             Indices of the test fold.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is missing, holds several labels but not ``outlier_label``, or leaves a
+            training fold without inliers.
         """
         splitter, labels, outlier = self._prepare(y)
         if outlier is None:
             raise ValueError(
-                f"InlierTrainSplit needs y: labels with {self.outlier_label!r} for outliers."
+                f"InlierTrainSplit needs y, with outliers labelled {self.outlier_label!r}."
             )
+        strange = "" if outlier.any() else _without_outliers(y, self.outlier_label)
+        if strange:
+            raise ValueError(strange)
         for train, test in splitter.split(X, labels, groups):
             kept = np.asarray(train)[~outlier[train]]
             if not len(kept):

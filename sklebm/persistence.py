@@ -64,7 +64,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         If ``path`` has a different ending, a value is NaN or infinite, or a parameter is invalid or
         was changed after ``fit`` so that the fitted attributes no longer match it.
     OSError
-        If the file cannot be written.
+        If the file cannot be written, such as in a folder that does not exist
+        (``FileNotFoundError``).
 
     See Also
     --------
@@ -88,8 +89,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     if registered(type(estimator).__name__, sklebm.ESTIMATORS) is not type(estimator):
         kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
         raise TypeError(
-            f"sklebm.save stores estimators of sklebm, not {kind}. Use skops.io.dump for pipelines "
-            "and for estimators of other libraries."
+            f"sklebm.save stores estimators of sklebm, not {kind}. For pipelines and for "
+            "estimators of other libraries use skops.io.dump (pip install skops), or joblib.dump "
+            "for files that only you open."
         )
     encoder = Encoder()
     document = {

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils import get_tags
 
+from sklebm._shell.rows import resolve_device
 from tests.registry import (
     NAMES,
     fitted_state,
@@ -234,8 +235,18 @@ def test_devices_that_do_not_exist_are_refused(name, place):
     with pytest.raises(ValueError, match=r"device=.*cannot be used here") as caught:
         model.fit(make_rows())
     assert repr(place) in str(caught.value)
+    assert "forked" not in str(caught.value)
     assert 'device="auto"' in str(caught.value)
     assert not fitted_state(model)
+
+
+def test_a_forked_process_is_told_to_start_another_way(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess.")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(ValueError, match=r'device="cpu"\. A forked process .* loky or spawn'):
+        resolve_device("cuda", None, prefers_cuda=True)
 
 
 @with_device

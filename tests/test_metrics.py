@@ -20,7 +20,7 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 
-from sklebm import EnergyKMeans, EnergyOutlierDetector
+from sklebm import EnergyKMeans, EnergyOutlierDetector, PCAWhitener
 from sklebm.metrics import InlierTrainSplit, fpr_at_tpr, make_ood_scorer
 from tests.registry import make_rows, shuffle_columns
 
@@ -140,11 +140,11 @@ def test_scorer_with_classes_and_names_as_labels():
 def test_scorer_names_what_is_wrong():
     X, y = labelled_rows()
     model = EnergyKMeans(4, random_state=0).fit(X)
-    with pytest.raises(ValueError, match="'auc' is none of 'roc_auc'"):
+    with pytest.raises(ValueError, match=r"must be one of 'roc_auc'.*; got 'auc'\."):
         make_ood_scorer("auc")
     with pytest.raises(ValueError, match=r"no outlier among the rows.*X_ood"):
         make_ood_scorer()(model, X)
-    with pytest.raises(ValueError, match="no outlier"):
+    with pytest.raises(ValueError, match=r"y contains -1 and 1 but no 'a': set outl"):
         make_ood_scorer(outlier_label="a")(model, X, y)
     with pytest.raises(ValueError, match="no inlier"):
         make_ood_scorer()(model, X, -np.ones(len(X)))
@@ -198,10 +198,25 @@ def test_splits_that_are_given_can_be_used_again():
 
 def test_splitter_names_what_is_wrong():
     X, _ = labelled_rows()
-    with pytest.raises(ValueError, match="needs y"):
+    with pytest.raises(ValueError, match="needs y, with outliers labelled -1"):
         list(InlierTrainSplit().split(X))
+    rows = np.arange(len(X))
+    for y, seen in (
+        (rows % 2, "0 and 1"),
+        (np.where(rows % 3, "ok", "bad"), "'bad' and 'ok'"),
+        (np.array([0, 1, "bad"], dtype=object)[rows % 3], "0, 1 and 'bad'"),
+        (rows % 9, "0, 1, 2, 3, 4 and 4 more"),
+    ):
+        with pytest.raises(ValueError, match=f"y contains {seen} but no -1: set outlier_label"):
+            cross_val_score(PCAWhitener(), X, y, scoring=make_ood_scorer(), cv=InlierTrainSplit(3))
     with pytest.raises(ValueError, match="outliers only"):
         list(InlierTrainSplit().split(X, -np.ones(len(X))))
+
+
+def test_rows_that_are_all_inliers_are_split_like_any():
+    X, _ = labelled_rows()
+    pairs = list(InlierTrainSplit(3).split(X, np.ones(len(X))))
+    assert [len(train) + len(test) for train, test in pairs] == [len(X)] * 3
 
 
 def test_splitter_pickles_clones_and_prints():

@@ -164,7 +164,7 @@ def test_without_calibration_the_way_out_is_named():
         lambda: detector.predict(X, alpha=0.1),
         lambda: detector.predict_fdr(X),
     ):
-        with pytest.raises(ValueError, match=r"fit it with calibration=0\.2"):
+        with pytest.raises(ValueError, match=r"set calibration=0\.2, for example, and fit again"):
             call()
 
 

@@ -7,6 +7,7 @@ import math
 import pickle
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -226,7 +227,10 @@ class Stranger(PCAWhitener):
     ("model", "message"),
     [
         (IsolationForest(), "IsolationForest.*skops"),
-        (make_pipeline(StandardScaler(), PCAWhitener()), "Pipeline.*skops"),
+        (
+            make_pipeline(StandardScaler(), PCAWhitener()),
+            r"Pipeline.*\(pip install skops\), or joblib",
+        ),
         (Stranger(), "Stranger.*skops"),
         ({"a": 1}, "dict"),
         (PCAWhitener, "not"),
@@ -236,13 +240,25 @@ class Stranger(PCAWhitener):
         (EnergyKMeans(init=torch.zeros(8, 2)), "init is a torch.Tensor"),
         (EnergyKMeans(init=np.zeros((8, 2), complex)), "complex128"),
         (EnergyKMeans(init=[[print]]), "init.0.0 is a builtins.builtin_function"),
-        (EnergyKMeans(init=[{1: 2}]), "keys that are no strings"),
+        (EnergyKMeans(init=[{1: 2}]), "keys that are not strings"),
     ],
 )
 def test_save_refuses_what_files_do_not_hold(model, message, path):
     with pytest.raises(TypeError, match=f"(?s){message}"):
         sklebm.save(model, path)
     assert not path.exists()
+
+
+def test_save_names_the_folder_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^the folder 'nodir' does not exist: create it"):
+        sklebm.save(PCAWhitener(), "nodir/x.safetensors")
+    Path("link.safetensors").symlink_to("gone/x.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"the folder '.*gone' does not exist"):
+        sklebm.save(PCAWhitener(), "link.safetensors")
+    Path("file").touch()
+    with pytest.raises(NotADirectoryError, match=r"'file/x\.safetensors'$"):
+        sklebm.save(PCAWhitener(), "file/x.safetensors")
 
 
 def changed(model, **attributes):

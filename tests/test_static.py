@@ -3,13 +3,15 @@
 import ast
 import functools
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
 import pytest
 
 import sklebm
-from tests.registry import ALL_NAMES
+from sklebm._shell.available import _Available
+from tests.registry import ALL_NAMES, entry
 from tests.subprocesses import ROOT, run_python
 
 PACKAGE = ROOT / "sklebm"
@@ -287,7 +289,21 @@ def test_estimators_live_in_the_family_that_the_table_says(name):
     assert home.is_relative_to(PACKAGE / family.removeprefix("sklebm.").replace(".", "/"))
 
 
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_methods_that_parameters_take_away_say_why(name):
+    cls = getattr(sklebm, name)
+    methods = [n for n in dir(cls) if type(inspect.getattr_static(cls, n)) is _Available]
+    for model in (cls(**variant) for variant in ({}, *entry(name).variants)):
+        for method in [method for method in methods if not hasattr(model, method)]:
+            reason = rf"^This '{name}' has no attribute '{method}': \w.+\.$"
+            with pytest.raises(AttributeError, match=reason) as caught:
+                getattr(model, method)
+            assert caught.value.name == method
+
+
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'NoSuchModel'"):
         _ = sklebm.NoSuchModel
+    with pytest.raises(AttributeError, match=r"'EnergyKmeans'; did you mean 'EnergyKMeans'\?$"):
+        _ = sklebm.EnergyKmeans
     assert set(ALL_NAMES) <= set(dir(sklebm))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.groups import read_groups
 from sklebm._shell.rows import Rows
 
 
@@ -71,13 +72,7 @@ def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
 
 def _groups(values: Any, rows: Rows, owner: str) -> Tensor:
     """Sequence of each row, as numbers from 0 in the order in which the sequences begin."""
-    array = to_numpy(values)
-    if array.ndim != 1:
-        raise ValueError(
-            f"groups has shape {array.shape}, but must name the group of each row: shape "
-            f"({len(rows)},)."
-        )
-    _need_length(array, rows, "groups")
+    array = read_groups(values, len(rows))
     _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
     order = np.empty(len(first), dtype=np.int64)
     order[np.argsort(first)] = np.arange(len(first))

@@ -17,7 +17,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 
 import sklebm
 from sklebm._shell.state import fitted_attributes
@@ -157,13 +156,11 @@ def _unsupported(value: object, where: str) -> TypeError:
         kind += f" of dtype {value.dtype}"
     hint = ""
     if isinstance(value, np.random.RandomState):
-        hint = " An integer random_state can be saved."
-    elif isinstance(value, BaseEstimator):
-        hint = " Only estimators of sklebm itself can be saved."
+        hint = " Set random_state to an integer."
     return TypeError(
-        f"{where} is a {kind}, which sklebm.save does not store.{hint} It stores numbers, strings, "
-        "NumPy arrays, and the estimators and parts of sklebm. For anything else use "
-        "skops.io.dump."
+        f"{where} is a {kind}, which sklebm.save cannot store inside a model; only numbers, "
+        f"strings, arrays and sklebm's own estimators and parts.{hint} skops.io.dump (pip install "
+        "skops) stores others."
     )
 
 

@@ -5,6 +5,7 @@ file needs to change.
 """
 
 from sklearn.base import _fit_context as fit_context
+from sklearn.utils._available_if import _AvailableIfDescriptor as AvailableIf
 from sklearn.utils._chunking import get_chunk_n_rows
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -24,6 +25,7 @@ from sklearn.utils.validation import (
 )
 
 __all__ = [
+    "AvailableIf",
     "BaseComposition",
     "HasMethods",
     "Interval",

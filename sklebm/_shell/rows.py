@@ -18,11 +18,12 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from sklebm._shell.layouts import advice_on_shape
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
 from sklebm._shell.refusal import explain, refuse_times
 from sklebm._shell.scaling import Scaling
-from sklebm._shell.tables import LazyTable, check_table, read_table
+from sklebm._shell.tables import LazyTable, check_dimensions, check_table, read_table, shape_of
 from sklebm._shell.warning import warn
 
 # Temporaries larger than this no longer fit in a CPU's caches, and a chunk already keeps all cores
@@ -50,10 +51,10 @@ def resolve_device(requested: str | torch.device, X: object, prefers_cuda: bool)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         count = torch.cuda.device_count()
         reason = str(error).splitlines()[0]
+        forked = " A forked process cannot open a CUDA device: use the loky or spawn start method."
         raise ValueError(
             f"device={requested!r} cannot be used here ({reason}). torch sees {count} CUDA "
-            'device(s); use device="auto" or device="cpu". A CUDA device cannot be opened in a '
-            "forked process: use the loky or spawn start method there."
+            f'device(s); use device="auto" or device="cpu".{forked * ("forked" in reason)}'
         ) from error
     return device
 
@@ -73,12 +74,12 @@ def open_rows(
     callers pass a temporary copy, so that a later failure leaves the real one untouched.
     """
     if isinstance(X, torch.Tensor):
-        X = _check_tensor(X, type(estimator).__name__, min_rows)
+        X = _check_tensor(X, estimator, min_rows)
         X = validate_data(estimator, X, reset=reset, skip_check_array=True)
         return Rows(X, device)
     name = type(estimator).__name__
     if type(X) is not np.ndarray or X.ndim > 2 or X.dtype.names or X.base is not None:
-        check_table(X, name)
+        check_table(X, estimator)
         X = read_table(X, name)  # it may be a view of a file
     if isinstance(X, LazyTable):  # it checks the rows as it reads them
         _check_size(X.shape, name, min_rows)
@@ -102,6 +103,7 @@ def open_rows(
     except ValueError as error:
         reason = None if scipy.sparse.issparse(X) else explain(X, name)
         if reason is None:
+            check_dimensions(estimator, shape_of(X))
             raise
         raise ValueError(reason) from error
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
@@ -109,8 +111,9 @@ def open_rows(
     return Rows(np.asarray(checked), device)
 
 
-def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
+def _check_tensor(X: torch.Tensor, estimator: Any, min_rows: int) -> torch.Tensor:
     """Validate a torch tensor, with scikit-learn's messages for arrays."""
+    name = type(estimator).__name__
     if X.layout is not torch.strided:
         raise TypeError(
             f"A sparse torch tensor (layout {X.layout}) was passed to {name}, but dense data is "
@@ -120,8 +123,7 @@ def _check_tensor(X: torch.Tensor, name: str, min_rows: int) -> torch.Tensor:
         kind = {0: "scalar", 1: "1D"}.get(X.ndim, f"{X.ndim}D")
         raise ValueError(
             f"Expected 2D array, got {kind} array instead: a tensor of shape {tuple(X.shape)} was "
-            f"passed to {name}. Reshape your data either using X.reshape(-1, 1) if it has a single "
-            "feature, X.reshape(1, -1) if it is a single sample, or X.flatten(1) if it is images."
+            f"passed to {name}{advice_on_shape(estimator, tuple(X.shape))}"
         )
     if X.is_complex():
         raise ValueError(

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn import get_config
 
+from sklebm._shell.layouts import advice_on_shape, refuse_sequences
+
 Array = NDArray[Any]
 
 
@@ -26,8 +28,9 @@ def is_dask(X: object) -> bool:
     return type(X).__module__.startswith("dask.array")
 
 
-def check_table(X: object, name: str) -> None:
+def check_table(X: object, estimator: Any) -> None:
     """Reject objects that NumPy would turn into a meaningless array."""
+    name = type(estimator).__name__
     if scipy.sparse.issparse(X):  # one of them is a dictionary
         return
     advice = _advice(X)
@@ -41,11 +44,24 @@ def check_table(X: object, name: str) -> None:
             f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values, which "
             f"{name} would read as numbers: impute them first, X.filled(...), or drop such rows."
         )
-    shape = getattr(X, "shape", ())
+    refuse_sequences(estimator, X)
+    check_dimensions(estimator, tuple(getattr(X, "shape", ())))
+
+
+def shape_of(X: Any) -> tuple[int, ...]:
+    """The shape of a nested list; empty if its parts differ in length."""
+    try:
+        return tuple(np.shape(X))
+    except ValueError:
+        return ()
+
+
+def check_dimensions(estimator: Any, shape: tuple[int, ...]) -> None:
+    """Reject more than two dimensions, and say what to pass instead."""
     if len(shape) > 2:
         raise ValueError(
-            f"Found array with dim {len(shape)} (shape={tuple(shape)}), while dim <= 2 is required "
-            f"by {name}: flatten images to rows, X.reshape(len(X), -1)."
+            f"Found array with dim {len(shape)} (shape={shape}), while dim <= 2 is required by "
+            f"{type(estimator).__name__}{advice_on_shape(estimator, shape)}"
         )
 
 

@@ -80,9 +80,16 @@ def replace_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, FileNotFoundError) and not target.parent.exists():
+            folder = target.parent if path.parent.exists() else path.parent  # as it was written
+            raise FileNotFoundError(
+                f"the folder {os.fspath(folder)!r} does not exist: create it first"
+            ) from error
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            error.filename = os.fspath(path)  # nobody knows the temporary name
         raise
     _sync_folder(target.parent)
 

@@ -7,10 +7,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -158,7 +158,7 @@ class BoltzmannEstimator(GradientEstimator):
         """
         return self._map_rows(X, lambda energy, x: energy.hidden_mean(x), "transform")
 
-    @available_if(_has_decoder)
+    @available_if(_has_decoder, "the units of a row depend on each other even given Z.")
     def inverse_transform(self, X: Any) -> Any:
         """Return the mean of the visible units given hidden units.
 
@@ -241,7 +241,7 @@ class BoltzmannEstimator(GradientEstimator):
         likelihood.need_log_partition(self, "score is a log-likelihood and")
         return likelihood.pessimistic_mean(self, X)
 
-    @available_if(_has_hidden_units)
+    @available_if(_has_hidden_units, "there are no hidden units: use free_energy.")
     def energy(self, X: Any, Z: Any) -> Any:
         """Return E(x, z) of each row with its own hidden state.
 

@@ -163,7 +163,11 @@ def kind_of(n_left: int, is_binary: bool, is_conditional: bool) -> dict[str, Any
 
 def is_joint(model: Any) -> bool:
     """Whether the model is, or would be, a density of both views."""
-    return not getattr(model, "is_conditional_", model.conditional)
+    if not getattr(model, "is_conditional_", model.conditional):
+        return True
+    raise AttributeError(
+        "it is a density of y given x; for one of both, set conditional=False and fit again."
+    )
 
 
 def rebuilt(model: Any, parameters: Mapping[str, Tensor]) -> GatedEnergy:

@@ -7,10 +7,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows

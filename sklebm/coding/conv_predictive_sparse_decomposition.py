@@ -6,9 +6,9 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import torch
-from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -340,7 +340,7 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
         """
         return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
 
-    @available_if(lambda model: model.pool is None)
+    @available_if(lambda model: model.pool is None, "it needs codes in full: set pool=None.")
     def inverse_transform(self, X: Any) -> Any:
         r"""Return :math:`\sum_k d_k * z_k`, without a smooth part. Needs ``pool=None``.
 

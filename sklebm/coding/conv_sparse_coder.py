@@ -6,8 +6,8 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from sklearn.utils.metaestimators import available_if
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
@@ -386,7 +386,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         with map_search(self) as search:
             return self._map_rows(X, search.reconstructions, "reconstruct", beside=seen)
 
-    @available_if(lambda coder: coder.pool is None)
+    @available_if(lambda coder: coder.pool is None, "it needs codes in full: set pool=None.")
     def inverse_transform(self, X: Any) -> Any:
         r"""Return :math:`\sum_k d_k * z_k`, without a smooth part. Needs ``pool=None``.
 

@@ -7,9 +7,9 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
@@ -361,7 +361,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         return self._pair_energies(X, Z, may_be_infinite=True)
 
     @available_if(
-        lambda self: self.output == "all" and (self.kernel_sizes is None or self.pool is None)
+        lambda self: self.output == "all" and (self.kernel_sizes is None or self.pool is None),
+        'it needs the codes of all layers in full: set output="all" and pool=None.',
     )
     def inverse_transform(self, X: Any) -> Any:
         """Return the reconstructions z_1 D_1 of codes.

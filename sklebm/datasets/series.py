@@ -16,6 +16,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.special import logsumexp
 from sklearn.utils import check_random_state
 
+from sklebm._shell.groups import read_groups
 from sklebm._shell.random import RandomState, draw_seed
 
 _LOG_2_PI = float(np.log(2.0 * np.pi))
@@ -266,8 +267,6 @@ def _by_sequence(function: Any, X: Any, groups: Any) -> NDArray[np.float64]:
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != 1:
         raise ValueError(f"X has shape {X.shape}, but must hold one value per step: (n, 1).")
-    groups = np.zeros(len(X)) if groups is None else np.asarray(groups)
-    if len(groups) != len(X):
-        raise ValueError(f"groups has {len(groups)} entries, but X has {len(X)} rows.")
+    groups = np.zeros(len(X)) if groups is None else read_groups(groups, len(X))
     borders = np.flatnonzero(groups[1:] != groups[:-1]) + 1
     return np.concatenate([function(part[:, 0]) for part in np.split(X, borders)])

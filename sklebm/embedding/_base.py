@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sklebm._shell.layouts import Layout
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import make_generator, purpose_seed
 from sklebm._shell.rows import Rows
@@ -119,6 +120,10 @@ class BaseEmbedding(GradientEstimator):
 
     def _chosen_objective(self) -> Objective:
         return resolve_objective(self.objective, OBJECTIVES, {})
+
+    @property
+    def _layout(self) -> Layout:  # type: ignore[override]
+        return "step" if isinstance(self.views, str) and self.views == "groups" else "row"
 
     def _columns(self, y: Any, groups: Any) -> dict[str, Any]:
         """Of what ``fit`` gets beside X, what the views need."""

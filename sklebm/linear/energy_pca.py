@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from sklearn.utils.metaestimators import available_if
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState
 from sklebm.energies import SubspaceEnergy

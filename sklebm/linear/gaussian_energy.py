@@ -6,9 +6,9 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState

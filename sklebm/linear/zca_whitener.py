@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.utils.metaestimators import available_if
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState
 from sklebm.energies import QuadraticEnergy

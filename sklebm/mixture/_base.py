@@ -8,10 +8,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.available import available_if
 from sklebm._shell.columns import add_columns
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState, draw_seed, make_generator
@@ -25,8 +25,17 @@ R = TypeVar("R", bound=Run)
 def _check_decodes(estimator: Any) -> bool:
     lacking = estimator._decodes()
     if lacking:
-        raise AttributeError(f"inverse_transform needs codes that sum to one: {lacking}.")
+        raise AttributeError(f"it needs codes that sum to one: {lacking}.")
     return True
+
+
+def _check_gives_probabilities(estimator: Any) -> bool:
+    if estimator._gives_probabilities:
+        return True
+    raise AttributeError(
+        'it assigns each row by predict; for responsibilities set output="responsibility" and call '
+        "transform."
+    )
 
 
 class OneHotEstimator(IterativeEstimator[P, R]):
@@ -97,7 +106,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         fitted: Any = self.fit(X, sample_weight=sample_weight)
         return fitted.predict(X)
 
-    @available_if(lambda estimator: estimator._gives_probabilities)
+    @available_if(_check_gives_probabilities)
     def predict_proba(self, X: Any) -> Any:
         """Return the responsibilities p(z | x) of each row, never as a data frame.
 

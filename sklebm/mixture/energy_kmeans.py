@@ -233,7 +233,7 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
 
     def _decodes(self) -> str:
         right = self.output in ("onehot", "responsibility")
-        return "" if right else f'output="onehot" or "responsibility", not "{self.output}"'
+        return "" if right else f'set output="onehot" or "responsibility"; it is "{self.output}"'
 
     def _temperature(self) -> dict[str, float]:
         return {"beta": self.beta_}

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import OutlierMixin, clone
 from sklearn.utils import ClassifierTags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.available import available_if
 from sklebm._shell.private import HasMethods, StrOptions, fit_context
 from sklebm._shell.state import (
     Estimators,
@@ -33,7 +33,9 @@ from sklebm.outliers._members import checked_scores, require_scores
 def _is_calibrated(detector: Any) -> bool:
     if detector.calibration is not None:
         return True
-    raise AttributeError("predict_proba needs calibration rows: fit with calibration=0.2, say.")
+    raise AttributeError(
+        "it needs calibration rows: set calibration=0.2, for example, and fit again."
+    )
 
 
 class CalibratedDetector(OutlierMixin, CompositeEstimator):
@@ -178,8 +180,8 @@ class CalibratedDetector(OutlierMixin, CompositeEstimator):
         check_is_fitted(self)
         if not hasattr(self, "calibration_scores_"):
             raise ValueError(
-                f"This {type(self).__name__} has no calibration rows, which p-values are counted "
-                "among: fit it with calibration=0.2, say."
+                f"This {type(self).__name__} has no calibration rows, which p-values need: set "
+                "calibration=0.2, for example, and fit again."
             )
         return self.calibration_scores_
 

@@ -11,20 +11,22 @@ from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import InvalidParameterError
 
 _EXAMPLES = (
-    "EnergyKMeans, PCAWhitener, GaussianMixture, IsolationForest, or a Pipeline that ends so"
+    "EnergyKMeans, PCAWhitener, GaussianMixture, IsolationForest, or a Pipeline whose last step "
+    "has it"
 )
 
 
 def given_members(estimator: Any, owner: str) -> list[tuple[str, Any]]:
     """Unfitted clones of one estimator, or of a list of (name, estimator), checked."""
     if not isinstance(estimator, list):
+        require_instance("estimator", estimator)  # a class has no name of its own
         named = [(type(estimator).__name__.lower(), estimator)]
     elif estimator and all(_is_pair(item) for item in estimator):
         named = [(name, member) for name, member in estimator]
     else:
         raise InvalidParameterError(
-            "estimator must be an estimator or a list, not empty, of pairs (name, estimator), but "
-            f"is {estimator!r}."
+            "estimator must be an estimator or a non-empty list of (name, estimator) pairs; got "
+            f"{estimator!r}."
         )
     for name, member in named:
         require_scores(name, member, owner)
@@ -50,11 +52,12 @@ def require_scores(name: str, member: Any, owner: str) -> None:
         try:
             getattr(member, method)
         except AttributeError as error:
-            reason = error.__cause__ or error  # scikit-learn's conditional methods say why
+            # Methods that depend on parameters say why they are missing; others only that they are.
+            reason = "" if error.__cause__ is None else f": {str(error.__cause__).rstrip('.')}"
             raise InvalidParameterError(
                 f"{owner} ranks rows by score_samples, but {name!r} "
-                f"({type(member).__name__}) has no {method}: {str(reason).rstrip('.')}. Estimators "
-                f"that have it: {_EXAMPLES}."
+                f"({type(member).__name__}) has no {method}{reason}. Estimators that have it: "
+                f"{_EXAMPLES}."
             ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 # M. Okabe and K. Ito, "Color universal design", 2008; black comes last.
@@ -17,6 +18,15 @@ def import_pyplot() -> Any:
             "Displays need matplotlib, which is not installed here: pip install sklebm[plot]"
         ) from error
     return pyplot
+
+
+def need_names(values: Any, name: str, what: str) -> None:
+    """Refuse what is no mapping, such as one table without a name; data frames name columns."""
+    if not isinstance(values, Mapping) and (what == "rows" or not hasattr(values, "items")):
+        raise TypeError(
+            f'{name} must be a dictionary of name to {what}, such as {{"train": {what}}}; got an '
+            f"object of type {type(values).__name__}."
+        )
 
 
 def new_axes(ax: Any, width: float, height: float) -> Any:

@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal, Self
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm.plotting._canvas import import_pyplot
@@ -96,9 +97,15 @@ class ComponentsDisplay:
         Raises
         ------
         ValueError
-            If there is no such attribute, or if it does not fit ``image_shape``.
+            If there is no such attribute, or if it does not fit ``image_shape``; for a pipeline,
+            whose steps change what a column means.
         """
         check_is_fitted(estimator)
+        if isinstance(estimator, Pipeline):
+            raise ValueError(
+                "The components of a Pipeline are those of its last step, in the columns that the "
+                "steps before it produce: pass the step, pipeline[-1]."
+            )
         name = attribute or _find_attribute(estimator)
         components = getattr(estimator, name, None)
         if components is None:
@@ -190,8 +197,8 @@ def _find_attribute(estimator: Any) -> str:
         if np.ndim(value) == 2:
             return name
     raise ValueError(
-        f"{type(estimator).__name__} has no table under any of {', '.join(_ATTRIBUTES)}: name a "
-        "fitted attribute with attribute=."
+        f"{type(estimator).__name__} has none of the attributes {', '.join(_ATTRIBUTES)} as a "
+        "table; name another one with attribute=."
     )
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
-from sklebm.plotting._canvas import COLOURS, new_axes
+from sklebm.plotting._canvas import COLOURS, need_names, new_axes
 
 
 class EnergyHistogramDisplay:
@@ -37,6 +37,8 @@ class EnergyHistogramDisplay:
 
     Raises
     ------
+    TypeError
+        If the groups have no names.
     ValueError
         If there is no group, or a group is empty or contains values that are not finite.
 
@@ -80,6 +82,7 @@ class EnergyHistogramDisplay:
             The display, drawn.
         """
         check_is_fitted(estimator)
+        need_names(groups, "groups", "rows")
         scores = {name: estimator.score_samples(rows) for name, rows in groups.items()}
         return cls(scores, f"score_samples of {type(estimator).__name__}").plot(ax=ax, **kwargs)
 
@@ -151,6 +154,7 @@ class EnergyHistogramDisplay:
         return self
 
     def _checked(self) -> dict[str, Any]:
+        need_names(self.scores, "scores", "scores")
         scores = {name: to_numpy(values).astype(float) for name, values in self.scores.items()}
         if not scores:
             raise ValueError("There is no group to draw: pass at least one, by name.")

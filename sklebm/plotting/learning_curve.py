@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm.plotting._canvas import COLOURS, new_axes
+from sklebm.plotting._canvas import COLOURS, need_names, new_axes
 
 #: Where estimators keep their objective, and what a step of it is called.
 _CURVES = {
@@ -90,7 +91,7 @@ class LearningCurveDisplay:
         estimator : estimator
             A fitted estimator with ``loss_curve_`` (trained by gradient), ``energy_curve_``
             (dictionaries) or ``lower_bounds_`` (expectation maximisation; higher is better), and
-            ``validation_scores_`` if it held out rows.
+            ``validation_scores_`` if it held out rows; or a pipeline that ends in one.
         scores : mapping of str to array-like of shape (n_epochs,), default=None
             Further scores, such as those of an EnergyMonitor.
         ax : matplotlib Axes, default=None
@@ -104,11 +105,15 @@ class LearningCurveDisplay:
             The display, drawn.
         """
         check_is_fitted(estimator)
+        if scores is not None:
+            need_names(scores, "scores", "scores")
+        if isinstance(estimator, Pipeline):
+            estimator = estimator[-1]
         curve = next((name for name in _CURVES if hasattr(estimator, name)), None)
         if curve is None:
             raise ValueError(
-                f"{type(estimator).__name__} has none of {', '.join(_CURVES)}: it does not record "
-                "how it learns. An EnergyMonitor records the score of held-out rows."
+                f"{type(estimator).__name__} has none of {', '.join(_CURVES)}: it records no "
+                "learning curve. An EnergyMonitor records the score of held-out rows."
             )
         curves = dict(scores or {})
         held_out = np.asarray(getattr(estimator, "validation_scores_", ()))

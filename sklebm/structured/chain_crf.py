@@ -160,6 +160,7 @@ class ChainCRF(StructuredClassifier):
     ['D', 'N', 'V', '.']
     """
 
+    _layout = "step"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": StructuredClassifier._parameter_constraints["device"],
         "loss": [StrOptions(set(LOSSES))],

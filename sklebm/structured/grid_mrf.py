@@ -173,6 +173,7 @@ class GridMRF(StructuredClassifier):
     True
     """
 
+    _layout = "pixel"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": StructuredClassifier._parameter_constraints["device"],
         "interaction": [StrOptions({"full", "potts"}), Real, "array-like"],

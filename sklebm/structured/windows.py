@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sklebm._checks import check_count
-from sklebm._shell.arrays import to_numpy
+from sklebm._shell.groups import read_groups
 from sklebm.inference.linear_chain import sequence_order
 
 
@@ -45,7 +45,8 @@ def window_features(
     Raises
     ------
     ValueError
-        If ``window`` is not an integer of at least 0, or ``groups`` has another length.
+        If ``window`` is not an integer of at least 0, or ``groups`` has another length or missing
+        values.
 
     Examples
     --------
@@ -58,14 +59,10 @@ def window_features(
     """
     check_count(window, "window", least=0)
     steps = list(steps)
-    names = None if groups is None else to_numpy(groups)
-    if names is not None and names.shape != (len(steps),):
-        raise ValueError(
-            f"groups has shape {names.shape}, but there are {len(steps)} steps: name the sequence "
-            "of each."
-        )
-    if names is not None:
-        names = np.unique(names, return_inverse=True)[1]
+    names = None
+    if groups is not None:
+        named = read_groups(groups, len(steps), found="there are", row="step")
+        names = np.unique(named, return_inverse=True)[1]
     order, starts = sequence_order(names, len(steps))
     found: list[dict[str, Any]] = [{} for _ in steps]
     for start, stop in pairwise(starts):

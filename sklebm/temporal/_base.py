@@ -16,6 +16,7 @@ from sklebm._shell.private import fit_context
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, recall_scaling
 from sklebm._shell.state import Array, Record, Spec
+from sklebm._shell.warning import warn
 from sklebm.energies.cells import State
 from sklebm.energies.next_step import NextStepEnergy, Walk, lengths_of
 from sklebm.energies.standardization import Standardization
@@ -41,6 +42,7 @@ class SequenceEstimator(GradientEstimator):
     initial weights; the scale of the rows; and its public methods.
     """
 
+    _layout = "step"
     _transforms_rows_alone: ClassVar[bool] = False  # ``transform`` takes no ``groups``
 
     architecture_: dict[str, Any]
@@ -203,6 +205,7 @@ class SequenceEstimator(GradientEstimator):
         self : object
             The fitted estimator. It is left unchanged by an exception or an interrupt.
         """
+        warn_if_ignored(self, y, groups, "fit")
         return self._learn(X, self._fit, columns={"groups": groups})
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -224,6 +227,7 @@ class SequenceEstimator(GradientEstimator):
         self : object
             The updated estimator. It is left unchanged by an exception or an interrupt.
         """
+        warn_if_ignored(self, y, groups, "partial_fit")
         first = not self._is_fitted()
         return self._learn(X, self._partial_fit, first=first, columns={"groups": groups})
 
@@ -276,6 +280,15 @@ SEQUENCE_CONSTRAINTS: dict[str, list[Any]] = {
 }
 #: Parameters whose length is the number of features.
 _SIZED = ("feature_means", "offset", "scale")
+
+
+def warn_if_ignored(model: Any, y: Any, groups: Any, method: str) -> None:
+    """Warn of a y without groups: in ``fit(X, groups)``, y is what should have been groups."""
+    if y is not None and groups is None:
+        warn(
+            f"{type(model).__name__} ignores y: sequences are named by groups, {method}(X, "
+            "groups=...)."
+        )
 
 
 class _Stream:

@@ -19,7 +19,12 @@ from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.linearization import LinearPrediction
 from sklebm.temporal import _linearizing
-from sklebm.temporal._base import SEQUENCE_CONSTRAINTS, SequenceEstimator, weighted_mean
+from sklebm.temporal._base import (
+    SEQUENCE_CONSTRAINTS,
+    SequenceEstimator,
+    warn_if_ignored,
+    weighted_mean,
+)
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
 
@@ -469,4 +474,5 @@ class LinearizingAutoencoder(SequenceEstimator):
         score : float
             Mean over all steps, the first ones included.
         """
+        warn_if_ignored(self, y, groups, "score")
         return weighted_mean(self.score_samples(X, groups), sample_weight)

@@ -19,7 +19,12 @@ from sklebm.gradient import Start
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.sequence_likelihood import SequenceContrast, SequenceLikelihood
 from sklebm.temporal import _draws, _network
-from sklebm.temporal._base import SEQUENCE_CONSTRAINTS, SequenceEstimator, weighted_mean
+from sklebm.temporal._base import (
+    SEQUENCE_CONSTRAINTS,
+    SequenceEstimator,
+    warn_if_ignored,
+    weighted_mean,
+)
 from sklebm.training.clipping import ClippedNorm
 from sklebm.training.schedules import Schedule
 
@@ -329,6 +334,7 @@ n_latents)
         score : float
             Mean over all steps, the first ones included, in nats.
         """
+        warn_if_ignored(self, y, groups, "score")
         return weighted_mean(self.score_samples(X, groups), sample_weight)
 
     def predict(self, X: Any, groups: Any = None) -> Any:

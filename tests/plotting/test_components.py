@@ -4,6 +4,8 @@ import matplotlib
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklebm import (
     EnergyGaussianMixture,
@@ -131,9 +133,15 @@ def test_mistakes_are_named():
 
 
 def test_estimators_without_components_are_named():
-    from sklearn.preprocessing import StandardScaler
-
     with pytest.raises(
-        ValueError, match="StandardScaler has no table under any of cluster_centers_, filters_"
+        ValueError,
+        match=r"StandardScaler has none of the attributes cluster_centers_, .*name another one",
     ):
         ComponentsDisplay.from_estimator(StandardScaler().fit(IMAGES), image_shape=(3, 4))
+
+
+def test_a_pipeline_is_asked_for_its_step():
+    pipeline = make_pipeline(StandardScaler(), PCAWhitener()).fit(IMAGES)
+    with pytest.raises(ValueError, match=r"pass the step, pipeline\[-1\]"):
+        ComponentsDisplay.from_estimator(pipeline, image_shape=(3, 4))
+    ComponentsDisplay.from_estimator(pipeline[-1], image_shape=(3, 4))

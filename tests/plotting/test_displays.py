@@ -4,11 +4,14 @@ import itertools
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import make_moons
 from sklearn.ensemble import RandomTreesEmbedding
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklebm import (
     BernoulliRBM,
@@ -80,6 +83,19 @@ def test_histograms_of_an_estimator_and_of_tensors():
     np.testing.assert_array_equal(display.scores["far"], model.score_samples(MOONS + 5))
     assert display.auroc_["far"] == 1.0
     EnergyHistogramDisplay({"constant": torch.zeros(5)}).plot()
+
+
+def test_histograms_and_curves_need_names():
+    model, got = GaussianEnergy().fit(MOONS), 'such as {{"train": {}}}; got .* {}'
+    for rows in (MOONS, pd.DataFrame(MOONS)):
+        message = got.format("rows", type(rows).__name__)
+        with pytest.raises(TypeError, match=f"groups must be a dictionary.*{message}"):
+            EnergyHistogramDisplay.from_estimator(model, rows)
+    message = f"scores must be a dictionary.*{got.format('scores', 'ndarray')}"
+    with pytest.raises(TypeError, match=message):
+        EnergyHistogramDisplay.from_predictions(MOONS[:, 0])
+    with pytest.raises(TypeError, match=message):
+        LearningCurveDisplay.from_estimator(model, scores=MOONS[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -175,6 +191,12 @@ def test_curves_of_iterations(model, curve):
     assert display.ax_.get_ylabel() == f"{curve} of {type(model).__name__}"
 
 
+def test_curves_of_a_pipeline_are_those_of_its_last_step():
+    pipeline = make_pipeline(StandardScaler(), SparseCoder(4, max_iter=3, random_state=0))
+    display = LearningCurveDisplay.from_estimator(pipeline.fit(IMAGES))
+    assert display.ax_.get_ylabel() == "energy_curve_ of SparseCoder"
+
+
 def test_curves_without_scores_have_one_axis():
     display = LearningCurveDisplay([3.0, 2.0, 1.0]).plot()
     assert display.score_ax_ is None
@@ -182,7 +204,7 @@ def test_curves_without_scores_have_one_axis():
 
 
 def test_curves_refuse():
-    with pytest.raises(ValueError, match=r"none of loss_curve_, .* does not record"):
+    with pytest.raises(ValueError, match=r"none of loss_curve_, .* records no learning curve"):
         LearningCurveDisplay.from_estimator(PCAWhitener().fit(IMAGES))
     with pytest.raises(ValueError, match="no epoch"):
         LearningCurveDisplay([]).plot()

@@ -368,7 +368,7 @@ def test_bad_groups_are_refused(method):
         call(X[:9], groups=list("aaabbbabb"))
     with pytest.raises(ValueError, match="groups has 3 entries, but X has 39 rows"):
         call(X, groups=groups[:3])
-    with pytest.raises(ValueError, match="groups has shape"):
+    with pytest.raises(ValueError, match=r"one entry per row, shape \(39,\); got shape \(39, 1\)"):
         call(X, groups=np.zeros((39, 1)))
 
 
