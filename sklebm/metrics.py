@@ -181,14 +181,14 @@ class OutlierScorer:
         if inlier.all() or not inlier.any():
             missing = "outlier" if inlier.all() else "inlier"
             advice = (
-                "ive X_ood, or stratify the folds (InlierTrainSplit with a number of folds does)."
+                "Give X_ood, or stratify the folds (InlierTrainSplit with a number of folds does)."
             )
             strange = _without_outliers(y, self.outlier_label) if inlier.all() else ""
             if strange:
-                raise ValueError(f"{strange} If only these rows have no outlier, g{advice}")
+                raise ValueError(f"{strange} If only this fold has no outlier: {advice}")
             raise ValueError(
                 f"There is no {missing} among the rows to score: outliers are the rows of X_ood "
-                f"and those that y labels {self.outlier_label!r}. G{advice}"
+                f"and those that y labels {self.outlier_label!r}. {advice}"
             )
         return self._compare(inlier, np.concatenate(values))
 

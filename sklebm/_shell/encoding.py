@@ -158,9 +158,9 @@ def _unsupported(value: object, where: str) -> TypeError:
     if isinstance(value, np.random.RandomState):
         hint = " Set random_state to an integer."
     return TypeError(
-        f"{where} is a {kind}, which sklebm.save cannot store inside a model; only numbers, "
-        f"strings, arrays and sklebm's own estimators and parts.{hint} skops.io.dump (pip install "
-        "skops) stores others."
+        f"{where} is a {kind}, which sklebm.save cannot store: a model may hold numbers, strings, "
+        f"arrays, and sklebm's own estimators and parts.{hint} skops.io.dump (pip install skops) "
+        "stores others."
     )
 
 

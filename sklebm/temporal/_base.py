@@ -283,12 +283,24 @@ _SIZED = ("feature_means", "offset", "scale")
 
 
 def warn_if_ignored(model: Any, y: Any, groups: Any, method: str) -> None:
-    """Warn of a y without groups: in ``fit(X, groups)``, y is what should have been groups."""
-    if y is not None and groups is None:
+    """Warn of a y that looks like groups where there are none, as in ``fit(X, groups)``."""
+    if y is not None and groups is None and _names_sequences(to_numpy(y)):
         warn(
-            f"{type(model).__name__} ignores y: sequences are named by groups, {method}(X, "
-            "groups=...)."
+            f"{type(model).__name__} ignores y, whose values come in runs as groups do: sequences "
+            f"are named by groups, {method}(X, groups=...)."
         )
+
+
+def _names_sequences(y: Any) -> bool:
+    """Whether the rows of every value of y lie side by side, two of a value or more on average.
+
+    Labels for a later step of a pipeline change to and fro.
+    """
+    if y.ndim != 1:
+        return False
+    n_values = len(set(y.tolist()))
+    n_runs = 1 + int((y[1:] != y[:-1]).sum())
+    return 1 < n_values == n_runs <= len(y) / 2
 
 
 class _Stream:
