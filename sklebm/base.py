@@ -218,7 +218,6 @@ class EnergyEstimator(
                 rows.ranks = ranks
                 ranks.need_same(shared_facts(self, method, rows, first))
             names = input_names(probe)
-            rows.feature_names = names.get("feature_names_in_")
             n_steps = self._max_steps(rows) if whole else 0
             step_name, y = self._step_name, data.get("y")
             progress = self._progress(self, X, n_steps, names, step_name, ranks, y)

@@ -108,7 +108,9 @@ def open_rows(
         raise ValueError(reason) from error
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
         return Rows(checked, device)
-    return Rows(np.asarray(checked), device)
+    rows = Rows(np.asarray(checked), device)
+    rows.feature_names = getattr(estimator, "feature_names_in_", None)
+    return rows
 
 
 def _check_tensor(X: torch.Tensor, estimator: Any, min_rows: int) -> torch.Tensor:
