@@ -24,6 +24,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Batch, Objective
+from sklebm.training.architecture import warn_of_channels
 from sklebm.training.batches import TrainingRows, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
@@ -306,6 +307,7 @@ class GradientEstimator(EnergyEstimator):
             for tensor in (*energy.parameters(), *energy.buffers()):
                 tensor.data = tensor.data.clone()
         else:
+            warn_of_channels(self)
             generator = make_generator(start.seed, "parameters")
             energy = self._initial_energy(start.rows, start.means, generator).to(device)
         share_parameters(start.rows.ranks, energy)
@@ -356,8 +358,7 @@ class GradientEstimator(EnergyEstimator):
         """Reject a line search if repeated evaluation changes the loss."""
         values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
         if objective.varies_on(values):
-            name = type(objective).__name__
-            self._refuse_line_search(f"{name} draws bits for values between 0 and 1")
+            self._refuse_line_search(f"{type(objective).__name__} draws bits for values in (0, 1)")
 
     def _refuse_line_search(self, reason: str) -> NoReturn:
         raise ValueError(

@@ -9,13 +9,15 @@ from typing import Any, Literal
 Layout = Literal["row", "step", "pixel"]
 
 
-def advice_on_shape(estimator: Any, shape: tuple[int, ...]) -> str:
+def advice_on_shape(estimator: Any, shape: tuple[int, ...], *, tensor: bool = False) -> str:
     """The end of a sentence that refuses any but two dimensions: what to pass instead."""
     if len(shape) < 2:
         return (
             ". Reshape your data either using X.reshape(-1, 1) if it has a single feature, or "
             "X.reshape(1, -1) if it is a single sample."
         )
+    reshape = "X.reshape({})" if tensor else "np.reshape(X, ({}))"  # of nested lists, too
+    rows = reshape.format(f"-1, {shape[-1]}")
     layout: Layout = getattr(estimator, "_layout", "row")
     image_shape = getattr(estimator, "image_shape", None)
     if layout == "pixel":
@@ -29,13 +31,15 @@ def advice_on_shape(estimator: Any, shape: tuple[int, ...]) -> str:
                 f"groups=np.repeat(np.arange({n_images}), {math.prod(images)}) and "
                 f"positions=np.tile({positions}, ({n_images}, 1))"
             )
-        return f", which takes one row per pixel: pass X.reshape(-1, X.shape[-1]) with {beside}."
+        grey = " (images of one channel: X[..., None] first)" if len(shape) == 3 else ""
+        return f", which takes one row per pixel: pass {rows} with {beside}{grey}."
     single = image_shape is not None and math.prod(image_shape) == math.prod(shape[1:])
     if layout == "step" and not single:
         n_sequences, n_steps = shape[:2]
-        rows = "-1, X.shape[-1]" if len(shape) == 3 else f"{n_sequences * n_steps}, -1"
+        if len(shape) > 3:
+            rows = reshape.format(f"{n_sequences * n_steps}, -1")
         return (
-            f", which takes one row per step: pass X.reshape({rows}) with "
+            f", which takes one row per step: pass {rows} with "
             f"groups=np.repeat(np.arange({n_sequences}), {n_steps})."
         )
     return ": flatten images to rows, X.reshape(len(X), -1)."
@@ -47,7 +51,7 @@ def refuse_sequences(estimator: Any, X: Any) -> None:
         return
     if X and all(getattr(part, "ndim", 0) == 2 for part in X):
         raise ValueError(
-            f"X is a list of {len(X)} tables, but {type(estimator).__name__} takes one row per "
-            f"step: pass np.concatenate(X) with groups=np.repeat(np.arange({len(X)}), [len(x) for "
-            "x in X])."
+            f"X is a {type(X).__name__} of tables, but {type(estimator).__name__} takes one row "
+            f"per step: pass np.concatenate(X) with groups=np.repeat(np.arange({len(X)}), [len(x) "
+            "for x in X])."
         )

@@ -125,7 +125,7 @@ def _check_tensor(X: torch.Tensor, estimator: Any, min_rows: int) -> torch.Tenso
         kind = {0: "scalar", 1: "1D"}.get(X.ndim, f"{X.ndim}D")
         raise ValueError(
             f"Expected 2D array, got {kind} array instead: a tensor of shape {tuple(X.shape)} was "
-            f"passed to {name}{advice_on_shape(estimator, tuple(X.shape))}"
+            f"passed to {name}{advice_on_shape(estimator, tuple(X.shape), tensor=True)}"
         )
     if X.is_complex():
         raise ValueError(

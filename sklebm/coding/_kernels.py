@@ -112,9 +112,9 @@ def _warn_of_channels(shape: tuple[int, ...]) -> None:
         n_channels, height, width = shape
         warn(
             f"image_shape={shape} means {n_channels} x {height} pixels of {width} channels. If the "
-            f"channels of X come first, reorder its columns, X.reshape(-1, {n_channels}, {height}, "
-            f"{width}).transpose(0, 2, 3, 1).reshape(len(X), -1), and pass image_shape=({height}, "
-            f"{width}, {n_channels})."
+            "channels of X come first, reorder its columns, np.asarray(X).reshape(-1, "
+            f"{n_channels}, {height}, {width}).transpose(0, 2, 3, 1).reshape(len(X), -1), and "
+            f"pass image_shape=({height}, {width}, {n_channels})."
         )
 
 

@@ -148,6 +148,8 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
     True
     """
 
+    _channels_last = True  # of image_shape
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"},
         "n_components": [Interval(Integral, 1, None, closed="left"), None],

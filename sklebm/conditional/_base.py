@@ -26,7 +26,6 @@ from sklebm.training.architecture import (
     check_image_shape,
     check_sizes,
     export_weights,
-    warn_of_channels,
 )
 from sklebm.training.pace import Pace
 
@@ -153,7 +152,7 @@ class ConditionalEstimator(GradientEstimator):
     def _record(self, n_features: int) -> NetworkRecord:
         """The network that the parameters specify."""
         sides = getattr(self, "image_shape", None)
-        warn_of_channels(check_image_shape(sides, n_features))
+        check_image_shape(sides, n_features)
         shape = () if sides is None else sides
         values = {
             "n_features": self._n_inputs(n_features),

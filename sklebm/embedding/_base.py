@@ -34,7 +34,6 @@ from sklebm.training.architecture import (
     check_image_shape,
     check_sizes,
     export_weights,
-    warn_of_channels,
 )
 from sklebm.training.batches import training_rows
 from sklebm.training.pace import Pace
@@ -151,7 +150,6 @@ class BaseEmbedding(GradientEstimator):
         if self.image_shape is None:
             return spread.scaling(common=False)
         shape = check_image_shape(self.image_shape, rows.shape[1])
-        warn_of_channels(shape)
         mean = spread.mean.reshape(shape[0], -1).mean(axis=1)
         offset = np.repeat(mean, rows.shape[1] // shape[0])
         square = np.mean(spread.deviation**2 + (spread.mean - offset) ** 2)

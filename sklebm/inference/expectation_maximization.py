@@ -263,7 +263,7 @@ def mixture_from_labels(
     )
     total: Statistics | None = None
     for part in parts:
-        hard = torch.nn.functional.one_hot(labels[part], len(centers)).double()
+        hard = torch.nn.functional.one_hot(labels[part].long(), len(centers)).double()
         mass = weights[part]
         sums = _sums(x[part].double(), hard * mass[:, None], hard > 0, centers, covariance_type)
         new = Statistics(mass.sum(), mass.new_zeros(()), *sums)

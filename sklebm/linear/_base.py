@@ -92,7 +92,7 @@ class PrincipalGaussian(EnergyEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         state = self._begin(rows)
-        warn_of_few_rows(type(self).__name__, state)
+        warn_of_few_rows(self, rows, state)
         return state
 
     def _begin(self, rows: Rows) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
+import numpy as np
+
+from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import column_name
 from sklebm._shell.warning import warn
 
@@ -19,21 +23,28 @@ def warn_of_dropped(n_directions: int, features: Any, names: Any) -> None:
         f"{n_directions} direction{'' if one else 's'} without variance {'is' if one else 'are'} "
         f"left out of codes: column{'' if single else 's'} {named} of X "
         f"{'is constant or a combination' if single else 'are constant or combinations'} of others "
-        f"({len(features)} in dropped_features_). Drop columns, lower n_components, or set ridge "
+        f"(see dropped_features_). Drop columns, lower n_components, or set ridge "
         "or shrinkage."
     )
 
 
-def warn_of_few_rows(name: str, state: dict[str, Any]) -> None:
+def warn_of_few_rows(model: Any, rows: Rows, state: dict[str, Any]) -> None:
     """Warn if so few rows make all directions but theirs impossible."""
-    if "n_components_" not in state:  # the covariance overflowed, of which the shell complains
+    if "components_" not in state or state["ridge_"] or state["shrinkage_"]:
+        return  # without components the covariance overflowed, of which the shell complains
+    n_features, rank = rows.shape[1], int(np.count_nonzero(state["explained_variance_"] > 0))
+    # Columns of many rows that are combinations of others do not vary in new rows either.
+    if rows.total() > n_features or rank == n_features:
         return
-    n_rows, n_features = state["n_samples_seen_"], len(state["mean_"])
-    n_kept = state["n_components_"]
-    if n_rows > n_features or n_kept < n_rows - 1 or state["ridge_"] or state["shrinkage_"]:
-        return
+    wanted = model.n_components
+    if wanted is not None and not (
+        isinstance(wanted, Integral) and int(wanted) >= rows.total() - 1
+    ):
+        return  # the noise around fewer components is known
+    remedy = " or ridge" if "ridge" in model.get_params(deep=False) else ""
     warn(
-        f"{name} was fitted to {n_rows:.6g} rows of {n_features} features, which vary in {n_kept} "
-        "directions only: new rows vary in others too, and their scores are very low. Set "
-        'shrinkage="oas" or ridge, pass more rows, or reduce the features.'
+        f"{type(model).__name__} was fitted to {rows.total()} rows of {n_features} features, which "
+        f"vary in only {rank} direction{'' if rank == 1 else 's'}. New rows vary in other "
+        f'directions too, so their scores will be very low. Set shrinkage="oas"{remedy}, pass more '
+        "rows, or reduce the number of features."
     )

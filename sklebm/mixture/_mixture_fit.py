@@ -27,6 +27,9 @@ from sklebm.mixture._mixture_state import (
 )
 from sklebm.mixture._range import check_range
 
+# Part of the variances that reg_covar adds, above which it takes the place of missing rows.
+_MUCH_ADDED = 1e-3
+
 # What reg_covar="auto" adds, as a fraction of a column's variance.
 _SHARE = 1e-6
 
@@ -103,15 +106,24 @@ def make_problem(
     return MixtureProblem(x, weights, parts, rows.ranks, options)
 
 
-def warn_of_few_rows(estimator: Any, problem: MixtureProblem, state: dict[str, Any]) -> None:
-    """Warn if full covariances would need more rows than there are."""
-    n_rows, n_features = state["n_samples_seen_"], problem.x.shape[1]
-    if n_rows > n_features or estimator.covariance_type not in ("full", "tied"):
+def warn_of_few_rows(estimator: Any, rows: Rows, state: dict[str, Any]) -> None:
+    """Warn if most of a mixture has full covariances of fewer rows than features."""
+    kind, n_features = estimator.covariance_type, rows.shape[1]
+    if kind not in ("full", "tied"):
+        return
+    each = state["weights_"] * rows.total()  # rows of every component
+    share = float(state["weights_"][each <= n_features].sum())
+    if kind == "tied":
+        share = float(rows.total() - len(each) < n_features)
+    variances = np.diagonal(state["covariances_"], axis1=-2, axis2=-1)
+    added = state["reg_covar_"] / np.maximum(variances, np.finfo(np.float64).tiny)
+    if share <= 0.5 or np.median(added) > _MUCH_ADDED:
         return
     warn(
-        f"{type(estimator).__name__} was fitted to {n_rows:.6g} rows of {n_features} features, too "
-        f"few for covariance_type={estimator.covariance_type!r}: the scores of new rows are very "
-        'low. Use covariance_type="diag", raise reg_covar, pass more rows, or reduce the features.'
+        f"{type(estimator).__name__} was fitted to {rows.total()} rows of {n_features} features, "
+        f"too few for {len(each)} component(s) with covariance_type={kind!r}: the scores of new "
+        'rows will be very low. Use covariance_type="diag", fewer components or features, or more '
+        "rows."
     )
 
 

@@ -217,8 +217,10 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
     def _step(self, problem: MixtureProblem, run: MixtureRun) -> MixtureRun:
         return problem.step(run, self.tol)
 
-    def _finish(self, problem: MixtureProblem, run: MixtureRun, state: dict[str, Any]) -> None:
-        warn_of_few_rows(self, problem, state)
+    def _fit(self, rows: Rows, progress: Any, **data: Any) -> dict[str, Any]:
+        state = super()._fit(rows, progress, **data)
+        warn_of_few_rows(self, rows, state)
+        return state
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows.need_one_process("partial_fit of a mixture")
@@ -226,7 +228,7 @@ class EnergyGaussianMixture(OneHotEstimator[MixtureProblem, MixtureRun]):
             return learn_online(self, rows, self._weights(rows, 1, "n_components"))
         if len(rows) < 2:
             raise ValueError("n_samples=1 should be >= 2 in the first chunk: pass more rows.")
-        return self._fit(rows, None, **data)
+        return super()._fit(rows, None, **data)  # more rows may follow
 
     def _state_spec(self) -> Spec:
         return fitted.mixture_spec(self)

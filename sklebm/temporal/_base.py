@@ -227,8 +227,9 @@ class SequenceEstimator(GradientEstimator):
         self : object
             The updated estimator. It is left unchanged by an exception or an interrupt.
         """
-        warn_if_ignored(self, y, groups, "partial_fit")
         first = not self._is_fitted()
+        if first:
+            warn_if_ignored(self, y, groups, "partial_fit")
         return self._learn(X, self._partial_fit, first=first, columns={"groups": groups})
 
     def fit_transform(self, X: Any, y: Any = None, groups: Any = None) -> Any:
@@ -284,23 +285,26 @@ _SIZED = ("feature_means", "offset", "scale")
 
 def warn_if_ignored(model: Any, y: Any, groups: Any, method: str) -> None:
     """Warn of a y that looks like groups where there are none, as in ``fit(X, groups)``."""
-    if y is not None and groups is None and _names_sequences(to_numpy(y)):
+    if y is not None and groups is None and _looks_like_groups(y):
         warn(
-            f"{type(model).__name__} ignores y, whose values come in runs as groups do: sequences "
-            f"are named by groups, {method}(X, groups=...)."
+            f"{type(model).__name__} ignores y, but this y looks like groups: equal values lie "
+            "side by side. If y names the sequence of each row, pass it by name: "
+            f"{method}(X, groups=y)."
         )
 
 
-def _names_sequences(y: Any) -> bool:
+def _looks_like_groups(y: Any) -> bool:
     """Whether the rows of every value of y lie side by side, two of a value or more on average.
 
-    Labels for a later step of a pipeline change to and fro.
+    Most labels for a later step of a pipeline change to and fro.
     """
-    if y.ndim != 1:
+    try:
+        values = to_numpy(y).ravel()
+        n_values = len(set(values.tolist()))
+        n_runs = 1 + int((values[1:] != values[:-1]).sum())
+    except (TypeError, ValueError):  # y is ignored, whatever it is
         return False
-    n_values = len(set(y.tolist()))
-    n_runs = 1 + int((y[1:] != y[:-1]).sum())
-    return 1 < n_values == n_runs <= len(y) / 2
+    return 1 < n_values == n_runs <= len(values) / 2
 
 
 class _Stream:

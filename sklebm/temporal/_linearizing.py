@@ -72,7 +72,7 @@ def warn_of_still_picture(owner: str, values: Mapping[str, Any], spread: Spread)
     if 0.0 < moving < still / _MOST_STILL:
         warn(
             f"The mean frame varies by {still:.3g} from pixel to pixel, but frames vary around it "
-            f"by only {moving:.3g}: the still part of {owner}'s frames masks what moves. Subtract "
+            f"by only {moving:.3g}: to {owner}, what stands still masks what moves. Subtract "
             "the mean frame, X - X.mean(axis=0)."
         )
 

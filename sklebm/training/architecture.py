@@ -26,9 +26,8 @@ from sklebm.energies.networks import Shape, make_decoder, make_encoder, n_activa
 Record = dict[str, Any]
 
 _MAX_LAYERS = 100
-# Channels of pictures: grey, colours, colours with transparency.
-_COLOURS = (1, 3, 4)
-_MOST_COLOURS = max(_COLOURS)
+# Channels of pictures: colours and transparency.
+_MOST_COLOURS = 4
 _default_generator = threading.RLock()
 
 
@@ -57,7 +56,7 @@ class NetworkRecord:
         are its parameters that may hold a user class. ``further`` values are added to the record.
         """
         classes = {name: getattr(estimator, name) for name in names}
-        warn_of_channels(check_image_shape(estimator.image_shape, n_features))
+        check_image_shape(estimator.image_shape, n_features)
         shape = () if estimator.image_shape is None else estimator.image_shape
         values = {
             "n_features": n_features,
@@ -204,15 +203,21 @@ def check_image_shape(image_shape: Any, n_features: int) -> Shape:
     return (1,) * (3 - len(sides)) + tuple(int(side) for side in sides)
 
 
-def warn_of_channels(shape: Shape) -> None:
+def warn_of_channels(estimator: Any) -> None:
     """Warn of (height, width, channels) where (channels, height, width) was meant."""
-    if len(shape) == 3 and min(shape[:2]) > _MOST_COLOURS and shape[2] in _COLOURS:
-        height, width, n_channels = shape
+    sides = tuple(getattr(estimator, "image_shape", None) or ())
+    if len(sides) != 3 or getattr(estimator, "_channels_last", False):
+        return
+    height, width, n_channels = (int(side) for side in sides)
+    # Signals of many channels are as narrow as grey pictures are, but not square.
+    if n_channels in (3, 4) or (n_channels == 1 and height == width):
+        if min(height, width) <= _MOST_COLOURS:
+            return
         warn(
-            f"image_shape={shape} means {height} channels of {width} x {n_channels} pixels. If the "
-            f"channels of X come last, reorder its columns, X.reshape(-1, {height}, {width}, "
-            f"{n_channels}).transpose(0, 3, 1, 2).reshape(len(X), -1), and pass image_shape="
-            f"({n_channels}, {height}, {width})."
+            f"image_shape={(height, width, n_channels)} means {height} channels of {width} x "
+            f"{n_channels} pixels. If the channels of X come last, reorder its columns, "
+            f"np.asarray(X).reshape(-1, {height}, {width}, {n_channels}).transpose(0, 3, 1, 2)"
+            f".reshape(len(X), -1), and pass image_shape=({n_channels}, {height}, {width})."
         )
 
 

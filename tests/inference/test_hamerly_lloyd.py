@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import make_blobs
 
+from sklebm import EnergyGaussianMixture
 from sklebm._shell.rows import Rows
 from sklebm._shell.tables import MappedTable
+from sklebm.inference import pruned_lloyd
 from sklebm.inference.hamerly_lloyd import HamerlyLloyd
 from sklebm.inference.lloyd import Lloyd, column_moments, lloyd_steps
 from sklebm.inference.pruned_lloyd import start_lloyd
@@ -119,3 +122,13 @@ def test_it_serves_few_clusters_and_rows_that_are_not_in_memory():
     x, weights = torch.zeros(300_000, 10), torch.ones(300_000).double()
     assert isinstance(start_lloyd(x, weights, x[:8], [slice(0, 300_000)]), HamerlyLloyd)
     assert isinstance(start_lloyd(x[:10], weights[:10], x[:8], [slice(0, 10)]), Lloyd)
+
+
+@pytest.mark.parametrize("kind", ["diag", "spherical"])
+def test_a_mixture_starts_from_the_compiled_kernels(monkeypatch, kind):
+    """They are for many rows: here for few."""
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    model = EnergyGaussianMixture(3, covariance_type=kind, random_state=0)
+    expected = model.fit(X).score_samples(X)
+    monkeypatch.setattr(pruned_lloyd, "_LEAST_COMPILED_WORK", 1)
+    np.testing.assert_allclose(clone(model).fit(X).score_samples(X), expected, atol=1e-9)
