@@ -95,7 +95,7 @@ def _steps(Z: Any, groups: Any) -> tuple[NDArray[np.float64], NDArray[Any]]:
     codes = check_array(Z, dtype=np.float64)
     if groups is None:
         return codes, np.zeros(len(codes))
-    return codes, read_groups(groups, len(codes), found="Z has")
+    return codes, read_groups(groups, len(codes), found="Z has", column=True)
 
 
 def _changes(

@@ -18,6 +18,8 @@ from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from sklebm._paths import curvature, slowness
+from sklebm._shell.groups import is_missing
+from sklebm._shell.warning import warn
 
 __all__ = [
     "InlierTrainSplit",
@@ -180,15 +182,16 @@ class OutlierScorer:
             inlier = np.append(inlier, np.zeros(len(values[1]), dtype=bool))
         if inlier.all() or not inlier.any():
             missing = "outlier" if inlier.all() else "inlier"
-            advice = (
-                "Give X_ood, or stratify the folds (InlierTrainSplit with a number of folds does)."
-            )
+            stratify = "stratify the folds (InlierTrainSplit with a number of folds does)"
             strange = _without_outliers(y, self.outlier_label) if inlier.all() else ""
             if strange:
-                raise ValueError(f"{strange} If only this fold has no outlier: {advice}")
+                raise ValueError(
+                    f"{strange}: set outlier_label to the label of the outliers. If only this fold "
+                    f"has no outlier, give X_ood or {stratify}."
+                )
             raise ValueError(
                 f"There is no {missing} among the rows to score: outliers are the rows of X_ood "
-                f"and those that y labels {self.outlier_label!r}. {advice}"
+                f"and those that y labels {_shown(self.outlier_label)}. Give X_ood, or {stratify}."
             )
         return self._compare(inlier, np.concatenate(values))
 
@@ -238,20 +241,27 @@ def score_conditional_density(estimator: Any, X: Any, y: Any) -> float:
 
 
 def _without_outliers(y: Any, outlier_label: Any) -> str:
-    """What is wrong with labels of which none is ``outlier_label``; empty for a single label.
+    """Say which labels there are instead of ``outlier_label``; empty for a single label.
 
     A single label may mean that all rows are inliers.
     """
-    found = set() if y is None else set(np.asarray(y).ravel().tolist())
+    values = () if y is None else map(_plain, np.asarray(y).ravel().tolist())
+    found = {label for label in values if not is_missing(label)}
     if len(found) < 2:
         return ""
     labels = sorted(found, key=lambda label: (type(label).__name__, label))  # they may be mixed
     named = [repr(label) for label in labels[:5]]
     last = f"{len(labels) - 5} more" if len(labels) > 5 else named.pop()
-    return (
-        f"y contains {', '.join(named)} and {last} but no {outlier_label!r}: set outlier_label to "
-        "the label of the outliers."
-    )
+    return f"y contains {', '.join(named)} and {last} but no {_shown(outlier_label)}"
+
+
+def _plain(label: Any) -> Any:
+    """A label without NumPy's type, which would be part of its repr."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _shown(label: Any) -> str:
+    return repr(_plain(label))
 
 
 def _as_vector(scores: Any) -> NDArray[np.float64]:
@@ -319,17 +329,24 @@ class InlierTrainSplit(BaseCrossValidator):  # type: ignore[misc, unused-ignore]
         Raises
         ------
         ValueError
-            If ``y`` is missing, holds several labels but not ``outlier_label``, or leaves a
-            training fold without inliers.
+            If ``y`` is missing or leaves a training fold without inliers.
+
+        Warns
+        -----
+        UserWarning
+            If ``y`` holds several labels but not ``outlier_label``: every row counts as an inlier.
         """
         splitter, labels, outlier = self._prepare(y)
         if outlier is None:
             raise ValueError(
-                f"InlierTrainSplit needs y, with outliers labelled {self.outlier_label!r}."
+                f"InlierTrainSplit needs y, with outliers labelled {_shown(self.outlier_label)}."
             )
         strange = "" if outlier.any() else _without_outliers(y, self.outlier_label)
         if strange:
-            raise ValueError(strange)
+            warn(
+                f"{strange}, so every row counts as an inlier. If some are outliers, set "
+                "outlier_label to their label."
+            )
         for train, test in splitter.split(X, labels, groups):
             kept = np.asarray(train)[~outlier[train]]
             if not len(kept):

@@ -144,8 +144,10 @@ def test_scorer_names_what_is_wrong():
         make_ood_scorer("auc")
     with pytest.raises(ValueError, match=r"no outlier among the rows.*X_ood"):
         make_ood_scorer()(model, X)
-    with pytest.raises(ValueError, match=r"y contains -1 and 1 but no 'a': set outl"):
+    with pytest.raises(ValueError, match=r"y contains -1 and 1 but no 'a': set outl.*, give X_ood"):
         make_ood_scorer(outlier_label="a")(model, X, y)
+    with pytest.raises(ValueError, match="labels -1\\. Give X_ood, or stratify"):
+        make_ood_scorer(outlier_label=np.int64(-1))(model, X, np.ones(len(X)))
     with pytest.raises(ValueError, match="no inlier"):
         make_ood_scorer()(model, X, -np.ones(len(X)))
     with pytest.raises(TypeError, match="KFold has no score_samples"):
@@ -207,10 +209,26 @@ def test_splitter_names_what_is_wrong():
         (np.array([0, 1, "bad"], dtype=object)[rows % 3], "0, 1 and 'bad'"),
         (rows % 9, "0, 1, 2, 3, 4 and 4 more"),
     ):
-        with pytest.raises(ValueError, match=f"y contains {seen} but no -1: set outlier_label"):
-            cross_val_score(PCAWhitener(), X, y, scoring=make_ood_scorer(), cv=InlierTrainSplit(3))
+        with pytest.warns(UserWarning, match=f"^y contains {seen} but no -1, so every row counts"):
+            list(InlierTrainSplit(3).split(X, y))
     with pytest.raises(ValueError, match="outliers only"):
         list(InlierTrainSplit().split(X, -np.ones(len(X))))
+
+
+def test_classes_that_are_all_inliers_are_split_with_a_warning():
+    X, y = labelled_rows()
+    classes, inliers = np.arange(120) % 3, X[y == 1]
+    options = {"scoring": make_ood_scorer(X_ood=X[y == -1]), "cv": InlierTrainSplit(3)}
+    with pytest.warns(UserWarning, match=r"0, 1 and 2 but no -1,.* set outlier_label to their"):
+        scores = cross_val_score(PCAWhitener(), inliers, classes, **options)
+    assert scores.tolist() == cross_val_score(PCAWhitener(), inliers, y[y == 1], **options).tolist()
+
+
+def test_labels_are_named_without_types_and_missing_ones_left_out():
+    X, _ = labelled_rows()
+    y = np.tile([np.int64(1), np.nan, None, np.str_("a"), np.nan], 30).astype(object)
+    with pytest.warns(UserWarning, match="^y contains 1 and 'a' but no -1, so"):
+        list(InlierTrainSplit(3, outlier_label=np.int64(-1)).split(X, y))
 
 
 def test_rows_that_are_all_inliers_are_split_like_any():

@@ -465,6 +465,26 @@ def test_a_hostile_detector_is_refused(path):
             sklebm.load(path)
 
 
+@pytest.mark.parametrize("name", ["objective_kind", "n_calls"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        {"type": "float", "value": "nan"},
+        {"type": "scalar", "dtype": "float32", "value": {"type": "float", "value": "inf"}},
+    ],
+)
+def test_training_state_of_numbers_that_are_not_finite_is_refused(name, number, path):
+    sklebm.save(BernoulliRBM(2, objective="pcd", max_epochs=1).fit(make_rows(20)), path)
+    document, tensors = read_file(path)
+    del document["sha256"]
+    state = document["estimator"]["state"]["training_state_"]
+    next(pair for pair in state["items"] if pair[0] == name)[1] = number
+    path.write_bytes(to_bytes(document, tensors))
+    reason = "training_state_ must be a dictionary of arrays and finite numbers"
+    with pytest.raises(ValueError, match=f"cannot be loaded: .*{reason}"):
+        sklebm.load(path)
+
+
 @pytest.mark.parametrize(("written_by", "warns"), [("99.0.0", True), ("0.0.9", False)])
 def test_a_newer_version_warns(written_by, warns, whole, path):
     document, tensors = read_file(path)

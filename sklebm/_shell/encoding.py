@@ -154,13 +154,14 @@ def _unsupported(value: object, where: str) -> TypeError:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, (np.ndarray, np.generic)):
         kind += f" of dtype {value.dtype}"
-    hint = ""
-    if isinstance(value, np.random.RandomState):
-        hint = " Set random_state to an integer."
+    hint = "skops.io.dump (pip install skops) can store many other objects."
+    if isinstance(value, torch.Tensor):
+        hint = "Pass it as a NumPy array."  # skops stores no tensors
+    elif isinstance(value, np.random.RandomState):
+        hint = f"Set random_state to an integer. {hint}"
     return TypeError(
         f"{where} is a {kind}, which sklebm.save cannot store: a model may hold numbers, strings, "
-        f"arrays, and sklebm's own estimators and parts.{hint} skops.io.dump (pip install skops) "
-        "stores others."
+        f"arrays, and sklebm's own estimators and parts. {hint}"
     )
 
 

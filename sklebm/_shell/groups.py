@@ -11,9 +11,9 @@ from sklebm._shell.arrays import to_numpy
 
 
 def read_groups(
-    groups: Any, n_rows: int, *, found: str = "X has", row: str = "row"
+    groups: Any, n_rows: int, *, found: str = "X has", row: str = "row", column: bool = False
 ) -> NDArray[Any]:
-    """The name of each row's group, as an array of one dimension.
+    """The name of each row's group, as an array of one dimension; ``column`` allows shape (n, 1).
 
     Raises
     ------
@@ -22,6 +22,8 @@ def read_groups(
         would become one group.
     """
     names = to_numpy(groups)
+    if column and names.ndim == 2 and names.shape[1] == 1:
+        names = names[:, 0]
     if names.ndim != 1:
         raise ValueError(
             f"groups must have one entry per {row}, shape ({n_rows},); got shape {names.shape}."
@@ -45,15 +47,22 @@ def _count_missing(groups: Any, names: NDArray[Any]) -> int:
     if isinstance(groups, np.ma.MaskedArray):
         return int(np.ma.getmaskarray(groups).sum())
     if isinstance(groups, (list, tuple)) and names.dtype.kind == "U":
-        names = np.asarray(groups, dtype=object)  # beside strings, NaN has become "nan"
+        names = np.asarray(groups, dtype=object).ravel()  # beside strings, NaN has become "nan"
     if names.dtype.kind in "fc":
         return int(np.isnan(names).sum())
     if names.dtype.kind in "mM":
         return int(np.isnat(names).sum())
-    return sum(map(_is_missing, names.tolist())) if names.dtype.kind == "O" else 0
+    if names.dtype.kind != "O":
+        return 0
+    try:
+        missing = np.not_equal(names, names) | np.equal(names, np.array(None))
+    except (TypeError, ValueError):  # comparisons with pandas.NA are neither true nor false
+        return sum(map(is_missing, names.tolist()))
+    return int(missing.sum())
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a name is NaN, NaT, None or pandas.NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     # NaN and NumPy's NaT differ from themselves.

@@ -327,8 +327,12 @@ def _check_value(where: str, value: Any, expected: _Expected) -> None:
             isinstance(key, str) and isinstance(item, allowed) for key, item in value.items()
         )
         # Arrays in a file are finite; a number may have been replaced by one that is not.
-        if not plain or any(isinstance(v, float) and not math.isfinite(v) for v in value.values()):
+        if not plain or any(map(_is_not_finite, value.values())):
             raise ValueError(f"{where} must be a dictionary of arrays and finite numbers.")
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and not math.isfinite(value)
 
 
 def _check_array(where: str, value: Any, expected: Array) -> None:

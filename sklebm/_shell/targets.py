@@ -29,10 +29,24 @@ def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
     except ValueError as error:
         if "could not convert" not in str(error):
             raise
+        label = _first_label(y)
+        if label is None:
+            raise
         raise ValueError(
-            f"{owner} needs numbers as y: {error}. For labels, use a classifier."
+            f"{owner} needs numeric targets, but y contains {label}. For labels, use a classifier."
         ) from error
     return np.atleast_1d(np.asarray(checked))
+
+
+def _first_label(y: Any) -> str | None:
+    """The first value that is text and no number, as Python writes it."""
+    for value in np.asarray(y, dtype=object).flat:
+        if isinstance(value, (str, bytes)):
+            try:
+                float(value)
+            except ValueError:
+                return repr(value.item() if isinstance(value, np.generic) else value)
+    return None
 
 
 def as_table(targets: NDArray[np.float64]) -> NDArray[np.float64]:

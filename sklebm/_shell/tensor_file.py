@@ -8,6 +8,7 @@ The format is eight bytes with the length of a JSON header, the header, and the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -85,11 +86,11 @@ def replace_file(path: Path, data: bytes) -> None:
             temporary.unlink()
         if isinstance(error, FileNotFoundError) and not target.parent.exists():
             folder = target.parent if path.parent.exists() else path.parent  # as it was written
-            raise FileNotFoundError(
-                f"the folder {os.fspath(folder)!r} does not exist: create it first"
-            ) from error
+            reason = "the folder does not exist: create it first"
+            raise FileNotFoundError(errno.ENOENT, reason, os.fspath(folder)) from error
         if isinstance(error, OSError) and error.filename == os.fspath(temporary):
             error.filename = os.fspath(path)  # nobody knows the temporary name
+            del error.filename2  # the target of the replacement, under its resolved name
         raise
     _sync_folder(target.parent)
 

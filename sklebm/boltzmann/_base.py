@@ -45,6 +45,8 @@ def check_components(machine: Any) -> None:
 
 
 def _has_decoder(machine: Any) -> bool:
+    if not machine._decodes and not _has_hidden_units(machine):
+        raise AttributeError("there are no hidden units to decode from.")
     return bool(machine._decodes)
 
 

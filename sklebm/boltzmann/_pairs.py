@@ -166,7 +166,8 @@ def is_joint(model: Any) -> bool:
     if not getattr(model, "is_conditional_", model.conditional):
         return True
     raise AttributeError(
-        "it is a density of y given x; for one of both, set conditional=False and fit again."
+        "it is a density of y given x; for a joint density of x and y, set conditional=False and "
+        "fit again."
     )
 
 

@@ -342,7 +342,9 @@ class ConvPredictiveSparseDecomposition(EncoderEstimator):
         """
         return self._map_rows(X, lambda energy, x: energy.reconstruct(x), "reconstruct")
 
-    @available_if(lambda model: model.pool is None, "it needs codes in full: set pool=None.")
+    @available_if(
+        lambda model: model.pool is None, "it needs codes that are not pooled: set pool=None."
+    )
     def inverse_transform(self, X: Any) -> Any:
         r"""Return :math:`\sum_k d_k * z_k`, without a smooth part. Needs ``pool=None``.
 

@@ -386,7 +386,9 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         with map_search(self) as search:
             return self._map_rows(X, search.reconstructions, "reconstruct", beside=seen)
 
-    @available_if(lambda coder: coder.pool is None, "it needs codes in full: set pool=None.")
+    @available_if(
+        lambda coder: coder.pool is None, "it needs codes that are not pooled: set pool=None."
+    )
     def inverse_transform(self, X: Any) -> Any:
         r"""Return :math:`\sum_k d_k * z_k`, without a smooth part. Needs ``pool=None``.
 

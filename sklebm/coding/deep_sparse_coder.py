@@ -362,7 +362,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
     @available_if(
         lambda self: self.output == "all" and (self.kernel_sizes is None or self.pool is None),
-        'it needs the codes of all layers in full: set output="all" and pool=None.',
+        'it needs the codes of all layers, not pooled: set output="all" and pool=None.',
     )
     def inverse_transform(self, X: Any) -> Any:
         """Return the reconstructions z_1 D_1 of codes.

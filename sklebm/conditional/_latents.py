@@ -95,7 +95,7 @@ def standardised_targets(
             now, before = ("without y", "with y") if y is None else ("with y", "without y")
             raise ValueError(
                 f"This fit was called {now}, but the fit that learning continues from was called "
-                f"{before}: call both alike, or set warm_start=False."
+                f"{before}: pass y in both or in neither, or set warm_start=False."
             )
         known = {name: getattr(model, name) for name in model._of_targets}
     if y is not None and (model.standardize or goes_on):

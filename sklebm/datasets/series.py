@@ -267,6 +267,6 @@ def _by_sequence(function: Any, X: Any, groups: Any) -> NDArray[np.float64]:
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != 1:
         raise ValueError(f"X has shape {X.shape}, but must hold one value per step: (n, 1).")
-    groups = np.zeros(len(X)) if groups is None else read_groups(groups, len(X))
+    groups = np.zeros(len(X)) if groups is None else read_groups(groups, len(X), column=True)
     borders = np.flatnonzero(groups[1:] != groups[:-1]) + 1
     return np.concatenate([function(part[:, 0]) for part in np.split(X, borders)])

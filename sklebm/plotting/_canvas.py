@@ -22,7 +22,8 @@ def import_pyplot() -> Any:
 
 def need_names(values: Any, name: str, what: str) -> None:
     """Refuse what is no mapping, such as one table without a name; data frames name columns."""
-    if not isinstance(values, Mapping) and (what == "rows" or not hasattr(values, "items")):
+    named_columns = hasattr(values, "columns") and hasattr(values, "items")  # as pandas has them
+    if not isinstance(values, Mapping) and (what == "rows" or not named_columns):
         raise TypeError(
             f'{name} must be a dictionary of name to {what}, such as {{"train": {what}}}; got an '
             f"object of type {type(values).__name__}."

@@ -48,6 +48,8 @@ class LearningCurveDisplay:
 
     Raises
     ------
+    TypeError
+        If the scores have no names.
     ValueError
         If nothing was recorded.
 
@@ -115,7 +117,7 @@ class LearningCurveDisplay:
                 f"{type(estimator).__name__} has none of {', '.join(_CURVES)}: it records no "
                 "learning curve. An EnergyMonitor records the score of held-out rows."
             )
-        curves = dict(scores or {})
+        curves = {} if scores is None else dict(scores.items())
         held_out = np.asarray(getattr(estimator, "validation_scores_", ()))
         if len(held_out):
             curves = {"validation_scores_": held_out, **curves}
@@ -138,15 +140,18 @@ class LearningCurveDisplay:
         loss = np.asarray(self.loss, dtype=float)
         if not loss.size:
             raise ValueError(f"There is no {self.step} to draw: the curve is empty.")
+        if self.scores is not None:
+            need_names(self.scores, "scores", "scores")
+        curves = {} if self.scores is None else dict(self.scores.items())
         ax = new_axes(ax, 6.4, 3.4)
         style = {"marker": "o", "markersize": 3} if len(loss) <= 30 else {}
         lines = ax.plot(_epochs(loss), loss, color="black", label=self.loss_name, **style)
         ax.set(xlabel=self.step, ylabel=self.loss_name)
         ax.xaxis.get_major_locator().set_params(integer=True)
         self.score_ax_ = None
-        if self.scores:
+        if curves:
             self.score_ax_ = ax.twinx()
-            for index, (name, values) in enumerate(self.scores.items()):
+            for index, (name, values) in enumerate(curves.items()):
                 colour, curve = COLOURS[index % 7], np.asarray(values, dtype=float)
                 lines += self.score_ax_.plot(
                     _epochs(curve), curve, color=colour, label=name, **style

@@ -61,7 +61,7 @@ def window_features(
     steps = list(steps)
     names = None
     if groups is not None:
-        named = read_groups(groups, len(steps), found="there are", row="step")
+        named = read_groups(groups, len(steps), found="there are", row="step", column=True)
         names = np.unique(named, return_inverse=True)[1]
     order, starts = sequence_order(names, len(steps))
     found: list[dict[str, Any]] = [{} for _ in steps]

@@ -533,7 +533,10 @@ def test_transform_without_hidden_units_is_the_mean_given_the_others():
     expected = expit(model.intercept_visible_ + X @ model.couplings_)
     np.testing.assert_allclose(model.transform(X), expected, rtol=1e-10)
     assert not hasattr(model, "energy")
-    assert not hasattr(model, "inverse_transform")
+    with pytest.raises(AttributeError, match="there are no hidden units to decode from"):
+        model.inverse_transform  # noqa: B018
+    with pytest.raises(AttributeError, match="depend on each other even given Z"):
+        BoltzmannMachine(2).inverse_transform  # noqa: B018
     assert hasattr(BernoulliRBM(), "inverse_transform")
 
 

@@ -348,7 +348,8 @@ def test_pairs_of_arguments_that_exclude_each_other_are_refused():
         model.apply(X[:5, :3], model.transform(X))
     with pytest.raises(ValueError, match="n_factors=4 differs from n_factors=None"):
         model.set_params(n_factors=4, warm_start=True).fit(X)
-    assert not hasattr(model, "sample")
+    with pytest.raises(AttributeError, match="for a joint density of x and y, set conditional"):
+        model.sample  # noqa: B018
 
 
 def test_views_of_another_width_are_no_model(tmp_path):

@@ -1,6 +1,7 @@
 """EnergyRegressor: ridge as a special case, densities that integrate to 1, modes and intervals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
@@ -322,6 +323,14 @@ def test_a_table_of_one_column_stays_a_table():
     assert model.predict(X).shape == (50, 1)
     assert model.sample(X[:2], 3, random_state=0).shape == (2, 3, 1)
     assert np.isfinite(EnergyRegressor(**BRIEF).fit(X, np.full(50, 3.0)).predict(X)).all()
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series])
+@pytest.mark.parametrize("y", [["low", "high"], ["1.5", "low"], [1.5, "low"]])
+def test_the_first_label_among_targets_is_named(kind, y):
+    message = r"^EnergyRegressor needs numeric targets, but y contains 'low'\. For labels, use a cl"
+    with pytest.raises(ValueError, match=message):
+        EnergyRegressor(()).fit(np.ones((2, 1)), kind(y))
 
 
 # ---------------------------------------------------------------- data

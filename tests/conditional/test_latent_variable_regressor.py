@@ -424,7 +424,7 @@ def test_what_cannot_be_done_is_said():
         model.predict(X, np.zeros(3))
     with pytest.raises(ValueError, match="This fit was called without y, but"):
         model.partial_fit(X)
-    with pytest.raises(ValueError, match="was called without y: call both alike"):
+    with pytest.raises(ValueError, match="was called without y: pass y in both or in neither"):
         alone.partial_fit(X, y)
     with pytest.raises(ValueError, match="latent_range"):
         LatentVariableRegressor(latent_range=(1.0, 1.0)).fit(X, y)

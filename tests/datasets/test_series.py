@@ -91,3 +91,15 @@ def test_draws_repeat_and_belong_to_their_seed():
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("process", [AutoregressiveProcess(0.5), SwitchingProcess()])
+def test_groups_may_be_a_column(process):
+    X, groups = process.sample(2, 5, random_state=0)
+    expected = process.log_density(X, groups)
+    np.testing.assert_array_equal(process.log_density(X, groups[:, None]), expected)
+    names = np.where(groups, "b", None)[:, None]
+    with pytest.raises(ValueError, match="missing values in 5 of 10 rows"):
+        process.log_density(X, names)
+    with pytest.raises(ValueError, match=r"one entry per row.*got shape \(10, 2\)"):
+        process.log_density(X, np.zeros((10, 2)))

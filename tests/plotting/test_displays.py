@@ -98,6 +98,24 @@ def test_histograms_and_curves_need_names():
         LearningCurveDisplay.from_estimator(model, scores=MOONS[:, 0])
 
 
+@pytest.mark.parametrize("kind", [list, np.asarray, pd.Series])
+def test_scores_without_names_are_refused_when_drawn(kind):
+    message = f"scores must be a dictionary.*got an object of type {type(kind([1.0])).__name__}"
+    with pytest.raises(TypeError, match=message):
+        LearningCurveDisplay([1.0, 2.0], scores=kind([1.0, 2.0])).plot()
+    with pytest.raises(TypeError, match=message):
+        EnergyHistogramDisplay(kind([1.0, 2.0])).plot()
+
+
+def test_columns_of_a_frame_are_scores():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 3.0]})
+    model = BernoulliRBM(2, max_epochs=2, random_state=0).fit(IMAGES)
+    display = LearningCurveDisplay.from_estimator(model, scores=frame)
+    assert list(display.scores) == ["a", "b"]
+    assert len(LearningCurveDisplay([1.0, 2.0], frame).plot().score_ax_.lines) == 2
+    assert list(EnergyHistogramDisplay(frame).plot().auroc_) == ["b"]
+
+
 @pytest.mark.parametrize(
     ("scores", "message"),
     [

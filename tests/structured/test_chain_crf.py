@@ -516,6 +516,8 @@ def test_windows_stop_at_the_ends_of_sequences():
         window_features(steps, window=-1)
     with pytest.raises(ValueError, match="there are 5 steps"):
         window_features(steps, [0, 1])
+    column = [[0], [1], [0], [1], [0]]
+    assert window_features(steps, column) == window_features(steps, [0, 1, 0, 1, 0])
 
 
 @pytest.mark.parametrize("table", [DictVectorizer(), FeatureHasher(2**10)])

@@ -63,6 +63,16 @@ def test_slow_features_are_those_of_the_generalised_eigenproblem(degree):
     assert (decoder[np.abs(decoder).argmax(axis=0), np.arange(3)] > 0.0).all()
 
 
+def test_groups_of_paths_may_be_a_column():
+    X, _, groups = mixed_processes(3, 5)
+    np.testing.assert_array_equal(slowness(X, groups[:, None]), slowness(X, groups))
+    column = [[str(name)] for name in groups]
+    assert curvature(X, column) == curvature(X, groups)
+    column[0] = [float("nan")]
+    with pytest.raises(ValueError, match="missing values in 1 of 15 rows"):
+        curvature(X, column)
+
+
 def test_sources_come_out_in_the_order_of_their_slowness():
     X, sources, groups = mixed_processes(200, 50)
     model = SlowFeatureAutoencoder(3, method="linear").fit(X, groups=groups)
