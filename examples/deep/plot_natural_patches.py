@@ -4,8 +4,7 @@ Natural patches beyond their covariance
 
 Draws from a Gaussian with the covariance of image patches look like clouds: they have the spectrum
 of patches but no edges. A deep energy model that learns to tell patches from these clouds must find
-what the covariance does not capture. It needs no normaliser for this, but learns it at the same
-time.
+what the covariance does not capture. It needs no normaliser for this.
 """
 
 import matplotlib.pyplot as plt
@@ -43,7 +42,9 @@ X, X_test = (whitener.transform(rows).astype(np.float32) for rows in (train, tes
 
 # %%
 # The clouds are draws from the Gaussian with the moments of the training patches. They are the hard
-# case: a score that depends only on second moments cannot see the difference.
+# case: a score that depends only on second moments cannot see the difference. log Z is left out:
+# the noise that the model is compared with never falls on almost flat patches, in the middle of all
+# others, so that nothing limits the density there. Orders and AUROC do not depend on it.
 clouds = np.random.default_rng(0).standard_normal(X_test.shape).astype(np.float32)
 model = DeepEnergyModel(
     64,
@@ -52,28 +53,25 @@ model = DeepEnergyModel(
     sigma=2.0,
     learning_rate=0.003,
     max_epochs=60,
+    log_partition=None,
     random_state=0,
 ).fit(X)
 gaussian = PCAWhitener().fit(X)
 labels = np.repeat([1, 0], len(X_test))
 both = np.vstack([X_test, clouds])
 scores = {name: m.score_samples(both) for name, m in (("Gaussian", gaussian), ("deep", model))}
-nats = {name: values[labels == 1].mean() for name, values in scores.items()}
 auroc = {name: roc_auc_score(labels, values) for name, values in scores.items()}
 ratio = scores["deep"] - scores["Gaussian"]
 auroc["deep - Gaussian"] = roc_auc_score(labels, ratio)
-for name, value in nats.items():
-    print(f"{name:10s} {value:7.2f} nats a held-out patch")
 for name, value in auroc.items():
     print(f"{name:16s} AUROC {value:.3f}, held-out patches against clouds")
-assert nats["deep"] > nats["Gaussian"] + 2
-assert auroc["deep - Gaussian"] > 0.8
+assert auroc["deep - Gaussian"] > auroc["Gaussian"] + 0.2
 
 # %%
 # Left, patches and clouds. In the middle, the held-out patches that look most and least like a
 # cloud to the model: fine texture, and the smooth ramps and edges that no Gaussian draws. Right,
-# the log ratio of the two densities, which is all that the model has learnt beyond the Gaussian.
-# Its value in nats depends on the learnt normaliser; order and AUROC do not.
+# the log ratio of the two densities up to a constant, which is all that the model has learnt beyond
+# the Gaussian.
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
 order = np.argsort(ratio[labels == 1])
 panels = {
@@ -86,7 +84,7 @@ for axis, (title, rows) in zip(axes, panels.items(), strict=False):
 bins = np.linspace(*np.percentile(ratio, [0.5, 99]), 60)
 for kind, name in ((1, "held-out patches"), (0, "clouds")):
     axes[2].hist(ratio[labels == kind].clip(bins[0], bins[-1]), bins, alpha=0.6, label=name)
-axes[2].set(xlabel="log density, deep - Gaussian (nats)", ylabel="rows")
+axes[2].set(xlabel="deep - Gaussian (nats, up to a constant)", ylabel="rows")
 axes[2].set_title(f"AUROC {auroc['deep - Gaussian']:.3f}; Gaussian alone {auroc['Gaussian']:.3f}")
 axes[2].legend()
 plt.show()
