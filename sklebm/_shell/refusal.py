@@ -30,10 +30,14 @@ def refuse_times(X: Any, name: str) -> None:
         dtypes = list(X.dtypes)
     else:
         dtypes = [X.dtype] if isinstance(X, np.ndarray) else []
-    if any(str(dtype).lower().startswith(_TIMES) for dtype in dtypes):
+    if any(map(_is_time, dtypes)):
         reason = explain(X, name)
         if reason is not None:
             raise TypeError(reason)
+
+
+def _is_time(dtype: Any) -> bool:
+    return str(dtype).lower().startswith(_TIMES)
 
 
 def explain(X: Any, name: str) -> str | None:
@@ -67,6 +71,9 @@ def _columns(X: Any) -> Iterator[tuple[str, NDArray[Any]]]:
     if hasattr(X, "columns"):
         for number, label in enumerate(X.columns):
             column = X.iloc[:, number] if hasattr(X, "iloc") else X[label]
+            if not hasattr(X, "iloc") and _is_time(column.dtype):
+                # polars 1.0 ends the process if NumPy 2 asks for an array of dates.
+                column = [None if item is None else str(item) for item in column.to_list()]
             yield repr(label), np.asarray(column)
         return
     if not isinstance(X, np.ndarray):

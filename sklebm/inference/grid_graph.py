@@ -151,11 +151,12 @@ def tree_shares(grid: Grid) -> Floats:
     """
     n, n_pairs = len(grid.order), len(grid.first)
     counts = np.zeros(n_pairs)
+    ends = grid.first.astype(np.int32), grid.second.astype(np.int32)  # all that SciPy 1.14 takes
     n_trees = 0
     # Few pairs of a grid are in fewer than a quarter of the trees: in most, all are in by then.
     while n_trees < _N_TREES or (counts == 0).any():
         costs = 1.0 + counts  # those of zero would be no pair
-        graph = scipy.sparse.csr_array((costs, (grid.first, grid.second)), shape=(n, n))
+        graph = scipy.sparse.csr_array((costs, ends), shape=(n, n))
         tree = minimum_spanning_tree(graph).tocoo()
         keys = grid.first * n + grid.second
         order = np.argsort(keys)

@@ -150,7 +150,8 @@ def _cut(cost: Floats, first: Integers, second: Integers, link: Floats) -> Integ
     tails = np.concatenate([first, np.where(cost > 0, source, pixel)])
     heads = np.concatenate([second, np.where(cost > 0, pixel, sink)])
     capacity = np.round(scale * np.concatenate([link, np.abs(cost)])).astype(np.int32)
-    graph = scipy.sparse.csr_array((capacity, (tails, heads)), shape=(n + 2, n + 2))
+    ends = tails.astype(np.int32), heads.astype(np.int32)  # all that SciPy 1.14 takes
+    graph = scipy.sparse.csr_array((capacity, ends), shape=(n + 2, n + 2))
     rest = graph - maximum_flow(graph, source, sink).flow
     rest.eliminate_zeros()
     reached = breadth_first_order(rest, source, return_predecessors=False)

@@ -269,7 +269,7 @@ def test_penalties_that_vanish_elsewhere_than_l1():
 def test_columns_of_unequal_scale_warn_with_the_numbers():
     X = make_rows(60)
     X[:, 2] *= 1e4
-    message = r"factor of .*those of column 2 by .*SparseCoder adds up squared differences"
+    message = r"factor of .*that of column 2 1e\+04\. SparseCoder adds up squared differences"
     with pytest.warns(UserWarning, match=message):
         SparseCoder(3, random_state=0).fit(X)
     with warnings.catch_warnings():

@@ -168,7 +168,7 @@ def test_gross_targets_do_not_set_the_units():
     for size in (1e3, 1e7):
         wrong = y.copy()
         wrong[7], wrong[50] = size, -size
-        with pytest.warns(UserWarning, match="2 of 200 targets are more than 10"):
+        with pytest.warns(UserWarning, match="2 of 200 targets lie more than 10"):
             fitted.append(EnergyRegressor(**BRIEF).fit(X, wrong))
     # What is known of them is only that they are far.
     np.testing.assert_allclose(fitted[0].coef_, fitted[1].coef_, rtol=1e-6)
@@ -179,7 +179,7 @@ def test_gross_targets_do_not_set_the_units():
     repeated = np.concatenate([np.arange(200), np.arange(100)])
     models = []
     for rows, given in ((np.arange(200), weight), (repeated, None)):
-        with pytest.warns(UserWarning, match="targets are more than 10"):
+        with pytest.warns(UserWarning, match="targets lie more than 10"):
             models.append(EnergyRegressor(**BRIEF).fit(X[rows], wrong[rows], sample_weight=given))
     np.testing.assert_allclose(models[0].residual_scale_, models[1].residual_scale_, rtol=1e-12)
     linear = EnergyRegressor((), alpha=0.0).fit(X, wrong)  # least squares stays what it is

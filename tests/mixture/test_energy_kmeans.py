@@ -385,7 +385,7 @@ def test_close_prototypes_far_from_another_are_told_apart():
 def test_columns_of_unequal_scale_are_named():
     X = X_BLOBS * [1.0, 1.0, 1e5, 1.0, 1.0]
     with pytest.warns(
-        UserWarning, match=r"factor of .*e\+05.*those of column 2 by .* EnergyKMeans adds up"
+        UserWarning, match=r"factor of .*e\+05.*that of column 2 .*e\+05\. EnergyKMeans adds up"
     ):
         EnergyKMeans(3, random_state=0).fit(X)
     constant = np.column_stack([X_BLOBS, np.full(len(X_BLOBS), 0.1)])
