@@ -36,7 +36,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile(
     "full",
-    max_examples=300,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
