@@ -15,6 +15,7 @@ import sklebm
 from sklebm.energies import PrototypeEnergy, QuadraticEnergy, networks
 from sklebm.objectives import penalties
 from tests.registry import (
+    DEPEND_ON_NEIGHBOURS,
     NAMES,
     entry,
     fitted_state,
@@ -27,6 +28,8 @@ from tests.registry import (
 
 ALLOWED = (ValueError, TypeError, FloatingPointError)
 every = pytest.mark.parametrize("name", NAMES)
+# Equal pixels tie for the largest of a pool, and rounding breaks the tie.
+TIES = {"DeconvolutionalNetwork"}
 values = st.one_of(
     st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, 1.0, 5e-324, -1e-310, 1e-40, 1e3])
 )
@@ -94,7 +97,7 @@ def test_any_table_gives_finite_answers_or_a_clear_refusal(name, data):
         assert model.score(X) == pytest.approx(mean, rel=rounding, abs=rounding)
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DEPEND_ON_NEIGHBOURS])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis.given(data=st.data())
 def test_rows_answer_for_themselves(name, data):
@@ -104,6 +107,8 @@ def test_rows_answer_for_themselves(name, data):
     if model is None:
         return
     order = data.draw(st.permutations(range(len(X))))
+    if name in TIES:
+        X = X + 1e-3 * np.random.default_rng(0).standard_normal(X.shape)
     for method in set(row_methods(model)) - {"predict"}:  # a tie may break either way
         whole = getattr(model, method)(X)
         # Distances are square roots of sums, which double their rounding at zero.

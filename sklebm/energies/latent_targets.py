@@ -112,6 +112,8 @@ class LatentTargetEnergy(nn.Module):
         self.register_buffer("coef", coef, persistent=False)
         self.register_buffer("intercept", intercept, persistent=False)
         self.register_buffer("residual_scale", residual_scale, persistent=False)
+        # A scale may be too small for single precision; its logarithm is not.
+        self._log_scale = float(residual_scale.double().log().sum())
 
     @property
     def n_outputs(self) -> int:
@@ -194,13 +196,11 @@ class LatentTargetEnergy(nn.Module):
     def log_density(self, u: Tensor, g: Tensor) -> Tensor:
         """log p(y | x) in the units of y, (n,), at finite beta."""
         constant = 0.5 * self.n_outputs * math.log(self.beta / (2.0 * math.pi))
-        return (
-            constant - self.beta * self.target_free_energy(u, g) - self.residual_scale.log().sum()
-        )
+        return constant - self.beta * self.target_free_energy(u, g) - self._log_scale
 
     def integrated(self, x: Tensor) -> Tensor:
         """-1/beta log of the integral of exp(-beta F) over y, the same for all rows, (n,)."""
         if math.isinf(self.beta):
             return x.new_zeros(len(x))
         constant = 0.5 * self.n_outputs * math.log(2.0 * math.pi / self.beta)
-        return x.new_zeros(len(x)) - (constant + self.residual_scale.log().sum().to(x)) / self.beta
+        return x.new_zeros(len(x)) - (constant + self._log_scale) / self.beta
