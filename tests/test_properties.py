@@ -185,8 +185,9 @@ def test_whitened_rows_have_the_identity_as_covariance(name, X):
     # Directions whose variance is a rounding error of the largest one are resolved less well.
     ratio = model.explained_variance_[:n_directions] / model.explained_variance_[0]
     clear = int(np.count_nonzero(ratio > 1e-6))
-    np.testing.assert_allclose(spectrum[:clear], 1.0, atol=1e-5)
-    np.testing.assert_allclose(spectrum[n_directions:], 0.0, atol=1e-5)
+    # Those resolved less well may have any eigenvalue, the largest as well.
+    assert np.isclose(spectrum, 1.0, rtol=0, atol=1e-5).sum() >= clear
+    assert np.isclose(spectrum, 0.0, rtol=0, atol=1e-5).sum() >= len(spectrum) - n_directions
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -119,10 +119,40 @@ def _graded_axes(covariance: Tensor, resolution: float) -> tuple[Any, Any]:
     axes = axes[strengths > 0] * strengths[strengths > 0].sqrt()[:, None] * scale
     factor = np.zeros((len(axes), len(covariance)))
     factor[:, moving.numpy()] = axes.numpy()
-    found, directions = _jacobi(factor)
+    found, directions = _jacobi_beyond_rounding(factor, variances.sqrt().numpy(), resolution)
     n_null = len(covariance) - len(found)
     directions = np.concatenate([directions, complement(directions, n_null)])
     return np.concatenate([found, np.zeros(n_null)]), directions
+
+
+def _jacobi_beyond_rounding(factor: Any, unit: Any, resolution: float) -> tuple[Any, Any]:
+    """What ``_jacobi`` finds in the directions whose variance is not only rounding.
+
+    That of the difference of large columns that repeat each other can exceed all that a small
+    column has, and would be found in its place.
+    """
+    found, directions = _jacobi(factor)
+    left_out = np.zeros((0, len(unit)))
+    while len(found):
+        shares = np.abs(directions * unit)
+        rounding = (found > 0) & (found <= resolution * np.square(shares).sum(axis=1))
+        if not rounding.any():
+            break
+        # Small columns have no part in them, and stay axes of their own.
+        least = np.finfo(np.float64).eps * shares.max(axis=1, keepdims=True)
+        new = np.where(shares > least, directions, 0.0)[rounding]
+        left_out = np.concatenate([left_out, new])
+        mixed = left_out.any(axis=0)
+        rest = np.linalg.qr(left_out[:, mixed].T, mode="complete")[0][:, len(left_out) :]
+        basis = np.zeros((len(unit), len(unit) - len(left_out)))
+        basis[mixed, : rest.shape[1]] = rest
+        basis[~mixed, rest.shape[1] :] = np.eye(int((~mixed).sum()))
+        reduced = factor @ basis
+        if reduced.shape[0] > reduced.shape[1]:  # LAPACK takes no more rows than columns
+            reduced = np.linalg.qr(reduced, mode="r")
+        found, directions = _jacobi(reduced)
+        directions = directions @ basis.T
+    return found, directions
 
 
 def _jacobi(factor: Any) -> tuple[Any, Any]:

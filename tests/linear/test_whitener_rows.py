@@ -140,6 +140,23 @@ def test_small_columns_that_repeat_each_other_are_told_apart_from_small_columns(
     assert (model.score_samples(odd) < model.score_samples(X[:5]) - 1e4).all()
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e-10, 1e-40, 1e-100])
+@pytest.mark.parametrize("n_rows", [3, 4, 9])
+def test_rounding_of_columns_that_repeat_each_other_hides_no_small_column(size, n_rows):
+    X = np.zeros((n_rows, 3))
+    X[0] = [1.0, 1.0, 0.0]
+    X[1, 2] = size
+    with pytest.warns(UserWarning, match="columns 0, 1 of X|vary in only 2"):
+        model = PCAWhitener().fit(X)
+    deviations = (
+        np.sqrt([2.0, 1.0]) * [1.0, size] / np.sqrt(n_rows)
+    )  # the second as given the first
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(np.cov(model.transform(X).T))[-2:], 1.0, rtol=1e-9
+    )
+    assert model.explained_variance_[1] == pytest.approx(deviations[1] ** 2, rel=1.0)
+
+
 def test_what_is_dropped_is_named():
     X = load_digits().data
     with pytest.warns(UserWarning, match=r"3 directions without .*columns 0, 32, 39 of X"):
