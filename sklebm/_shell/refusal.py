@@ -73,7 +73,7 @@ def _columns(X: Any) -> Iterator[tuple[str, NDArray[Any]]]:
             column = X.iloc[:, number] if hasattr(X, "iloc") else X[label]
             if not hasattr(X, "iloc") and _is_time(column.dtype):
                 # polars 1.0 ends the process if NumPy 2 asks for an array of dates.
-                column = [None if item is None else str(item) for item in column.to_list()]
+                column = _times(column.to_list())
             yield repr(label), np.asarray(column)
         return
     if not isinstance(X, np.ndarray):
@@ -84,6 +84,15 @@ def _columns(X: Any) -> Iterator[tuple[str, NDArray[Any]]]:
     if X.ndim == 2 and X.dtype.kind != "c":
         for number in range(X.shape[1]):
             yield f"column {number}", X[:, number]
+
+
+def _times(items: list[Any]) -> NDArray[Any]:
+    """Dates and moments as an array of them; times of day and spans as text."""
+    texts = ["NaT" if item is None else str(item) for item in items]
+    try:
+        return np.array(texts, dtype="datetime64")
+    except ValueError:
+        return np.array(texts)
 
 
 def _look(values: NDArray[Any]) -> tuple[str | None, int, int]:
