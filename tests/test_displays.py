@@ -29,7 +29,7 @@ DRAW = {
 }
 # What an estimator may lack, in the words of the errors.
 LACKS = (
-    "has no table|pixels do not make|has no transform|has no inverse_transform|"
+    "has none of the attributes|pixels do not make|has no transform|has no inverse_transform|"
     "has none of loss_curve_|pixels, but the"
 )
 

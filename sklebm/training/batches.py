@@ -73,7 +73,8 @@ class TrainingRows(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         """One row as a dense float32 tensor; with columns, a dictionary of ``Batch`` fields."""
-        row: Any = self.X[index]
+        # SciPy 1.14 does not take single rows out of sparse arrays.
+        row: Any = self.X[[index]] if scipy.sparse.issparse(self.X) else self.X[index]
         if scipy.sparse.issparse(row):
             row = self.dense(row)[0].float()
         row = torch.as_tensor(row)
