@@ -32,6 +32,7 @@ def normalise(text):
     text = re.sub(r"Got .* instead\.$", "Got <value> instead.", text)
     text = re.sub(r"\(Expected one of .*?\)", "(<reason>)", text)
     text = re.sub(r"0x[0-9A-Fa-f]+", "<address>", text)
+    text = re.sub(r"datetime64\[\w+\]", "datetime64[<unit>]", text)  # pandas 2 and 3 differ
     text = re.sub(r"-?\d+\.\d{2,}(e[+-]?\d+)?|-?\d+(\.\d+)?e[+-]\d+", "<number>", text)
     text = re.sub(r"\{([^{}]*)\}", lambda m: f"{{{', '.join(sorted(m[1].split(', ')))}}}", text)
     return re.sub(r"\s+", " ", text).strip()[:400]
