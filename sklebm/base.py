@@ -27,7 +27,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.available import available_if, keeps_training_state, learns_in_parts
 from sklebm._shell.columns import add_columns
-from sklebm._shell.layouts import Layout
 from sklebm._shell.pickling import pickled, unpickled
 from sklebm._shell.private import StrOptions, fit_context
 from sklebm._shell.progress import Progress
@@ -111,7 +110,6 @@ class EnergyEstimator(
     _computes_in_double = False  # row-wise methods upcast each chunk to float64
     _progress: ClassVar[type[Progress]] = Progress
     _step_name = "iteration"
-    _layout: Layout = "row"  # what a row is; "step" and "pixel" are told apart by groups
     _continues_from = ""  # the fitted attribute that only further training needs, if there is one
     _own_to_each_rank: tuple[str, ...] = ()  # fitted attributes that follow from a rank's own rows
 

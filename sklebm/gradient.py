@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from sklebm._shell.layouts import warn_of_channels
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import draw_seed, make_generator
@@ -24,7 +25,6 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Batch, Objective
-from sklebm.training.architecture import warn_of_channels
 from sklebm.training.batches import TrainingRows, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
@@ -71,7 +71,7 @@ class GradientEstimator(EnergyEstimator):
         "verbose": ["verbose"],
     }
     _prefers_cuda = True
-    _step_name = "epoch"
+    _step_name, _channels_last = "epoch", False  # where image_shape has channels
     _continues_from = "training_state_"
     _own_to_each_rank = ("training_state_",)  # chains; the optimiser's part is the same on all
     #: Recorded with the validation score of every epoch, in attributes that end in ``s_``:
@@ -307,7 +307,8 @@ class GradientEstimator(EnergyEstimator):
             for tensor in (*energy.parameters(), *energy.buffers()):
                 tensor.data = tensor.data.clone()
         else:
-            warn_of_channels(self)
+            if not self._channels_last:
+                warn_of_channels(getattr(self, "image_shape", None), last=False)
             generator = make_generator(start.seed, "parameters")
             energy = self._initial_energy(start.rows, start.means, generator).to(device)
         share_parameters(start.rows.ranks, energy)
@@ -356,8 +357,7 @@ class GradientEstimator(EnergyEstimator):
 
     def _check_line_search(self, objective: Objective, x: Any) -> None:
         """Reject a line search if repeated evaluation changes the loss."""
-        values = torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x
-        if objective.varies_on(values):
+        if objective.varies_on(torch.from_numpy(x.data) if scipy.sparse.issparse(x) else x):
             self._refuse_line_search(f"{type(objective).__name__} draws bits for values in (0, 1)")
 
     def _refuse_line_search(self, reason: str) -> NoReturn:

@@ -19,6 +19,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from sklebm._paths import curvature, slowness
 from sklebm._shell.groups import is_missing
+from sklebm._shell.labels import plain_label
 from sklebm._shell.warning import warn
 
 __all__ = [
@@ -245,7 +246,7 @@ def _without_outliers(y: Any, outlier_label: Any) -> str:
 
     A single label may mean that all rows are inliers.
     """
-    values = () if y is None else map(_plain, np.asarray(y).ravel().tolist())
+    values = () if y is None else map(plain_label, np.asarray(y).ravel().tolist())
     found = {label for label in values if not is_missing(label)}
     if len(found) < 2:
         return ""
@@ -255,13 +256,8 @@ def _without_outliers(y: Any, outlier_label: Any) -> str:
     return f"y contains {', '.join(named)} and {last} but no {_shown(outlier_label)}"
 
 
-def _plain(label: Any) -> Any:
-    """A label without NumPy's type, which would be part of its repr."""
-    return label.item() if isinstance(label, np.generic) else label
-
-
 def _shown(label: Any) -> str:
-    return repr(_plain(label))
+    return repr(plain_label(label))
 
 
 def _as_vector(scores: Any) -> NDArray[np.float64]:

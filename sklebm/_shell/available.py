@@ -35,9 +35,10 @@ def available_if(
     """
 
     def explained(estimator: Any) -> bool:
-        if not check(estimator) and reason:
+        has_method = bool(check(estimator))
+        if not has_method and reason:
             raise AttributeError(reason)
-        return bool(check(estimator))
+        return has_method
 
     return lambda method: _Available(method, explained, attribute_name=method.__name__)
 

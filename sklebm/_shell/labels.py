@@ -76,3 +76,8 @@ def weigh(
             )
     by_label = compute_class_weight(class_weight, classes=present, y=labels, sample_weight=given)
     return given * by_label[np.searchsorted(present, labels)]
+
+
+def plain_label(label: Any) -> Any:
+    """A label without NumPy's type, which would be part of its repr."""
+    return label.item() if isinstance(label, np.generic) else label

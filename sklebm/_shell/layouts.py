@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-#: A row of its own, a step of a sequence, or a pixel of an image.
+from sklebm._shell.warning import warn
+
+#: A row of its own, a step of a sequence, or a pixel of an image; models of steps and pixels, which
+#: groups tell apart, have it as ``_layout``.
 Layout = Literal["row", "step", "pixel"]
+# Channels of pictures: colours and transparency.
+_MOST_COLOURS = 4
 
 
 def advice_on_shape(estimator: Any, shape: tuple[int, ...], *, tensor: bool = False) -> str:
@@ -55,3 +60,29 @@ def refuse_sequences(estimator: Any, X: Any) -> None:
             f"per step: pass np.concatenate(X) with groups=np.repeat(np.arange({len(X)}), [len(x) "
             "for x in X])."
         )
+
+
+def warn_of_channels(image_shape: Any, *, last: bool) -> None:
+    """Warn of channels where ``image_shape`` has a height or a width.
+
+    It is (height, width, channels) if they come ``last``, else (channels, height, width).
+    """
+    shape = tuple(int(side) for side in image_shape or ())
+    if len(shape) != 3:
+        return
+    n_channels, height, width = shape if last else (shape[2], *shape[:2])
+    # Signals of many channels are as narrow as grey pictures are, but not square.
+    coloured = n_channels in (3, 4) or (n_channels == 1 and height == width)
+    if not coloured or min(height, width) <= _MOST_COLOURS:
+        return
+    if last:
+        means, place = f"{n_channels} x {height} pixels of {width} channels", "first"
+        wanted, order = (height, width, n_channels), (0, 2, 3, 1)
+    else:
+        means, place = f"{height} channels of {width} x {n_channels} pixels", "last"
+        wanted, order = (n_channels, height, width), (0, 3, 1, 2)
+    warn(
+        f"image_shape={shape} means {means}. If the channels of X come {place}, reorder its "
+        f"columns, np.asarray(X).reshape{(-1, *shape)}.transpose{order}.reshape(len(X), -1), and "
+        f"pass image_shape={wanted}."
+    )

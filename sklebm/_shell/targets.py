@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from sklebm._shell.labels import plain_label
+
 
 def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
     """The targets as a float64 array of shape (n,) or (n, m).
@@ -45,7 +47,7 @@ def _first_label(y: Any) -> str | None:
             try:
                 float(value)
             except ValueError:
-                return repr(value.item() if isinstance(value, np.generic) else value)
+                return repr(plain_label(value))
     return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklebm._shell.layouts import warn_of_channels
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import warn_of_unequal_spans
@@ -106,24 +107,12 @@ def _sharp_parts(coder: Any, rows: Rows, mask: Tensor | None = None) -> Any:
     return sharp
 
 
-def _warn_of_channels(shape: tuple[int, ...]) -> None:
-    """Warn of (channels, height, width) where (height, width, channels) was meant."""
-    if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[1] == shape[2] > 4:
-        n_channels, height, width = shape
-        warn(
-            f"image_shape={shape} means {n_channels} x {height} pixels of {width} channels. If the "
-            "channels of X come first, reorder its columns, np.asarray(X).reshape(-1, "
-            f"{n_channels}, {height}, {width}).transpose(0, 2, 3, 1).reshape(len(X), -1), and "
-            f"pass image_shape=({height}, {width}, {n_channels})."
-        )
-
-
 def check_images(model: Any, rows: Rows, mask: Tensor | None = None) -> None:
     """Warn of columns in different units, or of a constant that outweighs what images differ in."""
     if model.image_shape is None:  # pixels have the same unit
         warn_of_unequal_spans(type(model).__name__, rows)
     else:
-        _warn_of_channels(tuple(model.image_shape))
+        warn_of_channels(model.image_shape, last=True)
     if getattr(model, "low_pass", 0.0):
         return  # it takes a constant off
     count, total, squares = 0.0, 0.0, 0.0

@@ -121,7 +121,7 @@ class BaseEmbedding(GradientEstimator):
         return resolve_objective(self.objective, OBJECTIVES, {})
 
     @property
-    def _layout(self) -> Layout:  # type: ignore[override]
+    def _layout(self) -> Layout:
         return "step" if isinstance(self.views, str) and self.views == "groups" else "row"
 
     def _columns(self, y: Any, groups: Any) -> dict[str, Any]:

@@ -20,14 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklebm._shell.warning import warn
 from sklebm.energies.networks import Shape, make_decoder, make_encoder, n_activations
 
 Record = dict[str, Any]
 
 _MAX_LAYERS = 100
-# Channels of pictures: colours and transparency.
-_MOST_COLOURS = 4
 _default_generator = threading.RLock()
 
 
@@ -201,24 +198,6 @@ def check_image_shape(image_shape: Any, n_features: int) -> Shape:
             "(height, width) or (channels, height, width) whose product is the number of features."
         )
     return (1,) * (3 - len(sides)) + tuple(int(side) for side in sides)
-
-
-def warn_of_channels(estimator: Any) -> None:
-    """Warn of (height, width, channels) where (channels, height, width) was meant."""
-    sides = tuple(getattr(estimator, "image_shape", None) or ())
-    if len(sides) != 3 or getattr(estimator, "_channels_last", False):
-        return
-    height, width, n_channels = (int(side) for side in sides)
-    # Signals of many channels are as narrow as grey pictures are, but not square.
-    if n_channels in (3, 4) or (n_channels == 1 and height == width):
-        if min(height, width) <= _MOST_COLOURS:
-            return
-        warn(
-            f"image_shape={(height, width, n_channels)} means {height} channels of {width} x "
-            f"{n_channels} pixels. If the channels of X come last, reorder its columns, "
-            f"np.asarray(X).reshape(-1, {height}, {width}, {n_channels}).transpose(0, 3, 1, 2)"
-            f".reshape(len(X), -1), and pass image_shape=({n_channels}, {height}, {width})."
-        )
 
 
 def same_record(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
