@@ -52,9 +52,11 @@ print(json.dumps(report))
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
 def test_the_peak_does_not_grow_with_the_number_of_images():
     """Codes in full of the images by which the fits differ would take 2.3 MiB in float32."""
-    report = json.loads(run_python(MEASURE, SIDE, FEW, MANY, **ALLOCATOR))
-    for name, (few, many) in report.items():
-        # The images themselves were there before; what differs is up to the allocator.
+    report = json.loads(run_python(MEASURE, SIDE, *[FEW, MANY] * 3, **ALLOCATOR))
+    for name, peaks in report.items():
+        # The images themselves were there before; what differs is up to the allocator, by up to
+        # a MiB from fit to fit: the middle one of three.
+        few, many = np.median(peaks[::2]), np.median(peaks[1::2])
         assert many <= few + 1.0, f"{name}: {few:.1f} and {many:.1f} MiB"
 
 
