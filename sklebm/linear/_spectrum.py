@@ -28,6 +28,9 @@ _AT_STAKE = 1e-3
 # A column is in danger if its variance is less than this multiple of what counts as rounding in X,
 # or less than this fraction of the largest, where ``eigh`` loses digits.
 _GRADED, _GRADED_ROUNDING = 10.0, 1e-11
+# The largest acceptable correlation of two directions, and the most passes that remove it: enough
+# for all scales that squares of float64 can hold.
+_UNCORRELATED, _PASSES = 1e-14, 12
 # Squared singular values down to this fraction of the largest keep ten digits.
 _GRAM = 1e-4
 # With at least this many features, and at most this share of them wanted, Krylov methods are
@@ -162,10 +165,17 @@ def _jacobi(factor: Any) -> tuple[Any, Any]:
         raise FloatingPointError(f"LAPACK's dgejsv did not converge (info={info}).")
     variances, directions = np.square(values * (work[0] / work[1])), left.T
     # A direction of small variance has small entries at large columns, and rounding relative to its
-    # length spoils them. They follow from u_j'C u_i = 0 for all j of larger variance.
-    images = directions @ factor.T
-    leak = np.tril(images @ images.T, -1) / np.where(variances > 0, variances, 1.0)
-    return variances, directions - leak @ directions
+    # length spoils them. They follow from u_j'C u_i = 0 for all j of larger variance. Each pass
+    # removes all but the last digits of what is wrong, which may still exceed the small variance.
+    moving = variances > 0
+    deviations = np.sqrt(np.where(moving, variances, 1.0))
+    for _ in range(_PASSES):
+        images = (directions @ factor.T) / deviations[:, None]
+        leak = np.tril(images @ images.T, -1)  # correlations
+        directions = directions - (leak * deviations[:, None] / deviations) @ directions
+        if np.abs(leak[moving][:, moving]).max(initial=0.0) < _UNCORRELATED:
+            break
+    return variances, directions
 
 
 def _thin_axes(rows: Any) -> tuple[Any, Any]:

@@ -180,3 +180,15 @@ def test_small_variances_are_exact(whitener):
     # The reference: singular values, whose rounding is relative to the square root
     exact = np.linalg.svd(X - X.mean(axis=0), compute_uv=False) ** 2 / 3999
     np.testing.assert_allclose(model.explained_variance_, exact, rtol=1e-10)
+
+
+@both
+@pytest.mark.parametrize("scale", [1e-8, 1e-15, 1e-20, 1e-30, 1e-60])
+@pytest.mark.parametrize("seed", range(3))
+def test_columns_of_any_smaller_scale_are_whitened_too(whitener, scale, seed):
+    """Small columns correlate with a large one, and directions near zero must balance both."""
+    generator = np.random.default_rng(seed)
+    mixing = generator.standard_normal((6, 6)) + 2.0 * np.eye(6)
+    X = generator.standard_normal((40, 6)) @ mixing * np.where(np.arange(6) == 0, 1.0, scale)
+    whitened = whitener(ridge=0).fit(X).transform(X)
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(6), atol=1e-9)
