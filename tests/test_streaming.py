@@ -34,7 +34,9 @@ def test_fits_do_not_depend_on_working_memory(name):
     whole = make(name).fit(X).score_samples(X)
     with sklearn.config_context(working_memory=TINY):
         model = make(name).fit(X)
-    np.testing.assert_allclose(model.score_samples(X), whole, rtol=1e-8, atol=1e-8)
+    # Its batches are cut, so that sums of gradients in float32 are rounded in another order.
+    rtol = 1e-5 if name == "ConvPredictiveSparseDecomposition" else 1e-8
+    np.testing.assert_allclose(model.score_samples(X), whole, rtol=rtol, atol=1e-8)
 
 
 class FailsOnce:
