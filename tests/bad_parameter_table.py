@@ -26,7 +26,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "dictionary": ("random", [[0.0]], [[NAN] * 6] * 3, [[0.0] * 6] * 3),
     "doc_topic_prior": ([1.0], [0.0, 1.0, 1.0], [NAN] * 3),
     "estimator": ("no such choice", 3, [], None),
-    "hidden_sizes": ((0,), (2.5,), (8, -1)),
+    "hidden_sizes": ((0,), (2.5,), (8, -1), 0),
     "init": ([[0.0]], [[NAN] * 6] * 4),
     "inhibition_mask": (NAN, [[1.0]], [[2.0] * 3] * 3),
     "means_init": ("random", [[0.0]], [[NAN] * 6] * 4),

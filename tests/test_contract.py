@@ -110,6 +110,18 @@ def test_failed_validation_leaves_the_estimator_as_it_was(name, was_fitted):
             assert freeze(vars(model)) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [(n, p) for n in NAMES for p in ("hidden_sizes", "head_sizes") if takes(make(n), p)],
+)
+def test_one_layer_may_be_given_as_a_number(name, parameter):
+    one = {"alpha": 0.1} if name == "DeconvolutionalNetwork" else {}
+    models = [make_brief(name, **one, **{parameter: size}).fit(make_rows()) for size in (4, (4,))]
+    scores = [model.score_samples(make_rows()) for model in models]
+    np.testing.assert_array_equal(*scores)
+    assert models[0].get_params()[parameter] == 4
+
+
 @every
 def test_methods_before_fit_say_so(name):
     model = make(name)

@@ -45,7 +45,7 @@ class BaseAdversarial(GradientEstimator):
         **_CONSTRAINTS,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "conditional": ["boolean"],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(networks.ACTIVATIONS))],
         "image_shape": ["array-like", None],
         "generator": [callable, None],

@@ -49,7 +49,7 @@ class EnergyGAN(BaseAdversarial):
         Whether rows are generated and judged given y, which ``fit`` and all other methods then
         need: x = g(z, y) and E(x, y) = |x - c(x, y)|^2 / d. Floating-point y are numbers, one or
         several for each row; integers, booleans and strings are labels.
-    hidden_sizes : tuple of int, default=(128, 128)
+    hidden_sizes : tuple of int or int, default=(128, 128)
         Widths of the hidden layers of the critic's encoder, mirrored in its decoder and in the
         generator; with ``image_shape``, the channels of its convolutions, each of which halves
         height and width.
@@ -196,7 +196,7 @@ class EnergyGAN(BaseAdversarial):
         margin_decay: float = 1.0,
         pull_away: float = 0.1,
         conditional: bool = False,
-        hidden_sizes: tuple[int, ...] = (128, 128),
+        hidden_sizes: tuple[int, ...] | int = (128, 128),
         activation: str = "silu",
         image_shape: tuple[int, ...] | None = None,
         generator: Any = None,

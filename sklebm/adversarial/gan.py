@@ -53,7 +53,7 @@ class GAN(BaseAdversarial):
         Whether rows are generated and judged given y, which ``fit`` and all other methods then
         need: x = g(z, y) and D(x, y). Floating-point y are numbers, one or several for each row;
         integers, booleans and strings are labels.
-    hidden_sizes : tuple of int, default=(128, 128, 128)
+    hidden_sizes : tuple of int or int, default=(128, 128, 128)
         Widths of the hidden layers of the critic, mirrored in the generator; with ``image_shape``,
         the channels of its convolutions, each of which halves height and width.
     activation : str, default="relu"
@@ -201,7 +201,7 @@ class GAN(BaseAdversarial):
         *,
         objective: str | Game = "non_saturating",
         conditional: bool = False,
-        hidden_sizes: tuple[int, ...] = (128, 128, 128),
+        hidden_sizes: tuple[int, ...] | int = (128, 128, 128),
         activation: str = "relu",
         image_shape: tuple[int, ...] | None = None,
         generator: Any = None,

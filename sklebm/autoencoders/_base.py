@@ -41,7 +41,7 @@ class BaseAutoencoder(GradientEstimator):
         **GradientEstimator._parameter_constraints,
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "image_shape": ["array-like", None],
         "encoder": [callable, None],

@@ -28,7 +28,7 @@ class Autoencoder(BaseAutoencoder):
     ----------
     n_components : int, default=32
         Number of latents.
-    hidden_sizes : tuple of int, default=(128,)
+    hidden_sizes : tuple of int or int, default=(128,)
         Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
         channels of its convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="relu"
@@ -146,7 +146,7 @@ class Autoencoder(BaseAutoencoder):
         self,
         n_components: int = 32,
         *,
-        hidden_sizes: tuple[int, ...] = (128,),
+        hidden_sizes: tuple[int, ...] | int = (128,),
         activation: str = "relu",
         code_activation: str = "identity",
         output_activation: str = "identity",

@@ -34,7 +34,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     ----------
     n_components : int, default=64
         Number of latents.
-    hidden_sizes : tuple of int, default=(128,)
+    hidden_sizes : tuple of int or int, default=(128,)
         Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
         channels of its convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="relu"
@@ -163,7 +163,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         self,
         n_components: int = 64,
         *,
-        hidden_sizes: tuple[int, ...] = (128,),
+        hidden_sizes: tuple[int, ...] | int = (128,),
         activation: str = "relu",
         code_activation: str = "identity",
         output_activation: str = "identity",

@@ -33,7 +33,7 @@ class MaskedAutoencoder(BaseAutoencoder):
     ----------
     n_components : int, default=64
         Number of latents.
-    hidden_sizes : tuple of int, default=(256,)
+    hidden_sizes : tuple of int or int, default=(256,)
         Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
         channels of its convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="silu"
@@ -155,7 +155,7 @@ class MaskedAutoencoder(BaseAutoencoder):
         self,
         n_components: int = 64,
         *,
-        hidden_sizes: tuple[int, ...] = (256,),
+        hidden_sizes: tuple[int, ...] | int = (256,),
         activation: str = "silu",
         code_activation: str = "identity",
         output_activation: str = "identity",

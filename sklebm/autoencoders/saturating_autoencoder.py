@@ -34,7 +34,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
     ----------
     n_components : int, default=128
         Number of latents.
-    hidden_sizes : tuple of int, default=()
+    hidden_sizes : tuple of int or int, default=()
         Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
         channels of its convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="relu"
@@ -154,7 +154,7 @@ class SaturatingAutoencoder(BaseAutoencoder):
         self,
         n_components: int = 128,
         *,
-        hidden_sizes: tuple[int, ...] = (),
+        hidden_sizes: tuple[int, ...] | int = (),
         activation: str = "relu",
         code_activation: str = "saturated_linear",
         output_activation: str = "identity",

@@ -41,7 +41,7 @@ class VAE(BaseAutoencoder):
     ----------
     n_components : int, default=20
         Number of latents.
-    hidden_sizes : tuple of int, default=(128,)
+    hidden_sizes : tuple of int or int, default=(128,)
         Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
         channels of its convolutions, each of which halves height and width. Empty: affine maps.
     activation : str, default="relu"
@@ -202,7 +202,7 @@ class VAE(BaseAutoencoder):
         self,
         n_components: int = 20,
         *,
-        hidden_sizes: tuple[int, ...] = (128,),
+        hidden_sizes: tuple[int, ...] | int = (128,),
         activation: str = "relu",
         likelihood: str = "gaussian",
         n_categories: Any = None,

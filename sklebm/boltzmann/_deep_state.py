@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.special import expit
 
 from sklebm.energies import Bernoulli, LayeredEnergy
 from sklebm.inference.ais import base_rate_bias
+from sklebm.training.architecture import positive_integers
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 # Standard deviation of the initial weights for few units.
@@ -22,14 +22,13 @@ _LARGEST_WEIGHTS = 0.3
 
 def checked_sizes(hidden_sizes: Any) -> list[int]:
     """The widths of the hidden layers; ValueError unless they are positive integers."""
-    sizes = list(hidden_sizes)
-    good = all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in sizes)
-    if not good or not sizes:
+    sizes = positive_integers(hidden_sizes)
+    if not sizes:
         raise ValueError(
             f"hidden_sizes={hidden_sizes!r} must be positive integers, at least one: the numbers "
             "of hidden units from the bottom up."
         )
-    return [int(size) for size in sizes]
+    return list(sizes)
 
 
 def initial_energy(

@@ -43,7 +43,7 @@ class DeepBeliefNetwork(EnergyEstimator):
 
     Parameters
     ----------
-    hidden_sizes : tuple of int, default=(500, 500)
+    hidden_sizes : tuple of int or int, default=(500, 500)
         Number of hidden units of each layer, from the bottom up.
     bottom : estimator or None, default=None
         The machine for the rows, with its own parameters: any restricted Boltzmann machine of the
@@ -158,7 +158,7 @@ class DeepBeliefNetwork(EnergyEstimator):
         "device": EnergyEstimator._parameter_constraints["device"],
         **{name: BoltzmannEstimator._parameter_constraints[name] for name in _stack.SHARED},
         "learning_rate_schedule": [StrOptions(set(SCHEDULES) - {"non_monotone"}), Schedule],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "bottom": [HasMethods("fit"), None],
         "init": [StrOptions({"random", "transpose"})],
         "fine_tuning_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -179,7 +179,7 @@ class DeepBeliefNetwork(EnergyEstimator):
 
     def __init__(
         self,
-        hidden_sizes: tuple[int, ...] = (500, 500),
+        hidden_sizes: tuple[int, ...] | int = (500, 500),
         *,
         bottom: Any = None,
         init: str = "random",

@@ -57,7 +57,7 @@ class DeepBoltzmannMachine(GradientEstimator):
 
     Parameters
     ----------
-    hidden_sizes : tuple of int, default=(500, 1000)
+    hidden_sizes : tuple of int or int, default=(500, 1000)
         Number of hidden units of each layer, from the bottom up.
     objective : str or Objective, default="pcd"
         "pcd": mean field for the rows and persistent chains for the model; "cd": the same with
@@ -182,7 +182,7 @@ class DeepBoltzmannMachine(GradientEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GradientEstimator._parameter_constraints,
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "centering": ["boolean"],
@@ -201,7 +201,7 @@ class DeepBoltzmannMachine(GradientEstimator):
 
     def __init__(
         self,
-        hidden_sizes: tuple[int, ...] = (500, 1000),
+        hidden_sizes: tuple[int, ...] | int = (500, 1000),
         *,
         objective: str | Objective = "pcd",
         n_gibbs_steps: int = 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from sklebm._shell.rows import row_slices
 from sklebm._shell.warning import warn
 from sklebm.coding._convolution import (
     MapSearch,
-    listed,
     recall_grids,
     record_grids,
     stacked_grids,
@@ -28,6 +27,7 @@ from sklebm.energies.deconvolution import DeconvolutionalEnergy, Switches, Switc
 from sklebm.inference.convolutional import solve_maps
 from sklebm.inference.deconvolution import solve_switched, surrogate_maps
 from sklebm.inference.sparse import SparseSolution
+from sklebm.training.architecture import positive_integers
 
 # Passes over the images that the sums remember, as for a single dictionary.
 _MEMORY = 0.5
@@ -50,12 +50,10 @@ def sizes_of(model: Any) -> list[int]:
 
 
 def _integers(values: Any, name: str, meaning: str) -> list[int]:
-    entries = list(listed(values))
-    if not entries or not all(
-        isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in entries
-    ):
+    entries = positive_integers(values)
+    if not entries:
         raise ValueError(f"{name}={values!r} must be positive integers, at least one: {meaning}.")
-    return [int(value) for value in entries]
+    return list(entries)
 
 
 def alphas_of(model: Any) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklebm.coding._penalty import resolve_penalty
 from sklebm.coding._search import CodeSearch
 from sklebm.energies.layered_coding import LayeredCodingEnergy
 from sklebm.inference.layered_coding import solve_layers, threshold_layers
+from sklebm.training.architecture import positive_integers
 
 # Passes over the rows that the sums remember, as for a single dictionary.
 _MEMORY = 0.5
@@ -91,15 +92,13 @@ def learning_inference(coder: Any) -> str:
 
 def sizes_of(coder: Any) -> list[int]:
     """The checked parameter ``hidden_sizes``."""
-    sizes = list(coder.hidden_sizes)
-    if not sizes or not all(
-        isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in sizes
-    ):
+    sizes = positive_integers(coder.hidden_sizes)
+    if not sizes:
         raise ValueError(
             f"hidden_sizes={coder.hidden_sizes!r} must be positive integers, at least one: the "
             "numbers of atoms of the layers, that of the rows first."
         )
-    return [int(size) for size in sizes]
+    return list(sizes)
 
 
 def alphas_of(coder: Any) -> list[float]:

@@ -39,7 +39,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
 
     Parameters
     ----------
-    hidden_sizes : tuple of int, default=(16, 32)
+    hidden_sizes : tuple of int or int, default=(16, 32)
         Number of kernels in each layer, starting with the layer next to the images.
     kernel_sizes : tuple of int, tuple of tuple of int or None, default=None
         Side or sides of the kernels of each layer. None: half of the maps below, and at most 9.
@@ -127,7 +127,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     _continues_from = "online_state_"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": EnergyEstimator._parameter_constraints["device"],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         **{k: ["array-like", None] for k in ("kernel_sizes", "image_shape")},
         "alpha": [Interval(Real, 0, None, closed="neither"), "array-like"],
         "adaptive": ["boolean"],
@@ -143,7 +143,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
 
     def __init__(
         self,
-        hidden_sizes: tuple[int, ...] = (16, 32),
+        hidden_sizes: tuple[int, ...] | int = (16, 32),
         kernel_sizes: Sequence[Any] | None = None,
         *,
         image_shape: tuple[int, ...] | None = None,

@@ -35,7 +35,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
     Parameters
     ----------
-    hidden_sizes : tuple of int, default=(128, 64)
+    hidden_sizes : tuple of int or int, default=(128, 64)
         Number of atoms, or kernels, in each layer, starting with the layer next to the rows.
     alpha : float or sequence of float, default=0.1
         Weight of the penalty, common to all layers or one per layer, in units of X if atoms have
@@ -154,7 +154,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     _continues_from = "online_state_"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "device": EnergyEstimator._parameter_constraints["device"],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
         "penalty": [StrOptions({"l1", "nonnegative"})],
         "inference": [StrOptions(set(INFERENCES))],
@@ -174,7 +174,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
 
     def __init__(
         self,
-        hidden_sizes: tuple[int, ...] = (128, 64),
+        hidden_sizes: tuple[int, ...] | int = (128, 64),
         alpha: float | Sequence[float] = 0.1,
         *,
         penalty: Literal["l1", "nonnegative"] = "l1",

@@ -41,7 +41,7 @@ class ConditionalEstimator(GradientEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"},
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "network": [callable, None],
         "alpha": [Interval(Real, 0, None, closed="left")],

@@ -59,7 +59,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
 
     Parameters
     ----------
-    hidden_sizes : tuple of int, default=(128,)
+    hidden_sizes : tuple of int or int, default=(128,)
         Widths of the hidden layers; with ``image_shape`` the channels of convolutions, each of
         which halves height and width. Empty: f is linear, and the default objective makes it
         logistic regression.
@@ -206,7 +206,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
 
     def __init__(
         self,
-        hidden_sizes: tuple[int, ...] = (128,),
+        hidden_sizes: tuple[int, ...] | int = (128,),
         *,
         activation: str = "silu",
         image_shape: tuple[int, ...] | None = None,

@@ -30,7 +30,7 @@ from sklebm.objectives import (
 )
 from sklebm.objectives.label_losses import PenalizedLoss, PenalizedNoisyLoss
 from sklebm.objectives.target_losses import TargetLoss
-from sklebm.training.architecture import NetworkRecord
+from sklebm.training.architecture import NetworkRecord, check_sizes
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
 
@@ -54,7 +54,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     Parameters
     ----------
-    hidden_sizes : tuple of int, default=(64, 64)
+    hidden_sizes : tuple of int or int, default=(64, 64)
         Widths of the hidden layers of f. Empty, without ``network``: f = 0, so that the model is
         ridge regression with Gaussian residuals.
     activation : str, default="silu"
@@ -198,7 +198,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
 
     def __init__(
         self,
-        hidden_sizes: tuple[int, ...] = (64, 64),
+        hidden_sizes: tuple[int, ...] | int = (64, 64),
         *,
         activation: str = "silu",
         network: Any = None,
@@ -310,7 +310,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
     # ------------------------------------------------------------------ the energy
 
     def _has_network(self) -> bool:
-        return self.network is not None or len(tuple(self.hidden_sizes)) > 0
+        return self.network is not None or len(check_sizes(self.hidden_sizes)) > 0
 
     def _n_outputs(self) -> int:
         return 1

@@ -49,7 +49,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
     ----------
     n_components : int, default=2
         Number of branches, or of components of z.
-    hidden_sizes : tuple of int, default=(64, 64)
+    hidden_sizes : tuple of int or int, default=(64, 64)
         Widths of the hidden layers of Dec. Empty: Dec is linear.
     latent : {"branches", "grid", "continuous"}, default="branches"
         "branches": z is one-hot, and Dec has an answer for each branch. "grid": z is a point of a
@@ -226,7 +226,7 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
     def __init__(
         self,
         n_components: int = 2,
-        hidden_sizes: tuple[int, ...] = (64, 64),
+        hidden_sizes: tuple[int, ...] | int = (64, 64),
         *,
         latent: Literal["branches", "grid", "continuous"] = "branches",
         regularizer: str = "none",

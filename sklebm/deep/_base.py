@@ -69,7 +69,7 @@ class DeepEnergyEstimator(GradientEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GradientEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "image_shape": ["array-like", None],
         "network": [callable, None],

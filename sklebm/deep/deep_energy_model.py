@@ -32,7 +32,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
     ----------
     n_components : int, default=64
         Number of experts (the hidden units).
-    hidden_sizes : tuple of int, default=(64, 64)
+    hidden_sizes : tuple of int or int, default=(64, 64)
         Widths of the layers of g; with ``image_shape``, the channels of its convolutions, each of
         which halves height and width. Empty: g(x) = x.
     activation : {"tanh", "sigmoid", "softplus", "silu"}, default="tanh"
@@ -178,7 +178,7 @@ class DeepEnergyModel(DeepEnergyEstimator):
         self,
         n_components: int = 64,
         *,
-        hidden_sizes: tuple[int, ...] = (64, 64),
+        hidden_sizes: tuple[int, ...] | int = (64, 64),
         activation: str = "tanh",
         image_shape: tuple[int, ...] | None = None,
         network: Any = None,

@@ -45,7 +45,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         follow each other), an object with its own settings, or a function of a tensor of rows in
         units of X (images with ``image_shape``) and a torch generator that returns a view of each
         row.
-    hidden_sizes : tuple of int, default=(128,)
+    hidden_sizes : tuple of int or int, default=(128,)
         Widths of the encoder's hidden layers; with ``image_shape``, the channels of its
         convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="relu"
@@ -56,7 +56,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         views of images.
     encoder : callable or None, default=None
         Torch module class to use instead, called as ``encoder(n_features, n_components)``.
-    head_sizes : tuple of int, default=(64, 32)
+    head_sizes : tuple of int or int, default=(64, 32)
         Widths of the layers of the projection head that follows the encoder. The objective compares
         the outputs of the head. Empty: no head, it compares those of the encoder.
     keep_head : bool, default=False
@@ -184,11 +184,11 @@ class ContrastiveEmbedding(BaseEmbedding):
         *,
         objective: str | Objective = "info_nce",
         views: Any = "augment",
-        hidden_sizes: tuple[int, ...] = (128,),
+        hidden_sizes: tuple[int, ...] | int = (128,),
         activation: str = "relu",
         image_shape: tuple[int, ...] | None = None,
         encoder: Any = None,
-        head_sizes: tuple[int, ...] = (64, 32),
+        head_sizes: tuple[int, ...] | int = (64, 32),
         keep_head: bool = False,
         unit_length: bool = True,
         n_prototypes: int = 32,

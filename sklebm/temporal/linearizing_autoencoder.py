@@ -72,7 +72,7 @@ class LinearizingAutoencoder(SequenceEstimator):
     curvature : float, default=1.0
         Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
         squared errors of rows divided by ``scale_``.
-    hidden_sizes : tuple of int, default=(32,)
+    hidden_sizes : tuple of int or int, default=(32,)
         Widths of the encoder's hidden layers, or channels of its convolutions, mirrored in the
         decoder. Convolutions keep height and width with phase pooling, and halve them without it.
     kernel_size : int, default=5
@@ -189,7 +189,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         "n_inner_steps": [_NATURAL],
         "inner_rate": [_POSITIVE],
         "curvature": [Interval(Real, 0, None, closed="left")],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "kernel_size": [_COUNT],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "image_shape": ["array-like", None],
@@ -210,7 +210,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         n_inner_steps: int = 5,
         inner_rate: float = 5.0,
         curvature: float = 1.0,
-        hidden_sizes: tuple[int, ...] = (32,),
+        hidden_sizes: tuple[int, ...] | int = (32,),
         kernel_size: int = 5,
         activation: str = "relu",
         image_shape: tuple[int, ...] | None = None,

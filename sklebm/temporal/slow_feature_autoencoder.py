@@ -52,7 +52,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         ``n_components`` and ``degree`` only.
     degree : {1, 2}, default=1
         Codes of "linear" are affine or quadratic in x.
-    hidden_sizes : tuple of int, default=()
+    hidden_sizes : tuple of int or int, default=()
         Widths of the encoder's hidden layers, mirrored in the decoder; with ``image_shape``, the
         channels of its convolutions, each of which halves height and width. Empty: one affine map.
     activation : str, default="relu"
@@ -171,7 +171,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         "n_components": [_COUNT],
         "method": [StrOptions({"autoencoder", "linear"})],
         "degree": [Options(Integral, {1, 2})],
-        "hidden_sizes": ["array-like"],
+        "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "code_activation": [StrOptions(set(ACTIVATIONS))],
         "tied": ["boolean"],
@@ -192,7 +192,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         *,
         method: str = "autoencoder",
         degree: int = 1,
-        hidden_sizes: tuple[int, ...] = (),
+        hidden_sizes: tuple[int, ...] | int = (),
         activation: str = "relu",
         code_activation: str = "relu",
         tied: bool = True,

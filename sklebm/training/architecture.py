@@ -174,16 +174,22 @@ class NetworkRecord:
 # ---------------------------------------------------------------------- parts of the record
 
 
+def positive_integers(values: Any) -> tuple[int, ...] | None:
+    """Several, or a single one, as a tuple; None if any is something else."""
+    entries = (values,) if isinstance(values, Integral) else tuple(values)
+    good = (isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in entries)
+    return tuple(int(entry) for entry in entries) if all(good) else None
+
+
 def check_sizes(hidden_sizes: Any) -> tuple[int, ...]:
     """The widths as integers; ValueError if they are not."""
-    sizes = tuple(hidden_sizes)
-    good = all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in sizes)
-    if not good or len(sizes) > _MAX_LAYERS:
+    sizes = positive_integers(hidden_sizes)
+    if sizes is None or len(sizes) > _MAX_LAYERS:
         raise ValueError(
             f"hidden_sizes={hidden_sizes!r} must be positive integers, at most {_MAX_LAYERS}: the "
             "widths of the encoder's hidden layers, or the channels of its convolutions."
         )
-    return tuple(int(size) for size in sizes)
+    return sizes
 
 
 def check_image_shape(image_shape: Any, n_features: int) -> Shape:
