@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,10 @@ def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = 
         coder = SparseCoder(
             model.n_components, alpha=alpha, random_state=seed, strategy=model.strategy
         )
-        atoms = torch.from_numpy(coder.fit(x).components_).to(rows.device)
+        with warnings.catch_warnings():  # but for this one, given above with the names of columns
+            warnings.filterwarnings("ignore", "The columns of X differ in scale", UserWarning)
+            coder.fit(x)
+        atoms = torch.from_numpy(coder.components_).to(rows.device)
     elif not resume:
         zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
         warn_if_codes_vanish(rows, atoms, zero, L1(), alpha)

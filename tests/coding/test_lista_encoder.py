@@ -277,3 +277,12 @@ def test_validation_scores_are_minus_half_the_code_error():
     errors = ((model.transform(x) - codes) ** 2).sum(axis=1)
     assert len(x) == 30
     assert model.validation_scores_[-1] == pytest.approx(-0.5 * errors.mean(), rel=1e-5)
+
+
+def test_unequal_scales_are_reported_once():
+    X = np.random.default_rng(0).normal(size=(60, 4)) * [1.0, 1.0, 1.0, 1e5]
+    with pytest.warns(UserWarning, match="differ in scale") as record:
+        LISTAEncoder(3, max_epochs=1, random_state=0).fit(X)
+    said = [str(warning.message) for warning in record if "differ in scale" in str(warning.message)]
+    assert len(said) == 1
+    assert "LISTAEncoder adds up" in said[0]
