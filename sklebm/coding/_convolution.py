@@ -165,7 +165,13 @@ def open_mask(model: Any, X: Any, mask: Any) -> Rows | None:
 
 
 def checked_mask(mask: Any, shape: tuple[int, ...]) -> Any:
-    """A mask as an array of zeros and ones."""
+    """A mask as an array of zeros and ones.
+
+    Raises
+    ------
+    ValueError
+        If its shape is not that of X, or it holds anything but zeros and ones.
+    """
     array = to_numpy(mask)
     if array.shape != shape:
         raise ValueError(
@@ -193,7 +199,7 @@ class Pooling:
     def __init__(self, kind: str | None, size: Any, map_shape: tuple[int, int]) -> None:
         self.kind, self.map_shape = kind, map_shape
         sides = tuple(size) if np.ndim(size) else (size, size)
-        sides = (1, *sides) if len(sides) == 1 else sides
+        sides = (1, *sides) if len(sides) == 1 and map_shape[0] == 1 else sides
         if len(sides) != 2 or not all(isinstance(s, Integral) and int(s) >= 1 for s in sides):
             raise ValueError(
                 f"pool_size={size!r} must be a positive integer, or one for each side of an image."

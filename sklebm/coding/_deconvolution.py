@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -80,7 +81,7 @@ def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], Switc
 def pooling_of(model: Any, flat: bool) -> SwitchPooling:
     """The blocks that the parameters describe."""
     sides = _integers(model.pool_size, "pool_size", "one for all sides of a map, or one for each")
-    if len(sides) > (1 if flat else 2):
+    if np.ndim(model.pool_size) and len(sides) != (1 if flat else 2):
         raise ValueError(
             f"pool_size={model.pool_size!r} must be a positive integer, or one for each side of "
             "an image."
@@ -139,8 +140,8 @@ class NetworkSearch(MapSearch):
         if self.n_cut:
             warn(
                 f"{self.owner}: {self.n_cut} codes of adaptive layers were accepted after "
-                f"max_inference_steps={self.max_switched} steps, although their energy may be up "
-                f"to {100 * self.widest:.0f} % above its minimum (see certificate). Raise "
+                f"max_inference_steps={self.max_switched} steps, although other codes may have up "
+                f"to {100 * self.widest:.0f} % less energy (see certificate). Raise "
                 "max_inference_steps, or set it to None.",
                 ConvergenceWarning,
             )

@@ -93,6 +93,22 @@ class KernelLearner(DictionaryLearner):
         check_consensus(self.settings.grid.kernels(self.atoms))  # before the search, which is long
         self.parts = [self._no_sums() for _ in range(_N_PARTS)]
 
+    def in_the_middle(self) -> KernelLearner | None:
+        """A learner without sums whose kernels have their squares around the middle of the window.
+
+        What leaves the window is lost. None if no kernel moves by a pixel.
+        """
+        grid = self.settings.grid
+        kernels = grid.kernels(self.atoms)
+        moved = _centred(kernels)
+        if torch.equal(moved, kernels):
+            return None
+        learner = KernelLearner(_flat(moved, grid), self.intercept, self.settings)
+        learner.mask, learner.n_steps = self.mask, self.n_steps
+        if self.parts:
+            learner.seek_consensus()
+        return learner
+
     def _no_sums(self) -> KernelSums:
         return KernelSums.zero(len(self.atoms), self.settings.grid, self.atoms.device)
 
@@ -173,8 +189,7 @@ class KernelLearner(DictionaryLearner):
             self.seek_consensus()
         else:
             kernels = improve_kernels(kernels, sums.code_products, sums.row_products)
-        planes = kernels.permute(0, 2, 3, 1) if grid.channels_last else kernels
-        self.atoms = planes.flatten(1).contiguous()
+        self.atoms = _flat(kernels, grid)
 
     def _replace_dead(self) -> None:
         """Codes of the last pass do not belong to kernels that replace others."""
@@ -186,6 +201,31 @@ class KernelLearner(DictionaryLearner):
                 stays = ~replaced[index.long() // self.settings.grid.map_length]
                 self.kept[place] = index[stays], values[stays]
             self.n_kept = sum(len(index) for index, _ in self.kept.values())
+
+
+def _flat(kernels: Tensor, grid: ConvolutionGrid) -> Tensor:
+    """Kernels (n, channels, height, width) in the order of the pixels of a row."""
+    planes = kernels.permute(0, 2, 3, 1) if grid.channels_last else kernels
+    return planes.flatten(1).contiguous()
+
+
+def _centred(kernels: Tensor) -> Tensor:
+    """Kernels moved by whole pixels to the middle of their squares, each as long as before."""
+    squares, moved = kernels.square().sum(dim=1), kernels.clone()
+    for axis in (1, 2):
+        size = squares.shape[axis]
+        profile = squares.sum(dim=3 - axis)
+        where = torch.arange(size, dtype=profile.dtype, device=profile.device)
+        middle = (profile @ where) / profile.sum(dim=1).clamp(min=torch.finfo(profile.dtype).tiny)
+        shifts = (0.5 * (size - 1) - middle).round().where(profile.any(dim=1), 0.0)
+        for kernel, shift in zip(moved, shifts.int().tolist(), strict=True):
+            if shift:
+                kernel.copy_(kernel.roll(shift, dims=axis))
+                lost = slice(0, shift) if shift > 0 else slice(shift, None)
+                kernel.movedim(axis, 0)[lost] = 0.0
+    lengths = [torch.linalg.vector_norm(k.flatten(1), dim=1) for k in (kernels, moved)]
+    scale = torch.where(lengths[1] > 0, lengths[0] / lengths[1], 1.0)
+    return moved * scale[:, None, None, None]
 
 
 def patches_of(images: Tensor, grid: ConvolutionGrid) -> tuple[Callable[[Tensor], Tensor], Tensor]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,8 +30,26 @@ from sklebm.iterative import Draw
 N_KERNELS = 16
 # The share of the squares of pixels in their mean from which a warning says so.
 _CONSTANT_SHARE = 0.5
+# How often kernels that have settled are moved to the middle of their window, to learn on.
+_CENTRINGS = 4
 # Codes are final for learning at this duality gap: the kernels change before they matter.
 _LEARNING_GAP = 1e-3
+
+
+@dataclass(frozen=True)
+class KernelPass(Pass):
+    """Where a fit of kernels stands, and where it stood before they were centred."""
+
+    centred: KernelPass | None = None
+    n_centrings: int = 0
+
+    def best(self) -> KernelPass:
+        """The present pass, or the one before kernels were centred if its energy was lower."""
+        before = self.centred
+        if before is None:
+            return self
+        worse = len(self.curve) == len(before.curve) or self.curve[-1] >= before.curve[-1]
+        return before if worse else replace(self, centred=None)
 
 
 @dataclass(frozen=True)
@@ -40,21 +58,43 @@ class KernelLearning(Learning):
 
     mask: Tensor | None = None
 
-    def start(self, draw: Draw) -> Pass:
+    def start(self, draw: Draw) -> KernelPass:
         """The initial kernels; ``draw`` gives a generator for each purpose."""
         learner = first_learner(self.coder, self.x, draw("atoms"), self.mask)
         learner.mask = self.mask
         if self.coder.algorithm == "consensus":
             learner.seek_consensus()
-        return Pass(learner, draw("batches"))
+        return KernelPass(learner, draw("batches"))
+
+    def step(self, run: Pass) -> KernelPass:
+        """One pass; kernels that have settled are centred, and kept so if this lowers the energy.
+
+        A pattern that is longer than the part of it that a kernel has found lies at the edge of its
+        window and is cut there. No small change moves it: all codes would have to move too.
+        """
+        before = cast(KernelPass, run)
+        run = cast(KernelPass, super().step(run))
+        if before.centred and len(before.curve) == len(before.centred.curve):
+            return replace(run, settled=False)  # the first pass with empty sums
+        if not run.settled:
+            return run
+        run = run.best()
+        learner = cast(KernelLearner, run.learner)
+        moved = learner.in_the_middle() if run is not before.centred else None
+        if moved is None or run.n_centrings == _CENTRINGS:
+            return run
+        tried = run.n_centrings + 1
+        return replace(run, learner=moved, settled=False, centred=run, n_centrings=tried)
 
     def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` passes."""
+        run = cast(KernelPass, run).best()
         n_seen = self.rows.total()
         return kernel_state(self.coder, run.learner, self.rows.dtype, run.curve, n_seen)
 
     def finish(self, run: Pass) -> None:
         """Warn of codes that are not final, or that are all zero."""
+        run = cast(KernelPass, run).best()
         learner: Any = run.learner
         learner.settings.search.warn()
         if run.n_nonzero == 0:
@@ -67,11 +107,19 @@ class KernelLearning(Learning):
 
 def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     """What a fit starts with."""
-    seen = None
-    if mask is not None:
-        seen = torch.from_numpy(checked_mask(mask, rows.shape)).to(rows.device)
+    seen = _observed(mask, rows)
     check_images(coder, rows, seen)
     return KernelLearning(coder, rows, _sharp_parts(coder, rows, seen), seen)
+
+
+def _observed(mask: Any, rows: Rows) -> Tensor | None:
+    """The checked mask of a fit on the device of the rows; ValueError if it hides everything."""
+    if mask is None:
+        return None
+    seen = checked_mask(mask, rows.shape)
+    if not seen.any():
+        raise ValueError("mask hides every pixel of X: it must be true where X is observed.")
+    return torch.from_numpy(seen).to(rows.device)
 
 
 class SharpImages:
@@ -271,8 +319,9 @@ def kernel_state(
     return {**state, "grid_": grid, "low_pass_": float(coder.low_pass)}
 
 
-def given_kernels(coder: Any, rows: Rows) -> dict[str, Any]:
+def given_kernels(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
     """The fitted attributes for a given dictionary: nothing is learnt."""
+    _observed(mask, rows)
     if coder.dict_init is not None:
         raise ValueError(
             "dict_init has no effect when dictionary is given, which is used as it is: pass only "

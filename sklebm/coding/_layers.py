@@ -15,6 +15,7 @@ from sklebm.coding._penalty import resolve_penalty
 from sklebm.coding._search import CodeSearch
 from sklebm.energies.layered_coding import LayeredCodingEnergy
 from sklebm.inference.layered_coding import solve_layers, threshold_layers
+from sklebm.inference.sparse import SparseSolution
 from sklebm.training.architecture import positive_integers
 
 # Passes over the rows that the sums remember, as for a single dictionary.
@@ -43,22 +44,31 @@ class LayeredSearch(CodeSearch):
         if self.inference == "layered_thresholding":
             found = threshold_layers(x, dictionaries, alphas, positive=positive)
             return torch.cat(found, dim=1)
+        return torch.cat([part.codes for part in self._solutions(energy, x)], dim=1)
+
+    def _solutions(self, energy: LayeredCodingEnergy, x: Tensor) -> list[SparseSolution]:
+        """The codes of each layer, or of all of them at once, with their certificates."""
         if self.inference == "multilayer_fista":
             whole = solve_layers(
                 x,
-                dictionaries,
-                alphas,
-                positive=positive,
+                energy.dictionaries,
+                energy.alphas,
+                positive=energy.penalty.non_negative,
                 tol=self.tol,
                 n_steps=self.n_joint_steps,
             )
             self.count(whole)
-            return whole.codes
-        codes, below = [], x
-        for atoms, alpha in zip(dictionaries, alphas, strict=True):
-            below = self.solve(below, atoms, energy.penalty, alpha).codes
-            codes.append(below)
-        return torch.cat(codes, dim=1)
+            return [whole]
+        found, below = [], x
+        for atoms, alpha in zip(energy.dictionaries, energy.alphas, strict=True):
+            found.append(self.solve(below, atoms, energy.penalty, alpha))
+            below = found[-1].codes
+        return found
+
+    def certificates(self, energy: LayeredCodingEnergy, x: Tensor) -> Tensor:
+        """The largest certificate of what is solved for each row."""
+        parts = [part.certificate for part in self._solutions(energy, x)]
+        return torch.stack(parts).amax(dim=0)
 
 
 def search_of(

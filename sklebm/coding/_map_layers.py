@@ -19,6 +19,7 @@ from sklebm.coding._penalty import resolve_penalty
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.layered_coding import LayeredCodingEnergy, LayeredMapEnergy
 from sklebm.inference.layered_maps import solve_map_layer, solve_map_layers, threshold_maps
+from sklebm.inference.sparse import SparseSolution
 
 # Certificate at which a code is final, by default and, at least, for learning: kernels change
 # before more matters.
@@ -32,32 +33,41 @@ class MapLayeredSearch(LayeredSearch):
 
     def codes(self, energy: Any, x: Tensor) -> Tensor:
         """The codes of all layers, side by side."""
-        kernels, grids, alphas = energy.dictionaries, energy.grids, energy.alphas
-        positive = energy.penalty.non_negative
         if self.inference == "layered_thresholding":
-            found = threshold_maps(x, kernels, grids, alphas, positive=positive)
+            found = threshold_maps(
+                x,
+                energy.dictionaries,
+                energy.grids,
+                energy.alphas,
+                positive=energy.penalty.non_negative,
+            )
             return torch.cat(found, dim=1)
+        return torch.cat([part.codes for part in self._solutions(energy, x)], dim=1)
+
+    def _solutions(self, energy: Any, x: Tensor) -> list[SparseSolution]:
+        """The maps of each layer, or of all of them at once, with their certificates."""
+        kernels, grids, alphas = energy.dictionaries, energy.grids, energy.alphas
         if self.inference == "multilayer_fista":
             whole = solve_map_layers(
                 x,
                 kernels,
                 grids,
                 alphas,
-                positive=positive,
+                positive=energy.penalty.non_negative,
                 tol=self.tol,
                 n_steps=self.n_joint_steps,
             )
             self.count(whole)
-            return whole.codes
-        codes, below = [], x
+            return [whole]
+        layers_found, below = [], x
         for atoms, grid, alpha in zip(kernels, grids, alphas, strict=True):
             layer = solve_map_layer(
                 below, atoms, energy.penalty, alpha, grid, tol=self.tol, n_steps=self.n_steps
             )
             self.count(layer)
             below = layer.codes
-            codes.append(below)
-        return torch.cat(codes, dim=1)
+            layers_found.append(layer)
+        return layers_found
 
 
 def map_search_of(coder: Any, inference: str) -> LayeredSearch:

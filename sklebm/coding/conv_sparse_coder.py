@@ -60,7 +60,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     max_iter : int, default=20
         Maximum number of passes over the images.
     tol : float, default=1e-3
-        ``fit`` stops when a pass lowers the mean energy by no more than this fraction.
+        ``fit`` stops when a pass lowers the mean energy by no more than this fraction, and moving
+        the kernels to the middle of their windows does not lower it either.
     code_tol : float, default=1e-6
         Relative duality gap at which a code is accepted. ``fit`` uses 1e-3.
     solver : {"auto", "greedy", "fista", "admm"}, default="auto"
@@ -199,7 +200,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         mask : array-like of shape (n_samples, n_features) or None, default=None
-            True where a pixel is observed. Other pixels are ignored, but must be finite numbers.
+            True where a pixel is observed. Other pixels are ignored, but must be finite: with NaN,
+            pass ``np.nan_to_num(X)`` and ``mask=~np.isnan(X)``.
 
         Returns
         -------
@@ -210,7 +212,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
 
     def _fit(self, rows: Rows, progress: Progress | None, **data: Any) -> dict[str, Any]:
         if self.dictionary is not None:
-            return _kernels.given_kernels(self, rows)
+            return _kernels.given_kernels(self, rows, **data)
         return super()._fit(rows, progress, **data)
 
     def _max_steps(self, rows: Rows) -> int:

@@ -343,6 +343,44 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         """
         return -self.free_energy(X)
 
+    @available_if(
+        lambda coder: coder.inference != "layered_thresholding",
+        'inference="layered_thresholding" solves for no optimum.',
+    )
+    def certificate(self, X: Any) -> Any:
+        """Return how far the codes of each row can be from optimal.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        certificate : array or tensor of shape (n_samples,)
+            The duality gap relative to the energy: no other codes can lower it by a larger
+            fraction. With "layered_fista", the largest of the layers, each given the code below.
+            With an ``alpha`` of zero in "multilayer_fista", the KKT residual.
+        """
+        with layered_search(self) as search:
+            return self._map_rows(X, search.certificates, "certificate")
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return z_1 D_1, the rows as the codes of their first layer describe them.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Reconstructed rows.
+        """
+        with layered_search(self) as search:
+            return self._map_rows(X, search.reconstructions, "reconstruct")
+
     def energy(self, X: Any, Z: Any) -> Any:
         """Return E(x, z) of each row paired with codes of all layers.
 

@@ -10,7 +10,7 @@ import torch
 
 import sklebm
 from sklebm import ConvSparseCoder, SparseCoder
-from sklebm.coding._kernel_learner import KernelLearner
+from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid, smooth_part
 from sklebm.inference.convolutional import solve_in_frequency, solve_maps
@@ -479,3 +479,85 @@ def test_noise_on_a_photograph_is_removed():
     ).fit(clean[:3])  # fmt: skip
     cleaned = coder.reconstruct(noisy[3:])
     assert ((cleaned - clean[3:]) ** 2).mean() < 0.6 * ((noisy - clean)[3:] ** 2).mean()
+
+
+def planted_signals(n=40, length=128, width=16):
+    """Sparse sums of two waveforms that fill a kernel, with little noise."""
+    rng, t = np.random.default_rng(0), np.linspace(0, 1, width)
+    waves = np.stack([np.sin(6 * np.pi * t), np.sign(t - 0.5)]) * np.hanning(width)
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    X = 0.02 * rng.standard_normal((n, length))
+    for row in X:
+        for place in rng.integers(0, length - width, 3):
+            row[place : place + width] += rng.uniform(1, 2) * waves[rng.integers(2)]
+    return X, waves
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_waveforms_that_fill_a_kernel_are_found_whole(seed):
+    """From most starts, kernels first settle a few samples off, where they are cut."""
+    X, waves = planted_signals()
+    coder = ConvSparseCoder(
+        2, kernel_size=16, boundary="zero", penalty="nonnegative", tol=1e-4, max_iter=60,
+        random_state=seed,
+    ).fit(X)  # fmt: skip
+    kernels = coder.components_ / np.linalg.norm(coder.components_, axis=1, keepdims=True)
+    best = [max(np.abs(np.correlate(k, wave, "full")).max() for k in kernels) for wave in waves]
+    assert min(best) > 0.99
+    assert coder.n_iter_ == len(coder.energy_curve_)
+
+
+def test_centred_kernels_are_kept_only_if_they_lower_the_energy():
+    """Waves whose energy lies at their beginning: in the middle, their ends are cut."""
+    rng = np.random.default_rng(0)
+    wave = np.exp(-np.arange(16) / 3.0)
+    wave /= np.linalg.norm(wave)
+    X = 0.01 * rng.standard_normal((30, 96))
+    for row in X:
+        for place in rng.integers(0, 80, 2):
+            row[place : place + 16] += rng.uniform(1, 2) * wave
+    coder = ConvSparseCoder(
+        1, kernel_size=16, boundary="zero", penalty="nonnegative", dict_init=wave[None], alpha=0.05,
+        random_state=0,
+    ).fit(X)  # fmt: skip
+    kernel = coder.components_[0] / np.linalg.norm(coder.components_)
+    assert kernel @ wave > 0.999
+    assert coder.energy_curve_[-1] == coder.energy_curve_.min()
+
+
+def test_a_kernel_is_moved_by_whole_pixels_and_keeps_its_length():
+    grid = ConvolutionGrid(12, 12, 1, 5, 5)
+    kernel = np.zeros((2, 5, 5))
+    kernel[0, :2, :3] = [[1.0, 2.0, 1.0], [1.0, 2.0, 1.0]]
+    kernel[1, 2, 2] = 0.5  # in the middle
+    settings = KernelSettings(
+        L1(), 0.1, 10, unit_norm=False, fit_intercept=False, search=None, by_gradient=False,
+        grid=grid,
+    )  # fmt: skip
+    atoms = torch.from_numpy(kernel.reshape(2, -1))
+    moved = KernelLearner(atoms, atoms.new_zeros(0), settings).in_the_middle()
+    wanted = np.zeros((2, 5, 5))
+    wanted[0, 2:4, 1:4] = kernel[0, :2, :3]  # 1.5 down, of which the even number is taken
+    wanted[1] = kernel[1]
+    np.testing.assert_allclose(moved.atoms.numpy().reshape(2, 5, 5), wanted, atol=1e-12)
+    assert moved.in_the_middle() is None
+
+
+def test_masks_that_cannot_be_used_are_named():
+    X, truth = make_planted(5)
+    options = {"kernel_size": 3, "image_shape": (12, 12)}
+    given = ConvSparseCoder(dictionary=truth.reshape(2, -1), **options)
+    with pytest.raises(ValueError, match="zeros and ones"):
+        given.fit(X, mask=2 * X)
+    for coder in (given, ConvSparseCoder(2, max_iter=1, **options)):
+        with pytest.raises(ValueError, match="mask hides every pixel"):
+            coder.fit(X, mask=np.zeros(X.shape, bool))
+
+
+def test_a_pool_needs_as_many_sides_as_an_image():
+    X, _ = make_planted(5)
+    coder = ConvSparseCoder(2, kernel_size=3, image_shape=(12, 12), max_iter=1, pool_size=(4,))
+    with pytest.raises(ValueError, match=r"pool_size=\(4,\)"):
+        coder.fit(X).transform(X)
+    signals = ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(4,)).fit(X)
+    assert signals.transform(X).shape[1] == signals.set_params(pool_size=4).transform(X).shape[1]

@@ -1,6 +1,7 @@
 """Layers through switches: pooling, adjoints, dense solutions, surrogates, what is learnt."""
 
 import itertools
+import re
 import warnings
 
 import numpy as np
@@ -465,3 +466,23 @@ def test_a_constant_that_outweighs_the_images_is_named(model, remedy):
         learnt = [model.fit(Y - Y.mean(axis=1, keepdims=True)).components_ for Y in (X, X + 1e3)]
     # Means of 1e3 are rounded to 1e-13.
     np.testing.assert_allclose(learnt[1], learnt[0], atol=1e-8)
+
+
+def test_a_pool_needs_as_many_sides_as_an_image():
+    X, _ = make_planted(4)
+    model = DeconvolutionalNetwork((3, 4), (4, 3), max_iter=1, pool_size=(2,), **SHAPE)
+    with pytest.raises(ValueError, match=r"pool_size=\(2,\) must be"):
+        model.fit(X)
+
+
+def test_the_warning_of_a_limit_says_how_much_less_energy_other_codes_may_have(fitted, monkeypatch):
+    model, X = fitted
+    monkeypatch.setattr(deconvolution, "_DENSE", 10**9)
+    least = model.free_energy(X)
+    monkeypatch.setattr(deconvolution, "_DENSE", 0)
+    with pytest.warns(ConvergenceWarning, match=r"other codes may have up to (\d+) %") as record:
+        energies = clone_with(model, max_inference_steps=1).free_energy(X)
+    said = [re.search(r"up to (\d+) % less", str(one.message)) for one in record]
+    share = max(int(found[1]) for found in said if found) / 100
+    assert ((energies - least) / energies <= share + 0.005).all()
+    assert ((energies - least) / least > share).any()  # a share of the energy, not of its minimum

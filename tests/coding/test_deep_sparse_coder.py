@@ -286,3 +286,31 @@ def test_single_precision_is_enough_for_the_minimum():
     np.testing.assert_allclose(
         energy.energy(torch.from_numpy(X), found.codes), coder.free_energy(X), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("inference", ["layered_fista", "multilayer_fista"])
+def test_the_certificate_bounds_what_better_codes_could_gain(inference):
+    coder, X = random_coder(inference=inference, n_inference_steps=3)
+    found, gaps = coder.transform(X), coder.certificate(X)
+    exact = random_coder(inference=inference, code_tol=1e-13)[0]
+    if inference == "multilayer_fista":
+        energies, least = coder.free_energy(X), exact.free_energy(X)
+        assert (energies - least <= gaps * energies).all()
+    else:  # of each layer, given the code below
+        for layer, below in enumerate((X, *split(coder, found)[:-1])):
+            alpha = coder.alpha_[layer]
+            one = SparseCoder(dictionary=layers_of(coder)[layer], alpha=alpha).fit(below)
+            energies, least = one.energy(below, split(coder, found)[layer]), one.free_energy(below)
+            assert (energies - least <= gaps * energies + 1e-12).all()
+    assert gaps.max() > 1e-3
+    assert exact.certificate(X).max() < 1e-9
+    assert not hasattr(random_coder(inference="layered_thresholding")[0], "certificate")
+
+
+@pytest.mark.parametrize("inference", INFERENCES)
+def test_reconstructions_are_what_the_codes_of_the_first_layer_decode_to(inference):
+    coder, X = random_coder(inference=inference)
+    Z = split(coder, coder.transform(X))[0]
+    np.testing.assert_allclose(coder.reconstruct(X), Z @ coder.components_, atol=1e-12)
+    last = random_coder(inference=inference, output="last")[0]
+    np.testing.assert_allclose(last.reconstruct(X), coder.reconstruct(X), atol=1e-12)
