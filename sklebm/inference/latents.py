@@ -21,9 +21,13 @@ from torch import Tensor
 #: The rows of latents; further arguments, one entry per latent, are what accompanies them.
 Decoder = Callable[..., Tensor]
 
-_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 0.1, 1e-12, 1e6
+# Less damping than the least changes no step by more than roundings of its energy, but would have
+# to grow through many refused steps where a descent comes upon a kink.
+_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 0.1, 1e-8, 1e6
 # A step below this many roundings of the latent ends its descent.
 _SETTLED = 8.0
+# So do this many rounds in which the energy has not fallen by this share.
+_PATIENCE, _PROGRESS = 10, 1e-5
 
 
 def closest_latents(
@@ -63,6 +67,7 @@ def _descend(
     active = torch.arange(len(x), device=x.device)  # rows that still move
     with torch.no_grad():
         cost = cost_of(z, active)
+    mark, waited = cost.clone(), torch.zeros_like(active)
     slope, values, vectors = _curves(cost_of, z, active)
     for _ in range(n_steps):
         along = (vectors.mT @ slope[:, :, None])[:, :, 0]
@@ -84,6 +89,11 @@ def _descend(
         )
         factor = torch.where(lower, 0.1, 10.0).to(damping)
         damping[active] = (factor * damping[active]).clamp(_LEAST_DAMPING, _MOST_DAMPING)
+        fallen = cost < mark * (1.0 - _PROGRESS)
+        mark, waited = torch.where(fallen, cost, mark), torch.where(fallen, 0, waited + 1)
+        active = active[waited[active] < _PATIENCE]
+        if not len(active):
+            break
         slope, values, vectors = _curves(cost_of, z[active], active)
     return z, cost
 

@@ -70,6 +70,22 @@ class TrainingOptions:
         """The optimiser of a player."""
         return OPTIMIZERS[self.optimizers.get(name, self.optimizer)]
 
+    def named_rates(self) -> str:
+        """The learning rates as they are set, the highest first.
+
+        Divergence names all of them: one player's step is another's loss, so that losses do not
+        tell whose rate was too high.
+        """
+        rates = {f"{name}_learning_rate": rate for name, rate in self.rates.items()}
+        rates["learning_rate"] = self.learning_rate
+        highest = sorted(rates.items(), key=lambda item: -item[1])
+        return " or ".join(f"{name}={rate}" for name, rate in highest)
+
+    def named_rules(self) -> str:
+        """The optimisers as they are set, without repetition."""
+        rules = dict.fromkeys([*self.optimizers.values(), self.optimizer])
+        return " or ".join(repr(rule) for rule in rules)
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -362,8 +378,8 @@ def _guard_loss(
         last = f"{past[-1]:.6g}" if len(past) else "none"
         raise FloatingPointError(
             f"{options.owner}: the loss of {_name(player.objective)} became {loss} in epoch "
-            f"{len(past) + 1} (last finite loss: {last}). Lower learning_rate="
-            f"{options.learning_rate}, or scale X. The estimator was left unchanged."
+            f"{len(past) + 1} (last finite loss: {last}). Lower {options.named_rates()}, or scale "
+            "X. The estimator was left unchanged."
         )
 
 
@@ -380,6 +396,6 @@ def _overflow_is_divergence(options: TrainingOptions) -> Iterator[None]:
         if "without overflow" not in str(error):
             raise
         raise FloatingPointError(
-            f"{options.owner}: a step of {options.optimizer!r} overflowed. Lower learning_rate="
-            f"{options.learning_rate}. The estimator was left unchanged."
+            f"{options.owner}: a step of {options.named_rules()} overflowed. Lower "
+            f"{options.named_rates()}. The estimator was left unchanged."
         ) from error

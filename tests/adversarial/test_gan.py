@@ -7,7 +7,7 @@ from scipy.stats import norm
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklebm import GAN
+from sklebm import GAN, EnergyGAN
 from sklebm.objectives.adversarial import LeastSquares, NonSaturating, WassersteinPenalty
 from tests.adversarial.test_energy_gan import SMALL, distance, error, make_cloud
 from tests.registry import freeze
@@ -167,5 +167,21 @@ def test_a_critic_that_says_the_same_of_all_rows_is_named():
 
 def test_numbers_that_diverge_are_named():
     X = make_cloud(80)
-    with pytest.raises(FloatingPointError, match="learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"Lower learning_rate=1e\+30, or scale X"):
         GAN(optimizer="sgd", learning_rate=1e30, max_epochs=5, **SMALL).fit(X)
+
+
+@pytest.mark.parametrize("kind", [GAN, EnergyGAN])
+@pytest.mark.parametrize(
+    ("rate", "critic_rate", "advice"),
+    [
+        (1e-3, 1e30, r"Lower critic_learning_rate=1e\+30 or learning_rate=0.001, or scale X"),
+        (1e30, 1e-3, r"Lower learning_rate=1e\+30 or critic_learning_rate=0.001, or scale X"),
+        (1e-3, 1e300, r"step of 'sgd' overflowed. Lower critic_learning_rate=1e\+300 or"),
+    ],
+)
+def test_the_rate_of_the_player_that_diverged_is_named_first(kind, rate, critic_rate, advice):
+    X = make_cloud(80)
+    rates = {"learning_rate": rate, "critic_learning_rate": critic_rate}
+    with pytest.raises(FloatingPointError, match=advice):
+        kind(optimizer="sgd", max_epochs=20, **rates, **SMALL).fit(X)
