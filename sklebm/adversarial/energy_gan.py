@@ -318,9 +318,11 @@ class EnergyGAN(BaseAdversarial):
     def invert(self, X: Any, y: Any = None, *, n_starts: int = 5, n_steps: int = 100) -> Any:
         """Return the latent of each row: the one whose generated row is closest.
 
-        Takes damped Newton steps on the squared error of standardised rows, from the same starts
-        for every row, until a step is of the size of rounding errors. Deterministic. It takes at
-        most O(n_starts n_steps n_components) passes through the generator.
+        It minimises |x - g(z)|^2 / d + 0.001 |z|^2 in standardised features: the second term keeps
+        latents where the generator was trained, and decides between those of equal rows. Damped
+        Newton steps lead from the same starts for every row until a step is of the size of rounding
+        errors, or ten steps together have lowered the sum by less than 0.01 %. Deterministic. It
+        takes at most O(n_starts n_steps n_components) passes through the generator.
 
         Parameters
         ----------

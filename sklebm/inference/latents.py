@@ -3,9 +3,9 @@ r"""The latent whose row is closest: min over z of f(z) = |x - g(z)|^2 / d + rho
 Damped Newton steps, z <- z - V (|D| + l)^-1 V' f'(z) with the eigenvalues D and vectors V of the
 Hessian, so that steps lead down where it is indefinite as well. Each row has a damping l of its
 own, which shrinks after a step that lowers its energy and grows after one that does not, and
-descends until its steps are roundings, so that no row depends on another. With J'J in place of the
-Hessian, as in Gauss's method, the descent would not settle where a row is far from every g(z), and
-rounding would decide where it stops.
+descends until its steps are roundings or its energy no longer falls, so that no row depends on
+another. With J'J in place of the Hessian, as in Gauss's method, the descent would not settle where
+a row is far from every g(z), and rounding would decide where it stops.
 
 Y. Dauphin, R. Pascanu, C. Gulcehre, K. Cho, S. Ganguli and Y. Bengio, "Identifying and attacking
 the saddle point problem in high-dimensional non-convex optimization", NeurIPS 2014.
@@ -26,8 +26,9 @@ Decoder = Callable[..., Tensor]
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 0.1, 1e-8, 1e6
 # A step below this many roundings of the latent ends its descent.
 _SETTLED = 8.0
-# So do this many rounds in which the energy has not fallen by this share.
-_PATIENCE, _PROGRESS = 10, 1e-5
+# So do this many rounds in which the energy has not fallen by this share: at a kink, as of "relu",
+# steps never become small.
+_PATIENCE, _PROGRESS = 10, 1e-4
 
 
 def closest_latents(

@@ -103,6 +103,23 @@ def test_transform_leads_back_to_the_rows():
     assert (error(model, X, more) <= error(model, X, model.transform(X)) + 1e-12).all()
 
 
+@pytest.mark.parametrize("kind", [GAN, EnergyGAN])
+def test_latents_of_a_linear_generator_are_ridge_regression(kind):
+    X = make_cloud(60)
+
+    class Linear(nn.Linear):
+        """A map that is no wider than it has to be."""
+
+    model = kind(generator=Linear, max_epochs=2, **SMALL).fit(X)
+    n_latents = model.architecture_["n_components"]
+    base = (model.generate(np.zeros((1, n_latents))) - model.offset_) / model.scale_
+    maps = (model.generate(np.eye(n_latents)) - model.offset_) / model.scale_ - base
+    errors = (X[:10] - model.offset_) / model.scale_ - base
+    gram = maps @ maps.T / X.shape[1] + 1e-3 * np.eye(n_latents)
+    expected = np.linalg.solve(gram, maps @ errors.T / X.shape[1]).T
+    np.testing.assert_allclose(model.invert(X[:10]), expected, atol=1e-6)
+
+
 def test_a_game_continues_where_it_ended():
     X = make_cloud(100)
     settings = {**SMALL, "learning_rate_schedule": "constant", "warm_start": True}

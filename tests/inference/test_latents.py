@@ -1,6 +1,7 @@
 """The closest latent: closed forms of linear generators, and rows that do not mix."""
 
 import numpy as np
+import pytest
 import torch
 
 from sklebm.inference.latents import closest_latents
@@ -43,3 +44,52 @@ def test_rows_do_not_depend_on_their_company():
     whole = closest_latents(network, x, starts, n_steps=40)[0]
     single = torch.cat([closest_latents(network, row[None], starts, n_steps=40)[0] for row in x])
     np.testing.assert_allclose(single.detach(), whole.detach(), rtol=1e-9, atol=1e-9)
+
+
+def relu_network():
+    make = torch.Generator().manual_seed(1)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 32), torch.nn.ReLU()
+    ).append(torch.nn.Linear(32, 12))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn(p.shape, generator=make) / p.shape[-1] ** 0.5)
+    return network.requires_grad_(requires_grad=False)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
+def test_rows_at_kinks_settle_and_do_not_depend_on_their_company(dtype, close, monkeypatch):
+    network, make = relu_network().to(dtype), torch.Generator().manual_seed(0)
+    x = torch.randn(8, 12, generator=make).to(dtype)
+    starts = torch.cat([torch.zeros(1, 4), torch.randn(2, 4, generator=make)])
+    passed = []
+
+    def decode(z):
+        passed.append(len(z))
+        return network(z)
+
+    whole, cost = closest_latents(decode, x, starts, n_steps=100)
+    # A pass for every step and one for its derivatives: those of all rows would be 200.
+    assert sum(passed) < 0.6 * 200 * 3 * len(x)
+    single = torch.cat([closest_latents(network, row[None], starts, n_steps=100)[0] for row in x])
+    np.testing.assert_allclose(single, whole, atol=close)
+    monkeypatch.setattr("sklebm.inference.latents._PATIENCE", 10**6)
+    least = closest_latents(network, x, starts, n_steps=400)[1]
+    assert float((cost / least).max()) < 1.003
+
+
+def test_a_row_at_a_kink_ends_there():
+    """(1 + |z|)^2 + (|z| - z / 2)^2 is least at its kink, from either side."""
+
+    def decode(z):
+        return torch.cat([1.0 + z.abs(), z.abs() - 0.5 * z], dim=1)
+
+    x, passed = torch.zeros(1, 2, dtype=torch.float64), []
+    for start in (-2.0, 1.5):
+        passed.clear()
+        z, cost = closest_latents(
+            lambda z: passed.append(len(z)) or decode(z), x, torch.tensor([[start]]), n_steps=1000
+        )
+        assert float(cost[0]) == pytest.approx(0.5, rel=1e-2)
+        assert abs(float(z[0, 0])) < 0.02
+        assert len(passed) < 300
