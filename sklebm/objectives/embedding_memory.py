@@ -111,7 +111,8 @@ class MomentumQueue(Objective):
     """InfoNCE against a queue of keys from a slowly moving copy of the encoder.
 
     Keys of a batch are positives for its queries, then join the queue, whose oldest keys leave.
-    The copy follows the encoder, k <- momentum k + (1 - momentum) q, and gets no gradient.
+    Earlier keys of a row itself are not among its negatives. The copy follows the encoder,
+    k <- momentum k + (1 - momentum) q, and gets no gradient.
 
     Parameters
     ----------
@@ -157,18 +158,22 @@ class MomentumQueue(Objective):
         slow = {k: state[k].lerp(p, 1.0 - self.momentum) for k, p in now.items()}
         with torch.no_grad():
             named = {k.removeprefix("slow."): p for k, p in slow.items()}
+            # Copies: statistics of a batch would otherwise enter those of the encoder twice.
+            named |= {k: buffer.clone() for k, buffer in energy.named_buffers()}
             keys = to_unit_length(torch.func.functional_call(energy, named, (pairs.second,)))
-        queue, queue_kinds, kinds = state["queue"], state["queue_kinds"], pairs.kinds
-        scores = queries @ queue.T
-        if kinds is None:
-            kinds = queue_kinds.new_full((len(keys),), -1)
-        else:
-            scores = scores.masked_fill(queue_kinds == kinds[:, None], -torch.inf)
+        queue, scores = state["queue"], queries @ state["queue"].T
+        unknown, after = torch.full((len(queue),), -1, device=queue.device), {}
+        for name, own in (("queue_kinds", pairs.kinds), ("queue_rows", pairs.index)):
+            kept = state.get(name, unknown)  # the rows of an earlier run are others
+            if own is None:
+                own = kept.new_full((len(keys),), -1)
+            else:
+                scores = scores.masked_fill(kept == own[:, None], -torch.inf)
+            after[name] = push(kept, own)
         positives = (queries * keys).sum(dim=1, keepdim=True)
         logits = torch.cat([positives, scores], dim=1) / self.temperature
         loss = (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean()
-        queue, queue_kinds = push(queue, keys), push(queue_kinds, kinds)
-        return loss, {**slow, "queue": queue, "queue_kinds": queue_kinds}
+        return loss, {**slow, "queue": push(queue, keys), **after}
 
 
 # ---------------------------------------------------------------------- pieces

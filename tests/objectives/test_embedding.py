@@ -121,12 +121,14 @@ def naive_bank(weights, x, entries, bank, kinds, drawn, part):
     return total
 
 
-def naive_queue(weights, x, keys, queue, queue_kinds, temperature):
+def naive_queue(weights, x, keys, queue, queue_kinds, queue_rows, temperature):
     q = unit(views(weights, x)[0])
     losses = []
     for i in range(N_ROWS):
         scores = [q[i] @ keys[i]]
-        scores += [q[i] @ k for k, c in zip(queue, queue_kinds, strict=True) if c != KINDS[i]]
+        for key, kind, row in zip(queue, queue_kinds, queue_rows, strict=True):
+            if kind != KINDS[i] and row != INDEX[i]:
+                scores.append(q[i] @ key)
         terms = [math.exp(s / temperature) for s in scores]
         losses.append(-math.log(terms[0] / math.fsum(terms)))
     return np.mean(losses)
@@ -187,18 +189,20 @@ def cases():
         )
     rng = np.random.default_rng(1)
     queue, queue_kinds = unit(rng.normal(size=(6, WIDTH))), np.array([0, 1, 2, 3, 4, 9])
+    queue_rows = np.array([-1, 9, 4, 5, 4, 1])  # some of them earlier keys of rows of the batch
     slow = rng.normal(size=weights.shape)
     keys = unit(views(0.8 * slow + 0.2 * weights, x)[1])
     state = {
         "slow.weights": torch.tensor(slow),
         "queue": torch.tensor(queue),
         "queue_kinds": torch.tensor(queue_kinds),
+        "queue_rows": torch.tensor(queue_rows),
     }
     yield (
         MomentumQueue(0.4, n_keys=6, momentum=0.8),
         Linear(weights, kinds=KINDS),
         state,
-        lambda w: naive_queue(w, x, keys, queue, queue_kinds, 0.4),
+        lambda w: naive_queue(w, x, keys, queue, queue_kinds, queue_rows, 0.4),
     )
 
 
@@ -307,6 +311,51 @@ def test_the_queue_is_first_in_first_out_and_keeps_its_length():
         assert state["queue"].shape == (10, WIDTH)
         torch.testing.assert_close(state["slow.weights"], slow)
     np.testing.assert_allclose(state["queue"], np.concatenate(seen)[-10:], rtol=1e-12)
+
+
+def test_a_queue_longer_than_the_rows_gives_no_row_its_own_keys():
+    """The second loss is that of a row against the keys of all others, and none of its own."""
+    weights, x = setting()
+    objective, energy = MomentumQueue(0.5, n_keys=N_ROWS, momentum=0.0), Linear(weights)
+    state = objective.init_state(energy, N_ROWS, torch.Generator().manual_seed(0))
+    for _ in range(2):
+        loss, state = objective.loss(energy, Batch(torch.tensor(x)), state, torch.Generator())
+    q, k = (unit(part) for part in views(weights, x))
+    scores = q @ k.T / 0.5
+    expected = np.mean(np.log(np.exp(scores).sum(axis=1)) - np.diag(scores))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert state["queue_rows"].tolist() == INDEX.tolist()
+
+
+def test_the_slow_copy_leaves_the_statistics_of_the_encoder_alone():
+    _, x = setting()
+
+    class Normalised(nn.Module):
+        """A batch is counted for each pass that changes the running statistics."""
+
+        n_rows, n_projected = N_ALL, WIDTH
+
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(N_FEATURES, WIDTH), nn.BatchNorm1d(WIDTH)).double()
+
+        def forward(self, x):
+            return self.net(x)
+
+        project = forward
+
+        def pairs(self, batch, generator, *, keep_first=False):
+            return Pairs(*batch.x.chunk(2), None, torch.as_tensor(INDEX), None)
+
+    energy = Normalised()
+    twin = Normalised()
+    twin.load_state_dict(energy.state_dict())
+    objective, batch = MomentumQueue(n_keys=5), Batch(torch.tensor(x))
+    state = objective.init_state(energy, N_ROWS, torch.Generator().manual_seed(0))
+    objective.loss(energy, batch, state, torch.Generator())
+    twin(batch.x[:N_ROWS])
+    assert int(energy.net[1].num_batches_tracked) == 1
+    torch.testing.assert_close(energy.net[1].running_mean, twin.net[1].running_mean)
 
 
 def test_a_lone_row_has_no_negatives_and_costs_nothing_but_its_own_pair():
