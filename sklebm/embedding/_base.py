@@ -45,9 +45,14 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "nce_memory_bank": MemoryBank,
     "momentum_queue": MomentumQueue,
 }
-#: An effective rank below this share of the embedding's width is called a collapse.
-LEAST_SHARE_OF_RANK = 0.1
+#: An effective rank below this share of the embedding's width is called a collapse, and so is one
+#: below this number: every embedding that varies has a rank of at least 1.
+LEAST_SHARE_OF_RANK, LEAST_RANK = 0.1, 1.1
+#: And a smaller mean squared distance of embeddings of unit length from their mean.
+LEAST_SPREAD = 0.01
 NETWORKS = ("encoder",)
+# Each of them needs negatives; an objective of the user may not.
+_CONTRASTS = tuple(OBJECTIVES.values())
 # One process holds all rows of a batch, which are each other's negatives.
 _CONSTRAINTS = {
     k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"
@@ -122,18 +127,26 @@ class BaseEmbedding(GradientEstimator):
 
     @property
     def _layout(self) -> Layout:
-        return "step" if isinstance(self.views, str) and self.views == "groups" else "row"
+        return "step" if _views.what_is_taken(self.views) == "groups" else "row"
 
-    def _columns(self, y: Any, groups: Any) -> dict[str, Any]:
-        """Of what ``fit`` gets beside X, what the views need."""
+    def _columns(self, y: Any, groups: Any, *, whole: bool) -> dict[str, Any]:
+        """Of what ``fit`` gets beside X, what the views need; ``whole`` unless it is a chunk."""
         self._validate_params()  # the views are looked at before the rows are
-        takes = _views.chosen_view(self.views, self.image_shape).takes
+        takes = _views.what_is_taken(self.views)
         if groups is not None and takes != "groups":
             raise ValueError(
                 f"groups was given, but views={self.views!r} does not use it: leave it out, or "
                 'set views="groups".'
             )
-        return {"target": y if takes == "target" else None, "groups": groups}
+        if takes != "target" or y is None:  # which is refused with the rows
+            return {"target": None, "groups": groups}
+        codes = _views.class_codes(y, self.views)
+        if whole and codes.max() == 0 and isinstance(self._chosen_objective(), _CONTRASTS):
+            raise ValueError(
+                f"views={self.views!r} takes rows of other classes as negatives, but y holds one "
+                "class: pass rows of several classes, or choose other views."
+            )
+        return {"target": codes, "groups": groups}
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
         rows = super()._prepare(rows, seed, resume=resume, **data)
@@ -191,10 +204,10 @@ class BaseEmbedding(GradientEstimator):
 
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
         state = super()._trained(course, seed, seen, n_calls)
-        # Entries of a memory bank belong to the rows of this run.
-        state["training_state_"] = {
-            k: v for k, v in state["training_state_"].items() if not k.startswith("objective.bank")
-        }
+        # Entries of a memory bank, and the places of rows in a queue, belong to this run.
+        own = ("objective.bank", "objective.queue_rows")
+        kept = {k: v for k, v in state["training_state_"].items() if not k.startswith(own)}
+        state["training_state_"] = kept
         energy = course.training.energy
         z = _prototypes.embedded(energy, energy.rows, 2 * energy.record.floats_per_row())
         if n_calls and self._is_fitted():
@@ -206,11 +219,23 @@ class BaseEmbedding(GradientEstimator):
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         rank, width = state["effective_rank_"], state["prototypes_"].shape[1]
-        if rank < LEAST_SHARE_OF_RANK * width:
+        least = LEAST_SHARE_OF_RANK * width
+        if width > 1:
+            least = max(least, LEAST_RANK)
+        spread, found = state["embedding_spread_"], []
+        if rank < least:
+            found.append(
+                f"their effective rank is {rank:.2g}, below {least:g}, of {width} components"
+            )
+        if self.unit_length and spread < LEAST_SPREAD:
+            found.append(
+                f"their mean squared distance from their mean is {spread:.2g}, below "
+                f"{LEAST_SPREAD:g}, at a length of 1"
+            )
+        if found:
             warn(
-                f"The embeddings of {type(self).__name__} have collapsed: their effective rank is "
-                f"{rank:.2g}, below {LEAST_SHARE_OF_RANK:g} of their {width} components. Check "
-                "that the rows differ, make the views less alike, lower n_components or "
+                f"The embeddings of {type(self).__name__} have collapsed: {', and '.join(found)}. "
+                "Check that the rows differ, make the views less alike, lower n_components or "
                 "learning_rate, or raise batch_size."
             )
         return state
@@ -337,6 +362,11 @@ class BaseEmbedding(GradientEstimator):
             return self._validation_score(energy, training_rows(rows).batch(rows.device), seed=0)
 
     # ------------------------------------------------------------------ row-wise methods
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = _views.what_is_taken(self.views) == "target"
+        return tags
 
     def _floats_per_row(self) -> int:
         return 2 * NetworkRecord.of_fitted(self, NETWORKS).floats_per_row() + len(self.prototypes_)

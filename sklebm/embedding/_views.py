@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sklebm._shell.labels import read_labels
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling
 from sklebm.inference.image_views import ImageAugmentation
@@ -82,6 +85,29 @@ def chosen_view(views: Any, image_shape: Any, scaling: Scaling | None = None) ->
     return view
 
 
+def what_is_taken(views: Any) -> str | None:
+    """What the parameter needs of ``fit``: "target", "groups" or nothing."""
+    found = CHOICES.get(views) if isinstance(views, str) else views
+    return getattr(found, "takes", None)
+
+
+def class_codes(y: Any, given: Any) -> NDArray[np.int64]:
+    """Labels of any kind as whole numbers from 0, one for each row.
+
+    Raises
+    ------
+    ValueError
+        If y holds no labels.
+    """
+    try:
+        labels = read_labels(y, f"views={given!r}")
+    except ValueError as error:
+        raise ValueError(
+            f"views={given!r} needs class labels, one for each row: {error}"
+        ) from error
+    return np.unique(labels, return_inverse=True)[1]
+
+
 def rows_with_places(rows: Rows, view: View, given: Any, owner: str) -> Rows:
     """The rows, with their places as targets and their classes or sequences as groups."""
     if view.needs_rows and rows.is_lazy:
@@ -98,13 +124,6 @@ def rows_with_places(rows: Rows, view: View, given: Any, owner: str) -> Rows:
             f"views={given!r} needs {name}, one entry for each row: call fit(X, "
             f"{'y' if name == 'y' else 'groups=groups'})."
         )
-    if view.takes == "target" and kinds is not None:
-        if kinds.ndim != 1 or (kinds.is_floating_point() and bool((kinds != kinds.round()).any())):
-            raise ValueError(
-                f"views={given!r} needs class labels, but y has the shape {tuple(kinds.shape)} or "
-                "values that are not whole: pass one label for each row."
-            )
-        kinds = torch.unique(kinds, return_inverse=True)[1]
     columns = {"target": torch.arange(len(rows), device=rows.device)}
     if kinds is not None and view.takes is not None:
         columns["groups"] = kinds

@@ -122,7 +122,8 @@ class ContrastiveEmbedding(BaseEmbedding):
     effective_rank_ : float or None
         exp of the entropy of the normalised eigenvalues of the embeddings' covariance: the number
         of directions in which they vary. A warning is raised if it is below a tenth of the number
-        of their components. None after ``partial_fit``.
+        of their components, or below 1.1 of several; and, with ``unit_length``, if
+        ``embedding_spread_`` is below 0.01. None after ``partial_fit``.
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean objective of the batches by epoch.
     validation_scores_ : ndarray
@@ -252,7 +253,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         X : array-like or tensor of shape (n_samples, n_features)
             Training rows.
         y : array-like of shape (n_samples,) or None, default=None
-            Classes of the rows; used with ``views="labels"`` only.
+            Classes of the rows, as numbers or strings; used with ``views="labels"`` only.
         groups : array-like of shape (n_samples,) or None, default=None
             Sequence of each row, for ``views="groups"``; rows of a sequence are in temporal order.
 
@@ -261,7 +262,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         self : object
             The fitted estimator. It is left unchanged by an exception or an interrupt.
         """
-        return self._learn(X, self._fit, columns=self._columns(y, groups))
+        return self._learn(X, self._fit, columns=self._columns(y, groups, whole=True))
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, *, groups: Any = None) -> Self:
@@ -275,7 +276,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         X : array-like or tensor of shape (n_samples, n_features)
             The next chunk of training rows.
         y : array-like of shape (n_samples,) or None, default=None
-            Classes of the rows; used with ``views="labels"`` only.
+            Classes of the rows, as numbers or strings; used with ``views="labels"`` only.
         groups : array-like of shape (n_samples,) or None, default=None
             Sequence of each row, for ``views="groups"``.
 
@@ -284,7 +285,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         self : object
             The updated estimator. It is left unchanged by an exception or an interrupt.
         """
-        columns = self._columns(y, groups)
+        columns = self._columns(y, groups, whole=False)
         return self._learn(X, self._partial_fit, first=not self._is_fitted(), columns=columns)
 
     def transform(self, X: Any) -> Any:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import roc_auc_score
+from sklearn.utils import get_tags
 from torch import nn
 
 import sklebm
 from sklebm import ContrastiveEmbedding
 from sklebm.inference.image_views import ImageAugmentation
-from sklebm.inference.views import Groups, Neighbours
+from sklebm.inference.views import Groups, Labels, Neighbours
 from sklebm.objectives import MaximumLikelihood, ScoreMatching
 from sklebm.objectives.embedding import InfoNCE, MarginContrast
 from sklebm.objectives.embedding_memory import MemoryBank, MomentumQueue
@@ -183,6 +184,8 @@ def test_views_of_the_user_see_rows_in_the_units_of_x():
     [
         ({"views": "labels"}, {}, "needs y"),
         ({"views": "labels"}, {"y": np.linspace(0, 1, 60)}, "class labels"),
+        ({"views": "labels"}, {"y": np.zeros((60, 2), int)}, "class labels"),
+        ({"views": Labels()}, {"y": ["a"] * 60}, "y holds one class"),
         ({"views": "groups"}, {}, "needs groups"),
         ({}, {"groups": np.zeros(60)}, "does not use it"),
         ({"views": ImageAugmentation()}, {}, "set image_shape"),
@@ -202,14 +205,56 @@ def test_collapse_is_named_with_the_effective_rank():
     """Rows on a line have embeddings on a line, whatever an affine encoder does."""
     X = np.random.default_rng(0).normal(size=(100, 1)) * np.ones(6)
     settings = {**SMALL, "n_components": 20, "hidden_sizes": (), "unit_length": False}
-    with pytest.warns(UserWarning, match=r"effective rank is 1.*below 0\.1 of their 20"):
+    with pytest.warns(UserWarning, match=r"effective rank is 1, below 2, of 20 components"):
         model = ContrastiveEmbedding(max_epochs=2, **settings).fit(X)
     assert model.effective_rank_ == pytest.approx(1.0, abs=1e-3)
+    few = {**settings, "n_components": 3}
+    with pytest.warns(UserWarning, match=r"effective rank is 1, below 1.1, of 3 components"):
+        ContrastiveEmbedding(max_epochs=2, **few).fit(X)
     rows = np.random.default_rng(0).normal(size=(100, 6))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         spread = ContrastiveEmbedding(max_epochs=2, **SMALL).fit(rows)
     assert 1.0 < spread.effective_rank_ <= 4.0
+
+
+def test_a_collapse_to_nearly_one_point_is_named():
+    """Directions of 1 + 0.001 W x differ by thousandths, in all four of them."""
+
+    class Point(nn.Module):
+        def __init__(self, n_inputs, n_outputs):
+            super().__init__()
+            self.map = nn.Linear(n_inputs, n_outputs)
+
+        def forward(self, x):
+            return 1.0 + 1e-3 * self.map(x)
+
+    X = np.random.default_rng(0).normal(size=(100, 6))
+    with pytest.warns(UserWarning, match=r"mean squared distance from their mean is .*e-0[67]"):
+        ContrastiveEmbedding(encoder=Point, max_epochs=1, **{**SMALL, "learning_rate": 1e-9}).fit(X)
+
+
+def test_labels_may_be_of_any_kind():
+    X, y = make_classes(120)
+    settings = {**SMALL, "max_epochs": 2}
+    expected = ContrastiveEmbedding(views="labels", **settings).fit(X, y).transform(X)
+    names = np.array(["no", "perhaps", "yes"])
+    for labels in (names[y], names.astype(object)[y], names[y].tolist(), 2.0 * y, torch.tensor(y)):
+        model = ContrastiveEmbedding(views="labels", **settings).fit(X, labels)
+        np.testing.assert_array_equal(model.transform(X), expected)
+    assert get_tags(model).target_tags.required
+    assert not get_tags(ContrastiveEmbedding()).target_tags.required
+
+
+def test_views_as_objects_take_groups_in_the_same_order_as_their_names():
+    X = np.random.default_rng(0).normal(size=(90, 6))
+    groups = np.repeat(np.arange(3), 30)
+    named, given = (
+        ContrastiveEmbedding(views=views, max_epochs=2, **SMALL).fit(X, groups=groups)
+        for views in ("groups", Groups(1))
+    )
+    np.testing.assert_array_equal(named.transform(X), given.transform(X))
+    assert named._layout == given._layout == "step"
 
 
 @pytest.mark.parametrize("objective", ["info_nce", "nce_memory_bank", "momentum_queue"])
