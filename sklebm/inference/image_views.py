@@ -41,7 +41,7 @@ class ImageAugmentation(View):
     contrast : float, default=0.2
         Largest share by which deviations from an image's mean are stretched or shrunk.
     erase : float, default=0.3
-        Largest share of the sides of a rectangle that is replaced by the image's mean.
+        Largest share of the sides of a rectangle that is replaced by the mean of each channel.
     colour : float, default=0.0
         Largest share by which each channel is stretched or shrunk by itself.
     """
@@ -119,7 +119,7 @@ class ImageAugmentation(View):
         return torch.addcmul(mean + light, images - mean, gain)
 
     def _erased(self, images: Tensor, draw: _Draws) -> Tensor:
-        """A rectangle of each image takes the image's mean."""
+        """A rectangle of each image takes the mean of each channel."""
         inside = torch.ones((), dtype=torch.bool, device=images.device)
         for axis, side in ((2, images.shape[2]), (3, images.shape[3])):
             extent = self.erase * side * draw.uniform()
