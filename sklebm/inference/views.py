@@ -72,6 +72,30 @@ class View(ABC):
 
 
 @dataclass(frozen=True)
+class OtherRows(View):
+    """Views that are other rows of the fit: a subclass says which."""
+
+    needs_rows: ClassVar[bool] = True
+
+    @abstractmethod
+    def places(
+        self, index: Tensor, prepared: dict[str, Tensor], generator: torch.Generator
+    ) -> Tensor:
+        """The place of a view of each row, (n_rows,); ``index`` are the places of the rows."""
+
+    def draw(
+        self,
+        x: Tensor,
+        index: Tensor,
+        source: Source,
+        prepared: dict[str, Tensor],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The rows at ``places``."""
+        return rows_of(source)[self.places(index, prepared, generator)]
+
+
+@dataclass(frozen=True)
 class FeatureCorruption(View):
     """Some features of a row are replaced by those of other rows: views of tables.
 
@@ -118,7 +142,7 @@ class FeatureCorruption(View):
 
 
 @dataclass(frozen=True)
-class Neighbours(View):
+class Neighbours(OtherRows):
     """A view of a row is one of its nearest neighbours in the input.
 
     Parameters
@@ -128,8 +152,6 @@ class Neighbours(View):
     """
 
     n_neighbors: int = 5
-
-    needs_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_counts(self, "n_neighbors")
@@ -150,20 +172,15 @@ class Neighbours(View):
             found.append(away.topk(n_found, dim=1, largest=False).indices)
         return {"neighbours": torch.cat(found)}
 
-    def draw(
-        self,
-        x: Tensor,
-        index: Tensor,
-        source: Source,
-        prepared: dict[str, Tensor],
-        generator: torch.Generator,
+    def places(
+        self, index: Tensor, prepared: dict[str, Tensor], generator: torch.Generator
     ) -> Tensor:
         """One of the neighbours of each row."""
         neighbours = prepared["neighbours"]
         which = torch.randint(
-            neighbours.shape[1], (len(x), 1), generator=generator, device=x.device
+            neighbours.shape[1], (len(index), 1), generator=generator, device=index.device
         )
-        return _rows_of(source)[neighbours[index].gather(1, which)[:, 0]]
+        return neighbours[index].gather(1, which)[:, 0]
 
     def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
         """Rows of which one is a neighbour of the other."""
@@ -172,30 +189,24 @@ class Neighbours(View):
 
 
 @dataclass(frozen=True)
-class Labels(View):
+class Labels(OtherRows):
     """A view of a row is another row of the same class, given by ``y``."""
 
     takes: ClassVar[str | None] = "target"
-    needs_rows: ClassVar[bool] = True
 
     def prepare(self, source: Source) -> dict[str, Tensor]:
         """Rows ordered by class."""
         return _ordered(source)
 
-    def draw(
-        self,
-        x: Tensor,
-        index: Tensor,
-        source: Source,
-        prepared: dict[str, Tensor],
-        generator: torch.Generator,
+    def places(
+        self, index: Tensor, prepared: dict[str, Tensor], generator: torch.Generator
     ) -> Tensor:
         """Another row of the class of each row, or the row itself if it is alone."""
         begin, count, place = (prepared[k][index] for k in ("begin", "count", "place"))
-        u = torch.rand(len(x), generator=generator, device=x.device)
+        u = torch.rand(len(index), generator=generator, device=index.device)
         step = 1 + (u * (count - 1)).long().clamp(max=(count - 2).clamp(min=0))
         chosen = begin + (place - begin + step) % count
-        return _rows_of(source)[prepared["order"][chosen]]
+        return prepared["order"][chosen]
 
     def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
         """Rows of the same class."""
@@ -204,7 +215,7 @@ class Labels(View):
 
 
 @dataclass(frozen=True)
-class Groups(View):
+class Groups(OtherRows):
     """A view of a step of a sequence is a step close in time; ``groups`` names the sequences.
 
     Parameters
@@ -216,7 +227,6 @@ class Groups(View):
     max_distance: int = 1
 
     takes: ClassVar[str | None] = "groups"
-    needs_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_counts(self, "max_distance")
@@ -225,25 +235,20 @@ class Groups(View):
         """Rows ordered by sequence, in each of them by time."""
         return _ordered(source)
 
-    def draw(
-        self,
-        x: Tensor,
-        index: Tensor,
-        source: Source,
-        prepared: dict[str, Tensor],
-        generator: torch.Generator,
+    def places(
+        self, index: Tensor, prepared: dict[str, Tensor], generator: torch.Generator
     ) -> Tensor:
         """A step before or after each row, on the side that the sequence has."""
         begin, count, place = (prepared[k][index] for k in ("begin", "count", "place"))
         last = begin + count - 1
-        size = (len(x),)
-        step = torch.randint(1, self.max_distance + 1, size, generator=generator, device=x.device)
-        ahead = torch.rand(size, generator=generator, device=x.device) < 0.5
+        size, device = (len(index),), index.device
+        step = torch.randint(1, self.max_distance + 1, size, generator=generator, device=device)
+        ahead = torch.rand(size, generator=generator, device=device) < 0.5
         chosen = torch.where(ahead, place + step, place - step)
         other = torch.where(ahead, place - step, place + step)
         inside = (chosen >= begin) & (chosen <= last)
         chosen = torch.where(inside, chosen, other).maximum(begin).minimum(last)
-        return _rows_of(source)[prepared["order"][chosen]]
+        return prepared["order"][chosen]
 
     def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
         """Steps of one sequence that are close in time."""
@@ -252,7 +257,8 @@ class Groups(View):
         return close & (kinds[:, None] == kinds)
 
 
-def _rows_of(source: Source) -> Tensor:
+def rows_of(source: Source) -> Tensor:
+    """All rows, which views that are other rows need."""
     assert source.rows is not None  # noqa: S101
     return source.rows
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sklebm._checks import check_choice, check_number
 from sklebm.energies.embedding import to_unit_length
-from sklebm.inference.views import Source, View
+from sklebm.inference.views import OtherRows, Source, View, rows_of
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 
 
@@ -81,10 +81,24 @@ class PairedViews:
         first = x
         if self.view.draws_both and not keep_first:
             first = self._draw(x, index, generator)
-        second = self._draw(x, index, generator)
-        related = self.view.related(index, self.source, self.prepared)
+        if isinstance(self.view, OtherRows):
+            places = self.view.places(index, self.prepared, generator)
+            second, related = rows_of(self.source)[places], self._related(index, places)
+        else:
+            second = self._draw(x, index, generator)
+            related = self.view.related(index, self.source, self.prepared)
         kinds = self.prepared["kinds"][index] if self.view.takes == "target" else None
         return Pairs(first, second, related, index, kinds)
+
+    def _related(self, index: Tensor, places: Tensor) -> Tensor | None:
+        """Whether row i or its view is related to row j or its view: both are compared."""
+        both = torch.cat([index, places])
+        related = self.view.related(both, self.source, self.prepared)
+        if related is None:
+            return None
+        related = related | (both[:, None] == both)
+        n_rows = len(index)
+        return related.reshape(2, n_rows, 2, n_rows).any(dim=2).any(dim=0)
 
     def _draw(self, x: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.view.draw(x, index, self.source, self.prepared, generator)

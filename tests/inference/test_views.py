@@ -128,6 +128,22 @@ def test_a_shift_moves_what_is_seen():
     assert float(steps.std()) == pytest.approx(0.2 * 11 / math.sqrt(3), rel=0.3)
 
 
+def test_a_crop_shows_part_of_the_image_at_full_size():
+    """Of a ramp with slope 1, a crop is a ramp with the share that it shows as slope."""
+    ramp = torch.arange(41.0).double().expand(1, 5, 41).reshape(1, -1).repeat(200, 1)
+    seen = views_of(ramp, (1, 5, 41), crop=0.4).reshape(200, 5, 41)[:, 2, 2:-2]
+    steps = seen.diff(dim=1)
+    slope = steps[:, :1]
+    torch.testing.assert_close(steps, slope.expand(steps.shape))
+    assert 0.6 <= float(slope.min()) < 0.65
+    assert 0.95 < float(slope.max()) <= 1.0
+    # Pixels are centres of cells: half a cell beyond the outermost ones is the edge of the view.
+    first, last = seen[:, 0] - 2.5 * slope[:, 0], seen[:, -1] + 2.5 * slope[:, 0]
+    assert float(first.min()) >= -0.5 - 1e-9
+    assert float(last.max()) <= 40.5 + 1e-9
+    assert float((first + 0.5).max()) > 0.3 * 41  # crops lie anywhere
+
+
 def test_a_rotation_keeps_what_is_symmetric():
     """A bowl in pixels is the same from every angle, also where height and width differ."""
     y, x = torch.meshgrid(torch.arange(17.0) - 8, torch.arange(31.0) - 15, indexing="ij")

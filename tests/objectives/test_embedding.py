@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from sklebm.energies.embedding import to_unit_length
+from sklebm.inference.views import Groups, Labels, Neighbours, Source
 from sklebm.objectives import Batch
 from sklebm.objectives.embedding import (
     InfoNCE,
     MarginContrast,
+    PairedViews,
     Pairs,
     TripletMargin,
     info_nce,
@@ -356,6 +358,23 @@ def test_the_slow_copy_leaves_the_statistics_of_the_encoder_alone():
     twin(batch.x[:N_ROWS])
     assert int(energy.net[1].num_batches_tracked) == 1
     torch.testing.assert_close(energy.net[1].running_mean, twin.net[1].running_mean)
+
+
+@pytest.mark.parametrize("view", [Neighbours(3), Groups(2), Labels()], ids=str)
+def test_no_negative_is_a_row_that_could_have_been_the_view(view):
+    rows = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
+    kinds = torch.arange(60) % 5
+    source = Source(rows, kinds, (1,))
+    near = view.related(torch.arange(60), source, view.prepare(source)) | torch.eye(60).bool()
+    index = torch.randperm(60, generator=torch.Generator().manual_seed(1))[:40]
+    views = PairedViews(view, source)
+    pairs = views.pairs(Batch(rows[index], target=index), torch.Generator().manual_seed(2))
+    places = [int((rows[:, 0] == value).nonzero()) for value in pairs.second[:, 0]]
+    for i, of_i in enumerate(zip(index.tolist(), places, strict=True)):
+        for j, of_j in enumerate(zip(index.tolist(), places, strict=True)):
+            expected = any(bool(near[a, b]) for a in of_i for b in of_j)
+            assert bool(pairs.related[i, j]) == expected
+    assert bool((~pairs.related).any())
 
 
 def test_a_lone_row_has_no_negatives_and_costs_nothing_but_its_own_pair():
