@@ -16,8 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Directions whose share of the largest variance is below this, times their number, do not vary.
-_ROUNDING = 8 * torch.finfo(torch.float64).eps
+_EPS = torch.finfo(torch.float64).eps
+#: A column varies if its spread exceeds this multiple of its mean.
+_ROUNDING = 8 * _EPS
+#: Rows of a partial sum. Rounding of bits or one-hot rows, which take few values, does not cancel:
+#: it grows with the number of terms, and a sum of partial sums has fewer.
+_BLOCK = 1024
+#: Partial sums lose fewer digits than this many terms would, however many rows there are.
+_MOST_TERMS = 20_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class SlowMoments:
         mean = own.mean(dim=0)
         changes = (rows[1:] - rows[:-1])[follows]
         centred = own - mean
-        return cls(len(own), int(follows.sum()), mean, centred.T @ centred, changes.T @ changes)
+        return cls(len(own), int(follows.sum()), mean, _squares(centred), _squares(changes))
 
     def __add__(self, other: SlowMoments) -> SlowMoments:
         n_rows = self.n_rows + other.n_rows
@@ -83,6 +89,14 @@ class SlowMoments:
         return cls(int(values["n_rows"]), int(values["n_pairs"]), mean, scatter, changes)
 
 
+def _squares(rows: Tensor) -> Tensor:
+    """Sum of outer products of the rows, block by block."""
+    total = rows.new_zeros(rows.shape[1], rows.shape[1])
+    for block in torch.split(rows, _BLOCK):
+        total += block.T @ block  # in place, ``addmm_`` would add term by term
+    return total
+
+
 def slow_directions(moments: SlowMoments) -> tuple[Tensor, Tensor]:
     """All directions of unit variance from slow to fast, (n_directions, n_columns), and slowness.
 
@@ -95,7 +109,9 @@ def slow_directions(moments: SlowMoments) -> tuple[Tensor, Tensor]:
     varies = spread > _ROUNDING * moments.mean.abs()
     units = torch.where(varies & (spread > 0.0), 1.0 / spread, 0.0)
     variances, axes = torch.linalg.eigh(covariance * torch.outer(units, units))
-    kept = variances > len(variances) * _ROUNDING * variances[-1].clamp(min=0.0)
+    # Rounding grows with the size of the matrix and, if chunks were single rows, with their number.
+    n_terms = max(8 * len(variances), min(moments.n_rows, _MOST_TERMS))
+    kept = variances > n_terms * _EPS * variances[-1].clamp(min=0.0)
     white = (axes[:, kept] / variances[kept].sqrt()).T * units
     change = white @ (moments.changes / moments.n_pairs) @ white.T
     slowness, turns = torch.linalg.eigh(0.5 * (change + change.T))

@@ -7,6 +7,7 @@ import torch
 
 from sklebm import SlowFeatureAutoencoder
 from sklebm.datasets import AutoregressiveProcess, make_bouncing_digits
+from sklebm.inference.slow_features import SlowMoments, slow_directions
 from sklebm.metrics import curvature, slowness
 from sklebm.objectives import Batch
 from sklebm.objectives.slowness import SlowReconstruction
@@ -48,7 +49,7 @@ def test_slow_features_are_those_of_the_generalised_eigenproblem(degree):
     model = SlowFeatureAutoencoder(3, method="linear", degree=degree).fit(X, groups=groups)
     H = (X - X.mean(axis=0)) / X.std()  # conditions the reference; a change of units has no effect
     if degree == 2:
-        H = np.column_stack([H, *(H[:, i] * H[:, j] for i in range(3) for j in range(i, 3))])
+        H = expanded(H)
     values, vectors = generalised(H, groups)
     np.testing.assert_allclose(model.slowness_, values[:3], rtol=1e-10)
     Z = model.transform(X)
@@ -139,6 +140,61 @@ def test_columns_that_say_nothing_new_are_left_out():
     most = SlowFeatureAutoencoder(method="linear").fit(wide, groups=groups)
     assert most.transform(wide).shape == (len(X), 3)
     np.testing.assert_allclose(most.inverse_transform(most.transform(wide)), wide, atol=1e-9)
+
+
+def expanded(X):
+    """Rows followed by the products of all pairs of columns."""
+    d = X.shape[1]
+    return np.column_stack([X, *(X[:, i] * X[:, j] for i in range(d) for j in range(i, d))])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [300, 3000, 30_000])
+@pytest.mark.parametrize("kind", ["one-hot", "bits", "copies"])
+def test_rounding_of_many_rows_is_no_slow_feature(kind, n, seed):
+    """As many directions as the rank: 9 of ten categories, 21 of six bits, of which x^2 = x."""
+    random = np.random.default_rng(seed)
+    if kind == "one-hot":
+        X, degree, rank = np.eye(10)[random.integers(10, size=n)], 1, 9
+    elif kind == "bits":
+        X, degree, rank = (random.uniform(size=(n, 6)) < 0.3).astype(float), 2, 21
+    else:
+        X, degree, rank = random.standard_normal((n, 5)), 1, 5
+        X = np.column_stack([X, X @ random.standard_normal((5, 5)) * np.logspace(-6, 6, 5)])
+    if n == 3000 and kind != "copies":
+        H = X if degree == 1 else expanded(X)
+        assert np.linalg.matrix_rank(H - H.mean(axis=0)) == rank
+    model = SlowFeatureAutoencoder(50, method="linear", degree=degree).fit(X)
+    assert len(model.slowness_) == rank
+    Z = model.transform(X)
+    np.testing.assert_allclose(Z.var(axis=0), 1.0, rtol=1e-6)
+    measured = (np.diff(Z, axis=0) ** 2).mean(axis=0)
+    np.testing.assert_allclose(model.slowness_, measured, rtol=1e-6)
+
+
+def test_rounding_of_very_many_rows_is_no_slow_feature():
+    X = np.eye(10)[np.random.default_rng(0).integers(10, size=300_000)]
+    assert len(SlowFeatureAutoencoder(50, method="linear").fit(X).slowness_) == 9
+
+
+def test_rounding_of_rows_that_come_one_by_one_is_no_slow_feature():
+    X = torch.from_numpy(np.eye(3)[np.random.default_rng(0).integers(3, size=3000)])
+    moments = SlowMoments.of(X[:1], torch.ones(0, dtype=torch.bool))
+    for i in range(1, len(X)):
+        moments += SlowMoments.of(X[i - 1 : i + 1], torch.ones(1, dtype=torch.bool), n_before=1)
+    filters, _ = slow_directions(moments)
+    assert len(filters) == 2
+
+
+@pytest.mark.parametrize("n", [3000, 300_000])
+def test_a_small_difference_of_two_columns_is_a_direction(n):
+    """Two columns whose correlation is below 1 by 5e-11 hide a slow source in their difference."""
+    random = np.random.default_rng(0)
+    slow, fast = np.sin(2 * np.pi * np.arange(n) / n), random.standard_normal(n)
+    model = SlowFeatureAutoencoder(method="linear").fit(np.column_stack([fast, fast + 1e-5 * slow]))
+    Z = model.transform(np.column_stack([fast, fast + 1e-5 * slow]))
+    assert abs(np.corrcoef(Z[:, 0], slow)[0, 1]) > 0.999
+    np.testing.assert_allclose(Z.var(axis=0), 1.0, rtol=1e-4)
 
 
 # ---------------------------------------------------------------- slowness and curvature
