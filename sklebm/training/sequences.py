@@ -78,18 +78,24 @@ class SequenceRows(TrainingRows):
         return sum(stop - start for start, stop in self.spans)
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Any, Any]:
-        """Two sets of spans: random sequences with a fraction of the rows, or the end of one."""
+        """Two sets of spans: random sequences with a fraction of the rows, or the end of one.
+
+        Sequences that would exceed the fraction are passed over; if all would, the shortest is held
+        out.
+        """
+        wanted = math.ceil(fraction * len(self))
         if len(self.spans) == 1:
             start, stop = self.spans[0]
-            cut = stop - math.ceil(fraction * (stop - start))
+            cut = stop - wanted
             return [(start, cut)] if cut > start else [], [(cut, stop)]
-        order = torch.randperm(len(self.spans), generator=generator).tolist()
-        held_out, wanted = 0, fraction * len(self)
-        while wanted > 0:
-            start, stop = self.spans[order[held_out]]
-            wanted -= stop - start
-            held_out += 1
-        chosen = set(order[:held_out])
+        lengths = [stop - start for start, stop in self.spans]
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        chosen: set[int] = set()
+        for index in order:
+            if lengths[index] <= wanted and len(chosen) < len(lengths) - 1:
+                chosen.add(index)
+                wanted -= lengths[index]
+        chosen = chosen or {min(order, key=lengths.__getitem__)}
         kept = [span for index, span in enumerate(self.spans) if index not in chosen]
         return kept, [self.spans[index] for index in sorted(chosen)]
 
