@@ -23,6 +23,7 @@ from sklebm.objectives import Batch, Objective
 from sklebm.objectives.slowness import SlowReconstruction, pool_lengths
 from sklebm.temporal import _slow
 from sklebm.temporal._base import SEQUENCE_CONSTRAINTS, SequenceEstimator
+from sklebm.training.architecture import check_resumable
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
 
@@ -87,8 +88,9 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     learning_rate_schedule : str or Schedule, default="cosine"
         "constant", "linear", "cosine", "non_monotone", or a schedule object.
     validation_fraction : float or None, default=None
-        Fraction of the rows held out, as whole sequences; of a single sequence, its end. Minus
-        their mean squared error is recorded after each epoch.
+        Largest fraction of the rows held out, as whole sequences, at least one; of a single
+        sequence its end. Minus their mean squared error is
+        recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters.
@@ -299,7 +301,18 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if self.method == "linear":
             return self._analysed(rows, resume=self._is_fitted())
+        if self._is_fitted():
+            self._check_method()  # before the state of training, which depends on it, is read
         return {**super()._partial_fit(rows, progress, **data), "slowness_": None}
+
+    def _check_resumable(self, rows: Rows) -> None:
+        self._check_method()
+        super()._check_resumable(rows)
+
+    def _check_method(self) -> None:
+        """Raise ValueError if another method was fitted, which explains all other differences."""
+        asked = {**self.architecture_, "method": str(self.method)}
+        check_resumable(self, asked, self.architecture_)
 
     def _analysed(self, rows: Rows, *, resume: bool) -> dict[str, Any]:
         """Slow feature analysis of these rows, and of those before them."""

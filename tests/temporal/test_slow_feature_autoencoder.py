@@ -347,3 +347,28 @@ def test_what_cannot_be_learnt_is_named():
     model = SlowFeatureAutoencoder(1, method="linear").fit(X, groups=groups)
     with pytest.raises(ValueError, match="were dropped: fit again"):
         model.drop_training_state().partial_fit(X, groups=groups)
+
+
+@pytest.mark.parametrize("methods", [("linear", "autoencoder"), ("autoencoder", "linear")])
+def test_learning_does_not_go_on_by_another_method(methods):
+    X, _, groups = mixed_processes(4, 10)
+    before, after = methods
+    # More components than directions: their number differs too, but is not the reason.
+    model = SlowFeatureAutoencoder(5, method=before, max_epochs=1).fit(X, groups=groups)
+    weights = dict(model.weights_)
+    model.set_params(method=after)
+    with pytest.raises(ValueError, match=f"method='{after}' differs from the fitted '{before}'"):
+        model.partial_fit(X, groups=groups)
+    if after == "autoencoder":
+        with pytest.raises(ValueError, match="method='autoencoder' differs"):
+            model.set_params(warm_start=True).fit(X, groups=groups)
+    assert all(model.weights_[name] is array for name, array in weights.items())
+
+
+def test_slowness_of_a_circle():
+    omega = 2.0 * np.pi / 40.0
+    t = omega * np.arange(40 * 100)
+    X = np.column_stack([np.cos(t), np.sin(t)])
+    model = SlowFeatureAutoencoder(2, method="linear").fit(X)
+    # The pair that is missing at the end of whole periods is one of 4000.
+    np.testing.assert_allclose(model.slowness_, 4.0 * np.sin(omega / 2.0) ** 2, rtol=1e-3)
