@@ -78,7 +78,7 @@ class RecurrentCell(nn.Module):
 class ConvolutionalCell(nn.Module):
     """Causal convolutions over the last ``window`` steps: kernels of 2 at distances 1, 2, 4...
 
-    Its state is that window; steps before the first are zeros.
+    A window of 1 has one kernel of 1. The state is the window; steps before the first are zeros.
     """
 
     has_state = False
@@ -88,11 +88,13 @@ class ConvolutionalCell(nn.Module):
         n_layers = max(1, math.ceil(math.log2(window)))
         widths = [n_features, *[n_components] * n_layers]
         self.layers = nn.ModuleList(
-            nn.Conv1d(n_in, n_out, 2, dilation=2**index, device="meta")
+            nn.Conv1d(n_in, n_out, min(window, 2), dilation=2**index, device="meta")
             for index, (n_in, n_out) in enumerate(itertools.pairwise(widths))
         )
         self.n_features = n_features
-        self.n_before = 2**n_layers - 1  # steps that a feature sees beside its own
+        self.n_before = (
+            2**n_layers - 1 if window > 1 else 0
+        )  # steps that a feature sees beside its own
 
     def initial(self, n_sequences: int) -> State:
         """A window of zeros."""
