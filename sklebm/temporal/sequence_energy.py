@@ -55,12 +55,13 @@ class SequenceEnergy(SequenceEstimator):
     n_latents : int, default=16
         Number of factors of "latent", or of hidden units of "rbm".
     window : int, default=32
-        Number of past steps that "conv" sees, rounded up to a power of two.
+        Number of past steps that "conv" sees, rounded up to a power of two; 1: only the last.
     truncation : int, default=100
         Longest piece of a sequence in training. Up to as many steps before a piece set its initial
         state, so gradients reach back over at most twice this number of steps.
     max_gradient_norm : float or None, default=5.0
-        Gradients with a larger norm are scaled down to it. None: no clipping.
+        Gradients with a larger norm are scaled down to it. None: no clipping. "lbfgs" never clips:
+        its line search needs the gradient of the loss itself.
     forget_bias : float, default=1.0
         Initial bias of an LSTM's forget gate: values above 0 make it remember.
     n_gibbs_steps : int, default=10
@@ -81,8 +82,9 @@ class SequenceEnergy(SequenceEstimator):
     learning_rate_schedule : str or Schedule, default="cosine"
         "constant", "linear", "cosine", "non_monotone", or a schedule object.
     validation_fraction : float or None, default=None
-        Fraction of the rows held out, as whole sequences; of a single sequence, its end. The mean
-        log density is recorded after each epoch.
+        Largest fraction of the rows held out, as whole sequences, at least one; of a single
+        sequence its end, which is scored as a new sequence, without what came before. The mean log
+        density is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters.
@@ -133,11 +135,14 @@ class SequenceEnergy(SequenceEstimator):
 
     Notes
     -----
-    An update costs O(n h (h + d)) for n rows of d features and h components; with "rbm", a score
-    costs O(2^k d) more per row for k <= 20 hidden units; with more units, log Z is an annealed
-    estimate, which is too low on average. Scales of Gaussians stay above e^-7 times that of the
-    feature. A sequence of one step is scored by h_0 alone. Training runs in float32, answers are
-    computed in the dtype of X. Binary outputs warn about values outside [0, 1].
+    An update costs O(n h (h + d)) for n rows of d features and h components; with "rbm", a score or
+    prediction costs O(2^k d) more per row for k <= 20 hidden units. With more units both are
+    estimates from 20 annealed chains: log Z is too low on average, and predictions, weighted
+    averages along the chains, may be off by about 0.1 where a machine has distant modes. Scales of
+    Gaussians stay above e^-7 times that of the feature. A sequence of one step is scored by h_0
+    alone. Training runs in float32, answers are computed in the dtype of X. Binary outputs warn
+    about values outside [0, 1]. ``groups`` that are not contiguous, or have another length than X,
+    raise ValueError.
 
     References
     ----------
@@ -350,7 +355,8 @@ n_latents)
         Returns
         -------
         X_next : array or tensor of shape (n_samples, n_features)
-            Row t predicts row t + 1; the one at the last step of a sequence is a forecast.
+            Row t predicts row t + 1; the one at the last step of a sequence is a forecast. Exact,
+            except for "rbm" with more than 20 hidden units; see Notes.
         """
         return self._walk(X, groups, _network.next_means, "predict")
 

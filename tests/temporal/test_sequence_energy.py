@@ -9,13 +9,17 @@ from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklebm import SequenceEnergy
+from sklebm._shell.rows import Rows
 from sklebm.datasets import AutoregressiveProcess, SwitchingProcess
+from sklebm.energies import step_machine
 from sklebm.energies.cells import CELLS
 from sklebm.energies.step_machine import MachineOutput
 from sklebm.energies.step_outputs import OUTPUTS, LatentGaussianOutput
 from sklebm.objectives.sequence_likelihood import with_dropout
+from sklebm.training.sequences import SequenceRows
 
 QUICK = {"n_components": 6, "batch_size": 50, "max_epochs": 2, "n_latents": 3, "random_state": 0}
 
@@ -143,6 +147,55 @@ def test_an_annealed_machine_comes_close_to_the_sum():
     np.testing.assert_allclose(alone.detach(), annealed.detach(), rtol=1e-12)
 
 
+def test_means_of_a_machine_do_not_keep_all_states_of_all_rows():
+    output, _ = machine(8, 13)
+    parameters = torch.from_numpy(np.random.default_rng(0).standard_normal((100, 21)))
+    kept, largest = [], Largest()
+    watched = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)
+    with watched, largest:
+        mean = output.mean(parameters)
+    assert not kept
+    assert largest.size <= step_machine._MAX_ENTRIES < 100 * 2**13 * 8
+    for row in (0, 50, 99):
+        own = parameters[row].expand(256, -1)
+        p = torch.exp(output.log_density(torch.from_numpy(all_bits(8)), own)).detach().numpy()
+        np.testing.assert_allclose(mean[row], p @ all_bits(8), rtol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Number of values in the largest tensor that any operation returns."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.size = max(self.size, found.numel())
+        return found
+
+
+def test_means_of_annealed_chains_come_close_to_enumeration():
+    output, parameters = machine(6, 4)
+    exact = output.mean(parameters)
+    output.is_exact = False
+    found = output.mean(parameters)
+    # 20 chains of 100 sweeps: if sweeps were independent, a standard error of .5 / sqrt(2000).
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    alone = torch.cat([output.mean(row[None]) for row in parameters])
+    np.testing.assert_allclose(alone, found, rtol=1e-12)
+
+
+def test_means_of_annealed_chains_do_not_choose_one_of_two_modes():
+    """Two bits that are both on or both off, as likely: mean field finds .018 for both."""
+    output = MachineOutput(2, 21).to_empty(device="cpu").double()
+    output.weights.data = torch.zeros(21, 2, dtype=torch.float64)
+    output.weights.data[0] = 8.0
+    parameters = torch.zeros(1, 23, dtype=torch.float64)
+    parameters[0, :2], parameters[0, 2] = -4.0, -8.0
+    # Three standard errors of a share of 20 chains.
+    np.testing.assert_allclose(output.mean(parameters), [[0.5, 0.5]], atol=0.34)
+
+
 def test_gibbs_sweeps_leave_the_machine_as_it_is():
     """Chains that start exactly at p are at p after a sweep, within four standard errors."""
     output, parameters = machine()
@@ -163,8 +216,10 @@ def test_a_machine_learns_what_bits_have_in_common():
     X = np.column_stack([first, first]).astype(float)
     settings = {**QUICK, "cell": "rnn", "learning_rate": 0.1, "max_epochs": 25}
     groups = np.arange(600) // 20
-    alone = SequenceEnergy(output="bernoulli", **settings).fit(X, groups=groups).score(X, groups)
-    joint = SequenceEnergy(output="rbm", **settings).fit(X, groups=groups).score(X, groups)
+    alone = (
+        SequenceEnergy(output="bernoulli", **settings).fit(X, groups=groups).score(X, groups=groups)
+    )
+    joint = SequenceEnergy(output="rbm", **settings).fit(X, groups=groups).score(X, groups=groups)
     assert alone == pytest.approx(-2 * np.log(2), abs=0.05)
     assert joint > -np.log(2) - 0.15
 
@@ -328,7 +383,30 @@ def test_long_sequences_are_learnt_in_pieces():
     whole = SequenceEnergy(2, **settings).fit(X, groups=groups)
     cut = SequenceEnergy(2, truncation=16, **settings).fit(X, groups=groups)
     assert cut.n_samples_seen_ == 210
-    assert cut.score(X, groups) == pytest.approx(whole.score(X, groups), abs=0.02)
+    scores = [model.score(X, groups=groups) for model in (whole, cut)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+    longer = SequenceEnergy(2, truncation=70, **settings).fit(X, groups=groups)
+    for name, array in whole.weights_.items():
+        np.testing.assert_array_equal(longer.weights_[name], array)
+    for truncation in (1, 16, 69, 70, 100):
+        rows = sequence_rows([70, 70, 1, 70], truncation)
+        batches = list(rows.batches(rows, batch_size=32, generator=None))
+        counted = [b.x if b.weight is None else b.x[b.weight > 0] for b in batches]
+        assert torch.cat(counted)[:, 0].tolist() == list(range(211))
+
+
+@pytest.mark.parametrize(("window", "seen"), [(1, 1), (2, 2), (3, 4), (8, 8)])
+def test_a_convolution_sees_its_window(window, seen):
+    X, _ = ragged((20,))
+    model = SequenceEnergy(cell="conv", window=window, **QUICK).fit(X)
+    before = model.predict(X)[12]
+    reach = []
+    for back in range(12):
+        changed = X.copy()
+        changed[12 - back] += 1.0
+        if not np.array_equal(model.predict(changed)[12], before):
+            reach.append(back)
+    assert reach == list(range(seen))
 
 
 def test_samples_go_on_where_the_past_stopped():
@@ -402,6 +480,34 @@ def test_whole_sequences_are_held_out():
     assert model.validation_scores_[-1] > model.validation_scores_[0]
     single = SequenceEnergy(2, validation_fraction=0.2, **settings).fit(X)
     assert len(single.validation_scores_) == 8
+
+
+def sequence_rows(lengths, n_steps=100):
+    """Numbered rows of sequences, as training sees them."""
+    numbers = torch.arange(sum(lengths), dtype=torch.float32)[:, None]
+    rows = Rows(numbers, torch.device("cpu"))
+    rows.columns["groups"] = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    return SequenceRows(rows, n_steps)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("lengths", "fraction", "n_rows"),
+    [
+        ([30] * 20, 0.2, [120]),
+        ([1000] + [10] * 20, 0.1, [120]),  # not the long one, which has most of the rows
+        ([1000, 10], 0.1, [10]),
+        ([10, 1000], 0.001, [10]),  # none fits: the shortest
+        ([1, 1], 0.9, [1]),  # one is left for training
+        ([70, 20, 10], 0.29, [20, 10]),
+    ],
+)
+def test_whole_sequences_with_a_fraction_of_the_rows_are_held_out(lengths, fraction, n_rows, seed):
+    rows = sequence_rows(lengths)
+    kept, held_out = rows.split(fraction, torch.Generator().manual_seed(seed))
+    assert sum(stop - start for start, stop in held_out) in n_rows
+    assert kept
+    assert sorted(kept + held_out) == rows.spans
 
 
 def test_stacks_and_searches_route_groups():
