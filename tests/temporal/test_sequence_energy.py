@@ -424,6 +424,28 @@ def test_samples_go_on_where_the_past_stopped():
     assert np.all(np.abs(first.mean(axis=0) - model.predict(X[:50])[-1]) < error)
 
 
+@pytest.mark.parametrize("output", ["bernoulli", "categorical", "latent", "rbm"])
+def test_the_first_step_drawn_has_the_mean_that_is_predicted(output):
+    X = np.eye(4)[np.random.default_rng(0).integers(4, size=60)]
+    model = SequenceEnergy(cell="gru", output=output, **QUICK).fit(X, groups=np.arange(60) // 10)
+    drawn = np.array([model.sample(1, start=X[:5], random_state=seed)[0] for seed in range(60)])
+    error = 4 * drawn.std(axis=0) / np.sqrt(60)
+    assert np.all(np.abs(drawn.mean(axis=0) - model.predict(X[:5])[-1]) < error)
+
+
+def test_a_clipped_step_is_as_long_as_the_norm_allows():
+    X, groups = ragged()
+    settings = {**QUICK, "max_epochs": 1, "batch_size": len(X), "optimizer": "sgd"}
+    settings |= {"learning_rate_schedule": "constant"}
+    start = SequenceEnergy(learning_rate=1e-30, **settings).fit(X, groups=groups).weights_
+    for norm in (0.01, 0.1):
+        model = SequenceEnergy(learning_rate=0.5, max_gradient_norm=norm, **settings)
+        weights = model.fit(X, groups=groups).weights_
+        moved = np.concatenate([(weights[name] - start[name]).ravel() for name in start])
+        # Weights are float32: each moves by about 1e-3 of 0.1, to 1e-8.
+        assert np.linalg.norm(moved) == pytest.approx(0.5 * norm, rel=1e-3)
+
+
 # ---------------------------------------------------------------- groups
 
 

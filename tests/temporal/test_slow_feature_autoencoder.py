@@ -7,7 +7,6 @@ import torch
 
 from sklebm import SlowFeatureAutoencoder
 from sklebm.datasets import AutoregressiveProcess, make_bouncing_digits
-from sklebm.inference.slow_features import SlowMoments, slow_directions
 from sklebm.metrics import curvature, slowness
 from sklebm.objectives import Batch
 from sklebm.objectives.slowness import SlowReconstruction
@@ -175,15 +174,6 @@ def test_rounding_of_many_rows_is_no_slow_feature(kind, n, seed):
 def test_rounding_of_very_many_rows_is_no_slow_feature():
     X = np.eye(10)[np.random.default_rng(0).integers(10, size=300_000)]
     assert len(SlowFeatureAutoencoder(50, method="linear").fit(X).slowness_) == 9
-
-
-def test_rounding_of_rows_that_come_one_by_one_is_no_slow_feature():
-    X = torch.from_numpy(np.eye(3)[np.random.default_rng(0).integers(3, size=3000)])
-    moments = SlowMoments.of(X[:1], torch.ones(0, dtype=torch.bool))
-    for i in range(1, len(X)):
-        moments += SlowMoments.of(X[i - 1 : i + 1], torch.ones(1, dtype=torch.bool), n_before=1)
-    filters, _ = slow_directions(moments)
-    assert len(filters) == 2
 
 
 @pytest.mark.parametrize("n", [3000, 300_000])
