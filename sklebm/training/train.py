@@ -71,11 +71,7 @@ class TrainingOptions:
         return OPTIMIZERS[self.optimizers.get(name, self.optimizer)]
 
     def named_rates(self) -> str:
-        """The learning rates as they are set, the highest first.
-
-        Divergence names all of them: one player's step is another's loss, so that losses do not
-        tell whose rate was too high.
-        """
+        """The learning rates, the highest first: losses do not tell which of them was too high."""
         rates = {f"{name}_learning_rate": rate for name, rate in self.rates.items()}
         rates["learning_rate"] = self.learning_rate
         highest = sorted(rates.items(), key=lambda item: -item[1])
