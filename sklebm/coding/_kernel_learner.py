@@ -107,6 +107,8 @@ class KernelLearner(DictionaryLearner):
         learner.mask, learner.n_steps = self.mask, self.n_steps
         if self.parts:
             learner.seek_consensus()
+        # Nothing is learnt here any more, and codes of both would take twice the memory.
+        self.kept, self.n_kept = {}, 0
         return learner
 
     def _no_sums(self) -> KernelSums:
