@@ -18,7 +18,8 @@ def read_labels(y: Any, owner: str) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If y is missing, is no column of labels, or holds real numbers, NaN or infinity.
+        If y is missing, is no column of labels, or holds real numbers, NaN or infinity, or labels
+        of types that cannot be sorted together.
     """
     if y is None:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
@@ -27,7 +28,17 @@ def read_labels(y: Any, owner: str) -> NDArray[Any]:
     labels = column_or_1d(y, warn=True)
     assert_all_finite(labels, input_name="y")
     check_classification_targets(labels)
-    return np.asarray(labels)
+    labels = np.asarray(labels)
+    if labels.dtype == object:
+        kinds = sorted({type(label).__name__ for label in labels.tolist()})
+        try:
+            np.unique(labels)
+        except TypeError as error:
+            raise ValueError(
+                f"y mixes labels of the types {', '.join(kinds)}, which cannot be sorted: turn all "
+                "of them into one type, such as str, and name or leave out rows without a label."
+            ) from error
+    return labels
 
 
 def encode(labels: NDArray[Any], classes: NDArray[Any], owner: str) -> NDArray[np.int64]:

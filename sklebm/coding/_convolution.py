@@ -183,6 +183,14 @@ def checked_mask(mask: Any, shape: tuple[int, ...]) -> Any:
     return array.astype(np.float32)
 
 
+def useful_mask(mask: Any, shape: tuple[int, ...]) -> Any:
+    """A checked mask of a fit; ValueError if it hides every pixel."""
+    seen = checked_mask(mask, shape)
+    if not seen.any():
+        raise ValueError("mask hides every pixel of X: it must be true where X is observed.")
+    return seen
+
+
 class Pooling:
     """Codes pooled over blocks of each map; the last ones may be smaller.
 
@@ -194,17 +202,22 @@ class Pooling:
         Side or sides of a block, cut to the size of the map.
     map_shape : tuple of (int, int)
         Height and width of a map; signals have height 1.
+    image_shape : tuple of int or None
+        The parameter of the model.
     """
 
-    def __init__(self, kind: str | None, size: Any, map_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, kind: str | None, size: Any, map_shape: tuple[int, int], image_shape: Any
+    ) -> None:
         self.kind, self.map_shape = kind, map_shape
-        sides = tuple(size) if np.ndim(size) else (size, size)
-        sides = (1, *sides) if len(sides) == 1 and map_shape[0] == 1 else sides
-        if len(sides) != 2 or not all(isinstance(s, Integral) and int(s) >= 1 for s in sides):
+        n_sides = 1 if image_shape is None or len(tuple(image_shape)) == 1 else 2
+        sides = tuple(size) if np.ndim(size) else (size,) * n_sides
+        good = all(isinstance(s, Integral) and int(s) >= 1 for s in sides)
+        if len(sides) != n_sides or not good:
             raise ValueError(
                 f"pool_size={size!r} must be a positive integer, or one for each side of an image."
             )
-        pairs = zip(sides, map_shape, strict=True)
+        pairs = zip((1, *sides)[-2:], map_shape, strict=True)
         self.block = tuple(min(int(side), length) for side, length in pairs)
 
     @property
@@ -309,4 +322,5 @@ def map_search(model: Any) -> MapSearch:
 def pooling_of(model: Any) -> Pooling:
     """The pooling that the parameters describe; NotFittedError if there are no kernels yet."""
     n_atoms(model)
-    return Pooling(model.pool, model.pool_size, recall_grid(model.grid_).map_shape)
+    shape = recall_grid(model.grid_).map_shape
+    return Pooling(model.pool, model.pool_size, shape, model.image_shape)

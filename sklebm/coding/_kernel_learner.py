@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -85,6 +86,8 @@ class KernelLearner(DictionaryLearner):
         # Non-zeros of each image's code in the last pass, from which the next pass starts.
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
         self.n_kept = 0  # numbers in them
+        # Batches in which no kernel is replaced: those of a pass whose sums start empty.
+        self.n_spared = 0
         # Sums over parts of the images since the last step, if their kernels come to a consensus.
         self.parts: list[KernelSums] = []
 
@@ -93,18 +96,21 @@ class KernelLearner(DictionaryLearner):
         check_consensus(self.settings.grid.kernels(self.atoms))  # before the search, which is long
         self.parts = [self._no_sums() for _ in range(_N_PARTS)]
 
-    def in_the_middle(self) -> KernelLearner | None:
+    def in_the_middle(self, n_spared: int) -> KernelLearner | None:
         """A learner without sums whose kernels have their squares around the middle of the window.
 
-        What leaves the window is lost. None if no kernel moves by a pixel.
+        What leaves the window is lost. None if no kernel moves by a pixel. In the first
+        ``n_spared`` batches, kernels that are not used yet are not replaced.
         """
         grid = self.settings.grid
         kernels = grid.kernels(self.atoms)
         moved = _centred(kernels)
         if torch.equal(moved, kernels):
             return None
-        learner = KernelLearner(_flat(moved, grid), self.intercept, self.settings)
-        learner.mask, learner.n_steps = self.mask, self.n_steps
+        # Its own search: warnings speak of the kernels that are kept.
+        settings = replace(self.settings, search=copy.copy(self.settings.search))
+        learner = KernelLearner(_flat(moved, grid), self.intercept, settings)
+        learner.mask, learner.n_steps, learner.n_spared = self.mask, self.n_steps, n_spared
         if self.parts:
             learner.seek_consensus()
         # Nothing is learnt here any more, and codes of both would take twice the memory.
@@ -195,6 +201,10 @@ class KernelLearner(DictionaryLearner):
 
     def _replace_dead(self) -> None:
         """Codes of the last pass do not belong to kernels that replace others."""
+        if self.n_spared:
+            self.n_spared -= 1
+            self.spare, self.spare_errors = self.spare[:0], self.spare_errors[:0]
+            return
         before = self.atoms.clone()
         super()._replace_dead()
         replaced = (self.atoms - before).any(dim=1)

@@ -18,7 +18,7 @@ from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.coding._checks import given_dictionary
-from sklebm.coding._convolution import MapSearch, checked_mask, grid_of, recall_grid, record_grid
+from sklebm.coding._convolution import MapSearch, grid_of, recall_grid, record_grid, useful_mask
 from sklebm.coding._dictionary import normalise
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings, patches_of
 from sklebm.coding._learning import Learning, Pass, learnt_state
@@ -80,7 +80,8 @@ class KernelLearning(Learning):
             return run
         run = run.best()
         learner = cast(KernelLearner, run.learner)
-        moved = learner.in_the_middle() if run is not before.centred else None
+        n_batches = -(-len(self.x) // learner.settings.batch_size) if self.is_online else 1
+        moved = learner.in_the_middle(n_batches) if run is not before.centred else None
         if moved is None or run.n_centrings == _CENTRINGS:
             return run
         tried = run.n_centrings + 1
@@ -107,19 +108,9 @@ class KernelLearning(Learning):
 
 def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     """What a fit starts with."""
-    seen = _observed(mask, rows)
+    seen = None if mask is None else torch.from_numpy(useful_mask(mask, rows.shape)).to(rows.device)
     check_images(coder, rows, seen)
     return KernelLearning(coder, rows, _sharp_parts(coder, rows, seen), seen)
-
-
-def _observed(mask: Any, rows: Rows) -> Tensor | None:
-    """The checked mask of a fit on the device of the rows; ValueError if it hides everything."""
-    if mask is None:
-        return None
-    seen = checked_mask(mask, rows.shape)
-    if not seen.any():
-        raise ValueError("mask hides every pixel of X: it must be true where X is observed.")
-    return torch.from_numpy(seen).to(rows.device)
 
 
 class SharpImages:
@@ -321,7 +312,8 @@ def kernel_state(
 
 def given_kernels(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
     """The fitted attributes for a given dictionary: nothing is learnt."""
-    _observed(mask, rows)
+    if mask is not None:
+        useful_mask(mask, rows.shape)
     if coder.dict_init is not None:
         raise ValueError(
             "dict_init has no effect when dictionary is given, which is used as it is: pass only "

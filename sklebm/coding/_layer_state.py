@@ -240,7 +240,9 @@ def features_of(coder: Any) -> tuple[int, Callable[[Tensor], Tensor]]:
     first = 0 if coder.output == "all" else len(widths) - 1
     if grids is None:
         return sum(widths[first:]), lambda z: z[:, sum(widths[:first]) :]
-    poolings = [Pooling(coder.pool, coder.pool_size, grid.map_shape) for grid in grids]
+    poolings = [
+        Pooling(coder.pool, coder.pool_size, grid.map_shape, coder.image_shape) for grid in grids
+    ]
     chosen = list(zip(grids, poolings, dictionaries_of(coder), strict=True))[first:]
 
     def pooled(z: Tensor) -> Tensor:

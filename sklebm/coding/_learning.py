@@ -76,8 +76,7 @@ class Learning:
         """One pass over the rows; the run has settled when the mean energy hardly falls."""
         run.learner.settings.search.forget()
         shuffled = torch.randperm(self.rows.total(), generator=run.order).to(self.x.device)
-        online = self.coder.algorithm not in ("batch", "consensus")
-        energy, n_nonzero = run.learner.pass_over(self.x, shuffled, online=online)
+        energy, n_nonzero = run.learner.pass_over(self.x, shuffled, online=self.is_online)
         before = run.curve[-1] if run.curve else math.inf
         settled = bool(run.curve) and 0 < self.coder.tol * abs(before) >= before - energy
         return replace(run, curve=(*run.curve, energy), n_nonzero=n_nonzero, settled=settled)
@@ -85,6 +84,11 @@ class Learning:
     def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` passes."""
         return learnt_state(run.learner, self.rows.dtype, run.curve, self.rows.total())
+
+    @property
+    def is_online(self) -> bool:
+        """Whether atoms are updated after every batch, rather than after all rows."""
+        return self.coder.algorithm not in ("batch", "consensus")
 
     def report(self, run: Pass) -> dict[str, float]:
         """The mean energy of the rows in the last pass."""

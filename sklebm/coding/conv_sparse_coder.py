@@ -87,11 +87,12 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
     alpha_, penalty_, low_pass_, grid_ : float, dict, float, dict
         Weight and name of the penalty, weight of the smooth part and sizes used in the fit.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass; each image is evaluated with the kernels at that time.
+        Mean energy in each pass that led to the kernels; each image is evaluated with the kernels
+        at that time. Passes with moved kernels that were given up are left out.
     online_state_ : dict
         State from which ``partial_fit`` continues: sums, and up to eight patches of X.
     n_iter_, n_samples_seen_ : int, int
-        Number of passes (or ``partial_fit`` calls; 0 for a given dictionary) and of images.
+        Number of entries of ``energy_curve_`` (0 for a given dictionary) and of images.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -141,11 +141,8 @@ class BaseEmbedding(GradientEstimator):
         if takes != "target" or y is None:  # which is refused with the rows
             return {"target": None, "groups": groups}
         codes = _views.class_codes(y, self.views)
-        if whole and codes.max() == 0 and isinstance(self._chosen_objective(), _CONTRASTS):
-            raise ValueError(
-                f"views={self.views!r} takes rows of other classes as negatives, but y holds one "
-                "class: pass rows of several classes, or choose other views."
-            )
+        if whole and isinstance(self._chosen_objective(), _CONTRASTS):
+            _views.need_classes(codes, self.views)
         return {"target": codes, "groups": groups}
 
     def _prepare(self, rows: Rows, seed: int, *, resume: bool, **data: Any) -> Rows:
@@ -204,8 +201,8 @@ class BaseEmbedding(GradientEstimator):
 
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
         state = super()._trained(course, seed, seen, n_calls)
-        # Entries of a memory bank, and the places of rows in a queue, belong to this run.
-        own = ("objective.bank", "objective.queue_rows")
+        # Entries of a memory bank, places and classes of rows in a queue belong to this run.
+        own = ("objective.bank", "objective.queue_rows", "objective.queue_kinds")
         kept = {k: v for k, v in state["training_state_"].items() if not k.startswith(own)}
         state["training_state_"] = kept
         energy = course.training.energy

@@ -108,6 +108,15 @@ def class_codes(y: Any, given: Any) -> NDArray[np.int64]:
     return np.unique(labels, return_inverse=True)[1]
 
 
+def need_classes(codes: NDArray[np.int64], given: Any) -> None:
+    """Raise ValueError if all rows are of one class."""
+    if len(codes) and codes.max() == 0:
+        raise ValueError(
+            f"views={given!r} takes rows of other classes as negatives, but y holds one class: "
+            "pass rows of several classes, or choose other views."
+        )
+
+
 def rows_with_places(rows: Rows, view: View, given: Any, owner: str) -> Rows:
     """The rows, with their places as targets and their classes or sequences as groups."""
     if view.needs_rows and rows.is_lazy:

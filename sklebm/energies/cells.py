@@ -92,9 +92,8 @@ class ConvolutionalCell(nn.Module):
             for index, (n_in, n_out) in enumerate(itertools.pairwise(widths))
         )
         self.n_features = n_features
-        self.n_before = (
-            2**n_layers - 1 if window > 1 else 0
-        )  # steps that a feature sees beside its own
+        # Steps that a feature sees beside its own.
+        self.n_before = 2**n_layers - 1 if window > 1 else 0
 
     def initial(self, n_sequences: int) -> State:
         """A window of zeros."""

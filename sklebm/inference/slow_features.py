@@ -22,8 +22,8 @@ _ROUNDING = 8 * _EPS
 #: Rows of a partial sum. Rounding of bits or one-hot rows, which take few values, does not cancel:
 #: it grows with the number of terms, and a sum of partial sums has fewer.
 _BLOCK = 1024
-#: Partial sums lose fewer digits than this many terms would, however many rows there are.
-_MOST_TERMS = 20_000
+#: A partial sum loses fewer digits than this many equal terms would.
+_TERMS = 256
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def slow_directions(moments: SlowMoments) -> tuple[Tensor, Tensor]:
     varies = spread > _ROUNDING * moments.mean.abs()
     units = torch.where(varies & (spread > 0.0), 1.0 / spread, 0.0)
     variances, axes = torch.linalg.eigh(covariance * torch.outer(units, units))
-    # Rounding grows with the size of the matrix and, if chunks were single rows, with their number.
-    n_terms = max(8 * len(variances), min(moments.n_rows, _MOST_TERMS))
+    # Rounding grows with the size of the matrix, and with the number of partial sums.
+    n_terms = max(8 * len(variances), _TERMS + moments.n_rows // _BLOCK)
     kept = variances > n_terms * _EPS * variances[-1].clamp(min=0.0)
     white = (axes[:, kept] / variances[kept].sqrt()).T * units
     change = white @ (moments.changes / moments.n_pairs) @ white.T

@@ -30,7 +30,7 @@ _AT_STAKE = 1e-3
 _GRADED, _GRADED_ROUNDING = 10.0, 1e-11
 # The largest acceptable correlation of two directions, and the most passes that remove it: enough
 # for all scales that squares of float64 can hold.
-_UNCORRELATED, _PASSES = 1e-14, 12
+_UNCORRELATED, _PASSES = 16 * np.finfo(np.float64).eps, 12
 # Squared singular values down to this fraction of the largest keep ten digits.
 _GRAM = 1e-4
 # With at least this many features, and at most this share of them wanted, Krylov methods are
@@ -173,7 +173,8 @@ def _jacobi(factor: Any) -> tuple[Any, Any]:
         images = (directions @ factor.T) / deviations[:, None]
         leak = np.tril(images @ images.T, -1)  # correlations
         directions = directions - (leak * deviations[:, None] / deviations) @ directions
-        if np.abs(leak[moving][:, moving]).max(initial=0.0) < _UNCORRELATED:
+        largest = np.abs(leak[moving][:, moving]).max(initial=0.0)
+        if largest < _UNCORRELATED * np.sqrt(len(leak)):
             break
     return variances, directions
 

@@ -89,8 +89,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         "constant", "linear", "cosine", "non_monotone", or a schedule object.
     validation_fraction : float or None, default=None
         Largest fraction of the rows held out, as whole sequences, at least one; of a single
-        sequence its end. Minus their mean squared error is
-        recorded after each epoch.
+        sequence its end. Minus their mean squared error is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters.

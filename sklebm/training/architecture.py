@@ -176,7 +176,7 @@ class NetworkRecord:
 
 def positive_integers(values: Any) -> tuple[int, ...] | None:
     """Several, or a single one, as a tuple; None if any is something else."""
-    entries = (values,) if isinstance(values, Integral) else tuple(values)
+    entries = tuple(values) if np.ndim(values) else (values,)
     good = (isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 1 for s in entries)
     return tuple(int(entry) for entry in entries) if all(good) else None
 

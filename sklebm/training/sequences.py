@@ -23,6 +23,8 @@ from sklebm.training.batches import TensorBatches, TrainingRows
 
 #: First row of a sequence and the row after its last.
 Span = tuple[int, int]
+# A fraction such as 0.28 of 25 rows falls short of 7 by rounding.
+_ROUNDING = 1e-9
 
 
 class Piece(NamedTuple):
@@ -80,10 +82,10 @@ class SequenceRows(TrainingRows):
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Any, Any]:
         """Two sets of spans: random sequences with a fraction of the rows, or the end of one.
 
-        Sequences that would exceed the fraction are passed over; if all would, the shortest is held
-        out.
+        Sequences that would exceed the fraction are passed over, so that a long one is never held
+        out; if all would, the shortest is.
         """
-        wanted = math.ceil(fraction * len(self))
+        wanted = max(1, math.floor(fraction * len(self) + _ROUNDING))
         if len(self.spans) == 1:
             start, stop = self.spans[0]
             cut = stop - wanted

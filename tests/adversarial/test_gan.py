@@ -197,7 +197,7 @@ def test_numbers_that_diverge_are_named():
         (1e-3, 1e300, r"step of 'sgd' overflowed. Lower critic_learning_rate=1e\+300 or"),
     ],
 )
-def test_the_rate_of_the_player_that_diverged_is_named_first(kind, rate, critic_rate, advice):
+def test_divergence_names_the_highest_rate_first(kind, rate, critic_rate, advice):
     X = make_cloud(80)
     rates = {"learning_rate": rate, "critic_learning_rate": critic_rate}
     with pytest.raises(FloatingPointError, match=advice):

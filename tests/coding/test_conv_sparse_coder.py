@@ -535,12 +535,12 @@ def test_a_kernel_is_moved_by_whole_pixels_and_keeps_its_length():
         grid=grid,
     )  # fmt: skip
     atoms = torch.from_numpy(kernel.reshape(2, -1))
-    moved = KernelLearner(atoms, atoms.new_zeros(0), settings).in_the_middle()
+    moved = KernelLearner(atoms, atoms.new_zeros(0), settings).in_the_middle(0)
     wanted = np.zeros((2, 5, 5))
     wanted[0, 2:4, 1:4] = kernel[0, :2, :3]  # 1.5 down, of which the even number is taken
     wanted[1] = kernel[1]
     np.testing.assert_allclose(moved.atoms.numpy().reshape(2, 5, 5), wanted, atol=1e-12)
-    assert moved.in_the_middle() is None
+    assert moved.in_the_middle(0) is None
 
 
 def test_masks_that_cannot_be_used_are_named():
@@ -560,4 +560,6 @@ def test_a_pool_needs_as_many_sides_as_an_image():
     with pytest.raises(ValueError, match=r"pool_size=\(4,\)"):
         coder.fit(X).transform(X)
     signals = ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(4,)).fit(X)
+    with pytest.raises(ValueError, match=r"pool_size=\(9, 4\)"):
+        ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(9, 4)).fit(X).transform(X)
     assert signals.transform(X).shape[1] == signals.set_params(pool_size=4).transform(X).shape[1]

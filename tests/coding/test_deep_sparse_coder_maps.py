@@ -265,3 +265,12 @@ def test_what_does_not_go_together_is_refused():
         DeepSparseCoder(
             (2, 2), 1e3, kernel_sizes=(3, 2), image_shape=(12, 12), max_iter=1, random_state=0
         ).fit(X)
+
+
+@pytest.mark.parametrize("inference", ["layered_fista", "multilayer_fista"])
+def test_certificates_and_reconstructions_of_maps(inference):
+    coder, X = random_coder(inference=inference, pool=None)
+    assert coder.certificate(X).max() <= 1e-6
+    wanted = coder.inverse_transform(coder.transform(X))
+    np.testing.assert_allclose(coder.reconstruct(X), wanted, atol=1e-12)
+    np.testing.assert_allclose(coder.set_params(pool="max").reconstruct(X), wanted, atol=1e-12)

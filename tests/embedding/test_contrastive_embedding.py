@@ -185,6 +185,7 @@ def test_views_of_the_user_see_rows_in_the_units_of_x():
         ({"views": "labels"}, {}, "needs y"),
         ({"views": "labels"}, {"y": np.linspace(0, 1, 60)}, "class labels"),
         ({"views": "labels"}, {"y": np.zeros((60, 2), int)}, "class labels"),
+        ({"views": "labels"}, {"y": ["a", None, 1] * 20}, "mixes labels of the types"),
         ({"views": Labels()}, {"y": ["a"] * 60}, "y holds one class"),
         ({"views": "groups"}, {}, "needs groups"),
         ({}, {"groups": np.zeros(60)}, "does not use it"),
@@ -379,3 +380,14 @@ def test_parameters_given_by_hand():
         ContrastiveEmbedding.from_parameters(prototypes=[[1.0, 0.0]])
     with pytest.raises(TypeError, match="number of features"):
         ContrastiveEmbedding.from_parameters(weights=weights, prototypes=[[1.0, 0.0]])
+
+
+def test_classes_in_a_queue_are_not_mixed_up_between_chunks():
+    """Codes of classes are those of one chunk: "b" is 0 in the first and 1 in the second."""
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    model = ContrastiveEmbedding(
+        objective=MomentumQueue(n_keys=64), views="labels", max_epochs=1, **SMALL
+    )
+    model.partial_fit(X, np.repeat(["b", "c"], 20))
+    assert not [name for name in model.training_state_ if "queue_kinds" in name]
+    model.partial_fit(X, np.repeat(["a", "b"], 20))

@@ -176,15 +176,16 @@ def test_rounding_of_very_many_rows_is_no_slow_feature():
     assert len(SlowFeatureAutoencoder(50, method="linear").fit(X).slowness_) == 9
 
 
+@pytest.mark.parametrize("share", [1e-5, 2e-6])
 @pytest.mark.parametrize("n", [3000, 300_000])
-def test_a_small_difference_of_two_columns_is_a_direction(n):
-    """Two columns whose correlation is below 1 by 5e-11 hide a slow source in their difference."""
+def test_a_small_difference_of_two_columns_is_a_direction(n, share):
+    """Two columns whose correlation is below 1 by 2e-12 hide a slow source in their difference."""
     random = np.random.default_rng(0)
     slow, fast = np.sin(2 * np.pi * np.arange(n) / n), random.standard_normal(n)
-    model = SlowFeatureAutoencoder(method="linear").fit(np.column_stack([fast, fast + 1e-5 * slow]))
-    Z = model.transform(np.column_stack([fast, fast + 1e-5 * slow]))
+    X = np.column_stack([fast, fast + share * slow])
+    Z = SlowFeatureAutoencoder(method="linear").fit(X).transform(X)
     assert abs(np.corrcoef(Z[:, 0], slow)[0, 1]) > 0.999
-    np.testing.assert_allclose(Z.var(axis=0), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(Z.var(axis=0), 1.0, rtol=1e-2)
 
 
 # ---------------------------------------------------------------- slowness and curvature
