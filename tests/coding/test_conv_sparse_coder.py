@@ -10,6 +10,7 @@ import torch
 
 import sklebm
 from sklebm import ConvSparseCoder, SparseCoder
+from sklebm.coding._convolution import MapSearch
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid, smooth_part
@@ -563,3 +564,21 @@ def test_a_pool_needs_as_many_sides_as_an_image():
     with pytest.raises(ValueError, match=r"pool_size=\(9, 4\)"):
         ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(9, 4)).fit(X).transform(X)
     assert signals.transform(X).shape[1] == signals.set_params(pool_size=4).transform(X).shape[1]
+
+
+def test_kernels_that_the_first_batches_do_not_use_are_spared_after_a_move():
+    grid = ConvolutionGrid(1, 24, 1, 1, 5, circular=False)
+    atoms = torch.zeros(2, 5, dtype=torch.float64)
+    atoms[0, :3] = torch.tensor([1.0, 2.0, 1.0])
+    atoms[1] = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])  # no image holds it
+    atoms /= torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
+    settings = KernelSettings(
+        NonNegativeL1(), 0.5, 4, unit_norm=False, fit_intercept=False,
+        search=MapSearch("ConvSparseCoder", 1e-6, "auto"), by_gradient=False, grid=grid,
+    )  # fmt: skip
+    moved = KernelLearner(atoms, atoms.new_zeros(0), settings).in_the_middle(2)
+    X = torch.zeros(12, 24, dtype=torch.float64)
+    X[:, 6:11] = 3.0 * moved.atoms[0]
+    for n_batches, stays in ((1, True), (2, True), (3, False)):
+        moved.absorb(X[4 * (n_batches - 1) : 4 * n_batches])
+        assert torch.allclose(moved.atoms[1], atoms[1]) == stays
