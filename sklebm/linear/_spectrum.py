@@ -28,9 +28,9 @@ _AT_STAKE = 1e-3
 # A column is in danger if its variance is less than this multiple of what counts as rounding in X,
 # or less than this fraction of the largest, where ``eigh`` loses digits.
 _GRADED, _GRADED_ROUNDING = 10.0, 1e-11
-# The largest acceptable correlation of two directions, and the most passes that remove it: enough
-# for all scales that squares of float64 can hold.
-_UNCORRELATED, _PASSES = 16 * np.finfo(np.float64).eps, 12
+# A pass that leaves this share of a deviation was the last; the most passes are enough for all
+# scales that squares of float64 can hold.
+_SETTLED, _PASSES = 0.5, 12
 # Squared singular values down to this fraction of the largest keep ten digits.
 _GRAM = 1e-4
 # With at least this many features, and at most this share of them wanted, Krylov methods are
@@ -164,19 +164,31 @@ def _jacobi(factor: Any) -> tuple[Any, Any]:
     if info:
         raise FloatingPointError(f"LAPACK's dgejsv did not converge (info={info}).")
     variances, directions = np.square(values * (work[0] / work[1])), left.T
-    # A direction of small variance has small entries at large columns, and rounding relative to its
-    # length spoils them. They follow from u_j'C u_i = 0 for all j of larger variance. Each pass
-    # removes all but the last digits of what is wrong, which may still exceed the small variance.
-    moving = variances > 0
-    deviations = np.sqrt(np.where(moving, variances, 1.0))
-    for _ in range(_PASSES):
-        images = (directions @ factor.T) / deviations[:, None]
-        leak = np.tril(images @ images.T, -1)  # correlations
-        directions = directions - (leak * deviations[:, None] / deviations) @ directions
-        largest = np.abs(leak[moving][:, moving]).max(initial=0.0)
-        if largest < _UNCORRELATED * np.sqrt(len(leak)):
-            break
-    return variances, directions
+    return variances, _without_larger(directions, factor)
+
+
+def _without_larger(directions: Any, factor: Any) -> Any:
+    """Directions, in order of their variance, freed of those of larger variance.
+
+    A direction of small variance has small entries at large columns, and rounding relative to its
+    length spoils them. They follow from u_j'C u_i = 0 for all j of larger variance (Gram-Schmidt).
+    One pass removes all but the last digits of what is wrong, which may still exceed the small
+    variance: passes go on until the variance of the direction no longer falls by much.
+    """
+    freed, images = directions.copy(), np.zeros((len(directions), len(factor)))
+    deviations = np.ones(len(directions))
+    for i, direction in enumerate(freed):
+        image = factor @ direction
+        for _ in range(_PASSES):
+            before = np.linalg.norm(image)
+            direction -= ((images[:i] @ image) / deviations[:i]) @ freed[:i]
+            image = factor @ direction
+            deviation = np.linalg.norm(image)
+            if deviation > _SETTLED * before:
+                break
+        if deviation > 0.0:
+            deviations[i], images[i] = deviation, image / deviation
+    return freed
 
 
 def _thin_axes(rows: Any) -> tuple[Any, Any]:

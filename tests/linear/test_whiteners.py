@@ -192,3 +192,14 @@ def test_columns_of_any_smaller_scale_are_whitened_too(whitener, scale, seed):
     X = generator.standard_normal((40, 6)) @ mixing * np.where(np.arange(6) == 0, 1.0, scale)
     whitened = whitener(ridge=0).fit(X).transform(X)
     np.testing.assert_allclose(np.cov(whitened.T), np.eye(6), atol=1e-9)
+
+
+def test_directions_that_are_rounding_do_not_disturb_the_others():
+    """Of pixels that first chunks hardly hold, small variances are rounding."""
+    X = load_digits().data[np.random.default_rng(0).permutation(1500)] / 16.0
+    whole = PCAWhitener(n_components=20).fit(X).score_samples(X)
+    for size in (10, 30, 100):
+        model = PCAWhitener(n_components=20)
+        for start in range(0, 1500, size):
+            model.partial_fit(X[start : start + size])
+        np.testing.assert_allclose(model.score_samples(X), whole, rtol=0, atol=1e-9)
