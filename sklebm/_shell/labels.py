@@ -25,10 +25,8 @@ def read_labels(y: Any, owner: str) -> NDArray[Any]:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, torch.Tensor):
         y = y.detach().cpu().numpy()
-    labels = column_or_1d(y, warn=True)
+    labels = np.asarray(column_or_1d(y, warn=True))
     assert_all_finite(labels, input_name="y")
-    check_classification_targets(labels)
-    labels = np.asarray(labels)
     if labels.dtype == object:
         kinds = sorted({type(label).__name__ for label in labels.tolist()})
         try:
@@ -38,6 +36,7 @@ def read_labels(y: Any, owner: str) -> NDArray[Any]:
                 f"y mixes labels of the types {', '.join(kinds)}, which cannot be sorted: turn all "
                 "of them into one type, such as str, and name or leave out rows without a label."
             ) from error
+    check_classification_targets(labels)
     return labels
 
 
