@@ -45,6 +45,9 @@ class EnergyGAN(BaseAdversarial):
         Factor by which the margin changes in 1000 steps of the critic, at most 1.
     pull_away : float, default=0.1
         Weight of the pull-away term.
+    r1 : float, default=0.0
+        Weight of half the squared gradient of the energy at the data (R1), in standardised
+        features, in the critic's loss. It damps oscillations, at about twice the cost of a step.
     conditional : bool, default=False
         Whether rows are generated and judged given y, which ``fit`` and all other methods then
         need: x = g(z, y) and E(x, y) = |x - c(x, y)|^2 / d. Floating-point y are numbers, one or
@@ -181,6 +184,7 @@ class EnergyGAN(BaseAdversarial):
         "margin": [Interval(Real, 0, None, closed="neither")],
         "margin_decay": [Interval(Real, 0, 1, closed="right")],
         "pull_away": [Interval(Real, 0, None, closed="left")],
+        "r1": [Interval(Real, 0, None, closed="left")],
         "encoder": [callable, None],
         "decoder": [callable, None],
     }
@@ -195,6 +199,7 @@ class EnergyGAN(BaseAdversarial):
         margin: float = 1.0,
         margin_decay: float = 1.0,
         pull_away: float = 0.1,
+        r1: float = 0.0,
         conditional: bool = False,
         hidden_sizes: tuple[int, ...] | int = (128, 128),
         activation: str = "silu",
@@ -226,6 +231,7 @@ class EnergyGAN(BaseAdversarial):
         self.margin = margin
         self.margin_decay = margin_decay
         self.pull_away = pull_away
+        self.r1 = r1
         self.conditional = conditional
         self.hidden_sizes = hidden_sizes
         self.activation = activation
@@ -253,8 +259,13 @@ class EnergyGAN(BaseAdversarial):
         self.device = device
 
     def _objective(self, energy: Any) -> CriticLoss:
-        margin, decay, pull_away = self.margin, self.margin_decay, self.pull_away
-        return CriticLoss(MarginGame(float(margin), float(decay), float(pull_away)))
+        game = MarginGame(
+            margin=float(self.margin),
+            margin_decay=float(self.margin_decay),
+            pull_away=float(self.pull_away),
+            r1=float(self.r1),
+        )
+        return CriticLoss(game)
 
     def _further_values(self) -> dict[str, Any]:
         return {"n_codes": int(self.n_codes)}

@@ -74,9 +74,7 @@ class SlopeGame(Game):
         self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator, *given: Tensor
     ) -> Tensor:
         """Half the mean squared slope at the data, times its weight."""
-        if self.r1 == 0.0:
-            return x.new_zeros(())
-        return 0.5 * self.r1 * squared_slopes(energy, x, *given).mean()
+        return slope_penalty(self.r1, energy, x, *given)
 
 
 @dataclass(frozen=True)
@@ -172,11 +170,14 @@ class MarginGame(Game):
     pull_away : float, default=0.1
         Weight of the mean squared cosine between codes of different generated rows; codes of one
         number are always parallel, and are not pulled.
+    r1 : float, default=0.0
+        Weight of half the energy's squared slope at the data.
     """
 
     margin: float = 1.0
     margin_decay: float = 1.0
     pull_away: float = 0.1
+    r1: float = 0.0
 
     needs: ClassVar[tuple[str, ...]] = ("generate", "judge", "encode")
 
@@ -184,6 +185,7 @@ class MarginGame(Game):
         check_number(self.margin, "margin", self)
         check_number(self.margin_decay, "margin_decay", self)
         check_number(self.pull_away, "pull_away", self, positive=False)
+        check_number(self.r1, "r1", self, positive=False)
         if self.margin_decay > 1.0:
             raise ValueError(
                 f"MarginGame: margin_decay={self.margin_decay!r} must be at most 1: a margin that "
@@ -198,6 +200,12 @@ class MarginGame(Game):
     def generator_costs(self, forged: Tensor) -> Tensor:
         """E(g)."""
         return forged
+
+    def critic_penalty(
+        self, energy: Any, x: Tensor, forged: Tensor, generator: torch.Generator, *given: Tensor
+    ) -> Tensor:
+        """Half the mean squared slope at the data, times its weight."""
+        return slope_penalty(self.r1, energy, x, *given)
 
     def generator_loss(self, energy: Any, forged: Tensor, *given: Tensor) -> Tensor:
         """Mean of E(g), plus the weighted pull-away term of the codes."""
@@ -291,6 +299,13 @@ def squared_slopes(energy: Any, x: Tensor, *given: Tensor) -> Tensor:
         # A critic that does not look at the rows has no slope.
         slope = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)[0]
     return x.new_zeros(len(x)) if slope is None else slope.square().sum(dim=1)
+
+
+def slope_penalty(r1: float, energy: Any, x: Tensor, *given: Tensor) -> Tensor:
+    """r1 / 2 times the mean of |grad D(x)|^2; without a weight, no slopes are computed."""
+    if r1 == 0.0:
+        return x.new_zeros(())
+    return 0.5 * r1 * squared_slopes(energy, x, *given).mean()
 
 
 def pull_away_term(codes: Tensor) -> Tensor:

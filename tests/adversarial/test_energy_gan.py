@@ -125,6 +125,19 @@ def test_both_players_have_their_own_rates_rules_and_steps():
     assert not np.array_equal(moved.weights_[name], still.weights_[name])
 
 
+def test_a_price_on_slopes_flattens_the_energy_at_the_data():
+    X = make_cloud(400)
+
+    def slope(r1):
+        model = EnergyGAN(max_epochs=20, r1=r1, **SMALL).fit(X)
+        energy = model._energy(torch.device("cpu")).double()
+        energy.standardization = None
+        y = torch.tensor((X - model.offset_) / model.scale_).requires_grad_()
+        return float(torch.autograd.grad(energy.judge(y).sum(), y)[0].square().sum(dim=1).mean())
+
+    assert slope(10.0) < 0.5 * slope(0.0)
+
+
 def test_training_goes_on_with_both_players():
     X = make_cloud(100)
     settings = {**SMALL, "learning_rate_schedule": "constant", "warm_start": True}

@@ -7,10 +7,10 @@ from scipy.stats import norm
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklebm import GAN, EnergyGAN
+from sklebm import GAN, EnergyGAN, load, save
 from sklebm.objectives.adversarial import LeastSquares, NonSaturating, WassersteinPenalty
 from tests.adversarial.test_energy_gan import SMALL, distance, error, make_cloud
-from tests.registry import freeze
+from tests.registry import fitted_state, freeze
 
 
 class Fixed(nn.Module):
@@ -142,6 +142,30 @@ def test_a_game_continues_where_it_ended():
     assert freeze(vars(model)) == before
     with pytest.raises(ValueError, match="hidden_sizes"):
         model.set_params(hidden_sizes=(16,)).fit(X)
+
+
+@pytest.mark.parametrize("kind", [GAN, EnergyGAN])
+def test_after_an_interrupt_training_continues_as_if_there_had_been_none(kind, tmp_path):
+    X = make_cloud(100)
+    settings = {**SMALL, "learning_rate_schedule": "constant", "warm_start": True}
+    model = kind(max_epochs=2, critic_steps=2, **{**settings, "batch_size": 20}).fit(X)
+    save(model, tmp_path / "model.safetensors")
+    twin = load(tmp_path / "model.safetensors")
+
+    class InMidEpoch(Callback):
+        n_batches = 0
+
+        def on_batch_end(self, net, **kwargs):
+            self.n_batches += 1
+            if self.n_batches == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(net_params={"callbacks": [InMidEpoch()]}).fit(X)
+    model.set_params(net_params=None).fit(X)
+    twin.fit(X)
+    assert int(twin.training_state_["objective.n_steps"]) == 2 * 2 * 5 * 2
+    assert freeze(fitted_state(model)) == freeze(fitted_state(twin))
 
 
 def test_no_layer_of_a_bounded_critic_stretches():

@@ -42,6 +42,7 @@ ENTRIES = {
         variants=(
             {"n_codes": 3, "margin": 0.5, "margin_decay": 0.9, "pull_away": 0.0},
             {"spectral_norm": True, "critic_steps": 2, "average_decay": 0.0},
+            {"r1": 0.5},
         ),
         free_energy=critic_error,
     ),

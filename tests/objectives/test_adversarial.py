@@ -29,6 +29,7 @@ GAMES = (
     MarginGame(1.5),
     MarginGame(0.4, pull_away=1.0),
     MarginGame(pull_away=0.0),
+    MarginGame(1.5, r1=0.7),
 )
 
 
@@ -80,7 +81,7 @@ def naive(game, energy, x, generator):
             critic += e - d + game.penalty * (math.sqrt(slope(between)) - 1) ** 2
             own += -e
         else:
-            critic += d + max(0.0, game.margin - e)
+            critic += d + max(0.0, game.margin - e) + 0.5 * game.r1 * slope(row)
             own += e
     critic, own = critic / len(rows), own / len(rows)
     if isinstance(game, MarginGame):
@@ -284,6 +285,7 @@ def test_energy_distance_of_shifted_normals():
         (lambda: MarginGame(0.0), "margin"),
         (lambda: MarginGame(margin_decay=1.5), "at most 1"),
         (lambda: MarginGame(pull_away=-0.1), "pull_away"),
+        (lambda: MarginGame(r1=-0.1), "r1"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(make, message):
