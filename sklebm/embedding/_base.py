@@ -201,8 +201,8 @@ class BaseEmbedding(GradientEstimator):
 
     def _trained(self, course: Any, seed: int, seen: Any, n_calls: int = 0) -> dict[str, Any]:
         state = super()._trained(course, seed, seen, n_calls)
-        # Entries of a memory bank, places and classes of rows in a queue belong to this run.
-        own = ("objective.bank", "objective.queue_rows", "objective.queue_kinds")
+        # Entries of a memory bank, and places of rows in a queue, belong to this run.
+        own = ("objective.bank", "objective.queue_rows")
         kept = {k: v for k, v in state["training_state_"].items() if not k.startswith(own)}
         state["training_state_"] = kept
         energy = course.training.energy

@@ -66,8 +66,11 @@ class View(ABC):
     ) -> Tensor:
         """A view of each row, (n_rows, n_features); ``index`` are the places of the rows."""
 
-    def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
-        """Which rows of a batch belong together, boolean (n_rows, n_rows); None: none do."""
+    def related(self, index: Tensor, others: Tensor, prepared: dict[str, Tensor]) -> Tensor | None:
+        """Whether the row at each place (n,) belongs to that at each other place (m,), (n, m).
+
+        None: no row belongs to another.
+        """
         return None
 
 
@@ -182,10 +185,11 @@ class Neighbours(OtherRows):
         )
         return neighbours[index].gather(1, which)[:, 0]
 
-    def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
+    def related(self, index: Tensor, others: Tensor, prepared: dict[str, Tensor]) -> Tensor | None:
         """Rows of which one is a neighbour of the other."""
-        near = (prepared["neighbours"][index][:, :, None] == index).any(dim=1)
-        return near | near.T
+        neighbours = prepared["neighbours"]
+        own = (neighbours[index][:, :, None] == others).any(dim=1)
+        return own | (neighbours[others][:, :, None] == index).any(dim=1).T
 
 
 @dataclass(frozen=True)
@@ -208,10 +212,10 @@ class Labels(OtherRows):
         chosen = begin + (place - begin + step) % count
         return prepared["order"][chosen]
 
-    def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
+    def related(self, index: Tensor, others: Tensor, prepared: dict[str, Tensor]) -> Tensor | None:
         """Rows of the same class."""
-        kinds = prepared["kinds"][index]
-        return kinds[:, None] == kinds
+        kinds = prepared["kinds"]
+        return kinds[index][:, None] == kinds[others]
 
 
 @dataclass(frozen=True)
@@ -250,11 +254,11 @@ class Groups(OtherRows):
         chosen = torch.where(inside, chosen, other).maximum(begin).minimum(last)
         return prepared["order"][chosen]
 
-    def related(self, index: Tensor, source: Source, prepared: dict[str, Tensor]) -> Tensor | None:
+    def related(self, index: Tensor, others: Tensor, prepared: dict[str, Tensor]) -> Tensor | None:
         """Steps of one sequence that are close in time."""
-        kinds, place = prepared["kinds"][index], prepared["place"][index]
-        close = (place[:, None] - place).abs() <= self.max_distance
-        return close & (kinds[:, None] == kinds)
+        kinds, place = prepared["kinds"], prepared["place"]
+        close = (place[index][:, None] - place[others]).abs() <= self.max_distance
+        return close & (kinds[index][:, None] == kinds[others])
 
 
 def rows_of(source: Source) -> Tensor:

@@ -16,6 +16,7 @@ representations", ICML 2020 (InfoNCE).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -32,16 +33,24 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 class Pairs:
     """Two views of each row of a batch, (n_rows, ...), and the pairs that are no negatives.
 
-    ``related``, boolean of shape (n_rows, n_rows), is true where view j is not to be pushed away
-    from view i, apart from j = i; None: nowhere. ``index`` and ``kinds`` are the places of the rows
-    among all rows, and their classes if they are known.
+    Parameters
+    ----------
+    first, second : Tensor of shape (n_rows, ...)
+        The views.
+    index, places : Tensor of shape (n_rows,)
+        Places of the rows among all rows, and of those that second views show, which may be others.
+    near : callable
+        Maps places (n,) and (m,) to a boolean (n, m): whether one could be a view of the other.
+    related : Tensor of shape (n_rows, n_rows) or None, default=None
+        True where view j is not to be pushed away from view i, apart from j = i. None: nowhere.
     """
 
     first: Tensor
     second: Tensor
+    index: Tensor
+    places: Tensor
+    near: Callable[[Tensor, Tensor], Tensor]
     related: Tensor | None = None
-    index: Tensor | None = None
-    kinds: Tensor | None = None
 
 
 class PairedEnergy(Protocol):
@@ -78,26 +87,27 @@ class PairedViews:
         x, index = batch.x, batch.target
         if index is None:
             index = torch.arange(len(x), device=x.device)
-        first = x
+        first, related = x, None
         if self.view.draws_both and not keep_first:
             first = self._draw(x, index, generator)
         if isinstance(self.view, OtherRows):
             places = self.view.places(index, self.prepared, generator)
             second, related = rows_of(self.source)[places], self._related(index, places)
         else:
-            second = self._draw(x, index, generator)
-            related = self.view.related(index, self.source, self.prepared)
-        kinds = self.prepared["kinds"][index] if self.view.takes == "target" else None
-        return Pairs(first, second, related, index, kinds)
+            places, second = index, self._draw(x, index, generator)
+            related = self.view.related(index, index, self.prepared)
+        return Pairs(first, second, index, places, self.near, related)
 
-    def _related(self, index: Tensor, places: Tensor) -> Tensor | None:
+    def near(self, index: Tensor, others: Tensor) -> Tensor:
+        """Whether the rows at two sets of places are the same or could be views of one another."""
+        same = index[:, None] == others
+        related = self.view.related(index, others, self.prepared)
+        return same if related is None else same | related
+
+    def _related(self, index: Tensor, places: Tensor) -> Tensor:
         """Whether row i or its view is related to row j or its view: both are compared."""
-        both = torch.cat([index, places])
-        related = self.view.related(both, self.source, self.prepared)
-        if related is None:
-            return None
-        related = related | (both[:, None] == both)
-        n_rows = len(index)
+        both, n_rows = torch.cat([index, places]), len(index)
+        related = self.near(both, both)
         return related.reshape(2, n_rows, 2, n_rows).any(dim=2).any(dim=0)
 
     def _draw(self, x: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:

@@ -29,7 +29,8 @@ class MemoryBank(Objective):
     One head embeds the row itself (f), another a transformed view (g). With h the share of a
     candidate among itself and the negatives, the loss of a row is a mean of -log h(f, g) - sum_c
     log(1 - h(c, g)) and of the same with g replaced by f, where in both the entry of the row in the
-    bank stands for f, and the negatives c are entries of other rows. Entries are running means.
+    bank stands for f, and the negatives c are entries of rows that could not be its views. Entries
+    are running means.
 
     Parameters
     ----------
@@ -64,8 +65,7 @@ class MemoryBank(Objective):
         """An empty bank: entries of length 0 belong to rows that were not seen yet."""
         like = next(iter(energy.parameters()))
         bank = torch.zeros(energy.n_rows, energy.n_projected, device=like.device, dtype=like.dtype)
-        kinds = torch.full((energy.n_rows,), -1, device=like.device)
-        return {"bank": bank, "bank_kinds": kinds}
+        return {"bank": bank}
 
     def continues(self, kind: str) -> bool:
         """Never: the entries belong to the rows of one run, and those of another are others."""
@@ -79,23 +79,21 @@ class MemoryBank(Objective):
         f = to_unit_length(energy.project(pairs.first, 0))
         g = to_unit_length(energy.project(pairs.second, 1))
         # Changed in place: a copy for every batch would cost as much as all rows.
-        bank, kinds, index = state["bank"], state["bank_kinds"], pairs.index
+        bank, index = state["bank"], pairs.index
         old = bank[index]
         seen = old.square().sum(dim=1, keepdim=True) > 0.0
         own = torch.where(seen, old, f.detach())
         bank[index] = to_unit_length(torch.lerp(f.detach(), own, self.momentum))
-        if pairs.kinds is not None:
-            kinds[index] = pairs.kinds
         drawn = torch.randint(
             len(bank), (self.n_negatives,), generator=generator, device=bank.device
         )
         usable = bank[drawn].square().sum(dim=1) > 0.0
-        allowed = usable & (drawn != index[:, None])
-        if pairs.kinds is not None:
-            allowed = allowed & (kinds[drawn] != pairs.kinds[:, None])
+        allowed = usable & ~pairs.near(index, drawn)
+        if pairs.places is not index:
+            allowed = allowed & ~pairs.near(pairs.places, drawn)
         terms = [self.of_view(view, own, bank[drawn], allowed).mean() for view in (g, f)]
         total = self.view_weight * terms[0] + (1.0 - self.view_weight) * terms[1]
-        return total, {"bank": bank, "bank_kinds": kinds}
+        return total, {"bank": bank}
 
     def of_view(self, view: Tensor, entry: Tensor, others: Tensor, allowed: Tensor) -> Tensor:
         """Loss of each row's view against its entry, (n_rows,), in nats."""
@@ -111,8 +109,8 @@ class MomentumQueue(Objective):
     """InfoNCE against a queue of keys from a slowly moving copy of the encoder.
 
     Keys of a batch are positives for its queries, then join the queue, whose oldest keys leave.
-    Earlier keys of a row itself are not among its negatives. The copy follows the encoder,
-    k <- momentum k + (1 - momentum) q, and gets no gradient.
+    Earlier keys of a row itself, and of rows that could be its views, are not among its negatives.
+    The copy follows the encoder, k <- momentum k + (1 - momentum) q, and gets no gradient.
 
     Parameters
     ----------
@@ -145,8 +143,7 @@ class MomentumQueue(Objective):
         queue = torch.empty(
             self.n_keys, energy.n_projected, device=like.device, dtype=like.dtype
         ).normal_(generator=generator)
-        kinds = torch.full((self.n_keys,), -1, device=like.device)
-        return {**slow, "queue": to_unit_length(queue), "queue_kinds": kinds}
+        return {**slow, "queue": to_unit_length(queue)}
 
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
@@ -162,18 +159,15 @@ class MomentumQueue(Objective):
             named |= {k: buffer.clone() for k, buffer in energy.named_buffers()}
             keys = to_unit_length(torch.func.functional_call(energy, named, (pairs.second,)))
         queue, scores = state["queue"], queries @ state["queue"].T
-        unknown, after = torch.full((len(queue),), -1, device=queue.device), {}
-        for name, own in (("queue_kinds", pairs.kinds), ("queue_rows", pairs.index)):
-            kept = state.get(name, unknown)  # the rows of an earlier run are others
-            if own is None:
-                own = kept.new_full((len(keys),), -1)
-            else:
-                scores = scores.masked_fill(kept == own[:, None], -torch.inf)
-            after[name] = push(kept, own)
+        rows = state.get("queue_rows")
+        if rows is None:  # random directions, or the keys of an earlier run, whose rows are others
+            rows = torch.full((len(queue),), -1, device=queue.device)
+        near = pairs.near(pairs.index, rows.clamp(min=0)) & (rows >= 0)
+        scores = scores.masked_fill(near, -torch.inf)
         positives = (queries * keys).sum(dim=1, keepdim=True)
         logits = torch.cat([positives, scores], dim=1) / self.temperature
         loss = (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean()
-        return loss, {**slow, "queue": push(queue, keys), **after}
+        return loss, {**slow, "queue": push(queue, keys), "queue_rows": push(rows, pairs.places)}
 
 
 # ---------------------------------------------------------------------- pieces

@@ -389,5 +389,5 @@ def test_classes_in_a_queue_are_not_mixed_up_between_chunks():
         objective=MomentumQueue(n_keys=64), views="labels", max_epochs=1, **SMALL
     )
     model.partial_fit(X, np.repeat(["b", "c"], 20))
-    assert not [name for name in model.training_state_ if "queue_kinds" in name]
+    assert not [name for name in model.training_state_ if "queue_rows" in name]
     model.partial_fit(X, np.repeat(["a", "b"], 20))

@@ -50,10 +50,13 @@ def test_neighbours_are_those_of_scikit_learn():
     places = [int((source.rows == view).all(dim=1).nonzero()[0]) for view in views]
     assert all(place in row for place, row in zip(places, expected, strict=True))
     index = torch.arange(200)
-    related = Neighbours(4).related(index, source, Neighbours(4).prepare(source)).numpy()
+    related = Neighbours(4).related(index, index, Neighbours(4).prepare(source)).numpy()
     truth = np.zeros((200, 200), dtype=bool)
     truth[np.repeat(np.arange(200), 4), expected.ravel()] = True
     np.testing.assert_array_equal(related, truth | truth.T)
+    few = torch.tensor([150, 3, 77])
+    part = Neighbours(4).related(index, few, Neighbours(4).prepare(source)).numpy()
+    np.testing.assert_array_equal(part, related[:, few])
 
 
 def test_few_rows_have_few_neighbours():
@@ -71,7 +74,8 @@ def test_labels_draw_every_other_row_of_the_class_equally_often():
     expected = [0, 0, 1 / 3, 0, 1 / 3, 0, 1 / 3]
     np.testing.assert_allclose(counts, expected, atol=4 * math.sqrt(2 / 9 / 30_000))
     assert float(drawn(Labels(), source, torch.tensor([5]))) == 5.0  # alone in its class
-    related = Labels().related(torch.arange(7), source, Labels().prepare(source))
+    every = torch.arange(7)
+    related = Labels().related(every, every, Labels().prepare(source))
     assert bool((related == (kinds[:, None] == kinds)).all())
 
 
@@ -84,9 +88,12 @@ def test_steps_close_in_time_stay_within_their_sequence():
         assert set(drawn(Groups(), source, index)[:, 0].int().tolist()) == others
     index = torch.full((400,), 2)
     assert set(drawn(Groups(2), source, index)[:, 0].int().tolist()) == {0, 3, 5}
-    related = Groups().related(torch.arange(7), source, Groups().prepare(source))
+    every = torch.arange(7)
+    related = Groups().related(every, every, Groups().prepare(source))
     pairs = {(i, j) for i, j in related.nonzero().tolist() if i != j}
     assert pairs == {(0, 2), (2, 0), (2, 3), (3, 2), (3, 5), (5, 3), (1, 4), (4, 1)}
+    few = torch.tensor([5, 2])
+    assert bool((Groups().related(every, few, Groups().prepare(source)) == related[:, few]).all())
 
 
 IMAGES = torch.rand(40, 2 * 9 * 11, generator=torch.Generator().manual_seed(3)).double()

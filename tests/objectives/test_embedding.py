@@ -27,15 +27,19 @@ KINDS = np.array([0, 1, 0, 2, 1, 3, 4])
 RELATED = (KINDS[:, None] == KINDS) & ~np.eye(N_ROWS, dtype=bool)
 INDEX = np.array([9, 2, 4, 0, 7, 1, 5])
 N_ALL = 11
+# Views are rows at most two steps away; what is near a view need not be near its row.
+PLACES = np.array([10, 0, 6, 1, 6, 3, 5])
+NEAR = np.abs(np.arange(N_ALL)[:, None] - np.arange(N_ALL)) <= 2
+ALONE = np.eye(N_ALL, dtype=bool)
 
 
 class Linear(nn.Module):
     """Embeddings W x, with another W for the second head, of given pairs."""
 
-    def __init__(self, weights, related=None, kinds=None):
+    def __init__(self, weights, related=None, near=ALONE, places=PLACES):
         super().__init__()
         self.weights = nn.Parameter(torch.as_tensor(weights))
-        self.related, self.kinds = related, kinds
+        self.related, self.near, self.places = related, torch.as_tensor(near), places
         self.n_rows, self.n_projected = N_ALL, WIDTH
 
     def forward(self, x):
@@ -46,9 +50,9 @@ class Linear(nn.Module):
 
     def pairs(self, batch, generator, *, keep_first=False):
         related = None if self.related is None else torch.as_tensor(self.related)
-        kinds = None if self.kinds is None else torch.as_tensor(self.kinds)
         first, second = batch.x.chunk(2)
-        return Pairs(first, second, related, torch.as_tensor(INDEX), kinds)
+        index, places = torch.as_tensor(INDEX), torch.as_tensor(self.places)
+        return Pairs(first, second, index, places, lambda i, j: self.near[i][:, j], related)
 
 
 def setting(seed=0):
@@ -106,15 +110,14 @@ def naive_info_nce(weights, x, related, temperature, negatives):
     return np.mean(losses)
 
 
-def naive_bank(weights, x, entries, bank, kinds, drawn, part):
+def naive_bank(weights, x, entries, bank, near, drawn, part):
     f = unit(views(weights, x)[0])
     g = unit(views(weights, x, 1)[1])
     total = 0.0
     for view, share in ((g, part.view_weight), (f, 1.0 - part.view_weight)):
         for i in range(N_ROWS):
-            usable = [k for k in drawn if k != INDEX[i] and (bank[k] ** 2).sum() > 0]
-            if kinds is not None:
-                usable = [k for k in usable if kinds[k] != KINDS[i]]
+            own = near[INDEX[i]] | near[PLACES[i]]
+            usable = [k for k in drawn if not own[k] and (bank[k] ** 2).sum() > 0]
             s = [math.exp(view[i] @ bank[k] / part.temperature) for k in usable]
             own = math.exp(view[i] @ entries[i] / part.temperature)
             cost = -math.log(own / (own + math.fsum(s)))
@@ -123,13 +126,13 @@ def naive_bank(weights, x, entries, bank, kinds, drawn, part):
     return total
 
 
-def naive_queue(weights, x, keys, queue, queue_kinds, queue_rows, temperature):
+def naive_queue(weights, x, keys, queue, queue_rows, near, temperature):
     q = unit(views(weights, x)[0])
     losses = []
     for i in range(N_ROWS):
         scores = [q[i] @ keys[i]]
-        for key, kind, row in zip(queue, queue_kinds, queue_rows, strict=True):
-            if kind != KINDS[i] and row != INDEX[i]:
+        for key, row in zip(queue, queue_rows, strict=True):
+            if row < 0 or not near[INDEX[i], row]:
                 scores.append(q[i] @ key)
         terms = [math.exp(s / temperature) for s in scores]
         losses.append(-math.log(terms[0] / math.fsum(terms)))
@@ -137,12 +140,12 @@ def naive_queue(weights, x, keys, queue, queue_kinds, queue_rows, temperature):
 
 
 def random_state(seed=5):
-    """A bank of which the last two entries were not seen yet, with the classes of the rest."""
+    """A bank of which some entries were not seen yet."""
     rng = np.random.default_rng(seed)
     bank = unit(rng.normal(size=(N_ALL, WIDTH)))
     bank[[3, 10]] = 0.0
     bank[INDEX[2]] = 0.0  # a row that is seen for the first time
-    return bank, rng.integers(0, 4, size=N_ALL)
+    return bank
 
 
 def cases():
@@ -171,41 +174,38 @@ def cases():
                 {},
                 lambda w, n=negatives, r=related: naive_info_nce(w, x, r, 0.3, n),
             )
-    for given in (None, KINDS):
-        bank, kinds = random_state()
+    for near in (ALONE, NEAR):
+        bank = random_state()
         part = MemoryBank(0.4, n_negatives=9, momentum=0.3, view_weight=0.7)
-        state = {"bank": torch.tensor(bank), "bank_kinds": torch.tensor(kinds)}
         f = unit(views(weights, x)[0])
         seen = (bank[INDEX] ** 2).sum(axis=1, keepdims=True) > 0
         entries = np.where(seen, bank[INDEX], f)
-        after, after_kinds = bank.copy(), kinds.copy()
+        after = bank.copy()
         after[INDEX] = unit(0.3 * entries + 0.7 * f)
-        after_kinds[INDEX] = KINDS
         drawn = torch.randint(N_ALL, (9,), generator=torch.Generator().manual_seed(0)).tolist()
-        known = None if given is None else after_kinds
         yield (
             part,
-            Linear(weights, kinds=given),
-            state,
-            lambda w, e=entries, a=after, k=known, d=drawn, p=part: naive_bank(w, x, e, a, k, d, p),
+            Linear(weights, near=near),
+            {"bank": torch.tensor(bank)},
+            lambda w, e=entries, a=after, n=near, d=drawn, p=part: naive_bank(w, x, e, a, n, d, p),
         )
     rng = np.random.default_rng(1)
-    queue, queue_kinds = unit(rng.normal(size=(6, WIDTH))), np.array([0, 1, 2, 3, 4, 9])
+    queue = unit(rng.normal(size=(6, WIDTH)))
     queue_rows = np.array([-1, 9, 4, 5, 4, 1])  # some of them earlier keys of rows of the batch
     slow = rng.normal(size=weights.shape)
     keys = unit(views(0.8 * slow + 0.2 * weights, x)[1])
     state = {
         "slow.weights": torch.tensor(slow),
         "queue": torch.tensor(queue),
-        "queue_kinds": torch.tensor(queue_kinds),
         "queue_rows": torch.tensor(queue_rows),
     }
-    yield (
-        MomentumQueue(0.4, n_keys=6, momentum=0.8),
-        Linear(weights, kinds=KINDS),
-        state,
-        lambda w: naive_queue(w, x, keys, queue, queue_kinds, queue_rows, 0.4),
-    )
+    for near in (ALONE, NEAR):
+        yield (
+            MomentumQueue(0.4, n_keys=6, momentum=0.8),
+            Linear(weights, near=near),
+            state,
+            lambda w, n=near: naive_queue(w, x, keys, queue, queue_rows, n, 0.4),
+        )
 
 
 CASES = list(cases())
@@ -318,7 +318,8 @@ def test_the_queue_is_first_in_first_out_and_keeps_its_length():
 def test_a_queue_longer_than_the_rows_gives_no_row_its_own_keys():
     """The second loss is that of a row against the keys of all others, and none of its own."""
     weights, x = setting()
-    objective, energy = MomentumQueue(0.5, n_keys=N_ROWS, momentum=0.0), Linear(weights)
+    objective = MomentumQueue(0.5, n_keys=N_ROWS, momentum=0.0)
+    energy = Linear(weights, places=INDEX)
     state = objective.init_state(energy, N_ROWS, torch.Generator().manual_seed(0))
     for _ in range(2):
         loss, state = objective.loss(energy, Batch(torch.tensor(x)), state, torch.Generator())
@@ -347,7 +348,8 @@ def test_the_slow_copy_leaves_the_statistics_of_the_encoder_alone():
         project = forward
 
         def pairs(self, batch, generator, *, keep_first=False):
-            return Pairs(*batch.x.chunk(2), None, torch.as_tensor(INDEX), None)
+            index = torch.as_tensor(INDEX)
+            return Pairs(*batch.x.chunk(2), index, index, lambda i, j: i[:, None] == j)
 
     energy = Normalised()
     twin = Normalised()
@@ -365,7 +367,8 @@ def test_no_negative_is_a_row_that_could_have_been_the_view(view):
     rows = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
     kinds = torch.arange(60) % 5
     source = Source(rows, kinds, (1,))
-    near = view.related(torch.arange(60), source, view.prepare(source)) | torch.eye(60).bool()
+    every = torch.arange(60)
+    near = view.related(every, every, view.prepare(source)) | torch.eye(60).bool()
     index = torch.randperm(60, generator=torch.Generator().manual_seed(1))[:40]
     views = PairedViews(view, source)
     pairs = views.pairs(Batch(rows[index], target=index), torch.Generator().manual_seed(2))
@@ -375,6 +378,10 @@ def test_no_negative_is_a_row_that_could_have_been_the_view(view):
             expected = any(bool(near[a, b]) for a in of_i for b in of_j)
             assert bool(pairs.related[i, j]) == expected
     assert bool((~pairs.related).any())
+    assert pairs.places.tolist() == places
+    # What a memory asks: rows of the batch against any rows.
+    few = torch.tensor([7, 59, 0])
+    assert bool((pairs.near(index, few) == near[index][:, few]).all())
 
 
 def test_a_lone_row_has_no_negatives_and_costs_nothing_but_its_own_pair():
@@ -383,7 +390,8 @@ def test_a_lone_row_has_no_negatives_and_costs_nothing_but_its_own_pair():
 
     class Lone(Linear):
         def pairs(self, batch, generator, *, keep_first=False):
-            return Pairs(batch.x[:1], batch.x[1:], None, torch.tensor([0]), None)
+            index = torch.tensor([0])
+            return Pairs(batch.x[:1], batch.x[1:], index, index, lambda i, j: i[:, None] == j)
 
     energy = Lone(weights)
     for objective in (InfoNCE(), TripletMargin(), MemoryBank()):
@@ -422,9 +430,9 @@ def test_long_rows_have_a_direction_too():
 
 
 def test_a_bank_is_not_copied_for_every_batch():
-    bank, kinds = (torch.tensor(part) for part in random_state())
+    bank = torch.tensor(random_state())
     weights, x = setting()
-    state = {"bank": bank, "bank_kinds": kinds}
+    state = {"bank": bank}
     generator = torch.Generator().manual_seed(0)
     before = bank[INDEX].clone()
     _, after = MemoryBank(n_negatives=9).loss(
