@@ -6,7 +6,9 @@
   lattice of 9 with other noise and another seed, for choosing settings.
 - `mnist`: samples of convolutional models, sorted by a classifier: the smallest share of a digit.
 - `energies`: AUROC of the energies of an EnergyGAN of MNIST against uniform noise and Fashion.
-- `algebra`: thick threes minus thin threes plus thin sevens, and the ink of what this decodes to.
+- `algebra`: mean latents of thick threes minus thin threes plus thin sevens, the class of what this
+  decodes to, and its thickness: twice the ink over the total variation, which for a stroke with
+  sharp edges is its width in pixels. `--figure FILE` draws what the four latents decode to.
 
 The last three need the folder of data sets named by SKLEBM_DATA.
 
@@ -27,8 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 from _common import save_results, set_threads
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.neural_network import MLPClassifier
 
 from sklebm import GAN, EnergyGAN
 from sklebm.objectives.adversarial import energy_distance
@@ -125,11 +127,17 @@ def image_model(options: argparse.Namespace, kind: Any = EnergyGAN) -> Any:
     )
 
 
+def digit_judge(X: Any, y: Any, options: argparse.Namespace) -> Any:
+    """A classifier of digits, learnt from the training images."""
+    n, epochs = (1000, 5) if options.quick else (len(X), 15)
+    return MLPClassifier((256,), max_iter=epochs, random_state=0).fit(X[:n], y[:n])
+
+
 def cover_digits(options: argparse.Namespace) -> None:
     """Shares of the digits among samples."""
     X, X_test, y, y_test = load("mnist.npz")
     n = 1000 if options.quick else len(X)
-    judge = LogisticRegression(max_iter=200).fit(X[:10_000], y[:10_000])
+    judge = digit_judge(X, y, options)
     rows: Rows = []
     for kind in (GAN, EnergyGAN):
         begin = time.perf_counter()
@@ -158,28 +166,52 @@ def compare_energies(options: argparse.Namespace) -> None:
     show("adversarial_energies", "Energies of an EnergyGAN", columns, rows)
 
 
+def thickness(rows: Any) -> Any:
+    """Mean width of the strokes of each image, in pixels."""
+    images = np.pad(rows.reshape(-1, 28, 28), ((0, 0), (1, 1), (1, 1)))
+    down, across = (np.diff(images, axis=axis) for axis in (1, 2))
+    edges = np.hypot(down[:, :, :-1], across[:, :-1]).sum(axis=(1, 2))
+    return 2.0 * images.sum(axis=(1, 2)) / edges
+
+
 def add_latents(options: argparse.Namespace) -> None:
-    """Thickness, as mean ink, of thick threes - thin threes + thin sevens."""
+    """Thickness of thick threes - thin threes + thin sevens."""
     X, _, y, _ = load("mnist.npz")
     model = image_model(options, GAN).fit(X[: 1000 if options.quick else None])
-    ink = X.mean(axis=1)
+    judge, width = digit_judge(X, y, options), thickness(X)
+    n = 5 if options.quick else 50
 
     def ends(digit: int) -> tuple[Any, Any]:
         rows = np.flatnonzero(y == digit)
-        order = rows[np.argsort(ink[rows])]
-        n = 5 if options.quick else 50
+        order = rows[np.argsort(width[rows])]
         return X[order[:n]], X[order[-n:]]
 
     (thin3, thick3), (thin7, thick7) = ends(3), ends(7)
     a, b, c = (model.invert(rows).mean(axis=0) for rows in (thick3, thin3, thin7))
-    before, after = model.generate(c[None]).mean(), model.generate((a - b + c)[None]).mean()
+    latents = {"thick threes": a, "thin threes": b, "thin sevens": c, "the sum": a - b + c}
+    decoded = model.generate(np.array(list(latents.values())))
     rows: Rows = [
-        ["thin sevens", round(float(thin7.mean()), 4)],
-        ["thick sevens", round(float(thick7.mean()), 4)],
-        ["decoded from the mean latent of thin sevens", round(float(before), 4)],
-        ["decoded from the sum", round(float(after), 4)],
+        [f"{n} {name}", "-", round(float(thickness(images).mean()), 3)]
+        for name, images in (("thin sevens", thin7), ("thick sevens", thick7))
     ]
-    show("adversarial_algebra", "Latents that are added", ["images", "mean ink"], rows)
+    for name, image, digit in zip(latents, decoded, judge.predict(decoded), strict=True):
+        rows.append([f"decoded: {name}", int(digit), round(float(thickness(image)[0]), 3)])
+    if options.figure:
+        draw(decoded, list(latents), options.figure)
+    columns = ["images", "class", "thickness (pixels)"]
+    show("adversarial_algebra", "Latents that are added", columns, rows)
+
+
+def draw(images: Any, names: list[str], path: str) -> None:
+    """What the latents of the sum decode to, with their signs."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(images), figsize=(9, 2.6), layout="constrained")
+    for ax, image, name, sign in zip(axes, images, names, ("", "- ", "+ ", "= "), strict=True):
+        ax.imshow(image.reshape(28, 28), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(sign + name)
+        ax.set_axis_off()
+    figure.savefig(path, dpi=80)
 
 
 SECTIONS = {
@@ -204,6 +236,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, help="of the plane; the models' own if left out")
     parser.add_argument("--development", action="store_true", help="worlds for choosing settings")
     parser.add_argument("--print-only", action="store_true", help="nothing is stored")
+    parser.add_argument("--figure", help="file for the drawing of `algebra`")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parsed = parser.parse_args()
