@@ -21,6 +21,8 @@ from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.penalties import l1_penalty
 from sklebm.objectives.reconstruction import squared_error
 
+_LEAST_VARIANCE = 1e-12
+
 
 @dataclass(frozen=True)
 class SlowReconstruction(Objective):
@@ -36,12 +38,16 @@ class SlowReconstruction(Objective):
         Price of a change.
     pool_size : int, default=1
         Units whose common length must be slow; 1: every unit itself.
+    unit_variance : bool, default=False
+        Whether changes are those of units or lengths divided by their standard deviation over the
+        batch. For decoders that can scale up small, hence slow, codes.
     """
 
     alpha: float = 0.1
     slowness: float = 1.0
     penalty: Literal["l1", "squared"] = "l1"
     pool_size: int = 1
+    unit_variance: bool = False
 
     needs: ClassVar[tuple[str, ...]] = ("encode", "decode")
     is_stochastic: ClassVar[bool] = False
@@ -58,11 +64,24 @@ class SlowReconstruction(Objective):
         z = energy.encode(batch.x)
         loss = squared_error(batch, energy.decode(z)) + self.alpha * batch.mean(l1_penalty(z))
         p = pool_lengths(z, self.pool_size)
+        if self.unit_variance:
+            p = _over_deviation(p)
         changes = (p[1:] - p[:-1])[following(batch)]
         if len(changes):
             prices = changes.abs() if self.penalty == "l1" else changes.square()
             loss = loss + self.slowness * prices.sum() / len(changes)
         return loss, state
+
+
+def _over_deviation(values: Tensor) -> Tensor:
+    """Each column divided by its standard deviation over the batch.
+
+    The deviation is part of the gradient, which is therefore orthogonal to a change of scale. Rows
+    of weight 0 count in it: a change could be any number of deviations of the other rows.
+    """
+    variance = values.var(dim=0, correction=0)
+    # Columns that are constant, such as dead units, have changes of zero and finite gradients.
+    return values / variance.clamp(min=_LEAST_VARIANCE).sqrt()
 
 
 def following(batch: Batch, n_before: int = 1) -> Tensor:

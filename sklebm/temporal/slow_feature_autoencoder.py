@@ -63,7 +63,8 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         Activation of the code, from the same list.
     tied : bool, default=True
         Whether the decoder uses the transposed weights of the encoder, which keeps it from scaling
-        small, hence slow, codes up again.
+        small, hence slow, codes up again. Otherwise the penalty is that of each latent or pool
+        divided by its standard deviation over the batch.
     image_shape : tuple of int or None, default=None
         (height, width) or (channels, height, width) of a row, for convolutional networks.
     alpha : float, default=0.1
@@ -272,7 +273,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     def _objective(self, energy: Any) -> Objective:
         kind: Any = self.penalty
         weights = float(self.alpha), float(self.slowness)
-        return SlowReconstruction(*weights, kind, int(self.pool_size))
+        return SlowReconstruction(*weights, kind, int(self.pool_size), unit_variance=not self.tied)
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         parts = row_slices(len(batch), _slow.floats_per_row(energy.record))

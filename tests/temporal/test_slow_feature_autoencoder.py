@@ -304,6 +304,51 @@ def test_codes_become_slow_without_pools():
     np.testing.assert_array_equal(model.pool(white), model.transform(white))
 
 
+@pytest.mark.parametrize("penalty", ["l1", "squared"])
+@pytest.mark.parametrize("pool_size", [1, 3])
+def test_an_untied_decoder_does_not_buy_slowness_with_small_codes(penalty, pool_size):
+    """Codes a hundred times smaller, scaled up again by the decoder, have the same loss."""
+    X, groups = make_bouncing_digits(4, 6, size=8, speed=0.3, random_state=0)
+    settings = {**QUICK, "tied": False, "alpha": 0.0, "code_activation": "identity"}
+    model = SlowFeatureAutoencoder(penalty=penalty, pool_size=pool_size, **settings)
+    model.fit(X, groups=groups)
+    batch = Batch(torch.from_numpy(X), groups=torch.from_numpy(groups))
+
+    def price(weights):
+        """The loss beyond the squared error."""
+        energy = SlowFeatureAutoencoder.from_parameters(
+            weights=weights, feature_means=X.mean(axis=0), **model.get_params()
+        )._energy(torch.device("cpu"))
+        loss, _ = model._objective(energy).loss(energy.double(), batch, {}, torch.Generator())
+        return float(loss.detach()) - float(energy.free_energy(batch.x).mean().detach())
+
+    small = {
+        name: array * (0.01 if name.startswith("encoder") else 100.0 if array.ndim == 2 else 1.0)
+        for name, array in model.weights_.items()
+    }
+    assert price(small) == pytest.approx(price(model.weights_), rel=1e-4)
+    same = groups[1:] == groups[:-1]
+    P = (X @ model.weights_["encoder.0.weight"].T + model.weights_["encoder.0.bias"]).astype(float)
+    if pool_size > 1:
+        P = np.column_stack([np.linalg.norm(P[:, i : i + 3], axis=1) for i in range(0, 8, 3)])
+    changes = np.abs(np.diff(P / P.std(axis=0), axis=0)[same])
+    expected = (changes if penalty == "l1" else changes**2).sum(axis=1).mean()
+    assert price(model.weights_) == pytest.approx(model.slowness * expected, rel=1e-4)
+
+
+def test_untied_latents_that_are_dead_have_finite_gradients():
+    X, groups = make_bouncing_digits(4, 6, size=8, speed=0.3, random_state=0)
+    model = SlowFeatureAutoencoder(tied=False, **QUICK).fit(X, groups=groups)
+    dead = dict(model.weights_)
+    dead["encoder.0.bias"] = np.where(np.arange(8) < 3, -100.0, dead["encoder.0.bias"])
+    model = SlowFeatureAutoencoder.from_parameters(
+        weights=dead, feature_means=X.mean(axis=0), **model.get_params()
+    )
+    model.partial_fit(X, groups=groups)
+    assert all(np.isfinite(array).all() for array in model.weights_.values())
+    np.testing.assert_array_equal(model.transform(X)[:, :3], 0.0)
+
+
 def test_convolutions_learn_slow_codes():
     X, groups = make_bouncing_digits(20, 10, size=8, speed=0.2, random_state=0)
     settings = {"hidden_sizes": (4,), "image_shape": (8, 8), "learning_rate": 0.01, **QUICK}
