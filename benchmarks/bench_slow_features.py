@@ -9,8 +9,8 @@ Each question is one section, named on the command line:
   not learnt from. Patches follow one place through consecutive frames and never cross a cut. The
   weight that is chosen is the largest one of a grid whose error on another shot is at most 5 %
   above that without slowness. `--pool-size 1` makes the code itself slow. `--figure FILE` draws the
-  filters without slowness and with the weight that is chosen. Needs the folder of data sets named
-  by SKLEBM_DATA.
+  filters without slowness and with the weight that is chosen; name one section with it. Needs the
+  folder of data sets named by SKLEBM_DATA.
 - `pans`: the same for photographs of which a window sees a part, and moves in a straight line at .5
   to 1.5 pixels a step. Validation and test sequences come from other photographs.
 
@@ -215,8 +215,8 @@ COLUMNS = [
 ]
 SECTIONS = {
     "toy": ("Slow feature analysis of two signals", ["features", "correlation", "seconds"]),
-    "video": ("Slow codes of a film", COLUMNS),
-    "pans": ("Slow codes of photographs seen through a moving window", COLUMNS),
+    "video": ("Slow codes and pools of a film", COLUMNS),
+    "pans": ("Slow codes and pools of photographs seen through a moving window", COLUMNS),
 }
 MEASURES = {"toy": measure_toy, "video": measure_video, "pans": measure_pans}
 
@@ -239,7 +239,9 @@ def main() -> None:
     for name in options.sections:
         table = MEASURES[name](options)
         if options.save and not options.quick:
-            save_results(f"slow_features_{name}", *SECTIONS[name], table)
+            # Slow codes and slow pools are two measurements.
+            own = "_codes" if name != "toy" and options.pool_size == 1 else ""
+            save_results(f"slow_features_{name}{own}", *SECTIONS[name], table)
 
 
 if __name__ == "__main__":
