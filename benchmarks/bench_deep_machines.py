@@ -3,13 +3,12 @@
 The protocol of R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief
 networks", ICML 2008: 60,000 training and 10,000 test rows, log Z annealed. ``--model belief`` is a
 DeepBeliefNetwork of 500 and 2000 units (published: bound -86.22, importance-sampled -84.55), in 60
-minutes, its second layer started at random (the default) and as the first one turned over, four
-passes for the first layer to one for the second;
-``--model boltzmann`` a DeepBoltzmannMachine of 500 and 1000 (published: -84.62; a
-re-implementation of 512 and 1024: -86.37), in 90 minutes, whose bound is also recorded along the
-way. One layer of 500 units has the same time. Epochs follow from the speed of a trial epoch; with
-``--epochs`` they are given, and bounds no longer depend on the speed of the computer. Needs the
-folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
+minutes, its second layer started at random (the default) and as the first one turned over, with
+four passes for the first layer to one for the second; ``--model boltzmann`` a DeepBoltzmannMachine
+of 500 and 1000 (published: -84.62; a re-implementation of 512 and 1024: -86.37), in 90 minutes,
+whose bound is also recorded along the way. One layer of 500 units has the same time. Epochs follow
+from the speed of a trial epoch; with ``--epochs`` they are given, and bounds no longer depend on
+the speed of the computer. Needs the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
 
     python benchmarks/bench_deep_machines.py --model belief [--quick]
 """
