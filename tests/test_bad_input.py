@@ -73,7 +73,7 @@ def assert_finite_answers(model, X):
         assert np.isfinite(np.asarray(result)).all(), method
 
 
-@pytest.mark.table(300)
+@pytest.mark.table(200)
 @every
 @every_input
 @pytest.mark.parametrize("was_fitted", [False, True])
@@ -94,7 +94,7 @@ def test_fit(case, name, was_fitted):
             assert_finite_answers(model, case.make(make_rows()))
 
 
-@pytest.mark.table(200)
+@pytest.mark.table(120)
 @every
 @every_input
 def test_row_methods(case, name):

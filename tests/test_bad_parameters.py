@@ -47,7 +47,7 @@ def parameter_cases():
                 yield name, parameter, value
 
 
-@pytest.mark.table(400)
+@pytest.mark.table(250)
 @pytest.mark.parametrize(("name", "parameter", "value"), list(parameter_cases()))
 @pytest.mark.parametrize("was_fitted", [False, True])
 def test_bad_value_is_named_shown_and_refused(name, parameter, value, was_fitted):

@@ -177,7 +177,7 @@ def test_scikit_learn_diverges_on_chunks_and_we_do_not():
 @pytest.mark.parametrize("settings", [{}, {"objective": "cd"}, {"optimizer": "momentum"}])
 def test_chunks_of_any_size_end_alike(settings):
     """Exact held-out likelihoods differ by no more than those of five seeds do."""
-    rows = np.vstack([ROWS[:3000]] * 3)
+    rows = np.vstack([ROWS[:2000]] * 3)
     rate = 0.03 if "optimizer" in settings else 0.2
 
     def learn(size, seed=0):
@@ -198,8 +198,8 @@ def test_chunks_of_any_size_end_alike(settings):
 def test_single_rows_end_like_chunks():
     """Even the first chunk may be a single row: it must not pin the biases."""
     rng = np.random.default_rng(0)
-    kinds = rng.integers(2, size=(1500, 1))
-    rows = (kinds ^ (rng.random((1500, 6)) < 0.1)).astype(float)
+    kinds = rng.integers(2, size=(800, 1))
+    rows = (kinds ^ (rng.random((800, 6)) < 0.1)).astype(float)
 
     def learn(size, seed=0):
         fitted = make(n_components=2, random_state=seed, batch_size=10, learning_rate=0.3)

@@ -219,6 +219,7 @@ def test_kernels_as_large_as_the_image_are_atoms():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("first_seed", [0, 3])
 def test_planted_kernels_are_found_and_predicted_on_new_images(first_seed):
     """The encoder explains most of the optimal codes, which it never sees; layers help.

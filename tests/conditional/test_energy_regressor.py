@@ -376,8 +376,8 @@ def test_draws_do_not_depend_on_chunks(n_outputs):
     X = rng.normal(size=(60, 2))
     y = X @ rng.normal(size=(2, n_outputs)) + 0.1 * rng.normal(size=(60, n_outputs))
     model = EnergyRegressor((4,), max_epochs=2, random_state=0).fit(X, y)
-    whole = model.sample(X[:40], 3, random_state=0)
+    whole = model.sample(X[:12], 3, random_state=0)
     with sklearn.config_context(working_memory=0.2):  # a few rows at a time
-        parts = model.sample(X[:40], 3, random_state=0)
+        parts = model.sample(X[:12], 3, random_state=0)
     np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(model.sample(X[:7], 3, random_state=0), whole[:7], rtol=1e-9)

@@ -1,5 +1,7 @@
 """DeepEnergyModel trained layer by layer, and grown by a layer."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -30,8 +32,8 @@ def greedy():
 
 
 @pytest.fixture(scope="module")
-def grown():
-    model = DeepEnergyModel(**{**SETTINGS, "hidden_sizes": ()}).fit(X)
+def grown(shallow):
+    model = copy.deepcopy(shallow)
     model.set_params(hidden_sizes=(24,), warm_start=True)
     return model.fit(X)
 

@@ -122,7 +122,7 @@ def test_the_best_tree_has_the_largest_mutual_information():
 
 def test_machines_learn_structure_that_independent_noise_misses():
     """Bars of 3 x 3 bits, in exact nats per held-out row."""
-    rows, held_out = bars(4000), bars(4000, seed=1)
+    rows, held_out = bars(2000), bars(4000, seed=1)
     settings = {"n_components": 12, "learning_rate": 0.3, "max_epochs": 30, "random_state": 0}
     scores = {
         noise: BernoulliRBM(objective=NoiseContrastive(noise=noise), **settings)

@@ -29,6 +29,7 @@ def both(X, n_clusters, dtype=torch.float64, weights=None):
     return plain, HamerlyLloyd(x, weights, centers, PARTS), centers
 
 
+@pytest.mark.table(10)
 @pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_clusters", [1, 2, 8, 70])

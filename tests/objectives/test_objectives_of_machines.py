@@ -186,7 +186,7 @@ LEARNERS = [
 ]
 
 
-@pytest.mark.table(4)
+@pytest.mark.table(3)
 @pytest.mark.parametrize("settings", LEARNERS, ids=lambda s: s["objective"])
 def test_every_learner_comes_close_to_the_truth(settings):
     """From 10,000 rows of a 9 x 8 machine, on held-out rows, in nats of exact likelihood."""
