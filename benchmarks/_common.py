@@ -234,7 +234,17 @@ def save_results(
     -------
     path : pathlib.Path
         The file written.
+
+    Raises
+    ------
+    RuntimeError
+        In a process with ``--quick``, which would overwrite the result of a full run, and in a
+        program that is no benchmark.
+    ValueError
+        If a row has not as many cells as there are columns.
     """
+    if "--quick" in sys.argv:
+        raise RuntimeError("a run with --quick records nothing: return before save_results")
     for number, row in enumerate(rows):
         if len(row) != len(columns):
             raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns: {row}")

@@ -11,7 +11,8 @@ measured, on rows that training did not see:
 `leave_one_out` says which candidate the other sets would have chosen for each set, and what it
 gets there. Sets: scikit-learn's digits, wine and breast cancer; MNIST and Fashion-MNIST, every
 other pixel of 300 and 3,000 (`--quick`: 1,500) training images; tables of `adbench_dev` without
-their labels. All are development sets: no result is reported on them elsewhere.
+their labels. All are development sets: no result is reported on them elsewhere. `--quick` saves
+nothing.
 
 Needs the folder of data sets named by SKLEBM_DATA.
 
@@ -93,7 +94,7 @@ def measure(name: str, quick: bool) -> list[list[Any]]:
 def main() -> None:
     """Measure what is named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rows")
+    parser.add_argument("--quick", action="store_true", help="fewer rows, nothing saved")
     parser.add_argument("--only", choices=list(MODELS), help="one model")
     arguments = parser.parse_args()
     if "SKLEBM_DATA" not in os.environ:
@@ -105,6 +106,8 @@ def main() -> None:
         chosen = leave_one_out([c for c in candidates(name) if c != "before"], measured)
         for row in chosen:
             print(*row, sep="\t")
+        if arguments.quick:
+            continue
         save_results(
             f"autoencoder_defaults_{name.lower()}",
             f"Defaults of {name} on development sets",

@@ -107,6 +107,14 @@ def test_other_programs_record_nothing(common, monkeypatch):
     assert not (ROOT / "benchmarks" / "results" / "x.json").exists()
 
 
+def test_a_quick_run_does_not_overwrite_a_full_one(common, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "bench_kmeans.py"), "--quick"])
+    with pytest.raises(RuntimeError, match="--quick records nothing"):
+        common.save_results("x", "x", ["a"], [[1]])
+    assert not list(tmp_path.iterdir())
+
+
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
