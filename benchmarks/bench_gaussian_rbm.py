@@ -1,10 +1,10 @@
 """How near ``GaussianRBM`` comes to two Laplace sources, linearly mixed and whitened.
 
 The true density of the test rows is known, and log Z of the machines is summed exactly, so that the
-table shows nats that are missing and nothing else. The best machine with four hidden units is 0.042
-nats from the truth (by quadrature). Each machine is fitted four ways: at the defaults, by
-persistent chains, by score matching (L-BFGS), and by exact likelihood from there. Of several seeds
-the one with the best likelihood of the training rows is reported, and of the defaults the worst.
+table shows nats that are missing and nothing else. Each machine is fitted four ways: at the
+defaults, by persistent chains, by score matching (L-BFGS), and by exact likelihood from there. Of
+several seeds the one with the best likelihood of the training rows is reported, and of the defaults
+the worst.
 """
 
 from __future__ import annotations

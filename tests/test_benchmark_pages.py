@@ -115,6 +115,14 @@ def test_a_quick_run_does_not_overwrite_a_full_one(common, monkeypatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_planted_outliers_take_models_that_fit_rows_of_a_table_alone(common):
+    names = importlib.import_module("bench_planted_outliers").contestants()
+    assert "BernoulliRBM" in names
+    # Targets, counts and images.
+    assert not {"EnergyClassifier", "EnergyRegressor", "ReplicatedSoftmax"} & set(names)
+    assert not [name for name in names if name.startswith("Conv")]
+
+
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
