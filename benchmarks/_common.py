@@ -21,14 +21,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sklearn
 import torch
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 RESULTS = Path(__file__).parent / "results"
 
 
-# The contestants that took turns in this process; recorded with its results.
+# The contestants that took turns since results were last saved; recorded with the next ones.
 _took_turns: list[list[str]] = []
 
 
@@ -171,6 +175,28 @@ def peak_memory(statement: str, *, setup: str = "") -> float:
     return int(run.stdout.rsplit("peak-kib", 1)[1]) / 1024
 
 
+def area_under_roc(positive: ArrayLike, scores: ArrayLike) -> float:
+    """Chance that a positive row scores higher than another, from ranks: scores may be infinite.
+
+    Parameters
+    ----------
+    positive : array-like of bool, shape (n_rows,)
+        The rows that should score high.
+    scores : array-like of float, shape (n_rows,)
+        Infinite scores lie beyond all finite ones, and tie with their like. A NaN is the worst
+        answer: below all others for a positive row, above them for another.
+
+    Returns
+    -------
+    area : float
+    """
+    positive, scores = np.asarray(positive, bool), np.asarray(scores, float)
+    ranks = rankdata(scores, nan_policy="omit")
+    missing = np.isnan(scores)
+    ranks[missing] = np.where(positive[missing], 0.0, len(scores) + 1.0)
+    return float(roc_auc_score(positive, ranks))
+
+
 def machine() -> dict[str, Any]:
     """What a reader needs to know of the machine and versions behind a result."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -209,6 +235,7 @@ def save_results(
     *,
     notes: str = "",
     figure: Sequence[str] = (),
+    turns: bool | str | None = None,
 ) -> Path:
     """Write ``results/<name>.json``, which the documentation shows as a table.
 
@@ -229,6 +256,9 @@ def save_results(
     figure : sequence of four str, default=()
         The columns by which the documentation also draws the rows, on logarithmic axes: the panel,
         the line within it, and what stands on the axes.
+    turns : bool, str or None, default=None
+        Whether the contestants took turns; a sentence if only some of them did. None: True if
+        ``timed_ratio`` has run since results were last saved.
 
     Returns
     -------
@@ -253,13 +283,14 @@ def save_results(
         "command": command_line(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "turns": bool(_took_turns),
+        "turns": bool(_took_turns) if turns is None else turns,
         "columns": list(columns),
         "rows": [list(row) for row in rows],
         "notes": notes,
     }
     if figure:
         result["figure"] = [list(columns).index(name) for name in figure]
+    _took_turns.clear()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -70,24 +70,27 @@ def fitted(name: str, settings: dict[str, Any], X: Any) -> tuple[Any, float]:
 def measure(name: str, quick: bool) -> list[list[Any]]:
     """Rows of set, candidate, score, seconds."""
     out: list[list[Any]] = []
+
+    def add(title: str, candidate: str, score: float, seconds: float = 0.0) -> None:
+        out.append([title, candidate, round(score, 4), round(seconds, 2)])
+        print(*out[-1], sep="\t", flush=True)
+
     for title, (X, y, X_test, y_test) in labelled_sets(quick).items():
-        out.append([title, "raw features", accuracy(X, y, X_test, y_test), 0.0])
+        add(title, "raw features", accuracy(X, y, X_test, y_test))
         for width in WIDTHS[name]:
             pca = PCA(min(width, X.shape[1]), random_state=0).fit(X)
             score = accuracy(pca.transform(X), y, pca.transform(X_test), y_test)
-            out.append([title, f"PCA, {width} components", score, 0.0])
+            add(title, f"PCA, {width} components", score)
         for candidate, settings in candidates(name).items():
             model, seconds = fitted(name, settings, X)
             score = accuracy(model.transform(X), y, model.transform(X_test), y_test)
-            out.append([title, candidate, score, seconds])
-            print(*out[-1], sep="\t", flush=True)
+            add(title, candidate, score, seconds)
     for title, (X, X_test) in tables().items() if name == "VAE" else ():
         width = min(WIDTHS[name][0], X.shape[1] - 1)
-        out.append([title, "PCA.score", float(PCA(width).fit(X).score(X_test)), 0.0])
+        add(title, "PCA.score", float(PCA(width).fit(X).score(X_test)))
         for candidate, settings in candidates(name).items():
             model, seconds = fitted(name, settings, X)
-            out.append([title, candidate, model.score(X_test), seconds])
-            print(*out[-1], sep="\t", flush=True)
+            add(title, candidate, float(model.score(X_test)), seconds)
     return out
 
 

@@ -241,7 +241,7 @@ def main():
     """Time all, compare what they reach, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", action="store_true", help="mini-batches only")
     parser.add_argument("--few", action="store_true", help="few clusters, many rows only")
     parser.add_argument("--device", help="with and without pruning on this device only")

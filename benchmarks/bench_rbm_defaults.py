@@ -100,7 +100,8 @@ def measure(quick: bool, seeds: int) -> list[list[Any]]:
     out: list[list[Any]] = []
 
     def add(title: str, candidate: str, found: list[tuple[float, float]]) -> None:
-        out.append([title, candidate, *np.mean(found, axis=0).tolist()])
+        score, seconds = np.mean(found, axis=0).tolist()
+        out.append([title, candidate, round(score, 4), round(seconds, 2)])
         print(*out[-1], sep="\t", flush=True)
 
     for title, (X, y, X_test, y_test) in labelled_sets(quick).items():

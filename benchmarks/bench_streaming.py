@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     set_threads(options.threads)
     n_rows, n_features = (20_000, 64) if options.quick else (100_000, 128)
-    rows = stream(n_rows, n_features, 2 if options.quick else 3)
+    rows = stream(n_rows, n_features, 2 if options.quick else 5)
     columns = ["fit", "in memory (s)", "from a file (s)", "ratio"]
     for row in [columns, *rows]:
         print("  ".join(f"{cell!s:>22}" for cell in row))

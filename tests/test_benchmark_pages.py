@@ -5,6 +5,7 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from tests.subprocesses import ROOT
@@ -113,6 +114,56 @@ def test_a_quick_run_does_not_overwrite_a_full_one(common, monkeypatch, tmp_path
     with pytest.raises(RuntimeError, match="--quick records nothing"):
         common.save_results("x", "x", ["a"], [[1]])
     assert not list(tmp_path.iterdir())
+
+
+def test_only_the_results_of_contestants_that_took_turns_say_so(common, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    monkeypatch.setattr(common, "_took_turns", [])
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "bench_kmeans.py")])
+
+    def saved(**settings):
+        return json.loads(common.save_results("x", "x", ["a"], [[1]], **settings).read_text())
+
+    common.timed_ratio({"a": int, "b": float}, reference="a", repeats=2)
+    assert saved()["turns"] is True
+    assert saved()["turns"] is False  # another table of the same process
+    assert saved(turns=True)["turns"] is True
+    assert saved(turns="Two took turns.")["turns"] == "Two took turns."
+
+
+@pytest.mark.usefixtures("headlines")
+@pytest.mark.parametrize(
+    ("recorded", "sentence"),
+    [
+        ({}, ""),
+        ({"turns": True}, "Contestants took turns. "),
+        ({"turns": False}, "One contestant after the other. "),
+        ({"turns": "Two took turns."}, "Two took turns. "),
+    ],
+)
+def test_the_page_says_who_took_turns(recorded, sentence):
+    assert importlib.import_module("benchmark_results").turns(recorded) == sentence
+
+
+@pytest.mark.parametrize("n_infinite", [0, 3, 20])
+def test_infinite_scores_keep_their_order(common, n_infinite):
+    """Against the definition: the share of pairs in which the positive row scores higher."""
+    random = np.random.default_rng(n_infinite)
+    scores = random.normal(size=60).round(1)
+    scores[:n_infinite] = np.inf
+    scores[30 : 30 + n_infinite] = -np.inf
+    scores[-1] = 1e301  # finite, and below infinity
+    positive = random.random(60) < 0.4
+    high, low = scores[positive][:, None], scores[~positive][None, :]
+    expected = np.mean(np.where(high == low, 0.5, high > low))
+    assert common.area_under_roc(positive, scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_score_that_is_no_number_is_a_wrong_answer(common):
+    area = common.area_under_roc
+    assert area([1, 0, 0], [np.nan, -np.inf, 1.0]) == 0.0
+    assert area([1, 1, 0], [np.inf, 1.0, np.nan]) == 0.0
+    assert area([1, 1, 0, 0], [5.0, np.nan, 1.0, 2.0]) == 0.5
 
 
 def test_planted_outliers_take_models_that_fit_rows_of_a_table_alone(common):

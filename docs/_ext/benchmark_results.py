@@ -19,9 +19,15 @@ from sphinx.util.docutils import SphinxDirective
 from sklebm.plotting._canvas import COLOURS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-# Older files do not say whether contestants took turns.
+# Older files do not say whether contestants took turns, newer ones which did if not all.
 _TURNS = {True: "Contestants took turns. ", False: "One contestant after the other. ", None: ""}
 KEYS = {"title", "command", "date", "machine", "columns", "rows", "notes"}
+
+
+def turns(result: dict[str, Any]) -> str:
+    """The sentence on whether contestants took turns."""
+    said = result.get("turns")
+    return f"{said} " if isinstance(said, str) else _TURNS[said]
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -64,7 +70,7 @@ class BenchmarkResults(SphinxDirective):
             nodes.Text("Repeat with "),
             nodes.literal(text=result["command"]),
             nodes.Text(
-                f". {_TURNS[result.get('turns')]}Recorded {result['date']}: "
+                f". {turns(result)}Recorded {result['date']}: "
                 f"{machine['cores']} cores, {machine['device']}, "
                 f"Python {machine['python']}, torch {machine['torch']}, "
                 f"scikit-learn {machine['sklearn']}."
