@@ -1,8 +1,11 @@
 """The benchmarks page follows from the result files."""
 
+import argparse
+import ast
 import importlib
 import json
 import re
+import shlex
 import sys
 
 import numpy as np
@@ -177,11 +180,56 @@ def test_planted_outliers_take_models_that_fit_rows_of_a_table_alone(common):
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
+def recorded(path):
+    """The result of a file, the script of its command, and what follows the script's name."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    script = re.search(r"benchmarks/(bench_\w+)\.py(.*)", result["command"])
+    assert script, result["command"]
+    return result, ROOT / "benchmarks" / f"{script[1]}.py", shlex.split(script[2])
+
+
+def texts(script):
+    """Patterns of the strings in a script; what an f-string fills in may be anything."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = [isinstance(part, ast.Constant) and part.value for part in node.values]
+            if any(parts):
+                yield "".join(re.escape(part) if part else ".+" for part in parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield re.escape(node.value)
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_recorded_commands_name_a_script_and_options_that_it_has(path):
-    command = json.loads(path.read_text())["command"]
-    script = re.search(r"benchmarks/(bench_\w+\.py)(.*)", command)
-    assert script, command
-    source = (ROOT / "benchmarks" / script[1]).read_text()
-    for option in re.findall(r"--[\w-]+", script[2]):
-        assert f'"{option}"' in source, option
+def test_results_have_the_name_title_and_columns_that_their_script_gives(path):
+    result, script, _ = recorded(path)
+    known = re.compile("|".join(f"(?:{text})" for text in texts(script)), re.DOTALL)
+    for text in (path.stem, result["title"], *result["columns"]):
+        assert known.fullmatch(text), text
+
+
+class Parsed(Exception):
+    """The options were understood: nothing is measured."""
+
+
+WITH_OPTIONS = [path for path in RESULTS if recorded(path)[2]]
+
+
+@pytest.mark.usefixtures("common")
+@pytest.mark.parametrize("path", WITH_OPTIONS, ids=lambda path: path.stem)
+def test_recorded_options_are_understood_by_their_script(path, monkeypatch):
+    _, script, words = recorded(path)
+    assert "parse_args" in script.read_text(encoding="utf-8")
+    monkeypatch.setenv("SKLEBM_DATA", "/nowhere")
+    monkeypatch.setattr(sys, "argv", [str(script), *words])
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser):
+        raise Parsed(parse(parser))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    try:
+        module = importlib.import_module(script.stem)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{script.stem} needs {error.name}")
+    with pytest.raises(Parsed):  # SystemExit if an option, or its value, is unknown
+        module.main()
