@@ -61,8 +61,8 @@ format: $(VENV)/.installed-test ## format the code and mend what ruff can mend
 	$(run) -m ruff check --fix .
 	$(run) -m ruff format .
 
-clean: ## remove what builds, tests and docs leave (the environments stay)
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove what builds, tests, docs and the demo leave (the environments stay)
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png
 	rm -rf docs/_build docs/auto_examples docs/generated docs/api.rst docs/sg_execution_times.rst
 	find benchmarks docs examples sklebm tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

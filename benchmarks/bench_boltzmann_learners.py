@@ -6,7 +6,7 @@ estimate. Problems: 10,000 rows of a Boltzmann machine of 9 visible and 8 hidden
 half with 16 hidden units (needs the folder of ``SKLEBM_DATA`` with ``mnist.npz``). The optimum is
 the best of all runs, among them restarts of exact maximum likelihood by L-BFGS.
 
-    python benchmarks/bench_boltzmann_learners.py [--problems rbm --seeds 3 --runs runs.jsonl]
+    python benchmarks/bench_boltzmann_learners.py [--problems rbm --seeds 3]
 
 Runs are appended to a file one by one, so that an interrupted table goes on where it stopped.
 """

@@ -10,19 +10,26 @@ from sklearn.datasets import load_digits
 
 from sklebm import BernoulliRBM, EnergyKMeans, save
 
-rank, n_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
-# Every process reads a part of its own: a slice of a memory map, or files of its own.
-X = (load_digits().data / 16).astype(np.float32)
-part = np.array_split(X, n_ranks)[rank]
+def main() -> None:
+    """Fit on the part of this process; the first one writes and prints."""
+    rank, n_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
-kmeans = EnergyKMeans(10, random_state=0, strategy="ddp").fit(part)
-rbm = BernoulliRBM(
-    32, learning_rate=0.1, batch_size=100, max_epochs=5, random_state=0, strategy="ddp"
-).fit(part)
+    # Every process reads a part of its own: a slice of a memory map, or files of its own.
+    X = (load_digits().data / 16).astype(np.float32)
+    part = np.array_split(X, n_ranks)[rank]
 
-# All processes hold the same models now.
-save(rbm, "rbm.safetensors")  # the first one writes
-if rank == 0:
-    print(f"k-means inertia {kmeans.inertia_:.3f}")
-    print(f"RBM log likelihood {rbm.score(X):.1f} nats a row")
+    kmeans = EnergyKMeans(10, random_state=0, strategy="ddp").fit(part)
+    rbm = BernoulliRBM(
+        32, learning_rate=0.1, batch_size=100, max_epochs=5, random_state=0, strategy="ddp"
+    ).fit(part)
+
+    # All processes hold the same models now.
+    save(rbm, "rbm.safetensors")  # the first one writes
+    if rank == 0:
+        print(f"k-means inertia {kmeans.inertia_:.3f}")
+        print(f"RBM log likelihood {rbm.score(X):.1f} nats a row")
+
+
+if __name__ == "__main__":
+    main()

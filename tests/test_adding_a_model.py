@@ -58,7 +58,7 @@ def test_the_page_shows_this_code_and_keeps_its_promise():
 
 # ---------------------------------------------------------------- what a new model touches
 
-COPIED = ("sklebm", "tests", "docs", "examples", "benchmarks", ".ci")
+COPIED = ("sklebm", "tests", "docs", "examples", "benchmarks")
 FILES = (
     "README.md",
     "CITATION.cff",

@@ -483,7 +483,7 @@ SCRIPT = ROOT / "docs" / "fit_with_torchrun.py"
 def run_script(rank, folder):
     printed = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        runpy.run_path(str(SCRIPT))
+        runpy.run_path(str(SCRIPT), run_name="__main__")
     return printed.getvalue()
 
 
@@ -499,6 +499,14 @@ def test_the_script_of_the_documentation(world, tmp_path):
     first, second = world.run(run_script, str(tmp_path))
     assert second == ""
     check_script(first, tmp_path)
+
+
+def test_the_script_of_the_documentation_does_nothing_when_it_is_imported(tmp_path):
+    """pytest imports it from the checkout, to look for doctests."""
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path(str(SCRIPT), run_name="fit_with_torchrun")
+    assert printed.getvalue() == ""
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not FULL, reason="SKLEBM_TEST_FULL=1 starts torchrun, which takes long")
