@@ -20,10 +20,10 @@ parallel := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-gpu test-lowest docs check-docs bench generated lint format clean
+.PHONY: help demo test test-full test-gpu test-lowest docs check-docs bench generated lint format release-check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo ## run the main job on digits and photographs (writes a PNG)
 	$(run) examples/demo.py
@@ -61,6 +61,19 @@ format: $(VENV)/.installed-test ## format the code and mend what ruff can mend
 	$(run) -m ruff check --fix .
 	$(run) -m ruff format .
 
+# What users get from an index today, and the lowest versions that pyproject.toml promises; the
+# interpreter sees neither the checkout nor the environment's variables (-I).
+release-check: $(VENV)/.installed-dev ## build a release, and try its wheel in empty environments
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(run) -m build --outdir "$$folder/dist" .; \
+	$(run) -m twine check --strict "$$folder"/dist/*; \
+	for versions in "" "-c $(CONSTRAINTS_LOWEST)"; do \
+	    echo "an environment with pip install $$versions"; \
+	    $(PYTHON) -m venv --clear "$$folder/empty"; \
+	    "$$folder/empty/bin/python" -m pip install --quiet $$versions "$$folder"/dist/*.whl; \
+	    (cd "$$folder" && empty/bin/python -I "$(CURDIR)/tests/smoke.py"); \
+	done
+
 clean: ## remove what builds, tests, docs and the demo leave (the environments stay)
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.png
 	rm -rf docs/_build docs/auto_examples docs/generated docs/api.rst docs/sg_execution_times.rst
@@ -71,6 +84,7 @@ clean: ## remove what builds, tests, docs and the demo leave (the environments s
 extras-demo := plot,progress
 extras-test := test
 extras-docs := docs
+extras-dev := dev
 
 $(VENV)/.installed-%: $(VENV)/.created pyproject.toml $(CONSTRAINTS)
 	$(run) -m pip install --quiet -c $(CONSTRAINTS) -e ".[$(extras-$*)]"

@@ -1,5 +1,6 @@
 """What a checkout keeps to itself, and what a release carries."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from tests.subprocesses import ROOT
 
+SMOKE = ROOT / "tests" / "smoke.py"
 COMMANDS = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "README.md",
@@ -72,3 +74,21 @@ def test_a_source_distribution_carries_every_file_but_the_set_up_of_the_server(t
     with tarfile.open(archive) as file:
         carried = {name.partition("/")[2] for name in file.getnames()}
     assert {name for name in names if not name.startswith(".ci/")} - carried == set()
+
+
+def test_what_a_release_is_checked_with_passes_here(tmp_path):
+    """``make release-check`` runs the script where only the wheel is; this is the checkout."""
+    code = "import sys, runpy; sys.modules['matplotlib'] = sys.modules['rich'] = None; "
+    code += f"sys.argv = ['smoke']; runpy.run_path({str(SMOKE)!r}, run_name='__main__')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "works in" in done.stdout
+    assert not list(tmp_path.iterdir())
