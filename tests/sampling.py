@@ -7,8 +7,9 @@ twice as many estimators. So each has a number of cases: ``CASES``, or that of i
     @pytest.mark.table(300, always=lambda case: ...)  # and those for which this is true
 
 Which cases, a seed decides, another one every time. The header and the last lines of the run name
-it, and ``SKLEBM_TEST_SEED=...`` repeats it. Within a table as many estimators as can be take part,
-and those come first that other tables have left out, so that every run sees every estimator often.
+it, and ``SKLEBM_TEST_SEED=...`` repeats it; hypothesis draws its examples by the same seed. Within
+a table as many estimators as can be take part, and those come first that other tables have left
+out, so that every run sees every estimator often.
 
 ``-k`` and names of tests choose first: what they leave of a table, if it is small, runs whole.
 Tests of mathematics (the folders of ``tests/``, but those of ``SHARED``) are not thinned.

@@ -3,7 +3,9 @@
 import collections
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tests import sampling
 
@@ -100,3 +102,24 @@ def test_lists_within_tests_are_sampled_by_the_same_seed(monkeypatch):
 
 def test_the_run_says_how_to_repeat_it():
     assert "SKLEBM_TEST_SEED=3" in sampling.describe()
+
+
+def examples():
+    """What hypothesis draws for a test."""
+    drawn = []
+
+    @hypothesis.given(st.integers())
+    def look(number):
+        drawn.append(number)
+
+    look()
+    return drawn
+
+
+def test_examples_of_hypothesis_follow_the_seed(monkeypatch, pytestconfig):
+    core = hypothesis.core
+    assert str(core.global_force_seed) == pytestconfig.getoption("--hypothesis-seed")
+    first = examples()
+    assert examples() == first
+    monkeypatch.setattr(core, "global_force_seed", core.global_force_seed + 1)
+    assert examples() != first
