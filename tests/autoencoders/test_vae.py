@@ -181,7 +181,7 @@ def test_every_bound_learns(objective, posterior):
 def test_binary_latents_learn_however_the_gradient_is_found(how):
     settings = {"posterior": "bernoulli", "discrete_gradient": how, "learning_rate": 0.03}
     model = make(n_components=4, likelihood="bernoulli", **settings).fit(bits())
-    assert model.score(bits(seed=1)) > -2.8  # one of the two hidden bits at the least
+    assert model.score(bits(seed=1)) > -2.8  # one of the two hidden bits: -2.77, or -4.16 with none
     assert model.transform(bits()).min() >= 0.0
     assert model.transform(bits()).max() <= 1.0
 
@@ -236,9 +236,10 @@ def test_more_importance_samples_raise_the_score():
 def test_validation_scores_are_held_out_bounds():
     model = make(validation_fraction=0.25, max_epochs=40).fit(make_rows(300))
     assert model.validation_scores_[-1] > model.validation_scores_[0]
-    assert model.validation_scores_[-1] == pytest.approx(
-        model.lower_bound(make_rows(300, 1)).mean(), abs=0.7
-    )
+    # Means over 75 and over 300 rows: three standard errors of their difference.
+    bounds = model.lower_bound(make_rows(300, 1))
+    error = bounds.std() * np.sqrt(1 / 75 + 1 / 300)
+    assert model.validation_scores_[-1] == pytest.approx(bounds.mean(), abs=3 * error)
 
 
 # ---------------------------------------------------------------- latents

@@ -505,9 +505,16 @@ def test_conditional_means_are_those_of_the_enumeration(n_hidden):
     # the standard error of their mean is 2 x 0.5 / 10.
     averaged = model.conditional_mean(rows, "chains", n_steps=1000, random_state=0)
     np.testing.assert_allclose(averaged, found, atol=0.1)
-    field = model.conditional_mean(rows, "mean_field")
-    assert np.abs(field - found).max() < 0.3
-    known = ~np.isnan(rows)
+    # Mean field solves its equations, to its tolerance of 1e-8 a sweep. Nothing bounds how far the
+    # solution is from the truth: that it is near, for weak couplings, is all that can be asked.
+    field, known = model.conditional_mean(rows, "mean_field"), ~np.isnan(rows)
+    W, b = machine.couplings().detach().numpy(), machine.biases().detach().numpy()
+    for row, mean, given in zip(rows, field, known, strict=True):
+        s = np.r_[mean, np.full(n_hidden, 0.5)]
+        for _ in range(1000):
+            s[4:] = expit(W[4:] @ s + b[4:])
+        np.testing.assert_allclose(mean, np.where(given, row, expit(W @ s + b)[:4]), atol=1e-7)
+    assert np.abs(field - found).max() < 0.1
     for filled in (found, averaged, field):
         np.testing.assert_array_equal(filled[known], rows[known])
 

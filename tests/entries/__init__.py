@@ -20,8 +20,9 @@ class Entry:
     quick : mapping
         Arguments for a fit of some milliseconds that still learns the rows of ``make_rows``.
     untrained : mapping
-        On top of ``quick``: arguments that stop at, or right after, the initialisation. Empty for
-        a closed form.
+        On top of ``quick``: arguments that stop at, or right after, the initialisation, without
+        changing it (``OTHER_START`` in ``tests/test_contract.py`` lists what does). Empty for a
+        closed form.
     variants : tuple of mappings
         Other settings that take different paths through the code.
     seeded : mapping

@@ -30,8 +30,6 @@ def mixture_free_energy(model: Any, X: Any) -> Any:
 ENTRIES: dict[str, Entry] = {
     "EnergyGaussianMixture": Entry(
         quick={"n_components": 4, "covariance_type": "diag", "random_state": 0},
-        # From k-means, EM gains less than held-out rows can tell: what it has to beat is not its
-        # own start but the random one.
         untrained={"max_iter": 1, "init": "random"},
         variants=(
             {"n_components": 3, "covariance_type": "full", "n_init": 2},
