@@ -3,7 +3,7 @@
 A page of our own, served beside the documentation, loads the others in a frame, one after the
 other, and reports what a reader's browser sees: links, missing images, resources from elsewhere,
 equations and tables wider than their column on a screen of 1280 pixels, pages wider than one of
-400, and what search finds.
+400, figures that the dark theme shows through, and what search finds.
 Errors in the console come from Chromium's log. Three screenshots are left in
 ``docs/_build/screenshots`` for the eye.
 """
@@ -41,13 +41,29 @@ SEARCH_SECONDS = 10  # for one search
 # say how grave a line is, so that any other counts as an error.
 CHATTER = ("[PST]: ", "Got invalid theme mode: . Resetting to auto.")
 
-HARNESS = """<!doctype html><title>check</title>
+HARNESS = r"""<!doctype html><title>check</title>
 <link rel="icon" href="data:,"><iframe width="1280" height="1000"></iframe><script>
 const frame = document.querySelector("iframe");
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 async function open(address) {
   await new Promise((done) => { frame.onload = done; frame.src = address; });
   return frame.contentDocument;
+}
+// Figures are drawn for white paper: their ink is lost where a dark page shows through. Thumbnails
+// of the gallery are opaque pictures within a transparent margin.
+function transparent(image) {
+  if (!image.naturalWidth || !image.src.startsWith(location.origin)) return false;
+  if (image.closest(".sphx-glr-thumbcontainer")) return false;
+  const paper = frame.contentWindow.getComputedStyle(image).backgroundColor;
+  const [red, green, blue, alpha = 1] = paper.match(/[\d.]+/g).map(Number);
+  if (alpha === 1 && Math.min(red, green, blue) > 127) return false;
+  const canvas = document.createElement("canvas");
+  canvas.width = image.naturalWidth;
+  canvas.height = image.naturalHeight;
+  const copy = canvas.getContext("2d");
+  copy.drawImage(image, 0, 0);
+  const {data} = copy.getImageData(0, 0, canvas.width, canvas.height);
+  return data.some((value, index) => index % 4 === 3 && value < 128);
 }
 async function look(address, narrow) {
   const page = await open(address);
@@ -66,8 +82,10 @@ async function look(address, narrow) {
   frame.width = narrow;
   const width = page.documentElement.scrollWidth;
   frame.width = 1280;
+  page.documentElement.dataset.theme = "dark";  // what the switch of the theme sets
   return {
     width: width,
+    transparent: [...page.images].filter(transparent).map((image) => image.src),
     links: [...page.links].map((link) => link.href),
     ids: [...page.querySelectorAll("[id]")].map((element) => element.id),
     broken: [...page.images].filter((image) => !image.naturalWidth).map((image) => image.src),
@@ -198,6 +216,10 @@ def check(browser: str, profile: str, folder: Path) -> tuple[int, list[str]]:
     pages = report["pages"]
     for address, page in pages.items():
         found += [f"{address}: image {source} is broken" for source in page["broken"]]
+        found += [
+            f"{address}: image {source} is transparent, and the dark theme shows through it"
+            for source in page["transparent"]
+        ]
         found += [f"{address}: loads {name}" for name in page["loads"] if not name.startswith(root)]
         found += [
             f"{address}: cut off on the right: {' '.join(text.split())[:70]}"

@@ -8,16 +8,19 @@ from tests.subprocesses import ROOT
 
 RIGHT = {
     "index.html": '<p id="top">home</p><a href="whiteners.html#top">there</a>'
-    '<img src="dot.svg" loading="lazy">',
+    '<img src="dot.svg" loading="lazy"><img src="ink.svg" style="background: white">',
     "whiteners.html": '<p id="top"></p><a href="./">home</a><a href="dot.svg">picture</a>',
     "search.html": '<div id="search-results"><ul><li><a href="whiteners.html">one</a>'
     '<li><a href="EnergyKMeans.html">two</a></ul></div>',
     "EnergyKMeans.html": "",
-    "dot.svg": '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect/></svg>',
+    "dot.svg": '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">'
+    '<rect width="9" height="9" fill="white"/></svg>',
+    "ink.svg": '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect/></svg>',
 }
 WRONG = {
     "index.html": '<a href="nowhere.html">1</a><a href="whiteners.html#nowhere">2</a>'
     '<img src="missing.png"><img src="broken.png"><script>undefinedName()</script>'
+    '<img src="ink.svg">'
     '<script src="http://localhost:9/elsewhere.js"></script>'
     '<div class="math" style="overflow:auto; width:9em"><math alttext="x^2">'
     '<mspace width="20em"/></math></div>'
@@ -65,6 +68,7 @@ def test_wrong_pages_are_noticed(folders):
         "index.html: link to whiteners.html#nowhere, which is not there",
         "not there: /missing.png",
         "/broken.png is broken",
+        "/ink.svg is transparent",
         "undefinedName is not defined",
         "index.html: loads http://localhost:9/elsewhere.js",
         "index.html: cut off on the right: x^2",
