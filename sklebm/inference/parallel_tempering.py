@@ -117,6 +117,18 @@ class ParallelTempering(Sampler):
     ----------
     n_temperatures : int, default=10
         Number of temperatures, the model's own included; at least 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import BernoulliRBM
+    >>> from sklebm.inference.parallel_tempering import ParallelTempering
+    >>> from sklebm.objectives import PersistentContrastiveDivergence
+    >>> X = np.repeat([[0, 0, 1, 1], [1, 1, 0, 0]], 50, axis=0)
+    >>> objective = PersistentContrastiveDivergence(sampler=ParallelTempering(5))
+    >>> rbm = BernoulliRBM(2, objective=objective, max_epochs=50, random_state=0).fit(X)
+    >>> rbm.free_energy([[0, 0, 1, 1]]) < rbm.free_energy([[0, 1, 0, 1]])
+    array([ True])
     """
 
     n_temperatures: int = 10

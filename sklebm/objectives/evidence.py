@@ -136,6 +136,16 @@ class ImportanceWeightedBound(Objective):
         number of draws instead of drowning it.
     binarize : bool, default=False
         Whether rows are probabilities from which binary rows are drawn at every update.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklebm import VAE
+    >>> from sklebm.objectives import ImportanceWeightedBound
+    >>> X = load_digits().data[:200] / 16
+    >>> objective = ImportanceWeightedBound(n_samples=5)
+    >>> VAE(2, objective=objective, max_epochs=2, random_state=0).fit_transform(X).shape
+    (200, 2)
     """
 
     n_samples: int = 10

@@ -102,6 +102,17 @@ class HingeLoss(LabelLoss):
     ----------
     margin : float, default=1.0
         The margin m, in units of the energy.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklebm import EnergyClassifier
+    >>> from sklebm.objectives import HingeLoss
+    >>> X, y = load_iris(return_X_y=True)
+    >>> objective = HingeLoss(margin=2.0)
+    >>> model = EnergyClassifier(objective=objective, max_epochs=20, random_state=0).fit(X, y)
+    >>> model.score(X, y) > 0.9
+    True
     """
 
     margin: float = 1.0

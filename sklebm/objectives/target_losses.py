@@ -140,7 +140,21 @@ class TargetNoiseContrastive(TargetLoss):
 
 @dataclass(frozen=True)
 class TargetScoreMatching(TargetLoss):
-    """Zero slope and high curvature of F(x, .) at the targets."""
+    """Zero slope and high curvature of F(x, .) at the targets.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklebm import EnergyRegressor
+    >>> from sklebm.objectives import TargetScoreMatching
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-1, 1, (300, 1))
+    >>> y = X[:, 0] + 0.3 * rng.standard_normal(300)
+    >>> objective = TargetScoreMatching()
+    >>> model = EnergyRegressor((), objective=objective, max_epochs=20, random_state=0).fit(X, y)
+    >>> model.score(X, y) > 0.5
+    True
+    """
 
     is_stochastic: ClassVar[bool] = False
     loss_is_comparable: ClassVar[bool] = True
