@@ -267,7 +267,7 @@ def test_batches_of_documents_settle_where_single_ones_do():
     for rows in (X, torch.zeros(3, 12, dtype=torch.float64)):
         counts, known = count_table(rows).of_known_words()
         start, prior = torch.ones(len(rows), 3), torch.tensor([0.2, 1.0, 3.0])
-        arguments = counts, start.double(), prior.double(), topics[known], Precision(1e-9, 500)
+        arguments = counts, start.double(), prior.double(), topics[known], Precision(1e-13, 5000)
         one = infer_shares(*arguments)
         torch.testing.assert_close(settle_batches(*arguments), one, rtol=1e-10, atol=0)
         empty = one[rows.sum(dim=1) == 0]
