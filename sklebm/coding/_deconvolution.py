@@ -72,14 +72,14 @@ def alphas_of(model: Any) -> list[float]:
 
 def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], SwitchPooling]:
     """Sizes of each layer and of the blocks, from the parameters."""
-    flat = model.image_shape is None or len(tuple(model.image_shape)) == 1
-    pooling = pooling_of(model, flat)
+    pooling = pooling_of(model)
     pooled = pooling.shape if model.adaptive else tuple
     return stacked_grids(model, sizes_of(model), n_features, pooled), pooling
 
 
-def pooling_of(model: Any, flat: bool) -> SwitchPooling:
+def pooling_of(model: Any) -> SwitchPooling:
     """The blocks that the parameters describe."""
+    flat = model.image_shape is None or len(tuple(model.image_shape)) == 1
     sides = _integers(model.pool_size, "pool_size", "one for all sides of a map, or one for each")
     if np.ndim(model.pool_size) and len(sides) != (1 if flat else 2):
         raise ValueError(

@@ -16,11 +16,12 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.coding import _deconvolution as layers
+from sklebm.coding._convolution import listed
 from sklebm.coding._deconvolution import NetworkLearner
 from sklebm.coding._kernel_learner import KernelLearner
 from sklebm.coding._kernels import check_images, need_same_sizes
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
-from sklebm.energies.deconvolution import DeconvolutionalEnergy
+from sklebm.energies.deconvolution import DeconvolutionalEnergy, SwitchPooling
 
 
 @dataclass(frozen=True)
@@ -104,25 +105,27 @@ def learn_images(model: Any, rows: Rows) -> dict[str, Any]:
 def resumed_network(model: Any, device: torch.device) -> NetworkLearner:
     """A learner that continues from the fitted state."""
     asked = layers.asked_record(model, model.n_features_in_)
+    grids, _ = layers.recall_layers(model.architecture_)
+    pooling = blocks_of(model)
+    held = layers.record_layers(grids, pooling, model.architecture_["adaptive"])
     need_same_sizes(
         model,
         {"hidden_sizes": layers.sizes_of(model), **asked},
-        {"hidden_sizes": [len(atoms) for atoms in kernels_of(model)], **model.architecture_},
+        {"hidden_sizes": [len(atoms) for atoms in kernels_of(model)], **held},
     )
-    grids, pooling = layers.recall_layers(model.architecture_)
     search, learners = layers.learning_search(model), []
     for index, (atoms, alpha, grid) in enumerate(
         zip(kernels_of(model), layers.alphas_of(model), grids, strict=True), start=1
     ):
         settings = layers.settings_of(model, alpha, grid, search)
         prefix = f"layer{index}."
-        held = {
+        state = {
             key.removeprefix(prefix): value
             for key, value in model.online_state_.items()
             if key.startswith(prefix)
         }
-        if held:
-            learner: Any = KernelLearner.restore(held, settings, device)
+        if state:
+            learner: Any = KernelLearner.restore(state, settings, device)
         else:
             tensor = torch.from_numpy(np.array(atoms, np.float64)).to(device)
             learner = KernelLearner(tensor, tensor.new_zeros(0), settings)
@@ -188,15 +191,34 @@ def kernels_of(model: Any) -> list[Any]:
     return [model.components_, *model.upper_components_.values()]
 
 
+def blocks_of(model: Any) -> SwitchPooling:
+    """The blocks of a fitted network: those of its fit, if codes are pooled between the layers.
+
+    Otherwise only ``transform`` pools, as the parameters say.
+    """
+    _, pooling = layers.recall_layers(model.architecture_)
+    return pooling if model.architecture_["adaptive"] else layers.pooling_of(model)
+
+
+def shows_full_codes(model: Any) -> bool:
+    """Whether every block holds a single entry, so that ``transform`` returns codes in full."""
+    fitted = getattr(model, "architecture_", {})
+    if fitted.get("adaptive"):
+        sides = [fitted[f"pool_{name}"] for name in ("maps", "height", "width")]
+    else:
+        sides = [model.pool_maps, *listed(model.pool_size)]
+    return all(side == 1 for side in sides)
+
+
 def network_energy(model: Any, device: torch.device) -> DeconvolutionalEnergy:
     """The energy with the fitted kernels."""
-    grids, pooling = layers.recall_layers(model.architecture_)
+    grids, _ = layers.recall_layers(model.architecture_)
     return DeconvolutionalEnergy(
         [torch.from_numpy(array).to(device) for array in kernels_of(model)],
         grids,
         recall_penalty(model.penalty_),
         model.alpha_.tolist(),
-        pooling,
+        blocks_of(model),
         bool(model.architecture_["adaptive"]),
     )
 

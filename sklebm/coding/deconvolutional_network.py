@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
@@ -20,7 +21,7 @@ from sklebm.coding import _deconvolution_state as network
 from sklebm.coding._deconvolution import network_search, recall_layers
 from sklebm.coding._deconvolution_state import NetworkLearning, NetworkPass
 from sklebm.coding._layer_state import given_layers
-from sklebm.coding._state import n_atoms
+from sklebm.coding._state import decoded, n_atoms
 from sklebm.energies.deconvolution import DeconvolutionalEnergy
 from sklebm.inference.deconvolution import strongest
 from sklebm.iterative import Draw, IterativeEstimator
@@ -248,9 +249,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     @property
     def _n_features_out(self) -> int:
         n_atoms(self)  # refuses a network that is not fitted
-        grids, pooling = recall_layers(self.architecture_)
+        grids, _ = recall_layers(self.architecture_)
         maps = (len(network.kernels_of(self)[-1]), *grids[-1].map_shape)
-        return int(np.prod(pooling.shape(maps)))
+        return int(np.prod(network.blocks_of(self).shape(maps)))
 
     def transform(self, X: Any) -> Any:
         """Return the pooled code of the highest layer: the largest entry in each block.
@@ -303,6 +304,29 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
         with network_search(self) as search:
             function = search.pictures(self._layer(layer), lambda energy, z: z)
             return self._map_rows(X, function, "reconstruct")
+
+    @available_if(
+        network.shows_full_codes,
+        "it needs codes in full, and no switches: set pool_maps=1 and pool_size=1, and fit again "
+        "if adaptive=True. With switches, use reconstruct or project, which find those of X.",
+    )
+    def inverse_transform(self, X: Any) -> Any:
+        """Return the images that codes decode to. Needs ``pool_maps=1`` and ``pool_size=1``.
+
+        Larger blocks need the switches of an image: ``reconstruct`` and ``project`` find them.
+        Without ``adaptive``, only ``transform`` pools, and both can be set after ``fit``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, hidden_sizes[-1] * map_length)
+            Codes of the highest layer in full, as ``codes`` returns them.
+
+        Returns
+        -------
+        X_decoded : array or tensor of shape (n_samples, n_features)
+            Reconstructed images.
+        """
+        return self._map_rows(X, decoded, "inverse_transform", latents=True)
 
     def project(self, X: Any, *, unit: int, layer: int | None = None) -> Any:
         """Return, in pixels, what one unit of a layer represents in each image.

@@ -166,6 +166,15 @@ class DeconvolutionalEnergy(nn.Module):
                 z = self._unpool(z, switches, layer - 1)
         return z
 
+    def decode(self, z: Tensor) -> Tensor:
+        """R_L z without switches: of plain layers, or where every block holds a single entry."""
+        first = (
+            torch.zeros(len(z), *self.map_shape(layer), dtype=torch.int64, device=z.device)
+            for layer in range(1, self.n_layers)
+        )
+        switches = tuple(first) if self.adaptive else ()
+        return self.synthesise(z, switches, self.transfers(self.n_layers))
+
     def _unpool(self, rows: Tensor, switches: Switches, layer: int) -> Tensor:
         shape, places = self.map_shape(layer), switches[layer - 1]
         return self.pooling.unpool(rows.view(places.shape), places, shape).flatten(1)

@@ -19,7 +19,7 @@ from sklebm.energies.deconvolution import DeconvolutionalEnergy, SwitchPooling
 from sklebm.inference import deconvolution
 from sklebm.inference.convolutional import solve_maps
 from sklebm.inference.deconvolution import solve_switched, surrogate_maps
-from tests.coding.test_conv_sparse_coder import make_planted, random_atoms
+from tests.coding.test_conv_sparse_coder import make_planted, naive_synthesis, random_atoms
 from tests.registry import freeze
 
 SHAPE = {"image_shape": (12, 12), "random_state": 0}
@@ -382,6 +382,64 @@ def test_projections_show_the_strongest_entry_of_a_unit(fitted):
     # A unit alone is part of a sum: the units together make more of the image than each one.
     whole = ((X - model.reconstruct(X)) ** 2).sum()
     assert all(((X - model.project(X, unit=u)) ** 2).sum() > whole for u in range(4))
+
+
+def naive_decoding(maps, layers):
+    """Kernels on kernels, one entry of a map at a time, without switches."""
+    for kernels in reversed(layers):
+        maps = naive_synthesis(maps, kernels, 12, 12)
+    return maps.ravel()
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_codes_that_need_no_switches_are_decoded(adaptive):
+    """Three layers, of plain codes or of blocks with one entry, against plain loops."""
+    X, _ = make_planted(6)
+    model = DeconvolutionalNetwork(
+        (3, 3, 2), (4, 3, 2), alpha=(0.1, 0.02, 0.01), max_iter=1, adaptive=adaptive, pool_maps=1,
+        pool_size=1, **SHAPE,
+    ).fit(X)  # fmt: skip
+    layers = [model.components_.reshape(3, 1, 4, 4)] + [
+        model.upper_components_[name].reshape(-1, 3, side, side)
+        for name, side in (("layer2", 3), ("layer3", 2))
+    ]
+    Z = model.transform(X)
+    np.testing.assert_array_equal(Z, model.codes(X))
+    np.testing.assert_allclose(model.inverse_transform(Z), model.reconstruct(X), atol=1e-10)
+    rng = np.random.default_rng(0)
+    sparse = rng.standard_normal((2, 2 * 144)) * (rng.random((2, 2 * 144)) < 0.02)
+    for decoded, code in zip(model.inverse_transform(sparse), sparse, strict=True):
+        truth = naive_decoding(code.reshape(2, 12, 12), layers)
+        np.testing.assert_allclose(decoded, truth, atol=1e-10)
+    with pytest.raises(ValueError, match="288 columns"):
+        model.inverse_transform(Z[:, 1:])
+
+
+def test_codes_that_need_switches_have_no_inverse_and_are_told_so(fitted):
+    model, X = fitted
+    for adaptive in (model, DeconvolutionalNetwork()):
+        with pytest.raises(AttributeError, match="set pool_maps=1 and pool_size=1"):
+            adaptive.inverse_transform(model.codes(X))
+    model.set_params(pool_maps=1, pool_size=1)  # but this fit has switches
+    assert not hasattr(model, "inverse_transform")
+    model.set_params(pool_maps=2, pool_size=2)
+
+
+def test_plain_layers_pool_as_the_parameters_say_now():
+    """Their fit does not depend on the blocks, so that full codes need no other fit."""
+    X, _ = make_planted(6)
+    options = {"alpha": (0.1, 0.02), "max_iter": 1, "adaptive": False, "batch_size": 4, **SHAPE}
+    model = DeconvolutionalNetwork((3, 4), (4, 3), **options).fit(X)
+    full = DeconvolutionalNetwork((3, 4), (4, 3), pool_maps=1, pool_size=1, **options).fit(X)
+    assert model.transform(X).shape == (6, 2 * 36)
+    assert not hasattr(model, "inverse_transform")
+    model.set_params(pool_maps=1, pool_size=(1, 1))
+    np.testing.assert_array_equal(model.transform(X), full.transform(X))
+    assert len(model.get_feature_names_out()) == 4 * 144
+    np.testing.assert_allclose(
+        model.inverse_transform(model.transform(X)), model.reconstruct(X), atol=1e-10
+    )
+    np.testing.assert_array_equal(model.partial_fit(X).components_, full.partial_fit(X).components_)
 
 
 def test_transform_pools_codes_with_their_signs(fitted):

@@ -190,6 +190,7 @@ ENTRIES: dict[str, Entry] = {
         variants=(
             {"adaptive": False, "penalty": "nonnegative", "boundary": "zero"},
             {"hidden_sizes": (3, 3, 2), "alpha": 0.1},
+            {"adaptive": False, "pool_maps": 1, "pool_size": 1},  # has an inverse_transform
             {"hidden_sizes": (3,), "alpha": 0.3, "pool_maps": 1},
         ),
         free_energy=deconvolutional_free_energy,
