@@ -8,7 +8,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklebm
-from tests.registry import ALL_NAMES, DEPEND_ON_NEIGHBOURS, entry, make
+from tests.registry import ALL_NAMES, DEPEND_ON_NEIGHBOURS, entry, fit_takes, make
 from tests.sampling import FULL
 
 # What breaks for one estimator alone: these run for each of them, in its default settings, always.
@@ -106,4 +106,5 @@ def test_no_tag_silences_a_check(name):
     assert not tags.no_validation
     assert not tags.non_deterministic
     assert tags.input_tags.two_d_array
-    assert not tags.input_tags.allow_nan
+    # What may be told of missing values takes NaN for them; ``bad_input_table`` tries the rest.
+    assert tags.input_tags.allow_nan == fit_takes(make(name), "mask")

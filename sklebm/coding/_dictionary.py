@@ -68,12 +68,13 @@ class DictionaryLearner:
         """The sums over no rows."""
         return Sums.zero(self.atoms)
 
-    def absorb(self, x: Tensor) -> None:
-        """Take in rows; a step follows every full batch."""
+    def absorb(self, x: Tensor, **beside: Tensor) -> None:
+        """Take in rows, and what ``collect`` is told of each; a step follows every full batch."""
         while len(x):
             room = self.settings.batch_size - int(self.pending.weight)
             part, x = x[:room], x[room:]
-            self.collect(part)
+            self.collect(part, **{name: values[:room] for name, values in beside.items()})
+            beside = {name: values[room:] for name, values in beside.items()}
             if len(part) == room:
                 self.step()
 

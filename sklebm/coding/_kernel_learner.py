@@ -120,18 +120,21 @@ class KernelLearner(DictionaryLearner):
     def _no_sums(self) -> KernelSums:
         return KernelSums.zero(len(self.atoms), self.settings.grid, self.atoms.device)
 
-    def collect(self, x: Tensor, places: Tensor | None = None) -> None:
-        """Find the codes of images and add them to the sums of the batch."""
+    def collect(self, x: Tensor, places: Tensor | None = None, mask: Tensor | None = None) -> None:
+        """Find the codes of images and add them to the sums of the batch.
+
+        ``mask`` is one where a pixel is observed. Without it, that of all images says so.
+        """
+        if mask is None and self.mask is not None and places is not None:
+            mask = self.mask[places]
         floats = 12 * len(self.atoms) * self.settings.grid.map_length
         for part in row_slices(len(x), floats, x.device):
-            self._collect(x[part], None if places is None else places[part])
+            seen = None if mask is None else mask[part].to(x.dtype)
+            self._collect(x[part], None if places is None else places[part], seen)
 
-    def _collect(self, x: Tensor, places: Tensor | None) -> None:
+    def _collect(self, x: Tensor, places: Tensor | None, mask: Tensor | None) -> None:
         settings = self.settings
         energy = settings.energy(self.atoms.to(x.dtype))
-        mask = None
-        if self.mask is not None and places is not None:
-            mask = self.mask[places].to(x.dtype)
         start = None if places is None else self._start(places, x)
         z = settings.search.find(energy, x, mask, start).codes  # type: ignore[attr-defined]
         values = energy.energy(x, z) if mask is None else energy.masked_energy(x, z, mask)

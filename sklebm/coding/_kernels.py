@@ -108,9 +108,16 @@ class KernelLearning(Learning):
 
 def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     """What a fit starts with."""
-    seen = None if mask is None else torch.from_numpy(useful_mask(mask, rows.shape)).to(rows.device)
+    seen = _seen_pixels(rows, mask)
     check_images(coder, rows, seen)
     return KernelLearning(coder, rows, _sharp_parts(coder, rows, seen), seen)
+
+
+def _seen_pixels(rows: Rows, mask: Any) -> Tensor | None:
+    """The checked parameter ``mask`` of a fit, beside the rows."""
+    if mask is None:
+        return None
+    return torch.from_numpy(useful_mask(mask, rows.shape)).to(rows.device)
 
 
 class SharpImages:
@@ -254,20 +261,21 @@ class CodedImages:
         return self.encode(self.energy, self.x[self.some[part]])
 
 
-def learn_images(coder: Any, rows: Rows) -> dict[str, Any]:
+def learn_images(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
     """One pass over a chunk of images; returns the fitted attributes."""
-    fitted = coder._is_fitted()
+    fitted, seen = coder._is_fitted(), _seen_pixels(rows, mask)
     learner = _resumed_learner(coder, rows.device) if fitted else None
-    x = _sharp_parts(coder, rows)
+    x = _sharp_parts(coder, rows, seen)
     if learner is None:
-        check_images(coder, rows)
-        learner = first_learner(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
+        check_images(coder, rows, seen)
+        generator = make_generator(draw_seed(coder.random_state), "atoms")
+        learner = first_learner(coder, x, generator, seen)
     for part in row_slices(len(x), 8 * rows.shape[1], rows.device):
-        learner.absorb(x[part])
+        learner.absorb(x[part], **({} if seen is None else {"mask": seen[part]}))
     learner.settings.search.warn()
     curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
-    seen = coder.n_samples_seen_ if fitted else 0
-    return kernel_state(coder, learner, rows.dtype, curve, seen + len(x))
+    n_before = coder.n_samples_seen_ if fitted else 0
+    return kernel_state(coder, learner, rows.dtype, curve, n_before + len(x))
 
 
 def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:

@@ -15,7 +15,15 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _kernels
-from sklebm.coding._convolution import code_length, map_search, open_mask, pooling_of
+from sklebm.coding._convolution import (
+    beside_masks,
+    code_length,
+    fill_gaps,
+    map_search,
+    open_images,
+    pooling_of,
+    seen_energies,
+)
 from sklebm.coding._kernels import KernelLearning
 from sklebm.coding._learning import Pass
 from sklebm.coding._state import decoded, n_atoms
@@ -201,15 +209,45 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         mask : array-like of shape (n_samples, n_features) or None, default=None
-            True where a pixel is observed. Other pixels are ignored, but must be finite: with NaN,
-            pass ``np.nan_to_num(X)`` and ``mask=~np.isnan(X)``.
+            True where a pixel is observed. Other pixels are ignored, and so are those that are NaN.
 
         Returns
         -------
         self : object
             The fitted coder. An exception or an interrupt leaves it as it was before.
         """
-        return self._learn(X, self._fit, mask=mask)
+        return self._learn(X, self._fit, mask=fill_gaps(X, mask)[1])
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
+        """Update the kernels with one pass over a chunk of images.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The next chunk of training images.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        mask : array-like of shape (n_samples, n_features) or None, default=None
+            True where a pixel is observed.
+
+        Returns
+        -------
+        self : object
+            The updated coder. An exception or an interrupt leaves it as it was before.
+        """
+        first = not self._is_fitted()
+        return self._learn(X, self._partial_fit, first=first, mask=fill_gaps(X, mask)[1])
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        if probe is not self:  # it learns, and is told where X had gaps
+            X = fill_gaps(X)[0]
+        return super()._open(X, probe, reset=reset, min_rows=min_rows)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     def _fit(self, rows: Rows, progress: Progress | None, **data: Any) -> dict[str, Any]:
         if self.dictionary is not None:
@@ -236,7 +274,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         learn = _kernels.learn_images if self.dictionary is None else _kernels.given_kernels
-        return learn(self, rows)
+        return learn(self, rows, **data)
 
     def _state_spec(self) -> Spec:
         return _kernels.kernel_spec()
@@ -279,7 +317,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
             One pooled map after the other. A ConvergenceWarning reports codes that have not
             converged.
         """
-        seen = open_mask(self, X, mask)
+        X, seen = open_images(self, X, mask)
         with map_search(self) as search:
             return self._map_rows(X, search.pooled(pooling_of(self)), "transform", beside=seen)
 
@@ -299,25 +337,28 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
             One map after the other; the entry at (i, j) is the weight of a kernel whose first pixel
             is there.
         """
-        seen = open_mask(self, X, mask)
+        X, seen = open_images(self, X, mask)
         with map_search(self) as search:
             return self._map_rows(X, search.codes, "codes", beside=seen)
 
-    def certificate(self, X: Any) -> Any:
+    def certificate(self, X: Any, *, mask: Any = None) -> Any:
         """Return the duality gap of each image's code, relative to its energy.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Images.
+        mask : array-like of shape (n_samples, n_features) or None, default=None
+            True where a pixel is observed.
 
         Returns
         -------
         certificate : array or tensor of shape (n_samples,)
             No code can lower the energy by a larger fraction.
         """
+        X, seen = open_images(self, X, mask)
         with map_search(self) as search:
-            return self._map_rows(X, search.certificates, "certificate")
+            return self._map_rows(X, search.certificates, "certificate", beside=seen)
 
     def free_energy(self, X: Any, *, mask: Any = None) -> Any:
         r"""Return :math:`F(x) = \min_z E(x, z)`, of the observed pixels if there is a mask.
@@ -334,26 +375,47 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         free_energy : array or tensor of shape (n_samples,)
             In squared units of X.
         """
-        seen = open_mask(self, X, mask)
+        X, seen = open_images(self, X, mask)
         with map_search(self) as search:
             return self._map_rows(X, search.free_energies, "free_energy", beside=seen)
 
-    def score_samples(self, X: Any) -> Any:
-        """Return -F(x), which is not normalised.
+    def score_samples(self, X: Any, *, mask: Any = None) -> Any:
+        """Return -F(x), which is not normalised, of the observed pixels if there is a mask.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Images.
+        mask : array-like of shape (n_samples, n_features) or None, default=None
+            True where a pixel is observed.
 
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
             Minus the free energy, in squared units of X. Higher is more typical.
         """
-        return -self.free_energy(X)
+        return -self.free_energy(X, mask=mask)
 
-    def energy(self, X: Any, Z: Any) -> Any:
+    def score(self, X: Any, y: Any = None, *, mask: Any = None) -> float:
+        """Return the mean of ``score_samples(X, mask=mask)``; higher is better.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Held-out images.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        mask : array-like of shape (n_samples, n_features) or None, default=None
+            True where a pixel is observed.
+
+        Returns
+        -------
+        score : float
+            Mean over the images, in squared units of X.
+        """
+        return float(self.score_samples(X, mask=mask).mean())
+
+    def energy(self, X: Any, Z: Any, *, mask: Any = None) -> Any:
         """Return E(x, z) of each image paired with a code in full.
 
         Parameters
@@ -362,13 +424,19 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
             Images.
         Z : array-like or tensor of shape (n_samples, n_components * map_length)
             Codes, as ``codes`` returns them.
+        mask : array-like of shape (n_samples, n_features) or None, default=None
+            True where a pixel is observed.
 
         Returns
         -------
         energy : array or tensor of shape (n_samples,)
             In squared units of X. Infinite for negative codes that ``penalty`` forbids.
         """
-        return self._pair_energies(X, Z, may_be_infinite=True)
+        X, seen = open_images(self, X, mask)
+        if seen is None:
+            return self._pair_energies(X, Z, may_be_infinite=True)
+        beside = beside_masks(self._open_latents(Z), seen)
+        return self._map_rows(X, seen_energies, "energy", beside=beside, may_be_infinite=True)
 
     def reconstruct(self, X: Any, *, mask: Any = None) -> Any:
         r"""Return :math:`L x + \sum_k d_k * z_k`: denoised, and complete if there is a mask.
@@ -385,7 +453,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         X_decoded : array or tensor of shape (n_samples, n_features)
             Their reconstructions.
         """
-        seen = open_mask(self, X, mask)
+        X, seen = open_images(self, X, mask)
         with map_search(self) as search:
             return self._map_rows(X, search.reconstructions, "reconstruct", beside=seen)
 

@@ -5,11 +5,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
+from sklearn.base import clone
 
 import sklebm
 from sklebm import ConvSparseCoder, SparseCoder
+from sklebm.coding import _kernels
 from sklebm.coding._convolution import MapSearch
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
 from sklebm.energies import L1, NonNegativeL1
@@ -126,6 +130,139 @@ def test_missing_pixels_count_for_nothing(method):
     )
     ours = solve_maps(x, atoms, L1(), 0.3, grid, method=method, tol=1e-13, mask=mask)
     np.testing.assert_allclose(ours.codes, dense.transform(x[:, seen].numpy()), atol=1e-7)
+
+
+@pytest.fixture(scope="module", params=[0.0, 2.0], ids=["sharp", "low_pass"])
+def masked(request):
+    """A coder with given kernels, images, which of their pixels are seen, and full codes."""
+    grid = ConvolutionGrid(6, 7, 1, 3, 2, circular=False)
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((4, grid.n_pixels))
+    coder = ConvSparseCoder(
+        dictionary=random_atoms(grid, 3).numpy(), kernel_size=(3, 2), image_shape=(6, 7),
+        boundary="zero", alpha=0.3, low_pass=request.param, code_tol=1e-12, pool=None,
+    ).fit(X)  # fmt: skip
+    mask = rng.random(X.shape) < 0.6
+    return coder, grid, X, mask, coder.codes(X, mask=mask)
+
+
+def test_energies_of_seen_pixels_are_those_of_a_dense_dictionary_without_the_others(masked):
+    """Every pixel that is not seen takes a column of the dictionary and of the images with it."""
+    coder, grid, X, mask, Z = masked
+    whole = grid.toeplitz(torch.from_numpy(coder.components_)).numpy()
+    planes, seen = grid.images(torch.from_numpy(X)), grid.images(torch.from_numpy(1.0 * mask))
+    smooth = grid.rows(smooth_part(planes, coder.low_pass, seen)).numpy()
+    sharp = X - smooth if coder.low_pass else X
+    other = np.random.default_rng(5).standard_normal(Z.shape)
+    for row, shown in enumerate(mask):
+        image = sharp[row : row + 1, shown]
+        dense = SparseCoder(dictionary=whole[:, shown], alpha=0.3, code_tol=1e-15).fit(image)
+        one = {"X": X[row : row + 1], "mask": mask[row : row + 1]}
+        least = dense.free_energy(image)
+        np.testing.assert_allclose(coder.free_energy(**one), least, rtol=1e-11)
+        np.testing.assert_allclose(coder.score_samples(**one), -least, rtol=1e-11)
+        for code in (Z[row : row + 1], other[row : row + 1]):
+            np.testing.assert_allclose(
+                coder.energy(Z=code, **one), dense.energy(image, code), rtol=1e-12
+            )
+    assert coder.score(X, mask=mask) == pytest.approx(coder.score_samples(X, mask=mask).mean())
+
+
+def test_the_certificate_of_seen_pixels_bounds_what_a_poor_code_leaves(masked):
+    coder, _, X, mask, _ = masked
+    least = coder.free_energy(X, mask=mask)
+    assert (coder.certificate(X, mask=mask) <= 1e-12).all()
+    coder.set_params(code_tol=0.3)
+    try:
+        gap, poor = coder.certificate(X, mask=mask), coder.free_energy(X, mask=mask)
+    finally:
+        coder.set_params(code_tol=1e-12)
+    assert (gap > 1e-6).any()
+    assert (poor - least <= gap * poor + 1e-9).all()
+
+
+MISSING = {
+    "array": lambda X, gaps: np.where(gaps, np.nan, X),
+    "tensor": lambda X, gaps: torch.from_numpy(np.where(gaps, np.nan, X)),
+    "list": lambda X, gaps: np.where(gaps, None, X).tolist(),
+    "pandas": lambda X, gaps: pd.DataFrame(X).mask(gaps).astype("Float64").add_prefix("pixel"),
+    "polars": lambda X, gaps: pl.DataFrame(np.where(gaps, None, X).tolist(), orient="row"),
+}
+
+
+ROW_METHODS = (
+    "transform", "codes", "free_energy", "score_samples", "reconstruct", "certificate", "score"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["alone", "beside a mask"])
+@pytest.mark.parametrize("kind", MISSING)
+def test_missing_values_are_pixels_that_are_not_seen(masked, kind, share):
+    """In whatever table: all methods answer, and learn, as with the explicit mask."""
+    coder, _, X, mask, Z = masked
+    gaps = ~mask & (np.random.default_rng(6).random(X.shape) < share)
+    table, also = MISSING[kind](X, gaps), {} if share == 1.0 else {"mask": mask}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = clone(coder).fit(table, **also)
+        for name in ROW_METHODS:
+            ours = getattr(given, name)(table, **also)
+            np.testing.assert_array_equal(ours, getattr(coder, name)(X, mask=mask), name)
+        np.testing.assert_array_equal(given.energy(table, Z, **also), coder.energy(X, Z, mask=mask))
+    for learn in ("fit", "partial_fit"):
+        learnt = [
+            clone(coder).set_params(
+                dictionary=None, n_components=3, max_iter=2, code_tol=1e-6, random_state=0
+            )
+            for _ in range(2)
+        ]
+        for model, images, seen in zip(learnt, (table, X), (also, {"mask": mask}), strict=True):
+            getattr(model, learn)(images, **seen).partial_fit(images, **seen)
+        # Frames hold columns together, so that sums are rounded otherwise.
+        np.testing.assert_allclose(learnt[0].components_, learnt[1].components_, atol=1e-9)
+
+
+def test_what_is_missing_must_be_a_number_and_not_all_there_is(masked):
+    coder, _, X, mask, _ = masked
+    with pytest.raises(ValueError, match="mask hides every pixel of X, or all of them are NaN"):
+        clone(coder).fit(np.full_like(X, np.nan))
+    gaps = np.where(mask, X, np.nan)
+    with pytest.raises(ValueError, match="mask has shape"):
+        coder.transform(gaps, mask=mask[:, 1:])
+    with pytest.raises(ValueError, match='"admm" needs all pixels'):
+        clone(coder).set_params(solver="admm").fit(X).transform(gaps)
+    infinite = gaps.copy()
+    infinite[0, 0] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        coder.transform(infinite)
+    with pytest.raises(ValueError, match="X has 4 rows and Z has 3"):
+        coder.energy(gaps, coder.codes(gaps)[1:])
+    with pytest.raises(ValueError, match="NaN"):
+        coder.inverse_transform(coder.codes(X) * np.nan)
+
+
+def test_masked_chunks_are_learnt_from_as_a_whole(monkeypatch):
+    """Whatever unseen pixels hold; a full mask is none; the seen pixels of others cost less."""
+    monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    X, _ = make_planted(24)
+    mask = np.random.default_rng(2).random(X.shape) < 0.7
+    options = {"n_components": 4, "kernel_size": 3, "image_shape": (12, 12), "alpha": 0.15,
+               "batch_size": 8, "code_tol": 1e-12, "random_state": 0}  # fmt: skip
+    start = ConvSparseCoder(max_iter=1, **options).fit(X, mask=mask)
+    results = []
+    for size, images, seen in (
+        (24, X, mask), (5, np.where(mask, X, 1e3), mask), (24, X, 0 * mask + 1), (24, X, None)
+    ):  # fmt: skip
+        coder = ConvSparseCoder.from_parameters(components=start.components_, **options)
+        for first in range(0, 24, size):
+            part = slice(first, first + size)
+            coder.partial_fit(images[part], mask=None if seen is None else seen[part])
+        results.append(coder)
+    np.testing.assert_allclose(results[1].components_, results[0].components_, atol=1e-9)
+    # A gap of 1e-12 leaves codes, and with them kernels, within about its root.
+    np.testing.assert_allclose(results[2].components_, results[3].components_, atol=1e-5)
+    held_out, seen = make_planted(12, seed=1)[0], mask[:12]
+    assert results[0].score(held_out, mask=seen) > start.score(held_out, mask=seen)
 
 
 def test_one_filter_of_one_pixel_is_the_soft_threshold():
