@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -16,6 +15,7 @@ from sklebm._shell.rows import row_slices
 from sklebm._shell.warning import warn
 from sklebm.coding._convolution import (
     MapSearch,
+    block_sides,
     recall_grids,
     record_grids,
     stacked_grids,
@@ -47,13 +47,12 @@ _PER_KERNEL = 4
 
 def sizes_of(model: Any) -> list[int]:
     """The checked parameter ``hidden_sizes``."""
-    return _integers(model.hidden_sizes, "hidden_sizes", "the numbers of kernels of the layers")
-
-
-def _integers(values: Any, name: str, meaning: str) -> list[int]:
-    entries = positive_integers(values)
+    entries = positive_integers(model.hidden_sizes)
     if not entries:
-        raise ValueError(f"{name}={values!r} must be positive integers, at least one: {meaning}.")
+        raise ValueError(
+            f"hidden_sizes={model.hidden_sizes!r} must be positive integers, at least one: the "
+            "numbers of kernels of the layers."
+        )
     return list(entries)
 
 
@@ -79,15 +78,7 @@ def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], Switc
 
 def pooling_of(model: Any) -> SwitchPooling:
     """The blocks that the parameters describe."""
-    flat = model.image_shape is None or len(tuple(model.image_shape)) == 1
-    sides = _integers(model.pool_size, "pool_size", "one for all sides of a map, or one for each")
-    if np.ndim(model.pool_size) and len(sides) != (1 if flat else 2):
-        raise ValueError(
-            f"pool_size={model.pool_size!r} must be a positive integer, or one for each side of "
-            "an image."
-        )
-    tall = 1 if flat else sides[0]
-    return SwitchPooling(int(model.pool_maps), tall, sides[-1])
+    return SwitchPooling(int(model.pool_maps), *block_sides(model.pool_size, model.image_shape))
 
 
 def record_layers(

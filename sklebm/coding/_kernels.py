@@ -18,10 +18,11 @@ from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.coding._checks import given_dictionary
-from sklebm.coding._convolution import MapSearch, grid_of, recall_grid, record_grid, useful_mask
+from sklebm.coding._convolution import MapSearch, block_sides, grid_of, recall_grid, record_grid
 from sklebm.coding._dictionary import normalise
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings, patches_of
 from sklebm.coding._learning import Learning, Pass, learnt_state
+from sklebm.coding._masks import useful_mask
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.energies.convolution import ConvolutionalCodingEnergy, ConvolutionGrid, smooth_part
 from sklebm.iterative import Draw
@@ -108,16 +109,9 @@ class KernelLearning(Learning):
 
 def kernel_learning(coder: Any, rows: Rows, mask: Any = None) -> KernelLearning:
     """What a fit starts with."""
-    seen = _seen_pixels(rows, mask)
+    seen = useful_mask(mask, rows)
     check_images(coder, rows, seen)
     return KernelLearning(coder, rows, _sharp_parts(coder, rows, seen), seen)
-
-
-def _seen_pixels(rows: Rows, mask: Any) -> Tensor | None:
-    """The checked parameter ``mask`` of a fit, beside the rows."""
-    if mask is None:
-        return None
-    return torch.from_numpy(useful_mask(mask, rows.shape)).to(rows.device)
 
 
 class SharpImages:
@@ -154,7 +148,11 @@ def _sharp_parts(coder: Any, rows: Rows, mask: Tensor | None = None) -> Any:
 
 
 def check_images(model: Any, rows: Rows, mask: Tensor | None = None) -> None:
-    """Warn of columns in different units, or of a constant that outweighs what images differ in."""
+    """Warn of columns in different units, or of a constant that outweighs what images differ in.
+
+    Raise ValueError if ``pool_size`` does not fit images, which only ``transform`` may need.
+    """
+    block_sides(model.pool_size, model.image_shape)
     if model.image_shape is None:  # pixels have the same unit
         warn_of_unequal_spans(type(model).__name__, rows)
     else:
@@ -263,7 +261,7 @@ class CodedImages:
 
 def learn_images(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
     """One pass over a chunk of images; returns the fitted attributes."""
-    fitted, seen = coder._is_fitted(), _seen_pixels(rows, mask)
+    fitted, seen = coder._is_fitted(), useful_mask(mask, rows)
     learner = _resumed_learner(coder, rows.device) if fitted else None
     x = _sharp_parts(coder, rows, seen)
     if learner is None:
@@ -320,8 +318,8 @@ def kernel_state(
 
 def given_kernels(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
     """The fitted attributes for a given dictionary: nothing is learnt."""
-    if mask is not None:
-        useful_mask(mask, rows.shape)
+    useful_mask(mask, rows)
+    block_sides(coder.pool_size, coder.image_shape)
     if coder.dict_init is not None:
         raise ValueError(
             "dict_init has no effect when dictionary is given, which is used as it is: pass only "

@@ -15,17 +15,10 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _kernels
-from sklebm.coding._convolution import (
-    beside_masks,
-    code_length,
-    fill_gaps,
-    map_search,
-    open_images,
-    pooling_of,
-    seen_energies,
-)
+from sklebm.coding._convolution import code_length, map_search, pooling_of
 from sklebm.coding._kernels import KernelLearning
 from sklebm.coding._learning import Pass
+from sklebm.coding._masks import beside_masks, fill_gaps, open_images, seen_energies
 from sklebm.coding._state import decoded, n_atoms
 from sklebm.energies.convolution import ConvolutionalCodingEnergy
 from sklebm.iterative import Draw, IterativeEstimator

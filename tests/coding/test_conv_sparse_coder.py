@@ -1,6 +1,7 @@
 """Kernels and maps, against the dictionary of all shifts, plain loops and planted kernels."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import torch
 from sklearn.base import clone
 
 import sklebm
-from sklebm import ConvSparseCoder, SparseCoder
+from sklebm import (
+    ConvPredictiveSparseDecomposition,
+    ConvSparseCoder,
+    DeconvolutionalNetwork,
+    DeepSparseCoder,
+    SparseCoder,
+)
 from sklebm.coding import _kernels
 from sklebm.coding._convolution import MapSearch
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
@@ -586,7 +593,7 @@ def test_settings_that_do_not_fit_are_named():
         },
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            ConvSparseCoder(**{"max_iter": 1, **options}).fit(X).transform(X)
+            ConvSparseCoder(**{"max_iter": 1, **options}).fit(X)
     coder = ConvSparseCoder(2, kernel_size=3, image_shape=(12, 12), max_iter=1).fit(X)
     with pytest.raises(ValueError, match="mask has shape"):
         coder.transform(X, mask=np.ones((5, 3), bool))
@@ -692,14 +699,36 @@ def test_masks_that_cannot_be_used_are_named():
             coder.fit(X, mask=np.zeros(X.shape, bool))
 
 
-def test_a_pool_needs_as_many_sides_as_an_image():
+IMAGES = {"image_shape": (12, 12), "pool_size": (4,)}
+DEEP = {"hidden_sizes": (2, 2), "kernel_sizes": (3, 2), "max_iter": 1}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvSparseCoder(2, kernel_size=3, max_iter=1, **IMAGES),
+        ConvSparseCoder(dictionary=np.ones((2, 9)), kernel_size=3, **IMAGES),
+        ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(9, 4)),
+        ConvSparseCoder(2, kernel_size=3, max_iter=1, **{**IMAGES, "pool_size": (4, 0)}),
+        ConvPredictiveSparseDecomposition(2, kernel_size=3, max_epochs=1, **IMAGES),
+        DeepSparseCoder(**DEEP, **IMAGES),
+        DeepSparseCoder(**DEEP, pool_size=(9, 4)),
+        DeconvolutionalNetwork(**DEEP, **IMAGES),
+        DeconvolutionalNetwork(**DEEP, pool_size=(9, 4)),
+    ],
+    ids=lambda model: f"{type(model).__name__}-{model.pool_size}",
+)
+def test_fit_names_a_pool_without_as_many_sides_as_an_image(model):
+    said = re.escape(f"pool_size={model.pool_size!r} must be a positive integer, or one for each")
+    for learn in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=said):
+            getattr(model, learn)(make_planted(5)[0])
+        assert not hasattr(model, "components_")
+
+
+def test_a_pool_of_signals_has_one_side():
     X, _ = make_planted(5)
-    coder = ConvSparseCoder(2, kernel_size=3, image_shape=(12, 12), max_iter=1, pool_size=(4,))
-    with pytest.raises(ValueError, match=r"pool_size=\(4,\)"):
-        coder.fit(X).transform(X)
     signals = ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(4,)).fit(X)
-    with pytest.raises(ValueError, match=r"pool_size=\(9, 4\)"):
-        ConvSparseCoder(2, kernel_size=3, max_iter=1, pool_size=(9, 4)).fit(X).transform(X)
     assert signals.transform(X).shape[1] == signals.set_params(pool_size=4).transform(X).shape[1]
 
 
