@@ -25,6 +25,7 @@ from sklebm.coding._convolution import MapSearch
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid, smooth_part
+from sklebm.inference import convolutional
 from sklebm.inference.convolutional import solve_in_frequency, solve_maps
 from sklebm.inference.kernel_update import (
     code_sums,
@@ -461,8 +462,10 @@ def test_planted_kernels_are_found(algorithm, boundary):
 
 
 @pytest.mark.parametrize("algorithm", ["batch", "consensus"])
-def test_a_batch_pass_never_raises_the_energy(algorithm):
+@pytest.mark.parametrize("dense", [convolutional._DENSE, 0])
+def test_a_batch_pass_never_raises_the_energy(algorithm, dense, monkeypatch):
     """Codes start from those of the last pass, so that neither half of a pass can raise it."""
+    monkeypatch.setattr(convolutional, "_DENSE", dense)  # exact codes of small images do not start
     X, _ = make_planted()
     coder = ConvSparseCoder(
         4, kernel_size=3, image_shape=(12, 12), algorithm=algorithm, max_iter=10, tol=0.0,
@@ -470,6 +473,32 @@ def test_a_batch_pass_never_raises_the_energy(algorithm):
     ).fit(X)  # fmt: skip
     assert (np.diff(coder.energy_curve_) <= 1e-9).all()
     assert coder.energy_curve_[-1] < 0.9 * coder.energy_curve_[0]
+
+
+@pytest.mark.parametrize("boundary", ["circular", "zero"])
+@pytest.mark.parametrize("algorithm", ["online", "batch", "consensus"])
+def test_batches_learn_the_same_without_the_dense_dictionary(algorithm, boundary, monkeypatch):
+    """Passes over batches whose codes start from the last pass, against those of exact codes."""
+    monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    X, _ = make_planted(14)
+    coder = ConvSparseCoder(
+        3, kernel_size=(3, 4), image_shape=(12, 12), alpha=0.15, boundary=boundary, max_iter=3,
+        algorithm=algorithm, batch_size=4, tol=0.0, code_tol=1e-12, pool=None, random_state=0,
+    )  # fmt: skip
+    exact = clone(coder).fit(X)
+    monkeypatch.setattr(convolutional, "_DENSE", 0)
+    starts = []
+    find = MapSearch.find
+    monkeypatch.setattr(MapSearch, "find", lambda *given: starts.append(given[-1]) or find(*given))
+    coder.fit(X)
+    assert any(start is not None and bool(start.any()) for start in starts)
+    # A gap of 1e-12 leaves codes, and with them kernels, within about its root.
+    np.testing.assert_allclose(coder.components_, exact.components_, atol=1e-5)
+    np.testing.assert_allclose(coder.energy_curve_, exact.energy_curve_, rtol=1e-6)
+    coder.partial_fit(X)
+    monkeypatch.undo()
+    monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    np.testing.assert_allclose(coder.components_, exact.partial_fit(X).components_, atol=1e-5)
 
 
 def test_masked_pixels_change_nothing_and_are_filled():
