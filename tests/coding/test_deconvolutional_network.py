@@ -384,6 +384,59 @@ def test_projections_show_the_strongest_entry_of_a_unit(fitted):
     assert all(((X - model.project(X, unit=u)) ** 2).sum() > whole for u in range(4))
 
 
+def test_a_projection_is_what_the_switches_make_of_one_entry():
+    """Of two layers on 6 x 6 pixels, by hand: codes, blocks of 2 x 2 x 2, kernels one by one."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((4, 36))
+    first, second = rng.standard_normal((2, 9)), rng.standard_normal((3, 4))
+    first, second = (k / np.linalg.norm(k, axis=1, keepdims=True) for k in (first, second))
+    shape = {"image_shape": (6, 6)}
+    model = DeconvolutionalNetwork.from_parameters(
+        components=first, upper_components=[second], kernel_sizes=(3, 2), alpha=(0.2, 0.05),
+        code_tol=1e-12, **shape,
+    )  # fmt: skip
+    below = ConvSparseCoder.from_parameters(
+        components=first, kernel_size=3, alpha=0.2, code_tol=1e-12, **shape
+    )
+    maps, codes = below.codes(X).reshape(4, 2, 6, 6), model.codes(X).reshape(4, 3, 3, 3)
+    for unit in range(3):
+        for picture, own, code in zip(model.project(X, unit=unit), maps, codes, strict=True):
+            place = divmod(int(np.abs(code[unit]).argmax()), 3)
+            pooled = np.zeros((3, 3))
+            for a, b in np.ndindex(2, 2):
+                pooled[(place[0] + a) % 3, (place[1] + b) % 3] = (
+                    code[(unit, *place)] * second[unit].reshape(2, 2)[a, b]
+                )
+            switched = np.zeros((2, 6, 6))
+            for i, j in np.ndindex(3, 3):
+                block = own[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+                k, a, b = np.unravel_index(np.abs(block).argmax(), block.shape)
+                switched[k, 2 * i + a, 2 * j + b] = pooled[i, j]
+            truth = naive_synthesis(switched, first.reshape(2, 1, 3, 3), 6, 6)
+            np.testing.assert_allclose(picture, truth.ravel(), atol=1e-12)
+    assert (codes != 0).any(axis=(2, 3)).all(axis=0).any()  # some unit is in use in every image
+
+
+def test_three_fitted_layers_reconstruct_by_a_linear_map_with_its_adjoint():
+    X, _ = make_planted(8)
+    model = DeconvolutionalNetwork(
+        (4, 4, 3), (4, 3, 2), alpha=(0.1, 0.02, 0.01), max_iter=1, **SHAPE
+    ).fit(X)
+    network, x = model._energy(torch.device("cpu")), torch.from_numpy(X)
+    *_, (_, z, switches) = network_search(model).climb(network, x, 3)
+    transfers, rng = network.transfers(3), np.random.default_rng(2)
+    decoded = network.synthesise(z, switches, transfers)
+    np.testing.assert_array_equal(model.codes(X), z)
+    np.testing.assert_array_equal(model.reconstruct(X), decoded)
+    u, v = (torch.from_numpy(rng.standard_normal(tuple(z.shape))) for _ in range(2))
+    parts = [network.synthesise(code, switches, transfers) for code in (u, v, 2 * u - 3 * v)]
+    np.testing.assert_allclose(parts[2], 2 * parts[0] - 3 * parts[1], atol=1e-10)
+    y = torch.from_numpy(rng.standard_normal(X.shape))
+    products = (parts[0] * y).sum(dim=1), (u * network.analyse(y, switches, transfers)).sum(dim=1)
+    scale = parts[0].norm(dim=1) * y.norm(dim=1)
+    assert float(((products[0] - products[1]).abs() / scale).max()) <= 1e-10
+
+
 def naive_decoding(maps, layers):
     """Kernels on kernels, one entry of a map at a time, without switches."""
     for kernels in reversed(layers):
