@@ -8,12 +8,14 @@ decomposition of patches, for 4, 16 and 64 filters. Features: linear classificat
 soft-threshold encoders of equal size whose filters were learnt from patches or from whole images.
 Needs SKLEBM_DATA. ``--quick`` runs a small version, ``--only encoder``, ``redundancy`` or
 ``features`` one part, and ``--windows`` and ``--epochs`` set the size of the first two; these save
-nothing.
+nothing. ``--figure FILE`` draws the filters whose redundancy is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import os
 import time
 from pathlib import Path
@@ -32,6 +34,7 @@ from sklebm import (
     PredictiveSparseDecomposition,
 )
 from sklebm.energies.convolution import smooth_part
+from sklebm.plotting import ComponentsDisplay
 
 ALPHA, LOW_PASS = 0.05, 5.0
 SIDE = 32
@@ -110,15 +113,30 @@ def share_of_shifts(filters, side):
     return float((peaks.max(axis=1) > 0.9).mean()), float(np.median(peaks.max(axis=1)))
 
 
-def redundancy_table(quick, n_train, n_epochs):
-    """Kernels and atoms of patches, for several numbers of filters."""
+def draw(filters, path):
+    """Atoms of patches beside kernels of images, a row for each number of them."""
+    import matplotlib.pyplot as plt
+
+    numbers = sorted({number for _, number in filters})
+    figure, axes = plt.subplots(
+        len(numbers), 2, figsize=(8, 4 * len(numbers)), layout="constrained", squeeze=False
+    )
+    for (name, number), rows in filters.items():
+        ax = axes[numbers.index(number), int(name == "kernels of images")]
+        title = f"{number} {name}"
+        ComponentsDisplay(rows, (9, 9)).plot(ax, n_columns=math.isqrt(number), title=title)
+    figure.savefig(path, dpi=80)
+
+
+def redundancy_table(quick, n_train, n_epochs, figure=None):
+    """Kernels and atoms of patches, for several numbers of filters; drawn to a file if named."""
     train = windows(n_train, 0, 20)
     cuts = [
         extract_patches_2d(image[..., 0], (9, 9), max_patches=60, random_state=i)
         for i, image in enumerate(sharp_images(train, SIDE))
     ]
     patches = np.concatenate(cuts).reshape(-1, 81)
-    rows = []
+    rows, filters = [], {}
     for k in (4, 16) if quick else (4, 16, 64):
         atoms = PredictiveSparseDecomposition(
             k, alpha=ALPHA, learning_rate=0.01, max_epochs=n_epochs, random_state=0
@@ -128,10 +146,13 @@ def redundancy_table(quick, n_train, n_epochs):
             learning_rate=0.01, max_epochs=n_epochs, random_state=0,
         ).fit(train)  # fmt: skip
         for name, model in (("atoms of patches", atoms), ("kernels of images", kernels)):
+            filters[name, k] = model.components_
             share, median = share_of_shifts(model.components_, 9)
             row = ["redundancy", name, f"{k} filters", f"{share:.2f} (median {median:.2f})"]
             print(*row, sep="\t", flush=True)
             rows.append(row)
+    if figure:
+        draw(filters, figure)
     return rows
 
 
@@ -198,6 +219,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("encoder", "redundancy", "features"))
     parser.add_argument("--windows", type=int)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--figure", help="file to draw the filters of the redundancy part to")
     arguments = parser.parse_args()
     quick, sizes = arguments.quick, (arguments.windows, arguments.epochs)
     full = not (quick or arguments.only or any(sizes))
@@ -206,7 +228,7 @@ def main() -> None:
     set_threads(1)
     tables = {
         "encoder": encoder_table,
-        "redundancy": redundancy_table,
+        "redundancy": functools.partial(redundancy_table, figure=arguments.figure),
         "features": feature_table,
     }
     chosen = [arguments.only] if arguments.only else list(tables)
