@@ -20,7 +20,7 @@ from torch import Tensor
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.penalty import Penalty
 from sklebm.inference import proximal
-from sklebm.inference.sparse import SparseSolution, solve_codes
+from sklebm.inference.sparse import SparseSolution, solve_codes, solve_codes_by_kind
 from sklebm.inference.sparse_problem import SparseProblem, certificate_kind
 
 MapMethod = Literal["auto", "greedy", "fista", "admm"]
@@ -28,6 +28,8 @@ MapMethod = Literal["auto", "greedy", "fista", "admm"]
 _CHECK_EVERY = 10
 # Up to this size the dictionary of all shifts is formed: its solver reaches such gaps at no cost.
 _DENSE, _DENSE_GAP = 2**18, 1e-10
+# The same where each mask has a dictionary of its own.
+_DENSE_MASKED = 2**15
 # ADMM: over-relaxation, and how far the residuals may differ before their balance is restored.
 _RELAXATION, _IMBALANCE = 1.8, 2.0
 # Greedy: sweeps over the entries in use in one round.
@@ -154,9 +156,13 @@ def solve_maps(
     """
     on_cpu = x.device.type == "cpu"
     n_codes = len(atoms) * grid.map_length
-    if method == "auto" and on_cpu and mask is None and n_codes * grid.n_pixels <= _DENSE:
-        return solve_codes(
-            x, grid.toeplitz(atoms), penalty, alpha, tol=min(tol, _DENSE_GAP), max_iter=max_iter
+    most = _DENSE if mask is None else min(_DENSE, _DENSE_MASKED)
+    if method == "auto" and on_cpu and n_codes * grid.n_pixels <= most:
+        shifts, tol = grid.toeplitz(atoms), min(tol, _DENSE_GAP)
+        if mask is None:
+            return solve_codes(x, shifts, penalty, alpha, tol=tol, max_iter=max_iter)
+        return solve_codes_by_kind(
+            mask * x, mask, lambda row: mask[row] * shifts, penalty, alpha, tol=tol
         )
     if method == "auto":
         method = "greedy" if on_cpu else "fista"

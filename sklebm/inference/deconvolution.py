@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, Switches
 from sklebm.inference import proximal
-from sklebm.inference.sparse import SparseSolution, solve_codes
+from sklebm.inference.sparse import SparseSolution, solve_codes_by_kind
 from sklebm.inference.sparse_problem import SparseProblem, certificate_kind
 
 _CHECK_EVERY, _MAX_ITER = 10, 10_000
@@ -144,20 +144,14 @@ def _solve_each(
 ) -> SparseSolution:
     """The codes from the matrix R_l that switches make, once for images that share them."""
     unit = torch.eye(math.prod(network.map_shape(layer)), dtype=x.dtype)
-    alpha, whole = network.alphas[layer - 1], torch.cat([p.flatten(1) for p in switches], dim=1)
-    kinds, kind = torch.unique(whole, dim=0, return_inverse=True)
-    parts: list[tuple[Tensor, SparseSolution]] = []
-    for index in range(len(kinds)):
-        rows = (kind == index).nonzero()[:, 0]
-        own = tuple(p[rows[0]].expand(len(unit), *p.shape[1:]) for p in switches)
-        atoms = network.synthesise(unit, own, transfers)
-        parts.append((rows, solve_codes(x[rows], atoms, network.penalty, alpha, tol=tol)))
-    order = torch.cat([rows for rows, _ in parts]).argsort()
-    names = ("codes", "certificate", "n_iter", "converged")
-    codes, value, n_iter, good = (
-        torch.cat([getattr(found, name) for _, found in parts])[order] for name in names
-    )
-    return SparseSolution(codes, value, certificate_kind(network.penalty), n_iter, good)
+
+    def atoms_of(row: int) -> Tensor:
+        own = tuple(p[row].expand(len(unit), *p.shape[1:]) for p in switches)
+        return network.synthesise(unit, own, transfers)
+
+    kinds = torch.cat([p.flatten(1) for p in switches], dim=1)
+    alpha = network.alphas[layer - 1]
+    return solve_codes_by_kind(x, kinds, atoms_of, network.penalty, alpha, tol=tol)
 
 
 def _curvature_of_rows(product: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ machine precision. Everywhere else, and for every other penalty, rows are solved
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -139,6 +140,47 @@ def solve_codes(
 
 
 Answer = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def solve_codes_by_kind(
+    x: Tensor,
+    kinds: Tensor,
+    atoms_of: Callable[[int], Tensor],
+    penalty: Penalty,
+    alpha: float,
+    *,
+    tol: float,
+) -> SparseSolution:
+    """Codes of rows that do not all have the same dictionary; see ``solve_codes``.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_rows, n_features)
+        Rows.
+    kinds : Tensor of shape (n_rows, n_marks)
+        Rows that are equal here have the same dictionary, which is formed once.
+    atoms_of : callable
+        From the number of a row to its dictionary, of shape (n_components, n_features).
+    penalty, alpha, tol
+        As in ``solve_codes``.
+
+    Returns
+    -------
+    solution : SparseSolution
+        Codes, certificates and iterations.
+    """
+    distinct, kind = torch.unique(kinds, dim=0, return_inverse=True)
+    parts: list[tuple[Tensor, SparseSolution]] = []
+    for index in range(len(distinct)):
+        rows = (kind == index).nonzero()[:, 0]
+        found = solve_codes(x[rows], atoms_of(int(rows[0])), penalty, alpha, tol=tol)
+        parts.append((rows, found))
+    order = torch.cat([rows for rows, _ in parts]).argsort()
+    names = ("codes", "certificate", "n_iter", "converged")
+    codes, value, n_iter, good = (
+        torch.cat([getattr(found, name) for _, found in parts])[order] for name in names
+    )
+    return SparseSolution(codes, value, certificate_kind(penalty), n_iter, good)
 
 
 def _most_entries(penalty: Any) -> int:

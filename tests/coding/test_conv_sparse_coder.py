@@ -154,8 +154,12 @@ def masked(request):
     return coder, grid, X, mask, coder.codes(X, mask=mask)
 
 
-def test_energies_of_seen_pixels_are_those_of_a_dense_dictionary_without_the_others(masked):
+@pytest.mark.parametrize("dense", [convolutional._DENSE, 0])
+def test_energies_of_seen_pixels_are_those_of_a_dense_dictionary_without_the_others(
+    masked, dense, monkeypatch
+):
     """Every pixel that is not seen takes a column of the dictionary and of the images with it."""
+    monkeypatch.setattr(convolutional, "_DENSE", dense)
     coder, grid, X, mask, Z = masked
     whole = grid.toeplitz(torch.from_numpy(coder.components_)).numpy()
     planes, seen = grid.images(torch.from_numpy(X)), grid.images(torch.from_numpy(1.0 * mask))
@@ -176,7 +180,8 @@ def test_energies_of_seen_pixels_are_those_of_a_dense_dictionary_without_the_oth
     assert coder.score(X, mask=mask) == pytest.approx(coder.score_samples(X, mask=mask).mean())
 
 
-def test_the_certificate_of_seen_pixels_bounds_what_a_poor_code_leaves(masked):
+def test_the_certificate_of_seen_pixels_bounds_what_a_poor_code_leaves(masked, monkeypatch):
+    monkeypatch.setattr(convolutional, "_DENSE", 0)
     coder, _, X, mask, _ = masked
     least = coder.free_energy(X, mask=mask)
     assert (coder.certificate(X, mask=mask) <= 1e-12).all()
