@@ -209,7 +209,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         self : object
             The fitted coder. An exception or an interrupt leaves it as it was before.
         """
-        return self._learn(X, self._fit, mask=fill_gaps(X, mask)[1])
+        X, mask = fill_gaps(X, mask)
+        return self._learn(X, self._fit, mask=mask)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
@@ -229,13 +230,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         self : object
             The updated coder. An exception or an interrupt leaves it as it was before.
         """
-        first = not self._is_fitted()
-        return self._learn(X, self._partial_fit, first=first, mask=fill_gaps(X, mask)[1])
-
-    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-        if probe is not self:  # it learns, and is told where X had gaps
-            X = fill_gaps(X)[0]
-        return super()._open(X, probe, reset=reset, min_rows=min_rows)
+        X, mask = fill_gaps(X, mask)
+        return self._learn(X, self._partial_fit, first=not self._is_fitted(), mask=mask)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
