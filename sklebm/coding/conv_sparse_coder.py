@@ -369,7 +369,7 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
             return self._map_rows(X, search.free_energies, "free_energy", beside=seen)
 
     def score_samples(self, X: Any, *, mask: Any = None) -> Any:
-        """Return -F(x), which is not normalised, of the observed pixels if there is a mask.
+        """Return -F(x), which is not normalised.
 
         Parameters
         ----------
@@ -381,7 +381,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         Returns
         -------
         scores : array or tensor of shape (n_samples,)
-            Minus the free energy, in squared units of X. Higher is more typical.
+            Minus the free energy, of the observed pixels if there is a mask, in squared units of X.
+            Higher is more typical.
         """
         return -self.free_energy(X, mask=mask)
 
