@@ -34,7 +34,7 @@ SHARED = (ROOT, ROOT / "scale", ROOT / "faults")
 def describe() -> str:
     """What is run, in one line."""
     if FULL:
-        return "sklebm: all cases of all tables (SKLEBM_TEST_FULL)"
+        return f"sklebm: all cases of all tables (SKLEBM_TEST_FULL), SKLEBM_TEST_SEED={SEED}"
     return (
         f"sklebm: a sample of the tables over all estimators, SKLEBM_TEST_SEED={SEED} "
         "(SKLEBM_TEST_FULL=1: all cases)"

@@ -100,7 +100,9 @@ def test_lists_within_tests_are_sampled_by_the_same_seed(monkeypatch):
     assert sampling.sample(NAMES, 7, "memory") == NAMES
 
 
-def test_the_run_says_how_to_repeat_it():
+@pytest.mark.parametrize("full", [False, True])
+def test_the_run_says_how_to_repeat_it(full, monkeypatch):
+    monkeypatch.setattr(sampling, "FULL", full)
     assert "SKLEBM_TEST_SEED=3" in sampling.describe()
 
 

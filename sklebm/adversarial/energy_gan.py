@@ -47,7 +47,8 @@ class EnergyGAN(BaseAdversarial):
         Weight of the pull-away term.
     r1 : float, default=0.0
         Weight of half the squared gradient of the energy at the data (R1), in standardised
-        features, in the critic's loss. It damps oscillations, at about twice the cost of a step.
+        features, in the critic's loss. It keeps the energy flat at the data, and makes a step
+        compute second derivatives.
     conditional : bool, default=False
         Whether rows are generated and judged given y, which ``fit`` and all other methods then
         need: x = g(z, y) and E(x, y) = |x - c(x, y)|^2 / d. Floating-point y are numbers, one or

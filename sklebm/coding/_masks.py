@@ -14,6 +14,9 @@ from sklebm._shell.refusal import refuse_times
 from sklebm._shell.rows import Rows
 from sklebm._shell.tables import LazyTable, is_dask, read_table
 
+#: Libraries of frames, and what their constructors call the names of columns.
+_NAMES = {"pandas": "columns", "polars": "schema"}
+
 
 def open_images(model: Any, X: Any, mask: Any) -> tuple[Any, Rows | None]:
     """X without gaps, and what is seen of it: ``mask`` of a row-wise method, less missing values.
@@ -37,12 +40,21 @@ def fill_gaps(X: Any, mask: Any = None) -> tuple[Any, Any]:
     large arrays on disk, which are read in parts and may hold no missing values.
     """
     if isinstance(X, torch.Tensor):
-        if X.layout is not torch.strided or X.is_meta or not bool((gaps := X.isnan()).any()):
+        if X.layout is not torch.strided or X.is_meta or not X.is_floating_point() or _is_finite(X):
             return X, mask
+        gaps = X.isnan()
         return X.masked_fill(gaps, 0.0), _less(mask, to_numpy(gaps))
+    # The values that a masked array hides would be read as pixels: validation refuses them.
+    if isinstance(X, np.ma.MaskedArray):
+        return X, mask
     try:
         if is_dask(X) or isinstance(read_table(X, ""), LazyTable):
             return X, mask
+        if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
+            if _is_finite(X):
+                return X, mask
+            if X.dtype == np.float16:
+                X = X.astype(np.float32)  # as validation does
         refuse_times(X, "")
         with np.errstate(all="ignore"):
             array = check_array(
@@ -54,10 +66,16 @@ def fill_gaps(X: Any, mask: Any = None) -> tuple[Any, Any]:
     if not missing.any():
         return X, mask
     filled: Any = np.where(missing, array.dtype.type(0), array)
-    if hasattr(X, "columns"):  # a frame keeps the names of its columns
-        names = {"columns" if hasattr(X, "iloc") else "schema": list(X.columns)}
-        filled = type(X)(filled, **names)
+    kind = type(X).__module__.partition(".")[0]
+    if hasattr(X, "columns") and kind in _NAMES:  # a frame keeps the names of its columns
+        filled = type(X)(filled, **{_NAMES[kind]: list(X.columns)})
     return filled, _less(mask, missing)
+
+
+def _is_finite(X: Any) -> bool:
+    """Whether a finite sum proves that nothing is missing, without a mask as large as X."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(float(X.sum())))
 
 
 def _less(mask: Any, missing: Any) -> Any:

@@ -202,15 +202,15 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         y : Ignored
             Present for compatibility with scikit-learn pipelines.
         mask : array-like of shape (n_samples, n_features) or None, default=None
-            True where a pixel is observed. Other pixels are ignored, and so are those that are NaN.
+            True where a pixel is observed. Other pixels are ignored, and so are those that are NaN,
+            here and in all methods; dask arrays and large arrays on disk must not hold NaN.
 
         Returns
         -------
         self : object
             The fitted coder. An exception or an interrupt leaves it as it was before.
         """
-        X, mask = fill_gaps(X, mask)
-        return self._learn(X, self._fit, mask=mask)
+        return self._learn(X, self._fit, mask=fill_gaps(X, mask)[1])
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
@@ -230,8 +230,31 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         self : object
             The updated coder. An exception or an interrupt leaves it as it was before.
         """
-        X, mask = fill_gaps(X, mask)
-        return self._learn(X, self._partial_fit, first=not self._is_fitted(), mask=mask)
+        first, seen = not self._is_fitted(), fill_gaps(X, mask)[1]
+        return self._learn(X, self._partial_fit, first=first, mask=seen)
+
+    def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:
+        # Callbacks of a fit receive X as it was passed; every method is told what is missing.
+        return super()._open(fill_gaps(X)[0], probe, reset=reset, min_rows=min_rows)
+
+    def fit_transform(self, X: Any, y: Any = None, *, mask: Any = None) -> Any:
+        """Fit the coder, and return ``transform`` of the training images.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Training images.
+        y : Ignored
+            Present for compatibility with scikit-learn pipelines.
+        mask : array-like of shape (n_samples, n_features) or None, default=None
+            True where a pixel is observed.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, n_components * pooled_map_length)
+            What ``fit(X, mask=mask).transform(X, mask=mask)`` returns.
+        """
+        return self.fit(X, y, mask=mask).transform(X, mask=mask)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -162,7 +162,13 @@ def solve_maps(
         if mask is None:
             return solve_codes(x, shifts, penalty, alpha, tol=tol, max_iter=max_iter)
         return solve_codes_by_kind(
-            mask * x, mask, lambda row: mask[row] * shifts, penalty, alpha, tol=tol
+            mask * x,
+            mask,
+            lambda row: mask[row] * shifts,
+            penalty,
+            alpha,
+            tol=tol,
+            max_iter=max_iter,
         )
     if method == "auto":
         method = "greedy" if on_cpu else "fista"

@@ -150,6 +150,7 @@ def solve_codes_by_kind(
     alpha: float,
     *,
     tol: float,
+    max_iter: int = 10_000,
 ) -> SparseSolution:
     """Codes of rows that do not all have the same dictionary; see ``solve_codes``.
 
@@ -161,7 +162,7 @@ def solve_codes_by_kind(
         Rows that are equal here have the same dictionary, which is formed once.
     atoms_of : callable
         From the number of a row to its dictionary, of shape (n_components, n_features).
-    penalty, alpha, tol
+    penalty, alpha, tol, max_iter
         As in ``solve_codes``.
 
     Returns
@@ -173,7 +174,8 @@ def solve_codes_by_kind(
     parts: list[tuple[Tensor, SparseSolution]] = []
     for index in range(len(distinct)):
         rows = (kind == index).nonzero()[:, 0]
-        found = solve_codes(x[rows], atoms_of(int(rows[0])), penalty, alpha, tol=tol)
+        atoms = atoms_of(int(rows[0]))
+        found = solve_codes(x[rows], atoms, penalty, alpha, tol=tol, max_iter=max_iter)
         parts.append((rows, found))
     order = torch.cat([rows for rows, _ in parts]).argsort()
     names = ("codes", "certificate", "n_iter", "converged")

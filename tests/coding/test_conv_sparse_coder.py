@@ -18,8 +18,10 @@ from sklebm import (
     ConvSparseCoder,
     DeconvolutionalNetwork,
     DeepSparseCoder,
+    EnergyOutlierDetector,
     SparseCoder,
 )
+from sklebm.callbacks import EnergyMonitor
 from sklebm.coding import _kernels
 from sklebm.coding._convolution import MapSearch
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
@@ -235,6 +237,39 @@ def test_missing_values_are_pixels_that_are_not_seen(masked, kind, share):
         np.testing.assert_allclose(learnt[0].components_, learnt[1].components_, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_missing_values_leave_dtypes_as_they_are(masked, dtype):
+    coder, _, X, mask, _ = masked
+    X, learner = X.astype(dtype), clone(coder).set_params(dictionary=None, n_components=2)
+    learner.set_params(max_iter=1, code_tol=1e-4, random_state=0)
+    whole, gaps = learner.fit(X), clone(learner).fit(np.where(mask, X, dtype(np.nan)))
+    assert gaps.components_.dtype == whole.components_.dtype
+    assert gaps.transform(X).dtype == whole.transform(X).dtype
+
+
+def test_a_mask_reaches_both_steps_of_fit_transform_and_gaps_reach_callbacks(masked):
+    coder, _, X, mask, Z = masked
+    np.testing.assert_array_equal(clone(coder).fit_transform(X, mask=mask), Z)
+    gaps, received = np.where(mask, X, np.nan), []
+
+    def score(model, rows):
+        received.append(rows)
+        return model.score(rows)
+
+    np.testing.assert_array_equal(clone(coder).fit_transform(gaps), Z)
+    learner = clone(coder).set_params(dictionary=None, n_components=2, max_iter=1, code_tol=1e-4)
+    learner.set_callbacks(EnergyMonitor(gaps, scoring=score)).fit(gaps)
+    assert np.isfinite(learner.score(gaps))
+    np.testing.assert_array_equal(received[-1], gaps)
+
+
+def test_a_detector_passes_missing_values_on(masked):
+    coder, _, X, mask, _ = masked
+    gaps = np.where(mask, X, np.nan)
+    detector = EnergyOutlierDetector(coder).fit(gaps)
+    np.testing.assert_allclose(detector.score_samples(gaps), coder.score_samples(X, mask=mask))
+
+
 def test_what_is_missing_must_be_a_number_and_not_all_there_is(masked):
     coder, _, X, mask, _ = masked
     with pytest.raises(ValueError, match="mask hides every pixel of X, or all of them are NaN"):
@@ -244,6 +279,10 @@ def test_what_is_missing_must_be_a_number_and_not_all_there_is(masked):
         coder.transform(gaps, mask=mask[:, 1:])
     with pytest.raises(ValueError, match='"admm" needs all pixels'):
         clone(coder).set_params(solver="admm").fit(X).transform(gaps)
+    hidden = np.ma.array(gaps, mask=~mask)
+    hidden.mask[0] = True
+    with pytest.raises(ValueError, match="masked array"):
+        clone(coder).fit(hidden)
     infinite = gaps.copy()
     infinite[0, 0] = np.inf
     with pytest.raises(ValueError, match="infinity"):
