@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.random import make_generator
+from sklebm._checks import check_count
+from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device, row_slices
 from sklebm._shell.warning import warn
 from sklebm.energies.replicated_softmax import (
@@ -26,6 +27,8 @@ from sklebm.inference import length_annealing
 
 #: Up to this many hidden units, "auto" is a sum over all of their states.
 AUTO_EXACT_UNITS = 10
+#: How log Z is computed.
+METHODS = ("auto", "exact", "ais")
 #: The fitted attributes of log Z while nobody knows it.
 UNKNOWN = dict.fromkeys(("state_weights_", "log_partitions_", "log_partition_intervals_"))
 
@@ -51,6 +54,39 @@ def longest_document(rows: Rows) -> float:
     return float(rows.ranks.concat(longest).max())
 
 
+def _is_summed(method: str, n_units: int) -> bool:
+    """Whether log Z is a sum over the states of so many hidden units, rather than annealed."""
+    return method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS)
+
+
+def estimate(
+    model: Any,
+    method: str,
+    longest: int | None,
+    n_chains: int,
+    n_steps: int,
+    random_state: RandomState,
+) -> dict[str, Any]:
+    """log Z of a fitted machine as fitted attributes; arguments are checked."""
+    check_is_fitted(model)
+    if method not in METHODS:
+        raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
+    check_count(n_chains, "n_chains")
+    check_count(n_steps, "n_steps")
+    if longest is not None:
+        check_count(longest, "longest")
+    n_words = model.longest_ if longest is None else float(longest)
+    if n_words <= 0 and not _is_summed(method, len(model.components_)):
+        raise ValueError(
+            f"{type(model).__name__} has seen no document with words, so it does not know up to "
+            "which length log Z is to be annealed: pass longest=, the number of words of the "
+            "longest document that it is to score."
+        )
+    return log_partitions(
+        model, method, n_words, draw_seed(random_state), int(n_chains), int(n_steps)
+    )
+
+
 def log_partitions(
     model: Any, method: str, longest: float, seed: int, n_chains: int = 100, n_steps: int = 1
 ) -> dict[str, Any]:
@@ -64,7 +100,7 @@ def log_partitions(
             f'2^{MAX_SUMMED_UNITS}: use "ais".'
         )
     with torch.no_grad():
-        if method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS):
+        if _is_summed(method, n_units):
             return {**UNKNOWN, "state_weights_": energy.state_weights().cpu().numpy()}
         if longest > MAX_DRAWN:
             warn(
@@ -95,6 +131,12 @@ def log_partition_of(model: Any, x: torch.Tensor, end: int | None = None) -> tor
         table = np.ascontiguousarray(model.log_partition_intervals_[:, end])
     longest = len(table) - 1
     if len(x) and float(lengths.max()) > longest:
+        if longest == 0:
+            raise ValueError(
+                f"{type(model).__name__} has seen no document with words, and log Z is known only "
+                "for those without: call estimate_log_partition(longest=...) with the number of "
+                "words of the longest document to score."
+            )
         warn(
             f"A document has {float(lengths.max()):.6g} words, but log Z was annealed for up to "
             f"{longest}. It is extrapolated along its last slope, which is too low for much longer "

@@ -130,7 +130,8 @@ class ReplicatedSoftmax(GradientEstimator):
     feature_means_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     longest_ : float
-        Length of the longest document seen.
+        Length of the longest document seen; 0 after ``from_parameters``, unless it is given there
+        as ``longest``.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -490,7 +491,8 @@ class ReplicatedSoftmax(GradientEstimator):
         method : {"auto", "exact", "ais"}, default="auto"
             See the parameter ``log_partition``.
         longest : int or None, default=None
-            Longest document for which log Z is annealed; None: the longest seen.
+            Number of words of the longest document for which log Z is annealed; None: of the
+            longest seen. A machine of given parameters has seen none.
         n_chains : int, default=100
             Number of annealed chains.
         n_steps : int, default=1
@@ -503,17 +505,14 @@ class ReplicatedSoftmax(GradientEstimator):
         -------
         self : object
             The estimator with log Z set.
+
+        Raises
+        ------
+        ValueError
+            If log Z is to be annealed, but neither ``longest`` nor ``longest_`` says how far.
         """
-        check_is_fitted(self)
-        if method not in ("auto", "exact", "ais"):
-            raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
-        check_count(n_chains, "n_chains")
-        check_count(n_steps, "n_steps")
-        if longest is not None:
-            check_count(longest, "longest")
-        words = self.longest_ if longest is None else float(longest)
-        seed, effort = draw_seed(random_state), (int(n_chains), int(n_steps))
-        self.__dict__.update(_documents.log_partitions(self, method, words, seed, *effort))
+        found = _documents.estimate(self, method, longest, n_chains, n_steps, random_state)
+        self.__dict__.update(found)
         return self
 
     def __sklearn_tags__(self) -> Any:

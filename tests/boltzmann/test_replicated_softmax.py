@@ -208,6 +208,45 @@ def test_drawn_words_have_their_length_and_their_probabilities():
     assert float(counts.sum()) == pytest.approx(20_000.0, rel=1e-5)
 
 
+def test_machines_of_given_parameters_are_told_how_long_documents_are():
+    """Twelve units against all sequences: no log Z of documents without words stands for others."""
+    model = given(4, 12, scale=0.3)
+    with pytest.raises(ValueError, match=r"has seen no document with words.*: pass longest="):
+        model.estimate_log_partition(random_state=0)
+    assert model.log_partitions_ is None
+    sequences = list(itertools.product(range(4), repeat=3))
+    joint = naive_log_weights(model, sequences)
+    truth = logsumexp(joint, axis=1) - logsumexp(joint)
+    X = counts_of(sequences, 4)
+    model.estimate_log_partition(longest=3, n_chains=1000, random_state=0)
+    # Three standard errors of 1000 chains whose log weights differ by about one nat.
+    np.testing.assert_allclose(model.score_samples(X), truth, atol=0.1)
+    perplexity = np.exp(-truth.mean() / 3)
+    assert model.perplexity(X) == pytest.approx(perplexity, rel=0.1 / 3)
+    np.testing.assert_allclose(
+        given(4, 12, scale=0.3).estimate_log_partition("exact").score_samples(X), truth, atol=1e-10
+    )
+
+
+def test_the_longest_document_can_be_given_with_the_parameters():
+    named = ("components", "intercept_hidden", "intercept_visible")
+    values = {name: getattr(given(4, 12, scale=0.3), f"{name}_") for name in named}
+    model = ReplicatedSoftmax.from_parameters(**values, longest=7.0).estimate_log_partition()
+    assert len(model.log_partitions_) == 8
+    few = given(4, 3).estimate_log_partition()  # exact, for any length
+    assert few.log_partitions_ is None
+    assert len(few.state_weights_) == 8
+
+
+def test_a_machine_that_saw_only_empty_documents_scores_no_others():
+    model = ReplicatedSoftmax(12, **BRIEF).fit(np.zeros((20, 4)))
+    np.testing.assert_allclose(model.score_samples(np.zeros((1, 4))), 0.0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"call estimate_log_partition\(longest="):
+        model.score_samples(np.ones((1, 4)))
+    with pytest.raises(ValueError, match="pass longest="):
+        model.estimate_log_partition()
+
+
 # ---------------------------------------------------------------- learning
 
 
