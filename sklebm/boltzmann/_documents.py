@@ -24,6 +24,7 @@ from sklebm.energies.replicated_softmax import (
     draw_words,
 )
 from sklebm.inference import length_annealing
+from sklebm.training.diagnosis import warn_of_disagreement
 
 #: Up to this many hidden units, "auto" is a sum over all of their states.
 AUTO_EXACT_UNITS = 10
@@ -110,6 +111,10 @@ def log_partitions(
         generator = make_generator(seed, "annealing", device=device)
         n_words = min(math.ceil(longest), MAX_DRAWN)
         found = length_annealing.estimate(energy, n_words, generator, n_chains, n_steps)
+    if found.apart:
+        low, high = float(found.low[found.apart]), float(found.high[found.apart])
+        number = f"{type(model).__name__}: log Z of documents of {found.apart} words"
+        warn_of_disagreement(number, low, high, "chains or steps")
     ends = torch.stack([found.low, found.high], dim=1)
     return {
         **UNKNOWN,

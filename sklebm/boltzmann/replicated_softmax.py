@@ -510,6 +510,12 @@ class ReplicatedSoftmax(GradientEstimator):
         ------
         ValueError
             If log Z is to be annealed, but neither ``longest`` nor ``longest_`` says how far.
+
+        Warns
+        -----
+        UserWarning
+            If growing and shrinking chains disagree, and for which length. The interval covers
+            both.
         """
         found = _documents.estimate(self, method, longest, n_chains, n_steps, random_state)
         self.__dict__.update(found)

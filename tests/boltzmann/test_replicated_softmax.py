@@ -1,6 +1,7 @@
 """Replicated softmax against sums over all sequences of words and all hidden states."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -206,6 +207,26 @@ def test_drawn_words_have_their_length_and_their_probabilities():
     assert float((share - torch.tensor([0.5, 0.3, 0.2])).abs().max()) < 5 * 0.5 / 1000**0.5
     counts = draw_words(logits[None], torch.tensor([20_000.0]), generator)
     assert float(counts.sum()) == pytest.approx(20_000.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "disagree"), [(0.0, False), (0.3, False), (4.0, True)])
+def test_annealing_says_whether_growing_and_shrinking_chains_agree(scale, disagree):
+    """Strong couplings part them by hundreds of nats; without any, log Z is known."""
+    model = given(8, 12, scale=scale)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.estimate_log_partition("ais", longest=60, random_state=0)
+    truth = given(8, 12, scale=scale).estimate_log_partition("exact").state_weights_
+    truth = logsumexp(60 * truth)
+    low, high = model.log_partition_intervals_[60]
+    if not disagree:
+        assert not caught
+        assert low - 1e-9 <= truth <= high + 1e-9
+        return
+    (said,) = (str(warning.message) for warning in caught)
+    assert abs(model.log_partitions_[60] - truth) > 5.0
+    assert f"log Z of documents of 60 words is uncertain, between {low:.4g} and {high:.4g}" in said
+    assert "with more chains or steps" in said
 
 
 def test_machines_of_given_parameters_are_told_how_long_documents_are():
