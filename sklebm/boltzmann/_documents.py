@@ -179,3 +179,12 @@ def sample_documents(model: Any, n_samples: int, length: int, n_steps: int, seed
                 v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
             out[part] = v.cpu().numpy()
     return out
+def need_model_temperature(beta: float) -> None:
+    """Refuse log Z at an inverse temperature other than the model's."""
+    if beta != 1.0:
+        raise ValueError(
+            f"normalised=True adds log Z of the model, which is at beta=1, not at beta={beta!r}: "
+            "leave out one of them."
+        )
+
+

@@ -20,7 +20,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.value_range import need_counts
 from sklebm.boltzmann import _documents
-from sklebm.boltzmann._base import check_components
+from sklebm.boltzmann._base import check_beta, check_components
 from sklebm.energies import ReplicatedSoftmaxEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.objectives import (
@@ -348,6 +348,8 @@ class ReplicatedSoftmax(GradientEstimator):
         Z : array-like or tensor of shape (n_samples, n_components)
             Hidden states.
 
+        beta : float, default=1.0
+            Inverse temperature of the hidden units; the model itself is at 1.
         Returns
         -------
         energy : array or tensor of shape (n_samples,)
@@ -355,15 +357,18 @@ class ReplicatedSoftmax(GradientEstimator):
         """
         return self._pair_energies(X, Z)
 
-    def free_energy(self, X: Any, *, normalised: bool = False) -> Any:
-        """Return F(v) = -log sum_h exp(-E(v, h)) of each document.
+    def free_energy(self, X: Any, beta: float = 1.0, *, normalised: bool = False) -> Any:
+        r"""Return :math:`F_\beta(v) = -\frac1\beta \log \sum_h e^{-\beta E(v, h)}`.
+        check_beta(beta)
 
+            _documents.need_model_temperature(beta)
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Counts of words.
         normalised : bool, default=False
-            Whether to add log Z of the length of each document, which makes it -log p(v).
+            Whether to add log Z of the length of each document, which makes it -log p(v); for
+            ``beta=1`` only.
 
         Returns
         -------
@@ -373,7 +378,7 @@ class ReplicatedSoftmax(GradientEstimator):
         if normalised:
             _documents.need_log_partition(self, "free_energy(normalised=True)")
             return self._map_rows(X, partial(self._normalised, None), "free_energy")
-        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
 
     def _normalised(
         self, end: int | None, energy: ReplicatedSoftmaxEnergy, x: torch.Tensor

@@ -98,6 +98,21 @@ def test_fractions_lie_between_whole_lengths():
     x = np.array([[0.5, 0.25, 0.0, 0.75]])
     h = all_states(3)
     weights = h @ model.intercept_hidden_
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
+def test_the_free_energy_at_a_temperature_is_a_sum_over_the_topics(beta):
+    model = given()
+    sequences = [(0, 0, 2), (1, 3), (2,), ()]
+    truth = -logsumexp(beta * naive_log_weights(model, sequences), axis=1) / beta
+    found = model.free_energy(counts_of(sequences, 4), beta)
+    np.testing.assert_allclose(found, truth, atol=1e-12)
+
+
+def test_a_temperature_has_no_log_z():
+    model = given().estimate_log_partition("exact")
+    with pytest.raises(ValueError, match=r"is at beta=1, not at beta=0\.5: leave out"):
+        model.free_energy(np.eye(4), 0.5, normalised=True)
+
+
     weights = weights + logsumexp(h @ model.components_ + model.intercept_visible_, axis=1)
     free = -(x @ model.intercept_visible_)
     free = free - np.logaddexp(0, x @ model.components_.T + 1.5 * model.intercept_hidden_).sum(1)
