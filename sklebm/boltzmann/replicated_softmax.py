@@ -124,7 +124,8 @@ class ReplicatedSoftmax(GradientEstimator):
         Mean energy of the batches minus that of the negatives, by epoch (nats); the mean
         negative log-likelihood for "maximum_likelihood".
     validation_scores_ : ndarray
-        Held-out log p of a word given the others, by epoch, if ``validation_fraction`` is set.
+        Held-out log p of a word given the others, by epoch, if ``validation_fraction`` is set; 0 if
+        no held-out document has words.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -253,7 +254,8 @@ class ReplicatedSoftmax(GradientEstimator):
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         generator = make_generator(seed, "validation", device=batch.x.device)
-        return float(energy.log_conditional(batch.x, generator).double().mean())
+        found = energy.log_conditional(batch.x, generator).double()
+        return float(found.mean()) if len(found) else 0.0
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         earlier = self.longest_ if self._resumes() else 0.0

@@ -406,6 +406,16 @@ def test_log_z_is_unknown_after_partial_fit_and_lengths_are_remembered():
         model.score(X)
     model.estimate_log_partition(n_chains=20, random_state=0)
     assert np.isfinite(model.score(2 * X))
+def test_held_out_documents_without_words_score_zero():
+    """Their log p is 0; one with words gives the rest their score."""
+    X = np.zeros((40, 4))
+    settings = {**BRIEF, "validation_fraction": 0.1, "max_epochs": 2}
+    model = ReplicatedSoftmax(2, **settings).fit(X)
+    np.testing.assert_array_equal(model.validation_scores_, [0.0, 0.0])
+    model = ReplicatedSoftmax(2, **settings).fit(X + 1)
+    assert (model.validation_scores_ < 0.0).all()
+
+
 
 
 def test_negative_counts_are_refused_everywhere_by_the_name_of_the_model():
