@@ -286,11 +286,8 @@ def test_a_machine_that_saw_only_empty_documents_scores_no_others():
 # ---------------------------------------------------------------- learning
 
 
-def test_the_exact_gradient_is_that_of_enumeration():
-    model = given()
-    energy = model._energy(torch.device("cpu"))
-    X = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]).double()
-    loss, _ = LengthLikelihood().loss(energy, Batch(X), {}, torch.Generator())
+def enumerated_gradients(model, energy, X):
+    """Gradients of the mean of -log p of documents of three words, by name."""
     sequences = list(itertools.product(range(4), repeat=3))
     joint = naive_log_weights(model, sequences)
     p = np.exp(joint - logsumexp(joint))
@@ -301,7 +298,14 @@ def test_the_exact_gradient_is_that_of_enumeration():
         "hidden_bias": 3 * (p.sum(axis=0) @ H - mean.mean(axis=0)),
         "visible_bias": p.sum(axis=1) @ V - X.numpy().mean(axis=0),
     }
-    for name, expected in truth.items():
+
+
+def test_the_exact_gradient_is_that_of_enumeration():
+    model = given()
+    energy = model._energy(torch.device("cpu"))
+    X = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]).double()
+    loss, _ = LengthLikelihood().loss(energy, Batch(X), {}, torch.Generator())
+    for name, expected in enumerated_gradients(model, energy, X).items():
         (found,) = torch.autograd.grad(loss, [getattr(energy, name)], retain_graph=True)
         np.testing.assert_allclose(found, expected, atol=1e-8)
 
@@ -312,6 +316,20 @@ def test_negatives_have_the_lengths_of_their_documents():
     x = torch.tensor([[3.0, 0, 0, 1, 0], [0, 2, 0, 0, 0], [0.5, 0.5, 0.75, 0, 0]]).double()
     generator = torch.Generator().manual_seed(0)
     v, _ = ContrastiveDivergence(3).negatives(energy, Batch(x), {}, generator)
+def test_the_gradient_of_long_chains_is_that_of_enumeration():
+    """Contrastive divergence of many copies of two documents, with chains that have mixed."""
+    model, n_copies = given(scale=0.5), 20_000
+    energy = model._energy(torch.device("cpu"))
+    X = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]).double()
+    batch, generator = Batch(X.repeat(n_copies, 1)), torch.Generator().manual_seed(0)
+    loss, _ = ContrastiveDivergence(20).loss(energy, batch, {}, generator)
+    for name, expected in enumerated_gradients(model, energy, X).items():
+        (found,) = torch.autograd.grad(loss, [getattr(energy, name)], retain_graph=True)
+        # Five standard errors: what each chain adds is between 0 and 3, the number of its words.
+        np.testing.assert_allclose(found, expected, atol=5 * 1.5 / (2 * n_copies) ** 0.5)
+        assert np.abs(expected).max() > 0.2
+
+
     torch.testing.assert_close(v.sum(dim=1), x.sum(dim=1))
 
 
