@@ -1,4 +1,4 @@
-"""log Z of a replicated softmax for the length of each document, and draws of documents.
+"""Objectives of a replicated softmax, log Z for the length of each document, draws of documents.
 
 The functions take the fitted estimator: log Z is one number for each length, from the sum over the
 states of all hidden units (``state_weights_``) or from annealing (``log_partitions_``).
@@ -24,14 +24,48 @@ from sklebm.energies.replicated_softmax import (
     draw_words,
 )
 from sklebm.inference import length_annealing
+from sklebm.objectives import (
+    ContrastiveDivergence,
+    LengthLikelihood,
+    MaximumLikelihood,
+    Objective,
+    PersistentContrastiveDivergence,
+    check_needs,
+    resolve_objective,
+)
 from sklebm.training.diagnosis import warn_of_disagreement
 
+#: The objectives by name.
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cd": ContrastiveDivergence,
+    "maximum_likelihood": LengthLikelihood,
+}
+# A chain that persists has no document to take its length from; one log Z is not that of all rows.
+_OF_EQUAL_ROWS = (PersistentContrastiveDivergence, MaximumLikelihood)
+# Default of n_gibbs_steps; objectives given as objects have their own.
+_DEFAULT_GIBBS_STEPS = 5
 #: Up to this many hidden units, "auto" is a sum over all of their states.
 AUTO_EXACT_UNITS = 10
 #: How log Z is computed.
 METHODS = ("auto", "exact", "ais")
 #: The fitted attributes of log Z while nobody knows it.
 UNKNOWN = dict.fromkeys(("state_weights_", "log_partitions_", "log_partition_intervals_"))
+
+
+def objective(model: Any, energy: Any) -> Objective:
+    """The objective of a machine, if it suits documents of different lengths."""
+    by_chains = model.objective == "cd" or model.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
+    given = {"n_gibbs_steps": model.n_gibbs_steps} if by_chains else {}
+    found = resolve_objective(model.objective, OBJECTIVES, given)
+    if isinstance(found, _OF_EQUAL_ROWS):
+        names = ", ".join(f'"{name}"' for name in OBJECTIVES)
+        objects = " or ".join(f"{kind.__name__}()" for kind in OBJECTIVES.values())
+        raise ValueError(
+            f"objective={found!r} does not suit {type(model).__name__}, whose documents differ in "
+            f"length, and log Z with them: use {names}, {objects}."
+        )
+    check_needs(found, energy, OBJECTIVES.values())
+    return found
 
 
 def untrained(
@@ -164,6 +198,15 @@ def need_log_partition(model: Any, what: str) -> None:
         )
 
 
+def need_model_temperature(beta: float) -> None:
+    """Refuse log Z at an inverse temperature other than the model's."""
+    if beta != 1.0:
+        raise ValueError(
+            f"normalised=True adds log Z of the model, which is at beta=1, not at beta={beta!r}: "
+            "leave out one of them."
+        )
+
+
 def sample_documents(model: Any, n_samples: int, length: int, n_steps: int, seed: int) -> Any:
     """Counts at the end of a block Gibbs chain for each document."""
     device = resolve_device(model.device, None, model._prefers_cuda)
@@ -179,12 +222,3 @@ def sample_documents(model: Any, n_samples: int, length: int, n_steps: int, seed
                 v = energy.draw_visible(energy.draw_hidden(v, generator), generator)
             out[part] = v.cpu().numpy()
     return out
-def need_model_temperature(beta: float) -> None:
-    """Refuse log Z at an inverse temperature other than the model's."""
-    if beta != 1.0:
-        raise ValueError(
-            f"normalised=True adds log Z of the model, which is at beta=1, not at beta={beta!r}: "
-            "leave out one of them."
-        )
-
-

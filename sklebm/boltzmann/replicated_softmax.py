@@ -23,22 +23,9 @@ from sklebm.boltzmann import _documents
 from sklebm.boltzmann._base import check_beta, check_components
 from sklebm.energies import ReplicatedSoftmaxEnergy
 from sklebm.gradient import GradientEstimator
-from sklebm.objectives import (
-    Batch,
-    ContrastiveDivergence,
-    LengthLikelihood,
-    Objective,
-    check_needs,
-    resolve_objective,
-)
+from sklebm.objectives import Batch, Objective
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "cd": ContrastiveDivergence,
-    "maximum_likelihood": LengthLikelihood,
-}
-_DEFAULT_GIBBS_STEPS = 5
 
 
 class ReplicatedSoftmax(GradientEstimator):
@@ -62,7 +49,8 @@ class ReplicatedSoftmax(GradientEstimator):
         Number of hidden units, the topics.
     objective : str or Objective, default="cd"
         How the energy is shaped: "cd", contrastive divergence, in which a negative has the length
-        of its document, or "maximum_likelihood", the exact likelihood (at most 14 hidden units).
+        of its document, or "maximum_likelihood", the exact likelihood (at most 14 hidden units). As
+        objects, these are ``ContrastiveDivergence()`` and ``LengthLikelihood()``.
     n_gibbs_steps : int, default=5
         Steps of the chains of "cd" per update. One step is faster, but learns less from long
         documents.
@@ -179,7 +167,7 @@ class ReplicatedSoftmax(GradientEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"},
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "objective": [StrOptions(set(OBJECTIVES)), Objective],
+        "objective": [StrOptions(set(_documents.OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "log_partition": [StrOptions({"auto", "exact", "ais"}), None],
@@ -239,11 +227,7 @@ class ReplicatedSoftmax(GradientEstimator):
         return _documents.untrained(means, rows.total(), self.n_components, generator)
 
     def _objective(self, energy: Any) -> Objective:
-        given = self.objective == "cd" or self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
-        options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
-        objective = resolve_objective(self.objective, OBJECTIVES, options)
-        check_needs(objective, energy, OBJECTIVES.values())
-        return objective
+        return _documents.objective(self, energy)
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         need_counts(rows, type(self).__name__)
@@ -350,8 +334,6 @@ class ReplicatedSoftmax(GradientEstimator):
         Z : array-like or tensor of shape (n_samples, n_components)
             Hidden states.
 
-        beta : float, default=1.0
-            Inverse temperature of the hidden units; the model itself is at 1.
         Returns
         -------
         energy : array or tensor of shape (n_samples,)
@@ -361,13 +343,13 @@ class ReplicatedSoftmax(GradientEstimator):
 
     def free_energy(self, X: Any, beta: float = 1.0, *, normalised: bool = False) -> Any:
         r"""Return :math:`F_\beta(v) = -\frac1\beta \log \sum_h e^{-\beta E(v, h)}`.
-        check_beta(beta)
 
-            _documents.need_model_temperature(beta)
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Counts of words.
+        beta : float, default=1.0
+            Inverse temperature of the hidden units; the model itself is at 1.
         normalised : bool, default=False
             Whether to add log Z of the length of each document, which makes it -log p(v); for
             ``beta=1`` only.
@@ -377,7 +359,9 @@ class ReplicatedSoftmax(GradientEstimator):
         free_energy : array or tensor of shape (n_samples,)
             In nats. Without log Z, only documents of one length can be compared.
         """
+        check_beta(beta)
         if normalised:
+            _documents.need_model_temperature(beta)
             _documents.need_log_partition(self, "free_energy(normalised=True)")
             return self._map_rows(X, partial(self._normalised, None), "free_energy")
         return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")

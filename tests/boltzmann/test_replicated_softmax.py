@@ -13,7 +13,13 @@ import sklebm
 from sklebm import ReplicatedSoftmax
 from sklebm.energies.replicated_softmax import ReplicatedSoftmaxEnergy, draw_words
 from sklebm.inference import length_annealing
-from sklebm.objectives import Batch, ContrastiveDivergence, LengthLikelihood
+from sklebm.objectives import (
+    Batch,
+    ContrastiveDivergence,
+    LengthLikelihood,
+    MaximumLikelihood,
+    PersistentContrastiveDivergence,
+)
 from tests.machines import all_states
 
 EXACT = {"objective": "maximum_likelihood", "n_gibbs_steps": 5}
@@ -92,12 +98,6 @@ def test_energies_are_those_of_the_equation():
     )
 
 
-def test_fractions_lie_between_whole_lengths():
-    """log Z is a convex function of the length; an empty document has probability 1."""
-    model = given().estimate_log_partition("exact")
-    x = np.array([[0.5, 0.25, 0.0, 0.75]])
-    h = all_states(3)
-    weights = h @ model.intercept_hidden_
 @pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
 def test_the_free_energy_at_a_temperature_is_a_sum_over_the_topics(beta):
     model = given()
@@ -113,6 +113,12 @@ def test_a_temperature_has_no_log_z():
         model.free_energy(np.eye(4), 0.5, normalised=True)
 
 
+def test_fractions_lie_between_whole_lengths():
+    """log Z is a convex function of the length; an empty document has probability 1."""
+    model = given().estimate_log_partition("exact")
+    x = np.array([[0.5, 0.25, 0.0, 0.75]])
+    h = all_states(3)
+    weights = h @ model.intercept_hidden_
     weights = weights + logsumexp(h @ model.components_ + model.intercept_visible_, axis=1)
     free = -(x @ model.intercept_visible_)
     free = free - np.logaddexp(0, x @ model.components_.T + 1.5 * model.intercept_hidden_).sum(1)
@@ -293,8 +299,8 @@ def enumerated_gradients(model, energy, X):
     p = np.exp(joint - logsumexp(joint))
     V, H = counts_of(sequences, 4), all_states(3)
     mean = energy.hidden_mean(X).detach().numpy()
-    truth = {
-        "weights": H.T @ p.T @ V - mean.T @ X.numpy() / 2,
+    return {
+        "weights": H.T @ p.T @ V - mean.T @ X.numpy() / len(X),
         "hidden_bias": 3 * (p.sum(axis=0) @ H - mean.mean(axis=0)),
         "visible_bias": p.sum(axis=1) @ V - X.numpy().mean(axis=0),
     }
@@ -310,12 +316,6 @@ def test_the_exact_gradient_is_that_of_enumeration():
         np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
-def test_negatives_have_the_lengths_of_their_documents():
-    model = given(5, 3)
-    energy = model._energy(torch.device("cpu"))
-    x = torch.tensor([[3.0, 0, 0, 1, 0], [0, 2, 0, 0, 0], [0.5, 0.5, 0.75, 0, 0]]).double()
-    generator = torch.Generator().manual_seed(0)
-    v, _ = ContrastiveDivergence(3).negatives(energy, Batch(x), {}, generator)
 def test_the_gradient_of_long_chains_is_that_of_enumeration():
     """Contrastive divergence of many copies of two documents, with chains that have mixed."""
     model, n_copies = given(scale=0.5), 20_000
@@ -330,6 +330,12 @@ def test_the_gradient_of_long_chains_is_that_of_enumeration():
         assert np.abs(expected).max() > 0.2
 
 
+def test_negatives_have_the_lengths_of_their_documents():
+    model = given(5, 3)
+    energy = model._energy(torch.device("cpu"))
+    x = torch.tensor([[3.0, 0, 0, 1, 0], [0, 2, 0, 0, 0], [0.5, 0.5, 0.75, 0, 0]]).double()
+    generator = torch.Generator().manual_seed(0)
+    v, _ = ContrastiveDivergence(3).negatives(energy, Batch(x), {}, generator)
     torch.testing.assert_close(v.sum(dim=1), x.sum(dim=1))
 
 
@@ -400,6 +406,16 @@ def test_the_validation_score_sees_topics_and_overfitting():
     assert scores[-1] < scores.max() - 0.02
 
 
+def test_held_out_documents_without_words_score_zero():
+    """Their log p is 0; one with words gives the rest their score."""
+    X = np.zeros((40, 4))
+    settings = {**BRIEF, "validation_fraction": 0.1, "max_epochs": 2}
+    model = ReplicatedSoftmax(2, **settings).fit(X)
+    np.testing.assert_array_equal(model.validation_scores_, [0.0, 0.0])
+    model = ReplicatedSoftmax(2, **settings).fit(X + 1)
+    assert (model.validation_scores_ < 0.0).all()
+
+
 def test_csr_and_dense_documents_teach_and_score_alike():
     X = make_documents(100).astype(float)
     dense = ReplicatedSoftmax(4, **BRIEF).fit(X)
@@ -424,16 +440,6 @@ def test_log_z_is_unknown_after_partial_fit_and_lengths_are_remembered():
         model.score(X)
     model.estimate_log_partition(n_chains=20, random_state=0)
     assert np.isfinite(model.score(2 * X))
-def test_held_out_documents_without_words_score_zero():
-    """Their log p is 0; one with words gives the rest their score."""
-    X = np.zeros((40, 4))
-    settings = {**BRIEF, "validation_fraction": 0.1, "max_epochs": 2}
-    model = ReplicatedSoftmax(2, **settings).fit(X)
-    np.testing.assert_array_equal(model.validation_scores_, [0.0, 0.0])
-    model = ReplicatedSoftmax(2, **settings).fit(X + 1)
-    assert (model.validation_scores_ < 0.0).all()
-
-
 
 
 def test_negative_counts_are_refused_everywhere_by_the_name_of_the_model():
@@ -465,6 +471,24 @@ def test_saved_models_answer_alike(tmp_path):
 def test_settings_that_do_not_work(settings, message):
     with pytest.raises(ValueError, match=message):
         ReplicatedSoftmax(**{**BRIEF, "n_components": 3, **settings}).fit(make_documents(30))
+
+
+@pytest.mark.parametrize("objective", [PersistentContrastiveDivergence(), MaximumLikelihood()])
+def test_objectives_of_rows_of_one_length_are_refused(objective):
+    X, model = make_documents(30), ReplicatedSoftmax(3, objective=objective, max_epochs=1)
+    for learn in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r'does not suit .*: use "cd", .*LengthLikelihood\(\)'):
+            learn(X)
+
+
+def test_objects_of_the_objectives_learn_what_their_names_do():
+    X = make_documents(30)
+    settings = {"max_epochs": 2, "random_state": 0}
+    same_by_name = {"cd": ContrastiveDivergence(5), "maximum_likelihood": LengthLikelihood()}
+    for name, same in same_by_name.items():
+        named = ReplicatedSoftmax(3, objective=name, **settings).fit(X)
+        given_as_object = ReplicatedSoftmax(3, objective=same, **settings).fit(X)
+        np.testing.assert_array_equal(named.components_, given_as_object.components_)
 
 
 def test_energy_parameters_are_named_as_in_the_equation():
