@@ -36,7 +36,7 @@ from sklebm.inference.hamiltonian_path import HamiltonianPath, from_nearest, nea
 from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
-from sklebm.training.diagnosis import warn_of_collapsed_chains
+from sklebm.training.diagnosis import warn_of_collapsed_chains, warn_of_disagreement
 from sklebm.training.state import import_objective
 
 METHODS = ("auto", "exact", "ais", "bridge")
@@ -283,13 +283,8 @@ def compute(
         found = partition.estimate(path, generator, effort, method=method, rows=chains)
         found = _raised(found, from_nearest(path, generator), generator)
     if not found.settled:
-        warn(
-            f"{type(model).__name__}: log Z is uncertain, between {found.low:.4g} and "
-            f"{found.high:.4g}: estimates from the two ends of annealing disagree. score uses the "
-            "upper end, so it is pessimistic. Try estimate_log_partition() with more chains or "
-            "temperatures; if they still disagree, the model mixes badly. If you only need "
-            "transform, set log_partition=None."
-        )
+        number = f"{type(model).__name__}: log Z"
+        warn_of_disagreement(number, found.low, found.high, "chains or temperatures")
     return {
         "log_partition_": found.value,
         "log_partition_interval_": np.array([found.low, found.high]),

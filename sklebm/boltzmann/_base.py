@@ -34,6 +34,12 @@ def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -
     return float(means[0] - means[1])
 
 
+def check_beta(beta: float) -> None:
+    """Refuse an inverse temperature that is none."""
+    if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
+        raise ValueError(f"beta={beta!r} must be a positive number.")
+
+
 def check_components(machine: Any) -> None:
     """Refuse to continue from fitted parameters of another number of hidden units."""
     fitted = len(machine.components_)
@@ -195,8 +201,7 @@ class BoltzmannEstimator(GradientEstimator):
         free_energy : array or tensor of shape (n_samples,)
             In nats; at ``beta=1`` it is ``-log p(x) - log Z``.
         """
-        if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
-            raise ValueError(f"beta={beta!r} must be a positive number.")
+        check_beta(beta)
         return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
 
     def score_samples(self, X: Any) -> Any:

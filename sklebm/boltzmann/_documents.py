@@ -1,4 +1,4 @@
-"""log Z of a replicated softmax for the length of each document, and draws of documents.
+"""Objectives of a replicated softmax, log Z for the length of each document, draws of documents.
 
 The functions take the fitted estimator: log Z is one number for each length, from the sum over the
 states of all hidden units (``state_weights_``) or from annealing (``log_partitions_``).
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.random import make_generator
+from sklebm._checks import check_count
+from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device, row_slices
 from sklebm._shell.warning import warn
 from sklebm.energies.replicated_softmax import (
@@ -23,11 +24,48 @@ from sklebm.energies.replicated_softmax import (
     draw_words,
 )
 from sklebm.inference import length_annealing
+from sklebm.objectives import (
+    ContrastiveDivergence,
+    LengthLikelihood,
+    MaximumLikelihood,
+    Objective,
+    PersistentContrastiveDivergence,
+    check_needs,
+    resolve_objective,
+)
+from sklebm.training.diagnosis import warn_of_disagreement
 
+#: The objectives by name.
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cd": ContrastiveDivergence,
+    "maximum_likelihood": LengthLikelihood,
+}
+# A chain that persists has no document to take its length from; one log Z is not that of all rows.
+_OF_EQUAL_ROWS = (PersistentContrastiveDivergence, MaximumLikelihood)
+# Default of n_gibbs_steps; objectives given as objects have their own.
+_DEFAULT_GIBBS_STEPS = 5
 #: Up to this many hidden units, "auto" is a sum over all of their states.
 AUTO_EXACT_UNITS = 10
+#: How log Z is computed.
+METHODS = ("auto", "exact", "ais")
 #: The fitted attributes of log Z while nobody knows it.
 UNKNOWN = dict.fromkeys(("state_weights_", "log_partitions_", "log_partition_intervals_"))
+
+
+def objective(model: Any, energy: Any) -> Objective:
+    """The objective of a machine, if it suits documents of different lengths."""
+    by_chains = model.objective == "cd" or model.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
+    given = {"n_gibbs_steps": model.n_gibbs_steps} if by_chains else {}
+    found = resolve_objective(model.objective, OBJECTIVES, given)
+    if isinstance(found, _OF_EQUAL_ROWS):
+        names = ", ".join(f'"{name}"' for name in OBJECTIVES)
+        objects = " or ".join(f"{kind.__name__}()" for kind in OBJECTIVES.values())
+        raise ValueError(
+            f"objective={found!r} does not suit {type(model).__name__}, whose documents differ in "
+            f"length, and log Z with them: use {names}, {objects}."
+        )
+    check_needs(found, energy, OBJECTIVES.values())
+    return found
 
 
 def untrained(
@@ -51,6 +89,39 @@ def longest_document(rows: Rows) -> float:
     return float(rows.ranks.concat(longest).max())
 
 
+def _is_summed(method: str, n_units: int) -> bool:
+    """Whether log Z is a sum over the states of so many hidden units, rather than annealed."""
+    return method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS)
+
+
+def estimate(
+    model: Any,
+    method: str,
+    longest: int | None,
+    n_chains: int,
+    n_steps: int,
+    random_state: RandomState,
+) -> dict[str, Any]:
+    """log Z of a fitted machine as fitted attributes; arguments are checked."""
+    check_is_fitted(model)
+    if method not in METHODS:
+        raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
+    check_count(n_chains, "n_chains")
+    check_count(n_steps, "n_steps")
+    if longest is not None:
+        check_count(longest, "longest")
+    n_words = model.longest_ if longest is None else float(longest)
+    if n_words <= 0 and not _is_summed(method, len(model.components_)):
+        raise ValueError(
+            f"{type(model).__name__} has seen no document with words, so it does not know up to "
+            "which length log Z is to be annealed: pass longest=, the number of words of the "
+            "longest document that it is to score."
+        )
+    return log_partitions(
+        model, method, n_words, draw_seed(random_state), int(n_chains), int(n_steps)
+    )
+
+
 def log_partitions(
     model: Any, method: str, longest: float, seed: int, n_chains: int = 100, n_steps: int = 1
 ) -> dict[str, Any]:
@@ -64,7 +135,7 @@ def log_partitions(
             f'2^{MAX_SUMMED_UNITS}: use "ais".'
         )
     with torch.no_grad():
-        if method == "exact" or (method == "auto" and n_units <= AUTO_EXACT_UNITS):
+        if _is_summed(method, n_units):
             return {**UNKNOWN, "state_weights_": energy.state_weights().cpu().numpy()}
         if longest > MAX_DRAWN:
             warn(
@@ -74,6 +145,10 @@ def log_partitions(
         generator = make_generator(seed, "annealing", device=device)
         n_words = min(math.ceil(longest), MAX_DRAWN)
         found = length_annealing.estimate(energy, n_words, generator, n_chains, n_steps)
+    if found.apart:
+        low, high = float(found.low[found.apart]), float(found.high[found.apart])
+        number = f"{type(model).__name__}: log Z of documents of {found.apart} words"
+        warn_of_disagreement(number, low, high, "chains or steps")
     ends = torch.stack([found.low, found.high], dim=1)
     return {
         **UNKNOWN,
@@ -95,6 +170,12 @@ def log_partition_of(model: Any, x: torch.Tensor, end: int | None = None) -> tor
         table = np.ascontiguousarray(model.log_partition_intervals_[:, end])
     longest = len(table) - 1
     if len(x) and float(lengths.max()) > longest:
+        if longest == 0:
+            raise ValueError(
+                f"{type(model).__name__} has seen no document with words, and log Z is known only "
+                "for those without: call estimate_log_partition(longest=...) with the number of "
+                "words of the longest document to score."
+            )
         warn(
             f"A document has {float(lengths.max()):.6g} words, but log Z was annealed for up to "
             f"{longest}. It is extrapolated along its last slope, which is too low for much longer "
@@ -114,6 +195,15 @@ def need_log_partition(model: Any, what: str) -> None:
             f"{what} needs log Z of all lengths, which is unknown (log_partition=None, "
             "partial_fit changed the parameters, or they were given): call "
             "estimate_log_partition() first."
+        )
+
+
+def need_model_temperature(beta: float) -> None:
+    """Refuse log Z at an inverse temperature other than the model's."""
+    if beta != 1.0:
+        raise ValueError(
+            f"normalised=True adds log Z of the model, which is at beta=1, not at beta={beta!r}: "
+            "leave out one of them."
         )
 
 

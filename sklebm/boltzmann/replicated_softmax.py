@@ -20,25 +20,12 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.value_range import need_counts
 from sklebm.boltzmann import _documents
-from sklebm.boltzmann._base import check_components
+from sklebm.boltzmann._base import check_beta, check_components
 from sklebm.energies import ReplicatedSoftmaxEnergy
 from sklebm.gradient import GradientEstimator
-from sklebm.objectives import (
-    Batch,
-    ContrastiveDivergence,
-    LengthLikelihood,
-    Objective,
-    check_needs,
-    resolve_objective,
-)
+from sklebm.objectives import Batch, Objective
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "cd": ContrastiveDivergence,
-    "maximum_likelihood": LengthLikelihood,
-}
-_DEFAULT_GIBBS_STEPS = 5
 
 
 class ReplicatedSoftmax(GradientEstimator):
@@ -62,7 +49,8 @@ class ReplicatedSoftmax(GradientEstimator):
         Number of hidden units, the topics.
     objective : str or Objective, default="cd"
         How the energy is shaped: "cd", contrastive divergence, in which a negative has the length
-        of its document, or "maximum_likelihood", the exact likelihood (at most 14 hidden units).
+        of its document, or "maximum_likelihood", the exact likelihood (at most 14 hidden units). As
+        objects, these are ``ContrastiveDivergence()`` and ``LengthLikelihood()``.
     n_gibbs_steps : int, default=5
         Steps of the chains of "cd" per update. One step is faster, but learns less from long
         documents.
@@ -124,13 +112,15 @@ class ReplicatedSoftmax(GradientEstimator):
         Mean energy of the batches minus that of the negatives, by epoch (nats); the mean
         negative log-likelihood for "maximum_likelihood".
     validation_scores_ : ndarray
-        Held-out log p of a word given the others, by epoch, if ``validation_fraction`` is set.
+        Held-out log p of a word given the others, by epoch, if ``validation_fraction`` is set; 0 if
+        no held-out document has words.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
         Mean of the training rows.
     longest_ : float
-        Length of the longest document seen.
+        Length of the longest document seen; 0 after ``from_parameters``, unless it is given there
+        as ``longest``.
     n_samples_seen_ : int
         Number of training rows.
     training_state_ : dict
@@ -177,7 +167,7 @@ class ReplicatedSoftmax(GradientEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in GradientEstimator._parameter_constraints.items() if k != "strategy"},
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "objective": [StrOptions(set(OBJECTIVES)), Objective],
+        "objective": [StrOptions(set(_documents.OBJECTIVES)), Objective],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "log_partition": [StrOptions({"auto", "exact", "ais"}), None],
@@ -237,11 +227,7 @@ class ReplicatedSoftmax(GradientEstimator):
         return _documents.untrained(means, rows.total(), self.n_components, generator)
 
     def _objective(self, energy: Any) -> Objective:
-        given = self.objective == "cd" or self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
-        options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}
-        objective = resolve_objective(self.objective, OBJECTIVES, options)
-        check_needs(objective, energy, OBJECTIVES.values())
-        return objective
+        return _documents.objective(self, energy)
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         need_counts(rows, type(self).__name__)
@@ -252,7 +238,8 @@ class ReplicatedSoftmax(GradientEstimator):
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         generator = make_generator(seed, "validation", device=batch.x.device)
-        return float(energy.log_conditional(batch.x, generator).double().mean())
+        found = energy.log_conditional(batch.x, generator).double()
+        return float(found.mean()) if len(found) else 0.0
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         earlier = self.longest_ if self._resumes() else 0.0
@@ -354,25 +341,30 @@ class ReplicatedSoftmax(GradientEstimator):
         """
         return self._pair_energies(X, Z)
 
-    def free_energy(self, X: Any, *, normalised: bool = False) -> Any:
-        """Return F(v) = -log sum_h exp(-E(v, h)) of each document.
+    def free_energy(self, X: Any, beta: float = 1.0, *, normalised: bool = False) -> Any:
+        r"""Return :math:`F_\beta(v) = -\frac1\beta \log \sum_h e^{-\beta E(v, h)}`.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Counts of words.
+        beta : float, default=1.0
+            Inverse temperature of the hidden units; the model itself is at 1.
         normalised : bool, default=False
-            Whether to add log Z of the length of each document, which makes it -log p(v).
+            Whether to add log Z of the length of each document, which makes it -log p(v); for
+            ``beta=1`` only.
 
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
             In nats. Without log Z, only documents of one length can be compared.
         """
+        check_beta(beta)
         if normalised:
+            _documents.need_model_temperature(beta)
             _documents.need_log_partition(self, "free_energy(normalised=True)")
             return self._map_rows(X, partial(self._normalised, None), "free_energy")
-        return self._map_rows(X, lambda energy, x: energy.free_energy(x), "free_energy")
+        return self._map_rows(X, lambda energy, x: energy.free_energy(x, beta), "free_energy")
 
     def _normalised(
         self, end: int | None, energy: ReplicatedSoftmaxEnergy, x: torch.Tensor
@@ -490,7 +482,8 @@ class ReplicatedSoftmax(GradientEstimator):
         method : {"auto", "exact", "ais"}, default="auto"
             See the parameter ``log_partition``.
         longest : int or None, default=None
-            Longest document for which log Z is annealed; None: the longest seen.
+            Number of words of the longest document for which log Z is annealed; None: of the
+            longest seen. A machine of given parameters has seen none.
         n_chains : int, default=100
             Number of annealed chains.
         n_steps : int, default=1
@@ -503,17 +496,20 @@ class ReplicatedSoftmax(GradientEstimator):
         -------
         self : object
             The estimator with log Z set.
+
+        Raises
+        ------
+        ValueError
+            If log Z is to be annealed, but neither ``longest`` nor ``longest_`` says how far.
+
+        Warns
+        -----
+        UserWarning
+            If growing and shrinking chains disagree, and for which length. The interval covers
+            both.
         """
-        check_is_fitted(self)
-        if method not in ("auto", "exact", "ais"):
-            raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
-        check_count(n_chains, "n_chains")
-        check_count(n_steps, "n_steps")
-        if longest is not None:
-            check_count(longest, "longest")
-        words = self.longest_ if longest is None else float(longest)
-        seed, effort = draw_seed(random_state), (int(n_chains), int(n_steps))
-        self.__dict__.update(_documents.log_partitions(self, method, words, seed, *effort))
+        found = _documents.estimate(self, method, longest, n_chains, n_steps, random_state)
+        self.__dict__.update(found)
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -92,9 +92,10 @@ class ReplicatedSoftmaxEnergy(nn.Module):
         """E(v, h), (n_rows,)."""
         return -(v @ self.visible_bias) - (h * self.hidden_field(v)).sum(dim=1)
 
-    def free_energy(self, v: Tensor) -> Tensor:
-        """F(v) without log Z, (n_rows,)."""
-        return -(v @ self.visible_bias) - softplus(self.hidden_field(v)).sum(dim=1)
+    def free_energy(self, v: Tensor, beta: float = 1.0) -> Tensor:
+        """F_beta(v) = -1/beta log sum_h exp(-beta E(v, h)), without log Z, (n_rows,)."""
+        gains = softplus(beta * self.hidden_field(v)).sum(dim=1)
+        return -(v @ self.visible_bias) - gains / beta
 
     def log_weight_of_word(self, h: Tensor) -> Tensor:
         """a(h), the logarithm of the weight that h has for each word of a document, (n_rows,)."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sklebm.energies.replicated_softmax import ReplicatedSoftmaxEnergy, draw_words
 from sklebm.energies.units import draw_bits
+from sklebm.inference.partition import agree
 from sklebm.inference.ratios import jackknife_error, log_mean, log_ratios
 
 # Gibbs steps of the grown chains before they shrink again.
@@ -34,11 +35,16 @@ _UNIT_STEPS = 1000
 
 
 class LengthTable(NamedTuple):
-    """log Z of the lengths 0, 1, ..., and the ends of their intervals, (n_lengths,) each."""
+    """log Z of the lengths 0, 1, ..., and the ends of their intervals, (n_lengths,) each.
+
+    ``apart`` is the greatest length for which growing and shrinking chains disagree, 0 if there is
+    none.
+    """
 
     value: Tensor
     low: Tensor
     high: Tensor
+    apart: int
 
 
 def ladder(longest: int) -> list[int]:
@@ -67,7 +73,7 @@ def estimate(
     log_z0 = n_hidden * math.log(2.0)
     if longest == 0:
         whole = like.new_full((1,), log_z0)
-        return LengthTable(whole, whole, whole)
+        return LengthTable(whole, whole, whole, 0)
     h = draw_bits(like.new_full((n_chains, n_hidden), 0.5), generator)
     gains, losses = [], []
     for shorter, length in pairwise(lengths):
@@ -80,18 +86,22 @@ def estimate(
     up = torch.stack(gains).cumsum(dim=0)
     down = torch.stack(losses[::-1]).cumsum(dim=0)  # of a chain from its own length on
     value = log_ratios(up, down)
-    low, high = value.clone(), value.clone()
+    lows, highs = [], []
     for weights, sign in ((up, 1.0), (-down, -1.0)):
         found, error = zip(*(_with_error(row) for row in weights), strict=True)
         centre, width = (value.new_tensor(part) for part in (found, error))
-        low = torch.minimum(low, sign * centre - 3.0 * width)
-        high = torch.maximum(high, sign * centre + 3.0 * width)
+        lows.append(sign * centre - 3.0 * width)
+        highs.append(sign * centre + 3.0 * width)
+    low, high = torch.stack([value, *lows]).amin(dim=0), torch.stack([value, *highs]).amax(dim=0)
+    ends = (torch.stack(part, dim=1).tolist() for part in (lows, highs))
+    apart = [length for length, *both in zip(lengths[1:], *ends, strict=True) if not agree(*both)]
     places = np.arange(longest + 1)
     parts = (
         np.interp(places, lengths, np.append(0.0, part.cpu().numpy())) + log_z0
         for part in (value, low, high)
     )
-    return LengthTable(*(torch.from_numpy(part).to(like) for part in parts))
+    value, low, high = (torch.from_numpy(part).to(like) for part in parts)
+    return LengthTable(value, low, high, max(apart, default=0))
 
 
 def _with_error(log_weights: Tensor) -> tuple[float, float]:

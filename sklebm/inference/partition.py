@@ -12,6 +12,8 @@ trained on, or chains maintained during training, are the best rows for the mode
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +57,12 @@ class Partition(NamedTuple):
     low: float
     high: float
     settled: bool
+
+
+def agree(lows: Sequence[float], highs: Sequence[float]) -> bool:
+    """Whether intervals of one number overlap, up to rounding."""
+    highest, lowest = max(lows), min(highs)
+    return highest <= lowest or math.isclose(highest, lowest, abs_tol=1e-9)
 
 
 def estimate(
@@ -106,9 +114,8 @@ def _bracket(forward: PartitionEstimate, backward: PartitionEstimate, log_z0: fl
                 PartitionEstimate(-inverse.value, -inverse.high, -inverse.low, part, inverse.rows)
             )
     value = log_z0 + float(log_ratios(up[None], down[None]))
-    low, high = min(e.low for e in ends), max(e.high for e in ends)
-    settled = max(e.low for e in ends) <= min(e.high for e in ends)
-    return Partition(value, min(low, value), max(high, value), settled)
+    lows, highs = [e.low for e in ends], [e.high for e in ends]
+    return Partition(value, min(*lows, value), max(*highs, value), agree(lows, highs))
 
 
 def _bridged(
@@ -139,9 +146,9 @@ def _compared(ladder: bridge.Ladder, log_z0: float, annealed: PartitionEstimate)
     whole = bridge.log_partition(ladder, log_z0)
     halves = (slice(half), slice(half, None))
     parts = [annealed, *(bridge.log_partition(ladder.of(part), log_z0) for part in halves)]
-    low, high = min(p.low for p in parts), max(p.high for p in parts)
-    settled = max(p.low for p in parts) <= min(p.high for p in parts)
-    return Partition(whole.value, min(low, whole.value), max(high, whole.value), settled)
+    lows, highs = [p.low for p in parts], [p.high for p in parts]
+    value = whole.value
+    return Partition(value, min(*lows, value), max(*highs, value), agree(lows, highs))
 
 
 def _from_both_ends(

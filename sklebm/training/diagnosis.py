@@ -26,6 +26,16 @@ def warn_of_collapsed_chains(
     )
 
 
+def warn_of_disagreement(number: str, low: float, high: float, more: str) -> None:
+    """Warn that log Z lies anywhere between two estimates; ``more`` of something may settle it."""
+    warn(
+        f"{number} is uncertain, between {low:.4g} and {high:.4g}: estimates from the two ends of "
+        "annealing disagree. score uses the upper end, so it is pessimistic. Try "
+        f"estimate_log_partition() with more {more}; if they still disagree, the model mixes "
+        "badly. If you only need transform, set log_partition=None."
+    )
+
+
 def warn_of_constant_network(name: str, n_outputs: int) -> None:
     """Warn if no output of the network depends on the row."""
     warn(

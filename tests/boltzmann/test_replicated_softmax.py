@@ -1,6 +1,7 @@
 """Replicated softmax against sums over all sequences of words and all hidden states."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ import sklebm
 from sklebm import ReplicatedSoftmax
 from sklebm.energies.replicated_softmax import ReplicatedSoftmaxEnergy, draw_words
 from sklebm.inference import length_annealing
-from sklebm.objectives import Batch, ContrastiveDivergence, LengthLikelihood
+from sklebm.objectives import (
+    Batch,
+    ContrastiveDivergence,
+    LengthLikelihood,
+    MaximumLikelihood,
+    PersistentContrastiveDivergence,
+)
 from tests.machines import all_states
 
 EXACT = {"objective": "maximum_likelihood", "n_gibbs_steps": 5}
@@ -89,6 +96,21 @@ def test_energies_are_those_of_the_equation():
     np.testing.assert_allclose(
         model.free_energy(counts_of(sequences, 4)), -logsumexp(joint, axis=1)
     )
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
+def test_the_free_energy_at_a_temperature_is_a_sum_over_the_topics(beta):
+    model = given()
+    sequences = [(0, 0, 2), (1, 3), (2,), ()]
+    truth = -logsumexp(beta * naive_log_weights(model, sequences), axis=1) / beta
+    found = model.free_energy(counts_of(sequences, 4), beta)
+    np.testing.assert_allclose(found, truth, atol=1e-12)
+
+
+def test_a_temperature_has_no_log_z():
+    model = given().estimate_log_partition("exact")
+    with pytest.raises(ValueError, match=r"is at beta=1, not at beta=0\.5: leave out"):
+        model.free_energy(np.eye(4), 0.5, normalised=True)
 
 
 def test_fractions_lie_between_whole_lengths():
@@ -208,7 +230,80 @@ def test_drawn_words_have_their_length_and_their_probabilities():
     assert float(counts.sum()) == pytest.approx(20_000.0, rel=1e-5)
 
 
+@pytest.mark.parametrize(("scale", "disagree"), [(0.0, False), (0.3, False), (4.0, True)])
+def test_annealing_says_whether_growing_and_shrinking_chains_agree(scale, disagree):
+    """Strong couplings part them by hundreds of nats; without any, log Z is known."""
+    model = given(8, 12, scale=scale)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.estimate_log_partition("ais", longest=60, random_state=0)
+    truth = given(8, 12, scale=scale).estimate_log_partition("exact").state_weights_
+    truth = logsumexp(60 * truth)
+    low, high = model.log_partition_intervals_[60]
+    if not disagree:
+        assert not caught
+        assert low - 1e-9 <= truth <= high + 1e-9
+        return
+    (said,) = (str(warning.message) for warning in caught)
+    assert abs(model.log_partitions_[60] - truth) > 5.0
+    assert f"log Z of documents of 60 words is uncertain, between {low:.4g} and {high:.4g}" in said
+    assert "with more chains or steps" in said
+
+
+def test_machines_of_given_parameters_are_told_how_long_documents_are():
+    """Twelve units against all sequences: no log Z of documents without words stands for others."""
+    model = given(4, 12, scale=0.3)
+    with pytest.raises(ValueError, match=r"has seen no document with words.*: pass longest="):
+        model.estimate_log_partition(random_state=0)
+    assert model.log_partitions_ is None
+    sequences = list(itertools.product(range(4), repeat=3))
+    joint = naive_log_weights(model, sequences)
+    truth = logsumexp(joint, axis=1) - logsumexp(joint)
+    X = counts_of(sequences, 4)
+    model.estimate_log_partition(longest=3, n_chains=1000, random_state=0)
+    # Three standard errors of 1000 chains whose log weights differ by about one nat.
+    np.testing.assert_allclose(model.score_samples(X), truth, atol=0.1)
+    perplexity = np.exp(-truth.mean() / 3)
+    assert model.perplexity(X) == pytest.approx(perplexity, rel=0.1 / 3)
+    np.testing.assert_allclose(
+        given(4, 12, scale=0.3).estimate_log_partition("exact").score_samples(X), truth, atol=1e-10
+    )
+
+
+def test_the_longest_document_can_be_given_with_the_parameters():
+    named = ("components", "intercept_hidden", "intercept_visible")
+    values = {name: getattr(given(4, 12, scale=0.3), f"{name}_") for name in named}
+    model = ReplicatedSoftmax.from_parameters(**values, longest=7.0).estimate_log_partition()
+    assert len(model.log_partitions_) == 8
+    few = given(4, 3).estimate_log_partition()  # exact, for any length
+    assert few.log_partitions_ is None
+    assert len(few.state_weights_) == 8
+
+
+def test_a_machine_that_saw_only_empty_documents_scores_no_others():
+    model = ReplicatedSoftmax(12, **BRIEF).fit(np.zeros((20, 4)))
+    np.testing.assert_allclose(model.score_samples(np.zeros((1, 4))), 0.0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"call estimate_log_partition\(longest="):
+        model.score_samples(np.ones((1, 4)))
+    with pytest.raises(ValueError, match="pass longest="):
+        model.estimate_log_partition()
+
+
 # ---------------------------------------------------------------- learning
+
+
+def enumerated_gradients(model, energy, X):
+    """Gradients of the mean of -log p of documents of three words, by name."""
+    sequences = list(itertools.product(range(4), repeat=3))
+    joint = naive_log_weights(model, sequences)
+    p = np.exp(joint - logsumexp(joint))
+    V, H = counts_of(sequences, 4), all_states(3)
+    mean = energy.hidden_mean(X).detach().numpy()
+    return {
+        "weights": H.T @ p.T @ V - mean.T @ X.numpy() / len(X),
+        "hidden_bias": 3 * (p.sum(axis=0) @ H - mean.mean(axis=0)),
+        "visible_bias": p.sum(axis=1) @ V - X.numpy().mean(axis=0),
+    }
 
 
 def test_the_exact_gradient_is_that_of_enumeration():
@@ -216,19 +311,23 @@ def test_the_exact_gradient_is_that_of_enumeration():
     energy = model._energy(torch.device("cpu"))
     X = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]).double()
     loss, _ = LengthLikelihood().loss(energy, Batch(X), {}, torch.Generator())
-    sequences = list(itertools.product(range(4), repeat=3))
-    joint = naive_log_weights(model, sequences)
-    p = np.exp(joint - logsumexp(joint))
-    V, H = counts_of(sequences, 4), all_states(3)
-    mean = energy.hidden_mean(X).detach().numpy()
-    truth = {
-        "weights": H.T @ p.T @ V - mean.T @ X.numpy() / 2,
-        "hidden_bias": 3 * (p.sum(axis=0) @ H - mean.mean(axis=0)),
-        "visible_bias": p.sum(axis=1) @ V - X.numpy().mean(axis=0),
-    }
-    for name, expected in truth.items():
+    for name, expected in enumerated_gradients(model, energy, X).items():
         (found,) = torch.autograd.grad(loss, [getattr(energy, name)], retain_graph=True)
         np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_the_gradient_of_long_chains_is_that_of_enumeration():
+    """Contrastive divergence of many copies of two documents, with chains that have mixed."""
+    model, n_copies = given(scale=0.5), 20_000
+    energy = model._energy(torch.device("cpu"))
+    X = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]).double()
+    batch, generator = Batch(X.repeat(n_copies, 1)), torch.Generator().manual_seed(0)
+    loss, _ = ContrastiveDivergence(20).loss(energy, batch, {}, generator)
+    for name, expected in enumerated_gradients(model, energy, X).items():
+        (found,) = torch.autograd.grad(loss, [getattr(energy, name)], retain_graph=True)
+        # Five standard errors: what each chain adds is between 0 and 3, the number of its words.
+        np.testing.assert_allclose(found, expected, atol=5 * 1.5 / (2 * n_copies) ** 0.5)
+        assert np.abs(expected).max() > 0.2
 
 
 def test_negatives_have_the_lengths_of_their_documents():
@@ -307,6 +406,16 @@ def test_the_validation_score_sees_topics_and_overfitting():
     assert scores[-1] < scores.max() - 0.02
 
 
+def test_held_out_documents_without_words_score_zero():
+    """Their log p is 0; one with words gives the rest their score."""
+    X = np.zeros((40, 4))
+    settings = {**BRIEF, "validation_fraction": 0.1, "max_epochs": 2}
+    model = ReplicatedSoftmax(2, **settings).fit(X)
+    np.testing.assert_array_equal(model.validation_scores_, [0.0, 0.0])
+    model = ReplicatedSoftmax(2, **settings).fit(X + 1)
+    assert (model.validation_scores_ < 0.0).all()
+
+
 def test_csr_and_dense_documents_teach_and_score_alike():
     X = make_documents(100).astype(float)
     dense = ReplicatedSoftmax(4, **BRIEF).fit(X)
@@ -362,6 +471,24 @@ def test_saved_models_answer_alike(tmp_path):
 def test_settings_that_do_not_work(settings, message):
     with pytest.raises(ValueError, match=message):
         ReplicatedSoftmax(**{**BRIEF, "n_components": 3, **settings}).fit(make_documents(30))
+
+
+@pytest.mark.parametrize("objective", [PersistentContrastiveDivergence(), MaximumLikelihood()])
+def test_objectives_of_rows_of_one_length_are_refused(objective):
+    X, model = make_documents(30), ReplicatedSoftmax(3, objective=objective, max_epochs=1)
+    for learn in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r'does not suit .*: use "cd", .*LengthLikelihood\(\)'):
+            learn(X)
+
+
+def test_objects_of_the_objectives_learn_what_their_names_do():
+    X = make_documents(30)
+    settings = {"max_epochs": 2, "random_state": 0}
+    same_by_name = {"cd": ContrastiveDivergence(5), "maximum_likelihood": LengthLikelihood()}
+    for name, same in same_by_name.items():
+        named = ReplicatedSoftmax(3, objective=name, **settings).fit(X)
+        given_as_object = ReplicatedSoftmax(3, objective=same, **settings).fit(X)
+        np.testing.assert_array_equal(named.components_, given_as_object.components_)
 
 
 def test_energy_parameters_are_named_as_in_the_equation():
