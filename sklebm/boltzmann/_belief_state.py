@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm import likelihood
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.rows import resolve_device, row_slices
-from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.boltzmann._deep_state import checked_sizes
 from sklebm.energies import DeepBeliefEnergy, DirectedLayer
@@ -90,7 +89,7 @@ def around_zero(machine: Any, state: dict[str, Any]) -> dict[str, Any]:
     offset = getattr(machine, "offset_", None)
     if offset is None:
         return state
-    return {**state, **start_of.around_zero({**state, "offset_": offset})}
+    return {**state, **machine._around_zero({**state, "offset_": offset})}
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

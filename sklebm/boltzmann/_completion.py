@@ -2,84 +2,124 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from sklebm._checks import check_count
+from sklebm._shell.gaps import rows_with_gaps
 from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.rows import resolve_device
 from sklebm._shell.warning import warn
-from sklebm.boltzmann._chains import chain_rows
-from sklebm.energies.pairwise import colour_classes, means
+from sklebm.energies.pairwise import MAX_UNITS, colour_classes, means
 from sklebm.inference.gibbs_sweeps import GibbsSweeps, SweepState
 from sklebm.inference.variational_partition import bethe, mean_field, mean_field_means
 
 METHODS = ("auto", "exact", "mean_field", "chains")
-#: Up to this many unknown units in a row, "auto" sums over all their states.
-MOST_UNKNOWN = 20
+#: "auto" sums exactly where it has to list the states of at most this many unknown units.
+MOST_LISTED = 20
 
 
 def conditional_mean(
     model: Any, X: Any, method: str, n_steps: int, random_state: RandomState
 ) -> Any:
-    """The rows with NaN replaced by the mean given what is known, float64."""
+    """The rows with NaN replaced by the mean given what is known, in the type of X."""
     if method not in METHODS:
         names = ", ".join(f'"{name}"' for name in METHODS[:-1])
         raise ValueError(f'method={method!r} must be one of {names} and "{METHODS[-1]}".')
     check_count(n_steps, "n_steps")
-    n_rows = np.shape(X)[0] if np.ndim(X) == 2 else 1
-    shape = (n_rows, int(model.n_features_in_))
-    rows = chain_rows("X", X, shape, model._visible_range, missing=True, dtype=np.float64)
-    energy = model._energy(resolve_device(model.device, None, model._prefers_cuda)).double()
-    rows = rows.to(energy.weights.device)
-    if not len(rows):
-        return rows.cpu().numpy()
-    with torch.no_grad():
-        n_hidden = len(energy.hidden.bias)
-        most = int(rows.isnan().sum(dim=1).max()) + n_hidden
-        if method == "auto":
-            method = "exact" if most <= MOST_UNKNOWN else "mean_field"
-            if method != "exact":
-                warn(
-                    f"{type(model).__name__}.conditional_mean: up to {most} units of a row are "
-                    f"unknown, more than the {MOST_UNKNOWN} that can be summed over. These are "
-                    "the means of mean field, which assumes that units are independent; "
-                    'method="chains" estimates the exact ones.'
-                )
+    rows = rows_with_gaps(model, X)
+    energy = model._energy(rows.device).double()
+    generator = make_generator(draw_seed(random_state), "completion", device=rows.device)
+    found = _Completion(energy, method, n_steps, generator, model)
+    what = f"{type(model).__name__}.conditional_mean"
+    filled = rows.map(found.fill, floats_per_row=8 * len(energy.weights), what=what)
+    if found.most_listed > MOST_LISTED:
+        warn(
+            f"{what}: for some rows, the states of up to {found.most_listed} unknown units would "
+            f"have to be listed, more than {MOST_LISTED}. These got the means of mean field, which "
+            'assumes that units are independent; method="chains" estimates the exact ones.'
+        )
+    if not found.settled:
+        warn(f"{what}: mean field did not converge.")
+    return filled
+
+
+@dataclass
+class _Completion:
+    """Fills rows chunk by chunk, and remembers what there is to warn of."""
+
+    energy: Any
+    method: str
+    n_steps: int
+    generator: torch.Generator
+    model: Any
+    most_listed: int = 0
+    settled: bool = True
+
+    def fill(self, chunk: torch.Tensor) -> torch.Tensor:
+        """The rows of a chunk with means for NaN."""
+        energy = self.energy
+        known = self._checked(chunk.double())
         # Hidden units are unknown in every row.
-        s = torch.cat([rows, rows.new_full((len(rows), n_hidden), torch.nan)], dim=1)
-        if method == "exact":
-            found = _summed(energy, s)
-        elif method == "mean_field":
-            start = s.nan_to_num(0.5)
-            classes = energy.classes
-            found, settled = mean_field_means(
-                energy.couplings(), energy.biases(), classes, start, ~s.isnan(), tol=1e-8
-            )
-            if not settled:
-                warn(f"{type(model).__name__}.conditional_mean: mean field did not converge.")
+        hidden = known.new_full((len(known), len(energy.hidden.bias)), torch.nan)
+        s = torch.cat([known, hidden], dim=1)
+        if self.method == "chains":
+            found = _averaged(energy, s, self.n_steps, self.generator)
         else:
-            seed = draw_seed(random_state)
-            generator = make_generator(seed, "completion", device=s.device)
-            found = _averaged(energy, s, n_steps, generator)
-        return torch.where(rows.isnan(), found[:, : rows.shape[1]], rows).cpu().numpy()
+            found = self._by_pattern(s)
+        return torch.where(chunk.isnan(), found[:, : known.shape[1]], known)
 
+    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        low, high = self.model._visible_range
+        if self.model.value_range == "clip":
+            return x.clamp(low, high)  # NaN stays
+        if ((x < low) | (x > high)).any():
+            raise ValueError(
+                f"X must hold values in [{low:g}, {high:g}] or NaN, for features to fill in: scale "
+                'it, or set value_range="clip".'
+            )
+        return x
 
-def _summed(energy: Any, s: torch.Tensor) -> torch.Tensor:
-    """Exact means; rows that lack the same units are summed together."""
-    couplings, biases, found = energy.couplings(), energy.biases(), s.clone()
-    patterns, which = torch.unique(s.isnan(), dim=0, return_inverse=True)
-    for index, unknown in enumerate(patterns):
-        at = (which == index).nonzero()[:, 0]
-        free, known = unknown.nonzero()[:, 0], (~unknown).nonzero()[:, 0]
-        if not len(free):
-            continue
-        inner = couplings[free][:, free]
-        fields = biases[free] + s[at][:, known] @ couplings[known][:, free]
-        found[at[:, None], free] = means(fields, inner, colour_classes(inner != 0))
-    return found
+    def _by_pattern(self, s: torch.Tensor) -> torch.Tensor:
+        """Exact means or those of mean field; rows that lack the same units go together."""
+        couplings, biases, found = self.energy.couplings(), self.energy.biases(), s.clone()
+        patterns, which = torch.unique(s.isnan(), dim=0, return_inverse=True)
+        too_many = torch.zeros(len(s), dtype=torch.bool, device=s.device)
+        for index, unknown in enumerate(patterns):
+            at = (which == index).nonzero()[:, 0]
+            free, known = unknown.nonzero()[:, 0], (~unknown).nonzero()[:, 0]
+            if not len(free):
+                continue
+            if self.method == "mean_field":
+                too_many[at] = True
+                continue
+            inner = couplings[free][:, free]
+            classes = colour_classes(inner != 0)
+            n_listed = len(free) - max(map(len, classes))
+            if self.method == "auto" and n_listed > MOST_LISTED:
+                self.most_listed = max(self.most_listed, n_listed)
+                too_many[at] = True
+                continue
+            if n_listed > MAX_UNITS:
+                raise ValueError(
+                    f'method="exact" would list 2^{n_listed} states of unknown units for a row, '
+                    f'more than 2^{MAX_UNITS}: use method="chains" or "mean_field".'
+                )
+            fields = biases[free] + s[at][:, known] @ couplings[known][:, free]
+            found[at[:, None], free] = means(fields, inner, classes)
+        if too_many.any():
+            rest = s[too_many]
+            found[too_many], settled = mean_field_means(
+                couplings,
+                biases,
+                self.energy.classes,
+                rest.nan_to_num(0.5),
+                ~rest.isnan(),
+                tol=1e-8,
+            )
+            self.settled &= settled
+        return found
 
 
 def _averaged(

@@ -94,8 +94,8 @@ def _given_bottom(bottom: Any) -> Any:
     """A copy of the user's bottom machine."""
     if not is_restricted(bottom):
         raise ValueError(
-            f"bottom={bottom!r} must be a restricted Boltzmann machine of this library, such as "
-            "GaussianRBM(), or None for a BernoulliRBM."
+            f"bottom={bottom!r} must be a BernoulliRBM, a GaussianRBM or a SemiRestrictedBM with "
+            'visible="gaussian", or None for a BernoulliRBM.'
         )
     return clone(bottom)
 

@@ -28,6 +28,11 @@ def coupled_pairs(
         If a mask has another shape or is not symmetric, the image has another size, or there are
         too many units.
     """
+    if image_shape is not None and not (isinstance(structure, str) and structure == "grid"):
+        raise ValueError(
+            f'{owner}: image_shape={image_shape!r} applies only to structure="grid": leave it out, '
+            "or set the structure."
+        )
     n_units = n_visible + n_hidden
     if n_units > _MOST_UNITS:
         raise ValueError(

@@ -49,7 +49,7 @@ class BoltzmannMachine(BoltzmannEstimator):
         this symmetric mask is True, either over the visible units (hidden units are then coupled as
         for "grid") or over all units, the visible ones first.
     image_shape : (height, width) or None, default=None
-        Layout of the features for "grid"; None is a single line.
+        Layout of the features, for "grid" only; None is a single line.
     objective : str or Objective, default="pseudo_likelihood"
         How the energy is shaped. Without negatives: "pseudo_likelihood", "ratio_matching",
         "minimum_probability_flow"; with: "pcd" (persistent chains), "cd" (k Gibbs sweeps from the
@@ -354,13 +354,15 @@ class BoltzmannMachine(BoltzmannEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or tensor of shape (n_samples, n_features)
             Values of known features, and NaN for the others.
         method : {"auto", "exact", "mean_field", "chains"}, default="auto"
-            "exact" sums over all states of the unknown units, hidden ones included; "mean_field"
-            approximates these as independent, which is deterministic but overconfident; "chains"
-            averages over one Gibbs chain per row. "auto" is exact if no row has more than 20
-            unknown units, otherwise mean field, with a warning.
+            "exact" sums over the states of the unknown units, hidden ones included: the largest
+            class of those that are not coupled to each other in closed form, all states of the
+            others (at most 25) one by one; "mean_field" approximates units as independent, which
+            is deterministic but overconfident; "chains" averages over one Gibbs chain per row.
+            "auto" is exact for rows with up to 20 units to list, and mean field, with a warning,
+            for the others.
         n_steps : int, default=1000
             Sweeps over which each chain is averaged, after half as many burn-in sweeps.
         random_state : int, RandomState instance or None, default=None
@@ -368,15 +370,20 @@ class BoltzmannMachine(BoltzmannEstimator):
 
         Returns
         -------
-        X_filled : ndarray of shape (n_samples, n_features)
-            The rows with p(x_i = 1 | the known features) for NaN, float64.
+        X_filled : array or tensor of shape (n_samples, n_features)
+            The rows with p(x_i = 1 | the known features) for NaN, in the dtype of X.
+
+        Raises
+        ------
+        ValueError
+            If a known value lies outside [0, 1] (``value_range="clip"`` clips it), or "exact" would
+            have to list the states of more than 25 units.
 
         Warns
         -----
         UserWarning
             If "auto" falls back to mean field, or mean field has not converged.
         """
-        check_is_fitted(self)
         return _completion.conditional_mean(self, X, method, n_steps, random_state)
 
     def variational_log_partition(self, method: Literal["mean_field", "bethe"] = "bethe") -> float:

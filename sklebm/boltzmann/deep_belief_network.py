@@ -46,9 +46,10 @@ class DeepBeliefNetwork(EnergyEstimator):
     hidden_sizes : tuple of int or int, default=(500, 500)
         Number of hidden units of each layer, from the bottom up.
     bottom : estimator or None, default=None
-        The machine for the rows, with its own parameters: any restricted Boltzmann machine of the
-        library, such as ``GaussianRBM()`` for real-valued rows. None: a :class:`BernoulliRBM`.
-        ``hidden_sizes``, ``random_state`` and ``device`` of the network replace its own.
+        The machine for the rows, with its own parameters: a :class:`BernoulliRBM`, or for
+        real-valued rows a :class:`GaussianRBM` or a :class:`SemiRestrictedBM`. None: a
+        ``BernoulliRBM``. ``hidden_sizes``, ``random_state`` and ``device`` of the network replace
+        its own.
     init : {"random", "transpose"}, default="random"
         How each further machine is initialised. "transpose": as the machine below turned upside
         down, which leaves log p unchanged at the start. It must then have at least as many hidden
@@ -223,7 +224,7 @@ class DeepBeliefNetwork(EnergyEstimator):
     # ------------------------------------------------------------------ learning
 
     def _max_steps(self, rows: Rows) -> int:
-        own = sum(machine.max_epochs for machine in _stack.make_machines(self))
+        own = sum(machine._n_epochs(rows) for machine in _stack.make_machines(self))
         return int(own) + self.fine_tuning_epochs
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:

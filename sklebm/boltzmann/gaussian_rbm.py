@@ -285,7 +285,10 @@ class GaussianRBM(BoltzmannEstimator):
         state = super()._trained(course, seed, seen, n_calls)
         resumed = self._is_fitted() if n_calls else self._resumes()
         state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
-        return {**state, **start_of.around_zero(state)}
+        return {**state, **self._around_zero(state)}
+
+    def _around_zero(self, state: dict[str, Any]) -> dict[str, Any]:
+        return start_of.around_zero(state)
 
     def _rebuild(self, parameters: dict[str, torch.Tensor]) -> GaussianBilinearEnergy:
         parameters = start_of.around_offset(parameters, getattr(self, "offset_", None))

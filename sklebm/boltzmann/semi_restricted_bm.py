@@ -382,7 +382,10 @@ class SemiRestrictedBM(BoltzmannEstimator):
         if state["precision_"] is None:
             return {**state, "offset_": None}
         state["offset_"] = getattr(self, "offset_", None) if resumed else seen["feature_means_"]
-        return {**state, **precision_of.around_zero(state)}
+        return {**state, **self._around_zero(state)}
+
+    def _around_zero(self, state: dict[str, Any]) -> dict[str, Any]:
+        return precision_of.around_zero(state)
 
     def _rebuild(
         self, parameters: dict[str, torch.Tensor]

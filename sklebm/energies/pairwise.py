@@ -268,8 +268,19 @@ class PairwiseEnergy(nn.Module):
         return own - gain + self._sums(fields, couplings).unsqueeze(1)
 
     def conditional_mean(self, v: Tensor) -> Tensor:
-        """p(x_i = 1 | the other visible units) for each row of 0 and 1, (n_rows, n_visible)."""
-        return torch.sigmoid((1.0 - 2.0 * v) * -self.flip_differences(v))
+        """p(x_i = 1 | the other visible units), (n_rows, n_visible); x_i itself does not matter.
+
+        O(n d^2) without hidden units.
+        """
+        couplings, n = self.couplings(), self.n_visible
+        odds = self.visible.bias + v @ couplings[:n, :n]
+        if len(couplings) > n:
+            between = couplings[:n, n:]
+            # The input of the hidden units with every unit at 0, (n_rows, n_visible, n_hidden).
+            off = self._hidden_field(v, couplings).unsqueeze(1) - v.unsqueeze(2) * between
+            gains = [self._sums(f.flatten(0, 1), couplings) for f in (off, off + between)]
+            odds = odds + (gains[1] - gains[0]).view_as(v)
+        return torch.sigmoid(odds)
 
     def exact_log_partition(self) -> Tensor:
         """log Z over all units, as a differentiable scalar. O(2^r m) for r listed units."""

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from sklebm.energies.units import softplus
 from sklebm.inference.gibbs_sweeps import sweep
@@ -62,12 +63,15 @@ def mean_field_means(
     Each sweep sets every unit to the best mean given the others, so that the bound never falls.
     Units that are ``held`` stay at ``start``.
     """
-    m = start
+    m = start.clone()
+    moving = torch.arange(len(m), device=m.device)
     for _ in range(max_iter):
-        new = sweep(m, couplings, biases, classes, None, held)
-        change = float((new - m).abs().max())
-        m = new
-        if change <= tol:
+        old = m[moving]
+        given = None if held is None else held[moving]
+        m[moving] = new = sweep(old, couplings, biases, classes, None, given)
+        # Rows stop one by one: the means of a row do not depend on the others.
+        moving = moving[(new - old).abs().amax(dim=1) > tol]
+        if not len(moving):
             return m, True
     return m, False
 
@@ -98,7 +102,9 @@ def bethe(
             break
     total = biases + messages.sum(dim=0)
     cavity = total.unsqueeze(1) - messages.T
-    p = torch.sigmoid(cavity)
-    pairs = torch.log1p(p * p.T * torch.expm1(couplings)) * coupled
+    # log(1 - p p' + p p' e^W) by logarithms: 1 - p p' would cancel, and e^W overflow.
+    on, off = logsigmoid(cavity), logsigmoid(-cavity)
+    both = on + on.T
+    pairs = torch.logaddexp(torch.logaddexp(off, on + off.T), both + couplings) * coupled
     value = softplus(total).sum() - 0.5 * pairs.sum()
     return Approximation(float(value), torch.sigmoid(total), settled)

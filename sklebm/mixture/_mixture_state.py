@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklebm._shell.rows import Rows, resolve_device
+from sklebm._shell.gaps import rows_with_gaps
 from sklebm._shell.state import Array, Flag, Record, Scalar, Spec
 from sklebm.energies import GaussianMixture
 from sklebm.energies.gaussian_mixture import CovarianceType
@@ -102,18 +100,7 @@ def check_unchanged(estimator: Any, n_features: int) -> None:
 
 def complete(estimator: Any, X: Any) -> Any:
     """Copy of X with conditional means in place of the missing entries."""
-    check_is_fitted(estimator)
-    if isinstance(X, torch.Tensor):
-        filled = torch.nan_to_num(X, nan=0.0, posinf=math.inf, neginf=-math.inf)
-        source: Any = validate_data(estimator, X.detach(), reset=False, skip_check_array=True)
-        estimator._open(filled, estimator, reset=False)  # shape, dtype and infinities
-        source = source if source.dtype == torch.float32 else source.double()
-    else:
-        kinds = [np.float64, np.float32]
-        source = validate_data(
-            estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
-        )
-    rows = Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
+    rows = rows_with_gaps(estimator, X)
     mixture = fitted_mixture(estimator, rows.device)
 
     def fill(chunk: torch.Tensor) -> torch.Tensor:
