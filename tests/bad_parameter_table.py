@@ -8,6 +8,7 @@ constraint lets pass ("array-like"), and that the fit has to refuse.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ STARTS = (
 
 # Values too large for any machine: refused by a check or by the allocator, never half done.
 TOO_LARGE = {"n_components": 2**44, "n_clusters": 2**44}
+
+
+def names_it(parameter: str, error: BaseException) -> bool:
+    """Whether the message has the parameter as a word of its own, not within that of a class."""
+    return re.search(rf"(?<!\w){re.escape(parameter)}(?!\w)", str(error)) is not None
 
 
 def bad_values(estimator: Any, parameter: str) -> list[Any]:

@@ -12,6 +12,7 @@ from sklebm import BernoulliRBM, DeepEnergyModel, GaussianRBM, likelihood
 from sklebm.datasets import Rings
 from sklebm.energies import Bernoulli, BilinearEnergy
 from sklebm.inference import enumeration
+from tests.machines import all_states
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(600, 4)) @ RNG.normal(size=(4, 4))
@@ -61,8 +62,24 @@ def test_draws_and_known_features_are_in_the_units_of_the_rows():
     known = np.array([1000.5, np.nan, np.nan, 999.0])
     draws = model.sample(400, n_steps=50, clamped=known, random_state=0)
     np.testing.assert_array_equal(draws[:, [0, 3]], np.tile(np.float32([1000.5, 999.0]), (400, 1)))
-    assert np.all(np.abs(draws[:, 1:3] - 1000.0) < 50.0)
-    assert np.abs(model.gibbs(ROWS[:5] + 1000.0, random_state=0) - 1000.0).max() < 50.0
+    # Given the known features, the others are a mixture over the states of the hidden units.
+    a, c, weights = model.intercept_visible_, model.intercept_hidden_, model.components_
+    variance = float(np.exp(model.log_variance_.astype(float))[0])
+    h = all_states(3)
+    means = a + h @ weights.astype(float)
+    log_p = h @ c + (np.square(means).sum(axis=1) - np.square(a).sum()) / (2 * variance)
+    seen = ~np.isnan(known)
+    log_p -= np.square(known[seen] - means[:, seen]).sum(axis=1) / (2 * variance)
+    p = np.exp(log_p - logsumexp(log_p))
+    mean = p @ means[:, ~seen]
+    spread = variance + p @ np.square(means[:, ~seen] - mean)
+    gap = np.abs(draws[:, ~seen].mean(axis=0) - mean)
+    assert (gap < 5 * np.sqrt(spread / 400)).all()  # five standard errors
+    np.testing.assert_allclose(draws[:, ~seen].var(axis=0), spread, rtol=5 * np.sqrt(2 / 400))
+    # One Gibbs step ends in the noise around the mean of one of the states.
+    moved = model.gibbs(ROWS[:5] + 1000.0, random_state=0)
+    gaps = np.abs(moved[:, None] - means).max(axis=2).min(axis=1)
+    assert gaps.max() < 5 * np.sqrt(variance)
 
 
 def test_sparse_and_dense_rows_train_the_same_machine():

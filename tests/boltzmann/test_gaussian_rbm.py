@@ -204,7 +204,9 @@ def test_variances_are_learnt_for_each_feature():
     elsewhere = (rng.random((4000, 1)) < 0.1) * [0.6, 1.8, 6.0]
     X = rng.normal(size=(4000, 3)) * deviations + elsewhere
     fitted = make(variance="diagonal", **EXACT).fit(X)
-    np.testing.assert_allclose(np.exp(0.5 * fitted.log_variance_), deviations, rtol=0.1)
+    # Four standard errors of a deviation in the 3600 rows that are not elsewhere.
+    limit = 4 / np.sqrt(2 * 3600)
+    np.testing.assert_allclose(np.exp(0.5 * fitted.log_variance_), deviations, rtol=limit)
 
 
 def test_rows_that_are_all_equal_and_single_rows_are_survived():
@@ -273,7 +275,9 @@ def test_chains_leave_the_mixture_invariant(model):
     mean = weights @ means
     covariance = (means - mean).T * weights @ (means - mean) + np.diag(deviation**2)
     assert (np.abs(moved.mean(axis=0) - mean) < 4 * np.sqrt(np.diag(covariance) / n)).all()
-    np.testing.assert_allclose(np.cov(moved.T), covariance, rtol=0.05, atol=0.05)
+    # Fourth moments of the mixture are below three times the square of its variances.
+    limit = 5 * np.sqrt((covariance**2 + np.outer(*[covariance.diagonal()] * 2)) / n)
+    assert (np.abs(np.cov(moved.T) - covariance) < limit).all()
     assert (moved != rows).all()
 
 
@@ -297,7 +301,8 @@ def test_langevin_samples_have_the_moments_of_the_mixture(model, kind):
     sampler = GibbsLangevin(0.8, 4, kind)
     drawn = model.sample(n, n_steps=200, sampler=sampler, random_state=0)
     assert (np.abs(drawn.mean(axis=0) - mean) < 4 * np.sqrt(np.diag(covariance) / n)).all()
-    np.testing.assert_allclose(np.cov(drawn.T), covariance, rtol=0.1, atol=0.1)
+    limit = 5 * np.sqrt((covariance**2 + np.outer(*[covariance.diagonal()] * 2)) / n)
+    assert (np.abs(np.cov(drawn.T) - covariance) < limit).all()
     plain = model.sample(n, n_steps=200, random_state=0)
     assert (plain != drawn).all()
 

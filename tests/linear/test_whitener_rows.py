@@ -148,13 +148,12 @@ def test_rounding_of_columns_that_repeat_each_other_hides_no_small_column(size, 
     X[1, 2] = size
     with pytest.warns(UserWarning, match="columns 0, 1 of X|vary in only 2"):
         model = PCAWhitener().fit(X)
-    deviations = (
-        np.sqrt([2.0, 1.0]) * [1.0, size] / np.sqrt(n_rows)
-    )  # the second as given the first
     np.testing.assert_allclose(
         np.linalg.eigvalsh(np.cov(model.transform(X).T))[-2:], 1.0, rtol=1e-9
     )
-    assert model.explained_variance_[1] == pytest.approx(deviations[1] ** 2, rel=1.0)
+    # What is left of the third column, given the first two, has this variance.
+    truth = size**2 * (n_rows - 2) / (n_rows - 1) ** 2
+    assert model.explained_variance_[1] == pytest.approx(truth, rel=1e-6, abs=0)
 
 
 def test_what_is_dropped_is_named():
