@@ -370,14 +370,15 @@ n_latents)
         n_samples : int, default=1
             Number of steps.
         start : array-like or tensor of shape (n_steps, n_features) or None, default=None
-            Steps that the draws continue. None: a new sequence begins.
+            Steps that the draws continue, read in chunks. None: a new sequence begins.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            The steps, float32. Exact draws; for "rbm" of Gibbs chains of 100 steps.
+            The steps, in the dtype of ``start``, float32 without it. Exact draws; for "rbm", the
+            ends of Gibbs chains of 100 steps.
         """
         check_is_fitted(self)
         return _draws.drawn(self, n_samples, start, random_state)

@@ -424,6 +424,32 @@ def test_samples_go_on_where_the_past_stopped():
     assert np.all(np.abs(first.mean(axis=0) - model.predict(X[:50])[-1]) < error)
 
 
+@pytest.mark.parametrize("offset", [1e6, 1e8])
+def test_samples_far_from_zero_are_those_near_it(offset):
+    """Steps of 1 about an offset at which single precision has a grid of 1/16, or of 8."""
+    near, far = (
+        linear_model(0.8, 0.01, np.array([c]), np.ones(1)).sample(
+            5, start=np.array([[c - 0.4], [c + 1.3]]), random_state=0
+        )
+        for c in (0.0, offset)
+    )
+    assert far.dtype == np.float64
+    assert near[0, 0] == pytest.approx(0.8 * 1.3, abs=0.05)  # five standard deviations
+    # The spacing of doubles near 1e8 is 1.5e-8, that of singles near 1 is 1.2e-7.
+    np.testing.assert_allclose(far - offset, near, atol=1e-6)
+    single = linear_model(0.8, 0.01).sample(2, start=np.ones((1, 1), np.float32), random_state=0)
+    assert single.dtype == np.float32
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_the_past_of_samples_is_streamed(cell):
+    X, _ = ragged((40,))
+    model = SequenceEnergy(cell=cell, **QUICK).fit(X)
+    whole = model.sample(3, start=X, random_state=0)
+    with sklearn.config_context(working_memory=0.01):  # a few rows at a time
+        np.testing.assert_allclose(model.sample(3, start=X, random_state=0), whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("output", ["bernoulli", "categorical", "latent", "rbm"])
 def test_the_first_step_drawn_has_the_mean_that_is_predicted(output):
     X = np.eye(4)[np.random.default_rng(0).integers(4, size=60)]
