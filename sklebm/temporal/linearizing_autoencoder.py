@@ -13,7 +13,7 @@ import torch
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
-from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives import Batch, Objective
@@ -22,6 +22,7 @@ from sklebm.temporal import _linearizing
 from sklebm.temporal._base import (
     SEQUENCE_CONSTRAINTS,
     SequenceEstimator,
+    held_out_mean,
     warn_if_ignored,
     weighted_mean,
 )
@@ -289,13 +290,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         return LinearPrediction(float(self.curvature))
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        numbers = torch.arange(len(batch), device=batch.x.device)
-        sequences = torch.zeros_like(numbers) if batch.groups is None else batch.groups
-        places = torch.stack([sequences.double(), numbers.double()], dim=1)
         stream = _linearizing.PastRows(_linearizing.surprises, 2)
-        parts = row_slices(len(batch), _linearizing.floats_per_row(energy.record))
-        total = sum(float(stream(energy, batch.x[part], places[part]).sum()) for part in parts)
-        return -total / len(batch)
+        return -held_out_mean(energy, batch, stream, _linearizing.floats_per_row(energy.record))
 
     def _floats_per_row(self) -> int:
         return _linearizing.floats_per_row(self.architecture_)

@@ -22,6 +22,8 @@ from sklebm.temporal import _draws, _network
 from sklebm.temporal._base import (
     SEQUENCE_CONSTRAINTS,
     SequenceEstimator,
+    WalkingRows,
+    held_out_mean,
     warn_if_ignored,
     weighted_mean,
 )
@@ -254,7 +256,8 @@ class SequenceEnergy(SequenceEstimator):
         return [] if norm is None or self.optimizer == "lbfgs" else [ClippedNorm(float(norm))]
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        return float(energy.log_density(batch.x, batch.groups).double().mean())
+        stream = WalkingRows(_network.scores)
+        return held_out_mean(energy, batch, stream, _network.floats_per_row(energy.record))
 
     def _floats_per_row(self) -> int:
         return _network.floats_per_row(self.architecture_)

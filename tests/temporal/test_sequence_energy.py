@@ -18,6 +18,7 @@ from sklebm.energies import step_machine
 from sklebm.energies.cells import CELLS
 from sklebm.energies.step_machine import MachineOutput
 from sklebm.energies.step_outputs import OUTPUTS, LatentGaussianOutput
+from sklebm.objectives import Batch
 from sklebm.objectives.sequence_likelihood import with_dropout
 from sklebm.training.sequences import SequenceRows
 
@@ -528,6 +529,23 @@ def test_whole_sequences_are_held_out():
     assert model.validation_scores_[-1] > model.validation_scores_[0]
     single = SequenceEnergy(2, validation_fraction=0.2, **settings).fit(X)
     assert len(single.validation_scores_) == 8
+
+
+@pytest.mark.parametrize("cell", ["conv", "lstm"])
+def test_held_out_rows_are_scored_within_the_working_memory(cell):
+    """A covariance of factors for each of 600 rows would take 600 x 20 x 8 numbers at once."""
+    X, groups = ragged([200] * 3, 20)
+    model = SequenceEnergy(cell=cell, output="latent", **{**QUICK, "n_latents": 8})
+    model = model.fit(X, groups=groups)
+    energy = model._energy(torch.device("cpu")).double()
+    x, numbers = torch.from_numpy(X), torch.from_numpy(pd.factorize(groups)[0])
+    whole = energy.log_density(x, numbers).mean().item()
+    largest = Largest()
+    with sklearn.config_context(working_memory=0.1), torch.no_grad(), largest:
+        found = model._validation_score(energy, Batch(x, groups=numbers), seed=0)
+    assert found == pytest.approx(whole, rel=1e-10)
+    # Nothing but the weights and the places of all rows is larger than 0.1 MiB of float32.
+    assert largest.size < 0.1 * 2**20 / 4
 
 
 def sequence_rows(lengths, n_steps=100):
