@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.columns import add_columns
+from sklebm._shell.groups import need_side_by_side
 from sklebm._shell.private import fit_context
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, recall_scaling
@@ -255,6 +256,10 @@ class SequenceEstimator(GradientEstimator):
 
     # ------------------------------------------------------------------ answers
 
+    def _monitor_score(self, X: Any, groups: Any = None) -> float:
+        # Not the mean of a batch, whose rows are rounded before they are standardised.
+        return float(self.score(X, groups=groups))  # type: ignore[call-arg]
+
     def _walk(self, X: Any, groups: Any, answer: Answer, what: str) -> Any:
         """Stream ``answer`` over the sequences; a chunk goes on where the one before stopped."""
         return self._map_rows(X, WalkingRows(answer), what, beside=self._places(groups))
@@ -343,27 +348,7 @@ class WalkingRows:
         return found
 
 
-def weighted_mean(scores: Any, sample_weight: Any) -> float:
-    """The mean of scores, an array or a tensor."""
-    if sample_weight is None:
-        return float(scores.mean())
-    return float(np.average(to_numpy(scores), weights=np.asarray(sample_weight)))
-
-
 def need_contiguous(rows: Rows) -> None:
-    """Raise ValueError if a sequence begins again after another one.
-
-    ``groups`` are numbered in the order in which they begin, so a number can only fall where one
-    comes back.
-    """
-    groups = rows.columns.get("groups")
-    if groups is None:
-        return
-    falls = (groups[1:] < groups[:-1]).nonzero()
-    if len(falls):
-        row = int(falls[0, 0]) + 1
-        raise ValueError(
-            f"groups are not contiguous: the sequence of row {row} began before the one of row "
-            f"{row - 1}, and the steps of a sequence must lie side by side. Sort the rows: "
-            'order = np.argsort(groups, kind="stable"), then X[order] and groups[order].'
-        )
+    """Raise ValueError if a sequence begins again after another one."""
+    if "groups" in rows.columns:
+        need_side_by_side(to_numpy(rows.columns["groups"]))

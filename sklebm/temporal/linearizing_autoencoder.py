@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -24,7 +25,6 @@ from sklebm.temporal._base import (
     SequenceEstimator,
     held_out_mean,
     warn_if_ignored,
-    weighted_mean,
 )
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
@@ -472,4 +472,5 @@ class LinearizingAutoencoder(SequenceEstimator):
             Mean over all steps, the first ones included.
         """
         warn_if_ignored(self, y, groups, "score")
-        return weighted_mean(self.score_samples(X, groups), sample_weight)
+        scores = self.score_samples(X, groups)
+        return weighted_mean(scores, sample_weight, type(self).__name__)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -25,7 +26,6 @@ from sklebm.temporal._base import (
     WalkingRows,
     held_out_mean,
     warn_if_ignored,
-    weighted_mean,
 )
 from sklebm.training.clipping import ClippedNorm
 from sklebm.training.schedules import Schedule
@@ -343,7 +343,8 @@ n_latents)
             Mean over all steps, the first ones included, in nats.
         """
         warn_if_ignored(self, y, groups, "score")
-        return weighted_mean(self.score_samples(X, groups), sample_weight)
+        scores = self.score_samples(X, groups)
+        return weighted_mean(scores, sample_weight, type(self).__name__)
 
     def predict(self, X: Any, groups: Any = None) -> Any:
         """Return the mean of the step after each row, given the row and those before it.

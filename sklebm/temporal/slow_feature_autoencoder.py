@@ -293,6 +293,9 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     def _max_steps(self, rows: Rows) -> int:
         return 0 if self.method == "linear" else super()._max_steps(rows)
 
+    def _monitor_score(self, X: Any) -> float:  # type: ignore[override]
+        return self.score(X)  # of rows alone
+
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if self.method == "linear":
             return self._analysed(rows, resume=False)
