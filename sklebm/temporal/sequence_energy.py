@@ -37,10 +37,11 @@ class SequenceEnergy(SequenceEstimator):
     r"""Surprise of each step of a sequence, given the steps before it.
 
     .. math:: E(x_t \mid x_1 \dots x_{t-1}) = -\log p(x_t \mid h_{t-1}), \qquad
-              h_t = \mathrm{cell}(x_t, h_{t-1}), \qquad h_0 \text{ learnt}.
+              h_t = \mathrm{cell}(x_t, h_{t-1}).
 
     A recurrent or causal convolutional network summarises the past; an affine map of its features
-    gives the parameters of the density of the next step.
+    gives the parameters of the density of the next step. h_0 is learnt; that of "conv" comes from
+    a window of zeros.
 
     Parameters
     ----------
@@ -143,8 +144,10 @@ class SequenceEnergy(SequenceEstimator):
     averages along the chains, may be off by about 0.1 where a machine has distant modes; a
     prediction takes 20 chains of 300 steps, O(6000 k d) per row. Scales of Gaussians stay above
     e^-7 times that of the feature. A sequence of one step is scored by h_0 alone. Training runs in
-    float32, answers are computed in the dtype of X. Binary outputs warn about values outside
-    [0, 1]. ``groups`` that are not contiguous, or have another length than X, raise ValueError.
+    float32, answers are computed in the dtype of X. All methods warn about values outside [0, 1]
+    for binary outputs, and refuse negative ones for "categorical", where a row of zeros, which has
+    no category, has a log density of 0. ``groups`` that are not contiguous, or have another length
+    than X, raise ValueError.
 
     References
     ----------
@@ -243,7 +246,11 @@ class SequenceEnergy(SequenceEstimator):
         return int(self.truncation)
 
     def _scaling(self, rows: Rows) -> Scaling | None:
-        return _network.checked_scaling(rows, self.output, type(self).__name__)
+        return _network.scaling_of(rows, self.output)
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        output = self.output if learning else self.architecture_["output"]
+        _network.check_rows(rows, output, type(self).__name__)
 
     def _objective(self, energy: Any) -> Objective:
         dropout = float(self.dropout)
@@ -324,7 +331,9 @@ n_latents)
         """Return the mean log density of a step given its past.
 
         Comparable between models of any parameters for the same features of X and the same kind of
-        ``output``: densities of real features, or probabilities of bits or categories.
+        ``output``: densities of real features, or probabilities of bits or categories. Not so for
+        "rbm" with more than 20 hidden units, whose scores are too high on average: log Z is
+        estimated, and too low.
 
         Parameters
         ----------
@@ -389,6 +398,8 @@ n_latents)
 
     def gradient_flow(self, X: Any, groups: Any = None) -> Any:
         """Return how much the loss of a sequence's last step depends on each earlier state.
+
+        The states of a whole sequence are held in memory at once, whatever ``working_memory`` is.
 
         Parameters
         ----------
