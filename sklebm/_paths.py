@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from sklebm._shell.groups import read_groups
+from sklebm._shell.groups import need_side_by_side, number_groups, read_groups
 
 
 def slowness(Z: Any, groups: Any = None) -> Any:
@@ -34,7 +34,7 @@ def slowness(Z: Any, groups: Any = None) -> Any:
     Raises
     ------
     ValueError
-        If no sequence has two steps.
+        If no sequence has two steps, or the steps of one do not lie side by side.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def curvature(Z: Any, groups: Any = None) -> float:
     Raises
     ------
     ValueError
-        If no sequence has three steps.
+        If no sequence has three steps, or the steps of one do not lie side by side.
 
     Examples
     --------
@@ -95,7 +95,9 @@ def _steps(Z: Any, groups: Any) -> tuple[NDArray[np.float64], NDArray[Any]]:
     codes = check_array(Z, dtype=np.float64)
     if groups is None:
         return codes, np.zeros(len(codes))
-    return codes, read_groups(groups, len(codes), found="Z has", column=True)
+    numbers = number_groups(read_groups(groups, len(codes), found="Z has", column=True))
+    need_side_by_side(numbers, table="Z")
+    return codes, numbers
 
 
 def _changes(

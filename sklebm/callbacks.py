@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from sklearn.callback import ScoringMonitor
@@ -19,6 +20,15 @@ def _recorded(estimator: Any, value: float, y: Any) -> float:
     return float(value)
 
 
+def _need_groups(estimator: Any) -> None:
+    """Raise ValueError if the score of a model does not use groups."""
+    if "groups" not in signature(estimator._monitor_score).parameters:
+        raise ValueError(
+            "EnergyMonitor was given groups, but what it records of "
+            f"{type(estimator).__name__} does not depend on them: leave groups out."
+        )
+
+
 class EnergyMonitor(ScoringMonitor):
     """Score of held-out rows after every epoch or iteration, with early stopping.
 
@@ -29,6 +39,9 @@ class EnergyMonitor(ScoringMonitor):
     ----------
     X_val : array-like of shape (n_samples, n_features)
         Held-out rows.
+    groups : array-like of shape (n_samples,) or None, default=None
+        Sequence of each held-out row, for models whose own score looks at the rows before one, such
+        as SequenceEnergy. None: all of them are one sequence.
     scoring : callable or None, default=None
         ``scoring(fitted_estimator, X_val)`` returns a float; higher is better. None uses the score
         that the estimator itself can compare between epochs: ``score`` or, for models without a
@@ -38,6 +51,12 @@ class EnergyMonitor(ScoringMonitor):
         Stop the fit when the score has not improved for this many steps; None never stops it.
     tol : float, default=0.0
         Minimum absolute improvement that counts as progress, in the units of the score.
+
+    Raises
+    ------
+    ValueError
+        If ``groups`` is given with ``scoring``, which must know the groups itself, or, at the start
+        of ``fit``, for a model whose score does not use groups.
 
     See Also
     --------
@@ -67,14 +86,21 @@ class EnergyMonitor(ScoringMonitor):
         self,
         X_val: Any,
         *,
+        groups: Any = None,
         scoring: Callable[[Any, Any], float] | None = None,
         patience: int | None = None,
         tol: float = 0.0,
     ) -> None:
         if patience is not None and patience < 1:
             raise ValueError(f"patience={patience} must be at least 1, or None.")
+        if groups is not None and scoring is not None:
+            raise ValueError(
+                "groups is passed to the score of the model, not to a function: leave groups out, "
+                "and let scoring use the groups itself, or leave scoring out."
+            )
         super().__init__(scoring={"score": _recorded})
         self.X_val = X_val
+        self.groups = groups
         self.patience = patience
         self.tol = tol
         self._score = scoring
@@ -83,6 +109,8 @@ class EnergyMonitor(ScoringMonitor):
 
     def setup(self, estimator: Any, context: Any) -> None:
         """Begin a new run: forget the best score of an earlier fit."""
+        if self.groups is not None:
+            _need_groups(estimator)
         super().setup(estimator, context)
         self._courses[id(estimator)] = (float("-inf"), 0)
 
@@ -103,8 +131,11 @@ class EnergyMonitor(ScoringMonitor):
         is_whole_fit = context.task_name in ("fit", "partial_fit")
         if fitted_estimator is None or is_whole_fit:
             return False
-        score = self._score or (lambda model, X: model._monitor_score(X))
-        value = float(score(fitted_estimator, self.X_val))
+        if self._score is not None:
+            value = float(self._score(fitted_estimator, self.X_val))
+        else:
+            beside = {} if self.groups is None else {"groups": self.groups}
+            value = float(fitted_estimator._monitor_score(self.X_val, **beside))
         super().on_fit_task_end(
             estimator, context, X=value, y=value, fitted_estimator=fitted_estimator
         )

@@ -10,8 +10,16 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklebm import BernoulliRBM, EnergyKMeans
+from sklebm import (
+    BernoulliRBM,
+    ContrastiveEmbedding,
+    EnergyKMeans,
+    LinearizingAutoencoder,
+    SequenceEnergy,
+    SlowFeatureAutoencoder,
+)
 from sklebm.callbacks import EnergyMonitor
+from sklebm.datasets import AutoregressiveProcess
 from tests.machines import balanced_machine, exact_rows
 from tests.registry import fitted_state, freeze
 
@@ -134,6 +142,61 @@ def test_iterations_of_other_models_count_as_well():
     scores = scores_of(monitor)
     assert len(scores) == model.n_iter_
     assert scores[-1] > scores[0]
+
+
+# ---------------------------------------------------------------- rows of sequences
+
+SHORT = {"max_epochs": 2, "random_state": 0, "learning_rate_schedule": "constant"}
+SEQUENCES, NAMES = AutoregressiveProcess(0.99).sample(30, 2, random_state=0)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SequenceEnergy(2, cell="linear", **SHORT),
+        LinearizingAutoencoder(1, hidden_sizes=(), **SHORT),
+    ],
+)
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_held_out_sequences_are_scored_as_the_model_scores_them(model, offset):
+    X = SEQUENCES + offset
+    monitor, joined = EnergyMonitor(X, groups=NAMES), EnergyMonitor(X)
+    model = clone(model).set_callbacks(monitor, joined).fit(X, groups=NAMES)
+    # float32 does not hold rows about 1e8, whose scores would be of a grid of 8.
+    assert scores_of(monitor)[-1] == pytest.approx(model.score(X, groups=NAMES), rel=1e-12)
+    assert scores_of(joined)[-1] == pytest.approx(model.score(X), rel=1e-12)
+    assert scores_of(monitor)[-1] != pytest.approx(scores_of(joined)[-1], rel=1e-6)
+
+
+def test_views_are_drawn_from_the_held_out_sequences():
+    X = np.random.default_rng(0).normal(size=(10, 3)).repeat(4, axis=0)
+    own, mixed = np.arange(10).repeat(4), np.tile(np.arange(10), 4)
+    monitors = EnergyMonitor(X, groups=own), EnergyMonitor(X, groups=mixed)
+    model = ContrastiveEmbedding(2, views="groups", hidden_sizes=(), **SHORT)
+    model.set_callbacks(*monitors).fit(X, groups=own)
+    alike, different = map(scores_of, monitors)  # the rows of a sequence are equal, or all differ
+    assert alike[-1] > different[-1] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (EnergyKMeans(2), "records of EnergyKMeans does not depend on them: leave groups out"),
+        (SlowFeatureAutoencoder(1, **SHORT), "SlowFeatureAutoencoder does not depend on them"),
+        (ContrastiveEmbedding(1, hidden_sizes=(), **SHORT), 'set views="groups"'),
+    ],
+)
+def test_groups_that_no_score_uses_are_refused(model, message):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = clone(model).set_callbacks(EnergyMonitor(X, groups=NAMES))
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_a_function_uses_groups_itself():
+    with pytest.raises(ValueError, match="let scoring use the groups itself"):
+        EnergyMonitor(SEQUENCES, groups=NAMES, scoring=exact_score)
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])

@@ -21,8 +21,8 @@ from sklebm import (
     SlowFeatureAutoencoder,
     window_features,
 )
-from sklebm.datasets import AutoregressiveProcess
-from sklebm.metrics import slowness
+from sklebm.datasets import AutoregressiveProcess, SwitchingProcess
+from sklebm.metrics import curvature, slowness
 
 X = np.random.default_rng(0).normal(size=(40, 2))
 LABELS, GROUPS = np.arange(40) % 2, np.repeat(np.arange(4), 10)
@@ -82,6 +82,51 @@ def test_functions_refuse_them():
         slowness(X, NAMES)
     with pytest.raises(ValueError, match="missing values in 10 of 40 rows"):
         AutoregressiveProcess().log_density(X[:, :1], NAMES)
+
+
+# ---------------------------------------------------------------- names of several types
+
+
+def objects(*names):
+    array = np.empty(len(names), dtype=object)
+    array[:] = names
+    return array
+
+
+MIXED = {
+    "array": objects(*[1] * 10, *["a"] * 10, *[2.5] * 10, *[(1, 2)] * 10),
+    "list": [1] * 10 + ["1"] * 10 + [2] * 10 + ["2"] * 10,
+    "series": pd.Series([1] * 10 + ["1"] * 10 + [b"1"] * 10 + [("a",)] * 10),
+    "numbers that are equal": objects(*[1] * 5, *[1.0] * 5, *["b"] * 10, *["a"] * 10, *[0] * 10),
+}
+
+
+@pytest.mark.parametrize("groups", MIXED.values(), ids=MIXED.keys())
+def test_names_of_several_types_are_told_apart(groups):
+    model = SequenceEnergy(2, **SMALL).fit(X, groups=GROUPS)
+    np.testing.assert_array_equal(model.predict(X, groups), model.predict(X, GROUPS))
+    np.testing.assert_array_equal(slowness(X, groups), slowness(X, GROUPS))
+    steps = [{"word": str(step)} for step in range(40)]
+    assert window_features(steps, groups=groups) == window_features(steps, groups=GROUPS)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_names_that_cannot_be_told_apart_are_refused(model):
+    model = clone(model)
+    names = objects(*[{"name": number} for number in GROUPS[:-1].tolist()], "a")
+    with pytest.raises(ValueError, match=r"groups holds names of the types dict, str, which"):
+        model.fit(X, LABELS, groups=names)
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_functions_need_steps_side_by_side():
+    names = np.arange(40) % 2
+    for call in (slowness, curvature):
+        with pytest.raises(ValueError, match=r"row 2 began before .* row 1.* then Z\[order\]"):
+            call(X, names)
+    for process in (AutoregressiveProcess(), SwitchingProcess()):
+        with pytest.raises(ValueError, match=r"row 2 began before .* row 1.* then X\[order\]"):
+            process.log_density(X[:, :1], names)
 
 
 # ---------------------------------------------------------------- groups passed as y

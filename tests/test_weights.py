@@ -76,3 +76,24 @@ def test_a_score_is_the_weighted_mean_over_rows(name, method):
         assert score(every, groups % 2) == pytest.approx(expected, rel=1e-6)
         assert score(every, 3.0 * (groups % 2)) == pytest.approx(expected, rel=1e-6)
         assert score(every) != pytest.approx(expected, rel=1e-6)
+
+
+BAD = {
+    "NaN": (np.r_[np.nan, np.ones(59)], "finite sample weights of at least 0"),
+    "negative": (np.r_[-1.0, np.ones(59)], "finite sample weights of at least 0"),
+    "zero": (np.zeros(60), "not all of them zero"),
+    "too few": (np.ones(59), r"sample_weight.shape == \(59,\), expected \(60,\)"),
+    "two columns": (np.ones((60, 2)), "must be 1D"),
+}
+
+
+@pytest.mark.parametrize("weights", BAD)
+@pytest.mark.parametrize(
+    "name", [name for name, _ in weighing("score") if not requires_y(make_brief(name))]
+)
+def test_scores_refuse_weights_that_are_none(name, weights):
+    """scikit-learn's metrics, of models that need y, have checks of their own."""
+    X, (given, message) = make_rows(60), BAD[weights]
+    model = make_brief(name).fit(X)
+    with pytest.raises(ValueError, match=message):
+        model.score(X, sample_weight=given)

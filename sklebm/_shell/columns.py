@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
-from sklebm._shell.groups import read_groups
+from sklebm._shell.groups import number_groups, read_groups
 from sklebm._shell.rows import Rows
 
 
@@ -25,6 +25,22 @@ def add_columns(rows: Rows, owner: str, **columns: Any) -> None:
     for name, values in columns.items():
         if values is not None:
             rows.columns[name] = checks[name](values, rows, owner)
+
+
+def weighted_mean(scores: Any, sample_weight: Any, owner: str) -> float:
+    """The mean of the scores of rows, an array or a tensor, in double precision.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not one finite number of at least 0 for each row, or are all zero.
+    """
+    values = to_numpy(scores).astype(np.float64)
+    if sample_weight is None:
+        return float(values.mean())
+    rows = Rows(values[:, None], torch.device("cpu"))
+    add_columns(rows, owner, weight=sample_weight)
+    return float(np.average(values, weights=rows.columns["weight"].numpy()))
 
 
 def _need_length(values: Any, rows: Rows, name: str) -> None:
@@ -72,11 +88,7 @@ def _weight(values: Any, rows: Rows, owner: str) -> Tensor:
 
 def _groups(values: Any, rows: Rows, owner: str) -> Tensor:
     """Sequence of each row, as numbers from 0 in the order in which the sequences begin."""
-    array = read_groups(values, len(rows))
-    _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
-    order = np.empty(len(first), dtype=np.int64)
-    order[np.argsort(first)] = np.arange(len(first))
-    return torch.from_numpy(order[inverse]).to(rows.device)
+    return torch.from_numpy(number_groups(read_groups(values, len(rows)))).to(rows.device)
 
 
 def _positions(values: Any, rows: Rows, owner: str) -> Tensor:

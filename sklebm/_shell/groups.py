@@ -22,6 +22,10 @@ def read_groups(
         would become one group.
     """
     names = to_numpy(groups)
+    if isinstance(groups, (list, tuple)) and names.dtype.kind == "U":
+        own = np.asarray(groups, dtype=object)  # beside strings, 1 has become "1", and NaN "nan"
+        if not all(isinstance(name, str) for name in own.flat):
+            names = own
     if column and names.ndim == 2 and names.shape[1] == 1:
         names = names[:, 0]
     if names.ndim != 1:
@@ -33,7 +37,8 @@ def read_groups(
             f"groups has {len(names)} entries, but {found} {n_rows} {row}s: pass one for each "
             f"{row}."
         )
-    n_missing = _count_missing(groups, names)
+    masked = isinstance(groups, np.ma.MaskedArray)
+    n_missing = int(np.ma.getmaskarray(groups).sum()) if masked else _n_missing(names)
     if n_missing:
         raise ValueError(
             f"groups contains missing values in {n_missing} of {n_rows} {row}s: name the group of "
@@ -42,12 +47,49 @@ def read_groups(
     return names
 
 
-def _count_missing(groups: Any, names: NDArray[Any]) -> int:
-    """How many names are NaN, NaT, None or pandas.NA, or masked."""
-    if isinstance(groups, np.ma.MaskedArray):
-        return int(np.ma.getmaskarray(groups).sum())
-    if isinstance(groups, (list, tuple)) and names.dtype.kind == "U":
-        names = np.asarray(groups, dtype=object).ravel()  # beside strings, NaN has become "nan"
+def number_groups(names: NDArray[Any]) -> NDArray[np.int64]:
+    """The group of each row as a number from 0, in the order in which the groups begin.
+
+    Raises
+    ------
+    ValueError
+        If names cannot be told apart.
+    """
+    if names.dtype.kind != "O":
+        _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
+        order = np.empty(len(first), dtype=np.int64)
+        order[np.argsort(first)] = np.arange(len(first))
+        return order[inverse]
+    numbers: dict[Any, int] = {}  # names of several types cannot be sorted
+    try:
+        found = [numbers.setdefault(name, len(numbers)) for name in names.tolist()]
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(name).__name__ for name in names.tolist()}))
+        raise ValueError(
+            f"groups holds names of the types {kinds}, which cannot all be told apart: name each "
+            "group by a number or a string."
+        ) from error
+    return np.array(found, dtype=np.int64)
+
+
+def need_side_by_side(numbers: NDArray[np.int64], *, table: str = "X") -> None:
+    """Raise ValueError if a group begins again after another one.
+
+    Groups are numbered in the order in which they begin, so a number can only fall where one comes
+    back.
+    """
+    falls = np.flatnonzero(numbers[1:] < numbers[:-1])
+    if len(falls):
+        place = int(falls[0]) + 1
+        raise ValueError(
+            f"groups are not contiguous: the sequence of row {place} began before the one of "
+            f"row {place - 1}, and the steps of a sequence must lie side by side. Sort the rows: "
+            f'order = np.argsort(groups, kind="stable"), then {table}[order] and groups[order].'
+        )
+
+
+def _n_missing(names: NDArray[Any]) -> int:
+    """How many names are NaN, NaT, None or pandas.NA."""
     if names.dtype.kind in "fc":
         return int(np.isnan(names).sum())
     if names.dtype.kind in "mM":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.arrays import to_numpy
+from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -608,4 +608,4 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         check_is_fitted(self)
         if self.y_dimensions_:
             return float(RegressorMixin.score(self, X, y, sample_weight))
-        return float(np.average(to_numpy(self.score_samples(X)), weights=sample_weight))
+        return weighted_mean(self.score_samples(X), sample_weight, type(self).__name__)

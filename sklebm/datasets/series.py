@@ -16,7 +16,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.special import logsumexp
 from sklearn.utils import check_random_state
 
-from sklebm._shell.groups import read_groups
+from sklebm._shell.groups import need_side_by_side, number_groups, read_groups
 from sklebm._shell.random import RandomState, draw_seed
 
 _LOG_2_PI = float(np.log(2.0 * np.pi))
@@ -111,7 +111,7 @@ class AutoregressiveProcess:
         X : array-like of shape (n_samples, 1)
             The steps.
         groups : array-like of shape (n_samples,) or None, default=None
-            Sequence of each step; None: one sequence.
+            Sequence of each step; the steps of a sequence lie side by side. None: one sequence.
 
         Returns
         -------
@@ -230,7 +230,7 @@ class SwitchingProcess:
         X : array-like of shape (n_samples, 1)
             The steps.
         groups : array-like of shape (n_samples,) or None, default=None
-            Sequence of each step; None: one sequence.
+            Sequence of each step; the steps of a sequence lie side by side. None: one sequence.
 
         Returns
         -------
@@ -267,6 +267,9 @@ def _by_sequence(function: Any, X: Any, groups: Any) -> NDArray[np.float64]:
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != 1:
         raise ValueError(f"X has shape {X.shape}, but must hold one value per step: (n, 1).")
-    groups = np.zeros(len(X)) if groups is None else read_groups(groups, len(X), column=True)
-    borders = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+    numbers = np.zeros(len(X), dtype=np.int64)
+    if groups is not None:
+        numbers = number_groups(read_groups(groups, len(X), column=True))
+        need_side_by_side(numbers)
+    borders = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
     return np.concatenate([function(part[:, 0]) for part in np.split(X, borders)])

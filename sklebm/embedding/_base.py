@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sklebm._shell.columns import add_columns
 from sklebm._shell.layouts import Layout
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import make_generator, purpose_seed
@@ -347,12 +348,16 @@ class BaseEmbedding(GradientEstimator):
         energy.train()
         return -total / n_rows
 
-    def _monitor_score(self, X: Any) -> float:
+    def _monitor_score(self, X: Any, groups: Any = None) -> float:
         rows = self._open(X, self, reset=False).standardized(recall_scaling(self))
         energy = self._energy(rows.device).float()
         energy.standardization = None
         view = _views.chosen_view(self.views, self.image_shape, rows.scaling)
-        if view.takes is not None:  # neither y nor groups come with X
+        if groups is not None:
+            owner = type(self).__name__
+            add_columns(rows, owner, **self._columns(None, groups, whole=False))
+            rows = _views.rows_with_places(rows, view, self.views, owner)
+        elif view.takes is not None:  # neither y nor groups come with X
             view = Neighbours()
         energy.views = PairedViews(view, _views.source_of(rows, energy.record.shape))
         with torch.no_grad():

@@ -57,6 +57,10 @@ class NextStepEnergy(nn.Module):
         """Rows as the networks see them."""
         return x if self.standardization is None else self.standardization(x)
 
+    def restored(self, y: Tensor) -> Tensor:
+        """Rows in their own units."""
+        return y if self.standardization is None else self.standardization.restore(y)
+
     def walk(
         self, y: Tensor, lengths: list[int], state: State | None = None, *, keep: bool = False
     ) -> Walk:
@@ -115,7 +119,7 @@ class NextStepEnergy(nn.Module):
     def next_mean(self, after: Tensor) -> Tensor:
         """Mean of the step after each row, in the units of x."""
         mean: Tensor = self.output.mean(self.readout(after))
-        return mean if self.standardization is None else self.standardization.restore(mean)
+        return self.restored(mean)
 
     def latents(self, y: Tensor, past: Tensor) -> Tensor | None:
         """What a step adds to its past, if the output has latents."""

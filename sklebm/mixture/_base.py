@@ -6,13 +6,11 @@ import math
 from numbers import Integral, Real
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.arrays import to_numpy
 from sklebm._shell.available import available_if
-from sklebm._shell.columns import add_columns
+from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import fit_context
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
@@ -239,12 +237,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         score : float
             Mean of ``score_samples(X)``.
         """
-        scores = to_numpy(self.score_samples(X)).astype(np.float64)
-        if sample_weight is None:
-            return float(scores.mean())
-        rows = Rows(scores[:, None], torch.device("cpu"))
-        add_columns(rows, type(self).__name__, weight=sample_weight)
-        return float(np.average(scores, weights=rows.columns["weight"].numpy()))
+        return weighted_mean(self.score_samples(X), sample_weight, type(self).__name__)
 
     def _n_parameters(self) -> int:
         """Number of free parameters of the density."""

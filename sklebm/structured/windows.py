@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from sklebm._checks import check_count
-from sklebm._shell.groups import read_groups
+from sklebm._shell.groups import number_groups, read_groups
 from sklebm.inference.linear_chain import sequence_order
 
 
@@ -62,7 +60,7 @@ def window_features(
     names = None
     if groups is not None:
         named = read_groups(groups, len(steps), found="there are", row="step", column=True)
-        names = np.unique(named, return_inverse=True)[1]
+        names = number_groups(named)
     order, starts = sequence_order(names, len(steps))
     found: list[dict[str, Any]] = [{} for _ in steps]
     for start, stop in pairwise(starts):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.columns import add_columns
+from sklebm._shell.groups import need_side_by_side
 from sklebm._shell.private import fit_context
-from sklebm._shell.rows import Rows
+from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, recall_scaling
 from sklebm._shell.state import Array, Record, Spec
 from sklebm._shell.warning import warn
@@ -21,6 +22,7 @@ from sklebm.energies.cells import State
 from sklebm.energies.next_step import NextStepEnergy, Walk, lengths_of
 from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
+from sklebm.objectives import Batch
 from sklebm.training.architecture import (
     check_arrays,
     check_record,
@@ -254,9 +256,13 @@ class SequenceEstimator(GradientEstimator):
 
     # ------------------------------------------------------------------ answers
 
+    def _monitor_score(self, X: Any, groups: Any = None) -> float:
+        # Not the mean of a batch, whose rows are rounded before they are standardised.
+        return float(self.score(X, groups=groups))  # type: ignore[call-arg]
+
     def _walk(self, X: Any, groups: Any, answer: Answer, what: str) -> Any:
         """Stream ``answer`` over the sequences; a chunk goes on where the one before stopped."""
-        return self._map_rows(X, _Stream(answer), what, beside=self._places(groups))
+        return self._map_rows(X, WalkingRows(answer), what, beside=self._places(groups))
 
     def _places(self, groups: Any) -> Callable[[Rows], Rows]:
         """From the rows of X to the number of the sequence and of the row, beside each of them."""
@@ -271,6 +277,18 @@ class SequenceEstimator(GradientEstimator):
             return Rows(torch.stack([sequence, numbers], dim=1), torch.device("cpu"))
 
         return beside
+
+
+def held_out_mean(
+    energy: Any, batch: Batch, stream: Callable[..., Tensor], floats_per_row: int
+) -> float:
+    """Mean over standardised rows of an answer that a stream gives chunk by chunk."""
+    numbers = torch.arange(len(batch), device=batch.x.device)
+    sequences = torch.zeros_like(numbers) if batch.groups is None else batch.groups
+    places = torch.stack([sequences.double(), numbers.double()], dim=1)
+    parts = row_slices(len(batch), floats_per_row, batch.x.device)
+    found = (stream(energy, batch.x[part], places[part]).double().sum() for part in parts)
+    return sum(map(float, found)) / len(batch)
 
 
 #: Constraints of what all of them take; several processes cannot share a sequence.
@@ -307,7 +325,7 @@ def _looks_like_groups(y: Any) -> bool:
     return 1 < n_values == n_runs <= len(values) / 2
 
 
-class _Stream:
+class WalkingRows:
     """Walks through chunks of rows, and keeps the state in which a sequence was left.
 
     The state before the latest chunk is kept as well: it is repeated if memory ran out.
@@ -330,27 +348,7 @@ class _Stream:
         return found
 
 
-def weighted_mean(scores: Any, sample_weight: Any) -> float:
-    """The mean of scores, an array or a tensor."""
-    if sample_weight is None:
-        return float(scores.mean())
-    return float(np.average(to_numpy(scores), weights=np.asarray(sample_weight)))
-
-
 def need_contiguous(rows: Rows) -> None:
-    """Raise ValueError if a sequence begins again after another one.
-
-    ``groups`` are numbered in the order in which they begin, so a number can only fall where one
-    comes back.
-    """
-    groups = rows.columns.get("groups")
-    if groups is None:
-        return
-    falls = (groups[1:] < groups[:-1]).nonzero()
-    if len(falls):
-        row = int(falls[0, 0]) + 1
-        raise ValueError(
-            f"groups are not contiguous: the sequence of row {row} began before the one of row "
-            f"{row - 1}, and the steps of a sequence must lie side by side. Sort the rows: "
-            'order = np.argsort(groups, kind="stable"), then X[order] and groups[order].'
-        )
+    """Raise ValueError if a sequence begins again after another one."""
+    if "groups" in rows.columns:
+        need_side_by_side(to_numpy(rows.columns["groups"]))

@@ -16,24 +16,26 @@ from sklebm.temporal._base import need_contiguous
 
 
 def drawn(model: Any, n_samples: int, start: Any, random_state: RandomState) -> Any:
-    """The next ``n_samples`` steps after those of ``start``, as float32 rows."""
+    """The next ``n_samples`` steps after those of ``start``, in its dtype; float32 without one."""
     if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
         raise ValueError(f"n_samples={n_samples!r} must be a positive integer: the steps to draw.")
     begun = None if start is None else model._open(start, model, reset=False)
     device = torch.device("cpu") if begun is None else begun.device
+    dtype = torch.float32 if begun is None else begun.dtype
     energy: NextStepEnergy = model._energy(device).float()
     generator = make_generator(draw_seed(random_state), "sample", device=device)
     steps = []
     with torch.no_grad():
         state = energy.cell.initial(1)
-        if begun is not None:
-            y = energy.standardized(begun.all().float())
+        for part in () if begun is None else begun.chunks(model._floats_per_row()):
+            # Single precision would lose rows far from zero, so they are standardised before.
+            y = energy.standardized(begun[part].double()).float()
             state = energy.walk(y, [len(y)], state, keep=True).state
         for _ in range(int(n_samples)):
             parameters = energy.readout(energy.cell.features_of(state))
             y = energy.output.draw(parameters, generator)
             state = energy.cell(y[None], state)[1]
-            steps.append(y if energy.standardization is None else energy.standardization.restore(y))
+            steps.append(energy.restored(y.double()).to(dtype))
     return torch.cat(steps).cpu().numpy()
 
 

@@ -86,16 +86,23 @@ def floats_per_row(record: Mapping[str, Any]) -> int:
     return 2 * (layers * n_components + 6 * n_features + 3 * int(output.n_parameters) + 3 * own)
 
 
-def checked_scaling(rows: Rows, output: str, owner: str) -> Scaling | None:
-    """The scale of real features; bits and categories are checked and used as they are."""
-    if output in ("gaussian", "latent"):
-        return measure_spread(rows).scaling(common=False)
+def scaling_of(rows: Rows, output: str) -> Scaling | None:
+    """The scale of real features; bits and categories are used as they are."""
+    return measure_spread(rows).scaling(common=False) if _is_real(output) else None
+
+
+def check_rows(rows: Rows, output: str, owner: str) -> None:
+    """Refuse negative shares of categories; warn of values that are no probabilities of bits."""
     if output == "categorical":
         need_categories(rows, owner)
-    else:
+    elif not _is_real(output):
+        # Also when a fitted model scores: its score has no upper bound outside [0, 1].
         remedy = 'set output="gaussian"'
         apply_value_range(rows, "warn", owner=owner, learning=True, remedy=remedy)
-    return None
+
+
+def _is_real(output: str) -> bool:
+    return output in ("gaussian", "latent")
 
 
 def need_categories(rows: Rows, owner: str) -> None:

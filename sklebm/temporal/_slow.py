@@ -112,12 +112,16 @@ def solved(moments: SlowMoments, record: Mapping[str, Any]) -> dict[str, Any]:
     if not moments.n_pairs:
         raise ValueError(
             'method="linear" compares successive steps, but no sequence has more than one: check '
-            "groups, which names the sequence of each row."
+            "groups, which names the sequence of each row. A first chunk for partial_fit needs one "
+            "of two steps, too."
         )
     filters, slowness = slow_directions(moments)
     n_components = min(int(record["n_components"]), len(filters))
     if not n_components:
-        raise ValueError('X does not vary: method="linear" needs rows that differ.')
+        raise ValueError(
+            'X does not vary: method="linear" needs rows that differ, in the first chunk for '
+            "partial_fit as well."
+        )
     filters, slowness = filters[:n_components], slowness[:n_components]
     # The covariances with codes of unit variance are the best affine decoder.
     decoder = moments.scatter[:n_features] @ filters.T / moments.n_rows

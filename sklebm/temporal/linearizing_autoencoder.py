@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
-from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives import Batch, Objective
@@ -22,8 +23,8 @@ from sklebm.temporal import _linearizing
 from sklebm.temporal._base import (
     SEQUENCE_CONSTRAINTS,
     SequenceEstimator,
+    held_out_mean,
     warn_if_ignored,
-    weighted_mean,
 )
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
@@ -289,13 +290,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         return LinearPrediction(float(self.curvature))
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        numbers = torch.arange(len(batch), device=batch.x.device)
-        sequences = torch.zeros_like(numbers) if batch.groups is None else batch.groups
-        places = torch.stack([sequences.double(), numbers.double()], dim=1)
         stream = _linearizing.PastRows(_linearizing.surprises, 2)
-        parts = row_slices(len(batch), _linearizing.floats_per_row(energy.record))
-        total = sum(float(stream(energy, batch.x[part], places[part]).sum()) for part in parts)
-        return -total / len(batch)
+        return -held_out_mean(energy, batch, stream, _linearizing.floats_per_row(energy.record))
 
     def _floats_per_row(self) -> int:
         return _linearizing.floats_per_row(self.architecture_)
@@ -476,4 +472,5 @@ class LinearizingAutoencoder(SequenceEstimator):
             Mean over all steps, the first ones included.
         """
         warn_if_ignored(self, y, groups, "score")
-        return weighted_mean(self.score_samples(X, groups), sample_weight)
+        scores = self.score_samples(X, groups)
+        return weighted_mean(scores, sample_weight, type(self).__name__)

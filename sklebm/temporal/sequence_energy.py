@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -22,8 +23,9 @@ from sklebm.temporal import _draws, _network
 from sklebm.temporal._base import (
     SEQUENCE_CONSTRAINTS,
     SequenceEstimator,
+    WalkingRows,
+    held_out_mean,
     warn_if_ignored,
-    weighted_mean,
 )
 from sklebm.training.clipping import ClippedNorm
 from sklebm.training.schedules import Schedule
@@ -35,10 +37,11 @@ class SequenceEnergy(SequenceEstimator):
     r"""Surprise of each step of a sequence, given the steps before it.
 
     .. math:: E(x_t \mid x_1 \dots x_{t-1}) = -\log p(x_t \mid h_{t-1}), \qquad
-              h_t = \mathrm{cell}(x_t, h_{t-1}), \qquad h_0 \text{ learnt}.
+              h_t = \mathrm{cell}(x_t, h_{t-1}).
 
     A recurrent or causal convolutional network summarises the past; an affine map of its features
-    gives the parameters of the density of the next step.
+    gives the parameters of the density of the next step. h_0 is learnt; that of "conv" comes from
+    a window of zeros.
 
     Parameters
     ----------
@@ -141,8 +144,10 @@ class SequenceEnergy(SequenceEstimator):
     averages along the chains, may be off by about 0.1 where a machine has distant modes; a
     prediction takes 20 chains of 300 steps, O(6000 k d) per row. Scales of Gaussians stay above
     e^-7 times that of the feature. A sequence of one step is scored by h_0 alone. Training runs in
-    float32, answers are computed in the dtype of X. Binary outputs warn about values outside
-    [0, 1]. ``groups`` that are not contiguous, or have another length than X, raise ValueError.
+    float32, answers are computed in the dtype of X. All methods warn about values outside [0, 1]
+    for binary outputs, and refuse negative ones for "categorical", where a row of zeros, which has
+    no category, has a log density of 0. ``groups`` that are not contiguous, or have another length
+    than X, raise ValueError.
 
     References
     ----------
@@ -241,7 +246,11 @@ class SequenceEnergy(SequenceEstimator):
         return int(self.truncation)
 
     def _scaling(self, rows: Rows) -> Scaling | None:
-        return _network.checked_scaling(rows, self.output, type(self).__name__)
+        return _network.scaling_of(rows, self.output)
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        output = self.output if learning else self.architecture_["output"]
+        _network.check_rows(rows, output, type(self).__name__)
 
     def _objective(self, energy: Any) -> Objective:
         dropout = float(self.dropout)
@@ -254,7 +263,8 @@ class SequenceEnergy(SequenceEstimator):
         return [] if norm is None or self.optimizer == "lbfgs" else [ClippedNorm(float(norm))]
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
-        return float(energy.log_density(batch.x, batch.groups).double().mean())
+        stream = WalkingRows(_network.scores)
+        return held_out_mean(energy, batch, stream, _network.floats_per_row(energy.record))
 
     def _floats_per_row(self) -> int:
         return _network.floats_per_row(self.architecture_)
@@ -321,7 +331,9 @@ n_latents)
         """Return the mean log density of a step given its past.
 
         Comparable between models of any parameters for the same features of X and the same kind of
-        ``output``: densities of real features, or probabilities of bits or categories.
+        ``output``: densities of real features, or probabilities of bits or categories. Not so for
+        "rbm" with more than 20 hidden units, whose scores are too high on average: log Z is
+        estimated, and too low.
 
         Parameters
         ----------
@@ -340,7 +352,8 @@ n_latents)
             Mean over all steps, the first ones included, in nats.
         """
         warn_if_ignored(self, y, groups, "score")
-        return weighted_mean(self.score_samples(X, groups), sample_weight)
+        scores = self.score_samples(X, groups)
+        return weighted_mean(scores, sample_weight, type(self).__name__)
 
     def predict(self, X: Any, groups: Any = None) -> Any:
         """Return the mean of the step after each row, given the row and those before it.
@@ -370,20 +383,23 @@ n_latents)
         n_samples : int, default=1
             Number of steps.
         start : array-like or tensor of shape (n_steps, n_features) or None, default=None
-            Steps that the draws continue. None: a new sequence begins.
+            Steps that the draws continue, read in chunks. None: a new sequence begins.
         random_state : int, RandomState instance or None, default=None
             Seed for the draws.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            The steps, float32. Exact draws; for "rbm" of Gibbs chains of 100 steps.
+            The steps, in the dtype of ``start``, float32 without it. Exact draws; for "rbm", the
+            ends of Gibbs chains of 100 steps.
         """
         check_is_fitted(self)
         return _draws.drawn(self, n_samples, start, random_state)
 
     def gradient_flow(self, X: Any, groups: Any = None) -> Any:
         """Return how much the loss of a sequence's last step depends on each earlier state.
+
+        The states of a whole sequence are held in memory at once, whatever ``working_memory`` is.
 
         Parameters
         ----------

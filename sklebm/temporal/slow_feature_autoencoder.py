@@ -145,8 +145,9 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     A step costs O(batch_size P) for P weights; "linear" O(n D^2 + D^3) for D = n_features columns,
     or n_features (n_features + 3) / 2 of degree 2, of which at most 5000 are accepted. The codes of
     "linear" do not depend on the units of the features, and ``partial_fit`` gives what ``fit``
-    gives for all chunks together. A sequence of one step contributes a row but no change.
-    ``groups`` that are not contiguous raise ValueError.
+    gives for all chunks together, after a first chunk of rows that differ, with a sequence of two
+    steps. A sequence of one step contributes a row but no change. ``groups`` that are not
+    contiguous raise ValueError.
 
     References
     ----------
@@ -292,6 +293,9 @@ class SlowFeatureAutoencoder(SequenceEstimator):
 
     def _max_steps(self, rows: Rows) -> int:
         return 0 if self.method == "linear" else super()._max_steps(rows)
+
+    def _monitor_score(self, X: Any) -> float:  # type: ignore[override]
+        return self.score(X)  # of rows alone
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         if self.method == "linear":

@@ -1,5 +1,7 @@
 """Surprise of steps: likelihoods in closed form, causality, ragged batches, gradients in time."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import sklearn
 import torch
 from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal
+from scipy.stats import norm as normal
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,6 +21,7 @@ from sklebm.energies import step_machine
 from sklebm.energies.cells import CELLS
 from sklebm.energies.step_machine import MachineOutput
 from sklebm.energies.step_outputs import OUTPUTS, LatentGaussianOutput
+from sklebm.objectives import Batch
 from sklebm.objectives.sequence_likelihood import with_dropout
 from sklebm.training.sequences import SequenceRows
 
@@ -32,13 +36,16 @@ def ragged(lengths=(5, 1, 12, 3, 9, 9), n_features=4, seed=0):
     return X, groups
 
 
-def linear_model(phi, noise, offset=None, scale=None):
-    """The linear cell whose steps are an autoregressive process of order 1, started in its mean."""
+def linear_model(phi, noise, offset=None, scale=None, start=0.0):
+    """The linear cell whose steps are an autoregressive process of order 1.
+
+    The first step is N(start, noise^2); that of the process is as spread out as all others.
+    """
     weights = {
         "cell.weight": [[phi]],
         "cell.recurrent": [[0.0]],
         "cell.bias": [0.0],
-        "cell.start": [0.0],
+        "cell.start": [start],
         "readout.weight": [[1.0], [0.0]],
         # a scale s is exp(7 tanh(r / 7))
         "readout.bias": [0.0, 7.0 * np.arctanh(np.log(noise) / 7.0)],
@@ -59,12 +66,13 @@ def linear_model(phi, noise, offset=None, scale=None):
 def test_a_linear_cell_has_the_likelihood_of_an_autoregressive_process():
     process = AutoregressiveProcess(0.8, noise=0.5)
     X, groups = process.sample(4, 30, random_state=0)
-    found = linear_model(0.8, 0.5).score_samples(X, groups=groups)
-    truth = process.log_density(X, groups)
-    first = np.r_[True, groups[1:] != groups[:-1]]  # the process starts in its stationary spread
-    np.testing.assert_allclose(found[~first], truth[~first], rtol=1e-6)
+    model = linear_model(0.8, 0.5, start=0.7)
+    found = model.score_samples(X, groups=groups)
+    first = np.r_[True, groups[1:] != groups[:-1]]
+    truth = np.where(first, normal(0.7, 0.5).logpdf(X[:, 0]), process.log_density(X, groups))
+    np.testing.assert_allclose(found, truth, rtol=1e-6)
     # Standardised rows: the same process in other units, where it has the same noise.
-    scaled = linear_model(0.8, 0.5, np.array([3.0]), np.array([10.0]))
+    scaled = linear_model(0.8, 0.5, np.array([3.0]), np.array([10.0]), start=0.7)
     there = scaled.score_samples(10.0 * X + 3.0, groups=groups)
     np.testing.assert_allclose(there, found - np.log(10.0), rtol=1e-6)
 
@@ -424,6 +432,32 @@ def test_samples_go_on_where_the_past_stopped():
     assert np.all(np.abs(first.mean(axis=0) - model.predict(X[:50])[-1]) < error)
 
 
+@pytest.mark.parametrize("offset", [1e6, 1e8])
+def test_samples_far_from_zero_are_those_near_it(offset):
+    """Steps of 1 about an offset at which single precision has a grid of 1/16, or of 8."""
+    near, far = (
+        linear_model(0.8, 0.01, np.array([c]), np.ones(1)).sample(
+            5, start=np.array([[c - 0.4], [c + 1.3]]), random_state=0
+        )
+        for c in (0.0, offset)
+    )
+    assert far.dtype == np.float64
+    assert near[0, 0] == pytest.approx(0.8 * 1.3, abs=0.05)  # five standard deviations
+    # The spacing of doubles near 1e8 is 1.5e-8, that of singles near 1 is 1.2e-7.
+    np.testing.assert_allclose(far - offset, near, atol=1e-6)
+    single = linear_model(0.8, 0.01).sample(2, start=np.ones((1, 1), np.float32), random_state=0)
+    assert single.dtype == np.float32
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_the_past_of_samples_is_streamed(cell):
+    X, _ = ragged((40,))
+    model = SequenceEnergy(cell=cell, **QUICK).fit(X)
+    whole = model.sample(3, start=X, random_state=0)
+    with sklearn.config_context(working_memory=0.01):  # a few rows at a time
+        np.testing.assert_allclose(model.sample(3, start=X, random_state=0), whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("output", ["bernoulli", "categorical", "latent", "rbm"])
 def test_the_first_step_drawn_has_the_mean_that_is_predicted(output):
     X = np.eye(4)[np.random.default_rng(0).integers(4, size=60)]
@@ -487,9 +521,33 @@ def test_a_convolution_has_no_state_to_show_gradients_of():
         model.gradient_flow(X)
 
 
-def test_categories_are_not_negative():
+METHODS = ("fit", "score_samples", "score", "transform", "predict", "gradient_flow", "sample")
+
+
+def call(model, method, X):
+    return model.sample(2, start=X) if method == "sample" else getattr(model, method)(X)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_categories_are_not_negative(method):
+    model = SequenceEnergy(output="categorical", **QUICK)
+    model = model if method == "fit" else model.fit(np.eye(4))
+    model.set_params(output="categorical" if method == "fit" else "gaussian")  # not of the fit
     with pytest.raises(ValueError, match=r"Negative values in data.*categorical"):
-        SequenceEnergy(output="categorical").fit(-np.eye(3))
+        call(model, method, -np.eye(4))
+    for taken in (np.eye(4), np.full((4, 4), 0.25), 3 * np.eye(4)):  # categories, shares, counts
+        call(model, method, taken)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("output", ["bernoulli", "rbm"])
+def test_every_method_warns_of_bits_that_are_none(output, method):
+    model = SequenceEnergy(output=output, **QUICK).fit(np.eye(4))
+    with pytest.warns(UserWarning, match=r"outside \[0, 1\] \(min=-3, max=-3\)"):
+        call(model, method, np.full((4, 4), -3.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(model, method, np.full((4, 4), 0.3))
 
 
 def test_whole_sequences_are_held_out():
@@ -502,6 +560,23 @@ def test_whole_sequences_are_held_out():
     assert model.validation_scores_[-1] > model.validation_scores_[0]
     single = SequenceEnergy(2, validation_fraction=0.2, **settings).fit(X)
     assert len(single.validation_scores_) == 8
+
+
+@pytest.mark.parametrize("cell", ["conv", "lstm"])
+def test_held_out_rows_are_scored_within_the_working_memory(cell):
+    """A covariance of factors for each of 600 rows would take 600 x 20 x 8 numbers at once."""
+    X, groups = ragged([200] * 3, 20)
+    model = SequenceEnergy(cell=cell, output="latent", **{**QUICK, "n_latents": 8})
+    model = model.fit(X, groups=groups)
+    energy = model._energy(torch.device("cpu")).double()
+    x, numbers = torch.from_numpy(X), torch.from_numpy(pd.factorize(groups)[0])
+    whole = energy.log_density(x, numbers).mean().item()
+    largest = Largest()
+    with sklearn.config_context(working_memory=0.1), torch.no_grad(), largest:
+        found = model._validation_score(energy, Batch(x, groups=numbers), seed=0)
+    assert found == pytest.approx(whole, rel=1e-10)
+    # Nothing but the weights and the places of all rows is larger than 0.1 MiB of float32.
+    assert largest.size < 0.1 * 2**20 / 4
 
 
 def sequence_rows(lengths, n_steps=100):
