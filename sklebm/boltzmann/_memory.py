@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-import torch
 
 from sklebm._shell.rows import Rows
 from sklebm._shell.warning import warn
 
 
-def check_energies_fit(rows: Rows, power: int) -> None:
-    """Refuse values whose energies, sums of their powers, would overflow."""
+def check_energies_fit(rows: Rows, beta: float) -> None:
+    """Refuse real rows so long that their products would overflow in double precision."""
     largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
-    limit = float(torch.finfo(rows.dtype).max) / len(rows)
-    if largest > limit ** (1.0 / power) / (4 * rows.shape[1]):
+    # Energies add beta p's and |s|^2 / 2, each a sum over the features.
+    limit = float(np.finfo(np.float64).max) / (4.0 * rows.shape[1] * max(1.0, beta))
+    if largest > math.sqrt(limit):
         raise FloatingPointError(
-            f"X holds values up to {largest:.3g}, whose energies overflow. Scale X to states "
-            "of -1 and 1, or of 0 and 1."
+            f"X holds values up to {largest:.3g}, whose energies overflow. Scale X, for example "
+            "with StandardScaler."
         )
 
 

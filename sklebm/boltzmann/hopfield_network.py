@@ -209,10 +209,11 @@ class HopfieldNetwork(EnergyEstimator):
     def _stored(self, before: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The state after storing the rows too."""
         n_features, device = rows.shape[1], rows.device
-        _memory.check_energies_fit(rows, max(2, before["exponent_"]))
         values = torch.from_numpy(before["state_values_"]).to(device)
         memory = AssociativeMemory(values)
         continuous = before["is_continuous_"]
+        if continuous:  # other rows are stored as states of -1 and +1, whatever their size
+            _memory.check_energies_fit(rows, before["beta_"])
         total = torch.zeros(n_features, n_features, dtype=torch.float64, device=device)
         if before["couplings_"] is not None:
             total = torch.from_numpy(before["couplings_"]).to(total)

@@ -140,6 +140,41 @@ def test_dense_memories_hold_more_rows_than_units():
     assert (hebb.transform(X) == X).all(axis=1).mean() < 0.05
 
 
+@pytest.mark.parametrize(
+    ("power", "n_units", "dtype"), [(20, 100, np.float32), (120, 400, np.float64)]
+)
+def test_large_powers_store_and_recall(power, n_units, dtype):
+    """Overlaps are divided by the number of units before the power is taken."""
+    rng = np.random.default_rng(8)
+    X = rng.choice([-1.0, 1.0], size=(30, n_units)).astype(dtype)
+    model = HopfieldNetwork("dense", power=power, random_state=0).fit(X)
+    damaged = X.copy()
+    damaged[:, : n_units // 10] *= -1
+    expected = [naive_energy(model, s) for s in damaged.astype(np.float64)]
+    # A power multiplies the rounding of its base; results are in the type of X.
+    rtol = max(4 * power * np.finfo(np.float64).eps, np.finfo(dtype).eps)
+    np.testing.assert_allclose(model.energy(damaged), expected, rtol=rtol, atol=0)
+    np.testing.assert_array_equal(model.transform(damaged), X)
+    # Rows of any size are stored as states; only real ones can be too large.
+    large = np.where(X > 0, 1e300, -1e300)
+    with pytest.warns(UserWarning, match=r"outside \[-1, 1\]"):
+        stored = HopfieldNetwork("dense", power=power, random_state=0).fit(large)
+    np.testing.assert_array_equal(stored.patterns_, X)
+
+
+def test_real_rows_whose_products_overflow_are_refused():
+    settings = {"rule": "dense", "interaction": "exponential", "states": "continuous"}
+    model = HopfieldNetwork(beta=0.5, **settings).fit(1e150 * SIGNS)
+    assert np.isfinite(model.energy(1e150 * SIGNS)).all()
+    # Squares of single precision fit into double precision.
+    assert HopfieldNetwork(**settings).fit(np.float32(1e30 * SIGNS)).n_patterns_ == 6
+    with pytest.raises(FloatingPointError, match=r"up to 1e\+154, whose energies overflow"):
+        model.partial_fit(1e154 * SIGNS)
+    with pytest.raises(FloatingPointError, match="whose energies overflow"):
+        HopfieldNetwork(beta=1e10, **settings).fit(1e150 * SIGNS)
+    assert model.n_patterns_ == 6
+
+
 def test_continuous_recall_is_a_step_of_softmax_attention():
     rng = np.random.default_rng(5)
     keys, queries = rng.standard_normal((7, 4)), rng.standard_normal((9, 4))
