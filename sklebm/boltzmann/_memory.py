@@ -1,4 +1,4 @@
-"""The rows of an associative memory: the values of its states, and values that are too large."""
+"""The rows of an associative memory: values of its states, values too large, and known ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.gaps import checked_mask
 from sklebm._shell.rows import Rows
 from sklebm._shell.warning import warn
 
@@ -38,3 +41,32 @@ def state_values(rows: Rows, states: str, owner: str) -> Any:
             'rule="dense" and interaction="exponential".'
         )
     return values
+
+
+def seen_and_held(rows: Rows, seen: Any, known: Any) -> Rows:
+    """Which entries of the rows are no gaps, and on their right which of them stay as they are.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows without gaps.
+    seen : ndarray of shape (n_rows, n_features) or None
+        Zero at gaps; None if there are none.
+    known : array-like or None
+        What the caller knows of every row, or of each; None for all that is seen.
+
+    Raises
+    ------
+    ValueError
+        If the shape of ``known`` is neither, or it is true at a gap.
+    """
+    seen = np.ones(rows.shape, np.float32) if seen is None else seen
+    held = seen
+    if known is not None:
+        known = to_numpy(known)
+        if known.shape == rows.shape[1:]:
+            known = np.broadcast_to(known, rows.shape)
+        held = checked_mask(known, rows.shape, "known", "X stays as it is")
+        if (held > seen).any():
+            raise ValueError("known is True where X is NaN: unknown features cannot be held fixed.")
+    return Rows(np.hstack([seen, held]), torch.device("cpu"))

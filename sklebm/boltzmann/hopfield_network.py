@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.gaps import fill_gaps
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Choice, Flag, Scalar, Spec
+from sklebm._shell.tables import is_dask, map_blocks
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.boltzmann import _memory
@@ -353,33 +356,31 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; NaN is unknown.
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows; NaN is unknown. A file too large for scikit-learn's ``working_memory`` must hold
+            no NaN.
         known : array-like of bool, (n_features,) or (n_samples, n_features), default=None
             Features that stay as they are. The others start at the values of X, or undecided where
             X is NaN. None keeps all features that are not NaN.
 
         Returns
         -------
-        X_completed : ndarray of shape (n_samples, n_features)
-            The rows with unknown features recalled, float64.
+        X_completed : array or tensor of shape (n_samples, n_features)
+            The rows with unknown features recalled.
         """
         check_is_fitted(self)
-        X = np.array(X, dtype=np.float64)
-        width = int(self.n_features_in_)
-        if X.ndim != 2 or X.shape[1] != width or np.isinf(X).any():
-            raise ValueError(
-                f"X has shape {X.shape}, but must hold finite rows of {width} features, or NaN."
-            )
-        missing = np.isnan(X)
-        held = ~missing if known is None else np.broadcast_to(np.asarray(known, bool), X.shape)
-        if (held & missing).any():
-            raise ValueError("known is True where X is NaN: unknown features cannot be held fixed.")
-        memory = self._energy(torch.device("cpu")).double()
-        with torch.no_grad():
-            s = memory.encode(torch.from_numpy(X)).nan_to_num(0.0)
-            found = memory.decode(self._recalled(memory, s, torch.from_numpy(held.copy())))
-        return np.where(held, X, found.numpy())
+        if is_dask(X) and (known is None or to_numpy(known).ndim == 1):
+            return map_blocks(X, lambda block: self.recall(block, known))
+        X, seen = fill_gaps(X)
+
+        def complete(memory: AssociativeMemory, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            is_seen, is_held = (z > 0.0).chunk(2, dim=1)
+            s = torch.where(is_seen, memory.encode(x), 0.0)
+            return torch.where(is_held, x, memory.decode(self._recalled(memory, s, is_held)))
+
+        return self._map_rows(
+            X, complete, "recall", beside=lambda rows: _memory.seen_and_held(rows, seen, known)
+        )
 
     def energy(self, X: Any) -> Any:
         """Return E(s) of the state of each row; another name of ``free_energy``.

@@ -3,6 +3,8 @@
 import itertools
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy.special import logsumexp, softmax
@@ -210,8 +212,78 @@ def test_rows_are_completed_and_known_entries_stay():
     np.testing.assert_array_equal(found[0, 3:], SIGNS[0, 3:])
     with pytest.raises(ValueError, match="known is True where X is NaN"):
         model.recall(X, np.ones(60, dtype=bool))
-    with pytest.raises(ValueError, match="must hold finite rows of 60 features"):
-        model.recall(X[:, :5])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["array", "list", "tensor", "pandas", "polars"])
+def test_recall_takes_rows_as_transform_does(kind, dtype):
+    """In any type, which the answer keeps; gaps and known values of each row are its own."""
+    names = [f"x{i}" for i in range(60)]
+    frame = pd.DataFrame(SIGNS[:4], columns=names)
+    model = HopfieldNetwork(random_state=0).fit(
+        frame if kind in ("pandas", "polars") else SIGNS[:4]
+    )
+    X = SIGNS[:4].astype(dtype)
+    for row, n_gaps in enumerate((0, 10, 20, 30)):
+        X[row, :n_gaps] = np.nan
+    given = {
+        "array": np.asarray,
+        "list": lambda X: X.tolist(),
+        "tensor": torch.from_numpy,
+        "pandas": lambda X: pd.DataFrame(X, columns=names),
+        "polars": lambda X: pl.DataFrame(X, schema=names).fill_nan(None),
+    }[kind](X)
+    found, whole = model.recall(given), model.transform(given[:1])
+    assert type(found) is type(whole)
+    assert found.dtype == whole.dtype
+    np.testing.assert_array_equal(found, SIGNS[:4])
+    flipped = np.where(np.isnan(X), X, -X)
+    kept = model.recall(flipped, known=(~np.isnan(X)).astype(int))
+    np.testing.assert_array_equal(kept[~np.isnan(X)], -X[~np.isnan(X)])
+
+
+def test_recall_refuses_rows_that_transform_refuses():
+    names = [f"x{i}" for i in range(60)]
+    frame = pd.DataFrame(SIGNS[:4], columns=names)
+    model = HopfieldNetwork(random_state=0).fit(frame)
+    gaps = frame.mask(np.arange(60) < 20)
+    np.testing.assert_array_equal(model.recall(gaps), SIGNS[:4])
+    for refused in (gaps[names[::-1]], gaps.rename(columns={"x0": "y"}), gaps[names[:5]]):
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.recall(refused)
+    model = HopfieldNetwork(random_state=0).fit(SIGNS[:4])
+    for refused, message in (
+        (SIGNS[0], "Expected 2D array, got 1D array"),
+        (SIGNS[:, :5], "X has 5 features, but HopfieldNetwork is expecting 60 features"),
+        (np.where(np.arange(60) < 3, np.inf, SIGNS), "infinity .* in column 0"),
+        ("rows.csv", "needs a table of numbers"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            model.recall(refused)
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (np.ones(5, bool), r"known has shape \(5,\), but X has shape \(6, 60\): pass one value"),
+        (np.ones((1, 60), bool), r"known has shape \(1, 60\), but X has shape \(6, 60\)"),
+        (np.full(60, 0.5), "known must hold booleans, or zeros and ones: true where X stays"),
+        (np.full(60, "yes"), "known must hold booleans"),
+    ],
+)
+def test_recall_says_what_is_wrong_with_known(known, message):
+    with pytest.raises(ValueError, match=message):
+        HopfieldNetwork(random_state=0).fit(SIGNS).recall(SIGNS, known)
+
+
+def test_recall_of_dask_arrays_is_that_of_their_rows():
+    dask = pytest.importorskip("dask.array")
+    model = HopfieldNetwork(random_state=0).fit(SIGNS[:4])
+    X = np.where(np.arange(60) < 20, np.nan, SIGNS[:4])
+    lazy = dask.from_array(X, chunks=(3, 60))
+    np.testing.assert_array_equal(model.recall(lazy).compute(), SIGNS[:4])
+    known = np.arange(60) >= 40
+    np.testing.assert_array_equal(model.recall(lazy, known).compute(), model.recall(X, known))
 
 
 def test_bits_and_signs_store_the_same():
