@@ -70,3 +70,12 @@ def seen_and_held(rows: Rows, seen: Any, known: Any) -> Rows:
         if (held > seen).any():
             raise ValueError("known is True where X is NaN: unknown features cannot be held fixed.")
     return Rows(np.hstack([seen, held]), torch.device("cpu"))
+
+
+def need_diagonal(rule: str, diagonal: Any, owner: str) -> None:
+    """Refuse to go on from a projection without its diagonal, which others may not share."""
+    if rule == "pseudo_inverse" and diagonal is None:
+        raise ValueError(
+            f'{owner}: rule="pseudo_inverse" needs self_couplings beside couplings: the diagonal '
+            "of the projection onto the stored rows, without which no more can be stored."
+        )

@@ -75,7 +75,8 @@ class HopfieldNetwork(EnergyEstimator):
     couplings_ : ndarray of shape (n_features_in_, n_features_in_) or None
         W with a zero diagonal; None for "dense".
     self_couplings_ : ndarray of shape (n_features_in_,) or None
-        The diagonal that the rule gives and that recall leaves out.
+        The diagonal that the rule gives and that recall leaves out. "pseudo_inverse" stores more
+        rows by it, and ``from_parameters`` needs it for this rule.
     patterns_ : ndarray of shape (n_patterns_, n_features_in_) or None
         The stored states, for "dense".
     state_values_ : ndarray of shape (2,)
@@ -207,6 +208,7 @@ class HopfieldNetwork(EnergyEstimator):
                 f"{changed[0]} is {getattr(self, changed[0])!r}, but the parameters ask for "
                 f"{now[changed[0]]!r}. Set them back, or store all rows anew with fit."
             )
+        _memory.need_diagonal(self.rule, self.self_couplings_, type(self).__name__)
         return self._stored({name: getattr(self, name) for name in self._state_spec()}, rows)
 
     def _stored(self, before: dict[str, Any], rows: Rows) -> dict[str, Any]:
@@ -279,6 +281,7 @@ class HopfieldNetwork(EnergyEstimator):
         needed = "patterns" if self.rule == "dense" else "couplings"
         if given.get(f"{needed}_") is None:
             raise ValueError(f"{type(self).__name__}: rule={self.rule!r} needs {needed}.")
+        _memory.need_diagonal(self.rule, given.get("self_couplings_"), type(self).__name__)
         order = np.arange(given["n_features_in_"])
         return {"update_order_": order, "n_patterns_": 0, "rule_": self.rule, **self._form()}
 

@@ -367,6 +367,24 @@ def test_parameters_that_make_no_memory_are_refused(given, message):
         HopfieldNetwork.from_parameters(state_values=[-1.0, 1.0], **given)
 
 
+def test_a_projection_goes_on_from_its_parameters():
+    """With its diagonal, by which projections differ that have the same couplings."""
+    first = HopfieldNetwork("pseudo_inverse", random_state=0).fit(SIGNS[:3])
+    given = {"couplings": first.couplings_, "state_values": [-1.0, 1.0], "rule": "pseudo_inverse"}
+    with pytest.raises(ValueError, match="needs self_couplings beside couplings"):
+        HopfieldNetwork.from_parameters(**given)
+    made = HopfieldNetwork.from_parameters(self_couplings=first.self_couplings_, **given)
+    made.partial_fit(SIGNS[3:])
+    whole = made.couplings_ + np.diag(made.self_couplings_)
+    np.testing.assert_allclose(whole, np.linalg.pinv(SIGNS) @ SIGNS, atol=1e-12)
+    # A model without one, from a file of before, recalls but stores no more.
+    first.self_couplings_ = None
+    np.testing.assert_array_equal(first.transform(SIGNS[:3]), SIGNS[:3])
+    with pytest.raises(ValueError, match="needs self_couplings beside couplings"):
+        first.partial_fit(SIGNS[3:])
+    assert first.n_patterns_ == 3
+
+
 @pytest.mark.parametrize(
     ("stored", "asked"),
     [
