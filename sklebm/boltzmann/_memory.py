@@ -11,7 +11,7 @@ import torch
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.gaps import checked_mask
 from sklebm._shell.rows import Rows
-from sklebm._shell.warning import warn
+from sklebm._shell.value_range import apply_value_range, values_outside
 
 
 def check_energies_fit(rows: Rows, beta: float) -> None:
@@ -26,21 +26,26 @@ def check_energies_fit(rows: Rows, beta: float) -> None:
         )
 
 
-def state_values(rows: Rows, states: str, owner: str) -> Any:
-    """The values that stand for -1 and +1 in the rows; warns of other values."""
-    parts = rows.chunks(rows.shape[1])
-    low = min(float(rows[part].min()) for part in parts)
-    high = max(float(rows[part].max()) for part in parts)
-    bits = states == "bits" or (states == "auto" and low >= 0.0 and high <= 1.0)
-    values = np.array([0.0, 1.0] if bits else [-1.0, 1.0])
-    if states != "continuous" and (low < values[0] or high > values[1]):
-        warn(
-            f"X contains values outside [{values[0]:g}, {values[1]:g}] (min={low:.4g}, "
-            f"max={high:.4g}): {owner} rounds the rows that it stores to "
-            f'{values[0]:g} and {values[1]:g}. Scale X, or set states="continuous" with '
-            'rule="dense" and interaction="exponential".'
-        )
-    return values
+def state_values(rows: Rows, states: str) -> Any:
+    """The values that stand for -1 and +1 in the rows."""
+    bits = states == "bits" or (states == "auto" and values_outside(rows, 0.0, 1.0) is None)
+    return np.array([0.0, 1.0] if bits else [-1.0, 1.0])
+
+
+def keep_between_states(model: Any, rows: Rows, values: Any, *, learning: bool) -> None:
+    """Clip, reject or warn about values outside those of the two states."""
+    low, high = (float(value) for value in values)
+    apply_value_range(
+        rows,
+        model.value_range,
+        owner=type(model).__name__,
+        learning=learning,
+        remedy='set value_range="clip", or states="continuous" with rule="dense" and '
+        'interaction="exponential"',
+        limits=(low, high),
+        meaning=f"has states of {low:g} and {high:g}",
+        outcome="They are rounded to the nearer state.",
+    )
 
 
 def seen_and_held(rows: Rows, seen: Any, known: Any) -> Rows:

@@ -59,6 +59,9 @@ class HopfieldNetwork(EnergyEstimator):
         training values are in [0, 1]. Training rows are rounded to the nearer state. "continuous"
         takes real rows as they are, and needs ``interaction="exponential"``; the length of a row
         then matters.
+    value_range : {"warn", "raise", "clip"}, default="warn"
+        What to do with values outside those of the two states. "warn" warns of training rows only,
+        which are rounded; ``energy`` uses such values as they are. Continuous states have no range.
     update : {"asynchronous", "synchronous"}, default="asynchronous"
         Whether units are updated one after the other in a random order, so that the energy never
         rises, or all at once, which may end in a cycle of two states. Continuous states are updated
@@ -107,8 +110,8 @@ class HopfieldNetwork(EnergyEstimator):
     -----
     Storing n rows costs O(n d^2), or nothing for "dense". A sweep of one row costs O(d^2), or O(d
     n_patterns_) for "dense"; synchronous sweeps cost the same, as matrix products. Everything is
-    computed in double precision. The network has no log Z: ``score_samples`` is -E, which compares
-    rows of one fitted model.
+    computed in double precision, and csr rows are made dense chunk by chunk. The network has no log
+    Z: ``score_samples`` is -E, which compares rows of one fitted model.
 
     References
     ----------
@@ -143,10 +146,12 @@ class HopfieldNetwork(EnergyEstimator):
         "power": [Interval(Integral, 2, None, closed="left")],
         "beta": [Interval(Real, 0, None, closed="neither")],
         "states": [StrOptions({"auto", "bits", "signs", "continuous"})],
+        "value_range": [StrOptions({"warn", "raise", "clip"})],
         "update": [StrOptions({"asynchronous", "synchronous"})],
         "max_sweeps": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
+    _accepts_sparse = True
     _computes_in_double = True
 
     def __init__(
@@ -157,6 +162,7 @@ class HopfieldNetwork(EnergyEstimator):
         power: int = 3,
         beta: float = 1.0,
         states: str = "auto",
+        value_range: str = "warn",
         update: str = "asynchronous",
         max_sweeps: int = 100,
         random_state: RandomState = None,
@@ -167,6 +173,7 @@ class HopfieldNetwork(EnergyEstimator):
         self.power = power
         self.beta = beta
         self.states = states
+        self.value_range = value_range
         self.update = update
         self.max_sweeps = max_sweeps
         self.random_state = random_state
@@ -178,7 +185,7 @@ class HopfieldNetwork(EnergyEstimator):
         self._check_states()
         n_features, generator = rows.shape[1], make_generator(draw_seed(self.random_state), "order")
         before = {
-            "state_values_": _memory.state_values(rows, self.states, type(self).__name__),
+            "state_values_": _memory.state_values(rows, self.states),
             "update_order_": torch.randperm(n_features, generator=generator).numpy(),
             "n_patterns_": 0,
             "couplings_": None,
@@ -217,8 +224,10 @@ class HopfieldNetwork(EnergyEstimator):
         values = torch.from_numpy(before["state_values_"]).to(device)
         memory = AssociativeMemory(values)
         continuous = before["is_continuous_"]
-        if continuous:  # other rows are stored as states of -1 and +1, whatever their size
+        if continuous:
             _memory.check_energies_fit(rows, before["beta_"])
+        else:  # they are stored as states of -1 and +1, whatever their size
+            _memory.keep_between_states(self, rows, before["state_values_"], learning=True)
         total = torch.zeros(n_features, n_features, dtype=torch.float64, device=device)
         if before["couplings_"] is not None:
             total = torch.from_numpy(before["couplings_"]).to(total)
@@ -250,6 +259,11 @@ class HopfieldNetwork(EnergyEstimator):
             "couplings_": couplings.cpu().numpy(),
             "self_couplings_": diagonal.cpu().numpy(),
         }
+
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        # What fit stores is checked there, where its states are known.
+        if not (learning or self.is_continuous_):
+            _memory.keep_between_states(self, rows, self.state_values_, learning=False)
 
     def _check_states(self) -> None:
         exponential = self.rule == "dense" and self.interaction == "exponential"
@@ -339,7 +353,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to correct, rounded to the nearer state before the first sweep.
 
         Returns
@@ -359,7 +373,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows; NaN is unknown. A file too large for scikit-learn's ``working_memory`` must hold
             no NaN.
         known : array-like of bool, (n_features,) or (n_samples, n_features), default=None
@@ -390,7 +404,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to evaluate.
 
         Returns
@@ -405,7 +419,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to evaluate; values between the two states are used as they are.
 
         Returns
@@ -420,7 +434,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to score.
 
         Returns

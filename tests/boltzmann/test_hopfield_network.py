@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from scipy.sparse import csr_array
 from scipy.special import logsumexp, softmax
 
 from sklebm import HopfieldNetwork
@@ -226,18 +227,18 @@ def test_recall_takes_rows_as_transform_does(kind, dtype):
     X = SIGNS[:4].astype(dtype)
     for row, n_gaps in enumerate((0, 10, 20, 30)):
         X[row, :n_gaps] = np.nan
-    given = {
+    make = {
         "array": np.asarray,
         "list": lambda X: X.tolist(),
         "tensor": torch.from_numpy,
         "pandas": lambda X: pd.DataFrame(X, columns=names),
         "polars": lambda X: pl.DataFrame(X, schema=names).fill_nan(None),
-    }[kind](X)
+    }[kind]
+    given, flipped = make(X), make(np.where(np.isnan(X), X, -X))
     found, whole = model.recall(given), model.transform(given[:1])
     assert type(found) is type(whole)
     assert found.dtype == whole.dtype
     np.testing.assert_array_equal(found, SIGNS[:4])
-    flipped = np.where(np.isnan(X), X, -X)
     kept = model.recall(flipped, known=(~np.isnan(X)).astype(int))
     np.testing.assert_array_equal(kept[~np.isnan(X)], -X[~np.isnan(X)])
 
@@ -246,7 +247,8 @@ def test_recall_refuses_rows_that_transform_refuses():
     names = [f"x{i}" for i in range(60)]
     frame = pd.DataFrame(SIGNS[:4], columns=names)
     model = HopfieldNetwork(random_state=0).fit(frame)
-    gaps = frame.mask(np.arange(60) < 20)
+    gaps = frame.copy()
+    gaps.iloc[:, :20] = np.nan
     np.testing.assert_array_equal(model.recall(gaps), SIGNS[:4])
     for refused in (gaps[names[::-1]], gaps.rename(columns={"x0": "y"}), gaps[names[:5]]):
         with pytest.raises(ValueError, match="feature names should match"):
@@ -350,7 +352,54 @@ def test_what_stores_nothing_is_said():
     with pytest.warns(UserWarning, match="span all 3 features"):
         HopfieldNetwork("pseudo_inverse").fit(np.eye(3))
     with pytest.warns(UserWarning, match=r"outside \[-1, 1\] \(min=-1, max=7\)"):
-        HopfieldNetwork().fit([[7.0, -1.0], [1.0, 1.0]])
+        model = HopfieldNetwork().fit([[7.0, -1.0], [1.0, 1.0]])
+    with pytest.warns(UserWarning, match=r"outside \[-1, 1\] \(min=1, max=9\)"):
+        model.partial_fit([[9.0, 1.0]])
+
+
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_csr_rows_are_dense_rows(settings):
+    bits = 0.5 * (SIGNS + 1)
+    dense = HopfieldNetwork(random_state=0, **settings).fit(bits[:4]).partial_fit(bits[4:])
+    sparse = HopfieldNetwork(random_state=0, **settings).fit(csr_array(bits[:4]))
+    sparse.partial_fit(csr_array(bits[4:]))
+    noisy = np.random.default_rng(9).integers(2, size=(8, 60)).astype(float)
+    known = np.arange(60) < 30
+    calls = {"energy": (), "score_samples": (), "transform": (), "recall": (known,)}
+    for method, extra in calls.items():
+        expected = getattr(dense, method)(noisy, *extra)
+        np.testing.assert_array_equal(getattr(sparse, method)(csr_array(noisy), *extra), expected)
+    # Signs are dense, but may come as csr.
+    signs = HopfieldNetwork(random_state=0, **settings).fit(csr_array(SIGNS))
+    np.testing.assert_array_equal(signs.energy(csr_array(SIGNS)), signs.energy(SIGNS))
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_values_outside_the_states_are_clipped_or_refused_on_request(low):
+    rows = SIGNS if low else 0.5 * (SIGNS + 1)
+    wide, states = rows + 3.0 * (2.0 * rows - 1.0 - low), "signs" if low else "bits"
+    model = HopfieldNetwork(states=states, value_range="clip", random_state=0).fit(wide)
+    expected = HopfieldNetwork(random_state=0).fit(rows)
+    np.testing.assert_array_equal(model.couplings_, expected.couplings_)
+    for method in ("energy", "score_samples", "transform", "recall"):
+        answers = getattr(expected, method)(rows)
+        np.testing.assert_array_equal(getattr(model, method)(wide), answers)
+        model.set_params(value_range="raise")
+        np.testing.assert_array_equal(getattr(model, method)(rows), answers)
+        with pytest.raises(ValueError, match=rf"outside \[{low:g}, 1\] .*MinMaxScaler"):
+            getattr(model, method)(wide)
+        model.set_params(value_range="clip")
+    before = model.n_patterns_
+    with pytest.raises(ValueError, match="but HopfieldNetwork has states of"):
+        model.set_params(value_range="raise").partial_fit(wide)
+    assert model.n_patterns_ == before
+
+
+def test_bits_that_overshoot_by_rounding_are_bits():
+    """As those of a scaler may."""
+    bits = 0.5 * (SIGNS + 1) * (1.0 + 2.0 * np.finfo(float).eps)
+    model = HopfieldNetwork(random_state=0).fit(bits)
+    np.testing.assert_array_equal(model.state_values_, [0.0, 1.0])
 
 
 @pytest.mark.parametrize(
