@@ -151,7 +151,8 @@ def enormous(X: Any) -> Any:
     return 1e308 * (2 * X - 1)
 
 
-OUTSIDE = r"outside \[0, 1\] \(min=-[\d.]+, max=[\d.]+\).*MinMaxScaler.*value_range"
+# States of an associative memory may be -1 and 1.
+OUTSIDE = r"outside \[(?:0|-1), 1\] \(min=-[\d.]+, max=[\d.]+\).*MinMaxScaler.*value_range"
 
 INPUTS: tuple[Input, ...] = (
     Input(

@@ -1,4 +1,4 @@
-"""Handling of values outside [0, 1] in models that interpret them as probabilities."""
+"""Handling of values outside the range for which an energy is meant, such as [0, 1] for bits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from sklebm._shell.warning import warn
 _ULPS = 8
 
 
+def values_outside(rows: Rows, low: float, high: float) -> tuple[float, float] | None:
+    """The least and the largest value of the rows if one is outside the limits, else None."""
+    parts = rows.chunks(rows.shape[1])
+    least = min(float(rows[part].min()) for part in parts)
+    largest = max(float(rows[part].max()) for part in parts)
+    # Scaling to [0, 1] can overshoot by a few rounding errors.
+    slack = _ULPS * torch.finfo(rows.dtype).eps
+    return None if least >= low - slack and largest <= high + slack else (least, largest)
+
+
 def apply_value_range(
     rows: Rows,
     value_range: str,
@@ -18,10 +28,30 @@ def apply_value_range(
     owner: str,
     learning: bool,
     remedy: str = 'set value_range="clip"',
+    limits: tuple[float, float] = (0.0, 1.0),
+    meaning: str = "treats them as probabilities",
+    outcome: str = "They are used unchanged.",
 ) -> None:
-    """Clip, reject or (when learning) warn about values outside [0, 1].
+    """Clip, reject or (when learning) warn about values outside the limits.
 
-    ``remedy`` is what the message suggests beside scaling.
+    Parameters
+    ----------
+    rows : Rows
+        The rows; "clip" sets their limits.
+    value_range : {"warn", "raise", "clip"}
+        What to do.
+    owner : str
+        Name of the estimator, for messages.
+    learning : bool
+        Whether the rows are learnt from; "warn" says nothing of others.
+    remedy : str
+        What the message suggests beside scaling.
+    limits : (float, float), default=(0.0, 1.0)
+        Smallest and largest allowed value.
+    meaning : str
+        What the estimator does with values within the limits.
+    outcome : str
+        What becomes of the others; ends the warning.
 
     Raises
     ------
@@ -29,24 +59,22 @@ def apply_value_range(
         If there are any and ``value_range`` is "raise".
     """
     if value_range == "clip":
-        rows.limits = (0.0, 1.0)
+        rows.limits = limits
         return
     if value_range == "warn" and not learning:
         return
-    parts = rows.chunks(rows.shape[1])
-    low = min(float(rows[part].min()) for part in parts)
-    high = max(float(rows[part].max()) for part in parts)
-    # Scaling to [0, 1] can overshoot by a few rounding errors.
-    slack = _ULPS * torch.finfo(rows.dtype).eps
-    if low >= -slack and high <= 1.0 + slack:
+    found = values_outside(rows, *limits)
+    if found is None:
         return
+    interval = f"{limits[0]:g}, {limits[1]:g}"
+    scaler = "MinMaxScaler" if limits == (0.0, 1.0) else f"MinMaxScaler(({interval}))"
     message = (
-        f"X contains values outside [0, 1] (min={low:.4g}, max={high:.4g}), but {owner} treats "
-        f"them as probabilities. Scale with MinMaxScaler, or {remedy}."
+        f"X contains values outside [{interval}] (min={found[0]:.4g}, max={found[1]:.4g}), but "
+        f"{owner} {meaning}. Scale with {scaler}, or {remedy}."
     )
     if value_range == "raise":
         raise ValueError(message)
-    warn(message + " They are used unchanged.")
+    warn(f"{message} {outcome}")
 
 
 def need_counts(rows: Rows, what: str) -> None:

@@ -1,39 +1,86 @@
-"""The rows of an associative memory: the values of its states, and values that are too large."""
+"""The rows of an associative memory: values of its states, values too large, and known ones."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.gaps import checked_mask
 from sklebm._shell.rows import Rows
-from sklebm._shell.warning import warn
+from sklebm._shell.value_range import apply_value_range, values_outside
 
 
-def check_energies_fit(rows: Rows, power: int) -> None:
-    """Refuse values whose energies, sums of their powers, would overflow."""
+def check_energies_fit(rows: Rows, beta: float) -> None:
+    """Refuse real rows so long that their products would overflow in double precision."""
     largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
-    limit = float(torch.finfo(rows.dtype).max) / len(rows)
-    if largest > limit ** (1.0 / power) / (4 * rows.shape[1]):
+    # Energies add beta p's and |s|^2 / 2, each a sum over the features.
+    limit = float(np.finfo(np.float64).max) / (4.0 * rows.shape[1] * max(1.0, beta))
+    if largest > math.sqrt(limit):
         raise FloatingPointError(
-            f"X holds values up to {largest:.3g}, whose energies overflow. Scale X to states "
-            "of -1 and 1, or of 0 and 1."
+            f"X holds values up to {largest:.3g}, whose energies overflow. Scale X, for example "
+            "with StandardScaler."
         )
 
 
-def state_values(rows: Rows, states: str, owner: str) -> Any:
-    """The values that stand for -1 and +1 in the rows; warns of other values."""
-    parts = rows.chunks(rows.shape[1])
-    low = min(float(rows[part].min()) for part in parts)
-    high = max(float(rows[part].max()) for part in parts)
-    bits = states == "bits" or (states == "auto" and low >= 0.0 and high <= 1.0)
-    values = np.array([0.0, 1.0] if bits else [-1.0, 1.0])
-    if states != "continuous" and (low < values[0] or high > values[1]):
-        warn(
-            f"X contains values outside [{values[0]:g}, {values[1]:g}] (min={low:.4g}, "
-            f"max={high:.4g}): {owner} rounds the rows that it stores to "
-            f'{values[0]:g} and {values[1]:g}. Scale X, or set states="continuous" with '
-            'rule="dense" and interaction="exponential".'
+def state_values(rows: Rows, states: str) -> Any:
+    """The values that stand for -1 and +1 in the rows."""
+    bits = states == "bits" or (states == "auto" and values_outside(rows, 0.0, 1.0) is None)
+    return np.array([0.0, 1.0] if bits else [-1.0, 1.0])
+
+
+def keep_between_states(model: Any, rows: Rows, values: Any, *, learning: bool) -> None:
+    """Clip, reject or warn about values outside those of the two states."""
+    low, high = (float(value) for value in values)
+    apply_value_range(
+        rows,
+        model.value_range,
+        owner=type(model).__name__,
+        learning=learning,
+        remedy='set value_range="clip", or states="continuous" with rule="dense" and '
+        'interaction="exponential"',
+        limits=(low, high),
+        meaning=f"has states of {low:g} and {high:g}",
+        outcome="They are rounded to the nearer state.",
+    )
+
+
+def seen_and_held(rows: Rows, seen: Any, known: Any) -> Rows:
+    """Which entries of the rows are no gaps, and on their right which of them stay as they are.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows without gaps.
+    seen : ndarray of shape (n_rows, n_features) or None
+        Zero at gaps; None if there are none.
+    known : array-like or None
+        What the caller knows of every row, or of each; None for all that is seen.
+
+    Raises
+    ------
+    ValueError
+        If the shape of ``known`` is neither, or it is true at a gap.
+    """
+    seen = np.ones(rows.shape, np.float32) if seen is None else seen
+    held = seen
+    if known is not None:
+        known = to_numpy(known)
+        if known.shape == rows.shape[1:]:
+            known = np.broadcast_to(known, rows.shape)
+        held = checked_mask(known, rows.shape, "known", "X stays as it is")
+        if (held > seen).any():
+            raise ValueError("known is True where X is NaN: unknown features cannot be held fixed.")
+    return Rows(np.hstack([seen, held]), torch.device("cpu"))
+
+
+def need_diagonal(rule: str, diagonal: Any, owner: str) -> None:
+    """Refuse to go on from a projection without its diagonal, which others may not share."""
+    if rule == "pseudo_inverse" and diagonal is None:
+        raise ValueError(
+            f'{owner}: rule="pseudo_inverse" needs self_couplings beside couplings: the diagonal '
+            "of the projection onto the stored rows, without which no more can be stored."
         )
-    return values

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.arrays import to_numpy
+from sklebm._shell.gaps import fill_gaps
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Choice, Flag, Scalar, Spec
+from sklebm._shell.tables import is_dask, map_blocks
 from sklebm._shell.warning import warn
 from sklebm.base import EnergyEstimator
 from sklebm.boltzmann import _memory
@@ -56,6 +59,9 @@ class HopfieldNetwork(EnergyEstimator):
         training values are in [0, 1]. Training rows are rounded to the nearer state. "continuous"
         takes real rows as they are, and needs ``interaction="exponential"``; the length of a row
         then matters.
+    value_range : {"warn", "raise", "clip"}, default="warn"
+        What to do with values outside those of the two states. "warn" warns of training rows only,
+        which are rounded; ``energy`` uses such values as they are. Continuous states have no range.
     update : {"asynchronous", "synchronous"}, default="asynchronous"
         Whether units are updated one after the other in a random order, so that the energy never
         rises, or all at once, which may end in a cycle of two states. Continuous states are updated
@@ -72,7 +78,8 @@ class HopfieldNetwork(EnergyEstimator):
     couplings_ : ndarray of shape (n_features_in_, n_features_in_) or None
         W with a zero diagonal; None for "dense".
     self_couplings_ : ndarray of shape (n_features_in_,) or None
-        The diagonal that the rule gives and that recall leaves out.
+        The diagonal that the rule gives and that recall leaves out. "pseudo_inverse" stores more
+        rows by it, and ``from_parameters`` needs it for this rule.
     patterns_ : ndarray of shape (n_patterns_, n_features_in_) or None
         The stored states, for "dense".
     state_values_ : ndarray of shape (2,)
@@ -103,8 +110,8 @@ class HopfieldNetwork(EnergyEstimator):
     -----
     Storing n rows costs O(n d^2), or nothing for "dense". A sweep of one row costs O(d^2), or O(d
     n_patterns_) for "dense"; synchronous sweeps cost the same, as matrix products. Everything is
-    computed in double precision. The network has no log Z: ``score_samples`` is -E, which compares
-    rows of one fitted model.
+    computed in double precision, and csr rows are made dense chunk by chunk. The network has no log
+    Z: ``score_samples`` is -E, which compares rows of one fitted model.
 
     References
     ----------
@@ -139,10 +146,12 @@ class HopfieldNetwork(EnergyEstimator):
         "power": [Interval(Integral, 2, None, closed="left")],
         "beta": [Interval(Real, 0, None, closed="neither")],
         "states": [StrOptions({"auto", "bits", "signs", "continuous"})],
+        "value_range": [StrOptions({"warn", "raise", "clip"})],
         "update": [StrOptions({"asynchronous", "synchronous"})],
         "max_sweeps": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
+    _accepts_sparse = True
     _computes_in_double = True
 
     def __init__(
@@ -153,6 +162,7 @@ class HopfieldNetwork(EnergyEstimator):
         power: int = 3,
         beta: float = 1.0,
         states: str = "auto",
+        value_range: str = "warn",
         update: str = "asynchronous",
         max_sweeps: int = 100,
         random_state: RandomState = None,
@@ -163,6 +173,7 @@ class HopfieldNetwork(EnergyEstimator):
         self.power = power
         self.beta = beta
         self.states = states
+        self.value_range = value_range
         self.update = update
         self.max_sweeps = max_sweeps
         self.random_state = random_state
@@ -174,7 +185,7 @@ class HopfieldNetwork(EnergyEstimator):
         self._check_states()
         n_features, generator = rows.shape[1], make_generator(draw_seed(self.random_state), "order")
         before = {
-            "state_values_": _memory.state_values(rows, self.states, type(self).__name__),
+            "state_values_": _memory.state_values(rows, self.states),
             "update_order_": torch.randperm(n_features, generator=generator).numpy(),
             "n_patterns_": 0,
             "couplings_": None,
@@ -204,15 +215,19 @@ class HopfieldNetwork(EnergyEstimator):
                 f"{changed[0]} is {getattr(self, changed[0])!r}, but the parameters ask for "
                 f"{now[changed[0]]!r}. Set them back, or store all rows anew with fit."
             )
+        _memory.need_diagonal(self.rule, self.self_couplings_, type(self).__name__)
         return self._stored({name: getattr(self, name) for name in self._state_spec()}, rows)
 
     def _stored(self, before: dict[str, Any], rows: Rows) -> dict[str, Any]:
         """The state after storing the rows too."""
         n_features, device = rows.shape[1], rows.device
-        _memory.check_energies_fit(rows, max(2, before["exponent_"]))
         values = torch.from_numpy(before["state_values_"]).to(device)
         memory = AssociativeMemory(values)
         continuous = before["is_continuous_"]
+        if continuous:
+            _memory.check_energies_fit(rows, before["beta_"])
+        else:  # they are stored as states of -1 and +1, whatever their size
+            _memory.keep_between_states(self, rows, before["state_values_"], learning=True)
         total = torch.zeros(n_features, n_features, dtype=torch.float64, device=device)
         if before["couplings_"] is not None:
             total = torch.from_numpy(before["couplings_"]).to(total)
@@ -245,6 +260,11 @@ class HopfieldNetwork(EnergyEstimator):
             "self_couplings_": diagonal.cpu().numpy(),
         }
 
+    def _check_rows(self, rows: Rows, *, learning: bool) -> None:
+        # What fit stores is checked there, where its states are known.
+        if not (learning or self.is_continuous_):
+            _memory.keep_between_states(self, rows, self.state_values_, learning=False)
+
     def _check_states(self) -> None:
         exponential = self.rule == "dense" and self.interaction == "exponential"
         if self.states == "continuous" and not exponential:
@@ -275,6 +295,7 @@ class HopfieldNetwork(EnergyEstimator):
         needed = "patterns" if self.rule == "dense" else "couplings"
         if given.get(f"{needed}_") is None:
             raise ValueError(f"{type(self).__name__}: rule={self.rule!r} needs {needed}.")
+        _memory.need_diagonal(self.rule, given.get("self_couplings_"), type(self).__name__)
         order = np.arange(given["n_features_in_"])
         return {"update_order_": order, "n_patterns_": 0, "rule_": self.rule, **self._form()}
 
@@ -332,7 +353,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to correct, rounded to the nearer state before the first sweep.
 
         Returns
@@ -352,40 +373,38 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; NaN is unknown.
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
+            Rows; NaN is unknown. A file too large for scikit-learn's ``working_memory`` must hold
+            no NaN.
         known : array-like of bool, (n_features,) or (n_samples, n_features), default=None
             Features that stay as they are. The others start at the values of X, or undecided where
             X is NaN. None keeps all features that are not NaN.
 
         Returns
         -------
-        X_completed : ndarray of shape (n_samples, n_features)
-            The rows with unknown features recalled, float64.
+        X_completed : array or tensor of shape (n_samples, n_features)
+            The rows with unknown features recalled.
         """
         check_is_fitted(self)
-        X = np.array(X, dtype=np.float64)
-        width = int(self.n_features_in_)
-        if X.ndim != 2 or X.shape[1] != width or np.isinf(X).any():
-            raise ValueError(
-                f"X has shape {X.shape}, but must hold finite rows of {width} features, or NaN."
-            )
-        missing = np.isnan(X)
-        held = ~missing if known is None else np.broadcast_to(np.asarray(known, bool), X.shape)
-        if (held & missing).any():
-            raise ValueError("known is True where X is NaN: unknown features cannot be held fixed.")
-        memory = self._energy(torch.device("cpu")).double()
-        with torch.no_grad():
-            s = memory.encode(torch.from_numpy(X)).nan_to_num(0.0)
-            found = memory.decode(self._recalled(memory, s, torch.from_numpy(held.copy())))
-        return np.where(held, X, found.numpy())
+        if is_dask(X) and (known is None or to_numpy(known).ndim == 1):
+            return map_blocks(X, lambda block: self.recall(block, known))
+        X, seen = fill_gaps(X)
+
+        def complete(memory: AssociativeMemory, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            is_seen, is_held = (z > 0.0).chunk(2, dim=1)
+            s = torch.where(is_seen, memory.encode(x), 0.0)
+            return torch.where(is_held, x, memory.decode(self._recalled(memory, s, is_held)))
+
+        return self._map_rows(
+            X, complete, "recall", beside=lambda rows: _memory.seen_and_held(rows, seen, known)
+        )
 
     def energy(self, X: Any) -> Any:
         """Return E(s) of the state of each row; another name of ``free_energy``.
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to evaluate.
 
         Returns
@@ -400,7 +419,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to evaluate; values between the two states are used as they are.
 
         Returns
@@ -415,7 +434,7 @@ class HopfieldNetwork(EnergyEstimator):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
             Rows to score.
 
         Returns

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 
 from sklebm._shell.available import available_if
+from sklebm._shell.gaps import fill_gaps
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
@@ -18,7 +19,7 @@ from sklebm.coding import _kernels
 from sklebm.coding._convolution import code_length, map_search, pooling_of
 from sklebm.coding._kernels import KernelLearning
 from sklebm.coding._learning import Pass
-from sklebm.coding._masks import beside_masks, fill_gaps, open_images, seen_energies
+from sklebm.coding._masks import beside_masks, open_images, seen_energies
 from sklebm.coding._state import decoded, n_atoms
 from sklebm.energies.convolution import ConvolutionalCodingEnergy
 from sklebm.iterative import Draw, IterativeEstimator

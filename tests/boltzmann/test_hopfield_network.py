@@ -3,8 +3,11 @@
 import itertools
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
+from scipy.sparse import csr_array
 from scipy.special import logsumexp, softmax
 
 from sklebm import HopfieldNetwork
@@ -140,6 +143,41 @@ def test_dense_memories_hold_more_rows_than_units():
     assert (hebb.transform(X) == X).all(axis=1).mean() < 0.05
 
 
+@pytest.mark.parametrize(
+    ("power", "n_units", "dtype"), [(20, 100, np.float32), (120, 400, np.float64)]
+)
+def test_large_powers_store_and_recall(power, n_units, dtype):
+    """Overlaps are divided by the number of units before the power is taken."""
+    rng = np.random.default_rng(8)
+    X = rng.choice([-1.0, 1.0], size=(30, n_units)).astype(dtype)
+    model = HopfieldNetwork("dense", power=power, random_state=0).fit(X)
+    damaged = X.copy()
+    damaged[:, : n_units // 10] *= -1
+    expected = [naive_energy(model, s) for s in damaged.astype(np.float64)]
+    # A power multiplies the rounding of its base; results are in the type of X.
+    rtol = max(4 * power * np.finfo(np.float64).eps, np.finfo(dtype).eps)
+    np.testing.assert_allclose(model.energy(damaged), expected, rtol=rtol, atol=0)
+    np.testing.assert_array_equal(model.transform(damaged), X)
+    # Rows of any size are stored as states; only real ones can be too large.
+    large = np.where(X > 0, 1e300, -1e300)
+    with pytest.warns(UserWarning, match=r"outside \[-1, 1\]"):
+        stored = HopfieldNetwork("dense", power=power, random_state=0).fit(large)
+    np.testing.assert_array_equal(stored.patterns_, X)
+
+
+def test_real_rows_whose_products_overflow_are_refused():
+    settings = {"rule": "dense", "interaction": "exponential", "states": "continuous"}
+    model = HopfieldNetwork(beta=0.5, **settings).fit(1e150 * SIGNS)
+    assert np.isfinite(model.energy(1e150 * SIGNS)).all()
+    # Squares of single precision fit into double precision.
+    assert HopfieldNetwork(**settings).fit(np.float32(1e30 * SIGNS)).n_patterns_ == 6
+    with pytest.raises(FloatingPointError, match=r"up to 1e\+154, whose energies overflow"):
+        model.partial_fit(1e154 * SIGNS)
+    with pytest.raises(FloatingPointError, match="whose energies overflow"):
+        HopfieldNetwork(beta=1e10, **settings).fit(1e150 * SIGNS)
+    assert model.n_patterns_ == 6
+
+
 def test_continuous_recall_is_a_step_of_softmax_attention():
     rng = np.random.default_rng(5)
     keys, queries = rng.standard_normal((7, 4)), rng.standard_normal((9, 4))
@@ -175,8 +213,79 @@ def test_rows_are_completed_and_known_entries_stay():
     np.testing.assert_array_equal(found[0, 3:], SIGNS[0, 3:])
     with pytest.raises(ValueError, match="known is True where X is NaN"):
         model.recall(X, np.ones(60, dtype=bool))
-    with pytest.raises(ValueError, match="must hold finite rows of 60 features"):
-        model.recall(X[:, :5])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["array", "list", "tensor", "pandas", "polars"])
+def test_recall_takes_rows_as_transform_does(kind, dtype):
+    """In any type, which the answer keeps; gaps and known values of each row are its own."""
+    names = [f"x{i}" for i in range(60)]
+    frame = pd.DataFrame(SIGNS[:4], columns=names)
+    model = HopfieldNetwork(random_state=0).fit(
+        frame if kind in ("pandas", "polars") else SIGNS[:4]
+    )
+    X = SIGNS[:4].astype(dtype)
+    for row, n_gaps in enumerate((0, 10, 20, 30)):
+        X[row, :n_gaps] = np.nan
+    make = {
+        "array": np.asarray,
+        "list": lambda X: X.tolist(),
+        "tensor": torch.from_numpy,
+        "pandas": lambda X: pd.DataFrame(X, columns=names),
+        "polars": lambda X: pl.DataFrame(X, schema=names).fill_nan(None),
+    }[kind]
+    given, flipped = make(X), make(np.where(np.isnan(X), X, -X))
+    found, whole = model.recall(given), model.transform(given[:1])
+    assert type(found) is type(whole)
+    assert found.dtype == whole.dtype
+    np.testing.assert_array_equal(found, SIGNS[:4])
+    kept = model.recall(flipped, known=(~np.isnan(X)).astype(int))
+    np.testing.assert_array_equal(kept[~np.isnan(X)], -X[~np.isnan(X)])
+
+
+def test_recall_refuses_rows_that_transform_refuses():
+    names = [f"x{i}" for i in range(60)]
+    frame = pd.DataFrame(SIGNS[:4], columns=names)
+    model = HopfieldNetwork(random_state=0).fit(frame)
+    gaps = frame.copy()
+    gaps.iloc[:, :20] = np.nan
+    np.testing.assert_array_equal(model.recall(gaps), SIGNS[:4])
+    for refused in (gaps[names[::-1]], gaps.rename(columns={"x0": "y"}), gaps[names[:5]]):
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.recall(refused)
+    model = HopfieldNetwork(random_state=0).fit(SIGNS[:4])
+    for refused, message in (
+        (SIGNS[0], "Expected 2D array, got 1D array"),
+        (SIGNS[:, :5], "X has 5 features, but HopfieldNetwork is expecting 60 features"),
+        (np.where(np.arange(60) < 3, np.inf, SIGNS), "infinity .* in column 0"),
+        ("rows.csv", "needs a table of numbers"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            model.recall(refused)
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (np.ones(5, bool), r"known has shape \(5,\), but X has shape \(6, 60\): pass one value"),
+        (np.ones((1, 60), bool), r"known has shape \(1, 60\), but X has shape \(6, 60\)"),
+        (np.full(60, 0.5), "known must hold booleans, or zeros and ones: true where X stays"),
+        (np.full(60, "yes"), "known must hold booleans"),
+    ],
+)
+def test_recall_says_what_is_wrong_with_known(known, message):
+    with pytest.raises(ValueError, match=message):
+        HopfieldNetwork(random_state=0).fit(SIGNS).recall(SIGNS, known)
+
+
+def test_recall_of_dask_arrays_is_that_of_their_rows():
+    dask = pytest.importorskip("dask.array")
+    model = HopfieldNetwork(random_state=0).fit(SIGNS[:4])
+    X = np.where(np.arange(60) < 20, np.nan, SIGNS[:4])
+    lazy = dask.from_array(X, chunks=(3, 60))
+    np.testing.assert_array_equal(model.recall(lazy).compute(), SIGNS[:4])
+    known = np.arange(60) >= 40
+    np.testing.assert_array_equal(model.recall(lazy, known).compute(), model.recall(X, known))
 
 
 def test_bits_and_signs_store_the_same():
@@ -243,7 +352,54 @@ def test_what_stores_nothing_is_said():
     with pytest.warns(UserWarning, match="span all 3 features"):
         HopfieldNetwork("pseudo_inverse").fit(np.eye(3))
     with pytest.warns(UserWarning, match=r"outside \[-1, 1\] \(min=-1, max=7\)"):
-        HopfieldNetwork().fit([[7.0, -1.0], [1.0, 1.0]])
+        model = HopfieldNetwork().fit([[7.0, -1.0], [1.0, 1.0]])
+    with pytest.warns(UserWarning, match=r"outside \[-1, 1\] \(min=1, max=9\)"):
+        model.partial_fit([[9.0, 1.0]])
+
+
+@pytest.mark.parametrize("settings", [*RULES, *DENSE])
+def test_csr_rows_are_dense_rows(settings):
+    bits = 0.5 * (SIGNS + 1)
+    dense = HopfieldNetwork(random_state=0, **settings).fit(bits[:4]).partial_fit(bits[4:])
+    sparse = HopfieldNetwork(random_state=0, **settings).fit(csr_array(bits[:4]))
+    sparse.partial_fit(csr_array(bits[4:]))
+    noisy = np.random.default_rng(9).integers(2, size=(8, 60)).astype(float)
+    known = np.arange(60) < 30
+    calls = {"energy": (), "score_samples": (), "transform": (), "recall": (known,)}
+    for method, extra in calls.items():
+        expected = getattr(dense, method)(noisy, *extra)
+        np.testing.assert_array_equal(getattr(sparse, method)(csr_array(noisy), *extra), expected)
+    # Signs are dense, but may come as csr.
+    signs = HopfieldNetwork(random_state=0, **settings).fit(csr_array(SIGNS))
+    np.testing.assert_array_equal(signs.energy(csr_array(SIGNS)), signs.energy(SIGNS))
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_values_outside_the_states_are_clipped_or_refused_on_request(low):
+    rows = SIGNS if low else 0.5 * (SIGNS + 1)
+    wide, states = rows + 3.0 * (2.0 * rows - 1.0 - low), "signs" if low else "bits"
+    model = HopfieldNetwork(states=states, value_range="clip", random_state=0).fit(wide)
+    expected = HopfieldNetwork(random_state=0).fit(rows)
+    np.testing.assert_array_equal(model.couplings_, expected.couplings_)
+    for method in ("energy", "score_samples", "transform", "recall"):
+        answers = getattr(expected, method)(rows)
+        np.testing.assert_array_equal(getattr(model, method)(wide), answers)
+        model.set_params(value_range="raise")
+        np.testing.assert_array_equal(getattr(model, method)(rows), answers)
+        with pytest.raises(ValueError, match=rf"outside \[{low:g}, 1\] .*MinMaxScaler"):
+            getattr(model, method)(wide)
+        model.set_params(value_range="clip")
+    before = model.n_patterns_
+    with pytest.raises(ValueError, match="but HopfieldNetwork has states of"):
+        model.set_params(value_range="raise").partial_fit(wide)
+    assert model.n_patterns_ == before
+
+
+def test_bits_that_overshoot_by_rounding_are_bits():
+    """As those of a scaler may."""
+    bits = 0.5 * (SIGNS + 1) * (1.0 + 2.0 * np.finfo(float).eps)
+    model = HopfieldNetwork(random_state=0).fit(bits)
+    np.testing.assert_array_equal(model.state_values_, [0.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -258,6 +414,24 @@ def test_what_stores_nothing_is_said():
 def test_parameters_that_make_no_memory_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         HopfieldNetwork.from_parameters(state_values=[-1.0, 1.0], **given)
+
+
+def test_a_projection_goes_on_from_its_parameters():
+    """With its diagonal, by which projections differ that have the same couplings."""
+    first = HopfieldNetwork("pseudo_inverse", random_state=0).fit(SIGNS[:3])
+    given = {"couplings": first.couplings_, "state_values": [-1.0, 1.0], "rule": "pseudo_inverse"}
+    with pytest.raises(ValueError, match="needs self_couplings beside couplings"):
+        HopfieldNetwork.from_parameters(**given)
+    made = HopfieldNetwork.from_parameters(self_couplings=first.self_couplings_, **given)
+    made.partial_fit(SIGNS[3:])
+    whole = made.couplings_ + np.diag(made.self_couplings_)
+    np.testing.assert_allclose(whole, np.linalg.pinv(SIGNS) @ SIGNS, atol=1e-12)
+    # A model without one, from a file of before, recalls but stores no more.
+    first.self_couplings_ = None
+    np.testing.assert_array_equal(first.transform(SIGNS[:3]), SIGNS[:3])
+    with pytest.raises(ValueError, match="needs self_couplings beside couplings"):
+        first.partial_fit(SIGNS[3:])
+    assert first.n_patterns_ == 3
 
 
 @pytest.mark.parametrize(
