@@ -12,7 +12,7 @@ from sklebm import Autoencoder, LinearizingAutoencoder
 from sklebm.energies.phase_pooling import PhasePooling, PhaseShape, PhaseUnpooling
 from sklebm.metrics import curvature
 from sklebm.objectives import Batch
-from sklebm.objectives.linearization import LinearPrediction
+from sklebm.objectives.linearization import LinearPrediction, bends
 
 QUICK = {"n_components": 3, "hidden_sizes": (6,), "max_epochs": 2, "random_state": 0}
 SHAPE = PhaseShape(2, 3, 4, 6, (2, 3))
@@ -162,8 +162,10 @@ def test_an_inner_step_goes_down_the_gradient():
 
 
 @pytest.mark.parametrize("name", ["gate.weight", "decoder.1.weight", "encoder.0.weight"])
-def test_gradients_through_the_inner_steps_are_finite_differences(name):
+@pytest.mark.parametrize("pause", [False, True])
+def test_gradients_through_the_inner_steps_are_finite_differences(name, pause):
     X, groups = rows((6, 6))
+    X = with_a_pause(X, 6, 3) if pause else X
     settings = {**QUICK, "hidden_sizes": (), "activation": "tanh", "prediction": "learned"}
     name = name.replace("decoder.1", "decoder.2")
     model = LinearizingAutoencoder(n_deltas=2, n_inner_steps=3, **settings).fit(X, groups=groups)
@@ -214,6 +216,59 @@ def test_the_loss_is_its_formula(pooling):
     batch = Batch(y, weight=torch.from_numpy(weight), groups=torch.from_numpy(groups))
     loss, _ = LinearPrediction(0.3).loss(energy, batch, {}, torch.Generator())
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-9)
+
+
+def with_a_pause(X, length=10, at=4):
+    """Sequences in which one row is shown twice; the last row is left out."""
+    steps = np.insert(np.delete(np.arange(length), -1), at, at)
+    return X.reshape(-1, length, X.shape[1])[:, steps].reshape(X.shape)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
+def test_a_code_that_stands_still_has_no_direction(unit):
+    random = np.random.default_rng(0)
+    before, now = (unit * torch.from_numpy(random.standard_normal((8, 5))) for _ in range(2))
+    change = unit * torch.from_numpy(random.standard_normal((8, 5)))
+    size = torch.tensor([0.0, 1e-12, 1e-9, 1e-6, 0.1, 1.0, 1.0, 1.0], dtype=change.dtype)[:, None]
+    found = bends(before, now, now + size * change)
+    expected = torch.nn.functional.cosine_similarity(change, now - before, dim=1)
+    np.testing.assert_allclose(found[4:], expected[4:], rtol=1e-9)
+    assert found[0] == 0.0
+    assert found[:3].abs().max() < 1e-5
+    assert torch.equal(bends(now, now, now), torch.zeros(8, dtype=now.dtype))
+
+
+@pytest.mark.parametrize("n_sequences", [1, 8])
+@pytest.mark.parametrize("at", [0, 4, 8])
+def test_rounding_does_not_outweigh_rows_beside_one_that_is_shown_twice(at, n_sequences):
+    """In float32, the gradient of the loss is that in float64."""
+    X, groups, _ = bumps(n_sequences)
+    X = with_a_pause(X, at=at)
+    if n_sequences == 1:
+        X = np.tile(X[:1], (10, 1))  # nothing moves
+    model = LinearizingAutoencoder(2, **{**BUMPS, "max_epochs": 1}, random_state=0)
+    model.fit(bumps(8)[0], groups=bumps(8)[1])
+    energy, y, _ = codes_and_rows(model, X)
+    slopes = []
+    for dtype in (torch.float64, torch.float32):
+        batch = Batch(y.detach().to(dtype), groups=torch.from_numpy(groups))
+        loss, _ = LinearPrediction(1.0).loss(energy.to(dtype), batch, {}, torch.Generator())
+        slopes.append([slope.double() for slope in torch.autograd.grad(loss, energy.parameters())])
+    for exact, rounded in zip(*slopes, strict=True):
+        np.testing.assert_allclose(rounded, exact, atol=2e-3 * float(exact.abs().max()))
+
+
+def test_rows_that_are_shown_twice_do_not_spoil_what_is_learnt():
+    X, groups, _ = bumps(40)
+    X_test, groups_test, _ = bumps(40, seed=1)
+    third = np.arange(len(X_test)) % 10 >= 2
+    errors = []
+    for curvature_ in (1.0, 0.0):
+        settings = {**BUMPS, "max_epochs": 15, "curvature": curvature_}
+        model = LinearizingAutoencoder(2, random_state=0, **settings)
+        model.fit(with_a_pause(X), groups=groups)
+        errors.append(model.free_energy(X_test, groups_test)[third].mean())
+    assert errors[0] < 1.2 * errors[1]
 
 
 # ---------------------------------------------------------------- sequences
