@@ -224,7 +224,7 @@ def latents(
     energy: LinearizingEnergy, y: Tensor, z: Tensor, z1: Tensor, z2: Tensor, given: Tensor
 ) -> Tensor:
     """The latent of each row given the two before it."""
-    found = energy.infer(z1, z2, y)
+    found, _ = energy.infer(z1, z2, y)
     return y[:, :0] if found is None else found
 
 

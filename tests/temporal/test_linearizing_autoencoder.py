@@ -1,6 +1,7 @@
 """Paths of codes: pooling by hand, inner steps by finite differences, motion that is predicted."""
 
 import copy
+import itertools
 import warnings
 
 import numpy as np
@@ -159,6 +160,51 @@ def test_an_inner_step_goes_down_the_gradient():
         slope = -2.0 * (gap @ G * velocity) @ W / X.shape[1]
         found = model.infer_deltas(X, groups)[t]
         np.testing.assert_allclose(found, -0.7 * slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def gated():
+    """A model with latents."""
+    X, groups, _ = bumps(20, turns=True)
+    settings = {**BUMPS, "max_epochs": 10, "random_state": 0}
+    return LinearizingAutoencoder(2, n_deltas=2, **settings).fit(X, groups=groups)
+
+
+@pytest.mark.parametrize("gain", [1.0, 4.0, 16.0])
+@pytest.mark.parametrize("rate", [5.0, 1e4])
+def test_inner_steps_never_raise_the_error(gated, rate, gain):
+    """Nor where rows are unlike those of training, and steps too large for any row."""
+    X, groups, _ = bumps(8, turns=True, seed=1)
+    X = gain * X
+    errors = []
+    for n_steps in (0, 1, 2, 4, 12):
+        model = copy.deepcopy(gated)
+        model.architecture_ |= {"n_inner_steps": n_steps, "inner_rate": rate}
+        errors.append(model.free_energy(X, groups))
+    for fewer, more in itertools.pairwise(errors):
+        assert (more <= fewer * (1.0 + 1e-12)).all()
+    third = np.flatnonzero(np.arange(len(X)) % 10 >= 2)
+    assert (errors[-1] < errors[0])[third].mean() > 0.9
+    ahead = model.predict(X, groups, np.roll(model.infer_deltas(X, groups), -1, axis=0))
+    found = ((X[third] - ahead[third - 1]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(found, errors[-1][third], rtol=1e-9)
+
+
+def test_steps_that_lower_the_error_have_the_size_that_was_asked_for(gated):
+    X, _, _ = bumps(8, turns=True, seed=1)
+    energy, y, z = codes_and_rows(gated, X)
+    third = np.flatnonzero(np.arange(len(X)) % 10 >= 2)
+    with torch.no_grad():
+        found, _ = energy.infer(z[third - 1], z[third - 2], y[third])
+    plain, errors = energy.infer(z[third - 1], z[third - 2], y[third])
+    energy.n_steps = 0
+    path = [energy.infer(z[third - 1], z[third - 2], y[third])[1]]
+    for energy.n_steps in range(1, 6):
+        path.append(energy.infer(z[third - 1], z[third - 2], y[third])[1])
+    falls = (torch.stack(path).diff(dim=0) <= 0.0).all(dim=0)
+    assert falls.double().mean() > 0.5
+    assert torch.equal(path[-1], errors)
+    np.testing.assert_allclose(found[falls], plain.detach()[falls], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gate.weight", "decoder.1.weight", "encoder.0.weight"])
