@@ -90,4 +90,5 @@ def bends(before: Tensor, now: Tensor, then: Tensor) -> Tensor:
         change / length.clamp(min=least)[:, None]
         for change, length in zip(changes, lengths, strict=True)
     )
-    return (first * second).sum(dim=1)
+    found: Tensor = (first * second).sum(dim=1)
+    return found
