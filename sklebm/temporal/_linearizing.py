@@ -236,4 +236,8 @@ def checked_deltas(deltas: Any, rows: Rows, n_deltas: int) -> Tensor:
             f"deltas has shape {tuple(found.shape)}, but the fitted model takes one row of "
             f"n_deltas={n_deltas} numbers for each of the {len(rows)} rows of X."
         )
+    if not torch.isfinite(found).all():
+        raise ValueError(
+            "deltas contains NaN or infinity: a row without a latent of its own takes zeros."
+        )
     return found

@@ -96,13 +96,13 @@ class LinearizingAutoencoder(SequenceEstimator):
         "constant", "linear", "cosine", "non_monotone", or a schedule object.
     validation_fraction : float or None, default=None
         Largest fraction of the rows held out, as whole sequences, at least one; of a single
-        sequence its end, which is scored as a new sequence. Minus their mean squared error is
-        recorded after each epoch.
+        sequence its end, which is scored as a new sequence. Minus their mean squared error, in
+        squared units of ``scale_``, is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters.
     tol : float, default=1e-4
-        Minimum absolute improvement that counts as progress.
+        Minimum absolute improvement that counts as progress, in squared units of ``scale_``.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -127,7 +127,8 @@ class LinearizingAutoencoder(SequenceEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the batches by epoch.
     validation_scores_ : ndarray
-        Minus the mean squared error of held-out rows by epoch, if ``validation_fraction`` is set.
+        Minus the mean squared error of held-out rows by epoch, in squared units of ``scale_``, if
+        ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -403,7 +404,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         Parameters
         ----------
         x0, x1 : array-like of shape (n_features,)
-            First and last row.
+            First and last row; those of a data frame keep the names of its columns.
         n : int, default=10
             Number of rows, at least 2, including both ends.
 
@@ -415,9 +416,9 @@ class LinearizingAutoencoder(SequenceEstimator):
         if not isinstance(n, Integral) or isinstance(n, bool) or n < 2:
             raise ValueError(f"n={n!r} must be a whole number of rows, at least 2 for both ends.")
         # Arrays, also where ``set_output`` makes tables of codes.
-        ends = to_numpy(self.transform(np.stack([to_numpy(x0), to_numpy(x1)])))
+        ends = [to_numpy(self.transform(_as_table(row)))[0] for row in (x0, x1)]
         way = np.linspace(0.0, 1.0, int(n))[:, None]
-        return self.inverse_transform(((1.0 - way) * ends[0] + way * ends[1]).astype(ends.dtype))
+        return self.inverse_transform(((1.0 - way) * ends[0] + way * ends[1]).astype(ends[0].dtype))
 
     def free_energy(self, X: Any, groups: Any = None) -> Any:
         """Return the squared error of each row, predicted from the two before it.
@@ -479,3 +480,9 @@ class LinearizingAutoencoder(SequenceEstimator):
         """
         warn_if_ignored(self, y, groups, "score")
         return weighted_mean(self.score_samples(X, groups), sample_weight)
+
+
+def _as_table(row: Any) -> Any:
+    """A table of one row; a row of a pandas frame keeps its names."""
+    is_named = hasattr(row, "to_frame") and hasattr(row, "index")
+    return row.to_frame().T if is_named else to_numpy(row)[None]
