@@ -1,24 +1,21 @@
-<<<<<<< HEAD
-"""Rows of which some entries are missing, for methods that fill these in."""
+"""Missing values: rows that keep them as NaN, and rows without them beside a mask."""
 
 from __future__ import annotations
 
 import math
-=======
-"""Missing values of rows that may have some, and the masks that say where they are."""
-
-from __future__ import annotations
-
->>>>>>> hop
 from typing import Any
 
 import numpy as np
 import torch
-<<<<<<< HEAD
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.refusal import refuse_times
 from sklebm._shell.rows import Rows, resolve_device
+from sklebm._shell.tables import LazyTable, is_dask, read_table
+
+#: Libraries of frames, and what their constructors call the names of columns.
+_NAMES = {"pandas": "columns", "polars": "schema"}
 
 
 def rows_with_gaps(estimator: Any, X: Any) -> Rows:
@@ -36,15 +33,6 @@ def rows_with_gaps(estimator: Any, X: Any) -> Rows:
             estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
         )
     return Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
-=======
-from sklearn.utils.validation import check_array
-
-from sklebm._shell.arrays import to_numpy
-from sklebm._shell.refusal import refuse_times
-from sklebm._shell.tables import LazyTable, is_dask, read_table
-
-#: Libraries of frames, and what their constructors call the names of columns.
-_NAMES = {"pandas": "columns", "polars": "schema"}
 
 
 def fill_gaps(X: Any, mask: Any = None) -> tuple[Any, Any]:
@@ -117,4 +105,3 @@ def checked_mask(
     if array.dtype.kind not in "biuf" or not ((array == 0) | (array == 1)).all():
         raise ValueError(f"{name} must hold booleans, or zeros and ones: true where {where}.")
     return array.astype(np.float32)
->>>>>>> hop

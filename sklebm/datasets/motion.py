@@ -1,6 +1,6 @@
 """Moving pictures that need no download: digits that bounce or turn, and a pendulum.
 
-Motion is sub-pixel, by spline interpolation, so that the change from frame to frame is smooth.
+Motion is sub-pixel, by bilinear interpolation, so that the change from frame to frame is smooth.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import affine_transform
+from scipy.special import ellipj, ellipk
 from sklearn.datasets import load_digits
 from sklearn.utils import check_random_state
 
@@ -30,7 +31,7 @@ def make_bouncing_digits(
     Parameters
     ----------
     n_sequences : int, default=100
-        Number of sequences, each of a different digit.
+        Number of sequences, each of a digit drawn at random.
     n_steps : int, default=20
         Frames of each.
     size : int, default=16
@@ -103,7 +104,7 @@ def make_rotating_digits(
     Parameters
     ----------
     n_sequences : int, default=100
-        Number of sequences, each of a different digit, from a random angle, in a random direction.
+        Number of sequences, each of a random digit, from a random angle, in a random direction.
     n_steps : int, default=20
         Frames of each.
     size : int, default=12
@@ -159,7 +160,7 @@ def make_pendulum(
     Parameters
     ----------
     n_sequences : int, default=100
-        Number of sequences, each with a different energy and phase.
+        Number of sequences, each with its own energy, and from a random moment of its period.
     n_steps : int, default=50
         Steps of each.
     time_step : float, default=0.2
@@ -186,13 +187,13 @@ def make_pendulum(
     (10, 2)
     """
     need_counts(n_sequences=n_sequences, n_steps=n_steps)
+    if not 0.0 < most_energy < np.inf:
+        raise ValueError(f"most_energy={most_energy!r} must be a positive number.")
+    if not 0.0 <= noise < np.inf:
+        raise ValueError(f"noise={noise!r} is a standard deviation: it must be 0 or positive.")
     random = check_random_state(draw_seed(random_state))
     energy = random.uniform(0.0, most_energy, size=n_sequences)
-    # From the turning point, or from the middle with all energy in the speed, by a coin.
-    angle = np.arccos(np.clip(1.0 - energy, -1.0, 1.0))
-    swings = (random.uniform(size=n_sequences) < 0.5) | (energy > 2.0)  # these never turn back
-    velocity = np.where(swings, np.sqrt(2.0 * energy), 0.0)
-    angle = np.where(swings, 0.0, angle)
+    angle, velocity = _at_moment(energy, random.uniform(size=n_sequences))
     angles, n_inner = [], 20
     for _ in range(n_steps):
         angles.append(angle)
@@ -205,6 +206,21 @@ def make_pendulum(
     X = np.column_stack([np.sin(found), np.cos(found)])
     X = X + noise * random.standard_normal(X.shape)
     return X, np.repeat(np.arange(n_sequences), n_steps)
+
+
+def _at_moment(energy: Any, moment: Any) -> tuple[Any, Any]:
+    """Angle and velocity of a pendulum, at a part of its period that is in [0, 1).
+
+    Above an energy of 2 it turns one way in the first half, and the other way in the second.
+    """
+    k = np.sqrt(0.5 * energy)
+    over = k > 1.0
+    m = np.where(over, 1.0 / k, k) ** 2
+    m = np.minimum(m, 1.0 - 1e-12)  # at exactly 1 a period has no end
+    sign = np.where(over & (moment >= 0.5), -1.0, 1.0)
+    sine, cosine, delta, amplitude = ellipj(4.0 * moment * ellipk(m), m)
+    angle = np.where(over, 2.0 * amplitude, 2.0 * np.arcsin(np.minimum(k, 1.0) * sine))
+    return angle, sign * 2.0 * k * np.where(over, delta, cosine)
 
 
 def _direction(random: np.random.RandomState) -> Any:

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 
 from sklebm.energies.standardization import Standardization
 
+# What is tried next of a step that raised the error. Where the error levels off far away, the
+# parabola through it would end there as well: hence at most a quarter.
+_LEAST_PART, _LARGEST_PART = 0.1, 0.25
+
 
 class StraightLine(nn.Module):
     """z_t + (z_t - z_{t-1}); magnitudes, the first ``n_magnitudes`` numbers, are averaged instead.
@@ -63,9 +67,9 @@ class LinearizingEnergy(nn.Module):
     gate : Linear or None
         W, from latents to the gates of the code's changes; None: no latents.
     n_steps : int
-        Gradient steps from d = 0 that infer the latent of a frame.
+        Gradient steps from d = 0 that infer the latent of a frame, and those tried and not taken.
     rate : float
-        Size of these steps, on the mean squared error of the features.
+        Size of these steps, on the mean squared error of the features, until one is too long.
     """
 
     standardization: Standardization | None
@@ -110,24 +114,53 @@ class LinearizingEnergy(nn.Module):
         gated: Tensor = z + (1.0 + self.gate(delta)) * (ahead - z)
         return gated
 
-    def infer(self, z: Tensor, before: Tensor, y: Tensor) -> Tensor | None:
-        """The latent of the next standardised row: ``n_steps`` gradient steps on its error.
+    def infer(self, z: Tensor, before: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The latent of the next standardised row, and the error of the row with it.
 
-        With gradients enabled, the result can be differentiated through all steps.
+        With gradients enabled, all ``n_steps`` have the size ``rate``, and both results can be
+        differentiated through them. Otherwise a step that would raise the error of its row is not
+        taken, and the next one is shorter: it ends about where the parabola through both errors and
+        the slope is least. Every step decodes once.
         """
         if self.gate is None:
-            return None
-        learning = torch.is_grad_enabled()
+            return None, self.errors(z, before, y, None)
         delta = torch.zeros(len(z), self.gate.in_features, dtype=z.dtype, device=z.device)
-        with torch.enable_grad():
+        if torch.is_grad_enabled():
             delta.requires_grad_()
             for _ in range(self.n_steps):
-                error = self.errors(z, before, y, delta).sum() / y.shape[1]
-                (slope,) = torch.autograd.grad(error, delta, create_graph=learning)
+                _, slope = self._sloping(z, before, y, delta)
                 delta = delta - self.rate * slope
-                if not learning:
-                    delta = delta.detach().requires_grad_()
-        return delta if learning else delta.detach()
+            return delta, self.errors(z, before, y, delta)
+        error, slope = self._sloping(z, before, y, delta)
+        rate = torch.full_like(error, self.rate)
+        for left in reversed(range(self.n_steps)):
+            trial = delta - rate[:, None] * slope
+            if left:
+                found, ahead = self._sloping(z, before, y, trial)
+            else:
+                found, ahead = self.errors(z, before, y, trial), slope
+            falls = found <= error
+            # What the step would lower the error by if the slope stayed the same.
+            expected = rate * slope.square().sum(dim=1) * y.shape[1]
+            part = 0.5 * expected / (found - error + expected)
+            part = part.nan_to_num(_LEAST_PART).clamp(_LEAST_PART, _LARGEST_PART)
+            rate = torch.where(falls, rate, part * rate)
+            delta = torch.where(falls[:, None], trial, delta)
+            slope = torch.where(falls[:, None], ahead, slope)
+            error = torch.where(falls, found, error)
+        return delta, error
+
+    def _sloping(
+        self, z: Tensor, before: Tensor, y: Tensor, delta: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Squared error of each row, and the slope of its mean over features along the latent."""
+        learning = torch.is_grad_enabled()
+        with torch.enable_grad():
+            delta = delta if learning else delta.detach().requires_grad_()
+            errors = self.errors(z, before, y, delta)
+            total = errors.sum() / y.shape[1]
+            (slope,) = torch.autograd.grad(total, delta, create_graph=learning)
+        return (errors, slope) if learning else (errors.detach(), slope)
 
     def errors(self, z: Tensor, before: Tensor, y: Tensor, delta: Tensor | None) -> Tensor:
         """Squared error of each standardised row, (n_rows,)."""
@@ -136,4 +169,4 @@ class LinearizingEnergy(nn.Module):
 
     def surprises(self, z: Tensor, before: Tensor, y: Tensor) -> Tensor:
         """Squared error of each standardised row with its own latent, (n_rows,)."""
-        return self.errors(z, before, y, self.infer(z, before, y))
+        return self.infer(z, before, y)[1]

@@ -18,7 +18,9 @@ from torch import Tensor
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.slowness import following
 
-_LEAST_LENGTH = 1e-6  # a shorter change has no direction
+# Shorter changes have no direction.
+_LEAST_CHANGE = 1e-3  # relative to the root mean square of all changes
+_LEAST_ROUNDED = 100.0  # rounding errors, relative to the root mean square of the codes
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class LinearPrediction(Objective):
             errors = errors + energy.surprises(now, before, y[third]).sum()
             n_errors += len(third)
             if self.curvature:
-                bend = cosines(z[third] - now, now - before).mean()
+                bend = bends(before, now, z[third]).mean()
         return errors / max(n_errors, 1) - self.curvature * bend, state
 
 
@@ -69,6 +71,24 @@ def first_rows(batch: Batch) -> Tensor:
     return begins.nonzero()[:, 0]
 
 
-def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine between each pair of rows, (n_rows,); 0 where one has no length."""
-    return torch.nn.functional.cosine_similarity(a, b, dim=1, eps=_LEAST_LENGTH**2)
+def bends(before: Tensor, now: Tensor, then: Tensor) -> Tensor:
+    """Cosine between the changes of three successive codes, (n_rows,).
+
+    The gradient of a cosine is the inverse of the lengths. Where a row is shown twice, its parts
+    would cancel except for rounding errors that outweigh all other rows. Changes much shorter than
+    those of the batch are therefore divided by a least length instead of their own: the cosine goes
+    to 0 with them. The unit of the codes does not matter.
+    """
+    changes = now - before, then - now
+    lengths = [torch.linalg.vector_norm(change, dim=1) for change in changes]
+    typical = 0.5 * sum(length.square().mean() for length in lengths)
+    rounded = _LEAST_ROUNDED * torch.finfo(now.dtype).eps
+    least = _LEAST_CHANGE**2 * typical + rounded**2 * now.square().sum(dim=1).mean()
+    # Codes may all be zero.
+    least = least.clamp(min=torch.finfo(now.dtype).tiny).sqrt()
+    first, second = (
+        change / length.clamp(min=least)[:, None]
+        for change, length in zip(changes, lengths, strict=True)
+    )
+    found: Tensor = (first * second).sum(dim=1)
+    return found

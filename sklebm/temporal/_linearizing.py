@@ -224,7 +224,7 @@ def latents(
     energy: LinearizingEnergy, y: Tensor, z: Tensor, z1: Tensor, z2: Tensor, given: Tensor
 ) -> Tensor:
     """The latent of each row given the two before it."""
-    found = energy.infer(z1, z2, y)
+    found, _ = energy.infer(z1, z2, y)
     return y[:, :0] if found is None else found
 
 
@@ -235,5 +235,9 @@ def checked_deltas(deltas: Any, rows: Rows, n_deltas: int) -> Tensor:
         raise ValueError(
             f"deltas has shape {tuple(found.shape)}, but the fitted model takes one row of "
             f"n_deltas={n_deltas} numbers for each of the {len(rows)} rows of X."
+        )
+    if not torch.isfinite(found).all():
+        raise ValueError(
+            "deltas contains NaN or infinity: a row without a latent of its own takes zeros."
         )
     return found

@@ -67,9 +67,10 @@ class LinearizingAutoencoder(SequenceEstimator):
         Dimension of :math:`\delta`. 0: the next frame is determined by the two before it.
     n_inner_steps : int, default=5
         Gradient steps that infer :math:`\delta`, starting at 0; training differentiates through
-        them.
+        them. After training, a step that would raise the error of its row counts, but is not taken.
     inner_rate : float, default=5.0
-        Step size of this inference, for mean squared errors of rows divided by ``scale_``.
+        Step size of this inference, for mean squared errors of rows divided by ``scale_``. After
+        training, a row's steps are shortened once one of them would raise its error.
     curvature : float, default=1.0
         Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
         squared errors of rows divided by ``scale_``.
@@ -96,13 +97,13 @@ class LinearizingAutoencoder(SequenceEstimator):
         "constant", "linear", "cosine", "non_monotone", or a schedule object.
     validation_fraction : float or None, default=None
         Largest fraction of the rows held out, as whole sequences, at least one; of a single
-        sequence its end, which is scored as a new sequence. Minus their mean squared error is
-        recorded after each epoch.
+        sequence its end, which is scored as a new sequence. Minus their mean squared error, in
+        squared units of ``scale_``, is recorded after each epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters.
     tol : float, default=1e-4
-        Minimum absolute improvement that counts as progress.
+        Minimum absolute improvement that counts as progress, in squared units of ``scale_``.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -127,7 +128,8 @@ class LinearizingAutoencoder(SequenceEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the batches by epoch.
     validation_scores_ : ndarray
-        Minus the mean squared error of held-out rows by epoch, if ``validation_fraction`` is set.
+        Minus the mean squared error of held-out rows by epoch, in squared units of ``scale_``, if
+        ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls.
     feature_means_ : ndarray of shape (n_features_in_,)
@@ -398,7 +400,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         Parameters
         ----------
         x0, x1 : array-like of shape (n_features,)
-            First and last row.
+            First and last row; those of a data frame keep the names of its columns.
         n : int, default=10
             Number of rows, at least 2, including both ends.
 
@@ -410,9 +412,9 @@ class LinearizingAutoencoder(SequenceEstimator):
         if not isinstance(n, Integral) or isinstance(n, bool) or n < 2:
             raise ValueError(f"n={n!r} must be a whole number of rows, at least 2 for both ends.")
         # Arrays, also where ``set_output`` makes tables of codes.
-        ends = to_numpy(self.transform(np.stack([to_numpy(x0), to_numpy(x1)])))
+        ends = [to_numpy(self.transform(_as_table(row)))[0] for row in (x0, x1)]
         way = np.linspace(0.0, 1.0, int(n))[:, None]
-        return self.inverse_transform(((1.0 - way) * ends[0] + way * ends[1]).astype(ends.dtype))
+        return self.inverse_transform(((1.0 - way) * ends[0] + way * ends[1]).astype(ends[0].dtype))
 
     def free_energy(self, X: Any, groups: Any = None) -> Any:
         """Return the squared error of each row, predicted from the two before it.
@@ -427,7 +429,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            E(x_t | x_{t-1}, x_{t-2}) with the inferred latent, in squared units of X.
+            E(x_t | x_{t-1}, x_{t-2}) with the inferred latent, in squared units of X. At most that
+            with latent 0, and not increasing in ``n_inner_steps``.
         """
         return self._with_past(X, groups, _linearizing.surprises, 2, "free_energy", None)
 
@@ -474,3 +477,9 @@ class LinearizingAutoencoder(SequenceEstimator):
         warn_if_ignored(self, y, groups, "score")
         scores = self.score_samples(X, groups)
         return weighted_mean(scores, sample_weight, type(self).__name__)
+
+
+def _as_table(row: Any) -> Any:
+    """A table of one row; a row of a pandas frame keeps its names."""
+    is_named = hasattr(row, "to_frame") and hasattr(row, "index")
+    return row.to_frame().T if is_named else to_numpy(row)[None]

@@ -95,7 +95,7 @@ class SlowFeatureAutoencoder(SequenceEstimator):
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters.
     tol : float, default=1e-4
-        Minimum absolute improvement that counts as progress.
+        Minimum absolute improvement that counts as progress, in squared units of ``scale_``.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters; "linear" never does.
     net_params : dict or None, default=None
@@ -121,7 +121,8 @@ class SlowFeatureAutoencoder(SequenceEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss of the batches by epoch.
     validation_scores_ : ndarray
-        Minus the mean squared error of held-out rows by epoch, if ``validation_fraction`` is set.
+        Minus the mean squared error of held-out rows by epoch, in squared units of ``scale_``, if
+        ``validation_fraction`` is set.
     n_iter_ : int
         Number of epochs, or of ``partial_fit`` calls; 0 for "linear".
     feature_means_ : ndarray of shape (n_features_in_,)

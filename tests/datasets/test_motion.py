@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp, kstest
 
 from sklebm.datasets import make_bouncing_digits, make_pendulum, make_rotating_digits
 
@@ -76,6 +77,23 @@ def test_energies_above_two_turn_over_the_top():
     assert np.mean(energies > 2.001) == pytest.approx(1 / 3, abs=0.07)
 
 
+@pytest.mark.parametrize("most_energy", [0.02, 1.8, 4.0])
+def test_pendulums_start_at_any_moment_of_their_period(most_energy):
+    """The first step is distributed as any other: all sines and cosines, and both directions."""
+    n = 1000
+    X, _ = make_pendulum(n, 22, most_energy=most_energy, random_state=0)
+    X = X.reshape(n, 22, 2)
+    turned = X[:, 1:, 0] * X[:, :-1, 1] - X[:, :-1, 0] * X[:, 1:, 1]  # sine of the change
+    for values in (X[..., 0], X[..., 1], turned):
+        assert ks_2samp(values[:, 0], values[:, 20]).pvalue > 1e-3
+    # Standard errors are .016 at most; four of them are allowed.
+    assert np.mean(X[:, 0, 0] > 0.0) == pytest.approx(0.5, abs=0.064)
+    assert np.mean(turned[:, 0] > 0.0) == pytest.approx(0.5, abs=0.064)
+    if most_energy < 0.1:  # a harmonic oscillation: the phase is uniform
+        phase = np.arctan2(X[:, 0, 0], turned[:, 0] / 0.2 + 0.1 * X[:, 0, 0])
+        assert kstest(phase / (2.0 * np.pi) + 0.5, "uniform").pvalue > 1e-3
+
+
 @pytest.mark.parametrize("make", [make_bouncing_digits, make_rotating_digits, make_pendulum])
 def test_draws_repeat(make):
     first, groups = make(2, 4, random_state=0)
@@ -91,3 +109,9 @@ def test_what_makes_no_sense_is_refused():
         make_bouncing_digits(1, 1, size=7)
     with pytest.raises(ValueError, match="probability"):
         make_bouncing_digits(1, 1, turn=2.0)
+    for most_energy in (-1.0, 0.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"most_energy=.* positive"):
+            make_pendulum(1, 1, most_energy=most_energy)
+    for noise in (-0.1, np.nan):
+        with pytest.raises(ValueError, match=r"noise=.* standard deviation"):
+            make_pendulum(1, 1, noise=noise)

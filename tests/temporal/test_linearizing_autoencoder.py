@@ -1,9 +1,11 @@
 """Paths of codes: pooling by hand, inner steps by finite differences, motion that is predicted."""
 
 import copy
+import itertools
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import sklearn
 import torch
@@ -12,7 +14,7 @@ from sklebm import Autoencoder, LinearizingAutoencoder
 from sklebm.energies.phase_pooling import PhasePooling, PhaseShape, PhaseUnpooling
 from sklebm.metrics import curvature
 from sklebm.objectives import Batch
-from sklebm.objectives.linearization import LinearPrediction
+from sklebm.objectives.linearization import LinearPrediction, bends
 
 QUICK = {"n_components": 3, "hidden_sizes": (6,), "max_epochs": 2, "random_state": 0}
 SHAPE = PhaseShape(2, 3, 4, 6, (2, 3))
@@ -161,9 +163,56 @@ def test_an_inner_step_goes_down_the_gradient():
         np.testing.assert_allclose(found, -0.7 * slope, rtol=1e-6, atol=1e-9)
 
 
+@pytest.fixture(scope="module")
+def gated():
+    """A model with latents."""
+    X, groups, _ = bumps(20, turns=True)
+    settings = {**BUMPS, "max_epochs": 10, "random_state": 0}
+    return LinearizingAutoencoder(2, n_deltas=2, **settings).fit(X, groups=groups)
+
+
+@pytest.mark.parametrize("gain", [1.0, 4.0, 16.0])
+@pytest.mark.parametrize("rate", [5.0, 1e4])
+def test_inner_steps_never_raise_the_error(gated, rate, gain):
+    """Nor where rows are unlike those of training, and steps too large for any row."""
+    X, groups, _ = bumps(8, turns=True, seed=1)
+    X = gain * X
+    errors = []
+    for n_steps in (0, 1, 2, 4, 12):
+        model = copy.deepcopy(gated)
+        model.architecture_ |= {"n_inner_steps": n_steps, "inner_rate": rate}
+        errors.append(model.free_energy(X, groups))
+    for fewer, more in itertools.pairwise(errors):
+        assert (more <= fewer * (1.0 + 1e-12)).all()
+    third = np.flatnonzero(np.arange(len(X)) % 10 >= 2)
+    assert (errors[-1] < errors[0])[third].mean() > 0.9
+    ahead = model.predict(X, groups, np.roll(model.infer_deltas(X, groups), -1, axis=0))
+    found = ((X[third] - ahead[third - 1]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(found, errors[-1][third], rtol=1e-9)
+
+
+def test_steps_that_lower_the_error_have_the_size_that_was_asked_for(gated):
+    X, _, _ = bumps(8, turns=True, seed=1)
+    energy, y, z = codes_and_rows(gated, X)
+    third = np.flatnonzero(np.arange(len(X)) % 10 >= 2)
+    with torch.no_grad():
+        found, _ = energy.infer(z[third - 1], z[third - 2], y[third])
+    plain, errors = energy.infer(z[third - 1], z[third - 2], y[third])
+    energy.n_steps = 0
+    path = [energy.infer(z[third - 1], z[third - 2], y[third])[1]]
+    for energy.n_steps in range(1, 6):
+        path.append(energy.infer(z[third - 1], z[third - 2], y[third])[1])
+    falls = (torch.stack(path).diff(dim=0) <= 0.0).all(dim=0)
+    assert falls.double().mean() > 0.5
+    assert torch.equal(path[-1], errors)
+    np.testing.assert_allclose(found[falls], plain.detach()[falls], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["gate.weight", "decoder.1.weight", "encoder.0.weight"])
-def test_gradients_through_the_inner_steps_are_finite_differences(name):
+@pytest.mark.parametrize("pause", [False, True])
+def test_gradients_through_the_inner_steps_are_finite_differences(name, pause):
     X, groups = rows((6, 6))
+    X = with_a_pause(X, 6, 3) if pause else X
     settings = {**QUICK, "hidden_sizes": (), "activation": "tanh", "prediction": "learned"}
     name = name.replace("decoder.1", "decoder.2")
     model = LinearizingAutoencoder(n_deltas=2, n_inner_steps=3, **settings).fit(X, groups=groups)
@@ -214,6 +263,59 @@ def test_the_loss_is_its_formula(pooling):
     batch = Batch(y, weight=torch.from_numpy(weight), groups=torch.from_numpy(groups))
     loss, _ = LinearPrediction(0.3).loss(energy, batch, {}, torch.Generator())
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-9)
+
+
+def with_a_pause(X, length=10, at=4):
+    """Sequences in which one row is shown twice; the last row is left out."""
+    steps = np.insert(np.delete(np.arange(length), -1), at, at)
+    return X.reshape(-1, length, X.shape[1])[:, steps].reshape(X.shape)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
+def test_a_code_that_stands_still_has_no_direction(unit):
+    random = np.random.default_rng(0)
+    before, now = (unit * torch.from_numpy(random.standard_normal((8, 5))) for _ in range(2))
+    change = unit * torch.from_numpy(random.standard_normal((8, 5)))
+    size = torch.tensor([0.0, 1e-12, 1e-9, 1e-6, 0.1, 1.0, 1.0, 1.0], dtype=change.dtype)[:, None]
+    found = bends(before, now, now + size * change)
+    expected = torch.nn.functional.cosine_similarity(change, now - before, dim=1)
+    np.testing.assert_allclose(found[4:], expected[4:], rtol=1e-9)
+    assert found[0] == 0.0
+    assert found[:3].abs().max() < 1e-5
+    assert torch.equal(bends(now, now, now), torch.zeros(8, dtype=now.dtype))
+
+
+@pytest.mark.parametrize("n_sequences", [1, 8])
+@pytest.mark.parametrize("at", [0, 4, 8])
+def test_rounding_does_not_outweigh_rows_beside_one_that_is_shown_twice(at, n_sequences):
+    """In float32, the gradient of the loss is that in float64."""
+    X, groups, _ = bumps(n_sequences)
+    X = with_a_pause(X, at=at)
+    if n_sequences == 1:
+        X = np.tile(X[:1], (10, 1))  # nothing moves
+    model = LinearizingAutoencoder(2, **{**BUMPS, "max_epochs": 1}, random_state=0)
+    model.fit(bumps(8)[0], groups=bumps(8)[1])
+    energy, y, _ = codes_and_rows(model, X)
+    slopes = []
+    for dtype in (torch.float64, torch.float32):
+        batch = Batch(y.detach().to(dtype), groups=torch.from_numpy(groups))
+        loss, _ = LinearPrediction(1.0).loss(energy.to(dtype), batch, {}, torch.Generator())
+        slopes.append([slope.double() for slope in torch.autograd.grad(loss, energy.parameters())])
+    for exact, rounded in zip(*slopes, strict=True):
+        np.testing.assert_allclose(rounded, exact, atol=2e-3 * float(exact.abs().max()))
+
+
+def test_rows_that_are_shown_twice_do_not_spoil_what_is_learnt():
+    X, groups, _ = bumps(40)
+    X_test, groups_test, _ = bumps(40, seed=1)
+    third = np.arange(len(X_test)) % 10 >= 2
+    errors = []
+    for curvature_ in (1.0, 0.0):
+        settings = {**BUMPS, "max_epochs": 15, "curvature": curvature_}
+        model = LinearizingAutoencoder(2, random_state=0, **settings)
+        model.fit(with_a_pause(X), groups=groups)
+        errors.append(model.free_energy(X_test, groups_test)[third].mean())
+    assert errors[0] < 1.2 * errors[1]
 
 
 # ---------------------------------------------------------------- sequences
@@ -272,11 +374,17 @@ def test_the_next_frame_is_predicted(moving):
 def test_the_phase_is_the_place(moving):
     """A group follows its bump to half a pixel over whole sequences."""
     model, (X, _, place) = moving
-    phases = model.transform(X)[:, 2:]
-    starts = np.repeat(np.arange(0, len(X), 10), 10)
-    moved, truth = phases - phases[starts], place - place[starts]
-    assert np.abs(moved - truth[:, None]).max(axis=0).min() < 0.5
-    assert np.abs(truth).max() > 3.0
+
+    def misses(X, place):
+        phases = model.transform(X)[:, 2:]
+        starts = np.repeat(np.arange(0, len(X), 10), 10)
+        moved, truth = phases - phases[starts], place - place[starts]
+        assert np.abs(truth).max() > 3.0
+        return np.abs(moved - truth[:, None]).max(axis=0)
+
+    other, _, its_place = bumps(seed=2)
+    group = misses(other, its_place).argmin()  # the other one may follow nothing
+    assert misses(X, place)[group] < 0.5
 
 
 def test_paths_are_straighter_than_those_of_an_autoencoder(moving):
@@ -292,6 +400,14 @@ def test_interpolated_bumps_move_instead_of_fading(moving):
     way = model.interpolate(first, last, 3)
     assert way.shape == (3, SIDE)
     assert ((way[1] - middle) ** 2).sum() < 0.3 * (((first + last) / 2 - middle) ** 2).sum()
+    named = copy.deepcopy(model)
+    named.feature_names_in_ = np.array([f"p{i}" for i in range(SIDE)], dtype=object)
+    table = pandas.DataFrame([first, last], columns=named.feature_names_in_)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(named.interpolate(table.iloc[0], table.iloc[1], 3), way)
+    with pytest.raises(ValueError, match="feature names"):
+        named.interpolate(table.iloc[0, ::-1], table.iloc[1], 3)
     tables = copy.deepcopy(model).set_output(transform="pandas")
     ends = (torch.from_numpy(end).requires_grad_() for end in (first, last))
     np.testing.assert_array_equal(tables.interpolate(*ends, 3), way)
@@ -340,6 +456,9 @@ def test_bad_input_is_named():
     for deltas in (np.zeros((3, 2)), np.zeros((len(X), 3))):
         with pytest.raises(ValueError, match=r"deltas has shape .* n_deltas=2 numbers"):
             model.predict(X, groups, deltas)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="deltas contains NaN or infinity"):
+            model.predict(X, groups, np.full((len(X), 2), value))
     with pytest.raises(ValueError, match=r"n=1 must be a whole number of rows"):
         model.interpolate(X[0], X[1], 1)
     with pytest.raises(ValueError, match="is a part of an image: set image_shape"):
