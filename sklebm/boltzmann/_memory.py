@@ -12,17 +12,34 @@ from sklebm._shell.arrays import to_numpy
 from sklebm._shell.gaps import checked_mask
 from sklebm._shell.rows import Rows
 from sklebm._shell.value_range import apply_value_range, values_outside
+from sklebm.energies.associative import AssociativeMemory
 
 
-def check_energies_fit(rows: Rows, beta: float) -> None:
-    """Refuse real rows so long that their products would overflow in double precision."""
-    largest = max(float(rows[part].abs().max()) for part in rows.chunks(rows.shape[1]))
-    # Energies add beta p's and |s|^2 / 2, each a sum over the features.
-    limit = float(np.finfo(np.float64).max) / (4.0 * rows.shape[1] * max(1.0, beta))
-    if largest > math.sqrt(limit):
+def check_energies_fit(memory: AssociativeMemory, before: dict[str, Any], rows: Rows) -> None:
+    """Refuse rows of which an energy would overflow, in their dtype.
+
+    It is computed in double precision, of overlaps divided by the number of units, so that no power
+    of states between -1 and 1 is too large.
+    """
+    continuous, chunks = before["is_continuous_"], rows.chunks(4 * rows.shape[1])
+    largest = 0.0
+    for part in chunks:
+        x = rows[part].double()
+        largest = max(largest, float((x if continuous else memory.encode(x)).abs().max()))
+    # |E| is below n d max_i |s_i|^power; an exponential memory multiplies overlaps by beta.
+    dense, exponent = before["rule_"] == "dense", before["exponent_"]
+    factor = 4.0 * (before["n_patterns_"] + len(rows)) * rows.shape[1]
+    if dense and not exponent:
+        factor *= max(1.0, before["beta_"])
+    power = exponent if dense and exponent else 2
+    size = math.log(factor) + power * math.log(max(1.0, largest))
+    if size > math.log(torch.finfo(rows.dtype).max):
+        most = max(float(rows[part].abs().max()) for part in chunks)
+        low, high = before["state_values_"]
+        states = f' to states of {low:g} and {high:g}, or set value_range="clip"'
         raise FloatingPointError(
-            f"X holds values up to {largest:.3g}, whose energies overflow. Scale X, for example "
-            "with StandardScaler."
+            f"X holds values up to {most:.3g}, whose energies overflow. Scale X"
+            f"{', for example with StandardScaler' if continuous else states}."
         )
 
 

@@ -224,10 +224,9 @@ class HopfieldNetwork(EnergyEstimator):
         values = torch.from_numpy(before["state_values_"]).to(device)
         memory = AssociativeMemory(values)
         continuous = before["is_continuous_"]
-        if continuous:
-            _memory.check_energies_fit(rows, before["beta_"])
-        else:  # they are stored as states of -1 and +1, whatever their size
+        if not continuous:
             _memory.keep_between_states(self, rows, before["state_values_"], learning=True)
+        _memory.check_energies_fit(memory, before, rows)
         total = torch.zeros(n_features, n_features, dtype=torch.float64, device=device)
         if before["couplings_"] is not None:
             total = torch.from_numpy(before["couplings_"]).to(total)

@@ -158,24 +158,38 @@ def test_large_powers_store_and_recall(power, n_units, dtype):
     rtol = max(4 * power * np.finfo(np.float64).eps, np.finfo(dtype).eps)
     np.testing.assert_allclose(model.energy(damaged), expected, rtol=rtol, atol=0)
     np.testing.assert_array_equal(model.transform(damaged), X)
-    # Rows of any size are stored as states; only real ones can be too large.
-    large = np.where(X > 0, 1e300, -1e300)
+    # Rows beyond the states are stored as states.
     with pytest.warns(UserWarning, match=r"outside \[-1, 1\]"):
-        stored = HopfieldNetwork("dense", power=power, random_state=0).fit(large)
+        stored = HopfieldNetwork("dense", power=power, random_state=0).fit(5 * X)
     np.testing.assert_array_equal(stored.patterns_, X)
+    assert np.isfinite(stored.energy(5 * X)).all()
 
 
-def test_real_rows_whose_products_overflow_are_refused():
-    settings = {"rule": "dense", "interaction": "exponential", "states": "continuous"}
-    model = HopfieldNetwork(beta=0.5, **settings).fit(1e150 * SIGNS)
-    assert np.isfinite(model.energy(1e150 * SIGNS)).all()
-    # Squares of single precision fit into double precision.
-    assert HopfieldNetwork(**settings).fit(np.float32(1e30 * SIGNS)).n_patterns_ == 6
-    with pytest.raises(FloatingPointError, match=r"up to 1e\+154, whose energies overflow"):
-        model.partial_fit(1e154 * SIGNS)
-    with pytest.raises(FloatingPointError, match="whose energies overflow"):
-        HopfieldNetwork(beta=1e10, **settings).fit(1e150 * SIGNS)
+@pytest.mark.filterwarnings("ignore:X contains values outside")
+@pytest.mark.parametrize(
+    ("settings", "dtype", "fits", "overflows"),
+    [
+        ({}, np.float64, 1e150, 1e154),
+        ({"rule": "dense", "power": 8}, np.float64, 1e37, 1e39),
+        ({"rule": "dense", "power": 8}, np.float32, 1e4, 1e5),
+        ({"states": "continuous", "beta": 0.5}, np.float64, 1e150, 1e154),
+        ({"states": "continuous", "beta": 1e10}, np.float64, 1e140, 1e150),
+        ({"states": "continuous"}, np.float32, 1e17, 1e20),
+    ],
+)
+def test_rows_whose_energies_overflow_are_refused(settings, dtype, fits, overflows):
+    """What is stored has a finite energy, in the dtype of the rows."""
+    if "states" in settings:
+        settings = {"rule": "dense", "interaction": "exponential", **settings}
+    X = SIGNS.astype(dtype)
+    model = HopfieldNetwork(**settings, random_state=0).fit(dtype(fits) * X)
+    assert np.isfinite(model.energy(dtype(fits) * X)).all()
+    with pytest.raises(FloatingPointError, match=r"up to 1e\+\d+, whose energies overflow. Scale"):
+        model.partial_fit(dtype(overflows) * X)
     assert model.n_patterns_ == 6
+    if "states" not in settings:
+        model.set_params(value_range="clip").partial_fit(dtype(overflows) * X)
+        assert model.n_patterns_ == 12
 
 
 def test_continuous_recall_is_a_step_of_softmax_attention():
