@@ -420,8 +420,8 @@ def test_given_machines_have_to_stand_on_each_other():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bottom": DeepBeliefNetwork((3,))}, "must be a restricted Boltzmann machine"),
-        ({"bottom": BoltzmannMachine(2)}, "must be a restricted Boltzmann machine"),
+        ({"bottom": DeepBeliefNetwork((3,))}, "must be a BernoulliRBM, a GaussianRBM or"),
+        ({"bottom": BoltzmannMachine(2)}, "must be a BernoulliRBM, a GaussianRBM or"),
         ({"hidden_sizes": ()}, "at least one"),
         ({"objective": "score_matching"}, "binary"),
     ],
