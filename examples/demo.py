@@ -3,7 +3,7 @@
 The main job on real data: select, detect, transform
 ======================================================
 
-``make demo`` runs it, in under three minutes on two cores. Nothing is downloaded: the data are
+``make demo`` runs it, in one to four minutes on two cores. Nothing is downloaded: the data are
 scikit-learn's 8 x 8 images of digits and its two photographs.
 
 1. Select. ``GridSearchCV`` chooses the number of clusters by the ``score`` of ``EnergyKMeans``
