@@ -40,8 +40,8 @@ class EnergyMonitor(ScoringMonitor):
     X_val : array-like of shape (n_samples, n_features)
         Held-out rows.
     groups : array-like of shape (n_samples,) or None, default=None
-        Sequence of each held-out row, for models whose own score looks at the rows before one, such
-        as SequenceEnergy. None: all of them are one sequence.
+        Sequence of each held-out row, for models whose own score looks at other rows of the
+        sequence, such as SequenceEnergy. None: all of them are one sequence.
     scoring : callable or None, default=None
         ``scoring(fitted_estimator, X_val)`` returns a float; higher is better. None uses the score
         that the estimator itself can compare between epochs: ``score`` or, for models without a

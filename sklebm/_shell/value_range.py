@@ -8,7 +8,8 @@ import torch
 from sklebm._shell.rows import Rows
 from sklebm._shell.warning import warn
 
-_ULPS = 8
+#: Rounding errors by which values may exceed their limits: scaling to [0, 1] can overshoot.
+ROUNDING = 8
 
 
 def values_outside(rows: Rows, low: float, high: float) -> tuple[float, float] | None:
@@ -16,8 +17,7 @@ def values_outside(rows: Rows, low: float, high: float) -> tuple[float, float] |
     parts = rows.chunks(rows.shape[1])
     least = min(float(rows[part].min()) for part in parts)
     largest = max(float(rows[part].max()) for part in parts)
-    # Scaling to [0, 1] can overshoot by a few rounding errors.
-    slack = _ULPS * torch.finfo(rows.dtype).eps
+    slack = ROUNDING * torch.finfo(rows.dtype).eps
     return None if least >= low - slack and largest <= high + slack else (least, largest)
 
 

@@ -155,12 +155,11 @@ def chain_rows(
     limits: tuple[float, float],
     *,
     missing: bool = False,
-    dtype: Any = np.float32,
 ) -> torch.Tensor:
     """One row per chain; rejects other shapes and values outside the limits."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-    array = np.asarray(values, dtype=dtype)
+    array = np.asarray(values, dtype=np.float32)
     if array.shape not in (shape, shape[1:]):
         raise ValueError(
             f"{name} has shape {array.shape}, but must be one row of {shape[1]} features or "

@@ -10,6 +10,7 @@ import torch
 from sklebm._checks import check_count
 from sklebm._shell.gaps import rows_with_gaps
 from sklebm._shell.random import RandomState, draw_seed, make_generator
+from sklebm._shell.value_range import ROUNDING
 from sklebm._shell.warning import warn
 from sklebm.energies.pairwise import MAX_UNITS, colour_classes, means
 from sklebm.inference.gibbs_sweeps import GibbsSweeps, SweepState
@@ -31,7 +32,7 @@ def conditional_mean(
     rows = rows_with_gaps(model, X)
     energy = model._energy(rows.device).double()
     generator = make_generator(draw_seed(random_state), "completion", device=rows.device)
-    found = _Completion(energy, method, n_steps, generator, model)
+    found = _Completion(energy, method, n_steps, generator, model, rows.dtype)
     what = f"{type(model).__name__}.conditional_mean"
     filled = rows.map(found.fill, floats_per_row=8 * len(energy.weights), what=what)
     if found.most_listed > MOST_LISTED:
@@ -54,6 +55,7 @@ class _Completion:
     n_steps: int
     generator: torch.Generator
     model: Any
+    dtype: torch.dtype
     most_listed: int = 0
     settled: bool = True
 
@@ -66,6 +68,8 @@ class _Completion:
         s = torch.cat([known, hidden], dim=1)
         if self.method == "chains":
             found = _averaged(energy, s, self.n_steps, self.generator)
+        elif self.method == "mean_field":
+            found = self._by_mean_field(s)
         else:
             found = self._by_pattern(s)
         return torch.where(chunk.isnan(), found[:, : known.shape[1]], known)
@@ -74,7 +78,8 @@ class _Completion:
         low, high = self.model._visible_range
         if self.model.value_range == "clip":
             return x.clamp(low, high)  # NaN stays
-        if ((x < low) | (x > high)).any():
+        slack = ROUNDING * torch.finfo(self.dtype).eps
+        if ((x < low - slack) | (x > high + slack)).any():
             raise ValueError(
                 f"X must hold values in [{low:g}, {high:g}] or NaN, for features to fill in: scale "
                 'it, or set value_range="clip".'
@@ -82,17 +87,14 @@ class _Completion:
         return x
 
     def _by_pattern(self, s: torch.Tensor) -> torch.Tensor:
-        """Exact means or those of mean field; rows that lack the same units go together."""
+        """Exact means, where they are cheap; rows that lack the same units go together."""
         couplings, biases, found = self.energy.couplings(), self.energy.biases(), s.clone()
-        patterns, which = torch.unique(s.isnan(), dim=0, return_inverse=True)
         too_many = torch.zeros(len(s), dtype=torch.bool, device=s.device)
+        patterns, which = torch.unique(s.isnan(), dim=0, return_inverse=True)
         for index, unknown in enumerate(patterns):
             at = (which == index).nonzero()[:, 0]
             free, known = unknown.nonzero()[:, 0], (~unknown).nonzero()[:, 0]
             if not len(free):
-                continue
-            if self.method == "mean_field":
-                too_many[at] = True
                 continue
             inner = couplings[free][:, free]
             classes = colour_classes(inner != 0)
@@ -109,16 +111,15 @@ class _Completion:
             fields = biases[free] + s[at][:, known] @ couplings[known][:, free]
             found[at[:, None], free] = means(fields, inner, classes)
         if too_many.any():
-            rest = s[too_many]
-            found[too_many], settled = mean_field_means(
-                couplings,
-                biases,
-                self.energy.classes,
-                rest.nan_to_num(0.5),
-                ~rest.isnan(),
-                tol=1e-8,
-            )
-            self.settled &= settled
+            found[too_many] = self._by_mean_field(s[too_many])
+        return found
+
+    def _by_mean_field(self, s: torch.Tensor) -> torch.Tensor:
+        energy, start = self.energy, s.nan_to_num(0.5)
+        found, settled = mean_field_means(
+            energy.couplings(), energy.biases(), energy.classes, start, ~s.isnan(), tol=1e-8
+        )
+        self.settled &= settled
         return found
 
 

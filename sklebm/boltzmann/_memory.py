@@ -51,7 +51,7 @@ def state_values(rows: Rows, states: str) -> Any:
 
 def keep_between_states(model: Any, rows: Rows, values: Any, *, learning: bool) -> None:
     """Clip, reject or warn about values outside those of the two states."""
-    low, high = (float(value) for value in values)
+    low, high = sorted(map(float, values))
     apply_value_range(
         rows,
         model.value_range,

@@ -366,7 +366,8 @@ class BoltzmannMachine(BoltzmannEstimator):
         n_steps : int, default=1000
             Sweeps over which each chain is averaged, after half as many burn-in sweeps.
         random_state : int, RandomState instance or None, default=None
-            Seed for the chains.
+            Seed for the chains. What they give also depends on ``working_memory``, which divides
+            the rows into chunks.
 
         Returns
         -------

@@ -373,11 +373,11 @@ class HopfieldNetwork(EnergyEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix, tensor} of shape (n_samples, n_features)
-            Rows; NaN is unknown. A file too large for scikit-learn's ``working_memory`` must hold
-            no NaN.
+            Rows; NaN is unknown. Sparse matrices, files too large for scikit-learn's
+            ``working_memory``, and dask arrays with a ``known`` for each row must hold no NaN.
         known : array-like of bool, (n_features,) or (n_samples, n_features), default=None
-            Features that stay as they are. The others start at the values of X, or undecided where
-            X is NaN. None keeps all features that are not NaN.
+            Features that stay as they are (``value_range="clip"`` clips them). The others start at
+            the values of X, or undecided where X is NaN. None keeps all features that are not NaN.
 
         Returns
         -------

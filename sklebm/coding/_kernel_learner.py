@@ -158,9 +158,8 @@ class KernelLearner(DictionaryLearner):
         """Take in images without gaps, their codes and energies, and what these decode to."""
         settings, grid = self.settings, self.settings.grid
         if not bool(torch.isfinite(values).all()):
-            largest = torch.finfo(
-                x.dtype
-            ).max  # beyond it, images without their smooth part are NaN
+            # An overflowing image without its smooth part is NaN: name the largest number instead.
+            largest = torch.finfo(x.dtype).max
             raise FloatingPointError(
                 f"{settings.search.owner}: the energies of the images overflow (largest |X|: "
                 f"{float(x.nan_to_num(largest).abs().max()):.3g}). Scale X, for example to [0, 1]."

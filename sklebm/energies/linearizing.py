@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from sklebm.energies.standardization import Standardization
 
-# What is tried next of a step that raised the error. Where the error levels off far away, the
-# parabola through it would end there as well: hence at most a quarter.
+# Bounds of the part of a step that is tried after it raised the error. Where the error levels off
+# far away, the minimum of the parabola is near one half of the step: still too far.
 _LEAST_PART, _LARGEST_PART = 0.1, 0.25
 
 
@@ -119,8 +119,8 @@ class LinearizingEnergy(nn.Module):
 
         With gradients enabled, all ``n_steps`` have the size ``rate``, and both results can be
         differentiated through them. Otherwise a step that would raise the error of its row is not
-        taken, and the next one is shorter: it ends about where the parabola through both errors and
-        the slope is least. Every step decodes once.
+        taken, and the next one is a tenth to a quarter as long: as near as that to where the
+        parabola through both errors and the slope is least. Every step decodes once.
         """
         if self.gate is None:
             return None, self.errors(z, before, y, None)
