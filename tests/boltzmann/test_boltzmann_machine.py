@@ -646,7 +646,10 @@ def test_rows_to_complete_come_through_the_same_door_as_others():
     np.testing.assert_array_equal(model.conditional_mean(torch.from_numpy(gaps)).numpy(), filled)
     with pytest.raises(ValueError, match=r"Expected 2D array, got 1D array"):
         model.conditional_mean(gaps[0])
-    # Scaling to [0, 1] may overshoot: "clip" takes it back, as in the other methods.
+    # Scaling to [0, 1] may overshoot by rounding errors.
+    rounded = np.float32(gaps) * np.nextafter(np.float32(1.0), np.float32(2.0))
+    np.testing.assert_allclose(model.conditional_mean(rounded), filled, rtol=1e-5)
+    # "clip" takes back what is more, as in the other methods.
     beyond = gaps * (1.0 + 1e-7)
     with pytest.raises(ValueError, match=r'values in \[0, 1\] or NaN.*value_range="clip"'):
         model.conditional_mean(beyond)

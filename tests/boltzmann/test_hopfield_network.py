@@ -465,3 +465,14 @@ def test_another_rule_cannot_go_on(stored, asked):
     np.testing.assert_array_equal(model.free_energy(SIGNS), before)
     anew = HopfieldNetwork(**{**stored, **asked}, random_state=0).fit(SIGNS)
     np.testing.assert_array_equal(model.fit(SIGNS).free_energy(SIGNS), anew.free_energy(SIGNS))
+
+
+def test_values_of_the_states_may_be_in_either_order():
+    """-1 may stand for the state that others call 1; clipping keeps between both."""
+    states = np.where(np.random.default_rng(0).random((3, 8)) < 0.5, -1.0, 1.0)
+    couplings = states.T @ states / 8 - 3 / 8 * np.eye(8)
+    model = HopfieldNetwork.from_parameters(
+        couplings=couplings, state_values=np.array([1.0, -1.0]), value_range="clip"
+    )
+    np.testing.assert_array_equal(model.score_samples(3.0 * states), model.score_samples(states))
+    assert len(np.unique(model.transform(states))) == 2
