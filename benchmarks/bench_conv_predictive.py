@@ -79,7 +79,7 @@ def encoder_table(quick, n_train, n_epochs):
         "lista, 3 layers": {"n_layers": 3},
     }.items():
         best = None
-        for rate in (0.005,) if quick else (0.005, 0.01):
+        for rate in (0.005,) if quick else (0.005, 0.01, 0.02):
             for weight in (10.0,) if quick else (10.0, 100.0):
                 start = time.perf_counter()
                 model = ConvPredictiveSparseDecomposition(

@@ -2,15 +2,17 @@
 
 The protocol of R. Salakhutdinov and I. Murray, "On the quantitative analysis of deep belief
 networks", ICML 2008: 60,000 training and 10,000 test rows, log Z annealed. ``--model belief`` is a
-DeepBeliefNetwork of 500 and 2000 units (published: bound -86.22, importance-sampled -84.55), in 60
-minutes, its second layer started at random (the default) and as the first one turned over, with
-four passes for the first layer to one for the second; ``--model boltzmann`` a DeepBoltzmannMachine
-of 500 and 1000 (published: -84.62; a re-implementation of 512 and 1024: -86.37), in 90 minutes,
-whose bound is also recorded along the way. One layer of 500 units has the same time. Epochs follow
-from the speed of a trial epoch; with ``--epochs`` they are given, and bounds no longer depend on
-the speed of the computer. Needs the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
+DeepBeliefNetwork of 500 and 2000 units (published: bound -86.22, importance-sampled -84.55), its
+second layer started at random (the default) and as the first one turned over, with four passes for
+the first layer to one for the second; ``--model boltzmann`` a DeepBoltzmannMachine of 500 and 1000
+(published: -84.62; a re-implementation of 512 and 1024: -86.37), whose layers first learn one after
+the other, and whose bound is also recorded along the way. One layer of 500 units has the same time:
+60 minutes for belief, 90 for boltzmann. Epochs follow from the speed of a trial epoch; with
+``--epochs`` they are given, and bounds no longer depend on the speed of the computer. With
+``--validate``, models learn from the first 50,000 rows and are judged on the next 2,000, to choose
+``--rates``; nothing is saved. Needs the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
 
-    python benchmarks/bench_deep_machines.py --model belief [--quick]
+    python benchmarks/bench_deep_machines.py --model belief [--quick] [--validate]
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +42,10 @@ COLUMNS = [
 Rows = np.ndarray[Any, Any]
 #: Passes of the bottom machine of a belief network for each pass of the one above.
 BOTTOM = 4
+#: Passes in which each layer of a deep Boltzmann machine first learns alone.
+GREEDY = 15
+#: Passes in which each layer of a deep Boltzmann machine first learns alone.
+GREEDY = 15
 
 
 def timed(model: Any, x: Rows) -> float:
@@ -120,11 +127,15 @@ def main() -> None:
     parser.add_argument(
         "--temperatures", type=int, default=10_000, help="of annealing, at first; doubled if needed"
     )
+    parser.add_argument("--rates", type=float, nargs="+", help="of the deep machine or its top")
+    parser.add_argument("--validate", action="store_true", help="judge on training rows; no record")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
     options = parser.parse_args()
     set_threads(options.threads)
     x, test = load_rows()
+    if options.validate:
+        x, test = x[:50_000], x[50_000:52_000]
     minutes = options.minutes or {"belief": 60.0, "boltzmann": 90.0}[options.model]
     budget, temperatures = 60.0 * minutes, options.temperatures
     sizes = {"belief": (500, 2000), "boltzmann": (500, 1000)}[options.model]
@@ -137,28 +148,41 @@ def main() -> None:
         bottom = BernoulliRBM(max_epochs=BOTTOM * n)
         return DeepBeliefNetwork(sizes, bottom=bottom, max_epochs=n, **shared, **settings)
 
+    def boltzmann(n: int, rate: float) -> Any:
+        return DeepBoltzmannMachine(
+            sizes, pretraining_epochs=GREEDY, max_epochs=n, learning_rate=rate, **shared
+        )
+
     makers: dict[str, Callable[[int], Any]] = {
-        "one layer": lambda n: BernoulliRBM(sizes[0], max_epochs=n, **shared),
-        "belief": stack,
-        "belief, turned over": lambda n: stack(n, init="transpose"),
-        "boltzmann": lambda n: DeepBoltzmannMachine(sizes, max_epochs=n, **shared),
+        "one layer": lambda n: BernoulliRBM(sizes[0], max_epochs=n, **shared)
     }
-    makers["one layer"](1).fit(x[:100])  # what is loaded once must not count against one of them
-    rows: list[list[Any]] = []
-    curve = Curve(test, options.every, rows)
-    one, deep = options.epochs
-    asked = {"one layer": one, options.model: deep}
+    rates = options.rates or {"belief": [0.003], "boltzmann": [0.05]}[options.model]
     if options.model == "belief":
-        asked["belief, turned over"] = deep
-    for name, given in asked.items():
-        watch = curve if name == "boltzmann" else None
-        model, epochs, seconds = trained(makers[name], x, budget, given, watch)
+        makers["belief"] = stack
+    for rate in rates:
+        if options.model == "belief":
+            makers[f"belief, turned over, rate {rate:g}"] = partial(
+                stack, init="transpose", learning_rate=rate
+            )
+        else:
+            makers[f"boltzmann, rate {rate:g}"] = partial(boltzmann, rate=rate)
+    if options.validate:
+        makers = {name: make for name, make in makers.items() if "rate" in name}
+    # What is loaded once must not count against one of them.
+    BernoulliRBM(2, max_epochs=1, **shared).fit(x[:100])
+    rows: list[list[Any]] = []
+    one, deep = options.epochs
+    for name, make in makers.items():
+        deep_machine = options.model == "boltzmann" and name != "one layer"
+        watch = Curve(test, options.every, rows) if deep_machine else None
+        given = one if name == "one layer" else deep
+        model, epochs, seconds = trained(make, x, budget, given, watch)
         rows += judged(name, model, epochs, seconds, test, temperatures)
-        if name == "belief":
-            bottom = model.named_estimators_["layer1"]
-            rows += judged("its bottom machine", bottom, epochs, 0.0, test, temperatures)
+        if isinstance(model, DeepBeliefNetwork) and not any("bottom" in row[0] for row in rows):
+            bottom, passes = model.named_estimators_["layer1"], BOTTOM * epochs
+            rows += judged("bottom of belief", bottom, passes, 0.0, test, temperatures)
     length = "given epochs" if any(options.epochs) else f"{minutes:.0f} minutes each"
-    if not options.quick:
+    if not (options.quick or options.validate):
         save_results(
             f"deep_machines_{options.model}",
             f"A deep machine ({options.model}) and one layer, trained for {length}, "
@@ -166,7 +190,8 @@ def main() -> None:
             COLUMNS,
             rows,
             notes=f"Layers: {sizes}; the bottom of a belief network has {BOTTOM} passes for each "
-            f"of its top. {options.threads} thread(s). Annealed in both directions with "
+            f"of its top; each layer of a Boltzmann machine first has {GREEDY} alone. "
+            f"{options.threads} thread(s). Annealed in both directions with "
             f"100 chains and {temperatures:,} temperatures at first, doubled at most twice; 100 "
             "draws a row for bound and estimate.",
         )

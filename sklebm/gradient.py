@@ -25,6 +25,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Batch, Objective
+from sklebm.objectives.base import ObjectiveState
 from sklebm.training.batches import TrainingRows, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
@@ -314,6 +315,25 @@ class GradientEstimator(EnergyEstimator):
         share_parameters(start.rows.ranks, energy)
         return energy
 
+    def _starts_trained(self, start: Start) -> bool:
+        """Whether the energy has been trained before the first step."""
+        return start.resume
+
+    def _with_settled_chains(
+        self,
+        objective: Objective,
+        state: ObjectiveState,
+        energy: Any,
+        start: Start,
+        generator: torch.Generator,
+    ) -> ObjectiveState:
+        """New chains as samples of an energy that is already trained; models with log Z can.
+
+        New chains start at the reference density, which a new energy is close to. They are no
+        samples of one that is trained, and until they are, updates lead it astray.
+        """
+        return state
+
     def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
         """The players: the whole energy with one objective; adversarial models have several."""
         return [self._player(energy, self._objective(energy), start)]
@@ -341,6 +361,8 @@ class GradientEstimator(EnergyEstimator):
         if not state:
             n_own = -(-self.batch_size // ranks.size)
             state = objective.init_state(energy, n_own, negatives)
+            if self._starts_trained(start):
+                state = self._with_settled_chains(objective, state, energy, start, negatives)
         alone = moved is None
         return EnergyTraining(
             energy,

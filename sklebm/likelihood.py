@@ -54,6 +54,8 @@ _STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
 # This many multiplications take a fraction of a second, however short training was.
 _SMALL_WORK = 1e8
 _FEWEST_CHAINS, _FEWEST_TEMPERATURES = 10, 16
+# Annealing steps that lead new chains to an energy that is already trained.
+_SETTLING_TEMPERATURES = 100
 _CHECK_ROWS = 2000
 
 
@@ -338,6 +340,34 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
         error = float(gaps.std()) / math.sqrt(len(gaps))
         passed = bool(float(gaps.mean()) <= 3.0 * error)
         return DensityCheck(float(log_p.mean()), float(log_q.mean()), error, passed)
+
+
+# ---------------------------------------------------------------------- chains of trained energies
+
+
+def annealed(energy: Any, mean: Any, n_chains: int, generator: torch.Generator) -> torch.Tensor:
+    """States of as many chains after annealing from a density with this mean to the energy."""
+    with torch.no_grad():
+        path = path_to(copy.deepcopy(energy).double().eval(), mean, generator)
+        return ais.forward(
+            path, generator, n_chains=n_chains, n_temperatures=_SETTLING_TEMPERATURES
+        ).rows
+
+
+def with_settled_chains(
+    model: Any, objective: Any, state: Any, energy: Any, start: Any, generator: torch.Generator
+) -> Any:
+    """An objective's state with its chains, if it has any, annealed to the energy."""
+    with torch.no_grad():
+        chains = objective.chains(state, energy, generator)
+        if chains is None:
+            return state
+        origin = start.rows.origin
+        mean = (start.means if origin is None else start.means - origin).numpy()
+        states = annealed(
+            *path_energy(model, energy, {"feature_means_": mean}), len(chains), generator
+        )
+        return objective.with_chains_at(state, states.to(chains), energy, generator)
 
 
 # ---------------------------------------------------------------------- what methods answer

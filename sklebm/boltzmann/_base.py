@@ -86,6 +86,8 @@ class BoltzmannEstimator(GradientEstimator):
                 own.__doc__ = getattr(BoltzmannEstimator, name).__doc__
         super().__init_subclass__(**kwargs)
 
+    _with_settled_chains = likelihood.with_settled_chains
+
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS
         options = {"n_gibbs_steps": self.n_gibbs_steps} if given else {}

@@ -276,7 +276,10 @@ def _fine_tuned(
         kept = course.state(seed=seed, n_calls=n_calls)
         return as_state(*exported(energy, machines), [*losses, *course.losses], kept)
 
-    chains = chains or objective.init_state(energy, model.batch_size, generator)
+    if not chains:  # samples of the top machine, which is trained
+        mean = machines[-1].feature_means_
+        states = likelihood.annealed(energy.top, mean, model.batch_size, generator).float()
+        chains = objective.with_chains_at({}, states, energy, generator)
     course = train(
         EnergyTraining(
             energy, objective, chains, generator, rows.ranks, transforms=_in_row_units(energy)

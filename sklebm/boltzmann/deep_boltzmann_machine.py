@@ -256,9 +256,17 @@ class DeepBoltzmannMachine(GradientEstimator):
 
     def _starting_energy(self, start: Start) -> Any:
         energy = super()._starting_energy(start)
-        if self.pretraining_epochs and not start.resume and not start.n_calls:
+        if self._is_pretrained(start):
             _greedy.pretrain(self, energy, start)
         return energy
+
+    def _is_pretrained(self, start: Start) -> bool:
+        return bool(self.pretraining_epochs) and not start.resume and not start.n_calls
+
+    def _starts_trained(self, start: Start) -> bool:
+        return super()._starts_trained(start) or self._is_pretrained(start)
+
+    _with_settled_chains = likelihood.with_settled_chains
 
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS

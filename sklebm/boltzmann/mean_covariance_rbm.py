@@ -290,6 +290,8 @@ class MeanCovarianceRBM(GradientEstimator):
     def _chain(self) -> Sampler:
         return _covariances.make_sampler(self.sampler, self.n_leapfrog)
 
+    _with_settled_chains = likelihood.with_settled_chains
+
     def _objective(self, energy: Any) -> Objective:
         given: dict[str, Any] = {"n_steps": self.n_steps} if self.n_steps != 1 else {}
         if isinstance(self.objective, str) and self.objective in _SAMPLED:

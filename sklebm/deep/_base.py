@@ -131,6 +131,8 @@ class DeepEnergyEstimator(GradientEstimator):
             "log_partition_interval_": None,
         }
 
+    _with_settled_chains = likelihood.with_settled_chains
+
     def _shaped_by(self, energy: Any) -> Objective:
         """The objective; parameters of the energy that it may update require gradients."""
         objective = resolve_objective(self.objective, OBJECTIVES, {})

@@ -83,6 +83,12 @@ class Objective(ABC):
         """Return the state before the first step; most objectives have none."""
         return {}
 
+    def with_chains_at(
+        self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
+    ) -> ObjectiveState:
+        """``state`` with its ``chains`` moved to these rows, as many as there were."""
+        return state
+
     def rows_needed(self) -> tuple[str | None, str]:
         """The kind of rows that it is restricted to, if any, and why."""
         return self.domain, self.domain_reason

@@ -290,6 +290,13 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         active = torch.arange(min(batch_size, n_chains), device=kept["position"].device)
         return {**kept, "active": active}
 
+    def with_chains_at(
+        self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
+    ) -> ObjectiveState:
+        """``state`` with its chains moved to these rows."""
+        sampler = self.sampler_for(energy)
+        return {**state, **sampler.keep(sampler.init(generator, rows, energy))}
+
     def negatives(
         self,
         energy: ReferencedEnergy,

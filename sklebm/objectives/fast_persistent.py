@@ -73,6 +73,13 @@ class FastPersistentContrastiveDivergence(ClosedFormObjective):
         """Visible states of the chains."""
         return visible_chains(state, energy, generator)
 
+    def with_chains_at(
+        self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
+    ) -> ObjectiveState:
+        """``state`` with its chains moved to these rows."""
+        gibbs = BlockGibbs()
+        return {**state, **gibbs.keep(gibbs.init(generator, rows, energy))}
+
     def gradients(
         self,
         energy: RetunableEnergy,

@@ -77,6 +77,13 @@ class MeanFieldContrastiveDivergence(ClosedFormObjective):
         """Current states of all even layers, rows first."""
         return visible_chains(state, energy, generator)
 
+    def with_chains_at(
+        self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
+    ) -> ObjectiveState:
+        """``state`` with its chains at these states of all even layers."""
+        sampler = BlockGibbs()
+        return {**state, **sampler.keep(sampler.init(generator, rows, energy))}
+
     def gradients(
         self,
         energy: LayeredEnergy,

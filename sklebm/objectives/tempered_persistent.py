@@ -63,6 +63,14 @@ class TemperedPersistentContrastiveDivergence(ClosedFormObjective):
         visible = state.get("visible")
         return None if visible is None else visible[0]
 
+    def with_chains_at(
+        self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
+    ) -> ObjectiveState:
+        """``state`` with ladders of which each holds a row at every temperature but the hottest."""
+        visible = state["visible"].clone()
+        visible[:-1] = rows
+        return {**state, "visible": visible}
+
     def init_state(
         self, energy: Any, batch_size: int, generator: torch.Generator
     ) -> ObjectiveState:

@@ -54,6 +54,18 @@ class UpDown(Objective):
         with torch.no_grad():
             return sampler.keep(sampler.start(generator, batch_size, energy.top))
 
+    def with_chains_at(
+        self,
+        state: ObjectiveState,
+        rows: Tensor,
+        energy: DeepBeliefEnergy,
+        generator: torch.Generator,
+    ) -> ObjectiveState:
+        """Chains of the top machine at these states of its visible units."""
+        sampler = BlockGibbs()
+        with torch.no_grad():
+            return sampler.keep(sampler.init(generator, rows, energy.top))
+
     def loss(
         self,
         energy: DeepBeliefEnergy,

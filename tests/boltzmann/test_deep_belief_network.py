@@ -245,6 +245,25 @@ def test_units_beyond_the_transpose_change_log_p_little():
     assert np.linalg.matrix_rank(wide.components_[6:]) == 4
 
 
+def test_first_updates_do_not_lead_a_transpose_astray():
+    """Two modes: chains of independent units know of one, and an epoch by them costs 2.5 nats."""
+    rng = np.random.default_rng(0)
+    X = ((rng.random((400, 1)) < 0.5) ^ (rng.random((400, 12)) < 0.02)).astype(np.float32)
+    first = BernoulliRBM(4, **{**FEW, "learning_rate": 0.1, "max_epochs": 100}).fit(X)
+    H = (rng.random((400, 4)) < first.transform(X)).astype(np.float32)
+    top = BernoulliRBM(12, **{**FEW, "learning_rate": 0.02, "max_epochs": 1})
+    start = transposed(top, first).estimate_log_partition("exact")
+    assert transposed(top, first).fit(H).score(H) > start.score(H)
+
+
+@pytest.mark.parametrize("objective", ["cd", "fast_pcd", "tempered_pcd"])
+def test_other_objectives_start_a_transpose_with_chains_of_their_own(objective):
+    X = make_bits()
+    settings = {**FEW, "objective": objective}
+    network = DeepBeliefNetwork((4, 9), init="transpose", **settings).fit(X)
+    assert np.isfinite(network.score_samples(X)).all()
+
+
 def test_transposes_that_do_not_fit_are_refused():
     X = make_bits()
     with pytest.raises(ValueError, match="hidden_sizes asks for 5 above BernoulliRBM with 6"):
