@@ -44,8 +44,6 @@ Rows = np.ndarray[Any, Any]
 BOTTOM = 4
 #: Passes in which each layer of a deep Boltzmann machine first learns alone.
 GREEDY = 15
-#: Passes in which each layer of a deep Boltzmann machine first learns alone.
-GREEDY = 15
 
 
 def timed(model: Any, x: Rows) -> float:
@@ -59,7 +57,9 @@ def timed(model: Any, x: Rows) -> float:
 class Curve:
     """Judges a machine every so many epochs; the time that this takes does not count."""
 
+    name: str
     test: Rows
+    temperatures: int
     every: int
     rows: list[list[Any]]
     epoch: int = 0
@@ -72,7 +72,8 @@ class Curve:
         start = time.perf_counter()
         if self.epoch % self.every == 0:
             seconds = start - self.began - self.judging
-            self.rows += judged("on the way", model, self.epoch, seconds, self.test, 1000)
+            name = f"{self.name}, on the way"
+            self.rows += judged(name, model, self.epoch, seconds, self.test, self.temperatures)
         self.judging += time.perf_counter() - start
         return 0.0
 
@@ -81,7 +82,9 @@ def trained(
     make: Callable[[int], Any], x: Rows, budget: float, epochs: int, curve: Curve | None = None
 ) -> tuple[Any, int, float]:
     """A model after these epochs, or, for 0, the number that fills the budget in seconds."""
-    epochs = epochs or max(1, int(budget / timed(make(1), x)))
+    if not epochs:  # the first one takes longer if layers first learn alone
+        first, second = (timed(make(n), x) for n in (1, 2))
+        epochs = 1 + max(0, int((budget - first) / max(second - first, 0.01)))
     model = make(epochs)
     if curve is not None:
         model.set_callbacks(EnergyMonitor(curve.test[:1], scoring=curve.after_epoch))
@@ -174,7 +177,7 @@ def main() -> None:
     one, deep = options.epochs
     for name, make in makers.items():
         deep_machine = options.model == "boltzmann" and name != "one layer"
-        watch = Curve(test, options.every, rows) if deep_machine else None
+        watch = Curve(name, test, temperatures, options.every, rows) if deep_machine else None
         given = one if name == "one layer" else deep
         model, epochs, seconds = trained(make, x, budget, given, watch)
         rows += judged(name, model, epochs, seconds, test, temperatures)
@@ -191,6 +194,8 @@ def main() -> None:
             rows,
             notes=f"Layers: {sizes}; the bottom of a belief network has {BOTTOM} passes for each "
             f"of its top; each layer of a Boltzmann machine first has {GREEDY} alone. "
+            "Rates of the turned-over layer and of the Boltzmann machine are not the default 0.1: "
+            "the former was chosen on training rows, the latter not searched for. "
             f"{options.threads} thread(s). Annealed in both directions with "
             f"100 chains and {temperatures:,} temperatures at first, doubled at most twice; 100 "
             "draws a row for bound and estimate.",

@@ -327,10 +327,11 @@ class GradientEstimator(EnergyEstimator):
         start: Start,
         generator: torch.Generator,
     ) -> ObjectiveState:
-        """New chains as samples of an energy that is already trained; models with log Z can.
+        """The state with chains that are samples of an energy that is already trained.
 
-        New chains start at the reference density, which a new energy is close to. They are no
-        samples of one that is trained, and until they are, updates lead it astray.
+        New chains start at the reference density, which a new energy is close to. They are not
+        samples of a trained one, and until they are, updates lead it astray. Here they stay; models
+        with a path from the reference to the energy extend this.
         """
         return state
 

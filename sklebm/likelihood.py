@@ -54,8 +54,9 @@ _STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
 # This many multiplications take a fraction of a second, however short training was.
 _SMALL_WORK = 1e8
 _FEWEST_CHAINS, _FEWEST_TEMPERATURES = 10, 16
-# Annealing steps that lead new chains to an energy that is already trained.
-_SETTLING_TEMPERATURES = 100
+# Annealing steps that lead new chains to an energy that is already trained: block Gibbs, or
+# trajectories of five gradients; and how many chains move together.
+_SETTLING_STEPS, _SETTLING_TRAJECTORIES, _TOGETHER = 100, 25, 100
 _CHECK_ROWS = 2000
 
 
@@ -346,12 +347,16 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
 
 
 def annealed(energy: Any, mean: Any, n_chains: int, generator: torch.Generator) -> torch.Tensor:
-    """States of as many chains after annealing from a density with this mean to the energy."""
+    """States of ``n_chains`` chains, annealed from a density with this mean to the energy."""
+    n_temperatures = _SETTLING_STEPS if _alternates(energy) else _SETTLING_TRAJECTORIES
     with torch.no_grad():
         path = path_to(copy.deepcopy(energy).double().eval(), mean, generator)
-        return ais.forward(
-            path, generator, n_chains=n_chains, n_temperatures=_SETTLING_TEMPERATURES
-        ).rows
+        groups = [min(_TOGETHER, n_chains - first) for first in range(0, n_chains, _TOGETHER)]
+        found = [
+            ais.forward(path, generator, n_chains=size, n_temperatures=n_temperatures).rows
+            for size in groups
+        ]
+    return torch.cat(found)
 
 
 def with_settled_chains(
@@ -362,12 +367,22 @@ def with_settled_chains(
         chains = objective.chains(state, energy, generator)
         if chains is None:
             return state
-        origin = start.rows.origin
-        mean = (start.means if origin is None else start.means - origin).numpy()
-        states = annealed(
-            *path_energy(model, energy, {"feature_means_": mean}), len(chains), generator
-        )
+        mean = {"feature_means_": _mean_of_rows(model, energy, start)}
+        states = annealed(*path_energy(model, energy, mean), len(chains), generator)
         return objective.with_chains_at(state, states.to(chains), energy, generator)
+
+
+def _mean_of_rows(model: Any, energy: Any, start: Any) -> Any:
+    """The mean of the rows that a model has learnt from, or a guess that favours no mode."""
+    if start.resume and getattr(model, "n_samples_seen_", 0):
+        return centred_mean(vars(model))
+    origin = start.rows.origin
+    mean = start.means if origin is None else start.means - origin
+    visible = energy.layers[0] if hasattr(energy, "layers") else getattr(energy, "visible", None)
+    if start.resume and getattr(visible, "domain", None) == "binary":
+        # Of given parameters; a chunk of rows of one kind would leave the others out of reach.
+        return np.full(len(mean), 0.5)
+    return mean.numpy()
 
 
 # ---------------------------------------------------------------------- what methods answer

@@ -298,6 +298,8 @@ class GatedBM(GradientEstimator):
     ) -> GatedEnergy:
         return _pairs.initial_energy(self, rows, means.float(), generator)
 
+    _with_settled_chains = likelihood.with_settled_chains
+
     def _objective(self, energy: Any) -> Objective:
         name = self.objective
         if name == "auto":

@@ -86,7 +86,7 @@ class Objective(ABC):
     def with_chains_at(
         self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
     ) -> ObjectiveState:
-        """``state`` with its ``chains`` moved to these rows, as many as there were."""
+        """``state`` with its ``chains`` moved to as many rows; unchanged unless overridden."""
         return state
 
     def rows_needed(self) -> tuple[str | None, str]:

@@ -293,9 +293,10 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
     def with_chains_at(
         self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
     ) -> ObjectiveState:
-        """``state`` with its chains moved to these rows."""
+        """``state`` with its chains moved to these rows; they keep their step sizes."""
         sampler = self.sampler_for(energy)
-        return {**state, **sampler.keep(sampler.init(generator, rows, energy))}
+        kept = sampler.keep(sampler.init(generator, rows, energy))
+        return {**kept, **{name: state[name] for name in ("log_step", "active") if name in state}}
 
     def negatives(
         self,

@@ -235,6 +235,18 @@ class JointLoss(PenalizedLoss):
         """That of the objective of the rows."""
         return self.rows.init_state(energy, batch_size, generator)
 
+    def chains(
+        self, state: ObjectiveState, energy: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Those of the objective of the rows."""
+        return self.rows.chains(state, energy, generator)
+
+    def with_chains_at(
+        self, state: ObjectiveState, rows: Tensor, energy: Any, generator: torch.Generator
+    ) -> ObjectiveState:
+        """That of the objective of the rows."""
+        return self.rows.with_chains_at(state, rows, energy, generator)
+
     def loss(
         self, energy: Any, batch: Batch, state: ObjectiveState, generator: torch.Generator
     ) -> tuple[Tensor, ObjectiveState]:

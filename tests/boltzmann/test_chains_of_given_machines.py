@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklebm import BernoulliRBM, BoltzmannMachine, DeepBoltzmannMachine
+from sklebm import BernoulliRBM, BoltzmannMachine, DeepBoltzmannMachine, DeepEnergyModel
+from sklebm.objectives import PersistentContrastiveDivergence
 
 N_FEATURES, N_CHAINS = 8, 200
 # One unit decides for all of the others: on, they are on with log odds of 6; off, with -6.
@@ -54,16 +55,57 @@ MACHINES = {
 }
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_chains_of_given_machines_are_in_both_modes(name):
-    model = MACHINES[name]().set_params(**STILL)
-    model.partial_fit(make_bits())
+def share_in_the_upper_mode(model):
     state = {
         key.removeprefix("objective."): torch.from_numpy(np.array(value))
         for key, value in model.training_state_.items()
         if key.startswith("objective.")
     }
     chains = model._objective(model._energy(torch.device("cpu"))).chains(state)
-    share = (chains[:, :N_FEATURES].mean(dim=1) > 0.5).double().mean().item()
-    # Half of N_CHAINS independent chains, within four standard deviations.
-    assert share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(N_CHAINS))
+    assert len(chains) == N_CHAINS
+    return (chains[:, :N_FEATURES].mean(dim=1) > 0.5).double().mean().item()
+
+
+# Half of N_CHAINS independent chains, within four standard deviations.
+HALF = pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(N_CHAINS))
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("rows", [slice(None), slice(1), slice(N_CHAINS // 2)])
+def test_chains_of_given_machines_are_in_both_modes(name, rows):
+    """Whatever the first chunk is: all rows, one, or those of one mode."""
+    model = MACHINES[name]().set_params(**STILL).partial_fit(make_bits()[rows])
+    assert share_in_the_upper_mode(model) == HALF
+
+
+def test_chains_of_another_objective_are_in_both_modes():
+    model = restricted("cd").set_params(**STILL).partial_fit(make_bits())
+    model.set_params(objective="pcd").partial_fit(make_bits()[:1])
+    assert share_in_the_upper_mode(model) == HALF
+
+
+def test_chains_after_the_greedy_start_know_of_both_modes():
+    """Independent units with the biases that the layers have learnt would all be in one."""
+    model = DeepBoltzmannMachine(
+        (4, 2), max_epochs=1, pretraining_epochs=200, log_partition=None, batch_size=50,
+        learning_rate_schedule="constant", random_state=0,
+    ).fit(make_bits())  # fmt: skip
+    chains = model.training_state_["objective.visible"][:, :N_FEATURES].mean(axis=1)
+    assert 0.0 < (chains > 0.5).mean() < 1.0
+
+
+@pytest.mark.parametrize("n_chains", [20, 50])
+def test_chains_that_follow_gradients_keep_their_step_sizes(n_chains):
+    """Two clusters at +-4000 in units of 1000, learnt without chains."""
+    rng = np.random.default_rng(0)
+    X = 1000.0 * (rng.choice([-4.0, 4.0], size=(400, 1)) + rng.standard_normal((400, 2)))
+    objective = PersistentContrastiveDivergence(n_chains=n_chains)
+    model = DeepEnergyModel(8, hidden_sizes=(16,), max_epochs=30, random_state=0)
+    model.fit(X)
+    model.set_params(objective=objective, batch_size=20, learning_rate=1e-9).partial_fit(X)
+    state = model.training_state_
+    assert state["objective.log_step"].shape == (n_chains,)
+    assert state["objective.log_step"].min() > 0.0  # a step in units of the rows, not of 1
+    assert len(state["objective.position"]) == n_chains
+    scores = model.score_samples(state["objective.position"] + model.offset_)
+    assert np.median(scores) > np.quantile(model.score_samples(X), 0.05)
