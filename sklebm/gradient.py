@@ -25,7 +25,6 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Batch, Objective
-from sklebm.objectives.base import ObjectiveState
 from sklebm.training.batches import TrainingRows, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
@@ -73,6 +72,7 @@ class GradientEstimator(EnergyEstimator):
     }
     _prefers_cuda = True
     _step_name, _channels_last = "epoch", False  # where image_shape has channels
+    _settle_chains: ClassVar[Any] = None  # where chains of a trained energy begin; see settling.py
     _continues_from = "training_state_"
     _own_to_each_rank = ("training_state_",)  # chains; the optimiser's part is the same on all
     #: Recorded with the validation score of every epoch, in attributes that end in ``s_``:
@@ -195,10 +195,7 @@ class GradientEstimator(EnergyEstimator):
         progress: Progress | None = None,
         seen: dict[str, Any] | None = None,
     ) -> Course:
-        """Train an energy in place; with ``progress``, callbacks are notified of each epoch.
-
-        ``seen`` holds fitted attributes that do not change during training.
-        """
+        """Train an energy in place; ``progress`` gets every epoch, ``seen`` is state that stays."""
         rows, device = start.rows, start.rows.device
         players = self._players(energy, start)
         whole = progress is not None
@@ -315,26 +312,6 @@ class GradientEstimator(EnergyEstimator):
         share_parameters(start.rows.ranks, energy)
         return energy
 
-    def _starts_trained(self, start: Start) -> bool:
-        """Whether the energy has been trained before the first step."""
-        return start.resume
-
-    def _with_settled_chains(
-        self,
-        objective: Objective,
-        state: ObjectiveState,
-        energy: Any,
-        start: Start,
-        generator: torch.Generator,
-    ) -> ObjectiveState:
-        """The state with chains that are samples of an energy that is already trained.
-
-        New chains start at the reference density, which a new energy is close to. They are not
-        samples of a trained one, and until they are, updates lead it astray. Here they stay; models
-        with a path from the reference to the energy extend this.
-        """
-        return state
-
     def _players(self, energy: Any, start: Start) -> list[EnergyTraining]:
         """The players: the whole energy with one objective; adversarial models have several."""
         return [self._player(energy, self._objective(energy), start)]
@@ -360,10 +337,9 @@ class GradientEstimator(EnergyEstimator):
         previous = self.training_state_ if start.resume else {}
         state = import_objective(objective, previous, device, prefix)
         if not state:
-            n_own = -(-self.batch_size // ranks.size)
-            state = objective.init_state(energy, n_own, negatives)
-            if self._starts_trained(start):
-                state = self._with_settled_chains(objective, state, energy, start, negatives)
+            state = objective.init_state(energy, -(-self.batch_size // ranks.size), negatives)
+            if self._settle_chains is not None:
+                state = self._settle_chains(objective, state, energy, start, negatives)
         alone = moved is None
         return EnergyTraining(
             energy,

@@ -54,9 +54,6 @@ _STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
 # This many multiplications take a fraction of a second, however short training was.
 _SMALL_WORK = 1e8
 _FEWEST_CHAINS, _FEWEST_TEMPERATURES = 10, 16
-# Annealing steps that lead new chains to an energy that is already trained: block Gibbs, or
-# trajectories of five gradients; and how many chains move together.
-_SETTLING_STEPS, _SETTLING_TRAJECTORIES, _TOGETHER = 100, 25, 100
 _CHECK_ROWS = 2000
 
 
@@ -173,7 +170,7 @@ def _affordable(energy: Any, n_rows_seen: int) -> Effort:
 
     It is counted in rows, not seconds, so that repeated fits agree.
     """
-    standard, by_gradients = Effort(), not _alternates(energy)
+    standard, by_gradients = Effort(), not alternates(energy)
     work = sum(p.numel() for p in energy.parameters()) * (20 if by_gradients else 2)
     per_row = _TRAJECTORIES_PER_ROW if by_gradients else _STEPS_PER_ROW
     n_moves = max(per_row * n_rows_seen, _SMALL_WORK / work)
@@ -199,7 +196,7 @@ def _chains(model: Any, energy: Any, state: Mapping[str, Any], seed: int) -> Any
 
 def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
     """Compare the spread of the chains with that of the rows, if the latter is known."""
-    if _alternates(energy):
+    if alternates(energy):
         implied = energy.visible.implied_variance(mean)
         if implied is None:
             return
@@ -214,7 +211,7 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
 # ---------------------------------------------------------------------- log Z
 
 
-def _alternates(energy: Any) -> bool:
+def alternates(energy: Any) -> bool:
     """Whether the tempered path alternates between visible and hidden units."""
     return any(hasattr(energy, name) for name in ("tempered_path", "visible_field", "classes"))
 
@@ -233,7 +230,7 @@ def path_to(
 
     ``mean`` is that of the training rows; ``rows`` are draws from the model, if available.
     """
-    if not _alternates(energy):
+    if not alternates(energy):
         return HamiltonianPath(energy, nearest_base(energy, generator, covering=True), generator)
     base = torch.as_tensor(mean, device=generator.device).double()
     on_graph = hasattr(energy, "classes")
@@ -341,48 +338,6 @@ def _check(energy: Any, mean: Any, log_z: float, seed: int) -> DensityCheck:
         error = float(gaps.std()) / math.sqrt(len(gaps))
         passed = bool(float(gaps.mean()) <= 3.0 * error)
         return DensityCheck(float(log_p.mean()), float(log_q.mean()), error, passed)
-
-
-# ---------------------------------------------------------------------- chains of trained energies
-
-
-def annealed(energy: Any, mean: Any, n_chains: int, generator: torch.Generator) -> torch.Tensor:
-    """States of ``n_chains`` chains, annealed from a density with this mean to the energy."""
-    n_temperatures = _SETTLING_STEPS if _alternates(energy) else _SETTLING_TRAJECTORIES
-    with torch.no_grad():
-        path = path_to(copy.deepcopy(energy).double().eval(), mean, generator)
-        groups = [min(_TOGETHER, n_chains - first) for first in range(0, n_chains, _TOGETHER)]
-        found = [
-            ais.forward(path, generator, n_chains=size, n_temperatures=n_temperatures).rows
-            for size in groups
-        ]
-    return torch.cat(found)
-
-
-def with_settled_chains(
-    model: Any, objective: Any, state: Any, energy: Any, start: Any, generator: torch.Generator
-) -> Any:
-    """An objective's state with its chains, if it has any, annealed to the energy."""
-    with torch.no_grad():
-        chains = objective.chains(state, energy, generator)
-        if chains is None:
-            return state
-        mean = {"feature_means_": _mean_of_rows(model, energy, start)}
-        states = annealed(*path_energy(model, energy, mean), len(chains), generator)
-        return objective.with_chains_at(state, states.to(chains), energy, generator)
-
-
-def _mean_of_rows(model: Any, energy: Any, start: Any) -> Any:
-    """The mean of the rows that a model has learnt from, or a guess that favours no mode."""
-    if start.resume and getattr(model, "n_samples_seen_", 0):
-        return centred_mean(vars(model))
-    origin = start.rows.origin
-    mean = start.means if origin is None else start.means - origin
-    visible = energy.layers[0] if hasattr(energy, "layers") else getattr(energy, "visible", None)
-    if start.resume and getattr(visible, "domain", None) == "binary":
-        # Of given parameters; a chunk of rows of one kind would leave the others out of reach.
-        return np.full(len(mean), 0.5)
-    return mean.numpy()
 
 
 # ---------------------------------------------------------------------- what methods answer

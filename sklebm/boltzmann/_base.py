@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm import likelihood
+from sklebm import likelihood, settling
 from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
@@ -71,6 +71,7 @@ class BoltzmannEstimator(GradientEstimator):
         "centering": ["boolean"],
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
     }
+    _settle_chains = settling.settle_chains
     _accepts_sparse = True
     # Whether visible units are independent given the hidden ones.
     _decodes = True
@@ -85,8 +86,6 @@ class BoltzmannEstimator(GradientEstimator):
             if own is not None and not own.__doc__:
                 own.__doc__ = getattr(BoltzmannEstimator, name).__doc__
         super().__init_subclass__(**kwargs)
-
-    _with_settled_chains = likelihood.with_settled_chains
 
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from sklebm import likelihood
+from sklebm import likelihood, settling
 from sklebm._shell.random import make_generator, purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import fitted_attributes, need_finite
@@ -278,7 +278,7 @@ def _fine_tuned(
 
     if not chains:  # samples of the top machine, which is trained
         mean = likelihood.centred_mean(vars(machines[-1]))
-        states = likelihood.annealed(energy.top, mean, model.batch_size, generator).float()
+        states = settling.annealed(energy.top, mean, model.batch_size, generator).float()
         chains = objective.with_chains_at({}, states, energy, generator)
     course = train(
         EnergyTraining(

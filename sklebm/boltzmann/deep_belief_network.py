@@ -54,8 +54,8 @@ class DeepBeliefNetwork(EnergyEstimator):
         How each further machine is initialised. "transpose": as the machine below turned upside
         down, which leaves log p unchanged at the start. It must then have at least as many hidden
         units as the machine below has visible units, and these must be binary; further units start
-        with small random weights. Where chains of the machine below mix badly, so do its own, and
-        "random" may end better.
+        with small random weights. Such a machine is already trained: a ``learning_rate`` well
+        below that of ``bottom`` keeps what it has.
     objective : str or Objective, default="pcd"
         How each machine learns; see :class:`BernoulliRBM`.
     n_gibbs_steps : int, default=1

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm import likelihood
+from sklebm import likelihood, settling
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -190,6 +190,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
         "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
+    _settle_chains = settling.settle_chains
     _accepts_sparse = True
     _visible_range = (0.0, 1.0)
 
@@ -256,17 +257,9 @@ class DeepBoltzmannMachine(GradientEstimator):
 
     def _starting_energy(self, start: Start) -> Any:
         energy = super()._starting_energy(start)
-        if self._is_pretrained(start):
+        if self.pretraining_epochs and not start.resume and not start.n_calls:
             _greedy.pretrain(self, energy, start)
         return energy
-
-    def _is_pretrained(self, start: Start) -> bool:
-        return bool(self.pretraining_epochs) and not start.resume and not start.n_calls
-
-    def _starts_trained(self, start: Start) -> bool:
-        return super()._starts_trained(start) or self._is_pretrained(start)
-
-    _with_settled_chains = likelihood.with_settled_chains
 
     def _objective(self, energy: Any) -> Objective:
         given = self.n_gibbs_steps != _DEFAULT_GIBBS_STEPS

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm import likelihood
+from sklebm import likelihood, settling
 from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
@@ -223,6 +223,7 @@ class GatedBM(GradientEstimator):
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "log_partition": [StrOptions(set(likelihood.METHODS)), None],
     }
+    _settle_chains = settling.settle_chains
     _pace = Pace(n_updates=3000, most_epochs=200)
 
     def __init__(
@@ -297,8 +298,6 @@ class GatedBM(GradientEstimator):
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> GatedEnergy:
         return _pairs.initial_energy(self, rows, means.float(), generator)
-
-    _with_settled_chains = likelihood.with_settled_chains
 
     def _objective(self, energy: Any) -> Objective:
         name = self.objective

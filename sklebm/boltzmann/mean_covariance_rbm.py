@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm import likelihood
+from sklebm import likelihood, settling
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
@@ -216,6 +216,7 @@ class MeanCovarianceRBM(GradientEstimator):
         "n_leapfrog": [Interval(Integral, 1, None, closed="left")],
         "log_partition": [StrOptions({"auto", "exact", "ais"}), None],
     }
+    _settle_chains = settling.settle_chains
 
     def __init__(
         self,
@@ -289,8 +290,6 @@ class MeanCovarianceRBM(GradientEstimator):
 
     def _chain(self) -> Sampler:
         return _covariances.make_sampler(self.sampler, self.n_leapfrog)
-
-    _with_settled_chains = likelihood.with_settled_chains
 
     def _objective(self, energy: Any) -> Objective:
         given: dict[str, Any] = {"n_steps": self.n_steps} if self.n_steps != 1 else {}

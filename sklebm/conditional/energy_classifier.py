@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm import likelihood
+from sklebm import settling
 from sklebm._shell.labels import decode, encode, read_labels, weigh
 from sklebm._shell.private import Interval, StrOptions, fit_context
 from sklebm._shell.random import RandomState
@@ -201,6 +201,7 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
     _of_targets = ("classes_",)
+    _settle_chains = settling.settle_chains
 
     classes_: NDArray[Any]
     beta_: float
@@ -332,8 +333,6 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         columns = {"target": codes, "weight": weight}
         beta = float(self.beta)
         return self._learn(X, step, first=first, columns=columns, classes_=classes, beta_=beta)
-
-    _with_settled_chains = likelihood.with_settled_chains
 
     def _objective(self, energy: Any) -> Objective:
         loss = resolve_objective(self.objective, OBJECTIVES, {})

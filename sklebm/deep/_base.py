@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm import likelihood
+from sklebm import likelihood, settling
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState, make_generator, purpose_seed
 from sklebm._shell.rows import Rows, row_slices
@@ -80,6 +80,7 @@ class DeepEnergyEstimator(GradientEstimator):
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "log_partition": [StrOptions({"auto", "ais"}), None],
     }
+    _settle_chains = settling.settle_chains
 
     architecture_: dict[str, Any]
     weights_: dict[str, Any]
@@ -130,8 +131,6 @@ class DeepEnergyEstimator(GradientEstimator):
             "log_partition_": float(weights["log_partition"]) if learnt else None,
             "log_partition_interval_": None,
         }
-
-    _with_settled_chains = likelihood.with_settled_chains
 
     def _shaped_by(self, energy: Any) -> Objective:
         """The objective; parameters of the energy that it may update require gradients."""

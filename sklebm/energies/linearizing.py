@@ -117,22 +117,34 @@ class LinearizingEnergy(nn.Module):
     def infer(self, z: Tensor, before: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor]:
         """The latent of the next standardised row, and the error of the row with it.
 
-        With gradients enabled, all ``n_steps`` have the size ``rate``, and both results can be
-        differentiated through them. Otherwise a step that would raise the error of its row is not
-        taken, and the next one is a tenth to a quarter as long: as near as that to where the
-        parabola through both errors and the slope is least. Every step decodes once.
+        Steps have the size ``rate`` where they lower the error of their row. With gradients
+        enabled, both results can be differentiated through the steps that were taken, as if their
+        sizes were given: steps that raise errors would raise them, and gradients, without bound.
         """
         if self.gate is None:
             return None, self.errors(z, before, y, None)
-        delta = torch.zeros(len(z), self.gate.in_features, dtype=z.dtype, device=z.device)
-        if torch.is_grad_enabled():
-            delta.requires_grad_()
-            for _ in range(self.n_steps):
-                _, slope = self._sloping(z, before, y, delta)
-                delta = delta - self.rate * slope
-            return delta, self.errors(z, before, y, delta)
+        start = z.new_zeros(len(z), self.gate.in_features)
+        with torch.no_grad():
+            delta, error, rates = self._descended(z, before, y, start)
+        if not torch.is_grad_enabled():
+            return delta, error
+        delta = start.requires_grad_()
+        for rate in rates:
+            _, slope = self._sloping(z, before, y, delta)
+            delta = delta - rate[:, None] * slope
+        return delta, self.errors(z, before, y, delta)
+
+    def _descended(
+        self, z: Tensor, before: Tensor, y: Tensor, delta: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Latents, errors, and the size of each step for each row.
+
+        A step that would raise the error of its row is not taken, and the next one is a tenth to a
+        quarter as long: as near as that to where the parabola through both errors and the slope is
+        least. Every step decodes once.
+        """
         error, slope = self._sloping(z, before, y, delta)
-        rate = torch.full_like(error, self.rate)
+        rate, rates = torch.full_like(error, self.rate), []
         for left in reversed(range(self.n_steps)):
             trial = delta - rate[:, None] * slope
             if left:
@@ -140,6 +152,7 @@ class LinearizingEnergy(nn.Module):
             else:
                 found, ahead = self.errors(z, before, y, trial), slope
             falls = found <= error
+            rates.append(torch.where(falls, rate, 0.0))
             # What the step would lower the error by if the slope stayed the same.
             expected = rate * slope.square().sum(dim=1) * y.shape[1]
             part = 0.5 * expected / (found - error + expected)
@@ -148,7 +161,7 @@ class LinearizingEnergy(nn.Module):
             delta = torch.where(falls[:, None], trial, delta)
             slope = torch.where(falls[:, None], ahead, slope)
             error = torch.where(falls, found, error)
-        return delta, error
+        return delta, error, rates
 
     def _sloping(
         self, z: Tensor, before: Tensor, y: Tensor, delta: Tensor

@@ -86,6 +86,17 @@ def run(
     return state
 
 
+def visible_chains(
+    kept: dict[str, Tensor], energy: Any, generator: torch.Generator | None
+) -> Tensor | None:
+    """Visible states of stored chains, drawn given the hidden ones if only these are stored."""
+    visible = kept.get("position", kept.get("visible"))
+    if visible is None and "hidden" in kept and energy is not None:
+        drawn: Tensor = energy.draw_visible(kept["hidden"], generator)
+        return drawn
+    return visible[0] if visible is not None and visible.dim() == 3 else visible
+
+
 def standard_normal(generator: torch.Generator, like: Tensor) -> Tensor:
     """Independent standard normal numbers in the shape of ``like``."""
     return torch.empty_like(like).normal_(generator=generator)

@@ -27,7 +27,7 @@ from sklebm.inference.gibbs import BlockGibbs, GibbsState
 from sklebm.inference.gibbs_sweeps import GibbsSweeps
 from sklebm.inference.hamiltonian import HMC
 from sklebm.inference.independence import jump
-from sklebm.inference.samplers import Sampler, run
+from sklebm.inference.samplers import Sampler, run, visible_chains
 from sklebm.objectives.aliases import with_aliases
 from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
@@ -381,17 +381,6 @@ def caught_up(batch: Batch, free: Tensor, margin: float, generator: torch.Genera
     high = counted.kthvalue(math.ceil(_MOST_ROWS * len(counted))).values
     rows = torch.multinomial(shares, n_chains, replacement=True, generator=generator)
     return torch.where(of_chains > high + margin, rows, torch.arange(n_chains).to(rows) + n_rows)
-
-
-def visible_chains(
-    state: ObjectiveState, energy: Any, generator: torch.Generator | None
-) -> Tensor | None:
-    """Visible states in a sampler's state, drawn given the hidden ones if it stores only these."""
-    visible = state.get("position", state.get("visible"))
-    if visible is None and "hidden" in state and energy is not None:
-        drawn: Tensor = energy.draw_visible(state["hidden"], generator)
-        return drawn
-    return visible[0] if visible is not None and visible.dim() == 3 else visible
 
 
 def rows_of(position: Tensor, batch: Batch) -> Tensor:

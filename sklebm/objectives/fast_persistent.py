@@ -21,9 +21,10 @@ from sklebm._checks import check_counts, check_number
 from sklebm.energies.base import RetunableEnergy
 from sklebm.energies.gradients import Gradients, dense
 from sklebm.inference.gibbs import BlockGibbs
+from sklebm.inference.samplers import visible_chains
 from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
-from sklebm.objectives.contrastive_divergence import CLOSED_FORM, visible_chains
+from sklebm.objectives.contrastive_divergence import CLOSED_FORM
 
 _KEPT = 19 / 20
 

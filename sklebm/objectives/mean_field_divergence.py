@@ -23,11 +23,10 @@ from sklebm.energies.gradients import Gradients
 from sklebm.energies.layered import LayeredEnergy
 from sklebm.energies.units import draw_bits
 from sklebm.inference.gibbs import BlockGibbs
-from sklebm.inference.samplers import run
+from sklebm.inference.samplers import run, visible_chains
 from sklebm.objectives.aliases import with_aliases
 from sklebm.objectives.base import Batch, ObjectiveState
 from sklebm.objectives.closed_form import ClosedFormObjective
-from sklebm.objectives.contrastive_divergence import visible_chains
 
 # Means that still move by less than this hardly change a gradient.
 _TOLERANCE = 1e-3

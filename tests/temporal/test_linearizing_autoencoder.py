@@ -11,6 +11,7 @@ import sklearn
 import torch
 
 from sklebm import Autoencoder, LinearizingAutoencoder
+from sklebm.datasets import make_bouncing_digits
 from sklebm.energies.phase_pooling import PhasePooling, PhaseShape, PhaseUnpooling
 from sklebm.metrics import curvature
 from sklebm.objectives import Batch
@@ -169,6 +170,19 @@ def gated():
     X, groups, _ = bumps(20, turns=True)
     settings = {**BUMPS, "max_epochs": 10, "random_state": 0}
     return LinearizingAutoencoder(2, n_deltas=2, **settings).fit(X, groups=groups)
+
+
+def test_training_shortens_inner_steps_that_are_too_long():
+    """Ten times too long: latents that are never shortened teach the model nothing."""
+    X, groups = make_bouncing_digits(20, 8, size=9, speed=0.5, turn=1.0, random_state=0)
+    settings = {"image_shape": (9, 9), "hidden_sizes": (), "n_deltas": 2, "max_epochs": 4}
+    found = [
+        LinearizingAutoencoder(4, inner_rate=rate, learning_rate=0.01, random_state=0, **settings)
+        .fit(X, groups=groups)
+        .score(X, groups=groups)
+        for rate in (5.0, 50.0)
+    ]
+    assert found[1] > found[0] - 0.1  # 0.3 less with steps of one length
 
 
 @pytest.mark.parametrize("gain", [1.0, 4.0, 16.0])

@@ -1,0 +1,64 @@
+"""Where persistent chains begin if the energy is already trained: at samples of it.
+
+New chains start at the reference density, which a new energy is close to. They are not samples of a
+trained one, such as that of given parameters or after a greedy start, and until they are, updates
+lead it astray. So they are annealed to it, as for log Z. ``GradientEstimator`` calls
+``settle_chains`` for models that name it as their ``_settle_chains``.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklebm import likelihood
+from sklebm.inference import ais
+
+# Annealing steps that lead new chains to an energy that is already trained: block Gibbs, or
+# trajectories of five gradients; and how many chains move together.
+_SETTLING_STEPS, _SETTLING_TRAJECTORIES, _TOGETHER = 100, 25, 100
+
+
+def annealed(energy: Any, mean: Any, n_chains: int, generator: torch.Generator) -> torch.Tensor:
+    """States of ``n_chains`` chains, annealed from a density with this mean to the energy."""
+    n_temperatures = _SETTLING_STEPS if likelihood.alternates(energy) else _SETTLING_TRAJECTORIES
+    with torch.no_grad():
+        path = likelihood.path_to(copy.deepcopy(energy).double().eval(), mean, generator)
+        groups = [min(_TOGETHER, n_chains - first) for first in range(0, n_chains, _TOGETHER)]
+        found = [
+            ais.forward(path, generator, n_chains=size, n_temperatures=n_temperatures).rows
+            for size in groups
+        ]
+    return torch.cat(found)
+
+
+def settle_chains(
+    model: Any, objective: Any, state: Any, energy: Any, start: Any, generator: torch.Generator
+) -> Any:
+    """An objective's new state, with its chains annealed to the energy if that is trained."""
+    greedy = getattr(model, "pretraining_epochs", 0) and not start.n_calls
+    if not (start.resume or greedy):
+        return state
+    with torch.no_grad():
+        chains = objective.chains(state, energy, generator)
+        if chains is None:
+            return state
+        mean = {"feature_means_": _mean_of_rows(model, energy, start)}
+        states = annealed(*likelihood.path_energy(model, energy, mean), len(chains), generator)
+        return objective.with_chains_at(state, states.to(chains), energy, generator)
+
+
+def _mean_of_rows(model: Any, energy: Any, start: Any) -> Any:
+    """The mean of the rows that a model has learnt from, or a guess that favours no mode."""
+    if start.resume and getattr(model, "n_samples_seen_", 0):
+        return likelihood.centred_mean(vars(model))
+    origin = start.rows.origin
+    mean = start.means if origin is None else start.means - origin
+    visible = energy.layers[0] if hasattr(energy, "layers") else getattr(energy, "visible", None)
+    if start.resume and getattr(visible, "domain", None) == "binary":
+        # Of given parameters; a chunk of rows of one kind would leave the others out of reach.
+        return np.full(len(mean), 0.5)
+    return mean.numpy()
