@@ -67,10 +67,10 @@ class LinearizingAutoencoder(SequenceEstimator):
         Dimension of :math:`\delta`. 0: the next frame is determined by the two before it.
     n_inner_steps : int, default=5
         Gradient steps that infer :math:`\delta`, starting at 0; training differentiates through
-        them. After training, a step that would raise the error of its row counts, but is not taken.
+        them. A step that would raise the error of its row counts, but is not taken.
     inner_rate : float, default=5.0
-        Step size of this inference, for mean squared errors of rows divided by ``scale_``. After
-        training, a row's steps are shortened once one of them would raise its error.
+        Step size of this inference, for mean squared errors of rows divided by ``scale_``. A row's
+        steps are shortened once one of them would raise its error.
     curvature : float, default=1.0
         Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
         squared errors of rows divided by ``scale_``.
