@@ -18,6 +18,7 @@ the other, and whose bound is also recorded along the way. One layer of 500 unit
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,8 +84,10 @@ def trained(
 ) -> tuple[Any, int, float]:
     """A model after these epochs, or, for 0, the number that fills the budget in seconds."""
     if not epochs:  # the first one takes longer if layers first learn alone
-        first, second = (timed(make(n), x) for n in (1, 2))
-        epochs = 1 + max(0, int((budget - first) / max(second - first, 0.01)))
+        first, third = (timed(make(n), x) for n in (1, 3))
+        if third <= first:
+            sys.exit("An epoch is too short to be timed here: give the number by --epochs.")
+        epochs = 1 + max(0, int(2 * (budget - first) / (third - first)))
     model = make(epochs)
     if curve is not None:
         model.set_callbacks(EnergyMonitor(curve.test[:1], scoring=curve.after_epoch))

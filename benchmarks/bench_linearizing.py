@@ -235,7 +235,7 @@ SECTIONS = {
 def main() -> None:
     """Measure the sections that are named."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("sections", nargs="*", choices=SECTIONS)
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--sequences", type=int, default=1000, help="digits to learn from")
     parser.add_argument("--channels", type=int, default=32, help="of the hidden layer")

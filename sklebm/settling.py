@@ -24,9 +24,11 @@ _SETTLING_STEPS, _SETTLING_TRAJECTORIES, _TOGETHER = 100, 25, 100
 
 def annealed(energy: Any, mean: Any, n_chains: int, generator: torch.Generator) -> torch.Tensor:
     """States of ``n_chains`` chains, annealed from a density with this mean to the energy."""
-    n_temperatures = _SETTLING_STEPS if likelihood.alternates(energy) else _SETTLING_TRAJECTORIES
+    n_temperatures, energy = _SETTLING_TRAJECTORIES, copy.deepcopy(energy).eval()
+    if likelihood.alternates(energy):  # networks may hold numbers of single precision
+        n_temperatures, energy = _SETTLING_STEPS, energy.double()
     with torch.no_grad():
-        path = likelihood.path_to(copy.deepcopy(energy).double().eval(), mean, generator)
+        path = likelihood.path_to(energy, mean, generator)
         groups = [min(_TOGETHER, n_chains - first) for first in range(0, n_chains, _TOGETHER)]
         found = [
             ais.forward(path, generator, n_chains=size, n_temperatures=n_temperatures).rows
@@ -46,19 +48,29 @@ def settle_chains(
         chains = objective.chains(state, energy, generator)
         if chains is None:
             return state
-        mean = {"feature_means_": _mean_of_rows(model, energy, start)}
-        states = annealed(*likelihood.path_energy(model, energy, mean), len(chains), generator)
+        # A chunk of rows of one kind would leave the other modes of given parameters out of reach.
+        mean = mean_of_rows(model, energy) if start.resume else None
+        if mean is None:
+            origin = start.rows.origin
+            mean = (start.means if origin is None else start.means - origin).numpy()
+        whole = likelihood.path_energy(model, energy, {"feature_means_": mean})
+        states = annealed(*whole, len(chains), generator)
         return objective.with_chains_at(state, states.to(chains), energy, generator)
 
 
-def _mean_of_rows(model: Any, energy: Any, start: Any) -> Any:
-    """The mean of the rows that a model has learnt from, or a guess that favours no mode."""
-    if start.resume and getattr(model, "n_samples_seen_", 0):
+def mean_of_rows(model: Any, energy: Any) -> Any:
+    """The mean of the rows that a model has learnt from, if any; else one that favours no mode.
+
+    None if there is none to be had: a path from a reference density needs none.
+    """
+    if getattr(model, "n_samples_seen_", 0):
         return likelihood.centred_mean(vars(model))
-    origin = start.rows.origin
-    mean = start.means if origin is None else start.means - origin
-    visible = energy.layers[0] if hasattr(energy, "layers") else getattr(energy, "visible", None)
-    if start.resume and getattr(visible, "domain", None) == "binary":
-        # Of given parameters; a chunk of rows of one kind would leave the others out of reach.
-        return np.full(len(mean), 0.5)
-    return mean.numpy()
+    visible: Any = (
+        energy.layers[0] if hasattr(energy, "layers") else getattr(energy, "visible", None)
+    )
+    if getattr(visible, "domain", None) == "binary":
+        return np.full(len(visible.bias), 0.5)
+    if hasattr(energy, "visible_field"):
+        half = torch.full_like(energy.hidden.bias, 0.5)[None]
+        return energy.visible.mean(energy.visible_field(half))[0].double().cpu().numpy()
+    return None

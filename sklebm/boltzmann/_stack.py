@@ -277,7 +277,7 @@ def _fine_tuned(
         return as_state(*exported(energy, machines), [*losses, *course.losses], kept)
 
     if not chains:  # samples of the top machine, which is trained
-        mean = likelihood.centred_mean(vars(machines[-1]))
+        mean = settling.mean_of_rows(machines[-1], energy.top)
         states = settling.annealed(energy.top, mean, model.batch_size, generator).float()
         chains = objective.with_chains_at({}, states, energy, generator)
     course = train(

@@ -46,6 +46,14 @@ class UpDown(Objective):
     def __post_init__(self) -> None:
         check_counts(self, "n_steps")
 
+    def init_state(
+        self, energy: DeepBeliefEnergy, batch_size: int, generator: torch.Generator
+    ) -> ObjectiveState:
+        """Chains of the top machine, from its visible biases."""
+        sampler = BlockGibbs()
+        with torch.no_grad():
+            return sampler.keep(sampler.start(generator, batch_size, energy.top))
+
     def with_chains_at(
         self,
         state: ObjectiveState,

@@ -67,7 +67,8 @@ class LinearizingAutoencoder(SequenceEstimator):
         Dimension of :math:`\delta`. 0: the next frame is determined by the two before it.
     n_inner_steps : int, default=5
         Gradient steps that infer :math:`\delta`, starting at 0; training differentiates through
-        them. A step that would raise the error of its row counts, but is not taken.
+        them, at the sizes that they had. A step that would raise the error of its row counts, but
+        is not taken.
     inner_rate : float, default=5.0
         Step size of this inference, for mean squared errors of rows divided by ``scale_``. A row's
         steps are shortened once one of them would raise its error.

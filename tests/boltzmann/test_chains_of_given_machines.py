@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from sklebm import BernoulliRBM, BoltzmannMachine, DeepBoltzmannMachine, DeepEnergyModel
+from sklebm import (
+    BernoulliRBM,
+    BoltzmannMachine,
+    DeepBoltzmannMachine,
+    DeepEnergyModel,
+    EnergyClassifier,
+    GaussianRBM,
+)
 from sklebm.objectives import PersistentContrastiveDivergence
 
 N_FEATURES, N_CHAINS = 8, 200
@@ -46,12 +53,24 @@ def deep():
     return DeepBoltzmannMachine.from_parameters(weights=weights, intercepts=intercepts)
 
 
+def real_valued():
+    """Two Gaussians of variance 1 at 3 and -3 in every feature."""
+    model = GaussianRBM.from_parameters(
+        components=np.full((1, N_FEATURES), 6.0),
+        intercept_hidden=np.zeros(1),
+        intercept_visible=np.full(N_FEATURES, -3.0),
+        log_variance=np.zeros(1),
+    )
+    return model.set_params(objective="pcd")
+
+
 MACHINES = {
     "pcd": lambda: restricted("pcd"),
     "fast_pcd": lambda: restricted("fast_pcd"),
     "tempered_pcd": lambda: restricted("tempered_pcd"),
     "graph": on_a_graph,
     "deep": deep,
+    "real": real_valued,
 }
 
 
@@ -109,3 +128,20 @@ def test_chains_that_follow_gradients_keep_their_step_sizes(n_chains):
     assert len(state["objective.position"]) == n_chains
     scores = model.score_samples(state["objective.position"] + model.offset_)
     assert np.median(scores) > np.quantile(model.score_samples(X), 0.05)
+
+
+def test_a_classifier_that_goes_on_with_densities_has_settled_chains():
+    """Their free energy is that of samples, and not that of the reference density."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    X = np.where(y, 3.0, -3.0)[:, None] + 0.3 * rng.standard_normal((400, 2))
+    model = EnergyClassifier(hidden_sizes=(16,), joint=True, max_epochs=60, random_state=0)
+    model.fit(X, y).set_params(joint="pcd", learning_rate=1e-12).partial_fit(X, y)
+    energy = model._energy(torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        new = energy.reference.draw(1000, generator)
+        settled = torch.from_numpy(model.training_state_["objective.position"]).to(new)
+        gap = energy.free_energy(new).mean() - energy.free_energy(settled).mean()
+    # The steps of these few updates alone lower it by 0.27; standard errors are 0.03.
+    assert gap > 0.5

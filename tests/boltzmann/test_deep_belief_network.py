@@ -333,8 +333,7 @@ def test_the_gradient_of_the_up_down_passes_is_that_of_its_expectations():
     up = field @ states.T - machine.hidden.cumulant(field).sum(dim=1, keepdim=True)
     truth = torch.autograd.grad(wake + top - (joint * up).sum(), parameters)
     many = Batch(rows.repeat(1000, 1))
-    at_rest, found = torch.zeros(4000, energy.top.weights.shape[1]).double(), []
-    state = objective.with_chains_at({}, at_rest, energy, generator)
+    state, found = objective.init_state(energy, 4000, generator), []
     for step in range(60):
         loss, state = objective.loss(energy, many, state, generator)
         if step >= 10:
