@@ -82,6 +82,7 @@ def share_in_the_upper_mode(model):
     }
     chains = model._objective(model._energy(torch.device("cpu"))).chains(state)
     assert len(chains) == N_CHAINS
+    # Modes are at 0 and 1, or at -3 and 3; hidden units and deeper layers follow the visible ones.
     return (chains[:, :N_FEATURES].mean(dim=1) > 0.5).double().mean().item()
 
 
