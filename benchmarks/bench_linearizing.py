@@ -160,7 +160,10 @@ def measure_turns(options: argparse.Namespace) -> Table:
     X, groups = digits(n_train, 0, 1.0)
     X_test, groups_test = digits(n_test, 2 if options.validate else 1, 1.0)
     rows = third_rows(X_test)
-    model = model_of(options, n_deltas=2, inner_rate=options.inner_rate).fit(X, groups=groups)
+    inner = {"inner_rate": options.inner_rate, "n_inner_steps": options.inner_steps}
+    begun = time.perf_counter()
+    model = model_of(options, n_deltas=2, unroll=options.unroll, **inner).fit(X, groups=groups)
+    seconds = round(time.perf_counter() - begun)
     error = model.free_energy(X_test, groups=groups_test)[rows].mean()
 
     def errors(deltas: Any = None) -> Any:
@@ -180,7 +183,8 @@ def measure_turns(options: argparse.Namespace) -> Table:
     random = np.random.default_rng(0)
     spread = model.infer_deltas(X, groups=groups)[third_rows(X)].std(axis=0)
     draws = [errors(spread * random.standard_normal((len(X_test), 2))) for _ in range(10)]
-    return [*table, beside("best of 10 random latents", np.min(draws, axis=0).mean())]
+    table.append(beside("best of 10 random latents", np.min(draws, axis=0).mean()))
+    return [*table, shown("seconds", seconds, "")]
 
 
 def draw(options: argparse.Namespace, path: str) -> None:
@@ -242,6 +246,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--curvature", type=float, default=30.0, help="weight of the cosine")
     parser.add_argument("--inner-rate", type=float, default=5.0, help="size of inner steps")
+    parser.add_argument("--inner-steps", type=int, default=5, help="their number")
+    parser.add_argument("--unroll", action="store_true", help="differentiate through them")
     parser.add_argument("--figure", help="file to draw interpolated digits to")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--validate", action="store_true", help="score other sequences; no record")

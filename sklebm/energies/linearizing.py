@@ -114,12 +114,15 @@ class LinearizingEnergy(nn.Module):
         gated: Tensor = z + (1.0 + self.gate(delta)) * (ahead - z)
         return gated
 
-    def infer(self, z: Tensor, before: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor]:
+    def infer(
+        self, z: Tensor, before: Tensor, y: Tensor, unroll: bool = False
+    ) -> tuple[Tensor | None, Tensor]:
         """The latent of the next standardised row, and the error of the row with it.
 
-        Steps have the size ``rate`` where they lower the error of their row. With gradients
-        enabled, both results can be differentiated through the steps that were taken, as if their
-        sizes were given: steps that raise errors would raise them, and gradients, without bound.
+        Steps have the size ``rate`` where they lower the error of their row. The gradient of the
+        error takes the latent as given, which is exact at a minimum over latents. With ``unroll``
+        it goes through the steps that were taken, as if their sizes were given: steps that raise
+        errors would raise them, and gradients, without bound.
         """
         if self.gate is None:
             return None, self.errors(z, before, y, None)
@@ -128,6 +131,8 @@ class LinearizingEnergy(nn.Module):
             delta, error, rates = self._descended(z, before, y, start)
         if not torch.is_grad_enabled():
             return delta, error
+        if not unroll:
+            return delta, self.errors(z, before, y, delta)
         delta = start.requires_grad_()
         for rate in rates:
             _, slope = self._sloping(z, before, y, delta)
@@ -180,6 +185,6 @@ class LinearizingEnergy(nn.Module):
         gaps: Tensor = y - self.decoder(self.next_code(z, before, delta))
         return gaps.square().sum(dim=1)
 
-    def surprises(self, z: Tensor, before: Tensor, y: Tensor) -> Tensor:
+    def surprises(self, z: Tensor, before: Tensor, y: Tensor, unroll: bool = False) -> Tensor:
         """Squared error of each standardised row with its own latent, (n_rows,)."""
-        return self.infer(z, before, y)[1]
+        return self.infer(z, before, y, unroll)[1]

@@ -31,9 +31,13 @@ class LinearPrediction(Objective):
     ----------
     curvature : float, default=1.0
         Weight of the cosine.
+    unroll : bool, default=False
+        Whether the gradient goes through the steps that infer latents, which count as given
+        otherwise.
     """
 
     curvature: float = 1.0
+    unroll: bool = False
 
     needs: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "surprises")
     is_stochastic: ClassVar[bool] = False
@@ -52,7 +56,7 @@ class LinearPrediction(Objective):
         bend = z.new_zeros(())
         if len(third):
             before, now = z[third - 2], z[third - 1]
-            errors = errors + energy.surprises(now, before, y[third]).sum()
+            errors = errors + energy.surprises(now, before, y[third], self.unroll).sum()
             n_errors += len(third)
             if self.curvature:
                 bend = bends(before, now, z[third]).mean()

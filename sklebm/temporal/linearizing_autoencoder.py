@@ -66,12 +66,16 @@ class LinearizingAutoencoder(SequenceEstimator):
     n_deltas : int, default=0
         Dimension of :math:`\delta`. 0: the next frame is determined by the two before it.
     n_inner_steps : int, default=5
-        Gradient steps that infer :math:`\delta`, starting at 0; training differentiates through
-        them, at the sizes that they had. A step that would raise the error of its row counts, but
-        is not taken.
+        Gradient steps that infer :math:`\delta`, starting at 0. A step that would raise the error
+        of its row counts, but is not taken.
     inner_rate : float, default=5.0
         Step size of this inference, for mean squared errors of rows divided by ``scale_``. A row's
         steps are shortened once one of them would raise its error.
+    unroll : bool, default=False
+        Whether the gradient of the loss goes through the inner steps, at the sizes that they had.
+        Otherwise the inferred :math:`\delta` counts as given, as in [1]_, which is exact where it
+        minimises the error: training is several times faster, and did not diverge where unrolled
+        steps did.
     curvature : float, default=1.0
         Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
         squared errors of rows divided by ``scale_``.
@@ -193,6 +197,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         "n_deltas": [_NATURAL],
         "n_inner_steps": [_NATURAL],
         "inner_rate": [_POSITIVE],
+        "unroll": ["boolean"],
         "curvature": [Interval(Real, 0, None, closed="left")],
         "hidden_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "kernel_size": [_COUNT],
@@ -214,6 +219,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         n_deltas: int = 0,
         n_inner_steps: int = 5,
         inner_rate: float = 5.0,
+        unroll: bool = False,
         curvature: float = 1.0,
         hidden_sizes: tuple[int, ...] | int = (32,),
         kernel_size: int = 5,
@@ -242,6 +248,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         self.n_deltas = n_deltas
         self.n_inner_steps = n_inner_steps
         self.inner_rate = inner_rate
+        self.unroll = unroll
         self.curvature = curvature
         self.hidden_sizes = hidden_sizes
         self.kernel_size = kernel_size
@@ -290,7 +297,7 @@ class LinearizingAutoencoder(SequenceEstimator):
         return replace(scaling, offset=np.full_like(scaling.offset, scaling.offset.mean()))
 
     def _objective(self, energy: Any) -> Objective:
-        return LinearPrediction(float(self.curvature))
+        return LinearPrediction(float(self.curvature), bool(self.unroll))
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         stream = _linearizing.PastRows(_linearizing.surprises, 2)
