@@ -160,8 +160,8 @@ def test_noise_contrastive_energies_are_normalised_where_the_loss_is_least():
     np.testing.assert_allclose(F.grad, 0.0, atol=1e-12)
     X, y = make_classes(3, 2000)
     model = EnergyClassifier(objective="nce", **{**EXACT, "max_epochs": 10}).fit(X, y)
-    # A linear model is normalised on average only.
-    assert abs(model.free_energy(X).mean()) < 0.1
+    # A linear model is normalised on average only, with a standard error of .56 / sqrt(2000).
+    assert abs(model.free_energy(X).mean()) < 0.03
 
 
 @pytest.mark.parametrize("name", LOSSES)

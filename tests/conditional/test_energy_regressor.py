@@ -252,7 +252,8 @@ def test_densities_near_the_truth(data, objective):
     assert truth - score_conditional_density(gaussian, X_test, y_test) > 0.3
     if objective == "nce":  # its energies are normalised themselves, in units of s
         log_z = model.score_samples(X_test) - np.log(model.residual_scale_[0])
-        assert abs(log_z.mean()) < 0.15
+        # Its standard error over rows is .003; what the network misses adds to it.
+        assert abs(log_z.mean()) < 0.03
 
 
 @pytest.mark.parametrize("objective", ["nll", "score_matching"])

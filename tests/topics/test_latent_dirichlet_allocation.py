@@ -116,8 +116,9 @@ def test_a_stream_is_learnt_as_well_as_the_whole():
     )
     gained = first.perplexity(test) - whole.perplexity(test)
     assert first.perplexity(test) - stream.perplexity(test) > 0.8 * gained > 0.4
-    # The bound of a chunk is that of all documents, were they like it.
-    assert stream.lower_bounds_[-1] == pytest.approx(whole.lower_bounds_[-1], abs=0.1)
+    # The bound of a chunk is that of all documents, were they like it: .01 to .04 lower with four
+    # other sets of documents, by what the stream has yet to learn and by which 50 come last.
+    assert stream.lower_bounds_[-1] == pytest.approx(whole.lower_bounds_[-1], abs=0.05)
 
 
 def test_other_topics_or_words_are_not_gone_on_with():
