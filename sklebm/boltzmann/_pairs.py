@@ -60,8 +60,8 @@ def check_rows(model: Any, rows: Rows, *, learning: bool) -> None:
             f"2 is required by {owner}: a row is a pair of views side by side."
         )
     if model.likelihood == "bernoulli":
-        remedy = 'set likelihood="gaussian"'
-        apply_value_range(rows, "warn", owner=owner, learning=learning, remedy=remedy)
+        remedy = 'set value_range="clip" or likelihood="gaussian"'
+        apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
 
 
 def initial_energy(

@@ -113,6 +113,8 @@ class GatedBM(GradientEstimator):
         smaller view, if views are bits), at most 16 units in all; "ais" and "bridge" anneal, with
         Hamiltonian Monte Carlo for real values and block Gibbs for bits; "auto": exact if possible;
         None: not at all. A conditional model has no log Z.
+    value_range : {"warn", "raise", "clip"}, default="warn"
+        What to do with values outside [0, 1], if views are bits; "warn" uses them unchanged.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -211,13 +213,10 @@ class GatedBM(GradientEstimator):
         "n_factors": [Interval(Integral, 1, None, closed="left"), None],
         "split": [Interval(Integral, 1, None, closed="left"), None],
         "likelihood": [StrOptions({"gaussian", "bernoulli"})],
+        "value_range": [StrOptions({"warn", "raise", "clip"})],
         "noise_scale": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "conditional": ["boolean"],
-        "objective": [
-            StrOptions({"auto", *OBJECTIVES}),
-            ContrastiveDivergence,
-            MaximumLikelihood,
-        ],
+        "objective": [StrOptions({"auto", *OBJECTIVES}), ContrastiveDivergence, MaximumLikelihood],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
         "n_annealing_steps": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -247,6 +246,7 @@ class GatedBM(GradientEstimator):
         n_iter_no_change: int | None = None,
         tol: float = 1e-4,
         log_partition: str | None = "auto",
+        value_range: str = "warn",
         warm_start: bool = False,
         net_params: dict[str, Any] | None = None,
         random_state: RandomState = None,
@@ -272,6 +272,7 @@ class GatedBM(GradientEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.log_partition = log_partition
+        self.value_range = value_range
         self.warm_start = warm_start
         self.net_params = net_params
         self.random_state = random_state

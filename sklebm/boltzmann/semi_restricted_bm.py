@@ -15,7 +15,6 @@ from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec, exported
-from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann import _chains, _graph, _lateral
 from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann import _precision as precision_of
@@ -54,7 +53,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         Number of hidden units.
     visible : {"gaussian", "bernoulli"}, default="gaussian"
         Kind of the visible units: real-valued, or bits. Values between 0 and 1 are probabilities of
-        bits; those outside are used with a warning.
+        bits.
     structure : {"full", "diagonal", "neighbours"} or array of bool, default="full"
         Which entries of the precision L, or pairs of bits, may be non-zero: all, the diagonal (for
         bits, none), those between adjacent pixels (diagonally as well), or those where the
@@ -103,6 +102,8 @@ class SemiRestrictedBM(BoltzmannEstimator):
         or for bits of the visible units that are coupled (at most 25); "ais": annealed importance
         sampling, forwards and backwards; "bridge": bridge sampling along a ladder of tempered
         chains; "auto": exact up to 20 units, otherwise annealed; None: not at all.
+    value_range : {"warn", "raise", "clip"}, default="warn"
+        What to do with values outside [0, 1], if rows are bits; "warn" uses them unchanged.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -221,6 +222,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         "objective": [StrOptions({"auto", *_lateral.OF_REALS, *_graph.OBJECTIVES}), Objective],
         "optimizer": [StrOptions({"auto", "sgd", "momentum", "lbfgs"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
 
     _n_starts = 1
@@ -244,6 +246,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         n_iter_no_change: int | None = None,
         tol: float = 1e-4,
         log_partition: str | None = "auto",
+        value_range: str = "warn",
         warm_start: bool = False,
         net_params: dict[str, Any] | None = None,
         random_state: RandomState = None,
@@ -267,6 +270,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.log_partition = log_partition
+        self.value_range = value_range
         self.warm_start = warm_start
         self.net_params = net_params
         self.random_state = random_state
@@ -291,9 +295,8 @@ class SemiRestrictedBM(BoltzmannEstimator):
         return _lateral.objective(self, energy)
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
-        if learning and self.visible == "bernoulli":
-            remedy = 'set visible="gaussian"'
-            apply_value_range(rows, "warn", owner=type(self).__name__, learning=True, remedy=remedy)
+        if self.visible == "bernoulli" if learning else self._is_binary:
+            _lateral.check_bits(self, rows, learning=learning)
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         _lateral.free_pairs(self, rows.shape[1])

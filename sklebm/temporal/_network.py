@@ -91,14 +91,14 @@ def scaling_of(rows: Rows, output: str) -> Scaling | None:
     return measure_spread(rows).scaling(common=False) if _is_real(output) else None
 
 
-def check_rows(rows: Rows, output: str, owner: str) -> None:
-    """Refuse negative shares of categories; warn of values that are no probabilities of bits."""
+def check_rows(rows: Rows, output: str, value_range: str, owner: str) -> None:
+    """Refuse negative shares of categories; see to values that are no probabilities of bits."""
     if output == "categorical":
         need_categories(rows, owner)
     elif not _is_real(output):
         # Also when a fitted model scores: its score has no upper bound outside [0, 1].
-        remedy = 'set output="gaussian"'
-        apply_value_range(rows, "warn", owner=owner, learning=True, remedy=remedy)
+        remedy = 'set value_range="clip" or output="gaussian"'
+        apply_value_range(rows, value_range, owner=owner, learning=True, remedy=remedy)
 
 
 def _is_real(output: str) -> bool:

@@ -93,6 +93,9 @@ class SequenceEnergy(SequenceEstimator):
         the best parameters.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
+    value_range : {"warn", "raise", "clip"}, default="warn"
+        What to do with values outside [0, 1], if the output is "bernoulli" or "rbm"; "warn" uses
+        them unchanged.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters.
     net_params : dict or None, default=None
@@ -144,10 +147,10 @@ class SequenceEnergy(SequenceEstimator):
     averages along the chains, may be off by about 0.1 where a machine has distant modes; a
     prediction takes 20 chains of 300 steps, O(6000 k d) per row. Scales of Gaussians stay above
     e^-7 times that of the feature. A sequence of one step is scored by h_0 alone. Training runs in
-    float32, answers are computed in the dtype of X. All methods warn about values outside [0, 1]
-    for binary outputs, and refuse negative ones for "categorical", where a row of zeros, which has
-    no category, has a log density of 0. ``groups`` that are not contiguous, or have another length
-    than X, raise ValueError.
+    float32, answers are computed in the dtype of X. All methods see to values outside [0, 1] for
+    binary outputs, as ``value_range`` says, and refuse negative ones for "categorical", where a row
+    of zeros, which has no category, has a log density of 0. ``groups`` that are not contiguous, or
+    have another length than X, raise ValueError.
 
     References
     ----------
@@ -180,6 +183,7 @@ class SequenceEnergy(SequenceEstimator):
         "forget_bias": [Interval(Real, None, None, closed="neither")],
         "n_gibbs_steps": [_COUNT],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "value_range": [StrOptions({"warn", "raise", "clip"})],
     }
 
     def __init__(
@@ -203,6 +207,7 @@ class SequenceEnergy(SequenceEstimator):
         validation_fraction: float | None = None,
         n_iter_no_change: int | None = None,
         tol: float = 1e-4,
+        value_range: str = "warn",
         warm_start: bool = False,
         net_params: dict[str, Any] | None = None,
         random_state: RandomState = None,
@@ -227,6 +232,7 @@ class SequenceEnergy(SequenceEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.value_range = value_range
         self.warm_start = warm_start
         self.net_params = net_params
         self.random_state = random_state
@@ -250,7 +256,7 @@ class SequenceEnergy(SequenceEstimator):
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         output = self.output if learning else self.architecture_["output"]
-        _network.check_rows(rows, output, type(self).__name__)
+        _network.check_rows(rows, output, self.value_range, type(self).__name__)
 
     def _objective(self, energy: Any) -> Objective:
         dropout = float(self.dropout)

@@ -176,5 +176,5 @@ def test_what_does_not_fit_is_refused():
         SemiRestrictedBM(2, n_gibbs_steps=2, **BITS).fit(X)
     with pytest.raises(ValueError, match="of all 32"):
         SemiRestrictedBM(2, objective="maximum_likelihood", **BITS).fit(np.ones((4, 30)))
-    with pytest.warns(UserWarning, match='set visible="gaussian"'):
+    with pytest.warns(UserWarning, match='or visible="gaussian"'):
         SemiRestrictedBM(2, max_epochs=1, **BITS).fit(3 * X)
