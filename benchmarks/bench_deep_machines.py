@@ -10,7 +10,10 @@ the other, and whose bound is also recorded along the way. One layer of 500 unit
 60 minutes for belief, 90 for boltzmann. Epochs follow from the speed of a trial epoch; with
 ``--epochs`` they are given, and bounds no longer depend on the speed of the computer. With
 ``--validate``, models learn from the first 50,000 rows and are judged on the next 2,000, to choose
-``--rates``; nothing is saved. Needs the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
+``--rates``; nothing is recorded. ``--folder`` keeps trained machines and their seconds; a later run
+with the same ``--epochs`` judges those that it finds there. ``--only`` trains those whose names
+contain a text, and records nothing: machines can be trained side by side, and judged together.
+Needs the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
 
     python benchmarks/bench_deep_machines.py --model belief [--quick] [--validate]
 """
@@ -18,18 +21,20 @@ the other, and whose bound is also recorded along the way. One layer of 500 unit
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import save_results, set_threads
 from bench_binarized_mnist import load_rows
 
-from sklebm import BernoulliRBM, DeepBeliefNetwork, DeepBoltzmannMachine
+from sklebm import BernoulliRBM, DeepBeliefNetwork, DeepBoltzmannMachine, load, save
 from sklebm.callbacks import EnergyMonitor
 
 COLUMNS = [
@@ -96,6 +101,28 @@ def trained(
     return model, epochs, seconds - (0.0 if curve is None else curve.judging)
 
 
+def kept(
+    folder: Path, name: str, train: Callable[[], tuple[Any, int, float]], rows: list[list[Any]]
+) -> tuple[Any, int, float]:
+    """The machine of this name in the folder, or else a new one, which is put there.
+
+    Bounds on the way, which training adds to ``rows``, are kept with it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name.replace(', ', '_').replace(' ', '_')}.safetensors"
+    beside = path.with_suffix(".json")
+    if beside.exists():
+        found = json.loads(beside.read_text())
+        rows += found["rows"]
+        return load(path), found["epochs"], found["seconds"]
+    n_before = len(rows)
+    model, epochs, seconds = train()
+    save(model.set_callbacks(), path)
+    found = {"epochs": epochs, "seconds": seconds, "rows": rows[n_before:]}
+    beside.write_text(json.dumps(found))
+    return model, epochs, seconds
+
+
 def judged(
     name: str, model: Any, epochs: int, seconds: float, test: Rows, temperatures: int
 ) -> list[list[Any]]:
@@ -135,6 +162,8 @@ def main() -> None:
     )
     parser.add_argument("--rates", type=float, nargs="+", help="of the deep machine or its top")
     parser.add_argument("--validate", action="store_true", help="judge on training rows; no record")
+    parser.add_argument("--only", default="", help="text in the names of machines; no record")
+    parser.add_argument("--folder", type=Path, help="where trained machines are kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
     options = parser.parse_args()
@@ -174,6 +203,7 @@ def main() -> None:
             makers[f"boltzmann, rate {rate:g}"] = partial(boltzmann, rate=rate)
     if options.validate:
         makers = {name: make for name, make in makers.items() if "rate" in name}
+    makers = {name: make for name, make in makers.items() if options.only in name}
     # What is loaded once must not count against one of them.
     BernoulliRBM(2, max_epochs=1, **shared).fit(x[:100])
     rows: list[list[Any]] = []
@@ -182,13 +212,18 @@ def main() -> None:
         deep_machine = options.model == "boltzmann" and name != "one layer"
         watch = Curve(name, test, temperatures, options.every, rows) if deep_machine else None
         given = one if name == "one layer" else deep
-        model, epochs, seconds = trained(make, x, budget, given, watch)
+        train = partial(trained, make, x, budget, given, watch)
+        if options.folder and given:
+            called = f"{name}, {given} passes of {len(x)}"
+            model, epochs, seconds = kept(options.folder, called, train, rows)
+        else:
+            model, epochs, seconds = train()
         rows += judged(name, model, epochs, seconds, test, temperatures)
         if isinstance(model, DeepBeliefNetwork) and not any("bottom" in row[0] for row in rows):
             bottom, passes = model.named_estimators_["layer1"], BOTTOM * epochs
             rows += judged("bottom of belief", bottom, passes, 0.0, test, temperatures)
     length = "given epochs" if any(options.epochs) else f"{minutes:.0f} minutes each"
-    if not (options.quick or options.validate):
+    if not (options.quick or options.validate or options.only):
         save_results(
             f"deep_machines_{options.model}",
             f"A deep machine ({options.model}) and one layer, trained for {length}, "
