@@ -11,9 +11,9 @@ the other, and whose bound is also recorded along the way. One layer of 500 unit
 ``--epochs`` they are given, and bounds no longer depend on the speed of the computer. With
 ``--validate``, models learn from the first 50,000 rows and are judged on the next 2,000, to choose
 ``--rates``; nothing is recorded. ``--folder`` keeps trained machines and their seconds; a later run
-with the same ``--epochs`` judges those that it finds there. ``--only`` trains those whose names
-contain a text, and records nothing: machines can be trained side by side, and judged together.
-Needs the folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
+with the same ``--epochs`` judges those that it finds there. ``--only`` trains one machine and
+records nothing: machines can be trained on cores of their own, and judged together. Needs the
+folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
 
     python benchmarks/bench_deep_machines.py --model belief [--quick] [--validate]
 """
@@ -162,7 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--rates", type=float, nargs="+", help="of the deep machine or its top")
     parser.add_argument("--validate", action="store_true", help="judge on training rows; no record")
-    parser.add_argument("--only", default="", help="text in the names of machines; no record")
+    parser.add_argument("--only", help="name of a machine, such as 'one layer'; no record")
     parser.add_argument("--folder", type=Path, help="where trained machines are kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
@@ -203,7 +203,11 @@ def main() -> None:
             makers[f"boltzmann, rate {rate:g}"] = partial(boltzmann, rate=rate)
     if options.validate:
         makers = {name: make for name, make in makers.items() if "rate" in name}
-    makers = {name: make for name, make in makers.items() if options.only in name}
+    if options.folder and not all(options.epochs):
+        parser.error("--folder needs --epochs of both kinds")
+    if options.only and options.only not in makers:
+        parser.error(f"--only: no machine of this name, but {', '.join(makers)}")
+    makers = {name: makers[name] for name in ([options.only] if options.only else makers)}
     # What is loaded once must not count against one of them.
     BernoulliRBM(2, max_epochs=1, **shared).fit(x[:100])
     rows: list[list[Any]] = []
@@ -213,8 +217,10 @@ def main() -> None:
         watch = Curve(name, test, temperatures, options.every, rows) if deep_machine else None
         given = one if name == "one layer" else deep
         train = partial(trained, make, x, budget, given, watch)
-        if options.folder and given:
+        if options.folder:
             called = f"{name}, {given} passes of {len(x)}"
+            if watch:
+                called += f", {temperatures} temperatures every {options.every}"
             model, epochs, seconds = kept(options.folder, called, train, rows)
         else:
             model, epochs, seconds = train()

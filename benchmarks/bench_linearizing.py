@@ -19,7 +19,8 @@ chosen with `--validate`, which scores sequences that no table reports. `--figur
 digits half-way between two frames, with and without phase pooling and the cosine, from a world
 with and without turns.
 
-    python benchmarks/bench_linearizing.py motion turns [--quick]
+    python benchmarks/bench_linearizing.py motion [--quick]
+    python benchmarks/bench_linearizing.py turns --curvature 0 --inner-rate 20 --inner-steps 10
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ STATE: Spec = {
     "log_partition_": Scalar(float, optional=True),
     "log_partition_interval_": Array("f", (2,), optional=True),
 }
-# Annealing steps per training row that cost half as much as training: block Gibbs in double
-# precision, or trajectories of five gradients.
+# Annealing steps per training row that cost at most half as much as training: block Gibbs in
+# double precision, or trajectories of five gradients.
 _STEPS_PER_ROW, _TRAJECTORIES_PER_ROW = 0.2, 0.04
 # This many multiplications take a fraction of a second, however short training was.
 _SMALL_WORK = 1e8

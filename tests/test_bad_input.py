@@ -14,7 +14,7 @@ from tests.bad_input_table import INPUTS, OUTSIDE, WORKS, Raises
 from tests.registry import NAMES, freeze, make_brief, make_rows, row_methods, takes
 
 LEARNING = ("fit", "partial_fit")
-#: Models of real-valued rows by default, to which only bits have limits.
+#: Models of real-valued rows by default, and what makes them models of bits, which have limits.
 OF_BITS = {
     "GatedBM": {"likelihood": "bernoulli"},
     "SemiRestrictedBM": {"visible": "bernoulli"},
@@ -66,8 +66,9 @@ def call(model, method, X, outcome, **arguments):
     # sum with which scikit-learn looks for NaN overflows for the largest floats.)
     ours = [text for text in texts if "in reduce" not in text]
     assert not [text for text in ours if text.startswith("RuntimeWarning")], texts
-    of_reals = type(model).__name__ in OF_BITS
-    if outcome.warns and takes(model, outcome.warns[0]) and not of_reals:
+    if type(model).__name__ in OF_BITS:  # real-valued as it is here
+        assert not any(re.search(OUTSIDE, text, re.DOTALL) for text in texts), texts
+    elif outcome.warns and takes(model, outcome.warns[0]):
         assert any(re.search(outcome.warns[1], text, re.DOTALL) for text in texts), texts
     return result
 
@@ -129,6 +130,14 @@ def test_value_range_raises_or_clips_on_request(name):
     np.testing.assert_array_equal(clipping.score_samples(X), expected.score_samples(inside))
     with pytest.raises(ValueError, match=OUTSIDE):
         clipping.set_params(value_range="raise").score_samples(X)
+    # What was fitted counts, whatever the parameters are by now.
+    for parameter, value in OF_BITS.get(name, {}).items():
+        with pytest.raises(ValueError, match=OUTSIDE):
+            clipping.set_params(**{parameter: "gaussian"}).score_samples(X)
+        real = make_brief(name).fit(X)
+        expected = real.score_samples(X)
+        real.set_params(**{parameter: value, "value_range": "clip"})
+        np.testing.assert_array_equal(real.score_samples(X), expected)
 
 
 def test_the_table_has_all_forty():

@@ -272,10 +272,11 @@ class VAE(BaseAutoencoder):
     # ------------------------------------------------------------------ what is learnt
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
-        owner = f'{type(self).__name__} with likelihood="{self.likelihood}"'
-        if self.likelihood == "bernoulli":
+        likelihood = self.likelihood if learning else self.architecture_["likelihood"]
+        owner = f'{type(self).__name__} with likelihood="{likelihood}"'
+        if likelihood == "bernoulli":
             apply_value_range(rows, self.value_range, owner=owner, learning=learning)
-        elif self.likelihood == "categorical":
+        elif likelihood == "categorical":
             check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
 
     def _scaling(self, rows: Rows) -> Scaling | None:

@@ -49,7 +49,7 @@ def resolved(model: Any) -> Any:
 
 
 def check_bits(model: Any, rows: Rows, *, learning: bool) -> None:
-    """See to values that are no probabilities of bits, as the model says."""
+    """Handle values that are no probabilities of bits as ``value_range`` says."""
     owner, remedy = type(model).__name__, 'set value_range="clip" or visible="gaussian"'
     apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
 

@@ -52,16 +52,20 @@ def columns_of_left(split: int | None, n_features: int) -> int:
 
 
 def check_rows(model: Any, rows: Rows, *, learning: bool) -> None:
-    """Refuse rows that cannot be divided, and warn about bits that are none."""
+    """Refuse rows that cannot be divided, and handle values that are no probabilities of bits."""
     owner = type(model).__name__
     if rows.shape[1] < 2:
         raise ValueError(
             f"Found array with {rows.shape[1]} feature(s) (shape={rows.shape}) while a minimum of "
             f"2 is required by {owner}: a row is a pair of views side by side."
         )
-    if model.likelihood == "bernoulli":
-        remedy = 'set value_range="clip" or likelihood="gaussian"'
-        apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
+    if model.likelihood == "bernoulli" if learning else model.is_binary_:
+        _check_bits(model, rows, learning=learning)
+
+
+def _check_bits(model: Any, rows: Rows, *, learning: bool) -> None:
+    owner, remedy = type(model).__name__, 'set value_range="clip" or likelihood="gaussian"'
+    apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
 
 
 def initial_energy(
@@ -327,6 +331,8 @@ def applied(model: Any, X_left: Any, Z: Any) -> Any:
             f"X_left has {rows.shape[1]} columns, but the left view of {type(model).__name__} has "
             f"{n_left}: pass the first {n_left} columns of rows."
         )
+    if model.is_binary_:
+        _check_bits(model, rows, learning=False)
     codes = model._open_latents(Z)
     if len(rows) != len(codes):
         raise ValueError(

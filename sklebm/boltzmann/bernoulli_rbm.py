@@ -143,8 +143,8 @@ class BernoulliRBM(BoltzmannEstimator):
     -----
     A step costs O(batch_size d k), an exact log Z O(2^min(d, k) d k). Annealing costs at most half
     of training by default, and about O(3000 x 100 d k) in ``estimate_log_partition``. Training
-    runs in float32, log Z in float64 (but for products with 2^16 weights or more), row-wise methods
-    in the dtype of X. csr rows are made dense batch by batch.
+    runs in float32, row-wise methods in the dtype of X, log Z in float64; annealing multiplies by
+    2^16 weights or more in float32. csr rows are made dense batch by batch.
 
     References
     ----------

@@ -20,6 +20,7 @@ from sklebm._shell.value_range import apply_value_range
 from sklebm.base import EnergyEstimator
 from sklebm.boltzmann import _belief_state, _stack
 from sklebm.boltzmann._base import BoltzmannEstimator
+from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
 from sklebm.energies import DeepBeliefEnergy
 from sklebm.inference import belief_bounds
 from sklebm.likelihood import PartitionMethod
@@ -234,8 +235,9 @@ class DeepBeliefNetwork(EnergyEstimator):
         return _stack.learn_chunk(self, rows)
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
-        if self.bottom is None or hasattr(self.bottom, "value_range"):
-            value_range = self.value_range if self.bottom is None else self.bottom.value_range
+        machine = self.bottom if learning else self.named_estimators_["layer1"]
+        if machine is None or isinstance(machine, BernoulliRBM):
+            value_range = getattr(self.bottom, "value_range", self.value_range)
             apply_value_range(rows, value_range, owner=type(self).__name__, learning=learning)
 
     def _open(self, X: Any, probe: Any, *, reset: bool, min_rows: int = 1) -> Rows:

@@ -159,8 +159,9 @@ class DeepBoltzmannMachine(GradientEstimator):
     -----
     Energies and the bound are exact, and so is log Z if it is summed. Mean field finds a local
     maximum of the bound, which is exact for one hidden layer. A step costs O(batch_size
-    n_mean_field sum_l d_l d_{l+1}) with at most 10 mean-field steps. Training runs in float32, log
-    Z in float64, row-wise methods in the dtype of X. csr rows are made dense batch by batch.
+    n_mean_field sum_l d_l d_{l+1}) with at most 10 mean-field steps. Training runs in float32,
+    row-wise methods in the dtype of X, log Z in float64; annealing multiplies by 2^16 weights or
+    more in float32. csr rows are made dense batch by batch.
 
     References
     ----------

@@ -35,6 +35,15 @@ from sklebm.energies.units import Bernoulli
 _MANY = 2**16
 
 
+def _is_many_doubles(weights: Tensor) -> bool:
+    return weights.dtype == torch.float64 and weights.numel() >= _MANY
+
+
+def _full_single_precision() -> bool:
+    """Whether float32 products keep all of their bits."""
+    return torch.get_float32_matmul_precision() == "highest"
+
+
 class Path(Protocol):
     """A path of unnormalised densities; states are rows of a tensor.
 
@@ -64,8 +73,9 @@ class TemperedPath:
     """The machines along the path of a bilinear energy.
 
     Large machines of bits in double precision sum what units receive in single precision, which
-    takes half as long. Bits are exact in it, and the rounding errors of sums, some 1e-6 of them,
-    are far below the errors of what is estimated.
+    takes half as long. Bits are exact in it, and relative rounding errors of about 1e-6 are far
+    below the errors of what is estimated. A program that allows products of lower precision, by
+    ``torch.set_float32_matmul_precision``, gets double precision.
 
     Parameters
     ----------
@@ -86,7 +96,7 @@ class TemperedPath:
         weights = energy.weights.detach() if bits else None
         #: The couplings in single precision, where it serves.
         self.rounded: Tensor | None = None
-        if weights is not None and weights.dtype == torch.float64 and weights.numel() >= _MANY:
+        if weights is not None and _is_many_doubles(weights) and _full_single_precision():
             self.rounded = weights.float()
         #: s^2 / s_0^2 of Gaussian units, where the base has variances of its own.
         self.narrowing: Tensor | None = None

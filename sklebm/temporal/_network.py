@@ -92,7 +92,7 @@ def scaling_of(rows: Rows, output: str) -> Scaling | None:
 
 
 def check_rows(rows: Rows, output: str, value_range: str, owner: str) -> None:
-    """Refuse negative shares of categories; see to values that are no probabilities of bits."""
+    """Refuse negative shares of categories; handle values that are no probabilities of bits."""
     if output == "categorical":
         need_categories(rows, owner)
     elif not _is_real(output):

@@ -74,8 +74,7 @@ class LinearizingAutoencoder(SequenceEstimator):
     unroll : bool, default=False
         Whether the gradient of the loss goes through the inner steps, at the sizes that they had.
         Otherwise the inferred :math:`\delta` counts as given, as in [1]_, which is exact where it
-        minimises the error: training is several times faster, and did not diverge where unrolled
-        steps did.
+        minimises the error, costs less, and is more stable.
     curvature : float, default=1.0
         Weight :math:`\lambda` of the cosine between successive changes of the code, relative to
         squared errors of rows divided by ``scale_``.

@@ -147,10 +147,10 @@ class SequenceEnergy(SequenceEstimator):
     averages along the chains, may be off by about 0.1 where a machine has distant modes; a
     prediction takes 20 chains of 300 steps, O(6000 k d) per row. Scales of Gaussians stay above
     e^-7 times that of the feature. A sequence of one step is scored by h_0 alone. Training runs in
-    float32, answers are computed in the dtype of X. All methods see to values outside [0, 1] for
-    binary outputs, as ``value_range`` says, and refuse negative ones for "categorical", where a row
-    of zeros, which has no category, has a log density of 0. ``groups`` that are not contiguous, or
-    have another length than X, raise ValueError.
+    float32, answers are computed in the dtype of X. All methods handle values outside [0, 1] as
+    ``value_range`` says if outputs are binary, and refuse negative ones for "categorical", where a
+    row of zeros, which has no category, has a log density of 0. ``groups`` that are not contiguous,
+    or have another length than X, raise ValueError.
 
     References
     ----------

@@ -341,6 +341,13 @@ def test_pairs_of_arguments_that_exclude_each_other_are_refused():
             ).fit(X)
     with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler.*\"gaussian\""):
         GatedBM(3, likelihood="bernoulli", max_epochs=1).fit(3 * X)
+    model = GatedBM(3, likelihood="bernoulli", max_epochs=1, value_range="clip").fit(3 * X)
+    codes = model.transform(X)
+    np.testing.assert_array_equal(
+        model.apply(9 * X[:, :3], codes), model.apply((9 * X[:, :3]).clip(0, 1), codes)
+    )
+    with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
+        model.set_params(value_range="raise").apply(9 * X[:, :3], codes)
     model = GatedBM(3, max_epochs=1, random_state=0).fit(X)
     with pytest.raises(ValueError, match="X_left has 6 columns"):
         model.apply(X, model.transform(X))

@@ -115,6 +115,6 @@ def test_annealing_brackets_the_exact_normaliser(seed):
     estimate = ais.forward(path, generator, n_chains=400, n_temperatures=200)
     exact = exact_log_partition(energy)
     assert estimate.low <= exact <= estimate.high
-    # Half of the interval, which is .22 wide at most.
-    assert estimate.value == pytest.approx(exact, abs=0.05)
+    # Three standard errors: half of the interval, which is .22 wide at most.
+    assert estimate.value == pytest.approx(exact, abs=0.11)
     assert estimate.high - estimate.low < 0.25

@@ -6,7 +6,7 @@ import torch
 
 from sklebm.energies import Bernoulli, BilinearEnergy, Gaussian
 from sklebm.energies.gaussian_bilinear import GaussianBilinearEnergy
-from sklebm.inference import ais
+from sklebm.inference import ais, enumeration
 from sklebm.inference.tempered_path import TemperedPath
 
 
@@ -28,7 +28,7 @@ def test_what_units_receive_has_the_rounding_error_of_single_precision():
     assert 0.0 < (seen - exact).abs().max() < 1e-5
     weight, plain = (path.log_weight(v, field, 0.25, 0.75) for field in (seen, exact))
     np.testing.assert_allclose(weight.detach(), plain.detach(), atol=1e-4)
-    # The same uniform numbers decide about all but the closest calls.
+    # The same uniform numbers decide all but the closest calls.
     field = path.base + 0.5 * (path.slope + v[:, :200] @ energy.weights)
     expected = Bernoulli.draw(
         energy.visible, torch.sigmoid(field), torch.Generator().manual_seed(1)
@@ -36,6 +36,23 @@ def test_what_units_receive_has_the_rounding_error_of_single_precision():
     drawn = path.draw_visible(v[:, :200], 0.5, torch.Generator().manual_seed(1))
     assert drawn.dtype == torch.float64
     assert (drawn == expected).double().mean() > 0.999
+    # Both directions use the rounded weights: without them, biases are left.
+    path.rounded = torch.zeros_like(path.rounded)
+    np.testing.assert_allclose(path.observe(v).detach(), energy.hidden.bias.detach().expand(50, -1))
+    drawn = path.draw_visible(v[:, :200], 0.5, torch.Generator().manual_seed(1))
+    expected = torch.sigmoid(0.5 * energy.visible.bias.detach()).expand(50, -1)
+    expected = Bernoulli.draw(energy.visible, expected, torch.Generator().manual_seed(1))
+    np.testing.assert_array_equal(drawn.detach(), expected)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_program_that_lowers_precision_gets_double(precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert TemperedPath(machine(400, 200), torch.zeros(400)).rounded is None
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("kind", ["small", "single", "real-valued"])
@@ -52,18 +69,15 @@ def test_others_keep_their_precision(kind):
     np.testing.assert_array_equal(path.observe(v).detach(), energy.hidden_field(v).detach())
 
 
-def test_log_z_of_a_large_machine_in_closed_form():
-    """300 pairs of units: log Z is a sum of logarithms of four terms each."""
-    random = np.random.default_rng(0)
-    b, c, w = random.normal(size=(3, 300)) * [[1.0], [1.0], [2.0]]
-    exact = np.log(1 + np.exp(b) + np.exp(c) + np.exp(b + c + w)).sum()
-    units = (Bernoulli(torch.from_numpy(bias)) for bias in (b, c))
-    energy = BilinearEnergy(*units, torch.diag(torch.from_numpy(w)))
-    path = TemperedPath(energy, torch.zeros(300))
+def test_log_z_of_a_large_machine_is_the_sum_over_its_hidden_states():
+    """Dense: every visible unit receives 12 terms, every hidden one 5,600."""
+    energy = machine(5600, 12)
+    exact = float(enumeration.log_partition(energy).detach())
+    path = TemperedPath(energy, torch.zeros(5600))
     assert path.rounded is not None
-    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        found = ais.forward(path, generator, n_chains=200, n_temperatures=200)
+        found = ais.forward(
+            path, torch.Generator().manual_seed(0), n_chains=100, n_temperatures=300
+        )
     assert found.low <= exact <= found.high
-    # Three standard errors of .07, to which precision adds nothing that could be seen.
-    assert found.value == pytest.approx(exact, abs=0.2)
+    assert found.value == pytest.approx(exact, abs=0.3)

@@ -173,7 +173,7 @@ def gated():
 
 
 def test_training_shortens_inner_steps_that_are_too_long():
-    """A hundred times too long: latents that are never shortened teach the model nothing."""
+    """A hundred times too long: steps that are never shortened teach the model less."""
     X, groups = make_bouncing_digits(20, 8, size=9, speed=0.5, turn=1.0, random_state=0)
     settings = {"image_shape": (9, 9), "hidden_sizes": (), "n_deltas": 2, "max_epochs": 4}
     found = [
