@@ -153,10 +153,10 @@ class ContrastiveEmbedding(BaseEmbedding):
     -----
     A step costs O(batch_size P) for P weights, twice, and O(batch_size^2) for the pairs. With
     ``views="neighbours"`` it also costs O(k batch_size^2), to see which rows are among the k
-    neighbours of others, and O(n^2 d) are spent once. Training runs in float32, row-wise methods in the
-    dtype of X. Features are standardised internally, so that their units do not matter. Prototypes
-    are found among the embeddings of at most 20,000 rows. Views that come from other rows need all
-    rows in memory, and "nce_memory_bank" needs an embedding of each row.
+    neighbours of others, and O(n^2 d) are spent once. Training runs in float32, row-wise methods in
+    the dtype of X. Features are standardised internally, so that their units do not matter.
+    Prototypes are found among the embeddings of at most 20,000 rows. Views that come from other
+    rows need all rows in memory, and "nce_memory_bank" needs an embedding of each row.
 
     References
     ----------

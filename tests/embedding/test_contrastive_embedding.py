@@ -482,7 +482,9 @@ def test_an_objective_with_other_heads_cannot_go_on():
     X, _ = make_classes(60)
     model = ContrastiveEmbedding(max_epochs=1, warm_start=True, **SMALL).fit(X)
     model.set_params(objective="nce_memory_bank")
-    with pytest.raises(ValueError, match=r"^objective='nce_memory_bank' .* n_heads=2, .* the fitted 1"):
+    with pytest.raises(
+        ValueError, match=r"^objective='nce_memory_bank' .* n_heads=2, .* the fitted 1"
+    ):
         model.fit(X)
     model.set_params(objective="momentum_queue", unit_length=False)
     with pytest.raises(ValueError, match=r"^unit_length=False differs from the fitted True"):
