@@ -25,7 +25,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.base import EnergyEstimator
 from sklebm.objectives import Batch, Objective
-from sklebm.training.batches import TrainingRows, hold_out, training_rows
+from sklebm.training.batches import TrainingRows, feature_means, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.pace import Pace
@@ -97,6 +97,15 @@ class GradientEstimator(EnergyEstimator):
         """The rows, as batches are drawn from them; models of sequences keep these whole."""
         return training_rows(rows)
 
+    def _split(
+        self, energy: Any, start: Start, *, whole: bool
+    ) -> tuple[TrainingRows, Batch | None]:
+        """The rows that are learnt from, and, unless these are a chunk, those held out of them."""
+        rows = self._training_rows(start.rows)
+        if not whole or self.validation_fraction is None:
+            return rows, None
+        return hold_out(rows, self.validation_fraction, start.seed, start.rows.device)
+
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
         """State learnt by gradient transforms, as fitted attributes; most models have none."""
         return {}
@@ -149,7 +158,7 @@ class GradientEstimator(EnergyEstimator):
         seed = rows.ranks.first(draw_seed(self.random_state))
         resume = self._resumes()
         rows = self._prepare(rows, seed, resume=resume, **data)
-        means = _feature_means(rows)
+        means = feature_means(rows)
         start = Start(rows, means, seed, resume=resume)
         energy = self._starting_energy(start)
         mean = rows.in_own_units(means).numpy()
@@ -170,7 +179,7 @@ class GradientEstimator(EnergyEstimator):
                 'chunks: use fit, or another optimizer such as "sgd".'
             )
         rows = self._prepare(rows, seed, resume=fitted, **data)
-        means = _feature_means(rows)
+        means = feature_means(rows)
         start = Start(rows, means, seed, resume=fitted, n_calls=n_calls)
         energy = self._starting_energy(start)
         course = self._train(energy, start, self._options_of_a_chunk(seed))
@@ -197,7 +206,6 @@ class GradientEstimator(EnergyEstimator):
     ) -> Course:
         """Train an energy in place; ``progress`` gets every epoch, ``seen`` is state that stays."""
         rows, device = start.rows, start.rows.device
-        players = self._players(energy, start)
         whole = progress is not None
         choice = options.choice()
         if rows.is_lazy and choice.full_batch:
@@ -206,9 +214,8 @@ class GradientEstimator(EnergyEstimator):
                 f"{rows.shape} is larger than scikit-learn's working_memory: use another "
                 'optimizer such as "sgd", or raise working_memory if X fits.'
             )
-        kept, held_out = self._training_rows(rows), None
-        if whole and self.validation_fraction is not None:
-            kept, held_out = hold_out(kept, self.validation_fraction, start.seed, device)
+        kept, held_out = self._split(energy, start, whole=whole)
+        players = self._players(energy, start)
         if choice.uses_closure:
             for player in players:
                 self._check_line_search(player.objective, kept.X)
@@ -386,14 +393,3 @@ class GradientEstimator(EnergyEstimator):
                 "loss: set validation_fraction, for example to 0.1."
             )
         return schedule  # type: ignore[no-any-return]
-
-
-def _feature_means(rows: Rows) -> torch.Tensor:
-    """Mean of each feature in float64, on the CPU."""
-    # Blocks stay in the cache; converting all rows to float64 at once takes ten times as long.
-    block = max(1, 2**18 // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
-    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-    for part in rows.chunks(floats_per_row=2 * rows.shape[1]):
-        for x in torch.split(rows[part], block):
-            total += x.double().sum(dim=0)
-    return rows.ranks.sum(total).cpu() / rows.total()

@@ -14,6 +14,7 @@ from sklebm._checks import check_count
 from sklebm._shell.conditions import Conditions
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device, row_slices
+from sklebm.energies.adversarial import WEIGHT_OF_LATENTS
 from sklebm.inference.latents import closest_latents
 
 
@@ -76,7 +77,12 @@ def inverted(model: Any, X: Any, y: Any, n_starts: int, n_steps: int, what: str)
         y = energy.standardized(x)
         parts = [
             closest_latents(
-                energy.rebuild, y[part], starts, *(g[part] for g in given), n_steps=n_steps
+                energy.rebuild,
+                y[part],
+                starts,
+                *(g[part] for g in given),
+                n_steps=n_steps,
+                weight=WEIGHT_OF_LATENTS,
             )[0]
             for part in row_slices(len(y), floats, y.device)
         ]
@@ -85,17 +91,43 @@ def inverted(model: Any, X: Any, y: Any, n_starts: int, n_steps: int, what: str)
     return judged(model, X, y, invert, what)
 
 
-def judged(model: Any, X: Any, y: Any, function: Callable[..., torch.Tensor], what: str) -> Any:
-    """Stream ``function(energy, rows, *given)`` over X."""
+def judged(
+    model: Any,
+    X: Any,
+    y: Any,
+    function: Callable[..., torch.Tensor],
+    what: str,
+    *,
+    latents: bool = False,
+) -> Any:
+    """Stream ``function(energy, rows, *given)`` over X, or over what ``transform`` returned."""
     check_is_fitted(model)
     if not model.architecture_["conditional"]:
-        return model._map_rows(X, function, what)
+        return model._map_rows(X, function, what, latents=latents)
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     return model._map_rows(
         X,
         lambda energy, x, given: function(energy, x, given.to(x)),
         what,
+        latents=latents,
         beside=_given(model, y, n_rows),
+    )
+
+
+def paired(model: Any, X: Any, Z: Any, y: Any) -> Any:
+    """E(x, z) of each row with what ``transform`` returned of it, or another latent."""
+    check_is_fitted(model)
+    beside = model._open_latents(Z)
+    widths, given = [beside.shape[1]], _given(model, y, len(beside))
+    if given is not None:  # both accompany the rows of X as one table
+        widths.append(given.shape[1])
+        z = beside.all()
+        beside = Rows(torch.cat([z, given.all().to(z)], dim=1), beside.device)
+    return model._map_rows(
+        X,
+        lambda energy, x, both: energy.energy(x, *both.to(x).split(widths, dim=1)),
+        "energy",
+        beside=beside,
     )
 
 

@@ -28,7 +28,8 @@ class EnergyGAN(BaseAdversarial):
     in standardised features. The critic c, an encoder and a decoder, lowers the energy of the data
     and raises that of generated rows up to the margin m; the generator g seeks low energies. The
     pull-away term P is the mean squared cosine between the codes of generated rows; it keeps them
-    from being all alike. At the equilibrium, generated rows are distributed like the data.
+    from being all alike. Without it, generated rows are distributed like the data at the
+    equilibrium; with it, the equilibrium is another one.
 
     Parameters
     ----------
@@ -70,8 +71,9 @@ class EnergyGAN(BaseAdversarial):
         ``encoder(n_features, n_codes)`` and ``decoder(n_codes, n_features)``. With ``conditional``
         the inputs of all three are followed by an indicator of each label, or the numbers.
     spectral_norm : bool, default=False
-        Whether weights of the critic are divided, after each step, by their largest singular value
-        if it exceeds 1.
+        Whether weights of the critic, kernels as matrices of one row per channel, are
+        divided, after each step, by their largest singular value if it exceeds 1, in addition to
+        R1, if ``r1`` sets one.
     average_decay : float, default=0.99
         Decay per step of the running average of the generator's weights, which ``sample`` uses. 0:
         no average.
@@ -158,8 +160,10 @@ class EnergyGAN(BaseAdversarial):
 
     Notes
     -----
-    A step costs O(batch_size P) for P weights of both networks. Training runs in float32, row-wise
-    methods in the dtype of X. Rows are standardised internally, so that their units do not matter.
+    A step costs O(batch_size P) for P weights of both networks; ``spectral_norm`` adds the singular
+    values of every weight of the critic, O(m n min(m, n)) for one of shape (m, n). Training runs in
+    float32, row-wise methods in the dtype of X. Rows are standardised internally, so that their
+    units do not matter.
 
     References
     ----------
@@ -372,6 +376,49 @@ class EnergyGAN(BaseAdversarial):
         return _answers.judged(
             self, X, y, lambda energy, x, *given: energy.encode(x, *given), "transform"
         )
+
+    def inverse_transform(self, X: Any, y: Any = None) -> Any:
+        """Return the row that the critic's decoder makes of each code.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_codes)
+            Codes, as ``transform`` returns them.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
+
+        Returns
+        -------
+        X_original : array or tensor of shape (n_samples, n_features)
+            Rows in the units of X.
+        """
+        return _answers.judged(
+            self,
+            X,
+            y,
+            lambda energy, z, *given: energy.decode_codes(z, *given),
+            "inverse_transform",
+            latents=True,
+        )
+
+    def energy(self, X: Any, Z: Any, y: Any = None) -> Any:
+        """Return E(x, z) = |x - c(z)|^2 / d, the error of the row that the critic makes of a code.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_codes)
+            One code per row.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In standardised features; at ``transform(X)`` it is ``free_energy(X)``.
+        """
+        return _answers.paired(self, X, Z, y)
 
     def free_energy(self, X: Any, y: Any = None) -> Any:
         """Return E(x), the critic's mean squared error in standardised features.

@@ -69,8 +69,9 @@ class GAN(BaseAdversarial):
         Torch module class to use instead, called as ``critic(n_features, 1)``. With ``conditional``
         the inputs of both are followed by an indicator of each label, or the numbers.
     spectral_norm : bool, default=False
-        Whether weights of the critic are divided, after each step, by their largest singular value
-        if it exceeds 1.
+        Whether weights of the critic, kernels as matrices of one row per channel, are
+        divided, after each step, by their largest singular value if it exceeds 1, in addition to
+        the penalty of the objective: set ``NonSaturating(r1=0)`` to replace it.
     average_decay : float, default=0.99
         Decay per step of the running average of the generator's weights, which ``sample`` uses. 0:
         no average.
@@ -158,11 +159,12 @@ class GAN(BaseAdversarial):
     Notes
     -----
     A step costs O(batch_size P) for P weights of both networks, about twice as much with a gradient
-    penalty. ``transform`` descends from 3 starts, in at most 100 steps, each of O(n_components)
-    passes through the generator plus O(n_components^3). Training runs in float32, row-wise methods
-    in the dtype of X. Rows are standardised internally, so that their units do not matter. Scores
-    are not densities: a critic compares data with the samples that it has seen, and says little
-    about rows far from both.
+    penalty; ``spectral_norm`` adds the singular values of every weight of the critic, O(m n min(m,
+    n)) for one of shape (m, n). ``transform`` descends from 3 starts, in at most 100 steps, each of
+    O(n_components) passes through the generator plus O(n_components^3). Training runs in float32,
+    row-wise methods in the dtype of X. Rows are standardised internally, so that their units do not
+    matter. Scores are not densities: a critic compares data with the samples that it has seen, and
+    says little about rows far from both.
 
     References
     ----------
@@ -364,6 +366,25 @@ class GAN(BaseAdversarial):
             Rows in the units of X.
         """
         return _answers.decoded(self, X, y, "inverse_transform")
+
+    def energy(self, X: Any, Z: Any, y: Any = None) -> Any:
+        """Return E(x, z) = |x - g(z)|^2 / d + 0.001 |z|^2, which ``invert`` minimises over z.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows.
+        Z : array-like or tensor of shape (n_samples, n_components)
+            One latent per row.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            What is given of each row, in a conditional model; ignored otherwise.
+
+        Returns
+        -------
+        energy : array or tensor of shape (n_samples,)
+            In standardised features, of which there are d.
+        """
+        return _answers.paired(self, X, Z, y)
 
     def score_samples(self, X: Any, y: Any = None) -> Any:
         """Return the critic's output D(x) of each row: higher is more like data than samples are.

@@ -15,12 +15,12 @@ from torch import nn
 from sklebm._shell.columns import add_columns
 from sklebm._shell.layouts import Layout
 from sklebm._shell.private import Interval, StrOptions
-from sklebm._shell.random import make_generator, purpose_seed
+from sklebm._shell.random import purpose_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
-from sklebm.embedding import _prototypes, _views
+from sklebm.embedding import _prototypes, _validation, _views
 from sklebm.energies.embedding import EmbeddingEnergy, effective_rank
 from sklebm.energies.networks import ACTIVATIONS, initialize
 from sklebm.energies.prototypes import PrototypeEnergy
@@ -28,7 +28,7 @@ from sklebm.energies.standardization import Standardization
 from sklebm.gradient import GradientEstimator, Start
 from sklebm.inference.views import Neighbours, View
 from sklebm.objectives import Batch, Objective, resolve_objective
-from sklebm.objectives.embedding import InfoNCE, MarginContrast, PairedViews, TripletMargin
+from sklebm.objectives.embedding import InfoNCE, MarginContrast, TripletMargin
 from sklebm.objectives.embedding_memory import MemoryBank, MomentumQueue
 from sklebm.training.architecture import (
     NetworkRecord,
@@ -36,7 +36,7 @@ from sklebm.training.architecture import (
     check_sizes,
     export_weights,
 )
-from sklebm.training.batches import training_rows
+from sklebm.training.batches import TrainingRows, training_rows
 from sklebm.training.pace import Pace
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -133,6 +133,7 @@ class BaseEmbedding(GradientEstimator):
     def _columns(self, y: Any, groups: Any, *, whole: bool) -> dict[str, Any]:
         """Of what ``fit`` gets beside X, what the views need; ``whole`` unless it is a chunk."""
         self._validate_params()  # the views are looked at before the rows are
+        _views.check_instance(self.views)
         takes = _views.what_is_taken(self.views)
         if groups is not None and takes != "groups":
             raise ValueError(
@@ -169,10 +170,19 @@ class BaseEmbedding(GradientEstimator):
     def _starting_energy(self, start: Start) -> Any:
         energy = super()._starting_energy(start)
         energy.standardization = energy.prototypes = None  # training rows are scaled already
-        view = _views.chosen_view(self.views, self.image_shape, start.rows.scaling)
-        energy.views = PairedViews(view, _views.source_of(start.rows, energy.record.shape))
-        energy.rows, energy.n_rows = start.rows, len(start.rows)
+        energy.rows = start.rows
         return energy
+
+    def _split(
+        self, energy: Any, start: Start, *, whole: bool
+    ) -> tuple[TrainingRows, Batch | None]:
+        kept, held_out = super()._split(energy, start, whole=whole)
+        view = _views.chosen_view(self.views, self.image_shape, start.rows.scaling)
+        if held_out is not None:  # their places, and views, are those among all rows
+            energy.held_out_views = _views.views_of(start.rows, view, energy.record.shape)
+        energy.views = _views.views_among(kept, view, energy.record.shape)
+        energy.n_rows = len(kept)
+        return kept, held_out
 
     # ------------------------------------------------------------------ fitted state
 
@@ -332,21 +342,9 @@ class BaseEmbedding(GradientEstimator):
 
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         """Minus the objective of held-out rows, with the same views every time."""
-        energy.eval()
-        objective = self._chosen_objective()
-        if not isinstance(objective, (MarginContrast, TripletMargin, InfoNCE)):
-            # A memory holds other rows; the same contrast within the held-out rows needs none.
-            objective = InfoNCE(temperature=getattr(objective, "temperature", 0.2))
-        generator = make_generator(seed, "validation", device=batch.x.device)
-        total, n_rows = 0.0, 0
-        for part in torch.split(torch.arange(len(batch)), max(int(self.batch_size), 2)):
-            chosen = part.to(batch.x.device)
-            target = chosen if batch.target is None else batch.target[chosen]
-            some = Batch(batch.x[chosen], target=target)
-            total += float(objective.loss(energy, some, {}, generator)[0]) * len(part)
-            n_rows += len(part)
-        energy.train()
-        return -total / n_rows
+        return _validation.contrast(
+            energy, batch, self._chosen_objective(), max(int(self.batch_size), 2), seed
+        )
 
     def _monitor_score(self, X: Any, groups: Any = None) -> float:
         rows = self._open(X, self, reset=False).standardized(recall_scaling(self))
@@ -359,7 +357,7 @@ class BaseEmbedding(GradientEstimator):
             rows = _views.rows_with_places(rows, view, self.views, owner)
         elif view.takes is not None:  # neither y nor groups come with X
             view = Neighbours()
-        energy.views = PairedViews(view, _views.source_of(rows, energy.record.shape))
+        energy.held_out_views = _views.views_of(rows, view, energy.record.shape)
         with torch.no_grad():
             return self._validation_score(energy, training_rows(rows).batch(rows.device), seed=0)
 

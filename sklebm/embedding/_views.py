@@ -23,6 +23,8 @@ from sklebm.inference.views import (
     Source,
     View,
 )
+from sklebm.objectives.embedding import PairedViews
+from sklebm.training.batches import TrainingRows
 
 CHOICES: dict[str, type[View]] = {"labels": Labels, "neighbours": Neighbours, "groups": Groups}
 NAMES = ("augment", *CHOICES)
@@ -36,6 +38,7 @@ class UserViews(View):
     scaling: Scaling | None
 
     draws_both: ClassVar[bool] = True
+    reads_rows: ClassVar[bool] = False
 
     def draw(
         self,
@@ -140,7 +143,27 @@ def rows_with_places(rows: Rows, view: View, given: Any, owner: str) -> Rows:
     return rows
 
 
-def source_of(rows: Rows, shape: tuple[int, ...]) -> Source:
-    """What views of these rows are drawn from."""
-    kept = None if rows.is_lazy else rows.around_origin(rows.all()).float()
-    return Source(kept, rows.columns.get("groups"), shape)
+def views_of(rows: Rows, view: View, shape: tuple[int, ...]) -> PairedViews:
+    """Views of any of these rows, drawn from all of them."""
+    reads = view.reads_rows and not rows.is_lazy
+    kept = rows.around_origin(rows.all()).float() if reads else None
+    return PairedViews(view, Source(kept, rows.columns.get("groups"), shape))
+
+
+def views_among(rows: TrainingRows, view: View, shape: tuple[int, ...]) -> PairedViews:
+    """Views of the rows that are learnt from, drawn from these alone; they are numbered anew.
+
+    Views that are other rows would otherwise bring in those that are held out. The tensor of the
+    rows is shared with the batches.
+    """
+    kept = rows.X if view.reads_rows and isinstance(rows.X, Tensor) else None
+    rows.columns["target"] = torch.arange(len(rows), device=rows.columns["target"].device)
+    return PairedViews(view, Source(kept, rows.columns.get("groups"), shape))
+
+
+def check_instance(views: Any) -> None:
+    """Raise ValueError if the parameter is a class, which could be called but returns no views."""
+    if isinstance(views, type):
+        raise ValueError(
+            f"views={views.__name__} is a class, but must be an object: pass {views.__name__}()."
+        )

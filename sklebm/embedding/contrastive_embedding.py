@@ -82,8 +82,10 @@ class ContrastiveEmbedding(BaseEmbedding):
         "non_monotone", or a schedule object with its own settings.
     validation_fraction : float or None, default=None
         Fraction of the rows held out for validation; minus their objective, with the same views
-        every time, is recorded after each epoch. For objectives with a memory, InfoNCE is recorded
-        instead.
+        every time, is recorded after each epoch. InfoNCE is recorded instead for objectives with a
+        memory and for those of other classes. Views that are other rows are drawn from the
+        remaining rows in training, where "groups" counts steps among these, and from all rows in
+        validation. Prototypes are found among all rows.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
         the best parameters. None trains for ``max_epochs``.
@@ -114,7 +116,8 @@ class ContrastiveEmbedding(BaseEmbedding):
     prototypes_ : ndarray of shape (n_prototypes, n_features_out)
         Prototypes of the embeddings.
     prototype_counts_ : ndarray of shape (n_prototypes,)
-        Number of training rows closest to each prototype.
+        Number of training rows closest to each prototype, among the at most 20,000 evenly spaced
+        rows, of a fit or of each chunk, that prototypes are found from.
     embedding_mean_ : ndarray of shape (n_features_out,)
         Mean of the training embeddings.
     embedding_spread_ : float
@@ -148,11 +151,12 @@ class ContrastiveEmbedding(BaseEmbedding):
 
     Notes
     -----
-    A step costs O(batch_size P) for P weights, twice, and O(batch_size^2) for the pairs;
-    ``views="neighbours"`` costs O(n^2 d) once. Training runs in float32, row-wise methods in the
-    dtype of X. Features are standardised internally, so that their units do not matter. Prototypes
-    are found among the embeddings of at most 20,000 rows. Views that come from other rows need all
-    rows in memory, and "nce_memory_bank" needs an embedding of each row.
+    A step costs O(batch_size P) for P weights, twice, and O(batch_size^2) for the pairs. With
+    ``views="neighbours"`` it also costs O(k batch_size^2), to see which rows are among the k
+    neighbours of others, and O(n^2 d) are spent once. Training runs in float32, row-wise methods in
+    the dtype of X. Features are standardised internally, so that their units do not matter.
+    Prototypes are found among the embeddings of at most 20,000 rows. Views that come from other
+    rows need all rows in memory, and "nce_memory_bank" needs an embedding of each row.
 
     References
     ----------
@@ -320,7 +324,7 @@ class ContrastiveEmbedding(BaseEmbedding):
         """
         check_is_fitted(self)
         u, v = to_numpy(self._plain(X)), to_numpy(self._plain(Y))
-        return u @ v.T if self.unit_length else -cdist(u, v)
+        return u @ v.T if self.architecture_["unit_length"] else -cdist(u, v)
 
     def _plain(self, X: Any) -> Any:
         return self._map_rows(X, lambda energy, x: energy.embed(x), "similarity")

@@ -15,6 +15,9 @@ from torch.nn.functional import one_hot
 
 from sklebm.energies.standardization import Standardization
 
+#: Of |z|^2, in the energy that decides which latent a row has.
+WEIGHT_OF_LATENTS = 1e-3
+
 
 class AveragedNetwork(nn.Module):
     """A network and the running average of its parameters, which gets no gradient.
@@ -51,7 +54,12 @@ class AveragedNetwork(nn.Module):
 
 @torch.no_grad()
 def bound_slopes(network: nn.Module) -> None:
-    """Divide weights by their largest singular value where it exceeds 1: no layer stretches."""
+    """Divide weights by their largest singular value where it exceeds 1.
+
+    No affine layer stretches then. Of a convolution, the kernel is bounded as a matrix of one row
+    for each channel, which does not bound its map: kernels overlap. O(m n min(m, n)) for a
+    weight of shape (m, n).
+    """
     for module in network.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.dim() > 1:
@@ -142,6 +150,11 @@ class AdversarialEnergy(nn.Module):
         row = self.rebuild(z, *given)
         return row if self.standardization is None else self.standardization.restore(row)
 
+    def energy(self, x: Tensor, z: Tensor, *given: Tensor) -> Tensor:
+        """E(x, z) = |x - g(z)|^2 / d + 0.001 |z|^2 of the averaged network, (n_rows,)."""
+        errors = self.standardized(x) - self.rebuild(z, *given)
+        return errors.square().mean(dim=1) + WEIGHT_OF_LATENTS * z.square().sum(dim=1)
+
     def _seen(self, y: Tensor, given: tuple[Tensor, ...]) -> Tensor:
         """Standardised rows beside what is given of them."""
         planes = (part.repeat_interleave(self.n_pixels, dim=1) for part in given)
@@ -168,6 +181,15 @@ class AdversarialReconstruction(AdversarialEnergy):
         """The critic's code of each row."""
         code: Tensor = self.critic["encoder"](self._seen(self.standardized(x), given))
         return code
+
+    def energy(self, x: Tensor, z: Tensor, *given: Tensor) -> Tensor:
+        """E(x, z) = |x - c(z)|^2 / d, the error of the row that the critic makes of a code."""
+        return self.judge(x, *given, codes=z)
+
+    def decode_codes(self, z: Tensor, *given: Tensor) -> Tensor:
+        """The rows that the critic makes of codes, in units of X."""
+        row: Tensor = self.critic["decoder"](torch.cat([z, *given], dim=1))
+        return row if self.standardization is None else self.standardization.restore(row)
 
     def judge(self, x: Tensor, *given: Tensor, codes: Tensor | None = None) -> Tensor:
         """E(x) = |x - c(x)|^2 / d, (n_rows,); ``codes`` are those of the rows, where known."""

@@ -40,9 +40,12 @@ class EmbeddingEnergy(nn.Module):
         s^2.
     views : PairedViews or None
         Where the objective gets its pairs from; None outside training.
+    held_out_views : PairedViews or None
+        Where those of rows come from by which training is judged.
     """
 
     views: Any
+    held_out_views: Any
     n_rows: int
     n_projected: int
     standardization: Standardization | None
@@ -59,7 +62,7 @@ class EmbeddingEnergy(nn.Module):
         self.standardization = None
         self.prototypes = None
         self.spread = 1.0
-        self.views = None
+        self.views = self.held_out_views = None
         self.n_rows = 0
 
     def forward(self, x: Tensor) -> Tensor:

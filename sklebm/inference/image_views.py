@@ -58,6 +58,7 @@ class ImageAugmentation(View):
 
     draws_both: ClassVar[bool] = True
     needs_images: ClassVar[bool] = True
+    reads_rows: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in fields(self):

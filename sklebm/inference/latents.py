@@ -43,15 +43,18 @@ def closest_latents(
 
     ``starts`` of shape (s, k) are the same for all rows; the best end counts. ``weight`` is rho,
     which keeps latents where the generator was trained, and decides between those of equal rows.
-    Entries ``beside`` the rows are passed to ``decode``.
+    Entries ``beside`` the rows are passed to ``decode``. Latents of rows whose energy overflows
+    from every start are NaN.
     """
     n_starts, n_rows = len(starts), len(x)
     z = starts.to(x).repeat_interleave(n_rows, dim=0)
     others = [part.repeat(n_starts, 1) for part in beside]
     z, cost = _descend(decode, x.repeat(n_starts, 1), z, others, n_steps, weight)
-    least, best = cost.reshape(n_starts, n_rows).min(dim=0)
-    ends = z.reshape(n_starts, n_rows, -1)
-    return ends[best, torch.arange(n_rows, device=x.device)], least
+    # NaN would be the least of all.
+    costs = cost.nan_to_num(nan=torch.inf, posinf=torch.inf).reshape(n_starts, n_rows)
+    least, best = costs.min(dim=0)
+    ends = z.reshape(n_starts, n_rows, -1)[best, torch.arange(n_rows, device=x.device)]
+    return ends.masked_fill(least.isinf()[:, None], torch.nan), least
 
 
 def _descend(
@@ -83,6 +86,7 @@ def _descend(
             proposed = cost_of(proposal, active)
         # Costs that differ by rounding are equal: otherwise steps end at half of the digits.
         lower = proposed <= cost[active] * (1.0 + 1e3 * eps)  # false for NaN
+        lower &= proposed.isfinite()  # infinity is no progress from infinity
         taken = active[lower]
         z, cost = (
             z.index_copy(0, taken, proposal[lower]),

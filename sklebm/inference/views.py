@@ -26,7 +26,7 @@ class Source:
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_features) or None
-        All rows of the fit; None if they stay on disk.
+        All rows that the fit learns from; None if they stay on disk, or the views look at none.
     kinds : Tensor of shape (n_rows,) or None
         The class, or the sequence, of each row.
     shape : tuple of int
@@ -46,6 +46,8 @@ class View(ABC):
     takes: ClassVar[str | None] = None
     #: Whether views are other rows, so that all of them must be in memory.
     needs_rows: ClassVar[bool] = False
+    #: Whether ``draw`` or ``prepare`` look at ``source.rows``, where these are in memory.
+    reads_rows: ClassVar[bool] = True
     #: Whether both sides of a pair are drawn; otherwise the first is the row itself.
     draws_both: ClassVar[bool] = False
     #: Whether rows have to be images.

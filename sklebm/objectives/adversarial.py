@@ -159,7 +159,7 @@ class MarginGame(Game):
     """Energy-based game: the critic's output is an energy, low on data, up to a margin elsewhere.
 
     The critic pays E(x) + max(0, m - E(g)), the generator E(g) plus the pull-away term of its rows'
-    codes. At the equilibrium the rows are distributed as the data.
+    codes. Without that term, the rows are distributed as the data at the equilibrium.
 
     Parameters
     ----------

@@ -25,6 +25,8 @@ from sklebm.energies.networks import Shape, make_decoder, make_encoder, n_activa
 Record = dict[str, Any]
 
 _MAX_LAYERS = 100
+#: Parameters from which entries of a record follow that are called something else.
+_SET_BY = {"n_heads": "objective", "noise": "noise_scale"}
 _default_generator = threading.RLock()
 
 
@@ -251,11 +253,15 @@ def check_resumable(owner: Any, asked: Mapping[str, Any], fitted: Mapping[str, A
     """Raise ValueError if the parameters specify a network other than the fitted one."""
     # A different class of the user explains all other differences.
     for name in sorted(same_record(asked, fitted), key=lambda name: not name.startswith("own_")):
-        parameter = name.removeprefix("own_")
+        parameter, made = name.removeprefix("own_"), ""
+        if name in _SET_BY:
+            parameter, made = _SET_BY[name], f" makes {name}={asked.get(name)!r}, which"
+        given, before = getattr(owner, parameter, asked.get(name)), fitted.get(name)
+        if isinstance(given, bool):
+            before = bool(before)  # kept as a number, such as that of the labels
         raise ValueError(
-            f"{parameter}={getattr(owner, parameter, asked.get(name))!r} differs from the fitted "
-            f"{fitted.get(name)!r} that training would continue from: set it back, or fit with "
-            "warm_start=False."
+            f"{parameter}={given!r}{made} differs from the fitted {before!r} that training would "
+            "continue from: set it back, or fit with warm_start=False."
         )
 
 

@@ -138,7 +138,7 @@ def test_training_goes_on_with_the_same_labels(kind):
     before = freeze(fitted_state(whole))
     with pytest.raises(ValueError, match="was fitted with the labels"):
         whole.fit(X, np.full(100, "below"))
-    with pytest.raises(ValueError, match=r"conditional=False differs from the fitted 2"):
+    with pytest.raises(ValueError, match=r"conditional=False differs from the fitted True"):
         whole.set_params(conditional=False).fit(X)
     assert freeze(fitted_state(whole)) == before
     whole.set_params(conditional=True).fit(X, y)
@@ -271,3 +271,21 @@ def test_a_collapse_within_the_labels_is_named():
     with pytest.warns(UserWarning, match="samples of GAN have collapsed"):
         model = GAN(conditional=True, generator=OneRowEach, max_epochs=2, **SMALL).fit(X, y)
     assert model.sample_spread_ < 1e-9
+
+
+@each
+def test_energies_of_latents_are_those_given_the_labels(kind):
+    X, y = make_labelled(60)
+    model = kind(conditional=True, max_epochs=3, **SMALL).fit(X, y)
+    Z = model.transform(X, y)
+    gaps = (model.inverse_transform(Z, y) - X) / model.scale_
+    expected = (gaps**2).mean(axis=1)
+    if kind is GAN:
+        expected += 1e-3 * (Z**2).sum(axis=1)
+    else:
+        np.testing.assert_allclose(expected, -model.score_samples(X, y), rtol=1e-9)
+    np.testing.assert_allclose(model.energy(X, Z, y), expected, rtol=1e-9)
+    other = np.where(y == "left", "right", "left")
+    assert not np.allclose(model.energy(X, Z, other), expected)
+    with pytest.raises(ValueError, match="y has 59 entries"):
+        model.energy(X, Z, y[:-1])

@@ -274,3 +274,16 @@ def test_given_parameters_without_a_scale_learn_on_in_the_units_of_the_rows():
     assert model.offset_ is None
     assert model.scale_ is None
     assert np.abs(model.score_samples(standard) - before).max() > 0
+
+
+def test_codes_lead_to_the_rows_and_the_energies_of_the_critic():
+    X = make_cloud(60)
+    model = EnergyGAN(max_epochs=3, n_codes=3, **SMALL).fit(X)
+    Z = model.transform(X)
+    np.testing.assert_allclose(model.energy(X, Z), -model.score_samples(X), rtol=1e-12)
+    gaps = (model.inverse_transform(Z) - X) / model.scale_
+    np.testing.assert_allclose((gaps**2).mean(axis=1), model.free_energy(X), rtol=1e-9)
+    assert (np.abs(model.energy(X, Z[::-1]) - model.energy(X, Z)) > 1e-6).any()
+    for method in (lambda z: model.energy(X, z), model.inverse_transform):
+        with pytest.raises(ValueError, match="latents of 3 columns"):
+            method(Z[:, :2])

@@ -8,6 +8,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklebm import GAN, EnergyGAN, load, save
+from sklebm.adversarial import _answers
+from sklebm.inference.latents import closest_latents
 from sklebm.objectives.adversarial import LeastSquares, NonSaturating, WassersteinPenalty
 from tests.adversarial.test_energy_gan import SMALL, distance, error, make_cloud
 from tests.registry import fitted_state, freeze
@@ -231,3 +233,30 @@ def test_divergence_names_the_highest_rate_first(kind, rate, critic_rate, advice
     rates = {"learning_rate": rate, "critic_learning_rate": critic_rate}
     with pytest.raises(FloatingPointError, match=advice):
         kind(optimizer="sgd", max_epochs=20, **rates, **SMALL).fit(X)
+
+
+def test_the_energy_of_a_latent_is_what_inversion_minimises():
+    X = make_cloud(60)
+    model = GAN(max_epochs=3, **SMALL).fit(X)
+    least = []
+
+    def watched(*args, **settings):
+        z, cost = closest_latents(*args, **settings)
+        least.append(cost)
+        return z, cost
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_answers, "closest_latents", watched)
+        Z = model.invert(X)
+    np.testing.assert_allclose(model.energy(X, Z), torch.cat(least), rtol=1e-12)
+    others = np.random.default_rng(0).normal(size=Z.shape)
+    np.testing.assert_allclose(model.energy(X, others), error(model, X, others), rtol=1e-9)
+
+
+def test_latents_of_rows_whose_error_overflows_are_refused():
+    X = make_cloud(60)
+    model = GAN(max_epochs=1, **SMALL).fit(X)
+    X[3] = 1e200
+    for method in (model.invert, model.transform):
+        with pytest.raises(FloatingPointError, match="row 3"):
+            method(X)

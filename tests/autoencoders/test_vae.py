@@ -163,6 +163,9 @@ def test_fixed_noise_stays():
     np.testing.assert_allclose(noise(model), 0.25, rtol=1e-6)
     model.set_params(noise_scale="shared", max_epochs=3).fit(make_rows())
     assert (np.abs(noise(model) - 0.25) > 1e-3).all()
+    model.set_params(noise_scale="learned", warm_start=True)
+    with pytest.raises(ValueError, match=r"^noise_scale='learned' .* the fitted 'shared'"):
+        model.fit(make_rows())
 
 
 def test_learnt_noise_has_a_floor():

@@ -1,6 +1,7 @@
 """What embeddings learn, from pairs of each kind."""
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from torch import nn
 
 import sklebm
 from sklebm import ContrastiveEmbedding
+from sklebm.embedding._views import UserViews, views_among
 from sklebm.inference.image_views import ImageAugmentation
-from sklebm.inference.views import Groups, Labels, Neighbours
+from sklebm.inference.views import FeatureCorruption, Groups, Labels, Neighbours
 from sklebm.objectives import MaximumLikelihood, ScoreMatching
 from sklebm.objectives.embedding import InfoNCE, MarginContrast
 from sklebm.objectives.embedding_memory import MemoryBank, MomentumQueue
+from sklebm.training.batches import TrainingRows
 from tests.registry import fitted_state, freeze
 
 SMALL = {
@@ -391,3 +394,98 @@ def test_classes_in_a_queue_are_not_mixed_up_between_chunks():
     model.partial_fit(X, np.repeat(["b", "c"], 20))
     assert not [name for name in model.training_state_ if "queue_rows" in name]
     model.partial_fit(X, np.repeat(["a", "b"], 20))
+
+
+class Watched(nn.Linear):
+    """An affine encoder that remembers the rows that it learns from."""
+
+    seen: ClassVar[set[bytes]] = set()
+
+    def forward(self, x):
+        if self.training:
+            Watched.seen.update(row.tobytes() for row in x.detach().numpy())
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("objective", ["info_nce", "nce_memory_bank", "momentum_queue"])
+@pytest.mark.parametrize("views", ["neighbours", "labels", "groups"])
+def test_rows_held_out_are_no_views_in_training(views, objective):
+    X, y = make_classes(100)
+    data = {"labels": {"y": y}, "groups": {"groups": np.repeat([0, 1], 50)}}.get(views, {})
+    Watched.seen.clear()
+    model = ContrastiveEmbedding(
+        views=views,
+        objective=objective,
+        encoder=Watched,
+        validation_fraction=0.3,
+        max_epochs=3,
+        **SMALL,
+    ).fit(X, **data)
+    assert len(Watched.seen) == 70
+    assert np.isfinite(model.validation_scores_).all()
+
+
+def test_views_of_a_held_out_row_are_those_among_all_rows():
+    """Rows of pairs: the only neighbour that a held-out row resembles may be one that was kept."""
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.normal(size=(50, 6)), 2, axis=0) + 1e-3 * rng.normal(size=(100, 6))
+    shown = []
+
+    class Seen(Watched):
+        def forward(self, x):
+            if not self.training and len(x) == 20:  # two views of each of ten held-out rows
+                shown.append(x.detach().numpy())
+            return super().forward(x)
+
+    ContrastiveEmbedding(
+        views=Neighbours(1), encoder=Seen, validation_fraction=0.1, max_epochs=1, **SMALL
+    ).fit(X)
+    first, second = np.split(shown[0], 2)
+    # Rows of a pair are thousandths apart, those of different pairs whole units.
+    assert np.linalg.norm(first - second, axis=1).max() < 0.1
+
+
+def test_views_share_the_rows_of_the_batches_or_hold_none():
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    for view, reads in (
+        (FeatureCorruption(), True),
+        (Neighbours(), True),
+        (ImageAugmentation(), False),
+        (UserViews(lambda rows, generator: rows, None), False),
+    ):
+        kept = TrainingRows(x, columns={"target": torch.arange(5, 35)})
+        rows = views_among(kept, view, (1, 2, 2)).source.rows
+        assert (rows is x) if reads else (rows is None)
+        assert kept.columns["target"].tolist() == list(range(30))
+
+
+@pytest.mark.parametrize("views", [Neighbours, Labels, ImageAugmentation])
+def test_a_class_in_place_of_views_is_refused(views):
+    X, y = make_classes(60)
+    model = ContrastiveEmbedding(views=views, **SMALL)
+    for learn in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=rf"is a class.*pass {views.__name__}\(\)"):
+            learn(X, y)
+
+
+@pytest.mark.parametrize("unit_length", [True, False])
+def test_a_similarity_is_that_of_the_fitted_embedding(unit_length):
+    X, _ = make_classes(60)
+    model = ContrastiveEmbedding(max_epochs=1, unit_length=unit_length, **SMALL).fit(X)
+    before = model.similarity(X[:5], X)
+    np.testing.assert_array_equal(
+        model.set_params(unit_length=not unit_length).similarity(X[:5], X), before
+    )
+
+
+def test_an_objective_with_other_heads_cannot_go_on():
+    X, _ = make_classes(60)
+    model = ContrastiveEmbedding(max_epochs=1, warm_start=True, **SMALL).fit(X)
+    model.set_params(objective="nce_memory_bank")
+    with pytest.raises(
+        ValueError, match=r"^objective='nce_memory_bank' .* n_heads=2, .* the fitted 1"
+    ):
+        model.fit(X)
+    model.set_params(objective="momentum_queue", unit_length=False)
+    with pytest.raises(ValueError, match=r"^unit_length=False differs from the fitted True"):
+        model.fit(X)

@@ -93,3 +93,24 @@ def test_a_row_at_a_kink_ends_there():
         assert float(cost[0]) == pytest.approx(0.5, rel=1e-2)
         assert abs(float(z[0, 0])) < 0.02
         assert len(passed) < 300
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_whose_energy_overflows_has_no_latent(dtype):
+    x = torch.ones(3, 2, dtype=dtype)
+    x[1] = torch.finfo(dtype).max ** 0.75
+    z, cost = closest_latents(lambda z: z.repeat(1, 2), x, torch.ones(2, 1), n_steps=20)
+    assert z.isnan()[:, 0].tolist() == [False, True, False]
+    assert cost.isinf().tolist() == [False, True, False]
+
+
+def test_a_start_that_overflows_does_not_hide_the_others():
+    """z = 0 gives inf - inf, which is NaN; from z = 1 the row is met."""
+
+    def decode(z):
+        return z + torch.where(z == 0.0, torch.inf, 0.0) - torch.where(z == 0.0, torch.inf, 0.0)
+
+    x = torch.full((2, 1), 0.5, dtype=torch.float64)
+    z, cost = closest_latents(decode, x, torch.tensor([[0.0], [1.0]]), n_steps=40)
+    torch.testing.assert_close(z, torch.full_like(z, 0.5 / 1.001))
+    assert bool(cost.isfinite().all())
