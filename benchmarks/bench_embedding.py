@@ -53,6 +53,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 
 from sklebm import ContrastiveEmbedding, EnergyKMeans, EnergyOutlierDetector, ZCAWhitener
+from sklebm.energies.networks import initialize
 from sklebm.inference.image_views import ImageAugmentation
 from sklebm.inference.views import Neighbours, Source
 from sklebm.objectives.embedding import InfoNCE, MarginContrast
@@ -150,7 +151,7 @@ def compare_digits(options: argparse.Namespace) -> None:
         sets = {"pixels": (train, test), "PCA": (pca.transform(train), pca.transform(test))}
         for channels in widths(options, DIGIT_CHANNELS):
             model = digit_model(options, DIGIT_EPOCHS, split, hidden_sizes=channels).fit(train)
-            name = f"embedding, channels {channels}" if options.channels else "embedding"
+            name = f"embedding, channels {words(channels)}" if options.channels else "embedding"
             sets[name] = (model.transform(train), model.transform(test))
         for name, pair in sets.items():
             near.setdefault(name, []).append(five_nearest(*pair, y_train, y_test))
@@ -315,7 +316,8 @@ def patch_codes(train: Any, test: Any, n_centres: int, ridge: float) -> tuple[An
     whitener = ZCAWhitener(ridge=ridge).fit(rows)
     white = np.asarray(whitener.transform(rows), np.float32)
     codes = EnergyKMeans(n_centres, output="triangle", max_iter=50, random_state=0).fit(white)
-    return tuple(patches.pooled(part, whitener, codes) for part in images)  # type: ignore[return-value]
+    coded, coded_test = (patches.pooled(part, whitener, codes) for part in images)
+    return coded, coded_test
 
 
 def probe_cifar(options: argparse.Namespace) -> None:
@@ -489,22 +491,21 @@ def compare_speed(options: argparse.Namespace) -> None:
         learnt["ContrastiveEmbedding"].append(model.transform)
 
     def bare() -> None:
-        seed = len(learnt["bare torch"])
-        draws = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            encoder = torch.nn.Sequential(
-                torch.nn.Unflatten(1, (1, 28, 28)),
-                torch.nn.Conv2d(1, 16, 3, 2, 1),
-                torch.nn.ReLU(),
-                torch.nn.Conv2d(16, 32, 3, 2, 1),
-                torch.nn.ReLU(),
-                torch.nn.Flatten(),
-                torch.nn.Linear(32 * 49, 32),
-            )
-            head = torch.nn.Sequential(
-                torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 32)
-            )
+        draws = torch.Generator().manual_seed(len(learnt["bare torch"]))
+        encoder = torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 28, 28)),
+            torch.nn.Conv2d(1, 16, 3, 2, 1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 32, 3, 2, 1),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(32 * 49, 32),
+        )
+        head = torch.nn.Sequential(
+            torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 32)
+        )
+        for network in (encoder, head):  # as ours begins: the loops are compared, not the starts
+            initialize(network, draws)
         mean, scale = X.mean(), X.std()
         rows_in_units = (X - mean) / scale
         parameters = [*encoder.parameters(), *head.parameters()]
