@@ -54,7 +54,7 @@ print(json.dumps(report))
 """
 
 
-# Minutes, which only the full tables have: descents, hundreds of draws, or several models or layers.
+# Minutes, which only the full tables have: descents, hundreds of draws, several models or layers.
 SLOW = {"DeconvolutionalNetwork", "EnergyOutlierDetector", "GAN", "LikelihoodRegretScorer", "VAE"}
 SLOW = set() if FULL else SLOW
 QUICK = [name for name in NAMES if name not in SLOW]
