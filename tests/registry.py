@@ -136,9 +136,18 @@ def shuffle_columns(X: Any, seed: int = 0) -> Any:
 ROW_METHODS = ("transform", "score_samples", "free_energy", "predict", "decision_function")
 
 
+#: Others that do so: of the same data path, and as slow, so that not every table has to have them.
+FURTHER_ROW_METHODS = ("codes", "reconstruct", "certificate")
+
+
 def row_methods(estimator: Any) -> list[str]:
     """Names of the methods that answer row by row."""
     return [name for name in ROW_METHODS if hasattr(estimator, name)]
+
+
+def all_row_methods(estimator: Any) -> list[str]:
+    """Names of all methods that answer row by row, also of those in few tables."""
+    return row_methods(estimator) + [n for n in FURTHER_ROW_METHODS if hasattr(estimator, n)]
 
 
 def in_sequences(function: Any, X: Any, n_steps: int) -> dict[str, Any]:

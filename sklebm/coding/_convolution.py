@@ -208,6 +208,14 @@ class Pooling:
         return pooled.flatten(1)
 
 
+def spectra_length(grids: Sequence[ConvolutionGrid], kernels: Sequence[Any]) -> int:
+    """Numbers in the spectra of the kernels of all layers, held beside the codes of any images.
+
+    With many maps below, they outweigh the codes of an image.
+    """
+    return sum(len(own) * grid.n_pixels for grid, own in zip(grids, kernels, strict=True))
+
+
 class MapSearch(CodeSearch):
     """Lowest-energy convolutional codes, and how many of them are not final.
 

@@ -18,6 +18,7 @@ from sklebm.coding._convolution import (
     block_sides,
     recall_grids,
     record_grids,
+    spectra_length,
     stacked_grids,
 )
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
@@ -288,24 +289,29 @@ class NetworkLearner:
             if len(part) == room:
                 self._step(math.inf)
 
-    def pass_over(self, x: Tensor, order: Tensor) -> tuple[float, list[float]]:
-        """One pass over the images; mean energy and mean number of non-zeros of each layer."""
+    def pass_over(self, x: Tensor, order: Tensor) -> tuple[list[float], list[float]]:
+        """One pass over the images; see ``take_means``."""
         parts = torch.split(order, self.learners[0].settings.batch_size)
         for part in parts:
             self._collect(x[part])
             self._step(_MEMORY * len(parts))
         return self.take_means()
 
-    def take_means(self) -> tuple[float, list[float]]:
-        """Mean energy, and non-zeros of each layer, of the images since the last call."""
+    def take_means(self) -> tuple[list[float], list[float]]:
+        """Mean energies, and non-zeros of each layer, of the images since the last call.
+
+        The last energy is that of the network. Before it come those of the layers below if they
+        are no part of it: each layer of an adaptive network has an energy of its own.
+        """
         means = [learner.take_means() for learner in self.learners]
         energies = [energy for energy, _ in means]
         counts = [count for _, count in means]
-        return (energies[-1] if self.adaptive else sum(energies)), counts
+        return (energies if self.adaptive else [sum(energies)]), counts
 
     def _collect(self, x: Tensor) -> None:
         network = self.network(x.dtype)
         floats = 12 * sum(math.prod(network.map_shape(i + 1)) for i in range(network.n_layers))
+        floats += spectra_length(network.grids, network.dictionaries)
         for part in row_slices(len(x), floats, x.device):
             climb = self.search.climb(network, x[part], network.n_layers)
             for layer, (target, z, switches) in enumerate(climb, start=1):

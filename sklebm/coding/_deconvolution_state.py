@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,9 @@ from sklebm.coding._convolution import listed
 from sklebm.coding._deconvolution import NetworkLearner
 from sklebm.coding._kernel_learner import KernelLearner
 from sklebm.coding._kernels import check_images, need_same_sizes
+from sklebm.coding._passes import LayersPass
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, SwitchPooling
-
-
-@dataclass(frozen=True)
-class NetworkPass:
-    """Where a fit stands after some passes over the images; its learner is updated in place."""
-
-    learner: NetworkLearner
-    order: torch.Generator
-    curve: tuple[float, ...] = ()
-    n_nonzero: tuple[float, ...] = ()
-    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,30 +32,26 @@ class NetworkLearning:
     rows: Rows
     x: Tensor
 
-    def start(self, draw: Callable[[str], torch.Generator]) -> NetworkPass:
+    def start(self, draw: Callable[[str], torch.Generator]) -> LayersPass:
         """The initial kernels; ``draw`` gives a generator for each purpose."""
-        return NetworkPass(layers.first_network(self.model, self.x, draw("atoms")), draw("batches"))
+        return LayersPass(layers.first_network(self.model, self.x, draw("atoms")), draw("batches"))
 
-    def step(self, run: NetworkPass) -> NetworkPass:
-        """One pass over the images; the run has settled when the mean energy hardly falls."""
-        run.learner.search.forget()
-        order = torch.randperm(len(self.x), generator=run.order).to(self.x.device)
-        energy, counts = run.learner.pass_over(self.x, order)
-        before = run.curve[-1] if run.curve else math.inf
-        settled = bool(run.curve) and 0 < self.model.tol * abs(before) >= before - energy
-        return replace(run, curve=(*run.curve, energy), n_nonzero=tuple(counts), settled=settled)
+    def step(self, run: LayersPass) -> LayersPass:
+        """One pass over the images; see ``LayersPass``."""
+        return run.go_on(self.x, self.model.tol)
 
-    def state(self, run: NetworkPass, n_iter: int) -> dict[str, Any]:
+    def state(self, run: LayersPass, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` passes."""
-        n_seen = self.rows.total()
-        return network_state(self.model, run.learner, self.rows.dtype, run.curve, n_seen)
+        learner, n_seen = run.best().learner, self.rows.total()
+        return network_state(self.model, learner, self.rows.dtype, run.curve, n_seen)
 
-    def report(self, run: NetworkPass) -> dict[str, float]:
+    def report(self, run: LayersPass) -> dict[str, float]:
         """The mean energy of the images in the last pass."""
         return {"energy": run.curve[-1]}
 
-    def finish(self, run: NetworkPass) -> None:
+    def finish(self, run: LayersPass) -> None:
         """Warn of codes that are not final, or of a layer whose codes are all zero."""
+        run = run.best()
         run.learner.search.warn()
         for layer, count in enumerate(run.n_nonzero, start=1):
             if count == 0:
@@ -97,7 +82,7 @@ def learn_images(model: Any, rows: Rows) -> dict[str, Any]:
         learner = layers.first_network(model, x, generator)
     learner.absorb(x)
     learner.search.warn()
-    curve = [*(model.energy_curve_ if fitted else ()), learner.take_means()[0]]
+    curve = [*(model.energy_curve_ if fitted else ()), learner.take_means()[0][-1]]
     seen = model.n_samples_seen_ if fitted else 0
     return network_state(model, learner, rows.dtype, curve, seen + len(x))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,21 +22,11 @@ from sklebm.coding._checks import warn_if_codes_vanish
 from sklebm.coding._convolution import Pooling, recall_grids, stacked_grids
 from sklebm.coding._kernels import check_images
 from sklebm.coding._layers import LayeredLearner, LayeredSearch
+from sklebm.coding._passes import LayersPass
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.coding._state import n_atoms
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.layered_coding import LayeredCodingEnergy, LayeredMapEnergy
-
-
-@dataclass(frozen=True)
-class LayeredPass:
-    """Where a fit stands after some passes over the rows; its learner is updated in place."""
-
-    learner: LayeredLearner
-    order: torch.Generator
-    curve: tuple[float, ...] = ()
-    n_nonzero: tuple[float, ...] = ()
-    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,29 +37,26 @@ class LayeredLearning:
     rows: Rows
     x: Tensor
 
-    def start(self, draw: Callable[[str], torch.Generator]) -> LayeredPass:
+    def start(self, draw: Callable[[str], torch.Generator]) -> LayersPass:
         """The initial atoms; ``draw`` gives a generator for each purpose."""
-        return LayeredPass(_first(self.coder, self.x, draw("atoms")), draw("batches"))
+        return LayersPass(_first(self.coder, self.x, draw("atoms")), draw("batches"))
 
-    def step(self, run: LayeredPass) -> LayeredPass:
-        """One pass over the rows; the run has settled when the mean energy hardly falls."""
-        run.learner.search.forget()
-        order = torch.randperm(len(self.x), generator=run.order).to(self.x.device)
-        energy, counts = run.learner.pass_over(self.x, order)
-        before = run.curve[-1] if run.curve else math.inf
-        settled = bool(run.curve) and 0 < self.coder.tol * abs(before) >= before - energy
-        return replace(run, curve=(*run.curve, energy), n_nonzero=tuple(counts), settled=settled)
+    def step(self, run: LayersPass) -> LayersPass:
+        """One pass over the rows; see ``LayersPass``."""
+        return run.go_on(self.x, self.coder.tol)
 
-    def state(self, run: LayeredPass, n_iter: int) -> dict[str, Any]:
+    def state(self, run: LayersPass, n_iter: int) -> dict[str, Any]:
         """Every fitted attribute after ``n_iter`` passes."""
-        return layered_state(self.coder, run.learner, self.rows.dtype, run.curve, self.rows.total())
+        learner, n_seen = run.best().learner, self.rows.total()
+        return layered_state(self.coder, learner, self.rows.dtype, run.curve, n_seen)
 
-    def report(self, run: LayeredPass) -> dict[str, float]:
+    def report(self, run: LayersPass) -> dict[str, float]:
         """The mean energy of the rows in the last pass."""
         return {"energy": run.curve[-1]}
 
-    def finish(self, run: LayeredPass) -> None:
+    def finish(self, run: LayersPass) -> None:
         """Warn of codes that are not final, or of a layer whose codes are all zero."""
+        run = run.best()
         run.learner.search.warn()
         first = run.learner.learners[0]
         if run.n_nonzero[0] == 0 and self.coder.kernel_sizes is None:
@@ -111,7 +97,7 @@ def learn_layers(coder: Any, rows: Rows) -> dict[str, Any]:
         learner = _first(coder, x, make_generator(draw_seed(coder.random_state), "atoms"))
     learner.absorb(x)
     learner.search.warn()
-    curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0]]
+    curve = [*(coder.energy_curve_ if fitted else ()), learner.take_means()[0][-1]]
     seen = coder.n_samples_seen_ if fitted else 0
     return layered_state(coder, learner, rows.dtype, curve, seen + len(x))
 
@@ -253,9 +239,14 @@ def features_of(coder: Any) -> tuple[int, Callable[[Tensor], Tensor]]:
     return sum(len(kernels) * part.length for _, part, kernels in chosen), pooled
 
 
+def inference_of(coder: Any) -> str:
+    """How codes are found: as ``inference_`` of a fitted coder records, whatever was set since."""
+    return str(coder.inference_["name"] if coder._is_fitted() else coder.inference)
+
+
 def layered_search(coder: Any) -> LayeredSearch:
-    """The search of a fitted coder, which ``inference_`` records."""
-    name = coder.inference_["name"] if coder._is_fitted() else coder.inference
+    """The search of a coder."""
+    name = inference_of(coder)
     if grids_of(coder) is None:
         return layers.search_of(coder, name)
     return maps.map_search_of(coder, name)

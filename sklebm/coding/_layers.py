@@ -168,18 +168,18 @@ class LayeredLearner:
             if len(part) == room:
                 self._step(math.inf)
 
-    def pass_over(self, x: Tensor, order: Tensor) -> tuple[float, list[float]]:
-        """One pass over the rows; mean energy and mean number of non-zeros of each layer."""
+    def pass_over(self, x: Tensor, order: Tensor) -> tuple[list[float], list[float]]:
+        """One pass over the rows; see ``take_means``."""
         parts = torch.split(order, self.learners[0].settings.batch_size)
         for part in parts:
             self._collect(x[part])
             self._step(_MEMORY * len(parts))
         return self.take_means()
 
-    def take_means(self) -> tuple[float, list[float]]:
-        """Mean energy, and non-zeros of each layer, of the rows since the last call."""
+    def take_means(self) -> tuple[list[float], list[float]]:
+        """Mean energy, of all layers together, and non-zeros of each, since the last call."""
         means = [learner.take_means() for learner in self.learners]
-        return sum(energy for energy, _ in means), [count for _, count in means]
+        return [sum(energy for energy, _ in means)], [count for _, count in means]
 
     def _collect(self, x: Tensor) -> None:
         energy, below = self.energy(x.dtype), x

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklebm._shell.rows import row_slices
 from sklebm.coding import _layers as layers
-from sklebm.coding._convolution import record_grids, stacked_grids
+from sklebm.coding._convolution import record_grids, spectra_length, stacked_grids
 from sklebm.coding._dictionary import normalise
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings
 from sklebm.coding._kernels import CodedImages, initial_kernels
@@ -124,7 +124,8 @@ class MapLayeredLearner(LayeredLearner):
 
     def _collect(self, x: Tensor) -> None:
         energy = self.energy(x.dtype)
-        for part in row_slices(len(x), 12 * sum(energy.widths), x.device):
+        floats = 12 * sum(energy.widths) + spectra_length(self.grids, energy.dictionaries)
+        for part in row_slices(len(x), floats, x.device):
             below, z = x[part], self.search.codes(energy, x[part])
             pairs = zip(energy.split(z), energy.layer_energies(below, z), strict=True)
             for layer, (code, values) in enumerate(pairs, start=1):

@@ -28,11 +28,26 @@ def open_images(model: Any, X: Any, mask: Any) -> tuple[Any, Rows | None]:
     return X, Rows(checked_mask(mask, tuple(np.shape(X))), torch.device("cpu"))
 
 
+class _MaskedCodes(Rows):
+    """Codes with the mask of each image on their right, joined for the rows that are asked for.
+
+    Codes are many times as large as images: a copy of all of them may not fit in memory.
+    """
+
+    def __init__(self, codes: Rows, seen: Rows) -> None:
+        super().__init__(codes.source, seen.device)
+        self.codes, self.seen = codes, seen
+        self.shape = len(codes), codes.shape[1] + seen.shape[1]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Both at ``index``, in the dtype of the codes."""
+        codes = self.codes[index].to(self.device)
+        return torch.cat([codes, self.seen[index].to(codes.dtype)], dim=1)
+
+
 def beside_masks(codes: Rows, seen: Rows) -> Rows:
     """Codes with the mask of each image on their right; ``map_energy`` needs as many as images."""
-    if len(codes) != len(seen):
-        return codes
-    return Rows(torch.cat([codes.all().cpu(), seen.all().to(codes.dtype)], dim=1), seen.device)
+    return codes if len(codes) != len(seen) else _MaskedCodes(codes, seen)
 
 
 def seen_energies(energy: Any, x: Tensor, codes_and_mask: Tensor) -> Tensor:

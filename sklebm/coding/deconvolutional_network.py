@@ -18,16 +18,18 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _deconvolution_state as network
+from sklebm.coding._convolution import spectra_length
 from sklebm.coding._deconvolution import network_search, recall_layers
-from sklebm.coding._deconvolution_state import NetworkLearning, NetworkPass
+from sklebm.coding._deconvolution_state import NetworkLearning
 from sklebm.coding._layer_state import given_layers
+from sklebm.coding._passes import LayersPass
 from sklebm.coding._state import decoded, n_atoms
 from sklebm.energies.deconvolution import DeconvolutionalEnergy
 from sklebm.inference.deconvolution import strongest
 from sklebm.iterative import Draw, IterativeEstimator
 
 
-class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
+class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, LayersPass]):
     r"""Layers of convolutional sparse codes that each reconstruct the image through those below.
 
     .. math:: E(x, z) = \tfrac12 \|x - D_1 * U_1(D_2 * U_2(\cdots D_L * z))\|^2 + \alpha \|z\|_1,
@@ -64,7 +66,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     max_iter : int, default=20
         Maximum number of passes over the images.
     tol : float, default=1e-3
-        ``fit`` stops when a pass lowers the mean energy by no more than this fraction.
+        ``fit`` stops when a pass lowers the mean energy by no more than this fraction, and, in an
+        adaptive network, changes that of each layer below by no more; or when five passes in a row
+        have not lowered it. 0 makes all passes.
     code_tol : float, default=1e-4
         Relative duality gap at which a code is accepted. ``fit`` uses 1e-3.
     max_inference_steps : int or None, default=300
@@ -87,7 +91,9 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     alpha_, penalty_, architecture_ : ndarray of shape (n_layers,), dict, dict
         Weights and name of the penalty, and sizes of layers and blocks.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass; each image is evaluated with the kernels at that time.
+        Mean energy in each pass; each image is evaluated with the kernels at that time. Of an
+        adaptive network that of the highest layer. It may rise, since codes and switches below
+        change; the kernels of the lowest pass are kept.
     online_state_ : dict
         State from which ``partial_fit`` continues: sums, and up to eight patches for each layer.
     n_iter_, n_samples_seen_ : int, int
@@ -102,9 +108,10 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     Notes
     -----
     All layers learn in the same passes, each from codes that ignore the layers above. With K_l
-    kernels and p_l positions in layer l, a step of inference costs O(sum_l K_l K_{l-1} p_l). Scale
-    X so that pixels are of order one. There is no intercept: ``fit`` warns if the mean of X exceeds
-    its standard deviation.
+    kernels and p_l positions in layer l, a step of inference costs
+    O(sum_l K_l p_l (K_{l-1} + log p_l)), and the spectra of the kernels are sum_l K_l K_{l-1} p_l
+    numbers, however few images there are. Scale X so that pixels are of order one. There is no
+    intercept: ``fit`` warns if the mean of X exceeds its standard deviation.
 
     References
     ----------
@@ -184,13 +191,13 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
     def _prepare(self, rows: Rows, **data: Any) -> NetworkLearning:
         return network.network_learning(self, rows)
 
-    def _start(self, problem: NetworkLearning, draw: Draw) -> NetworkPass:
+    def _start(self, problem: NetworkLearning, draw: Draw) -> LayersPass:
         return problem.start(draw)
 
-    def _step(self, problem: NetworkLearning, run: NetworkPass) -> NetworkPass:
+    def _step(self, problem: NetworkLearning, run: LayersPass) -> LayersPass:
         return problem.step(run)
 
-    def _finish(self, problem: NetworkLearning, run: NetworkPass, state: dict[str, Any]) -> None:
+    def _finish(self, problem: NetworkLearning, run: LayersPass, state: dict[str, Any]) -> None:
         problem.finish(run)
 
     def _advice(self) -> str:
@@ -237,9 +244,10 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
 
     def _floats_per_row(self) -> int:
         grids, _ = recall_layers(self.architecture_)
-        pairs = zip(grids, network.kernels_of(self), strict=True)
-        lengths = [grid.map_length * len(kernels) for grid, kernels in pairs]
-        return 12 * max(lengths) + sum(lengths)  # one layer is searched at a time
+        kernels = network.kernels_of(self)
+        lengths = [grid.map_length * len(own) for grid, own in zip(grids, kernels, strict=True)]
+        # One layer is searched at a time. Images share the spectra, but one alone needs them too.
+        return 12 * max(lengths) + sum(lengths) + spectra_length(grids, kernels)
 
     @property
     def _code_width(self) -> int:
@@ -354,6 +362,7 @@ class DeconvolutionalNetwork(IterativeEstimator[NetworkLearning, NetworkPass]):
             return self._map_rows(X, function, "project")
 
     def _layer(self, layer: int | None) -> int:
+        check_is_fitted(self)  # before its kernels are counted
         n_layers = len(network.kernels_of(self))
         layer = n_layers if layer is None else layer
         if not isinstance(layer, Integral) or not 1 <= layer <= n_layers:

@@ -17,14 +17,16 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.base import EnergyEstimator
 from sklebm.coding import _layer_state as network
-from sklebm.coding._layer_state import LayeredLearning, LayeredPass, layered_search
+from sklebm.coding._convolution import spectra_length
+from sklebm.coding._layer_state import LayeredLearning, layered_search
 from sklebm.coding._layers import INFERENCES
+from sklebm.coding._passes import LayersPass
 from sklebm.coding._state import decoded
 from sklebm.energies.layered_coding import LayeredCodingEnergy
 from sklebm.iterative import Draw, IterativeEstimator
 
 
-class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
+class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayersPass]):
     r"""Sparse codes of sparse codes: every layer describes the code below by few of its atoms.
 
     .. math:: E(x, z_1, \dots, z_L) = \sum_{l=1}^{L} \tfrac12 \|z_{l-1} - z_l D_l\|^2
@@ -52,8 +54,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         computed by thresholds for ``inference="layered_thresholding"``; "joint", codes that
         minimise the energy of all layers.
     output : {"all", "last"}, default="all"
-        Whether ``transform`` returns the codes of all layers side by side, which ``energy`` and
-        ``inverse_transform`` take if they are not pooled, or those of the last.
+        Whether ``transform`` returns the codes of all layers side by side or those of the last.
+        ``energy`` takes those of all layers, not pooled: see ``codes``.
     kernel_sizes : tuple of int, of tuple of int or of None, or None, default=None
         For convolutional layers, side or sides of the kernels of each layer; None within the tuple
         is half of the maps below, and at most 9. None: dense layers.
@@ -64,8 +66,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Whether kernels continue on the opposite side or lie within the maps below.
     pool : {"max", "mean"} or None, default="max"
         Whether ``transform`` returns the largest or mean magnitude in each block of a map, or
-        (None) codes in full, which ``energy`` and ``inverse_transform`` take. No effect on dense
-        layers.
+        (None) codes in full. No effect on dense layers.
     pool_size : int or tuple of int, default=4
         Side or sides of a block.
     init : {"data", "random"}, default="data"
@@ -76,8 +77,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     max_iter : int, default=20
         Maximum number of passes over the rows.
     tol : float, default=1e-3
-        ``fit`` stops when a pass lowers the mean energy by no more than this fraction; 0 makes all
-        passes.
+        ``fit`` stops when a pass lowers the mean energy by no more than this fraction, or when five
+        passes in a row have not lowered it; 0 makes all passes.
     code_tol : float or None, default=None
         Relative duality gap (or stationarity, where an alpha is zero) at which a code is accepted.
         None: 1e-10, or 1e-6 for kernels, with 1e-3 in ``fit``.
@@ -105,7 +106,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     architecture_ : dict or None
         Sizes of convolutional layers.
     energy_curve_ : ndarray of shape (n_iter_,)
-        Mean energy in each pass; each row is evaluated with the dictionaries at that time.
+        Mean energy in each pass; each row is evaluated with the dictionaries at that time. It may
+        rise, above all with ``learning="layerwise"``; those of the lowest pass are kept.
     online_state_ : dict
         Sums over codes and rows that ``partial_fit`` continues from, and up to eight rows;
         ``drop_training_state`` removes them.
@@ -125,7 +127,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     -----
     With K atoms in all layers, thresholds cost O(d K) a row, and a step over all layers O(K^2).
     Learning costs, and keeps in memory, what :class:`SparseCoder` needs for each layer, or, with
-    kernels, the sums of :class:`ConvSparseCoder`; all layers learn in the same passes. There is no
+    kernels, the sums of :class:`ConvSparseCoder`; all layers learn in the same passes. Kernels are
+    used as spectra, of as many numbers as kernels times numbers in the maps below. There is no
     intercept: centre rows whose mean is far from zero. Codes shrink from layer to layer, so upper
     layers may need a smaller ``alpha``; ``fit`` warns if a layer's codes are all zero.
     "layered_thresholding" suits atoms that overlap little: similar atoms all explain the same part
@@ -222,13 +225,13 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
     def _prepare(self, rows: Rows, **data: Any) -> LayeredLearning:
         return network.layered_learning(self, rows)
 
-    def _start(self, problem: LayeredLearning, draw: Draw) -> LayeredPass:
+    def _start(self, problem: LayeredLearning, draw: Draw) -> LayersPass:
         return problem.start(draw)
 
-    def _step(self, problem: LayeredLearning, run: LayeredPass) -> LayeredPass:
+    def _step(self, problem: LayeredLearning, run: LayersPass) -> LayersPass:
         return problem.step(run)
 
-    def _finish(self, problem: LayeredLearning, run: LayeredPass, state: dict[str, Any]) -> None:
+    def _finish(self, problem: LayeredLearning, run: LayersPass, state: dict[str, Any]) -> None:
         problem.finish(run)
 
     def _advice(self) -> str:
@@ -277,8 +280,10 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         return super().from_parameters(**network.given_layers(parameters))
 
     def _floats_per_row(self) -> int:
-        each = 6 if network.grids_of(self) is None else 12
-        return each * (int(self.n_features_in_) + self._code_width)
+        grids, length = network.grids_of(self), int(self.n_features_in_) + self._code_width
+        if grids is None:
+            return 6 * length
+        return 12 * length + spectra_length(grids, network.dictionaries_of(self))
 
     @property
     def _code_width(self) -> int:
@@ -312,6 +317,22 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         with layered_search(self) as search:
             return self._map_rows(X, lambda energy, x: shown(search.codes(energy, x)), "transform")
 
+    def codes(self, X: Any) -> Any:
+        """Return the codes of all layers in full, whatever ``output`` and ``pool`` are.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        Z : array or tensor of shape (n_samples, code_length)
+            Codes of all layers, side by side; of kernels, one map after the other in each layer.
+        """
+        with layered_search(self) as search:
+            return self._map_rows(X, search.codes, "codes")
+
     def free_energy(self, X: Any) -> Any:
         """Return the energy of each row at the codes that ``inference`` finds.
 
@@ -344,8 +365,8 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         return -self.free_energy(X)
 
     @available_if(
-        lambda coder: coder.inference != "layered_thresholding",
-        'inference="layered_thresholding" solves for no optimum.',
+        lambda coder: network.inference_of(coder) != "layered_thresholding",
+        'inference="layered_thresholding" solves for no optimum: set another and fit again.',
     )
     def certificate(self, X: Any) -> Any:
         """Return how far the codes of each row can be from optimal.
@@ -389,7 +410,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         X : array-like or tensor of shape (n_samples, n_features)
             Rows.
         Z : array-like or tensor of shape (n_samples, code_length)
-            Codes of all layers, side by side.
+            Codes of all layers, as ``codes`` returns them.
 
         Returns
         -------
@@ -408,7 +429,7 @@ class DeepSparseCoder(IterativeEstimator[LayeredLearning, LayeredPass]):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, code_length)
-            Codes of all layers, side by side.
+            Codes of all layers, as ``codes`` returns them.
 
         Returns
         -------

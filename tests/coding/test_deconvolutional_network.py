@@ -6,17 +6,19 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
 import torch
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import sklebm
 from sklebm import ConvSparseCoder, DeconvolutionalNetwork, DeepSparseCoder, SparseCoder
+from sklebm._shell.rows import Rows
 from sklebm.coding import _deconvolution, _kernels
 from sklebm.coding._deconvolution import first_network, network_search
 from sklebm.energies import L1, NonNegativeL1
 from sklebm.energies.convolution import ConvolutionGrid
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, SwitchPooling
-from sklebm.inference import deconvolution
+from sklebm.inference import convolutional, deconvolution
 from sklebm.inference.convolutional import solve_maps
 from sklebm.inference.deconvolution import solve_switched, surrogate_maps
 from tests.coding.test_conv_sparse_coder import make_planted, naive_synthesis, random_atoms
@@ -200,25 +202,32 @@ def test_the_surrogate_bounds_the_energy_and_touches_it(layer):
         np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-5, atol=1e-6)
 
 
-def test_one_layer_is_a_convolutional_sparse_coder(monkeypatch):
+@pytest.mark.parametrize("dense", [True, False])
+def test_one_layer_is_a_convolutional_sparse_coder(dense, monkeypatch):
+    """Also where one is solved by Fourier transforms, and the other by the dense dictionary."""
     X, _ = make_planted(30)
+    whole = convolutional._DENSE
     # Passes start from codes of the last one there, which does not show if codes are final.
     monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
     monkeypatch.setattr(_deconvolution, "_LEARNING_GAP", 0.0)
     options = {"alpha": 0.15, "max_iter": 4, "batch_size": 10, "code_tol": 1e-12, **SHAPE}
     coder = ConvSparseCoder(3, kernel_size=4, pool=None, **options).fit(X)
-    coder.set_params(code_tol=1e-6)
+    coder.set_params(code_tol=1e-12)
+    codes, energies, pictures = coder.codes(X), coder.free_energy(X), coder.reconstruct(X)
+    monkeypatch.setattr(convolutional, "_DENSE", whole if dense else 0)
+    # Codes of the same energy to 1e-12 differ by about its root.
+    exactness = 0.0 if dense else 1e-5
     for adaptive in (True, False):
         model = DeconvolutionalNetwork((3,), (4,), adaptive=adaptive, **options).fit(X)
         # A gap of 1e-12 leaves codes, and with them kernels, within about its root.
         np.testing.assert_allclose(model.components_, coder.components_, atol=1e-5)
         same = DeconvolutionalNetwork.from_parameters(
             components=coder.components_, kernel_sizes=(4,), image_shape=(12, 12), alpha=0.15,
-            code_tol=1e-6, adaptive=adaptive,
+            code_tol=1e-12, adaptive=adaptive,
         )  # fmt: skip
-        np.testing.assert_array_equal(same.codes(X), coder.codes(X))
-        np.testing.assert_allclose(same.free_energy(X), coder.free_energy(X), rtol=1e-12)
-        np.testing.assert_allclose(same.reconstruct(X), coder.reconstruct(X), atol=1e-12)
+        np.testing.assert_allclose(same.codes(X), codes, rtol=0, atol=exactness)
+        np.testing.assert_allclose(same.free_energy(X), energies, rtol=2e-12)
+        np.testing.assert_allclose(same.reconstruct(X), pictures, atol=max(exactness, 1e-12))
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
@@ -363,6 +372,62 @@ def test_the_plain_energy_is_the_sum_of_the_layers():
     np.testing.assert_allclose(model.energy(X, Z), model.free_energy(X), rtol=1e-9)
     np.testing.assert_allclose(model.reconstruct(X), first.set_params(pool=None).inverse_transform(
         decoded), atol=1e-10)  # fmt: skip
+
+
+@pytest.mark.parametrize("penalty", [L1(), NonNegativeL1()], ids=lambda p: type(p).__name__)
+def test_the_search_in_plain_layers_never_raises_the_energy(penalty, monkeypatch):
+    """Round by round from zero codes, in every layer given the code below."""
+    monkeypatch.setattr(convolutional, "_DENSE", 0)
+    network, x = make_network(adaptive=False, penalty=penalty, circular=False), images(6)
+    for layer in (1, 2, 3):
+        parts = network.dictionaries[layer - 1], penalty, network.alphas[layer - 1]
+        before = 0.5 * x.square().sum(dim=1)
+        for n_rounds in (0, 1, 2, 3, 5, 8, 13, 1000):
+            z = solve_maps(x, *parts, network.grids[layer - 1], tol=0.0, max_iter=n_rounds).codes
+            value = network.layer_energy(x, z, layer, ())
+            assert bool((value <= before * (1 + 1e-12)).all())
+            before = value
+        x = z
+
+
+def test_no_codes_of_plain_layers_have_less_energy():
+    """Than those of the highest layer, given the others: not zero, shorter, or others nearby."""
+    X, _ = make_planted(6)
+    model = DeconvolutionalNetwork(
+        (3, 4), (4, 3), alpha=(0.1, 0.02), max_iter=1, adaptive=False, code_tol=1e-8, **SHAPE
+    ).fit(X)
+    Z, rng = model.codes(X), np.random.default_rng(0)
+    least = model.energy(X, Z) * (1 - 1e-8)  # the gap
+    noise = rng.standard_normal(Z.shape) * (Z != 0)
+    for other in (0 * Z, 0.9 * Z, Z + 1e-2 * noise, Z + 1e-2 * rng.standard_normal(Z.shape)):
+        assert (model.energy(X, other) >= least).all()
+
+
+@pytest.mark.parametrize(("model", "n_maps"), [
+    (DeconvolutionalNetwork((24, 32), (3, 3), adaptive=False, alpha=(0.5, 0.1), code_tol=0.5), 32),
+    (DeepSparseCoder((24, 32), (0.5, 0.1), kernel_sizes=(3, 3),
+                     inference="layered_thresholding"), 24 + 32),
+])  # fmt: skip
+def test_spectra_of_kernels_leave_less_memory_for_images(model, n_maps, monkeypatch):
+    """Chunks and the 24 x 32 spectra of 256 numbers of the second layer fit in what is allowed.
+
+    Of a chunk, twelve times the maps that are searched at a time: of one layer, or of both.
+    """
+    rng, limit = np.random.default_rng(0), 3
+    X = rng.standard_normal((40, 256))
+    fitted = model.from_parameters(
+        components=rng.standard_normal((24, 9)) / 3,
+        upper_components=[rng.standard_normal((32, 24 * 9)) / 15],
+        **(model.get_params() | {"image_shape": (16, 16)}),
+    )
+    sizes, original = [], Rows.__getitem__
+    monkeypatch.setattr(
+        Rows, "__getitem__", lambda rows, at: sizes.append(at) or original(rows, at)
+    )
+    with sklearn.config_context(working_memory=limit):
+        fitted.transform(X)
+    most = max(len(range(40)[part]) for part in sizes if isinstance(part, slice))
+    assert 8 * (12 * n_maps * most + 24 * 32) * 256 <= limit * 2**20
 
 
 def test_projections_show_the_strongest_entry_of_a_unit(fitted):
@@ -547,6 +612,13 @@ def test_requests_that_do_not_fit_change_nothing(fitted):
         model.partial_fit(X)
     model.set_params(pool_maps=2)
     assert freeze(vars(model)) == before
+
+
+@pytest.mark.parametrize("method", ["reconstruct", "project", "codes", "certificate"])
+def test_what_needs_kernels_says_so_before_fit(method):
+    arguments = {"unit": 0} if method == "project" else {}
+    with pytest.raises(NotFittedError, match="DeconvolutionalNetwork instance is not fitted yet"):
+        getattr(DeconvolutionalNetwork(), method)(make_planted(3)[0], **arguments)
 
 
 def test_a_layer_without_codes_is_named():

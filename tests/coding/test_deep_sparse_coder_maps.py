@@ -6,7 +6,8 @@ import torch
 
 import sklebm
 from sklebm import ConvSparseCoder, DeepSparseCoder
-from sklebm.inference import layered_maps
+from sklebm.coding import _map_layers
+from sklebm.inference import convolutional, layered_maps
 from sklebm.inference.layered_coding import solve_layers
 from tests.coding.test_conv_sparse_coder import make_planted
 
@@ -44,26 +45,70 @@ def shifts_of(coder):
     return [grid.toeplitz(atoms) for grid, atoms in pairs]
 
 
+@pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize(
     ("inference", "penalty"), [("layered_fista", "l1"), ("multilayer_fista", "nonnegative")]
 )
-def test_one_layer_is_a_convolutional_sparse_coder(inference, penalty):
-    """In what is learnt and in the codes, up to rounding: of small images both are exact."""
+def test_one_layer_is_a_convolutional_sparse_coder(inference, penalty, dense, monkeypatch):
+    """In what is learnt and in the codes, up to rounding: of small images both are exact.
+
+    Or by Fourier transforms, to a gap of 1e-12, against the dense dictionary of the other model.
+    """
     X = small_images(10)
+    monkeypatch.setattr(_map_layers, "_LEARNING_TOL", 0.0)
     options = {"image_shape": (8, 8), "alpha": 0.2, "penalty": penalty, "max_iter": 2,
                "batch_size": 4, "boundary": "zero", "pool": None, "random_state": 0}  # fmt: skip
-    deep = DeepSparseCoder((3,), kernel_sizes=(3,), inference=inference, **options).fit(X)
     one = ConvSparseCoder(3, kernel_size=3, code_tol=1e-15, **options).fit(X)
-    np.testing.assert_allclose(deep.components_, one.components_, atol=1e-8)
-    np.testing.assert_allclose(deep.transform(X), one.codes(X), atol=1e-7)
-    np.testing.assert_allclose(deep.free_energy(X), one.free_energy(X), rtol=1e-9)
+    Z, energies = one.codes(X), one.free_energy(X)
+    if not dense:
+        options["code_tol"] = 1e-12
+        monkeypatch.setattr(convolutional, "_DENSE", 0)
+        monkeypatch.setattr(layered_maps, "_DENSE", 0)
+    deep = DeepSparseCoder((3,), kernel_sizes=(3,), inference=inference, **options).fit(X)
+    # A gap of 1e-12 leaves codes, and with them kernels, within about its root.
+    exactness = 1e-7 if dense else 1e-5
+    np.testing.assert_allclose(deep.components_, one.components_, atol=exactness)
+    np.testing.assert_allclose(deep.transform(X), Z, atol=exactness)
+    np.testing.assert_allclose(deep.free_energy(X), energies, rtol=1e-9)
     np.testing.assert_allclose(deep.energy_curve_, one.energy_curve_, rtol=1e-9)
-    Z = one.codes(X)
     np.testing.assert_allclose(deep.energy(X, Z), one.energy(X, Z), rtol=1e-12)
     np.testing.assert_allclose(deep.inverse_transform(Z), one.inverse_transform(Z), atol=1e-12)
     for pooling in ({"pool": "mean"}, {"pool": "max", "pool_size": (3, 10)}):
         pooled = [model.set_params(**pooling).transform(X) for model in (deep, one)]
-        np.testing.assert_allclose(*pooled, atol=1e-7)
+        np.testing.assert_allclose(*pooled, atol=exactness)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_codes_are_full_whatever_transform_shows(kernels):
+    """What energy takes, and what the message names if it gets anything else."""
+    coder, X = random_coder(pool="max", output="last")
+    if not kernels:
+        coder = DeepSparseCoder((5, 4), 0.1, output="last", max_iter=1, random_state=0).fit(X)
+    Z = coder.codes(X)
+    np.testing.assert_allclose(coder.energy(X, Z), coder.free_energy(X), rtol=1e-12)
+    short = coder.transform(X)
+    message = f"Z has {short.shape[1]} columns, .* pass what codes returned"
+    with pytest.raises(ValueError, match=message):
+        coder.energy(X, short)
+    coder.set_params(pool=None, output="all")
+    np.testing.assert_array_equal(Z, coder.transform(X))
+    np.testing.assert_allclose(coder.inverse_transform(Z), coder.reconstruct(X), atol=1e-12)
+
+
+def test_certificates_are_of_the_inference_that_was_fitted():
+    """Like the codes, whatever the parameter says by now."""
+    solved, X = random_coder(inference="layered_fista")
+    gaps = solved.certificate(X)
+    solved.set_params(inference="layered_thresholding")
+    np.testing.assert_array_equal(solved.certificate(X), gaps)
+    cut, _ = random_coder(inference="layered_thresholding")
+    for coder in (
+        cut.set_params(inference="layered_fista"),
+        DeepSparseCoder(inference="layered_thresholding"),
+    ):
+        with pytest.raises(AttributeError, match="solves for no optimum"):
+            coder.certificate(X)
+    assert hasattr(DeepSparseCoder(), "certificate")
 
 
 @pytest.mark.parametrize("output", ["all", "last"])

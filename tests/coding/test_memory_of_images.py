@@ -18,7 +18,7 @@ MEASURE = """
 import json, re, sys
 import numpy as np, sklearn, torch
 from sklebm import (
-    ConvPredictiveSparseDecomposition, ConvSparseCoder, DeconvolutionalNetwork)
+    ConvPredictiveSparseDecomposition, ConvSparseCoder, DeconvolutionalNetwork, DeepSparseCoder)
 
 sklearn.set_config(working_memory=1)  # one image at a time
 torch.set_num_threads(1)
@@ -28,6 +28,11 @@ options = {"max_iter": 1, "code_tol": 0.5, "batch_size": 2, **shared}
 models = {
     "one layer": ConvSparseCoder(16, kernel_size=5, low_pass=5.0, **options),
     "two layers": DeconvolutionalNetwork((16, 4), (5, 3), adaptive=False, **options),
+    "two layers with switches": DeconvolutionalNetwork(
+        (16, 4), (5, 3), max_inference_steps=3, **options),
+    "two layers at once": DeepSparseCoder(
+        (16, 4), kernel_sizes=(5, 3), n_inference_steps=3, inference="multilayer_fista",
+        learning="joint", **options),
     "an encoder and one batch": ConvPredictiveSparseDecomposition(
         16, kernel_size=5, low_pass=5.0, batch_size=max(numbers), max_epochs=1, **shared),
 }

@@ -1,0 +1,57 @@
+"""Passes over the rows in which several layers learn: when they end, and which one is kept."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklebm.coding._learning import has_settled
+
+# So many passes without a new lowest energy end a fit: more of them rarely pay.
+_PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class LayersPass:
+    """Where a fit stands after some passes over the rows; its learner is updated in place.
+
+    Learning one layer changes what those above it describe, so that the energy may rise for a pass
+    or for good. What is kept is ``best``.
+    """
+
+    learner: Any
+    order: torch.Generator
+    curve: tuple[float, ...] = ()
+    energies: tuple[float, ...] = ()  # that of the last pass, after others that must settle too
+    n_nonzero: tuple[float, ...] = ()
+    settled: bool = False
+    least: LayersPass | None = None  # an earlier pass, if its energy was lower
+
+    def best(self) -> LayersPass:
+        """The pass of the lowest energy."""
+        return self.least or self
+
+    def go_on(self, x: Tensor, tol: float) -> LayersPass:
+        """One more pass over the rows."""
+        held = self.best()
+        if held is self and self.curve:
+            held = replace(self, learner=copy.deepcopy(self.learner))
+        self.learner.search.forget()
+        order = torch.randperm(len(x), generator=self.order).to(x.device)
+        energies, counts = self.learner.pass_over(x, order)
+        curve = (*self.curve, energies[-1])
+        is_least = not held.curve or curve[-1] <= held.curve[-1]
+        waited = 0 if is_least else len(curve) - len(held.curve)
+        return LayersPass(
+            self.learner,
+            self.order,
+            curve,
+            tuple(energies),
+            tuple(counts),
+            has_settled(self.energies, energies, tol) or (tol > 0 and waited >= _PATIENCE),
+            None if is_least else held,
+        )
