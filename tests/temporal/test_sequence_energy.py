@@ -508,7 +508,7 @@ def test_bad_groups_are_refused(method):
 
 def test_values_that_are_no_probabilities_are_named_with_a_remedy_that_exists():
     X, groups = ragged()
-    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler, or set output="):
+    with pytest.warns(UserWarning, match=r"outside \[0, 1\].*MinMaxScaler.*or output="):
         SequenceEnergy(**{**QUICK, "output": "bernoulli", "max_epochs": 1}).fit(
             3 * X, groups=groups
         )
