@@ -229,8 +229,8 @@ def least_objective(sharp, kernels):
     """Objective of kernels with codes to a gap of 1e-4, summed over the images."""
     n, side = len(sharp), sharp.shape[1]
     coder = ConvSparseCoder(
-        dictionary=kernels, kernel_size=KERNEL, image_shape=(side, side), alpha=ALPHA,
-        code_tol=1e-4,
+        dictionary=kernels.reshape(len(kernels), -1), kernel_size=KERNEL,
+        image_shape=(side, side), alpha=ALPHA, code_tol=1e-4,
     )  # fmt: skip
     X = sharp.reshape(n, -1)
     return -float(coder.fit(X).score(X)) * n
@@ -276,13 +276,15 @@ def learning(quick, peers):
         for name, (_, updating) in LEARNERS.items():
             call = functools.partial(learn_kernels, name)
             if updating == "pgm":
-                scores = {}
-                for curvature in (5.0, 50.0, 500.0):
+
+                def score(curvature, call=call):
                     found = call(other, other_kernels, ALPHA, seconds / 4, curvature=curvature)
-                    scores[curvature] = least_objective(other, found[-1][1])
-                best = min(scores, key=scores.get)
-                print(name, "L", scores, flush=True)
-                settings += f" {name}: L from {best:g}."
+                    return -least_objective(other, found[-1][1])
+
+                best, _, inner = best_on_a_grid(score, 50.0, factor=10.0, most=1 if quick else 4)
+                settings += (
+                    f" {name}: L from {best:g}{'' if inner else ', where the search ended'}."
+                )
                 call = functools.partial(call, curvature=best)
             contestants[name] = functools.partial(_with_alpha, call)
     for call in contestants.values():
@@ -594,7 +596,8 @@ def restoration(quick, peers):
         f"alone are judged; values clipped to [0, 1]; {n_kernels} kernels of 9 x 9. Alpha (by "
         "factors of 1.6, until both neighbours are worse) and, for inpainting, the weight of the "
         f"smooth part (by factors of 3; {LOW_PASS:g} for denoising) were chosen on "
-        f"{n} other photographs of {small} x {small}. Searches that ended, after eight steps, at a neighbour that was not tried: "
+        f"{n} other photographs of {small} x {small}. Searches that "
+        "ended, after eight steps, beside a value that was not tried: "
         f"{'; '.join(at_ends) or 'none'}. sporco's recipes for images of its examples: symmetric "
         "extension by 8 pixels; denoising with a penalty that is weighted by the products of image "
         "and kernels, or plain; inpainting by additive mask simulation after its total variation, "
