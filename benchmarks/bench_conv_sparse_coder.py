@@ -143,6 +143,8 @@ def codes(quick, peers):
                 turns[name] = functools.partial(own, method, gap)
                 reached[name], untimed[name] = (f"gap {gap}", found), seconds
                 break
+        else:
+            reached[name] = f"gap {gap}", found
     if peers["sporco"]:
         limit_threads(torch.get_num_threads())
         curvature = grid.largest_eigenvalue(grid.transfer(atoms))
