@@ -1,14 +1,19 @@
 """Convolutional sparse coding beside sporco and alphacsc: time, objective, denoising, inpainting.
 
 Four natural images of 256 x 256 in [0, 1], the smooth part (Tikhonov 5) taken off, 32 kernels of
-9 x 9, alpha 0.05, float32. Codes: seconds until the objective is within 1e-3 of the lowest that any
-solver found. Kernels: objective against seconds, from the same start. A synthetic one-dimensional
-problem: cosines of the atoms that are found. Denoising at sigma 0.1 and inpainting of half of the
-pixels, by kernels cut from other photographs: PSNR on four photographs, at the strength that was
-best on four others. Time and memory of one image's code against its size and the number of kernels,
-and the peak of memory while kernels are learnt from 100 images of 480 x 720. Needs sporco, alphacsc
-and SKLEBM_DATA. ``--quick`` runs a small version, and ``--only`` one part; these save nothing and
-go without missing peers.
+9 x 9, alpha 0.05, float32. Parts, each with a result file of its own:
+
+- codes: seconds until the objective is within 1e-3 of the lowest, in five turns;
+- learning: objective of the kernels at equal seconds, from the same start, in five turns;
+- recovery: seconds until both atoms of alphacsc's own simulated signals are found, for five seeds;
+- restoration: PSNR of denoising at sigma 0.1 and inpainting of half of the pixels, by kernels cut
+  from other photographs, on four photographs, at the settings that were best on four others, beside
+  sporco's own recipes (``_sporco.py``);
+- growth: seconds and memory of one image's code against its size and the number of kernels;
+- memory: its peak while kernels are learnt from 100 images of 480 x 720.
+
+Needs sporco, alphacsc and SKLEBM_DATA. ``--only`` runs one part; ``--quick`` runs a small version,
+saves nothing and goes without missing peers.
 """
 
 from __future__ import annotations
@@ -17,12 +22,29 @@ import argparse
 import functools
 import importlib.metadata
 import os
+import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from _common import peak_memory, save_results, set_threads
+from _alphacsc import Enough, learn_atoms, repair
+from _common import peak_memory, save_results, set_threads, timed_ratio
+from _sporco import (
+    LEARNERS,
+    denoise,
+    flat_codes,
+    gradient_solver,
+    inpaint,
+    inpaint_after,
+    inpaint_by_gradients,
+    learn_kernels,
+    limit_threads,
+    multiplier_solver,
+    smooth_by_variation,
+)
 
 from sklebm import ConvSparseCoder
 from sklebm.callbacks import EnergyMonitor
@@ -35,6 +57,18 @@ from sklebm.energies.convolution import (
 from sklebm.inference.convolutional import solve_maps
 
 ALPHA, LOW_PASS, KERNEL = 0.05, 5.0, 9
+# The quality of codes that is timed, above the lowest objective.
+EXCESS = 1e-3
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a part found, as ``save_results`` takes it."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[object]]
+    notes: str
 
 
 def version(package):
@@ -75,132 +109,231 @@ def sharp_parts(images):
     return (planes - smooth_part(planes, LOW_PASS))[:, 0].numpy()
 
 
-def code_curves(sharp, kernels):
-    """Objective and seconds of our solvers at a series of duality gaps."""
-    n, side = len(sharp), sharp.shape[1]
+def codes(quick, peers):
+    """Seconds to codes within 1e-3 of the lowest objective.
+
+    Each solver first runs off the clock to find what it needs: the loosest of our gaps, or sporco's
+    number of iterations, judged at its sparse codes. These runs then take turns.
+    """
+    n, side, n_kernels = (2, 48, 6) if quick else (4, 256, 32)
+    sharp = sharp_parts(photographs(n, side))
+    kernels = first_kernels(sharp, n_kernels)
+    x, atoms = torch.from_numpy(sharp.reshape(n, -1)), torch.from_numpy(kernels).flatten(1)
     grid = ConvolutionGrid(side, side, 1, KERNEL, KERNEL)
-    x = torch.from_numpy(sharp.reshape(n, -1))
-    atoms = torch.from_numpy(kernels.reshape(len(kernels), -1))
-    energy = ConvolutionalCodingEnergy(atoms, L1(), ALPHA, grid)
-    solve_maps(x, atoms, L1(), ALPHA, grid, tol=1e-3)  # compiles
-    curves = {}
-    for method, gaps in {
-        "greedy": (9e-1, 6e-1, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3),
-        "fista": (3e-1, 1e-1, 3e-2),
-        "admm": (3e-1, 1e-1, 3e-2, 1e-2),
-    }.items():
-        curves[method] = []
-        for gap in gaps:
-            start = time.perf_counter()
-            found = solve_maps(x, atoms, L1(), ALPHA, grid, method=method, tol=gap)
-            seconds = time.perf_counter() - start
-            curves[method].append((seconds, float(energy.energy(x, found.codes).sum())))
-    return curves
+    exact = ConvolutionalCodingEnergy(atoms.double(), L1(), ALPHA, grid)
+    reference = solve_maps(x.double(), atoms.double(), L1(), ALPHA, grid, tol=1e-6).codes
+    lowest = float(exact.energy(x.double(), reference).sum())
+
+    def excess(found):
+        found = torch.as_tensor(found).double()
+        return float(exact.energy(x.double(), found).sum()) / lowest - 1.0
+
+    def own(method, gap):
+        return solve_maps(x, atoms, L1(), ALPHA, grid, method=method, tol=gap).codes
+
+    turns, reached, untimed = {}, {}, {}
+    for method in ("greedy", "fista", "admm"):
+        own(method, 9e-1)  # compiles
+        for gap in (9e-1, 6e-1, 3e-1, 2e-1, 1e-1, 6e-2, 3e-2, 2e-2, 1e-2, 6e-3, 3e-3, 1e-3, 3e-4):
+            begin = time.perf_counter()
+            found = excess(own(method, gap))
+            seconds, name = time.perf_counter() - begin, f"sklebm, {method}"
+            print(name, gap, f"{seconds:.2f} s", f"{found:.1e}", flush=True)
+            if found <= EXCESS:
+                turns[name] = functools.partial(own, method, gap)
+                reached[name], untimed[name] = (f"gap {gap}", found), seconds
+                break
+        else:
+            reached[name] = f"gap {gap}", found
+    if peers["sporco"]:
+        limit_threads(torch.get_num_threads())
+        curvature = grid.largest_eigenvalue(grid.transfer(atoms))
+        for name, start in {
+            "sporco, ADMM": functools.partial(multiplier_solver, automatic=True),
+            "sporco, ADMM with a fixed penalty": functools.partial(
+                multiplier_solver, automatic=False
+            ),
+            "sporco, accelerated gradient": functools.partial(gradient_solver, curvature=curvature),
+        }.items():
+            start = functools.partial(start, sharp, kernels, ALPHA)
+            n_iter, found, seconds = iterations_needed(start, excess, 60 if quick else 200)
+            print(name, n_iter, f"{seconds:.1f} s", f"{found:.1e}", flush=True)
+            reached[name] = f"{n_iter} iterations", found
+            if found <= EXCESS:
+                turns[name] = functools.partial(run_solver, start, n_iter)
+                untimed[name] = seconds
+    # Solvers far behind the best of their library would fill most of the turns.
+    for library in ("sklebm", "sporco"):
+        own_names = [name for name in turns if name.startswith(library)]
+        best = min((untimed[name] for name in own_names), default=0.0)
+        turns = {
+            name: call
+            for name, call in turns.items()
+            if name not in own_names or untimed[name] <= 3 * best
+        }
+    theirs = [name for name in turns if name.startswith("sporco")]
+    names = theirs or list(turns)
+    timings = timed_ratio(
+        turns, reference=min(names, key=untimed.get), repeats=2 if quick else 5, warmups=0
+    )
+    fastest = min(timings[name].ratio for name in names)
+    rows = []
+    for name, (budget, found) in reached.items():
+        row = [name, budget, f"{found:.1e}"]
+        if name in timings:
+            timing = timings[name]
+            row += [round(timing.median, 3), round(timing.spread, 2)]
+            row.append(round(timing.ratio / fastest, 3))
+        else:
+            once = f"{untimed[name]:.1f} (one run)" if name in untimed else "not reached"
+            row += [once, "-", "-"]
+        rows.append(row)
+    return Table(
+        "Seconds to convolutional codes of four photographs, 32 kernels",
+        ["solver", "stops at", "above the lowest", "median (s)", "spread", "ratio"],
+        rows,
+        f"Each stops as soon as its objective is within {EXCESS} of the lowest, that of float64 "
+        "codes with a gap of 1e-6; where it stops was found before, off the clock. Five turns; "
+        "ratios to the fastest solver of sporco. Set-up is part of each time. sporco is judged at "
+        "its sparse codes; it runs with HighMemSolve, without statistics, and its gradient "
+        "method with the largest eigenvalue as L. Solvers that took three times as long as the "
+        "best of the same library did not take turns. Solvers of sporco ran for 200 iterations at "
+        "most.",
+    )
 
 
-def planes(rows_of_images):
-    """Images or kernels in sporco's order: height, width, number."""
-    return np.moveaxis(rows_of_images, 0, 2)
+def run_solver(start, n_iter):
+    """sporco's solution after so many iterations."""
+    solver = start(n_iter=n_iter)
+    solver.solve()
+    return solver.getcoef()
 
 
-def sporco_curve(sharp, kernels, n_iter, accelerated):
-    """Objective after each iteration of sporco's ADMM, or accelerated gradient, and seconds."""
-    from sporco.admm import cbpdn as by_multipliers
-    from sporco.pgm import cbpdn as by_gradient
+def iterations_needed(start, excess, limit):
+    """Iterations until the objective is close enough, what it then is, and seconds off judging."""
+    run_solver(start, 2)  # plans its transforms, as ours were compiled
+    found, judging, begin = [], 0.0, time.perf_counter()
 
-    module = by_gradient if accelerated else by_multipliers
-    # The step of its gradient method is found by backtracking from its default.
-    search = {"Backtrack": _backtracking()} if accelerated else {}
+    def judge(solver):
+        nonlocal judging
+        now = time.perf_counter()
+        # Of ADMM, the sparse variable, which getcoef returns; X of the gradient method is its own.
+        codes = solver.Y if hasattr(solver, "U") else solver.X
+        found.append((excess(flat_codes(codes)), now - begin - judging))
+        judging += time.perf_counter() - now
+        return found[-1][0] <= EXCESS
 
-    def solver(limit):
-        options = module.ConvBPDN.Options(
-            {"Verbose": False, "MaxMainIter": limit, "RelStopTol": 1e-4, "DataType": np.float32,
-             **search}
-        )  # fmt: skip
-        return module.ConvBPDN(planes(kernels), planes(sharp), ALPHA, options, dimK=1)
-
-    solver(1).solve()  # plans its transforms, as ours was compiled
-    timed = solver(n_iter)
-    timed.solve()
-    stats = timed.getitstat()
-    return [(float(s), float(value)) for s, value in zip(stats.Time, stats.ObjFun, strict=True)]
-
-
-def _backtracking():
-    from sporco.pgm.backtrack import BacktrackStandard
-
-    return BacktrackStandard()
-
-
-def seconds_within(curve, best, share=1e-3):
-    """Seconds until the objective is within this share of the best."""
-    return next((s for s, value in curve if value <= best * (1 + share)), None)
+    start(n_iter=limit, callback=judge).solve()
+    return len(found), *found[-1]
 
 
 def least_objective(sharp, kernels):
     """Objective of kernels with codes to a gap of 1e-4, summed over the images."""
     n, side = len(sharp), sharp.shape[1]
     coder = ConvSparseCoder(
-        dictionary=kernels, kernel_size=KERNEL, image_shape=(side, side), alpha=ALPHA,
-        code_tol=1e-4,
+        dictionary=kernels.reshape(len(kernels), -1), kernel_size=KERNEL,
+        image_shape=(side, side), alpha=ALPHA, code_tol=1e-4,
     )  # fmt: skip
     X = sharp.reshape(n, -1)
     return -float(coder.fit(X).score(X)) * n
 
 
-def learning_curve(sharp, kernels, n_passes):
-    """Objective of our kernels after each pass of one fit, and seconds."""
+def own_kernels(sharp, kernels, seconds):
+    """Our kernels after each pass within so many seconds, and the seconds."""
     n, side = len(sharp), sharp.shape[1]
-    X, found, judging = sharp.reshape(n, -1), [], 0.0
-    options = {"kernel_size": KERNEL, "image_shape": (side, side), "alpha": ALPHA, "tol": 0.0,
-               "dict_init": kernels.reshape(len(kernels), -1), "algorithm": "batch"}  # fmt: skip
+    found, noting = [], 0.0
 
     def note(coder, _):
-        nonlocal judging
-        begin = time.perf_counter()
-        found.append((begin - start - judging, coder.components_.copy()))
-        judging += time.perf_counter() - begin
+        nonlocal noting
+        now = time.perf_counter()
+        found.append((now - begin - noting, coder.components_.copy()))
+        if found[-1][0] > seconds:
+            raise Enough
+        noting += time.perf_counter() - now
         return 0.0
 
-    ConvSparseCoder(max_iter=1, random_state=0, **options).fit(X)  # compiles
-    coder = ConvSparseCoder(max_iter=n_passes, random_state=0, **options)
-    coder.set_callbacks(EnergyMonitor(X[:1], scoring=note))
-    start = time.perf_counter()
-    coder.fit(X)
-    return [(seconds, least_objective(sharp, atoms)) for seconds, atoms in found]
+    X = sharp.reshape(n, -1)
+    coder = ConvSparseCoder(
+        kernel_size=KERNEL, image_shape=(side, side), alpha=ALPHA, algorithm="batch", tol=0.0,
+        dict_init=kernels.reshape(len(kernels), -1), max_iter=10_000, random_state=0,
+    ).set_callbacks(EnergyMonitor(X[:1], scoring=note))  # fmt: skip
+    begin = time.perf_counter()
+    try:
+        coder.fit(X)
+    except Enough:
+        return found
+    return found
 
 
-def sporco_learning_curve(sharp, kernels, n_iter, every):
-    """The same of sporco's kernels, by consensus, from the same start."""
-    from sporco.dictlrn import cbpdndl
+def learning(quick, peers):
+    """Objective of the kernels that each learner has at equal seconds."""
+    n, side, n_kernels = (2, 48, 6) if quick else (4, 256, 32)
+    sharp, other = (sharp_parts(photographs(n, side, first=first)) for first in (0, n))
+    kernels, other_kernels = first_kernels(sharp, n_kernels), first_kernels(other, n_kernels)
+    seconds, rounds = (2.0, 2) if quick else (60.0, 5)
+    contestants = {"sklebm": own_kernels}
+    settings = ""
+    if peers["sporco"]:
+        limit_threads(torch.get_num_threads())
+        for name, (_, updating) in LEARNERS.items():
+            call = functools.partial(learn_kernels, name)
+            if updating == "pgm":
 
-    found = []
+                def score(curvature, call=call):
+                    found = call(other, other_kernels, ALPHA, seconds / 4, curvature=curvature)
+                    return -least_objective(other, found[-1][1])
 
-    def note(learner):
-        if learner.j % every == every - 1:
-            atoms = np.moveaxis(learner.getdict().squeeze(), 2, 0).reshape(len(kernels), -1)
-            found.append((learner.timer.elapsed("solve"), atoms.astype(np.float32)))
-
-    options = cbpdndl.ConvBPDNDictLearn.Options(
-        {"Verbose": False, "MaxMainIter": n_iter, "Callback": note}, dmethod="cns"
+                best, _, inner = best_on_a_grid(score, 50.0, factor=10.0, most=1 if quick else 4)
+                settings += (
+                    f" {name}: L from {best:g}{'' if inner else ', where the search ended'}."
+                )
+                call = functools.partial(call, curvature=best)
+            contestants[name] = functools.partial(_with_alpha, call)
+    for call in contestants.values():
+        call(sharp, kernels, 0.0)  # compiles and plans
+    runs = {name: [] for name in contestants}
+    names = list(contestants)
+    for number in range(rounds):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            runs[name].append(contestants[name](sharp, kernels, seconds))
+    times = [seconds * share for share in (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)]
+    at_start, rows = least_objective(sharp, kernels), []
+    for name, found in runs.items():
+        # Each run goes through the same kernels; only its clock differs. A run ends with the first
+        # iteration after the limit, which is left out.
+        count = min(len(run) for run in found) - 1
+        clocks = [[run[i][0] for run in found] for i in range(count)]
+        medians = [statistics.median(clock) for clock in clocks]
+        row, known = [name, count, _spread(clocks[-1]) if clocks else "-"], {}
+        for limit in times:
+            last = sum(median <= limit for median in medians) - 1
+            if last not in known:
+                atoms = found[0][last][1]
+                known[last] = at_start if last < 0 else least_objective(sharp, atoms)
+            row.append(round(known[last], 3))
+        rows.append(row)
+    return Table(
+        "Objective of convolutional kernels at equal seconds, four photographs, 32 kernels",
+        ["learner", "iterations", "spread of seconds", *(f"after {limit:g} s" for limit in times)],
+        rows,
+        f"Lower is better; the start: {at_start:.3f}. All start from the same kernels and run for "
+        f"{seconds:g} s, {rounds} times in turns; seconds of an iteration are medians, set-up is "
+        "part of them. What counts at a time are the kernels of the last iteration that had ended, "
+        "their codes computed to a gap of 1e-4 off the clock. An iteration of sklebm is a pass "
+        "with nearly optimal codes, one of sporco a step of codes and one of kernels. Settings of "
+        "sporco are those of its examples, without statistics; where L begins in updates of "
+        f"kernels was chosen on other photographs.{settings}",
     )
-    cbpdndl.ConvBPDNDictLearn(
-        planes(kernels), planes(sharp), ALPHA, options, dmethod="cns", dimK=1
-    ).solve()
-    return [(float(seconds), least_objective(sharp, atoms)) for seconds, atoms in found]
 
 
-def planted_signals(n_signals, length, seed=0):
-    """Sparse sums of two waveforms with noise: alphacsc's kind of problem."""
-    generator = np.random.default_rng(seed)
-    t = np.linspace(0, 1, 32)
-    atoms = np.stack([np.sin(6 * np.pi * t) * np.hanning(32), np.sign(t - 0.5) * np.hanning(32)])
-    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
-    X = 0.02 * generator.standard_normal((n_signals, length))
-    for row in X:
-        for place in generator.integers(0, length - 32, 4):
-            row[place : place + 32] += generator.uniform(1, 2) * atoms[generator.integers(2)]
-    return X, atoms
+def _with_alpha(call, sharp, kernels, seconds):
+    return call(sharp, kernels, ALPHA, seconds)
+
+
+def _spread(values):
+    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return round((upper - lower) / median, 2)
 
 
 def best_cosines(found, atoms):
@@ -214,28 +347,105 @@ def best_cosines(found, atoms):
     ]
 
 
-def recovery(n_signals, length):
-    """Cosines and seconds of ours, and of alphacsc if it can be imported."""
-    X, atoms = planted_signals(n_signals, length)
-    start = time.perf_counter()
-    coder = ConvSparseCoder(
-        2, kernel_size=32, boundary="zero", alpha=0.1, penalty="nonnegative", max_iter=50,
-        random_state=0,
-    ).fit(X)  # fmt: skip
-    seconds = time.perf_counter() - start
-    table = {"sklebm": {"seconds": seconds, "cosines": best_cosines(coder.components_, atoms)}}
-    if version("alphacsc"):
-        # Of version 0.4.1, learn_d_z and solver_z="lgcd" fail with NumPy 2.4: this learns the same.
-        from alphacsc import learn_d_z_multi
+def own_atoms(X, start, alpha, judge, n_iter=10_000):
+    """Our atoms from the start; ``judge(seconds, atoms)`` looks after each pass, off the clock."""
+    judging = 0.0
 
-        start = time.perf_counter()
-        _, _, found, _, _ = learn_d_z_multi(
-            X[:, None], 2, 32, reg=0.1, n_iter=50, rank1=False, solver_z="fista", solver_d="fista",
-            random_state=0, verbose=0,
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
-        table["alphacsc"] = {"seconds": seconds, "cosines": best_cosines(found[:, 0], atoms)}
-    return table
+    def note(coder, _):
+        nonlocal judging
+        now = time.perf_counter()
+        if judge(now - begin - judging, coder.components_):
+            raise Enough
+        judging += time.perf_counter() - now
+        return 0.0
+
+    coder = ConvSparseCoder(
+        kernel_size=start.shape[1], boundary="zero", alpha=alpha, penalty="nonnegative", tol=0.0,
+        dict_init=start, max_iter=n_iter, random_state=0,
+    ).set_callbacks(EnergyMonitor(X[:1], scoring=note))  # fmt: skip
+    begin = time.perf_counter()
+    try:
+        coder.fit(X)
+    except Enough:
+        return
+
+
+def recovery(quick, peers):
+    """Seconds until both atoms are found, in alphacsc's own simulation."""
+    if not peers["alphacsc"]:
+        return Table("Without alphacsc there is no simulation.", ["-"], [], "")
+    from alphacsc.simulate import simulate_data
+
+    n, length, size = (10, 128, 16) if quick else (100, 512, 64)
+    alpha, close, limit = 0.1, 0.99, 10.0 if quick else 120.0
+    repaired = repair()
+    contestants = {
+        "sklebm": own_atoms,
+        "alphacsc, lgcd": _alphacsc("lgcd"),
+        "alphacsc, l-bfgs": _alphacsc("l-bfgs"),
+    }
+    seconds = {name: [] for name in contestants}
+    names, rows = list(contestants), []
+    for seed in range(2 if quick else 5):
+        X, atoms, _ = simulate_data(n, length, size, 2, random_state=seed)
+        generator = np.random.RandomState(seed)
+        X = X + 0.01 * generator.standard_normal(X.shape)
+        windows = [
+            X[generator.randint(n)][place : place + size]
+            for place in generator.randint(length - size, size=20)
+        ]
+        longest = np.argsort([-np.linalg.norm(window) for window in windows])[:2]
+        start = np.stack([windows[i] / np.linalg.norm(windows[i]) for i in longest])
+        shift = seed % len(names)
+        for name in names[shift:] + names[:shift]:
+            if not seed:  # compiles, and stops after one pass
+                contestants[name](X, start, alpha, lambda passed, found: True)
+            last = []
+
+            def judge(passed, found, atoms=atoms, last=last):
+                last[:] = [passed, best_cosines(found, atoms)]
+                return min(last[1]) >= close or passed > limit
+
+            contestants[name](X, start, alpha, judge)
+            done = last[0] if min(last[1]) >= close else None
+            seconds[name].append(done)
+            cosines = ", ".join(f"{value:.4f}" for value in last[1])
+            rows.append(
+                [seed, name, f"not in {limit:g}" if done is None else round(done, 2), cosines]
+            )
+            print(*rows[-1], sep="\t", flush=True)
+    rows.sort(key=lambda row: (row[0], names.index(row[1])))
+    totals = "; ".join(
+        f"{name}: found for {len(found)} of {len(all_found)} seeds"
+        + (
+            f", median {statistics.median(found):.2f} s, spread {_spread(found)}"
+            if found[1:]
+            else ""
+        )
+        for name, all_found in seconds.items()
+        for found in [[value for value in all_found if value is not None]]
+    )
+    return Table(
+        "Atoms of simulated signals: seconds until both have a cosine of 0.99",
+        ["seed", "model", "seconds", "cosines at the end"],
+        rows,
+        f"{n} signals of {length} with two atoms of {size} by alphacsc's simulate_data, and noise "
+        f"of 0.01; penalty {alpha} on codes, which are not negative; double precision. All start "
+        "from the same two windows of the signals; cosines are the largest over shifts, looked at "
+        "after each pass, off the clock; compiled before. Of alphacsc, learn_d_z fails with NumPy "
+        "from 2.4 on, so this is learn_d_z_multi with rank1=False, told the penalty in units of "
+        "the standard deviation by which it divides; "
+        + ("a line of its solver lgcd that fails too was replaced in memory. " if repaired else "")
+        + totals
+        + ".",
+    )
+
+
+def _alphacsc(solver):
+    def learn(X, start, alpha, judge):
+        return learn_atoms(X, start, alpha, solver, judge)
+
+    return learn
 
 
 def psnr(found, clean, where):
@@ -243,10 +453,10 @@ def psnr(found, clean, where):
     return float(-10 * np.log10(((found - clean)[where] ** 2).mean()))
 
 
-def ours(images, mask, kernels, alpha, low_pass):
-    """Our reconstruction of images, of which only ``mask`` is seen."""
+def ours(images, masks, kernels, alpha, low_pass):
+    """Our reconstruction of images, of which only ``masks`` are seen."""
     n, side = len(images), images.shape[1]
-    X, seen = images.reshape(n, -1), None if mask is None else mask.reshape(n, -1)
+    X, seen = images.reshape(n, -1), None if masks is None else masks.reshape(n, -1)
     coder = ConvSparseCoder(
         dictionary=kernels.reshape(len(kernels), -1), kernel_size=KERNEL,
         image_shape=(side, side), alpha=alpha, low_pass=low_pass, code_tol=1e-3,
@@ -254,58 +464,148 @@ def ours(images, mask, kernels, alpha, low_pass):
     return coder.reconstruct(X, mask=seen).reshape(images.shape)
 
 
-def of_sporco(images, mask, kernels, alpha, low_pass, n_iter=200):
-    """sporco's: its ADMM, with a mask that for inpainting also covers the smooth part.
+def one_by_one(restore):
+    """The same of sporco, whose recipes are for one image."""
 
-    For inpainting its examples take the smooth part off the image with holes at zero; the mean of
-    the seen pixels is put into the holes first, which is better.
+    def restored(images, masks, kernels, alpha, weight):
+        if masks is None:
+            return np.stack([restore(image, kernels, alpha, weight) for image in images])
+        pairs = zip(images, masks, strict=True)
+        return np.stack([restore(image, mask, kernels, alpha, weight) for image, mask in pairs])
+
+    return restored
+
+
+def own_smooth_part(image, mask, weight):
+    """Our smooth part of an image with holes."""
+    plane, seen = (torch.from_numpy(np.float32(part))[None, None] for part in (image, mask))
+    return smooth_part(plane, weight, seen)[0, 0].numpy()
+
+
+def by_variation(image, mask, kernels, alpha, weight, **options):
+    """sporco's recipe for holes, with its own smooth part."""
+    smooth = smooth_by_variation(image, mask, weight)
+    return inpaint(image, mask, kernels, alpha, smooth, **options)
+
+
+def best_on_a_grid(score, start, factor=1.6, most=8):
+    """The argument of the highest score on a geometric grid, and whether both neighbours are lower.
+
+    Climbs from the start, so that the grid ends where scores fall, on either side.
     """
-    from sporco import signal
-    from sporco.admm import cbpdn
-
-    filled = images
-    if mask is not None:
-        filled = np.where(mask, images, images[mask].mean()).astype(np.float32)
-    smooth, sharp = signal.tikhonov_filter(planes(filled), low_pass)
-    settings = {"Verbose": False, "MaxMainIter": n_iter, "RelStopTol": 1e-4}
-    if mask is None:
-        options = cbpdn.ConvBPDN.Options(settings)
-        solver = cbpdn.ConvBPDN(planes(kernels), sharp, alpha, options, dimK=1)
-    else:
-        options = cbpdn.ConvBPDNMaskDcpl.Options(settings)
-        height, width, n = sharp.shape
-        weight = planes(mask).astype(np.float32).reshape(height, width, 1, n, 1)
-        solver = cbpdn.ConvBPDNMaskDcpl(
-            planes(kernels), sharp * planes(mask), alpha, W=weight, opt=options, dimK=1
-        )
-    solver.solve()
-    return np.moveaxis(smooth + solver.reconstruct().squeeze(), 2, 0)
+    scores = {0: score(start)}
+    for _ in range(most):
+        best = max(scores, key=scores.get)
+        missing = [place for place in (best + 1, best - 1) if place not in scores]
+        if not missing:
+            break
+        scores[missing[0]] = score(start * factor ** missing[0])
+    best = max(scores, key=scores.get)
+    return start * factor**best, scores[best], {best - 1, best + 1} <= set(scores)
 
 
-def restoration(chooser, images, kernels, solvers):
-    """PSNR with kernels that come from yet other images, at the alpha that ``chooser`` prefers."""
-    generator = np.random.default_rng(0)
-    damaged = []
+def restoration(quick, peers):
+    """PSNR with kernels of yet other photographs, at the settings that others prefer."""
+    n, side, small, n_kernels = (2, 48, 48, 6) if quick else (4, 256, 128, 32)
+    images, chooser = photographs(n, side), photographs(n, small, first=n)
+    kernels = first_kernels(sharp_parts(photographs(n, side, first=2 * n)), n_kernels)
+    limit = {"n_iter": 20} if quick else {}
+    # Name: solver, where the search for alpha begins, and that for the weight of the smooth part.
+    tasks = {
+        "denoised": {"sklebm": (ours, 0.2, LOW_PASS)},
+        "inpainted": {"sklebm": (ours, 0.01, 1.0)},
+    }
+    if peers["sporco"]:
+        limit_threads(torch.get_num_threads())
+        tasks["denoised"] |= {
+            f"sporco, {kind} penalty": (
+                one_by_one(functools.partial(denoise, weighted=weighted, **limit)),
+                start,
+                LOW_PASS,
+            )
+            for kind, weighted, start in (("plain", False, 0.2), ("weighted", True, 0.048))
+        }
+        by_own = functools.partial(inpaint_after, own_smooth_part, **limit)
+        tasks["inpainted"] |= {
+            "sporco, after total variation": (
+                one_by_one(functools.partial(by_variation, **limit)),
+                0.02,
+                0.05,
+            ),
+            "sporco, after sklebm's smooth part": (one_by_one(by_own), 0.02, 1.0),
+            "sporco, with a smooth map": (
+                one_by_one(functools.partial(inpaint_by_gradients, **limit)),
+                0.01,
+                0.2,
+            ),
+        }
+    generator, damaged = np.random.default_rng(0), []
     for clean in (chooser, images):
         noisy = clean + 0.1 * generator.standard_normal(clean.shape).astype(np.float32)
         mask = generator.random(clean.shape) < 0.5
-        damaged.append((clean, noisy, np.where(mask, clean, 0.0).astype(np.float32), mask))
-    table = {"noisy": psnr(damaged[1][1], images, np.ones(images.shape, bool))}
-    for task, alphas, low_pass in (
-        ("denoised", (0.1, 0.2, 0.3), LOW_PASS),
-        ("inpainted", (0.005, 0.01, 0.02, 0.05), 1.0),
-    ):
-        for name, solver in solvers.items():
-            scores = [{}, {}]
-            for place, (clean, noisy, holes, mask) in enumerate(damaged):
-                inputs = (noisy, None) if task == "denoised" else (holes, mask)
-                judged = np.ones(clean.shape, bool) if task == "denoised" else ~mask
-                for alpha in alphas if not place else [max(scores[0], key=scores[0].get)]:
-                    found = solver(*inputs, kernels, alpha, low_pass)
-                    scores[place][alpha] = psnr(found, clean, judged)
-            for alpha, value in scores[1].items():
-                table[f"{task}, {name} (alpha {alpha})"] = value
-    return table
+        holes = np.where(mask, clean, 0.0).astype(np.float32)
+        everywhere = np.ones(clean.shape, bool)
+        damaged.append(
+            {
+                "denoised": (noisy, None, clean, everywhere),
+                "inpainted": (holes, mask, clean, ~mask),
+            }
+        )
+    noisy, _, clean, everywhere = damaged[1]["denoised"]
+    rows = [["denoised", "noisy image", "-", round(psnr(noisy.clip(0, 1), clean, everywhere), 2),
+             "-", "-"]]  # fmt: skip
+    at_ends = []
+    for task, solvers in tasks.items():
+        for name, (solver, start, weight) in solvers.items():
+
+            def score(alpha, weight, which=0, solver=solver, task=task):
+                seen, mask, clean, judged = damaged[which][task]
+                found = solver(seen, mask, kernels, alpha, weight).clip(0, 1)
+                if not which:
+                    return psnr(found, clean, judged)
+                singly = [psnr(*three) for three in zip(found, clean, judged, strict=True)]
+                return psnr(found, clean, judged), singly
+
+            most = {"most": 1} if quick else {}
+            alpha, value, inner = best_on_a_grid(
+                functools.partial(score, weight=weight), start, **most
+            )
+            if task == "inpainted":
+                first = weight
+                weight, value, between = best_on_a_grid(
+                    functools.partial(score, alpha), first, factor=3.0, **most
+                )
+                if weight != first:
+                    alpha, value, inner = best_on_a_grid(
+                        functools.partial(score, weight=weight), alpha, **most
+                    )
+                inner &= between
+            print(task, name, f"{alpha:.4g}", weight, f"{value:.2f} dB", flush=True)
+            if not inner:
+                at_ends.append(f"{task}, {name}")
+            begin = time.perf_counter()
+            value, singly = score(alpha, weight, which=1)
+            rows.append(
+                [task, name, f"alpha {alpha:.3g}, smooth part {weight:g}", round(value, 2),
+                 ", ".join(f"{one:.2f}" for one in singly), round(time.perf_counter() - begin, 1)]
+            )  # fmt: skip
+            print(*rows[-1], sep="\t", flush=True)
+    return Table(
+        "Denoising and inpainting of four photographs by kernels of others",
+        ["task", "model", "settings", "PSNR (dB)", "of each", "seconds, run once"],
+        rows,
+        f"{n} photographs of {side} x {side}, noise of 0.1 or half of the pixels missing, which "
+        f"alone are judged; values clipped to [0, 1]; {n_kernels} kernels of 9 x 9. Alpha (by "
+        "factors of 1.6, until both neighbours are worse) and, for inpainting, the weight of the "
+        f"smooth part (by factors of 3; {LOW_PASS:g} for denoising) were chosen on "
+        f"{n} other photographs of {small} x {small}. Searches that "
+        "ended, after eight steps, beside a value that was not tried: "
+        f"{'; '.join(at_ends) or 'none'}. sporco's recipes for images of its examples: symmetric "
+        "extension by 8 pixels; denoising with a penalty that is weighted by the products of image "
+        "and kernels, or plain; inpainting by additive mask simulation after its total variation, "
+        "after the smooth part of sklebm, or with a smooth map. Iterations and stopping rules are "
+        "those of the examples.",
+    )
 
 
 def one_image(side, n_kernels):
@@ -332,21 +632,31 @@ given = one_image(SIDE, KERNELS)
 """
 
 
-def growth(sides, numbers):
+def growth(quick, peers):
     """Seconds and peak of memory of one image's code against its side and number of kernels."""
-    table, folder = [], repr(str(Path(__file__).parent))
+    sides, numbers = ((32, 48), (4, 8)) if quick else ((128, 256), (8, 32, 64))
+    rows, folder = [], repr(str(Path(__file__).parent))
     code_of(*one_image(32, 4))  # compiles
     for side in sides:
         for number in numbers:
             given = one_image(side, number)
-            start = time.perf_counter()
-            code_of(*given)
-            seconds = time.perf_counter() - start
+            clocks = []
+            for _ in range(5):
+                begin = time.perf_counter()
+                code_of(*given)
+                clocks.append(time.perf_counter() - begin)
             setup = _ONE_IMAGE.replace("FOLDER", folder).replace("SIDE", str(side))
             setup = setup.replace("THREADS", str(torch.get_num_threads()))
             grown = peak_memory("code_of(*given)", setup=setup.replace("KERNELS", str(number)))
-            table.append({"side": side, "kernels": number, "seconds": seconds, "MiB": grown})
-    return table
+            rows.append([f"{side} x {side}", number, round(statistics.median(clocks), 3),
+                         _spread(clocks), round(grown)])  # fmt: skip
+            print(*rows[-1], sep="\t", flush=True)
+    return Table(
+        "Growth of one image's convolutional code with its size and the number of kernels",
+        ["image", "kernels", "median (s)", "spread", "memory (MiB)"],
+        rows,
+        "Codes of sklebm to a gap of 0.01, five runs; peak of memory above the process before.",
+    )
 
 
 # Photographs repeated up to the size that is wanted.
@@ -360,108 +670,67 @@ X = np.stack([tiles[i % 20][:HEIGHT, :WIDTH].ravel() for i in range(N_IMAGES)]).
 """
 
 
-def memory(n_images, height, width, n_kernels):
+def memory(quick, peers):
     """Peak of memory of one pass over large images, in MiB, beyond the images themselves."""
+    n_images, height, width, n_kernels = (4, 48, 72, 8) if quick else (100, 480, 720, 32)
     setup = _LARGE.replace("HEIGHT", str(height)).replace("WIDTH", str(width))
     learn = (
         f"ConvSparseCoder({n_kernels}, kernel_size=9, image_shape=({height}, {width}), alpha=0.1, "
         "low_pass=5, max_iter=1, random_state=0).fit(X)"
     )
+    begin = time.perf_counter()
     grown = peak_memory(learn, setup=setup.replace("N_IMAGES", str(n_images)))
-    return {"images": n_images, "kernels": n_kernels, "MiB": grown}
+    size = f"{n_images} of {height} x {width}"
+    return Table(
+        "Memory to learn convolutional kernels from many large images",
+        ["images", "kernels", "memory (MiB)", "seconds, run once"],
+        [[size, n_kernels, round(grown), round(time.perf_counter() - begin)]],
+        "One pass of sklebm; peak beyond the images themselves.",
+    )
+
+
+# Part: what runs it, the peers it cannot do without, and whether contestants took turns.
+PARTS: dict[str, tuple[Callable[[bool, dict], Table], tuple[str, ...], bool | None]] = {
+    "codes": (codes, ("sporco",), None),
+    "learning": (learning, ("sporco",), True),
+    "recovery": (recovery, ("alphacsc",), True),
+    "restoration": (restoration, ("sporco",), False),
+    "growth": (growth, (), False),
+    "memory": (memory, (), False),
+}
 
 
 def main():
     """Print every table; save them at the full size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two images of 48 x 48, 6 kernels")
-    parts = ("codes", "learning", "recovery", "restoration", "growth", "memory")
-    parser.add_argument("--only", choices=parts)
+    parser.add_argument("--only", choices=tuple(PARTS))
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    quick = arguments.quick
     set_threads(arguments.threads)
-    n, side, n_kernels = (2, 48, 6) if quick else (4, 256, 32)
-    images = photographs(n, side)
-    sharp = sharp_parts(images)
-    kernels = first_kernels(sharp, n_kernels)
-    unrelated = first_kernels(sharp_parts(photographs(n, side, first=2 * n)), n_kernels)
-    peers = {name: version(name) for name in ("sporco", "alphacsc")}
-    whole = not quick and not arguments.only
-    if whole and None in peers.values():
-        parser.error("the whole comparison needs sporco and alphacsc; --only goes without them")
-    for name, found in peers.items():
-        print(f"{name}: {found or 'not installed, so that its rows are missing'}")
-
-    def codes():
-        curves = code_curves(sharp, kernels)
-        if peers["sporco"]:
-            for name, accelerated in {"sporco ADMM": False, "sporco PGM": True}.items():
-                curves[name] = sporco_curve(sharp, kernels, 20 if quick else 200, accelerated)
-        best = min(value for curve in curves.values() for _, value in curve)
-        return {
-            name: {
-                "seconds to 1e-3": seconds_within(curve, best),
-                "relative excess at the end": min(value for _, value in curve) / best - 1.0,
-                "curve": curve,
-            }
-            for name, curve in curves.items()
-        }
-
-    def learning():
-        table = {"sklebm": learning_curve(sharp, kernels, 2 if quick else 10)}
-        if peers["sporco"]:
-            limits = (4, 2) if quick else (100, 10)
-            table["sporco"] = sporco_learning_curve(sharp, kernels, *limits)
-        return table
-
-    solvers = {"sklebm": ours}
-    if peers["sporco"]:
-        solvers["sporco"] = functools.partial(of_sporco, n_iter=20) if quick else of_sporco
-    run = {
-        "codes": codes,
-        "learning": learning,
-        "recovery": lambda: recovery(*((10, 128) if quick else (100, 512))),
-        "restoration": lambda: restoration(
-            photographs(n, side, first=n), images, unrelated, solvers
-        ),
-        "growth": lambda: growth((32, 48), (4, 8)) if quick else growth((128, 256), (8, 32, 64)),
-        "memory": lambda: memory(*((4, 48, 72, 8) if quick else (100, 480, 720, 32))),
-    }
-    tables = {}
-    for name in [arguments.only] if arguments.only else parts:
-        tables[name] = run[name]()
-        print(name, tables[name], flush=True)
-    if whole:
+    chosen = [arguments.only] if arguments.only else list(PARTS)
+    packages = ("sporco", "pyfftw", "numexpr", "alphacsc", "numpy")
+    peers = {name: version(name) for name in packages}
+    for name in ("sporco", "alphacsc"):
+        if any(name in PARTS[part][1] for part in chosen) and not peers[name]:
+            if not arguments.quick:
+                parser.error(f"{name} is missing: pip install {name}")
+            print(f"{name} is not installed, so that its rows are missing")
+    for part in chosen:
+        call, needed, turns = PARTS[part]
+        table = call(arguments.quick, peers)
+        print(table.title, table.columns, *table.rows, table.notes, sep="\n", flush=True)
+        if arguments.quick:
+            continue
+        shown = [name for name in packages if needed and (name == needed[0] or name == "numpy")]
+        if "sporco" in needed:
+            shown += ["pyfftw", "numexpr"]
+        versions = ", ".join(f"{name} {peers[name] or 'not installed'}" for name in shown)
+        notes = f"{table.notes} {arguments.threads} threads. {versions}".strip()
         save_results(
-            "conv_sparse_coder",
-            "Convolutional codes of four photographs, 32 kernels",
-            ["part", "model", "result"],
-            list(summary(tables)),
-            notes=f"Peers: {peers}. sporco's solvers stop at RelStopTol = 1e-4 or after 200 "
-            "iterations. Learning: seconds and least objective of the kernels.",
-        )
-
-
-def summary(tables):
-    """One row for each figure."""
-    for name, found in tables["codes"].items():
-        seconds, excess = found["seconds to 1e-3"], found["relative excess at the end"]
-        reached = "not reached" if seconds is None else f"{seconds:.2f} s to 1e-3"
-        yield ["codes", name, f"{reached}; {excess:.1e} above the best at the end"]
-    for name, curve in tables["learning"].items():
-        yield ["learning", name, "; ".join(f"{s:.1f} s: {value:.2f}" for s, value in curve)]
-    for name, found in tables["recovery"].items():
-        cosines = ", ".join(f"{value:.4f}" for value in found["cosines"])
-        yield ["recovery", name, f"cosines {cosines}; {found['seconds']:.1f} s"]
-    for name, value in tables["restoration"].items():
-        yield ["restoration", name, f"{value:.2f} dB"]
-    for row in tables["growth"]:
-        what = f"one image of {row['side']} x {row['side']}, {row['kernels']} kernels"
-        yield ["growth", what, f"{row['seconds']:.2f} s, {row['MiB']:.0f} MiB"]
-    row = tables["memory"]
-    what = f"{row['images']} images of 480 x 720, {row['kernels']} kernels"
-    yield ["memory", what, f"{row['MiB']:.0f} MiB beyond the images"]
+            f"conv_sparse_coder_{part}", table.title, table.columns, table.rows,
+            notes=notes.rstrip(".") + ".", turns=turns,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
