@@ -45,18 +45,12 @@ def settings_of(coder: Any, n_components: int) -> Settings:
     )
 
 
-def has_settled(before: Sequence[float], now: Sequence[float], tol: float) -> bool:
-    """Whether a pass has changed no mean energy by more than a fraction ``tol`` of it.
+def hardly_falls(curve: Sequence[float], energy: float, tol: float) -> bool:
+    """Whether a pass has lowered the mean energy by no more than a fraction ``tol`` of it.
 
-    The last one, which ``fit`` lowers, must not have risen: what has just been made worse, for
-    example by atoms that replace others, is learnt on. The others may rise a little. Never with
-    ``tol=0``, nor after the first pass, before which there is nothing.
+    A rise counts too: the energy then varies by more than it falls. Never with ``tol=0``.
     """
-    if not (before and tol):
-        return False
-    falls = [old - new for old, new in zip(before, now, strict=True)]
-    small = (abs(f) <= tol * abs(old) for f, old in zip(falls, before, strict=True))
-    return falls[-1] >= 0 and all(small)
+    return bool(curve) and 0 < tol * abs(curve[-1]) >= curve[-1] - energy
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Learning:
         run.learner.settings.search.forget()
         shuffled = torch.randperm(self.rows.total(), generator=run.order).to(self.x.device)
         energy, n_nonzero = run.learner.pass_over(self.x, shuffled, online=self.is_online)
-        settled = has_settled(run.curve[-1:], [energy], self.coder.tol)
+        settled = hardly_falls(run.curve, energy, self.coder.tol)
         return replace(run, curve=(*run.curve, energy), n_nonzero=n_nonzero, settled=settled)
 
     def state(self, run: Pass, n_iter: int) -> dict[str, Any]:
