@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import scipy.sparse
 import torch
 
@@ -75,6 +77,15 @@ def apply_value_range(
     if value_range == "raise":
         raise ValueError(message)
     warn(f"{message} {outcome}")
+
+
+def check_bits(model: Any, rows: Rows, choice: str, *, learning: bool) -> None:
+    """Handle values that are no probabilities of bits as ``model.value_range`` says.
+
+    ``choice`` is the parameter that makes rows real-valued if it is "gaussian".
+    """
+    owner, remedy = type(model).__name__, f'set value_range="clip" or {choice}="gaussian"'
+    apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
 
 
 def need_counts(rows: Rows, what: str) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 
-from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
-from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann import _graph
 from sklebm.boltzmann import _precision as precision_of
 from sklebm.boltzmann._objectives import OBJECTIVES
@@ -46,12 +44,6 @@ def resolved(model: Any) -> Any:
     if model.visible == "bernoulli" and model.objective == "auto":
         return model._twin({**vars(model), "objective": _OF_BITS})
     return model
-
-
-def check_bits(model: Any, rows: Rows, *, learning: bool) -> None:
-    """Handle values that are no probabilities of bits as ``value_range`` says."""
-    owner, remedy = type(model).__name__, 'set value_range="clip" or visible="gaussian"'
-    apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
 
 
 def objective(model: Any, energy: Any) -> Objective:

@@ -14,7 +14,7 @@ from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Flag, Scalar, Spec, exported
-from sklebm._shell.value_range import apply_value_range
+from sklebm._shell.value_range import check_bits
 from sklebm.boltzmann._scaled import check_scale, check_unchanged, fitted_scaling, remember
 from sklebm.energies import Bernoulli, Gaussian, Units
 from sklebm.energies.gated import MAX_SUMMED, FactoredCoupling, GatedEnergy, TensorCoupling
@@ -60,12 +60,7 @@ def check_rows(model: Any, rows: Rows, *, learning: bool) -> None:
             f"2 is required by {owner}: a row is a pair of views side by side."
         )
     if model.likelihood == "bernoulli" if learning else model.is_binary_:
-        _check_bits(model, rows, learning=learning)
-
-
-def _check_bits(model: Any, rows: Rows, *, learning: bool) -> None:
-    owner, remedy = type(model).__name__, 'set value_range="clip" or likelihood="gaussian"'
-    apply_value_range(rows, model.value_range, owner=owner, learning=learning, remedy=remedy)
+        check_bits(model, rows, "likelihood", learning=learning)
 
 
 def initial_energy(
@@ -332,7 +327,7 @@ def applied(model: Any, X_left: Any, Z: Any) -> Any:
             f"{n_left}: pass the first {n_left} columns of rows."
         )
     if model.is_binary_:
-        _check_bits(model, rows, learning=False)
+        check_bits(model, rows, "likelihood", learning=False)
     codes = model._open_latents(Z)
     if len(rows) != len(codes):
         raise ValueError(

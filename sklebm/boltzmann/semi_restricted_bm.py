@@ -15,6 +15,7 @@ from sklebm._shell.progress import Progress
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec, exported
+from sklebm._shell.value_range import check_bits
 from sklebm.boltzmann import _chains, _graph, _lateral
 from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann import _precision as precision_of
@@ -296,7 +297,7 @@ class SemiRestrictedBM(BoltzmannEstimator):
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         if self.visible == "bernoulli" if learning else self._is_binary:
-            _lateral.check_bits(self, rows, learning=learning)
+            check_bits(self, rows, "visible", learning=learning)
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         _lateral.free_pairs(self, rows.shape[1])

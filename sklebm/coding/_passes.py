@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklebm.coding._learning import hardly_falls
 
-# So many passes without a new lowest energy end a fit: more of them rarely pay.
+# So many passes without a new lowest energy end a fit.
 _PATIENCE = 5
 
 

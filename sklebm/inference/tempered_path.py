@@ -72,8 +72,8 @@ class Path(Protocol):
 class TemperedPath:
     """The machines along the path of a bilinear energy.
 
-    Large machines of bits in double precision sum what units receive in single precision, which
-    takes half as long. Bits are exact in it, and relative rounding errors of about 1e-6 are far
+    Large machines of bits in double precision sum what units receive in single precision, which is
+    faster. Bits are exact in it, and relative rounding errors of about 1e-6 are far
     below the errors of what is estimated. A program that allows products of lower precision, by
     ``torch.set_float32_matmul_precision``, gets double precision.
 

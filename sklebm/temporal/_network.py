@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling, measure_spread
-from sklebm._shell.value_range import apply_value_range
+from sklebm._shell.value_range import check_bits
 from sklebm.energies.cells import initialize_cell, make_cell
 from sklebm.energies.next_step import NextStepEnergy, Walk
 from sklebm.energies.step_machine import MachineOutput
@@ -91,14 +91,13 @@ def scaling_of(rows: Rows, output: str) -> Scaling | None:
     return measure_spread(rows).scaling(common=False) if _is_real(output) else None
 
 
-def check_rows(rows: Rows, output: str, value_range: str, owner: str) -> None:
+def check_rows(model: Any, rows: Rows, output: str) -> None:
     """Refuse negative shares of categories; handle values that are no probabilities of bits."""
     if output == "categorical":
-        need_categories(rows, owner)
+        need_categories(rows, type(model).__name__)
     elif not _is_real(output):
         # Also when a fitted model scores: its score has no upper bound outside [0, 1].
-        remedy = 'set value_range="clip" or output="gaussian"'
-        apply_value_range(rows, value_range, owner=owner, learning=True, remedy=remedy)
+        check_bits(model, rows, "output", learning=True)
 
 
 def _is_real(output: str) -> bool:

@@ -256,7 +256,7 @@ class SequenceEnergy(SequenceEstimator):
 
     def _check_rows(self, rows: Rows, *, learning: bool) -> None:
         output = self.output if learning else self.architecture_["output"]
-        _network.check_rows(rows, output, self.value_range, type(self).__name__)
+        _network.check_rows(self, rows, output)
 
     def _objective(self, energy: Any) -> Objective:
         dropout = float(self.dropout)
