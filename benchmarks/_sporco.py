@@ -19,10 +19,15 @@ PADDING = 8
 
 
 def limit_threads(n_threads: int) -> None:
-    """Its transforms use all cores otherwise, whatever OMP_NUM_THREADS says."""
+    """Its transforms and its elementwise products use all cores otherwise."""
     import sporco.fft
 
     sporco.fft.pyfftw_threads = n_threads
+    try:
+        import numexpr
+    except ImportError:  # it then does without
+        return
+    numexpr.set_num_threads(n_threads)
 
 
 def planes(rows_of_images: NDArray[Any]) -> NDArray[Any]:

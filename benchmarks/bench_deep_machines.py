@@ -12,7 +12,8 @@ the other, and whose bound is also recorded along the way. One layer of 500 unit
 ``--validate``, models learn from the first 50,000 rows and are judged on the next 2,000, to choose
 ``--rates``; nothing is recorded. ``--folder`` keeps trained machines and their seconds; a later run
 with the same ``--epochs`` judges those that it finds there. ``--only`` trains one machine and
-records nothing: machines can be trained on cores of their own, and judged together. Needs the
+records nothing: machines can be trained on cores of their own, and judged together. ``--without``
+leaves one out, such as a single layer that the record of the other model already has. Needs the
 folder of ``SKLEBM_DATA`` with ``mnist_binarized.npz``.
 
     python benchmarks/bench_deep_machines.py --model belief [--quick] [--validate]
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", help="of the deep machine or its top")
     parser.add_argument("--validate", action="store_true", help="judge on training rows; no record")
     parser.add_argument("--only", help="name of a machine, such as 'one layer'; no record")
+    parser.add_argument("--without", help="name of a machine that is left out")
     parser.add_argument("--folder", type=Path, help="where trained machines are kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is saved")
@@ -205,8 +207,10 @@ def main() -> None:
         makers = {name: make for name, make in makers.items() if "rate" in name}
     if options.folder and not all(options.epochs):
         parser.error("--folder needs --epochs of both kinds")
-    if options.only and options.only not in makers:
-        parser.error(f"--only: no machine of this name, but {', '.join(makers)}")
+    for option in ("only", "without"):
+        if getattr(options, option) not in (None, *makers):
+            parser.error(f"--{option}: no machine of this name, but {', '.join(makers)}")
+    makers.pop(options.without, None)
     makers = {name: makers[name] for name in ([options.only] if options.only else makers)}
     # What is loaded once must not count against one of them.
     BernoulliRBM(2, max_epochs=1, **shared).fit(x[:100])
@@ -232,11 +236,12 @@ def main() -> None:
     if not (options.quick or options.validate or options.only):
         save_results(
             f"deep_machines_{options.model}",
-            f"A deep machine ({options.model}) and one layer, trained for {length}, "
+            f"Deep machines ({options.model}) and one layer, trained for {length}, "
             "on binarised MNIST",
             COLUMNS,
             rows,
-            notes=f"Layers: {sizes}; the bottom of a belief network has {BOTTOM} passes for each "
+            notes=f"{f'Left out here: {options.without}. ' if options.without else ''}"
+            f"Layers: {sizes}; the bottom of a belief network has {BOTTOM} passes for each "
             f"of its top; each layer of a Boltzmann machine first has {GREEDY} alone. "
             "Rates of the turned-over layer and of the Boltzmann machine are not the default 0.1: "
             "the former was chosen on training rows, the latter not searched for. "
