@@ -171,7 +171,8 @@ class EnergyEstimator(
         """Drop what only further training needs, such as optimiser statistics and chains.
 
         The estimator scores, transforms and samples as before, and takes less space when saved.
-        ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics.
+        ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics;
+        a closed form that needs the sums of earlier rows asks for ``fit`` instead.
 
         Returns
         -------

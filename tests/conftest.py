@@ -86,6 +86,18 @@ def pytest_configure(config):
         config.option.hypothesis_seed = str(sampling.SEED)
 
 
+@pytest.fixture(autouse=True)
+def _anneal_briefly(request, monkeypatch):
+    """Spend less on log Z of models of few rows, which took most of the time of tables.
+
+    Tests of mathematics, and the whole tables (SKLEBM_TEST_FULL), anneal as a user does; so do
+    tests that compare with fits in other processes, which this does not reach.
+    """
+    elsewhere = request.node.get_closest_marker("other_processes")
+    if not FULL and request.path.parent in sampling.SHARED and not elsewhere:
+        monkeypatch.setattr("sklebm.likelihood._SMALL_WORK", 1e6)
+
+
 @pytest.fixture
 def device(request):
     """The torch device chosen on the command line; skips where it does not exist."""

@@ -438,6 +438,7 @@ def test_html_names_the_estimator_and_links_nowhere_else(name):
 # ---------------------------------------------------------------- searches
 
 
+@pytest.mark.other_processes
 @every_with("score")
 def test_two_jobs_find_what_one_finds(name):
     X = make_rows()

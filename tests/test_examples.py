@@ -112,7 +112,7 @@ def _no_figures_left():
     plt.close("all")
 
 
-@pytest.mark.table(16)
+@pytest.mark.table(10)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_draws(path):
     blocks, _ = compiled(path.read_text(encoding="utf-8"), str(path), FULL)

@@ -375,3 +375,16 @@ def test_the_default_beats_isolation_forest_on_public_tables(data_dir):
             values.append(roc_auc_score(y[test], -scores))
     assert len(ours) == 12
     assert np.mean(ours) > np.mean(forest)
+
+
+def test_members_with_whole_numbers_as_scores_are_ranked():
+    class Votes(BaseEstimator):
+        def fit(self, X, y=None):
+            return self
+
+        def score_samples(self, X):
+            return np.round(10 * X[:, 0]).astype(np.int64)
+
+    X = make_rows(200)
+    detector = EnergyOutlierDetector([("one", Votes()), ("other", Votes())]).fit(X)
+    assert len(np.unique(detector.score_samples(X))) == len(np.unique(np.round(10 * X[:, 0])))

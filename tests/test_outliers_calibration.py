@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 import sklebm
 from sklebm import EnergyKMeans, EnergyOutlierDetector, PCAWhitener
 from sklebm.outliers._conformal import benjamini_hochberg, conformal_p_values
+from sklebm.outliers._surprise import after_lowest
 from tests.registry import make_rows
 
 
@@ -39,20 +40,21 @@ def test_p_values_count_the_calibration_rows_that_score_as_low():
     np.testing.assert_array_equal(conformal_p_values(scores, calibration), expected)
 
 
-@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
-def test_false_alarms_are_as_rare_as_promised_over_splits(alpha):
+def test_false_alarms_are_as_rare_as_promised_over_splits():
     """a - 1/(n + 1) < P(p <= a) <= a, each split with its own calibration rows."""
     generator = np.random.default_rng(0)
     n_splits, n_rows, n_new = 1000, 250, 20
-    rates = np.empty(n_splits)
+    alphas = np.array([0.01, 0.05, 0.1])
+    rates = np.empty((n_splits, len(alphas)))
     for split in range(n_splits):
         X = generator.normal(size=(n_rows + n_new, 1))
         detector = calibrated(X[:n_rows], estimator=FirstFeature(), calibration=0.4)
-        rates[split] = (detector.p_values(X[n_rows:]) <= alpha).mean()
+        rates[split] = (detector.p_values(X[n_rows:])[:, None] <= alphas).mean(axis=0)
     n_calibration = len(detector.calibration_scores_)
     assert n_calibration == 100
-    error = 4 * rates.std() / np.sqrt(n_splits)
-    assert alpha - 1 / (n_calibration + 1) - error < rates.mean() <= alpha + error
+    error = 4 * rates.std(axis=0) / np.sqrt(n_splits)
+    assert (alphas - 1 / (n_calibration + 1) - error < rates.mean(axis=0)).all()
+    assert (rates.mean(axis=0) <= alphas + error).all()
 
 
 def test_p_values_are_valid_however_closely_the_estimator_fits_its_rows():
@@ -216,6 +218,40 @@ def test_a_trimmed_fit_leaves_out_the_least_typical_rows():
     np.testing.assert_allclose(second.estimator_.mean_, X[kept].mean(axis=0), rtol=1e-12)
     # The threshold still counts all rows.
     assert second.offset_ == pytest.approx(np.percentile(second.score_samples(X), 0.5), rel=1e-12)
+
+
+def test_a_trimmed_fit_leaves_out_weight_as_it_leaves_out_copies():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(60, 3)) * [3.0, 1.0, 0.2]
+    X[:4] += 8.0
+    weights = generator.integers(0, 5, size=60).astype(float)
+    copies = EnergyOutlierDetector(PCAWhitener(), trim=0.1).fit(
+        X.repeat(weights.astype(int), axis=0)
+    )
+    weighted = EnergyOutlierDetector(PCAWhitener(), trim=0.1).fit(X, sample_weight=weights)
+    np.testing.assert_allclose(weighted.score_samples(X), copies.score_samples(X), rtol=1e-9)
+
+
+def test_rows_without_weight_take_no_part_in_trimming():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    X[:20] += 50.0
+    weights = np.r_[np.zeros(20), np.ones(80)]
+    alone = EnergyOutlierDetector(PCAWhitener(), trim=0.2).fit(X[20:])
+    beside = EnergyOutlierDetector(PCAWhitener(), trim=0.2).fit(X, sample_weight=weights)
+    np.testing.assert_allclose(beside.score_samples(X), alone.score_samples(X), rtol=1e-9)
+
+
+def test_scaled_weights_are_trimmed_alike_and_two_rows_remain():
+    scores = np.array([3.0, 1.0, 2.0, 0.0])
+    for size in (1.0, 1e-4):
+        rows, weights = after_lowest(scores, 0.5, np.full(4, size))
+        np.testing.assert_array_equal(rows, [0, 2])
+        np.testing.assert_allclose(weights, size)
+    rows, weights = after_lowest(scores, 0.5, np.array([1.0, 9.0, 1.0, 9.0]))
+    np.testing.assert_array_equal(rows, [0, 1, 2])  # one of the copies of row 1 is left out
+    np.testing.assert_allclose(weights, [1.0, 8.0, 1.0])
+    rows, _ = after_lowest(scores, 0.5, np.array([1.0, 0.0, 1.0, 0.0]))
+    np.testing.assert_array_equal(rows, [0, 2])
 
 
 def test_a_trimmed_fit_unmasks_a_cluster_of_outliers():

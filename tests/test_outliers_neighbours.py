@@ -76,3 +76,15 @@ def test_a_group_smaller_than_k_stays_atypical():
     scores = {k: NeighbourEnergy(k).fit(X).score_samples(X) for k in (5, 10)}
     assert scores[5][300:].mean() > np.median(scores[5][:300])
     assert scores[10][300:].max() < np.quantile(scores[10][:300], 0.1)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-15, 0.0), (1e5, 1.7e18)])
+def test_small_units_and_far_offsets_keep_the_order_of_scores(scale, offset):
+    """The lower limit of distances follows the distances, not the size of the coordinates."""
+    generator = np.random.default_rng(0)
+    rows, x = generator.normal(size=(200, 2)), 3 * generator.normal(size=(20, 2))
+    expected = NeighbourEnergy(5).fit(rows).score_samples(x)
+    model = NeighbourEnergy(5).fit(offset + scale * rows)
+    found = model.score_samples(offset + scale * x)
+    # Nanoseconds since 1970 are known to 256 of 100,000.
+    np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), atol=0.1)

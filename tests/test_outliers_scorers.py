@@ -30,6 +30,7 @@ from sklearn.svm import SVC
 
 from sklebm import (
     VAE,
+    EnergyClassifier,
     EnergyKMeans,
     EnergyOutlierDetector,
     InputComplexityScorer,
@@ -548,3 +549,15 @@ def test_regret_needs_a_vae_with_gaussian_latents():
             ValueError, match=r"(?s)VAE with Gaussian latents.*LikelihoodRatioScorer"
         ):
             LikelihoodRegretScorer(estimator).fit(make_rows())
+
+
+def test_a_joint_classifier_is_scored_by_its_own_free_energy():
+    """Its level is learnt, and includes what all labels share."""
+    for n_classes in (2, 3):
+        X, y = make_classes(n_classes=n_classes)
+        model = EnergyClassifier((8,), joint=True, max_epochs=3, random_state=0).fit(X, y)
+        scorer = LogitEnergyScorer(FrozenEstimator(model)).fit(X)
+        np.testing.assert_allclose(scorer.score_samples(X), -model.free_energy(X), rtol=1e-6)
+        logits_ = model.logits(X)
+        energies = np.stack([model.energy(X, np.full(len(X), k)) for k in model.classes_], axis=1)
+        np.testing.assert_allclose(logits_, -energies, rtol=1e-6)

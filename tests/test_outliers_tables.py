@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import OneHotEncoder
 
 import sklebm
@@ -111,6 +113,21 @@ def test_a_weighted_percentile_is_that_of_copies():
     for share in (0.0, 0.005, 0.1, 0.37, 0.5, 1.0):
         expected = np.percentile(np.repeat(scores, weights), 100 * share)
         assert percentile(scores, share, weights.astype(float)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1 / 50])
+def test_equal_weights_of_any_size_give_the_percentile_without_weights(size):
+    scores = np.random.default_rng(0).normal(size=50)
+    for share in (0.0, 0.1, 0.37, 1.0):
+        found = percentile(scores, share, np.full(50, size))
+        assert found == pytest.approx(np.percentile(scores, 100 * share))
+
+
+def test_weights_that_sum_to_one_keep_the_threshold():
+    X = make_rows(200)
+    plain = EnergyOutlierDetector(KernelDensity(bandwidth=0.2), contamination=0.1).fit(X)
+    weighted = clone(plain).fit(X, sample_weight=np.full(200, 1 / 200))
+    assert weighted.offset_ == pytest.approx(plain.offset_)
 
 
 # ---------------------------------------------------------------- labels and probabilities

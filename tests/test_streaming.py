@@ -18,7 +18,7 @@ SMALL = 0.004  # MiB: at least two rows at a time, so that a chunk can be halved
 
 @every
 def test_answers_do_not_depend_on_working_memory(name):
-    X = make_rows(400, seed=1)
+    X = make_rows(120, seed=1)
     for model in make_variants(name):
         model.fit(make_rows())
         for method in row_methods(model):

@@ -694,6 +694,7 @@ def test_a_callback_stops_the_fit_at_its_step(name):
     assert freeze(fitted_state(model)) == before
 
 
+@pytest.mark.other_processes
 @every
 def test_searches_pipelines_and_predictions_across_folds(name):
     X = make_rows()

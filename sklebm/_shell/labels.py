@@ -74,6 +74,8 @@ def weigh(
     if class_weight is None:
         return sample_weight
     given = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, float)
+    if given.ndim == 0:
+        given = np.full(len(labels), given)
     if given.shape != labels.shape:
         return given  # whose shape is refused with the rows
     present = np.unique(labels)

@@ -215,6 +215,12 @@ class Rows:
         rows.scaling = scaling
         return rows
 
+    def with_targets(self, targets: torch.Tensor) -> Rows:
+        """A view of the same rows with other targets; this one is unchanged."""
+        rows = copy.copy(self)
+        rows.columns = {**self.columns, "target": targets}
+        return rows
+
     def some(self, index: torch.Tensor) -> Rows:
         """The rows at ``index``, held in memory, with the columns that accompany them."""
         rows = copy.copy(self)

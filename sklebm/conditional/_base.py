@@ -79,7 +79,9 @@ class ConditionalEstimator(GradientEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         merged = merge_repeated(rows)
-        merged, known = self._read_targets_of(merged, data, goes_on=self._resumes())
+        # A closed form has nothing to continue from.
+        goes_on = self._resumes() and self._has_network()
+        merged, known = self._read_targets_of(merged, data, goes_on=goes_on)
         learner = self._taught(known)
         if self._has_network():
             return GradientEstimator._fit(learner, merged, progress)
@@ -87,7 +89,7 @@ class ConditionalEstimator(GradientEstimator):
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         rows = of_positive_weight(rows)  # the first chunk decides offsets and scales
-        rows, known = self._read_targets_of(rows, data, goes_on=self._is_fitted())
+        rows, known = self._read_targets_of(rows, data, goes_on=self._is_fitted(), chunk=True)
         learner = self._taught(known)
         if self._has_network():
             return GradientEstimator._partial_fit(learner, rows, progress)
@@ -97,11 +99,12 @@ class ConditionalEstimator(GradientEstimator):
         )
 
     def _read_targets_of(
-        self, rows: Rows, known: dict[str, Any], *, goes_on: bool
+        self, rows: Rows, known: dict[str, Any], *, goes_on: bool, chunk: bool = False
     ) -> tuple[Rows, dict[str, Any]]:
         """The rows with targets as the energy takes them, and all that follows from the targets.
 
-        ``known`` was learnt from y alone; ``goes_on``: the fitted state is kept.
+        ``known`` was learnt from y alone; ``goes_on``: the fitted state is kept; ``chunk``: other
+        rows may have come before, and others may follow.
         """
         return rows, known
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
 from sklebm._shell.targets import matching_targets
-from sklebm.conditional._targets import BLOCK, draw_targets, residual_rows
+from sklebm.conditional._targets import BLOCK, draw_targets, need_width, residual_rows
 from sklebm.energies.continuous_latents import ContinuousLatentEnergy
 from sklebm.energies.latent_targets import LatentTargetEnergy, grid_points
 from sklebm.inference.quasi_monte_carlo import uniform_points
@@ -86,7 +85,7 @@ def floats_per_row(model: Any) -> int:
 
 
 def standardised_targets(
-    model: Any, rows: Rows, known: dict[str, Any], *, goes_on: bool
+    model: Any, rows: Rows, known: dict[str, Any], *, goes_on: bool, chunk: bool
 ) -> tuple[Rows, dict[str, Any]]:
     """Rows whose targets are g, and what follows from the targets: the linear part, its scale."""
     y = rows.columns.get("target")
@@ -98,15 +97,18 @@ def standardised_targets(
                 f"{before}: pass y in both or in neither, or set warm_start=False."
             )
         known = {name: getattr(model, name) for name in model._of_targets}
-    if y is not None and (model.standardize or goes_on):
-        if goes_on and not model.coef_.size:
-            model = copy.copy(model)  # without a linear part, as one with slopes of zero
-            model.coef_ = np.zeros((len(model.intercept_), rows.shape[1]))
-        found, linear = residual_rows(model, rows, known, goes_on=goes_on)
+    has_linear_part = bool(model.coef_.size) if goes_on else model.standardize
+    if y is not None and has_linear_part:
+        found, linear = residual_rows(model, rows, known, goes_on=goes_on, chunk=chunk)
         own = {k: v for k, v in linear.items() if k not in ("reach_", "alpha_")}
         return found, known if goes_on else own
     if goes_on:
-        return rows, known
+        if y is None:
+            return rows, known
+        need_width(y, model)
+        fitted = (model.intercept_, model.residual_scale_)
+        middle, unit = (torch.from_numpy(part).to(y.device) for part in fitted)
+        return rows.with_targets(((y.double() - middle) / unit).float()), known
     m = rows.shape[1] if y is None else y.shape[1]
     offset, scale = np.zeros(m), np.ones(m)
     if y is None and model.standardize:
@@ -115,9 +117,7 @@ def standardised_targets(
     units = {"coef_": np.zeros((m, 0)), "intercept_": offset, "residual_scale_": scale}
     if y is None:
         return rows, {**units, **known}
-    found = copy.copy(rows)
-    found.columns = {**rows.columns, "target": y.float()}
-    return found, {**units, **known}
+    return rows.with_targets(y.float()), {**units, **known}
 
 
 def cube_points(n_components: int, low: float, high: float) -> torch.Tensor:

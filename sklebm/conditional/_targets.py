@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from numbers import Real
 from typing import Any
 
@@ -32,18 +31,18 @@ BLOCK = 16  # rows that share a generator of draws
 
 
 def residual_rows(
-    model: Any, rows: Rows, known: dict[str, Any], *, goes_on: bool
+    model: Any, rows: Rows, known: dict[str, Any], *, goes_on: bool, chunk: bool
 ) -> tuple[Rows, dict[str, Any]]:
     """Rows whose targets are g, and what follows from the targets: the linear part, the reach."""
     y = rows.columns["target"].double()
-    alpha = _penalty(model, rows, goes_on=goes_on)
+    if chunk and not goes_on and bool((y == y[0]).all(dim=0).any()):
+        raise ValueError(
+            f"{type(model).__name__} takes the units of y from the first chunk of partial_fit, in "
+            "which y does not vary: pass a first chunk of many rows, with different targets."
+        )
+    alpha = _penalty(model, rows, model.n_samples_seen_ if chunk and goes_on else 0)
     if goes_on:
-        if y.shape[1] != len(model.intercept_):
-            raise ValueError(
-                f"y has {y.shape[1]} numbers for each row, but the fitted "
-                f"{type(model).__name__} that learning continues from has "
-                f"{len(model.intercept_)}: pass as many, or set warm_start=False."
-            )
+        need_width(y, model)
         coef, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
         coef, intercept = coef.to(y.device), intercept.to(y.device)
     else:
@@ -75,8 +74,7 @@ def residual_rows(
         scale = torch.maximum(scale, torch.where(least > 0, least, 1.0))
     g = residuals / scale
     reach = max(_LEAST_REACH, float(g.abs().max()) + 2.0)
-    found = copy.copy(rows)
-    found.columns = {**rows.columns, "target": g.float()}
+    found = rows.with_targets(g.float())
     if goes_on:
         return found, {name: getattr(model, name) for name in model._of_targets} | {"alpha_": alpha}
     return found, {
@@ -89,13 +87,23 @@ def residual_rows(
     }
 
 
-def _penalty(model: Any, rows: Rows, *, goes_on: bool) -> float:
-    """``alpha``, or what a few rows of a penalty of their own are worth among these."""
+def need_width(y: torch.Tensor, model: Any) -> None:
+    """Refuse other numbers of targets than those of the fitted model."""
+    if y.shape[1] != len(model.intercept_):
+        raise ValueError(
+            f"y has {y.shape[1]} numbers for each row, but the fitted {type(model).__name__} that "
+            f"learning continues from has {len(model.intercept_)}: pass as many, or set "
+            "warm_start=False."
+        )
+
+
+def _penalty(model: Any, rows: Rows, n_before: float) -> float:
+    """``alpha``, or what a few rows of a penalty of their own are worth among these and others."""
     if model.alpha != "auto":
         return float(model.alpha)
     weight = rows.columns.get("weight")
     n_rows = float(len(rows) if weight is None else weight.sum())
-    return _ROWS_OF_PENALTY / (n_rows + (model.n_samples_seen_ if goes_on else 0))
+    return _ROWS_OF_PENALTY / (n_rows + n_before)
 
 
 def _residuals(

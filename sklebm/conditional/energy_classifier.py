@@ -113,7 +113,8 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
         epoch.
     n_iter_no_change : int or None, default=None
         Stop when the validation score has not improved by ``tol`` for this many epochs, and keep
-        the best parameters. None trains for ``max_epochs``.
+        the best parameters. None trains for ``max_epochs``. The score is that of the labels, also
+        with ``joint``: a density learns more slowly, and is best trained with None.
     tol : float, default=1e-4
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
@@ -458,6 +459,21 @@ class EnergyClassifier(ClassifierMixin, ConditionalEstimator):
             return f[:, 1] - f[:, 0] if two else f
 
         return self._map_rows(X, logits, "decision_function")
+
+    def logits(self, X: Any) -> Any:
+        """Return minus the energies of all labels, whose free energy is that of the row.
+
+        Parameters
+        ----------
+        X : array-like, csr matrix or tensor of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        logits : array or tensor of shape (n_samples, n_classes)
+            -F(x, y), including what all labels share: their log-sum-exp is -F(x) at ``beta=1``.
+        """
+        return self._map_rows(X, lambda energy, x: -energy.label_energies(x), "logits")
 
     def transform(self, X: Any) -> Any:
         """Return p(y | x): the latent variable of a row is its unknown label.

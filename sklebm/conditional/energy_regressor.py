@@ -95,6 +95,7 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         Minimum absolute improvement that counts as progress.
     warm_start : bool, default=False
         Whether ``fit`` continues from the fitted parameters, including those of the linear part.
+        Without a network ``fit`` has a closed form and starts anew.
     net_params : dict or None, default=None
         Passed to the internal skorch net: callbacks, iterators, ``optimizer__weight_decay``.
     random_state : int, RandomState instance or None, default=None
@@ -288,11 +289,13 @@ class EnergyRegressor(RegressorMixin, ConditionalEstimator):
         known: dict[str, Any] = {"y_dimensions_": targets.ndim}
         return self._learn(X, step, first=first, columns=columns, **known)
 
-    def _read_targets_of(self, rows: Rows, known: dict[str, Any], *, goes_on: bool) -> Any:
+    def _read_targets_of(
+        self, rows: Rows, known: dict[str, Any], *, goes_on: bool, chunk: bool = False
+    ) -> Any:
         """The linear part, and rows whose targets are g."""
         if goes_on:
             self._check_resumable(rows)  # the fitted linear part needs rows of its own width
-        return _targets.residual_rows(self, rows, known, goes_on=goes_on)
+        return _targets.residual_rows(self, rows, known, goes_on=goes_on, chunk=chunk)
 
     def _objective(self, energy: Any) -> Objective:
         loss = resolve_objective(self.objective, OBJECTIVES, {})

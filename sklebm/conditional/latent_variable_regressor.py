@@ -337,10 +337,12 @@ class LatentVariableRegressor(RegressorMixin, ConditionalEstimator):
         known = {"y_dimensions_": 0 if targets is None else targets.ndim}
         return self._learn(X, step, first=first, columns=columns, **known)
 
-    def _read_targets_of(self, rows: Rows, known: dict[str, Any], *, goes_on: bool) -> Any:
+    def _read_targets_of(
+        self, rows: Rows, known: dict[str, Any], *, goes_on: bool, chunk: bool = False
+    ) -> Any:
         if goes_on:
             self._check_resumable(rows)
-        return _latents.standardised_targets(self, rows, known, goes_on=goes_on)
+        return _latents.standardised_targets(self, rows, known, goes_on=goes_on, chunk=chunk)
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
         energy = super()._initial_energy(rows, means, generator)

@@ -125,6 +125,21 @@ def log_sum_exp(values: Floats) -> Floats:
     return total
 
 
+def longest_possible(allowed: NDArray[np.bool_], length: int) -> int:
+    """The most steps, up to ``length``, that labels can follow each other; O(length K^2)."""
+    if allowed.any(axis=1).all():
+        return length  # every label has a next one
+    reached = set(range(len(allowed)))
+    for n_steps in range(1, length):
+        onward = {int(label) for last in reached for label in np.flatnonzero(allowed[last])}
+        if not onward:
+            return n_steps
+        if onward == reached:
+            return length
+        reached = onward
+    return length
+
+
 def _is_first(starts: Integers) -> NDArray[np.bool_]:
     first = np.zeros(starts[-1], np.bool_)
     first[starts[:-1]] = True

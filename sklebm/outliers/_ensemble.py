@@ -67,10 +67,11 @@ class Ensemble:
         return torch.from_numpy(combined).to(X.device) if isinstance(X, torch.Tensor) else combined
 
     def combine(self, scores: Scores) -> Scores:
-        """One score per row, in the dtype of the members' scores."""
+        """One score per row, in the precision of the members' scores."""
         if scores.shape[1] == 1:
             return scores[:, 0]
-        combined = np.empty(len(scores), scores.dtype)
+        single = scores.dtype == np.float32
+        combined = np.empty(len(scores), np.float32 if single else np.float64)
         for part in row_slices(len(scores), _FLOATS_PER_SCORE * scores.shape[1]):
             columns = zip(scores[part].T.astype(np.float64), self.quantiles, strict=True)
             ranks = np.stack([log_rank(column, quantiles) for column, quantiles in columns])

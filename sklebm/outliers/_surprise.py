@@ -33,15 +33,46 @@ def training_quantiles(scores: Floats, weights: Floats | None = None) -> Floats:
 
 
 def percentile(scores: Floats, share: float, weights: Floats | None = None) -> float:
-    """The linearly interpolated quantile at ``share``; a weight of m means m copies."""
+    """The linearly interpolated quantile at ``share``; a weight of m means m copies.
+
+    Weights that sum to less than the number of rows are no counts: they are scaled up to it.
+    """
     if weights is None:
         return float(np.percentile(scores.astype(np.float64), 100 * share))
     ascending, upto = _in_order(scores, weights)
+    upto = upto * max(1.0, len(ascending) / float(upto[-1]))
     place = share * max(float(upto[-1]) - 1, 0.0)
     below, last = np.floor(place), len(ascending) - 1
+    # Scaled sums may fall short of a whole number by rounding.
+    upto = np.where(np.abs(upto - np.round(upto)) < 1e-9 * upto, np.round(upto), upto)
     at = np.minimum(np.searchsorted(upto, [below, below + 1], side="right"), last)
     low, high = ascending[at]
     return float(low + (place - below) * (high - low))
+
+
+def after_lowest(
+    scores: Floats, share: float, weights: Floats | None = None
+) -> tuple[NDArray[np.int64], Floats | None]:
+    """Rows, ascending, that remain without the lowest ``share`` of all copies, and their weights.
+
+    At least two rows. A weight of m means m copies, of which some may remain.
+    """
+    order = np.argsort(scores, kind="stable")
+    if weights is None:
+        n_left_out = max(min(int(share * len(scores)), len(scores) - 2), 0)
+        return np.sort(order[n_left_out:]), None
+    order = order[weights[order] > 0]
+    copies = weights[order] * max(1.0, len(order) / float(weights.sum()))
+    upto = np.cumsum(copies)
+    # Rounded down to whole copies, but for rounding of the sum.
+    limit = np.floor(share * upto[-1] * (1 + 1e-12))
+    left = np.clip(upto - limit, 0.0, copies)
+    left[left < 1e-9 * copies] = 0.0
+    left[-2:] = np.where(left[-2:] > 0, left[-2:], copies[-2:])
+    remaining = weights.astype(np.float64) * 0.0
+    remaining[order] = weights[order] * (left / copies)
+    kept = np.flatnonzero(remaining)
+    return kept, remaining[kept]
 
 
 def _in_order(scores: Floats, weights: Floats | None) -> tuple[Floats, Floats]:

@@ -6,7 +6,6 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
@@ -34,7 +33,7 @@ from sklebm.outliers._calibration import count_rows, split_rows, take_rows
 from sklebm.outliers._default import FITTED_ROWS, default_members, drawn_rows, fit_default
 from sklebm.outliers._ensemble import Ensemble
 from sklebm.outliers._members import given_members
-from sklebm.outliers._surprise import percentile
+from sklebm.outliers._surprise import after_lowest, percentile
 from sklebm.outliers._views import View
 
 _AUTO_CONTAMINATION = 0.005
@@ -70,7 +69,7 @@ class EnergyOutlierDetector(CalibratedDetector):
         Share of the training rows that ``predict`` calls outliers; "auto" is 0.005.
     trim : float in [0, 0.5], default=0
         Share of the rows to leave out of a second fit, those least typical in a first fit. For
-        training rows that contain many outliers.
+        training rows that contain many outliers. A weight of m counts as m rows.
     calibration : float in (0, 1) or None, default=None
         Share of the rows to hold out for ``p_values``, ``predict(X, alpha=...)``, ``predict_fdr``
         and ``predict_proba``. They should contain no outliers. None fits all rows.
@@ -207,8 +206,9 @@ class EnergyOutlierDetector(CalibratedDetector):
         rows, labels, seen = (take_rows(part, fitted) for part in (X, data["y"], weights))
         ensemble = self._fit_energies(rows, labels, seen, members)
         if self.trim:
-            kept = self._most_typical(to_numpy(ensemble.scores(rows, finite=True)))
-            rows, labels, seen = (take_rows(part, kept) for part in (rows, labels, seen))
+            scores = to_numpy(ensemble.scores(rows, finite=True))
+            kept, seen = after_lowest(scores, float(self.trim), seen)
+            rows, labels = (take_rows(part, kept) for part in (rows, labels))
             ensemble = self._fit_energies(rows, labels, seen, members)
         state = self._threshold(X, weights, ensemble)
         if held_out is not None:
@@ -225,11 +225,6 @@ class EnergyOutlierDetector(CalibratedDetector):
         self._validate_names([name for name, _ in named])
         inside = {name: members.fit(name, member, X, y, weights) for name, member in named}
         return Ensemble(inside).with_scale(X, weights)
-
-    def _most_typical(self, scores: Any) -> NDArray[np.int64]:
-        """Indices of the rows that a trimmed fit keeps, ascending; at least two."""
-        n_left_out = min(int(self.trim * len(scores)), len(scores) - 2)
-        return np.sort(np.argsort(scores, kind="stable")[max(n_left_out, 0) :])
 
     def _threshold(self, X: Any, weights: Any, ensemble: Ensemble) -> dict[str, Any]:
         """All fitted attributes except the calibration's; the threshold counts all rows."""

@@ -149,8 +149,9 @@ class NeighbourEnergy(EnergyEstimator):
         typical = float(reach.median())
         if typical == 0:  # most rows occur more than k times
             typical = float(reach.mean())
-        size = float(stored.abs().max())
-        return max(_RELATIVE_FLOOR * typical, _ABSOLUTE_FLOOR * max(size, 1.0))
+        if typical > 0:
+            return _RELATIVE_FLOOR * typical
+        return _ABSOLUTE_FLOOR * max(float(stored.abs().max()), 1.0)
 
     def _state_spec(self) -> Spec:
         return {

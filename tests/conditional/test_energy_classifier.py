@@ -87,6 +87,8 @@ def test_class_weights_are_weights_of_rows():
     rows = EnergyClassifier(**EXACT).fit(X, y, sample_weight=peer[y])
     # The weights differ by the rounding of their mean.
     np.testing.assert_allclose(balanced.predict_proba(X), rows.predict_proba(X), atol=1e-4)
+    doubled = EnergyClassifier(class_weight=by_label, **EXACT).fit(X, y, sample_weight=1.0)
+    np.testing.assert_array_equal(doubled.predict_proba(X), weighted.predict_proba(X))
     with pytest.raises(ValueError, match=r"class_weight=.*names 7"):
         EnergyClassifier(class_weight={7: 1.0}).fit(X, y)
 

@@ -382,3 +382,27 @@ def test_draws_do_not_depend_on_chunks(n_outputs):
         parts = model.sample(X[:12], 3, random_state=0)
     np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(model.sample(X[:7], 3, random_state=0), whole[:7], rtol=1e-9)
+
+
+def test_a_closed_form_starts_anew_with_warm_start():
+    (X, y), (X2, y2) = make_line(), make_line(seed=1)
+    model = EnergyRegressor((), warm_start=True).fit(X, y).fit(X2, 2 * y2)
+    fresh = EnergyRegressor(()).fit(X2, 2 * y2)
+    np.testing.assert_array_equal(model.predict(X2), fresh.predict(X2))
+    assert model.alpha_ == fresh.alpha_
+
+
+def test_the_penalty_of_a_fit_that_goes_on_is_that_of_its_rows():
+    X, y = make_line()
+    model = EnergyRegressor(warm_start=True, **BRIEF).fit(X, y)
+    assert model.fit(X, y).alpha_ == 3 / len(X)
+    assert model.partial_fit(X, y).alpha_ == 3 / (2 * len(X))
+
+
+def test_the_first_chunk_must_have_different_targets():
+    X, y = make_line()
+    for rows in (slice(0, 1), slice(0, 5)):
+        with pytest.raises(ValueError, match="first chunk of partial_fit, in which y does not"):
+            EnergyRegressor(**BRIEF).partial_fit(X[rows], np.full(rows.stop, 5.0))
+    model = EnergyRegressor(**BRIEF).partial_fit(X, y)
+    model.partial_fit(X[:1], y[:1])

@@ -72,7 +72,7 @@ ENTRIES: dict[str, Entry] = {
         learnable=make_documents,
     ),
     "PLSA": Entry(
-        quick={"n_components": 3, "tol": 1e-3, "random_state": 0},
+        quick={"n_components": 3, "tol": 1e-3, "fold_in_tol": 1e-4, "random_state": 0},
         untrained={"max_iter": 1},
         variants=({"n_components": 2, "beta": 0.8}, {"n_components": 3, "beta": "auto"}),
         free_energy=topic_free_energy,

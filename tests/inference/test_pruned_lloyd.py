@@ -29,7 +29,7 @@ def both(X, n_clusters, *, weights=None, dtype=torch.float64):
     return plain, PrunedLloyd(x, weights, centers, parts), centers
 
 
-@pytest.mark.table(8)
+@pytest.mark.table(5)
 @pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_clusters", [1, 2, 33, 150])

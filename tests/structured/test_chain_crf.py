@@ -530,3 +530,14 @@ def test_dictionaries_in_a_pipeline(table):
     model = make_pipeline(table, ChainCRF(feature_weights="observed"))
     model.fit(features, y, chaincrf__groups=groups)
     assert (model.predict(features, groups=groups) == y).mean() > 0.95
+
+
+def test_sequences_that_allowed_leaves_no_labels_are_refused():
+    """Nothing may follow the second label: two steps are the most."""
+    X, y = np.random.default_rng(0).normal(size=(20, 2)), np.tile([0, 1], 10)
+    pairs = np.repeat(np.arange(10), 2)
+    model = ChainCRF(allowed=[[False, True], [False, False]]).fit(X, y, pairs)
+    np.testing.assert_array_equal(model.predict(X, pairs), y)
+    for method in ("predict", "predict_proba", "score_samples", "transform"):
+        with pytest.raises(ValueError, match=r"3 steps, but allowed .* 2 at most"):
+            getattr(model, method)(X[:3])
