@@ -161,11 +161,16 @@ class GradientEstimator(EnergyEstimator):
         means = feature_means(rows)
         start = Start(rows, means, seed, resume=resume)
         energy = self._starting_energy(start)
+        self._check_completion(energy)
         mean = rows.in_own_units(means).numpy()
         seen = {"feature_means_": mean, "n_samples_seen_": rows.total()}
         options = replace(self._options(seed), max_epochs=self._n_epochs(rows))
         course = self._train(energy, start, options, progress, seen)
         return self._complete(energy, self._trained(course, seed, seen), seed)
+
+    def _check_completion(self, energy: Any) -> None:
+        """Refuse, before training, what ``_complete`` cannot compute after it."""
+        return
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         fitted = self._is_fitted()

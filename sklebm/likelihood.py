@@ -29,7 +29,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device
-from sklebm._shell.state import Array, Scalar, Spec
+from sklebm._shell.state import Array, Scalar, Spec, first_broken
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
 from sklebm.inference.hamiltonian_path import HamiltonianPath, from_nearest, nearest_base
@@ -249,6 +249,31 @@ def path_to(
     return make(base, variance.expand_as(base))
 
 
+def keep(model: Any, found: Mapping[str, Any]) -> None:
+    """Give a fitted model the estimate as attributes; numbers that are not finite are refused."""
+    broken = first_broken(found)
+    if broken is not None:
+        raise FloatingPointError(
+            f"{type(model).__name__}: the estimate of log Z is not finite, so that {broken} was "
+            "left as it was. Raise n_chains or n_temperatures; if that does not help, the model "
+            "is no density."
+        )
+    model.__dict__.update(found)
+
+
+def need_summable(model: Any, energy: Any) -> None:
+    """Refuse ``log_partition="exact"`` before training, if log Z cannot be summed after it."""
+    if model.log_partition != "exact":
+        return
+    n_units = n_summed_units(energy)
+    if n_units is None or n_units > enumeration.MAX_UNITS:
+        count = "too many" if n_units is None else f"2^{n_units}"
+        raise ValueError(
+            f'{type(model).__name__}: log_partition="exact" would sum over {count} states: use '
+            '"ais", or "auto".'
+        )
+
+
 def compute(
     model: Any,
     energy: Any,
@@ -383,7 +408,9 @@ def estimate(
     counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "n_steps": n_steps}
     for name, value in counts.items():
         if value is not None or name != "n_temperatures":
-            check_count(value, name, least=2)
+            # Each half of the chains is a ladder of its own, and two make an error.
+            least = 4 if (name, method) == ("n_chains", "bridge") else 2
+            check_count(value, name, least=least)
     energy = model._energy(resolve_device(model.device, None, model._prefers_cuda))
     energy, mean = path_energy(model, energy, vars(model))
     seed = draw_seed(random_state)

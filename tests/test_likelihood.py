@@ -8,9 +8,20 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from sklebm import BernoulliRBM, DeepEnergyModel, GaussianRBM, likelihood
+from sklebm import (
+    BernoulliRBM,
+    BoltzmannMachine,
+    DeepBoltzmannMachine,
+    DeepEnergyModel,
+    GatedBM,
+    GaussianRBM,
+    MeanCovarianceRBM,
+    ReplicatedSoftmax,
+    likelihood,
+)
 from sklebm.datasets import Rings
 from sklebm.energies import Bernoulli, BilinearEnergy
+from sklebm.gradient import GradientEstimator
 from sklebm.inference import enumeration
 from tests.machines import all_states
 
@@ -232,3 +243,22 @@ def test_default_gaussian_machines_leave_no_plateau(seed):
         warnings.simplefilter("error")
         model = GaussianRBM(8, random_state=0).fit(rows)
     assert model.score(rows) > truth - 0.1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        BernoulliRBM(30),
+        BoltzmannMachine(),
+        MeanCovarianceRBM(10, 10),
+        GatedBM(20, conditional=False),
+        DeepBoltzmannMachine((30, 30)),
+        ReplicatedSoftmax(20),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_an_exact_log_z_that_cannot_be_summed_is_refused_before_training(model, monkeypatch):
+    monkeypatch.setattr(GradientEstimator, "_train", lambda *_, **__: pytest.fail("it trained"))
+    rows = np.random.default_rng(0).integers(0, 2, size=(20, 40)).astype(float)
+    with pytest.raises(ValueError, match=r"sum.* over 2\^|over too many states"):
+        model.set_params(log_partition="exact").fit(rows)

@@ -57,6 +57,10 @@ def _has_decoder(machine: Any) -> bool:
 
 
 def _has_hidden_units(machine: Any) -> bool:
+    """Whether a fitted machine has any; before, whether the parameters ask for them."""
+    fitted = getattr(machine, "intercept_hidden_", None)
+    if hasattr(machine, "n_features_in_"):
+        return fitted is not None and len(fitted) > 0
     return bool(machine.n_components)
 
 
@@ -141,6 +145,9 @@ class BoltzmannEstimator(GradientEstimator):
         visible = self._rebuild(held).visible
         means = visible.mean(visible.bias.detach()).double().numpy()
         return {**super()._untrained_state(given), "feature_means_": means}
+
+    def _check_completion(self, energy: Any) -> None:
+        likelihood.need_summable(self, energy)
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return likelihood.complete(self, energy, state, seed)
@@ -369,7 +376,7 @@ class BoltzmannEstimator(GradientEstimator):
             If the two ends still disagree after the last doubling. The interval covers both.
         """
         found = likelihood.estimate(self, method, n_chains, n_temperatures, n_steps, random_state)
-        self.__dict__.update(found)
+        likelihood.keep(self, found)
         return self
 
     def check_density(self, random_state: RandomState = None) -> DensityCheck:

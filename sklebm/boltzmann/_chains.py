@@ -57,16 +57,17 @@ def drawn(
     known = given = None
     if clamped is not None:
         known = chain_rows("clamped", clamped, shape, limits, missing=True)
-        given = known.numpy()
+        given = known.float().numpy()
     seed = draw_seed(random_state)
     device = resolve_device(model.device, None, model._prefers_cuda)
     generator = make_generator(seed, "sampling", device=device)
     energy, mean = path_energy(model, model._energy(device).float(), vars(model))
     mean = torch.from_numpy(mean.clip(*limits)).to(device, torch.float32)
     offset = getattr(model, "offset_", None)
-    if offset is not None:
-        start = None if start is None else (start.double() - torch.from_numpy(offset)).float()
-        known = None if known is None else (known.double() - torch.from_numpy(offset)).float()
+    # Taken off in double precision: far from zero, single precision would round the difference.
+    moved = 0.0 if offset is None else torch.from_numpy(offset)
+    start = None if start is None else (start - moved).float()
+    known = None if known is None else (known - moved).float()
     out = np.empty(shape, dtype=np.float32)
     with torch.no_grad():
         floats = model._floats_per_row()
@@ -156,10 +157,10 @@ def chain_rows(
     *,
     missing: bool = False,
 ) -> torch.Tensor:
-    """One row per chain; rejects other shapes and values outside the limits."""
+    """One row per chain, float64; rejects other shapes and values outside the limits."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-    array = np.asarray(values, dtype=np.float32)
+    array = np.asarray(values, dtype=np.float64)
     if array.shape not in (shape, shape[1:]):
         raise ValueError(
             f"{name} has shape {array.shape}, but must be one row of {shape[1]} features or "

@@ -36,8 +36,8 @@ _WIDER = math.log(2.0)
 
 SPEC: Spec = {
     "components_": Array("f", ("n_components", "n_features_in_"), of="weights"),
-    "filters_": Array("f", (None, "n_features_in_"), of="filters"),
-    "pooling_": Array("f", (None, "n_covariance_components"), of="pooling"),
+    "filters_": Array("f", ("n_factors", "n_features_in_"), of="filters"),
+    "pooling_": Array("f", ("n_factors", "n_covariance_components"), of="pooling"),
     "intercept_hidden_": Array("f", ("n_components",), of="mean_units.bias"),
     "intercept_covariance_": Array("f", ("n_covariance_components",), of="covariance_units.bias"),
     "intercept_visible_": Array("f", ("n_features_in_",), of="visible_bias"),
@@ -196,3 +196,8 @@ def check_resumable(model: Any) -> None:
         "n_factors": n_filters(model),
     }
     check_unchanged(asked, fitted)
+    if isinstance(model.variance, str):
+        return
+    held = math.exp(float(model.log_variance_[0])) * float(fitted_scaling(model).scale[0]) ** 2
+    if not math.isclose(held, float(model.variance), rel_tol=1e-4):
+        check_unchanged({"variance": model.variance}, {"variance": held})

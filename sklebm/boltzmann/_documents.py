@@ -106,7 +106,7 @@ def estimate(
     check_is_fitted(model)
     if method not in METHODS:
         raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
-    check_count(n_chains, "n_chains")
+    check_count(n_chains, "n_chains", least=2)
     check_count(n_steps, "n_steps")
     if longest is not None:
         check_count(longest, "longest")
@@ -122,6 +122,15 @@ def estimate(
     )
 
 
+def need_few(n_units: int) -> None:
+    """Refuse an exact log Z of more hidden units than can be summed."""
+    if n_units > MAX_SUMMED_UNITS:
+        raise ValueError(
+            f"log Z of {n_units} hidden units is a sum over 2^{n_units} states, more than "
+            f'2^{MAX_SUMMED_UNITS}: use "ais".'
+        )
+
+
 def log_partitions(
     model: Any, method: str, longest: float, seed: int, n_chains: int = 100, n_steps: int = 1
 ) -> dict[str, Any]:
@@ -129,11 +138,8 @@ def log_partitions(
     device = resolve_device(model.device, None, model._prefers_cuda)
     energy = model._energy(device).double()
     n_units = len(model.components_)
-    if method == "exact" and n_units > MAX_SUMMED_UNITS:
-        raise ValueError(
-            f"log Z of {n_units} hidden units is a sum over 2^{n_units} states, more than "
-            f'2^{MAX_SUMMED_UNITS}: use "ais".'
-        )
+    if method == "exact":
+        need_few(n_units)
     with torch.no_grad():
         if _is_summed(method, n_units):
             return {**UNKNOWN, "state_weights_": energy.state_weights().cpu().numpy()}

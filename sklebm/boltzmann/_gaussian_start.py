@@ -41,6 +41,7 @@ _STARTS, _START_ROWS = 8, 2000
 def decided(model: Any, rows: Rows | None) -> Any:
     """A copy of the model with "auto" resolved; ``rows`` is None for chunks."""
     exact = model.objective == "auto" and model.optimizer in ("auto", "lbfgs")
+    exact = exact and model.n_gibbs_steps == 1  # more steps ask for chains
     exact = exact and rows is not None and is_quickly_summed(rows, model.n_components)
     chosen: dict[str, Any] = {}
     if model.objective == "auto":

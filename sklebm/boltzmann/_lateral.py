@@ -24,8 +24,6 @@ from sklebm.training.precision_centring import PrecisionCentring
 #: Objectives of real-valued rows. No "cd": few steps from the rows see no clusters apart from them,
 #: which then grow unchecked.
 OF_REALS = ("pcd", "maximum_likelihood", "score_matching", "noise_contrastive")
-# What "auto" is for bits.
-_OF_BITS = "pseudo_likelihood"
 #: The couplings of real-valued rows and of bits.
 PAIRS = ("precision_", "couplings_")
 
@@ -39,10 +37,15 @@ def free_pairs(model: Any, n_features: int) -> torch.Tensor:
     return coupled_pairs(free.numpy(), None, n_features, int(model.n_components), owner)
 
 
+def of_bits(model: Any) -> str:
+    """What "auto" is for bits: chains if more steps of them are asked for."""
+    return "pseudo_likelihood" if model.n_gibbs_steps == 1 else "pcd"
+
+
 def resolved(model: Any) -> Any:
     """The model, or for bits a copy with their objective instead of "auto"."""
     if model.visible == "bernoulli" and model.objective == "auto":
-        return model._twin({**vars(model), "objective": _OF_BITS})
+        return model._twin({**vars(model), "objective": of_bits(model)})
     return model
 
 
@@ -52,7 +55,7 @@ def objective(model: Any, energy: Any) -> Objective:
     choices = {name: OBJECTIVES[name] for name in (_graph.OBJECTIVES if binary else OF_REALS)}
     chosen = model.objective
     if isinstance(chosen, str) and chosen == "auto":
-        chosen = _OF_BITS if binary else "pcd"
+        chosen = of_bits(model) if binary else "pcd"
     if not isinstance(chosen, str) or chosen in choices:
         given = {"n_gibbs_steps": model.n_gibbs_steps} if model.n_gibbs_steps != 1 else {}
         found = resolve_objective(chosen, choices, given)

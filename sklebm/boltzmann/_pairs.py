@@ -17,6 +17,7 @@ from sklebm._shell.state import Array, Flag, Scalar, Spec, exported
 from sklebm._shell.value_range import check_bits
 from sklebm.boltzmann._scaled import check_scale, check_unchanged, fitted_scaling, remember
 from sklebm.energies import Bernoulli, Gaussian, Units
+from sklebm.energies.binary_states import binary_states
 from sklebm.energies.gated import MAX_SUMMED, FactoredCoupling, GatedEnergy, TensorCoupling
 from sklebm.inference import clamped_annealing
 from sklebm.inference.ais import base_rate_bias
@@ -24,6 +25,8 @@ from sklebm.inference.gated_path import GatedPath
 
 #: Noise of real-valued views relative to each feature, given x and jointly.
 _NOISE_GIVEN_LEFT, _JOINT_NOISE = 1.0 / 3.0, 1.0
+# Of so few hidden units all states are looked at one by one.
+_FEW_STATES = 10
 # Real-valued views have a joint density while sum_k |W_k|_2 < 1.
 _LARGEST_NORM = 0.99
 #: Annealed chains for each row.
@@ -199,6 +202,7 @@ def completed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if weights is not None and np.ndim(weights) >= 2 and "intercept_right" in found:
         width = np.shape(weights)[1] + np.size(found["intercept_right"])
         found.setdefault("feature_means", np.zeros(width))
+        found.setdefault("split", int(np.shape(weights)[1]))
     return found
 
 
@@ -223,6 +227,28 @@ def check_views(model: Any) -> None:
             f"has {n_right}."
         )
     check_scale(model)
+    if not (model.is_conditional_ or model.is_binary_):
+        need_normalised(model)
+
+
+def need_normalised(model: Any) -> None:
+    """Raise ValueError if joint real-valued views have no density with these weights."""
+    energy = model._energy(torch.device("cpu")).double()
+    if bool(energy.norm() < 1.0):
+        return  # whatever the hidden units are
+    n_hidden = energy.coupling.n_hidden
+    if n_hidden <= _FEW_STATES:
+        tensor = energy.coupling.tensor().detach()
+        largest = max(
+            float(torch.linalg.matrix_norm(torch.einsum("nk,kij->nij", z, tensor), 2).max())
+            for z in binary_states(n_hidden, tensor)
+        )
+        if largest < 1.0:
+            return
+    raise ValueError(
+        f"{type(model).__name__} with conditional=False has no density: for some hidden units the "
+        "sum of z_k W_k has a singular value of 1 or more. Scale the weights down."
+    )
 
 
 def check_resumable(model: Any) -> None:
@@ -294,13 +320,19 @@ def mean_given_left(model: Any, energy: GatedEnergy, v: Tensor) -> float:
     return total / len(v)
 
 
-def free_energy(model: Any, energy: GatedEnergy, v: Tensor) -> Tensor:
-    """What ``score_samples`` negates, in the units of X, but for log Z of a joint model."""
+def log_volume(model: Any) -> float:
+    """Sum of the logarithms of the scales of what the density is of: y, or x and y."""
+    if not model._is_fitted():
+        return 0.0
     scale = fitted_scaling(model).scale
+    return float(np.log(scale[model.n_left_ if model.is_conditional_ else 0 :]).sum())
+
+
+def free_energy(model: Any, energy: GatedEnergy, v: Tensor, beta: float = 1.0) -> Tensor:
+    """What ``score_samples`` negates, in the units of X, but for log Z of a joint model."""
     if model.is_conditional_:
-        volume = float(np.log(scale[model.n_left_ :]).sum())
-        return free_energy_given_left(energy, v, model.n_annealing_steps) + volume
-    return energy.free_energy(v) + float(np.log(scale).sum())
+        return free_energy_given_left(energy, v, model.n_annealing_steps) + log_volume(model)
+    return energy.free_energy(v, beta) + log_volume(model)
 
 
 def floats_per_row(model: Any, energy: GatedEnergy | None = None) -> int:

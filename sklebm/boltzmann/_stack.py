@@ -197,13 +197,19 @@ def learn_chunk(model: Any, rows: Rows) -> dict[str, Any]:
     earlier = list(model.named_estimators_.values()) if model._is_fitted() else []
     widths = [len(machine.components_) for machine in earlier]
     sizes = [machine.n_components for machine in machines]
-    if widths != sizes[: len(widths)]:
+    tuned = getattr(model, "generative_", None) is not None
+    if widths != sizes[: len(widths)] or (tuned and widths != sizes):
         raise ValueError(
             f"hidden_sizes={model.hidden_sizes!r} differs from the fitted {widths} that training "
             "would continue from: set it back, or fit anew."
         )
+    if earlier and type(machines[0]) is not type(earlier[0]):
+        raise ValueError(
+            f"bottom is a {type(machines[0]).__name__}, but the fitted machine that training would "
+            f"continue from is a {type(earlier[0]).__name__}: set bottom back, or fit anew."
+        )
     layer_rows = rows
-    if getattr(model, "generative_", None) is not None:
+    if tuned:
         seed = int(earlier[0].training_state_.get("seed", 0))
         done = [resumed(*pair) for pair in zip(machines, earlier, strict=False)]
         done[0] = done[0]._twin({**vars(done[0]), **_seen(done[0], rows)})

@@ -248,7 +248,12 @@ class BoltzmannMachine(BoltzmannEstimator):
     def _initial_energy(
         self, rows: Rows, means: torch.Tensor, generator: torch.Generator
     ) -> PairwiseEnergy:
-        energy = _graph.initial_energy(self._mask(len(means)), means, rows.total(), generator)
+        return _graph.initial_energy(self._mask(len(means)), means, rows.total(), generator)
+
+    def _starting_energy(self, start: Start) -> Any:
+        energy = super()._starting_energy(start)
+        # Couplings that happen to be zero may be learnt, if the structure has them.
+        energy.allow(self._mask(start.rows.shape[1]))
         if energy.listed_hidden_units > _MOST_LISTED:
             raise ValueError(
                 f"{type(self).__name__}: {self.n_components} hidden units that are coupled to each "
@@ -256,12 +261,6 @@ class BoltzmannMachine(BoltzmannEstimator):
                 f'than 2^{_MOST_LISTED}: set structure="grid" or a mask over the visible units, '
                 "which leave hidden units uncoupled, or use BernoulliRBM."
             )
-        return energy
-
-    def _starting_energy(self, start: Start) -> Any:
-        energy = super()._starting_energy(start)
-        # Couplings that happen to be zero may be learnt, if the structure has them.
-        energy.allow(self._mask(start.rows.shape[1]))
         return energy
 
     def _transforms(self, energy: Any, start: Start) -> tuple[PairwiseCentring]:

@@ -49,8 +49,8 @@ class DeepBeliefNetwork(EnergyEstimator):
     bottom : estimator or None, default=None
         The machine for the rows, with its own parameters: a :class:`BernoulliRBM`, or for
         real-valued rows a :class:`GaussianRBM` or a :class:`SemiRestrictedBM`. None: a
-        ``BernoulliRBM``. ``hidden_sizes``, ``random_state`` and ``device`` of the network replace
-        its own.
+        ``BernoulliRBM``. ``hidden_sizes``, ``random_state``, ``device`` and ``log_partition`` of
+        the network replace its own, and its ``warm_start`` is not used.
     init : {"random", "transpose"}, default="random"
         How each further machine is initialised. "transpose": as the machine below turned upside
         down, which leaves log p unchanged at the start. It must then have at least as many hidden

@@ -3,6 +3,7 @@ r"""E(x, h_1, ..., h_L) = -b_0' x - sum_l b_l' h_l - h_1' W_0 x - sum_l h_{l+1}'
 from __future__ import annotations
 
 from numbers import Integral
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -297,6 +298,10 @@ class DeepBoltzmannMachine(GradientEstimator):
         values = (batch.x * field).sum(dim=1) - energy.layers[0].cumulant(field).sum(dim=1)
         return float(values.double().mean())
 
+    def _check_completion(self, energy: Any) -> None:
+        halves = sum(energy.widths[0::2]), sum(energy.widths[1::2])
+        likelihood.need_summable(self, SimpleNamespace(summed_units=min(halves)))
+
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return likelihood.complete(self, energy, state, seed)
 
@@ -532,7 +537,7 @@ class DeepBoltzmannMachine(GradientEstimator):
             The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
         """
         found = likelihood.estimate(self, method, n_chains, n_temperatures, n_steps, random_state)
-        self.__dict__.update(found)
+        likelihood.keep(self, found)
         return self
 
     def check_density(self, random_state: RandomState = None) -> DensityCheck:

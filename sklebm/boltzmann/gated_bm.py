@@ -16,6 +16,7 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.boltzmann import _pairs, _scaled
+from sklebm.boltzmann._base import check_beta
 from sklebm.energies.gated import GatedEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.inference.gibbs import BlockGibbs
@@ -69,7 +70,7 @@ class GatedBM(GradientEstimator):
     noise_scale : float or "auto", default="auto"
         Standard deviation of the noise of a real-valued feature given x and z, relative to the
         standard deviation of the feature. "auto" is 1/3 for a conditional model and 1 for a joint
-        one; use ``score`` to compare other values.
+        one; use ``score`` to compare other values. Learning that goes on keeps that of the fit.
     conditional : bool, default=True
         True: the model is p(y | x), and x has no density. False: it is p(x, y), a density of
         real-valued views only while the norm of sum_k z_k W_k is below 1 for all z; W is shrunk
@@ -335,6 +336,10 @@ class GatedBM(GradientEstimator):
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         return -_pairs.mean_given_left(self, energy, batch.x)
 
+    def _check_completion(self, energy: Any) -> None:
+        if not self.conditional:
+            likelihood.need_summable(self, energy)
+
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return state if self.conditional else likelihood.complete(self, energy, state, seed)
 
@@ -438,24 +443,34 @@ class GatedBM(GradientEstimator):
         Returns
         -------
         energy : array or tensor of shape (n_samples,)
-            In nats; without the terms of x alone if the model is conditional.
+            In nats, for X in its own units; of a conditional model, without the terms of x alone.
         """
-        return self._pair_energies(X, Z)
+        return self._pair_energies(X, Z) + _pairs.log_volume(self)
 
-    def free_energy(self, X: Any) -> Any:
-        """Return -log p(y | x) of a conditional model, or F(x, y) of a joint one.
+    def free_energy(self, X: Any, beta: float = 1.0) -> Any:
+        r"""Return -log p(y | x) of a conditional model, or F(x, y) of a joint one.
+
+        .. math:: F_\beta(x, y) = -\frac1\beta \log \sum_z e^{-\beta E(x, y, z)}
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Pairs [x | y].
+        beta : float, default=1.0
+            Inverse temperature of the hidden units of a joint model; a conditional one is at 1.
 
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            In nats. F(x, y) is -log p(x, y) - log Z.
+            In nats, for X in its own units. At ``beta=1`` F(x, y) is -log p(x, y) - log Z.
         """
-        return self._map_rows(X, partial(_pairs.free_energy, self), "free_energy")
+        check_beta(beta)
+        if beta != 1.0 and self._is_fitted() and self.is_conditional_:
+            raise ValueError(
+                f"beta={beta}: -log p(y | x) of a conditional model is normalised at beta=1. "
+                "Leave beta out, or fit with conditional=False."
+            )
+        return self._map_rows(X, partial(_pairs.free_energy, self, beta=beta), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(y | x), or, of a joint model, log p(x, y).
@@ -557,5 +572,5 @@ class GatedBM(GradientEstimator):
             The estimator with ``log_partition_`` and ``log_partition_interval_`` set.
         """
         found = likelihood.estimate(self, method, n_chains, n_temperatures, n_steps, random_state)
-        self.__dict__.update(found)
+        likelihood.keep(self, found)
         return self

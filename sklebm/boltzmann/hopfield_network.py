@@ -67,7 +67,8 @@ class HopfieldNetwork(EnergyEstimator):
         rises, or all at once, which may end in a cycle of two states. Continuous states are updated
         all at once, and their energy never rises.
     max_sweeps : int, default=100
-        Maximum number of sweeps of a recall.
+        Maximum number of sweeps of a recall. One step of continuous states is attention to the
+        stored patterns, which is no fixed point and gives no warning.
     random_state : int, RandomState instance or None, default=None
         Seed for the order of the units, which is drawn once in ``fit``.
     device : str or torch.device, default="auto"
@@ -339,7 +340,7 @@ class HopfieldNetwork(EnergyEstimator):
         else:
             s, order = associative_recall.rounded(s), torch.from_numpy(self.update_order_)
             s, settled = associative_recall.asynchronous(memory, s, order, held, self.max_sweeps)
-        if not settled and self.max_sweeps > 1:
+        if not settled and not (self.is_continuous_ and self.max_sweeps == 1):
             warn(
                 f"{type(self).__name__}: some recalls did not reach a fixed point within "
                 f"max_sweeps={self.max_sweeps}, or ended in a cycle of two states: raise "

@@ -14,6 +14,7 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.boltzmann import _covariances, _scaled
+from sklebm.boltzmann._base import check_beta
 from sklebm.energies.mean_covariance import MeanCovarianceEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.inference.samplers import Sampler
@@ -309,6 +310,9 @@ class MeanCovarianceRBM(GradientEstimator):
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         return -_covariances.mean_score_matching(energy, batch.x)
 
+    def _check_completion(self, energy: Any) -> None:
+        likelihood.need_summable(self, energy)
+
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return likelihood.complete(self, energy, state, seed)
 
@@ -369,23 +373,28 @@ class MeanCovarianceRBM(GradientEstimator):
         energy : array or tensor of shape (n_samples,)
             In nats.
         """
-        return self._pair_energies(X, Z)
+        return self._pair_energies(X, Z) + _covariances.log_volume(self)
 
-    def free_energy(self, X: Any) -> Any:
-        """Return F(x) = -log p(x) - log Z, for X in its own units.
+    def free_energy(self, X: Any, beta: float = 1.0) -> Any:
+        r"""Return :math:`F_\beta(x) = -\frac1\beta \log \sum_{y, z} e^{-\beta E(x, y, z)}`.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
             Rows to evaluate.
+        beta : float, default=1.0
+            Inverse temperature of the hidden units; the model itself is at 1.
 
         Returns
         -------
         free_energy : array or tensor of shape (n_samples,)
-            In nats.
+            In nats, for X in its own units; at ``beta=1`` it is ``-log p(x) - log Z``.
         """
+        check_beta(beta)
         volume = _covariances.log_volume(self)
-        return self._map_rows(X, lambda energy, x: energy.free_energy(x) + volume, "free_energy")
+        return self._map_rows(
+            X, lambda energy, x: energy.free_energy(x, beta) + volume, "free_energy"
+        )
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(x) where log Z is known, else the unnormalised -F(x).
@@ -486,7 +495,7 @@ class MeanCovarianceRBM(GradientEstimator):
             If both directions still disagree after the last doubling. The interval covers both.
         """
         found = likelihood.estimate(self, method, n_chains, n_temperatures, 100, random_state)
-        self.__dict__.update(found)
+        likelihood.keep(self, found)
         return self
 
     def check_density(self, random_state: RandomState = None) -> DensityCheck:

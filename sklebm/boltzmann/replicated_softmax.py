@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm import likelihood
 from sklebm._checks import check_count
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
@@ -244,6 +245,8 @@ class ReplicatedSoftmax(GradientEstimator):
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         earlier = self.longest_ if self._resumes() else 0.0
         longest = max(_documents.longest_document(rows), earlier)
+        if self.log_partition == "exact":
+            _documents.need_few(int(self.n_components))
         state = {**super()._fit(rows, progress, **data), "longest_": longest}
         if self.log_partition is None:
             return state
@@ -509,7 +512,7 @@ class ReplicatedSoftmax(GradientEstimator):
             both.
         """
         found = _documents.estimate(self, method, longest, n_chains, n_steps, random_state)
-        self.__dict__.update(found)
+        likelihood.keep(self, found)
         return self
 
     def __sklearn_tags__(self) -> Any:

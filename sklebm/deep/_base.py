@@ -310,7 +310,7 @@ class DeepEnergyEstimator(GradientEstimator):
             If the two directions still disagree after the last doubling. The interval covers both.
         """
         found = likelihood.estimate(self, "ais", n_chains, n_temperatures, 100, random_state)
-        self.__dict__.update(found)
+        likelihood.keep(self, found)
         return self
 
     def check_density(self, random_state: RandomState = None) -> DensityCheck:

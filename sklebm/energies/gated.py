@@ -262,16 +262,17 @@ class GatedEnergy(nn.Module):
         energy = self.right.energy(y)
         return energy if self.left is None else energy + self.left.energy(x)
 
-    def free_energy(self, v: Tensor) -> Tensor:
-        """F(x, y) = -log sum_z exp(-E(x, y, z)), (n_rows,); without U(x) if x is given."""
-        return self._visible_energy(v) - self.hidden.cumulant(self.hidden_field(v)).sum(dim=1)
+    def free_energy(self, v: Tensor, beta: float = 1.0) -> Tensor:
+        """F_beta(x, y) = -1/beta log sum_z exp(-beta E), (n_rows,); without U(x) if x is given."""
+        gains = self.hidden.cumulant(beta * self.hidden_field(v)).sum(dim=1)
+        return self._visible_energy(v) - gains / beta
 
     # ------------------------------------------------------------------ normalisers
 
     def log_normaliser(self, x: Tensor) -> Tensor:
         """log sum_z int exp(-V(y) + d'z + sum_k z_k x'W_k y) dy of each x, (n_rows,).
 
-        With it, log p(y | x) = -F(x, y) - U(x) - log Z(x); without left units there is no U(x).
+        With it, log p(y | x) = -F(x, y) + U(x) - log Z(x); without left units there is no U(x).
         Exact: O(n 2^k (k + d_y)) for bits, O(n 2^k k) for real values.
 
         Raises

@@ -106,11 +106,11 @@ class MeanCovarianceEnergy(nn.Module):
         quadratic = 0.5 * torch.exp(-self.log_variance) * x.square().sum(dim=1)
         return quadratic - x @ self.visible_bias
 
-    def free_energy(self, x: Tensor) -> Tensor:
-        """F(x), (n_rows,). O(n (d (n_mean + f) + f n_covariance))."""
-        of_means = self.mean_units.cumulant(self.mean_field(x)).sum(dim=1)
-        of_covariances = self.covariance_units.cumulant(self.covariance_field(x)).sum(dim=1)
-        return self._visible_energy(x) - of_means - of_covariances
+    def free_energy(self, x: Tensor, beta: float = 1.0) -> Tensor:
+        """F_beta(x), (n_rows,). O(n (d (n_mean + f) + f n_covariance))."""
+        of_means = self.mean_units.cumulant(beta * self.mean_field(x)).sum(dim=1)
+        of_covariances = self.covariance_units.cumulant(beta * self.covariance_field(x)).sum(dim=1)
+        return self._visible_energy(x) - (of_means + of_covariances) / beta
 
     @property
     def has_closed_derivatives(self) -> bool:

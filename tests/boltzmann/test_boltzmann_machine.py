@@ -731,3 +731,33 @@ def test_warm_start_refuses_another_number_of_hidden_units():
     with pytest.raises(ValueError, match="differs from the 2 fitted hidden units"):
         model.set_params(n_components=3).fit(rows)
     assert model.n_units_ == 6
+
+
+def test_a_bridge_of_few_chains_is_refused_and_changes_nothing():
+    model = BoltzmannMachine(2, max_epochs=1, random_state=0).fit(np.eye(4))
+    before = model.log_partition_
+    for n_chains in (2, 3):
+        with pytest.raises(ValueError, match=f"n_chains={n_chains} must be an integer of at least 4"):
+            model.estimate_log_partition("bridge", n_chains=n_chains)
+    assert model.log_partition_ == before
+    model.estimate_log_partition("bridge", n_chains=4, random_state=0)
+    assert np.isfinite(model.log_partition_interval_).all()
+
+
+def test_too_many_coupled_hidden_units_are_refused_when_learning_goes_on():
+    """Given or fitted with a structure that leaves them uncoupled, then with all pairs."""
+    rows = np.random.default_rng(0).integers(0, 2, size=(20, 3)).astype(float)
+    n = 33
+    given = BoltzmannMachine.from_parameters(
+        couplings=np.zeros((n, n)), intercept_visible=np.zeros(3), intercept_hidden=np.zeros(30)
+    )
+    with pytest.raises(ValueError, match=r"30 hidden units .* structure=\"grid\""):
+        given.partial_fit(rows)
+
+
+def test_energies_need_the_hidden_units_that_were_fitted():
+    rows = np.random.default_rng(0).integers(0, 2, size=(20, 3)).astype(float)
+    model = BoltzmannMachine(2, max_epochs=1, random_state=0).fit(rows).set_params(n_components=0)
+    assert model.energy(rows, np.zeros((20, 2))).shape == (20,)
+    model = BoltzmannMachine(0, max_epochs=1, random_state=0).fit(rows).set_params(n_components=2)
+    assert not hasattr(model, "energy")

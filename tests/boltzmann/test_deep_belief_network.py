@@ -453,3 +453,14 @@ def test_bounds_and_sizes_that_there_are_not():
         network.score_samples(make_bits(), n_draws=0)
     with pytest.raises(ValueError, match=r"hidden_sizes=\(4, 2\) differs from the fitted \[3, 2\]"):
         network.set_params(hidden_sizes=(4, 2)).partial_fit(make_bits())
+
+
+def test_learning_goes_on_with_the_same_kind_of_bottom_and_layers():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    network = DeepBeliefNetwork((5, 3), bottom=GaussianRBM(max_epochs=1), max_epochs=1)
+    network.fit(X).set_params(bottom=None)
+    with pytest.raises(ValueError, match=r"bottom is a BernoulliRBM, but .* is a GaussianRBM"):
+        network.partial_fit(make_bits(60)[:, :4])
+    tuned = DeepBeliefNetwork((5, 3), fine_tuning_epochs=1, **FEW).fit(make_bits())
+    with pytest.raises(ValueError, match=r"hidden_sizes=\(5, 3, 2\) differs from the fitted"):
+        tuned.set_params(hidden_sizes=(5, 3, 2)).partial_fit(make_bits())

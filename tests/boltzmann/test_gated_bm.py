@@ -428,3 +428,45 @@ def test_codes_name_the_shift_and_transfer_it(shifted):
         truth = X[rows[1:], 36:]
         found += [np.corrcoef(a, b)[0, 1] for a, b in zip(analogies, truth, strict=True)]
     assert np.mean(found) >= 0.95
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.4])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_free_energies_sum_over_the_energies_in_the_units_of_the_rows(likelihood, beta):
+    X = make_rows(60) if likelihood == "bernoulli" else 10.0 * make_rows(60)
+    settings = {"likelihood": likelihood, "conditional": False, "log_partition": None}
+    model = GatedBM(3, max_epochs=2, random_state=0, **settings).fit(X)
+    energies = [model.energy(X, np.tile(z, (len(X), 1))) for z in product([0.0, 1.0], repeat=3)]
+    expected = -logsumexp(-beta * np.array(energies), axis=0) / beta
+    np.testing.assert_allclose(model.free_energy(X, beta), expected, rtol=1e-6)
+
+
+def test_a_conditional_model_has_one_temperature():
+    model = GatedBM(2, max_epochs=1, random_state=0).fit(make_rows(60))
+    with pytest.raises(ValueError, match=r"beta=0.5: -log p.* fit with conditional=False"):
+        model.free_energy(make_rows(5), beta=0.5)
+
+
+def test_given_views_of_unequal_width_go_on_learning():
+    X = np.random.default_rng(0).normal(size=(40, 8))
+    model = GatedBM.from_parameters(
+        components=np.zeros((2, 3, 5)), intercept_right=np.zeros(5), intercept_hidden=np.zeros(2)
+    )
+    assert model.partial_fit(X).components_.shape == (2, 3, 5)
+
+
+def test_joint_weights_without_a_density_are_refused():
+    def joint(weights):
+        return GatedBM.from_parameters(
+            components=np.array(weights)[:, None, None],
+            intercept_left=[0.0],
+            intercept_right=[0.0],
+            intercept_hidden=np.zeros(len(weights)),
+            conditional=False,
+        )
+
+    for weights in ([2.0], [0.6, 0.6], [1.0]):
+        with pytest.raises(ValueError, match=r"conditional=False has no density"):
+            joint(weights)
+    # The norms add up to more than 1, but no state of the hidden units does.
+    assert np.isfinite(joint([0.6, -0.6]).estimate_log_partition("exact").log_partition_)

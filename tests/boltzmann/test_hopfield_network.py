@@ -476,3 +476,10 @@ def test_values_of_the_states_may_be_in_either_order():
     )
     np.testing.assert_array_equal(model.score_samples(3.0 * states), model.score_samples(states))
     assert len(np.unique(model.transform(states))) == 2
+
+
+def test_one_sweep_warns_of_states_that_have_not_settled():
+    generator = np.random.default_rng(1)
+    noisy = np.where(generator.random(SIGNS.shape) < 0.3, -SIGNS, SIGNS)
+    with pytest.warns(UserWarning, match="did not reach a fixed point within max_sweeps=1"):
+        HopfieldNetwork(max_sweeps=1, random_state=0).fit(SIGNS).transform(noisy)

@@ -411,3 +411,36 @@ def test_settings_that_exclude_each_other_are_refused():
     model = MeanCovarianceRBM(2, 3, max_epochs=1, log_partition=None, random_state=0).fit(X)
     with pytest.raises(ValueError, match="n_factors=5 differs from n_factors=3"):
         model.set_params(n_factors=5, warm_start=True).fit(X)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.4])
+def test_free_energies_sum_over_the_energies_in_the_units_of_the_rows(beta):
+    X = 10.0 * make_rows(60)
+    model = MeanCovarianceRBM(2, 2, max_epochs=2, random_state=0).fit(X)
+    energies = [model.energy(X, np.tile(h, (len(X), 1))) for h in product([0.0, 1.0], repeat=4)]
+    expected = -logsumexp(-beta * np.array(energies), axis=0) / beta
+    np.testing.assert_allclose(model.free_energy(X, beta), expected, rtol=1e-6)
+
+
+def test_given_parameters_with_other_numbers_of_filters_go_on_learning():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(40, 4))
+    model = MeanCovarianceRBM.from_parameters(
+        components=np.zeros((1, 4)),
+        filters=np.eye(4)[:3],
+        pooling=-0.1 * np.ones((3, 2)),
+        intercept_hidden=np.zeros(1),
+        intercept_covariance=np.zeros(2),
+        intercept_visible=np.zeros(4),
+        log_variance=np.zeros(1),
+    )
+    assert model.partial_fit(X).filters_.shape == (3, 4)
+
+
+def test_another_variance_is_refused_when_learning_goes_on():
+    X = make_rows(60)
+    model = MeanCovarianceRBM(2, 2, max_epochs=1, random_state=0).fit(X)
+    with pytest.raises(ValueError, match=r"variance=0.5 differs from variance="):
+        model.set_params(variance=0.5).partial_fit(X)
+    held = MeanCovarianceRBM(2, 2, variance=0.5, max_epochs=1, random_state=0).fit(X)
+    held.partial_fit(X)

@@ -497,3 +497,13 @@ def test_energy_parameters_are_named_as_in_the_equation():
     lengths = torch.tensor([0.0, 1.0, 3.0])
     expected = 2 * np.log(2.0) + lengths * np.log(4.0)
     torch.testing.assert_close(energy.exact_log_partition(lengths).detach(), expected)
+
+
+def test_one_chain_has_no_error_and_is_refused():
+    model = ReplicatedSoftmax(3, **BRIEF).fit(make_documents(40))
+    before = model.log_partition_interval_ if hasattr(model, "log_partition_interval_") else None
+    with pytest.raises(ValueError, match="n_chains=1 must be an integer of at least 2"):
+        model.estimate_log_partition("ais", n_chains=1)
+    assert np.isfinite(model.score_samples(make_documents(5))).all()
+    after = model.log_partition_interval_ if hasattr(model, "log_partition_interval_") else None
+    assert before is after

@@ -543,3 +543,22 @@ def test_what_does_not_fit_is_refused():
     bad["precision_"] = np.array([[1e8, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, -0.5, 1.0]])
     with pytest.raises(ValueError, match="symmetric"):
         of(bad)
+
+
+def test_clamped_values_far_from_zero_keep_their_digits():
+    """In single precision, 1e8 + 3 would be 1e8 or 1e8 + 8."""
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=500)
+    X = np.stack([1e8 + z, z + 0.1 * generator.normal(size=500)], axis=1)
+    model = SemiRestrictedBM(1, max_epochs=3, random_state=0).fit(X)
+    drawn = model.sample(200, clamped=[1e8 + 3.0, np.nan], n_steps=50, random_state=0)
+    assert drawn[:, 1].mean() == pytest.approx(3.0, abs=0.3)
+
+
+@pytest.mark.parametrize("visible", ["gaussian", "bernoulli"])
+def test_more_gibbs_steps_are_those_of_chains_by_default(visible):
+    X = np.random.default_rng(0).integers(0, 2, size=(60, 3)).astype(float)
+    settings = {"visible": visible, "n_gibbs_steps": 3, "max_epochs": 2, "random_state": 0}
+    model = SemiRestrictedBM(2, **settings).fit(X)
+    chains = SemiRestrictedBM(2, objective="pcd", **settings).fit(X)
+    np.testing.assert_array_equal(model.components_, chains.components_)
