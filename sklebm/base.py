@@ -44,7 +44,7 @@ from sklebm._shell.state import (
     need_finite,
     refuse_broken,
 )
-from sklebm._shell.surroundings import shelter_methods
+from sklebm._shell.surroundings import shelter_methods, sheltered
 from sklebm._shell.tables import is_dask, map_blocks, wants_frames
 
 # Address of the published documentation; without it, the HTML representation has no links.
@@ -68,8 +68,10 @@ def map_energy(
     """
     check_is_fitted(model)
     if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-        own = partial(map_energy, model, latents=latents, may_be_infinite=may_be_infinite)
-        return map_blocks(X, lambda x: own(x, function, what))
+        # Blocks are computed later, when the model may have been fitted again.
+        frozen = model._twin(vars(model))
+        own = partial(map_energy, frozen, latents=latents, may_be_infinite=may_be_infinite)
+        return map_blocks(X, sheltered(lambda x: own(x, function, what)))
     refuse_broken(model, what)  # a comparison would turn NaN into a number like any other
     rows = model._open_latents(X) if latents else model._open(X, model, reset=False)
     beside = beside(rows) if callable(beside) else beside

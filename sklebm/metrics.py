@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import check_consistent_length, column_or_1d
@@ -197,6 +198,9 @@ class OutlierScorer:
         return self._compare(inlier, np.concatenate(values))
 
     def _compare(self, inlier: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+        if np.isnan(scores).any():
+            raise ValueError("Scores contain NaN, which has no place among the others.")
+        scores = rankdata(scores)  # scores may be infinite, which scikit-learn refuses
         if self.metric == "roc_auc":
             return float(roc_auc_score(inlier, scores))
         if self.metric == "average_precision":

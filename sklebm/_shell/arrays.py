@@ -12,4 +12,6 @@ def to_numpy(values: Any) -> NDArray[Any]:
     """A NumPy array on the CPU, also from a tensor on a GPU or with a gradient."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":  # which NumPy lacks
+            values = values.float()
     return np.asarray(values)

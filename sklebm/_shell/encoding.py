@@ -173,12 +173,17 @@ class Decoder:
 
     def __init__(self, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
         self.unused = dict(tensors)
+        self._finite = False  # True within fitted attributes, which hold no NaN or infinity
 
     def estimator(self, node: Node, depth: int = 0) -> Any:
         """Rebuild and check an estimator; its class comes from ``sklebm.ESTIMATORS``."""
         self._require(node, "estimator", ("class", "params", "state", "output"))
         cls = self._class(node["class"], sklebm.ESTIMATORS, "estimator")
-        params, state = self._named(node["params"], depth), self._named(node["state"], depth)
+        outside, self._finite = self._finite, False
+        params = self._named(node["params"], depth)
+        self._finite = True
+        state = self._named(node["state"], depth)
+        self._finite = outside
         unknown = sorted(set(params) - set(cls._get_param_names()))
         if unknown:
             raise ValueError(f"{node['class']} has no parameter called {', '.join(unknown)}")
@@ -232,6 +237,8 @@ class Decoder:
     def _float(self, node: Node, depth: int) -> float:
         if node["value"] not in ("nan", "inf", "-inf"):
             raise ValueError(f"{node['value']!r} is not a special float")
+        if self._finite:
+            raise ValueError(f"a fitted attribute is {node['value']}")
         return float(node["value"])
 
     def _items(self, node: Node, depth: int) -> list[Any]:

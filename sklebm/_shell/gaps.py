@@ -10,10 +10,11 @@ import torch
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sklebm._shell.arrays import to_numpy
-from sklebm._shell.refusal import refuse_times
+from sklebm._shell.refusal import explain, refuse_times
 from sklebm._shell.rows import Rows, resolve_device
-from sklebm._shell.tables import LazyTable, is_dask, read_table
+from sklebm._shell.tables import LazyTable, check_table, is_dask, read_table
 
+_HALF = (torch.float16, torch.bfloat16)
 #: Libraries of frames, and what their constructors call the names of columns.
 _NAMES = {"pandas": "columns", "polars": "schema"}
 
@@ -21,17 +22,30 @@ _NAMES = {"pandas": "columns", "polars": "schema"}
 def rows_with_gaps(estimator: Any, X: Any) -> Rows:
     """Validate X against a fitted estimator as ``open_rows`` does, but leave NaN where it is."""
     check_is_fitted(estimator)
+    name = type(estimator).__name__
     if isinstance(X, torch.Tensor):
         filled = torch.nan_to_num(X, nan=0.0, posinf=math.inf, neginf=-math.inf)
         estimator._read(filled, estimator, reset=False)  # shape, dtype and infinities
         source: Any = validate_data(estimator, X.detach(), reset=False, skip_check_array=True)
+        source = source.float() if source.dtype in _HALF else source
         source = source if source.dtype == torch.float32 else source.double()
     else:
-        refuse_times(X, type(estimator).__name__)
+        if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "biuf":
+            X = np.ma.filled(X.astype(np.float64), np.nan)  # what it hides is unknown
+        check_table(X, estimator)
+        refuse_times(X, name)
+        if getattr(X, "dtype", None) == np.float16:
+            X = X.astype(np.float32)
         kinds = [np.float64, np.float32]
-        source = validate_data(
-            estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
-        )
+        try:
+            source = validate_data(
+                estimator, X, reset=False, dtype=kinds, ensure_all_finite="allow-nan"
+            )
+        except TypeError as error:  # objects that are no numbers, such as pd.NA
+            reason = explain(X, name)
+            if reason is None:
+                raise
+            raise ValueError(reason) from error
     return Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
 
 

@@ -11,6 +11,8 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklebm._shell.arrays import to_numpy
+
 
 def read_labels(y: Any, owner: str) -> NDArray[Any]:
     """The labels as a NumPy array of one dimension.
@@ -24,7 +26,7 @@ def read_labels(y: Any, owner: str) -> NDArray[Any]:
     if y is None:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
+        y = to_numpy(y)
     labels = np.asarray(column_or_1d(y, warn=True))
     assert_all_finite(labels, input_name="y")
     if labels.dtype == object:
@@ -73,7 +75,7 @@ def weigh(
     """The weight of each row: that of the row times that of its label; None if there are none."""
     if class_weight is None:
         return sample_weight
-    given = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, float)
+    given = np.ones(len(labels)) if sample_weight is None else to_numpy(sample_weight).astype(float)
     if given.ndim == 0:
         given = np.full(len(labels), given)
     if given.shape != labels.shape:
@@ -86,7 +88,11 @@ def weigh(
                 f"class_weight={class_weight!r} names {strange[0]!r}, which is not a label: use "
                 f"labels of y, {classes.tolist()}."
             )
-    by_label = compute_class_weight(class_weight, classes=present, y=labels, sample_weight=given)
+        by_label = np.array([class_weight.get(label, 1.0) for label in present.tolist()])
+    else:
+        by_label = compute_class_weight(
+            class_weight, classes=present, y=labels, sample_weight=given
+        )
     return given * by_label[np.searchsorted(present, labels)]
 
 

@@ -100,7 +100,7 @@ def open_rows(
             accept_sparse="csr" if accept_sparse else False,
             ensure_min_samples=min_rows,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # the former from objects such as pd.NA
         reason = None if scipy.sparse.issparse(X) else explain(X, name)
         if reason is None:
             check_dimensions(estimator, shape_of(X))

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
+from sklebm._shell.arrays import to_numpy
+
 _KINDS = {"f": "floating-point", "i": "integer", "b": "boolean"}
 #: Set by scikit-learn's validation and checked for every estimator.
 _INPUT_NAMES = ("n_features_in_", "feature_names_in_")
@@ -251,9 +253,11 @@ def _given_state(
         state[name] = value
         if not isinstance(declared, Array):
             continue
-        array = np.array(value)
-        if declared.kind == "f" and array.dtype.kind in "iub":
-            array = array.astype(np.float64)
+        array = np.array(to_numpy(value))
+        if declared.kind == "f" and array.dtype.kind in "fiub":
+            # In the precisions and the byte order that torch has.
+            single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+            array = array.astype(np.float32 if single else np.float64)
         state[name] = array
         if array.ndim != len(declared.shape):
             continue  # the check of the whole state says what is wrong
@@ -340,6 +344,8 @@ def _check_array(where: str, value: Any, expected: Array) -> None:
     if not isinstance(value, np.ndarray) or value.dtype.kind.replace("u", "i") != expected.kind:
         found = f"of dtype {value.dtype}" if isinstance(value, np.ndarray) else repr(type(value))
         raise ValueError(f"{where} is {found}, but must be an array of a {kind} dtype.")
+    if not value.dtype.isnative:
+        raise ValueError(f"{where} is of dtype {value.dtype}, whose bytes have another order.")
     fits = len(value.shape) == len(expected.shape) and all(
         size is None or size == length
         for size, length in zip(expected.shape, value.shape, strict=True)

@@ -48,10 +48,12 @@ def shelter_methods(cls: type) -> None:
 
 def _is_plain() -> bool:
     """Whether the program has left torch's defaults unchanged."""
+    with _lock:  # another thread may have set the program's default aside, and restores it
+        is_single = _n_inside == 0 and torch.get_default_dtype() is torch.float32
     return (
-        torch.is_grad_enabled()
+        is_single
+        and torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
-        and torch.get_default_dtype() is torch.float32
         and not _autocasts()
         and torch._C._len_torch_function_stack() == 0
     )

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from sklebm._shell.arrays import to_numpy
 from sklebm._shell.labels import plain_label
 
 
@@ -23,7 +24,7 @@ def read_targets(y: Any, owner: str) -> NDArray[np.float64]:
     if y is None:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
+        y = to_numpy(y)
     try:
         checked = check_array(
             y, dtype=np.float64, ensure_2d=False, input_name="y", ensure_min_samples=0

@@ -114,6 +114,11 @@ class ComponentsDisplay:
                 "2-D fitted attribute as attribute=."
             )
         components = np.asarray(components)
+        if components.ndim != 2:
+            raise ValueError(
+                f"{name} of {type(estimator).__name__} has shape {components.shape}, but a row for "
+                "each image is drawn: pass the name of a 2-D fitted attribute as attribute=."
+            )
         if image_shape is None:
             image_shape = check_image_shape(components.shape[1], None)
         display = cls(components, image_shape)

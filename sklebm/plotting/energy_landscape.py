@@ -96,6 +96,8 @@ class EnergyLandscapeDisplay:
                 f"A map has two axes, but X has shape {rows.shape}: fit the estimator on two "
                 "features, for example the first two of a PCAWhitener."
             )
+        # The map lies between the rows, whose integers or half precision it would be rounded to.
+        rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
         low, high = rows.min(axis=0), rows.max(axis=0)
         room = margin * np.where(high > low, high - low, 1.0)
         x, y = np.linspace(low - room, high + room, grid_resolution).T

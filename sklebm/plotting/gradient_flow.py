@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.arrays import to_numpy
 from sklebm.plotting._canvas import COLOURS, new_axes
 
 
@@ -79,8 +80,8 @@ class GradientFlowDisplay:
             The display, drawn.
         """
         check_is_fitted(estimator)
-        norms = np.asarray(estimator.gradient_flow(X, groups))
-        sequences = np.zeros(len(norms)) if groups is None else np.asarray(groups)
+        norms = to_numpy(estimator.gradient_flow(X, groups))
+        sequences = np.zeros(len(norms)) if groups is None else to_numpy(groups)
         borders = np.flatnonzero(sequences[1:] != sequences[:-1]) + 1
         backwards = [part[-2::-1] for part in np.split(norms, borders)]  # from the last loss on
         longest = max(len(part) for part in backwards)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.random import draw_seed
 from sklebm.plotting._tiles import check_image_shape, draw_table
 
 
@@ -96,7 +96,7 @@ class SampleChainDisplay:
                 f"{type(estimator).__name__} has no gibbs: run its chains yourself and pass their "
                 "states to SampleChainDisplay."
             )
-        rng = check_random_state(random_state)
+        rng = np.random.RandomState(draw_seed(random_state))  # the global one stays as it is
         states, state, taken = [], to_numpy(X), 0
         for step in _checked(steps):
             if step > taken:

@@ -737,7 +737,9 @@ def test_a_bridge_of_few_chains_is_refused_and_changes_nothing():
     model = BoltzmannMachine(2, max_epochs=1, random_state=0).fit(np.eye(4))
     before = model.log_partition_
     for n_chains in (2, 3):
-        with pytest.raises(ValueError, match=f"n_chains={n_chains} must be an integer of at least 4"):
+        with pytest.raises(
+            ValueError, match=f"n_chains={n_chains} must be an integer of at least 4"
+        ):
             model.estimate_log_partition("bridge", n_chains=n_chains)
     assert model.log_partition_ == before
     model.estimate_log_partition("bridge", n_chains=4, random_state=0)
