@@ -7,6 +7,7 @@ callbacks and the state that ``partial_fit`` continues from.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ class Start:
     seed: int
     resume: bool = False  # from the fitted parameters
     n_calls: int = 0  # of partial_fit, this one included; 0 in fit
+    split_seed: int | None = None  # of the rows that are held out; None: ``seed``
 
 
 class GradientEstimator(EnergyEstimator):
@@ -104,7 +106,8 @@ class GradientEstimator(EnergyEstimator):
         rows = self._training_rows(start.rows)
         if not whole or self.validation_fraction is None:
             return rows, None
-        return hold_out(rows, self.validation_fraction, start.seed, start.rows.device)
+        seed = start.seed if start.split_seed is None else start.split_seed
+        return hold_out(rows, self.validation_fraction, seed, start.rows.device)
 
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
         """State learnt by gradient transforms, as fitted attributes; most models have none."""
@@ -148,7 +151,14 @@ class GradientEstimator(EnergyEstimator):
         """Number of passes over the rows: ``max_epochs``, or the value that "auto" resolves to."""
         if not isinstance(self.max_epochs, str):
             return int(self.max_epochs)
-        return self._pace.epochs(rows.total(), self.batch_size)
+        n_rows = self._n_learnt(rows)
+        whole = self._optimizer_choice().full_batch
+        return self._pace.epochs(n_rows, n_rows if whole else self.batch_size)
+
+    def _n_learnt(self, rows: Rows) -> int:
+        """Number of rows that ``fit`` does not hold out."""
+        n_rows, fraction = rows.total(), self.validation_fraction
+        return n_rows if fraction is None else max(n_rows - math.ceil(fraction * n_rows), 1)
 
     def _resumes(self) -> bool:
         """Whether ``fit`` continues from the fitted parameters."""
@@ -208,10 +218,15 @@ class GradientEstimator(EnergyEstimator):
         options: TrainingOptions,
         progress: Progress | None = None,
         seen: dict[str, Any] | None = None,
+        *,
+        whole: bool | None = None,
     ) -> Course:
-        """Train an energy in place; ``progress`` gets every epoch, ``seen`` is state that stays."""
+        """Train an energy in place; ``progress`` gets every epoch, ``seen`` is state that stays.
+
+        ``whole``: these are all rows, of which some may be held out; None: with ``progress``.
+        """
         rows, device = start.rows, start.rows.device
-        whole = progress is not None
+        whole = progress is not None if whole is None else whole
         choice = options.choice()
         if rows.is_lazy and choice.full_batch:
             raise ValueError(

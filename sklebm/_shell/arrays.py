@@ -15,3 +15,8 @@ def to_numpy(values: Any) -> NDArray[Any]:
         if str(values.dtype) == "torch.bfloat16":  # which NumPy lacks
             values = values.float()
     return np.asarray(values)
+
+
+def count_rows(X: Any) -> int:
+    """The number of rows of anything that ``fit`` accepts."""
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)

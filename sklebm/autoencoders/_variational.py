@@ -149,6 +149,19 @@ def begin(model: Any, energy: Any, rows: Rows, means: torch.Tensor) -> None:
         energy.likelihood.start_at(scale)
 
 
+def check_noise(model: Any) -> None:
+    """Refuse a fixed scale of the noise that differs from that of the fit."""
+    fitted = model.weights_.get("likelihood.log_scale")
+    if not has_fixed_noise(model) or fitted is None or model.scale_ is None:
+        return
+    held = float(np.exp(np.float64(np.ravel(fitted)[0]))) * float(model.scale_[0])
+    if not math.isclose(held, float(model.noise_scale), rel_tol=1e-4):
+        raise ValueError(
+            f"noise_scale={model.noise_scale} differs from noise_scale={held:.6g} of the fitted "
+            "model that training would continue from: set it back, or fit with warm_start=False."
+        )
+
+
 def log_volume(scaling: Scaling | None) -> float:
     """Log density of standardised rows minus that of the original rows, in nats."""
     return 0.0 if scaling is None else float(np.log(scaling.scale).sum())
@@ -161,11 +174,14 @@ def warmup(model: Any, start: Start) -> int:
     if model.posterior != "bernoulli":
         return 0
     # At full weight from the start, bits that the decoder cannot use yet are switched off.
+    if start.resume:
+        # A fit has warmed up; chunks may still be at it.
+        kind = str(model.training_state_.get("objective_kind", ""))
+        of_chunks = start.n_calls and f"beta_warmup={_WARMUP_OF_CHUNKS}" in kind
+        return _WARMUP_OF_CHUNKS if of_chunks else 0
     if start.n_calls:
         return _WARMUP_OF_CHUNKS
-    if start.resume:
-        return 0  # that fit has warmed up
-    n_rows = start.rows.total()
+    n_rows = model._n_learnt(start.rows)
     whole = model._optimizer_choice().full_batch
     per_epoch = 1 if whole else -(-n_rows // int(model.batch_size))
     n_updates = per_epoch * int(model._n_epochs(start.rows))

@@ -61,7 +61,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
         Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
-        at once, "gradient_descent" and "lbfgs".
+        at once, "gradient_descent".
     learning_rate_schedule : str or Schedule, default="cosine"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.

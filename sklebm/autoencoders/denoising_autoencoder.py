@@ -64,7 +64,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="adam"
         Update rule: "adam", "adamw", "sgd", "momentum" (heavy ball), "rmsprop", or, with all rows
-        at once, "gradient_descent" and "lbfgs".
+        at once, "gradient_descent".
     learning_rate_schedule : str or Schedule, default="cosine"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.
@@ -222,8 +222,18 @@ class DenoisingAutoencoder(BaseAutoencoder):
             )
         kind: Any = self.corruption
         # The noise has the units of X; the rows of a training step are divided by one scale.
-        unit = 1.0 if energy.scaling is None else float(energy.scaling.scale[0])
+        is_scaled = kind == "gaussian" and energy.scaling is not None
+        unit = float(energy.scaling.scale[0]) if is_scaled else 1.0
         return DenoisingError(kind, float(self.corruption_level) / unit)
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        if self.corruption != "gaussian" and self.scale_ is not None:
+            raise ValueError(
+                f"corruption={self.corruption!r} writes 0 and 1 into rows as they are, but the fit "
+                'that learning would continue from standardised them, for "gaussian": set '
+                "corruption back, or fit with warm_start=False."
+            )
 
     def _scaling(self, rows: Rows) -> Scaling | None:
         scaling = super()._scaling(rows)  # the other corruptions write 0 and 1 into rows

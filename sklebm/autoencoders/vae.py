@@ -277,12 +277,18 @@ class VAE(BaseAutoencoder):
         if likelihood == "bernoulli":
             apply_value_range(rows, self.value_range, owner=owner, learning=learning)
         elif likelihood == "categorical":
-            check_one_hot(rows, block_sizes(self.n_categories, rows.shape[1]), owner)
+            sizes: Any = self.architecture_ if not learning else None
+            given = self.n_categories if sizes is None else sizes["n_categories"].tolist()
+            check_one_hot(rows, block_sizes(given, rows.shape[1]), owner)
 
     def _scaling(self, rows: Rows) -> Scaling | None:
         if self.likelihood != "gaussian":
             return None
         return measure_spread(rows).scaling(common=variational.has_fixed_noise(self))
+
+    def _check_resumable(self, rows: Rows) -> None:
+        super()._check_resumable(rows)
+        variational.check_noise(self)
 
     def _record(self, n_features: int) -> NetworkRecord:
         return variational.variational_record(self, n_features)

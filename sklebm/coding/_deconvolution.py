@@ -282,6 +282,8 @@ class NetworkLearner:
     def absorb(self, x: Tensor) -> None:
         """Take in images; a step follows every full batch."""
         size = self.learners[0].settings.batch_size
+        if int(self.learners[0].pending.weight) >= size:
+            self._step(math.inf)  # batches have become shorter: this one is full
         while len(x):
             room = size - int(self.learners[0].pending.weight)
             part, x = x[:room], x[room:]

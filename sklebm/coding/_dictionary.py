@@ -70,6 +70,8 @@ class DictionaryLearner:
 
     def absorb(self, x: Tensor, **beside: Tensor) -> None:
         """Take in rows, and what ``collect`` is told of each; a step follows every full batch."""
+        if int(self.pending.weight) >= self.settings.batch_size:
+            self.step()  # batches have become shorter: this one is full
         while len(x):
             room = self.settings.batch_size - int(self.pending.weight)
             part, x = x[:room], x[room:]

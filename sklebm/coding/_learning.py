@@ -173,6 +173,11 @@ def resumed_learner(coder: Any, device: torch.device) -> DictionaryLearner:
             f"n_components={coder.n_components} differs from the {len(coder.components_)} fitted "
             "atoms: set it back, or call fit to start again."
         )
+    if not coder.fit_intercept and bool(np.any(coder.intercept_)):
+        raise ValueError(
+            "fit_intercept=False, but the fitted intercept_ that learning would continue from is "
+            "not zero: set fit_intercept=True, or call fit to start again."
+        )
     settings = settings_of(coder, len(coder.components_))
     if coder.online_state_:
         return DictionaryLearner.restore(coder.online_state_, settings, device)

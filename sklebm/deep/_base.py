@@ -14,7 +14,6 @@ from sklebm import likelihood, settling
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState, make_generator, purpose_seed
 from sklebm._shell.rows import Rows, row_slices
-from sklebm._shell.scaling import warn_of_unequal_scales
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm.deep._layers import layer_by_layer
 from sklebm.deep._network import (
@@ -86,11 +85,7 @@ class DeepEnergyEstimator(GradientEstimator):
     weights_: dict[str, Any]
 
     def _initial_energy(self, rows: Rows, means: torch.Tensor, generator: torch.Generator) -> Any:
-        spread = covariance(rows, means)
-        deviations = spread.diagonal().sqrt()
-        warn_of_unequal_scales(
-            type(self).__name__, deviations, "standard deviation", rows.feature_names
-        )
+        spread = covariance(rows, means, owner=type(self).__name__)
         return self._fresh(spread, record_of(self, len(means)), {}, generator)
 
     def _fresh(
@@ -113,8 +108,10 @@ class DeepEnergyEstimator(GradientEstimator):
         adopt_layers(energy, below)
         with torch.no_grad():  # log Z of the start, by importance sampling
             draws = energy.reference.draw(1000, generator)
-            log_weights = -energy.free_energy(draws) - energy.reference.log_density(draws)
-            energy.log_partition.fill_(float(torch.logsumexp(log_weights, 0)) - math.log(1000))
+            log_weights = -energy.eval().free_energy(draws) - energy.reference.log_density(draws)
+            energy.train().log_partition.fill_(
+                float(torch.logsumexp(log_weights, 0)) - math.log(1000)
+            )
         return energy
 
     def _energy(self, device: torch.device) -> Any:
@@ -180,9 +177,19 @@ class DeepEnergyEstimator(GradientEstimator):
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
         fitted_record(self).check_resumable(record_of(self, rows.shape[1]), self)
+        asked = self.sigma
+        if self.learn_sigma or not isinstance(asked, Real) or self.sigma_ is None:
+            return
+        if not math.isclose(self.sigma_, float(asked), rel_tol=1e-4):
+            raise ValueError(
+                f"sigma={asked} differs from sigma={self.sigma_:.6g} of the fitted model that "
+                "training would continue from: set it back, or fit with warm_start=False."
+            )
 
     def _check_epoch(self, energy: Any) -> None:
+        energy.eval()  # the check's rows, far away, are none to learn statistics from
         fall = fall_without_end(energy)
+        energy.train()
         if fall is not None:
             remedy = "Bound the outputs of network, for example by a tanh, lower sigma or"
             if self.log_factor is not None:

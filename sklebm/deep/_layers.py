@@ -32,7 +32,7 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
     if GradientEstimator._resumes(model) and model._grows():
         GradientEstimator._check_resumable(model, start.rows)
         first, below = len(sizes), model.weights_
-    spread = covariance(start.rows, start.means)
+    spread = covariance(start.rows, start.means, owner=type(model).__name__)
     for depth in range(first, len(layers)):
         last = depth == len(sizes)
         seed = start.seed if last else purpose_seed(start.seed, "layers", index=depth)
@@ -52,6 +52,8 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
                 max_epochs=model._n_epochs(start.rows),
                 n_iter_no_change=None,
             )
-            model._train(energy, replace(start, seed=seed), options)
+            # The same rows are held out of all layers.
+            apart = replace(start, seed=seed, split_seed=start.seed)
+            model._train(energy, apart, options, whole=True)
             below = export_weights(energy, model)
     return energy

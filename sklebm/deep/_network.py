@@ -10,6 +10,7 @@ from torch import nn
 
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows
+from sklebm._shell.scaling import warn_of_unequal_scales
 from sklebm.energies.deep import DeepEnergy, LogFactorEnergy
 from sklebm.energies.reference import ReferenceGaussian
 from sklebm.training.architecture import NetworkRecord, check_user_module
@@ -114,14 +115,19 @@ def start_values(model: Any, energy: Any, spread: torch.Tensor, generator: torch
     energy.float().train()
 
 
-def covariance(rows: Rows, means: torch.Tensor) -> torch.Tensor:
-    """Covariance of the rows in float64, on the CPU, with a floor under its variances."""
+def covariance(rows: Rows, means: torch.Tensor, owner: str) -> torch.Tensor:
+    """Covariance of the rows in float64, on the CPU, with a floor under its variances.
+
+    Warns if columns hardly count beside others.
+    """
     d = rows.shape[1]
     total = torch.zeros(d, d, dtype=torch.float64)
     for part in rows.chunks(2 * d):
         centred = rows[part].double().cpu() - means
         total += centred.T @ centred
     found = rows.ranks.sum(total) / rows.total()
+    deviations = found.diagonal().sqrt()
+    warn_of_unequal_scales(owner, deviations, "standard deviation", rows.feature_names)
     scale = float(found.diagonal().mean()) or 1.0
     found.diagonal().add_(_LEAST_VARIANCE * scale)
     return found

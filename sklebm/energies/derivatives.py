@@ -63,9 +63,21 @@ class Expansion(NamedTuple):
 
 def is_expandable(network: nn.Module) -> bool:
     """Whether ``expand`` supports every layer of the network."""
-    return isinstance(network, nn.Sequential) and all(
-        isinstance(layer, nn.Linear) or type(layer) in _SLOPES for layer in network
+    return is_plain(network, nn.Sequential) and all(
+        is_plain(layer, nn.Linear) or _has_known_slopes(layer)
+        for layer in network  # type: ignore[attr-defined]
     )
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of a kind whose ``forward`` it has not replaced."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
+
+
+def _has_known_slopes(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Softplus) and layer.beta != 1:
+        return False
+    return type(layer) in _SLOPES
 
 
 def expand(network: Any, x: Tensor) -> Expansion:
@@ -82,10 +94,10 @@ def expand(network: Any, x: Tensor) -> Expansion:
     return result
 
 
-def _through_affine(weight: Tensor, bias: Tensor, inner: Expansion) -> Expansion:
+def _through_affine(weight: Tensor, bias: Tensor | None, inner: Expansion) -> Expansion:
     """Expand u -> weight u + bias after ``inner``."""
     laplacian = None if inner.laplacian is None else inner.laplacian @ weight.T
-    value = torch.addmm(bias, inner.value, weight.T)
+    value = inner.value @ weight.T if bias is None else torch.addmm(bias, inner.value, weight.T)
     jacobian = weight if inner.jacobian is None else torch.matmul(weight, inner.jacobian)
     return Expansion(value, jacobian, laplacian)
 

@@ -156,7 +156,7 @@ def maximise(
     """
     kind, n_features = mixture.covariance_type, mixture.means.shape[1]
     total = statistics.total
-    shares = (1 - step) * mixture.weights + step * statistics.counts / total + _TINY / total
+    shares = (1 - step) * mixture.weights + step * statistics.counts / total + _TINY
     moved = step * statistics.shifts / total / shares[:, None]
     scatter = step * statistics.scatter / total
     if step < 1:

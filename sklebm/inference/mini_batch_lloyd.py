@@ -61,6 +61,19 @@ class RandomBatches:
         _, lengths = torch.unique_consecutive(batch, return_counts=True)
         return torch.split(self._order[by_place], lengths.tolist())
 
+    def first(self, size: float, n_different: int) -> Tensor:
+        """Batches of this size, as many as it takes to hold so many different rows."""
+        number = torch.full((len(self._order) and int(self._order.max()) + 1,), -1)
+        number = number.to(self._order).index_copy_(0, self._order, self._number)
+        chosen: list[Tensor] = []
+        n_found = 0
+        for batch in self.draw(size):
+            chosen.append(batch)
+            n_found += len(set(number[batch].tolist()))  # copies of a row share a batch
+            if n_found >= n_different:
+                break
+        return torch.cat(chosen)
+
 
 def mini_batch_steps(
     x: RowSource,

@@ -35,7 +35,7 @@ class OnlineState(NamedTuple):
         return 0.0 if self.block is None else float(self.block.total)
 
 
-def step_size(n_rows: float, n_seen: float, block_size: int) -> float:
+def step_size(n_rows: float, n_seen: float, block_size: float) -> float:
     """The step g for the last ``n_rows`` of ``n_seen`` rows; never above 1."""
     share = block_size / n_seen
     return float(n_rows / block_size * max(share, share**_FORGETTING))
@@ -53,6 +53,14 @@ def online_pass(
     ends = weights.cumsum(0)
     total, done = float(ends[-1]), 0.0
     current, mean_log_likelihood = state.start, float("nan")
+    if state.block is not None and state.weight_in_block() >= block_size:
+        # Blocks have become shorter: this one is full.
+        weight = state.weight_in_block()
+        n_seen = state.n_before + weight
+        current = maximise(
+            state.start, state.block, regularisation, step_size(weight, n_seen, weight)
+        )
+        state, n_closed = OnlineState(current, None, n_seen), 1
     while done < total:
         # A row whose weight does not fit any more goes on in the next block.
         stop = min(done + block_size - state.weight_in_block(), total)

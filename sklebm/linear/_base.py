@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -91,6 +92,14 @@ class PrincipalGaussian(EnergyEstimator):
     # ------------------------------------------------------------------ learning
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        weights = rows.columns.get("weight")
+        total = math.inf if weights is None else float(weights.sum())
+        if total <= 1:
+            raise ValueError(
+                f"sample_weight adds up to {total:.3g}, but a weight counts as so many copies of "
+                "its row, and a covariance needs more than one: scale the weights up, for example "
+                "to a mean of 1."
+            )
         state = self._begin(rows)
         warn_of_few_rows(self, rows, state)
         return state
@@ -115,12 +124,6 @@ class PrincipalGaussian(EnergyEstimator):
     def _solve(self, rows: Rows, before: Moments | RowMoments) -> dict[str, Any]:
         weights = rows.columns.get("weight")
         moments = add_rows(rows, before, weights)
-        if weights is not None and moments.n_rows <= 1:
-            raise ValueError(
-                f"sample_weight adds up to {moments.n_rows:.3g}, but a weight counts as so many "
-                "copies of its row, and a covariance needs more than one: scale the weights up, "
-                "for example to a mean of 1."
-            )
         wanted = self.n_components
         n_wanted = int(wanted) if isinstance(wanted, Integral) else None
         state: dict[str, Any] = {}

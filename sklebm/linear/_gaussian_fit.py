@@ -14,7 +14,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.warning import warn
 from sklebm.energies import PrecisionEnergy
 from sklebm.linear._contrastive import noise_contrastive
-from sklebm.linear._moments import Moments
+from sklebm.linear._moments import Moments, stands_still
 from sklebm.linear._newton import Observer, ignore
 from sklebm.linear._precision import Solution, inverse, maximum_likelihood, score_matching
 from sklebm.linear._structure import Entries
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
 
 def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str, Any]:
     """Fitted attributes by maximum likelihood or score matching."""
-    covariance = moments.scatter / moments.n_rows
+    covariance = _covariance(moments)
     ridge = settings.ridge * float(covariance.diagonal().mean())
     covariance, ridge, whole = _positive_definite(covariance, ridge)
     n_free = len(entries)
@@ -59,6 +59,13 @@ def fit_sums(moments: Moments, entries: Entries, settings: Settings) -> dict[str
         solution, ridge = _score_matching(covariance, ridge, entries, settings)
     _check_convergence(solution.converged, solution.n_iter, settings)
     return _state(solution.precision, moments.mean, solution.n_iter, ridge, settings)
+
+
+def _covariance(moments: Moments) -> Tensor:
+    """Covariance (divisor n); features that vary only by rounding, as sums of chunks do, get 0."""
+    covariance = moments.scatter / moments.n_rows
+    still = stands_still(covariance.diagonal(), moments.mean)
+    return covariance.masked_fill(still | still[:, None], 0.0)
 
 
 def _score_matching(
@@ -93,7 +100,7 @@ def _positive_definite(covariance: Tensor, ridge: float) -> tuple[Tensor, float,
     found = inverse(regular)
     if found is None:
         floor = _RELATIVE_FLOOR * float(covariance.diagonal().mean())
-        ridge = max(ridge, floor, _ABSOLUTE_FLOOR)
+        ridge = max(ridge, floor) or _ABSOLUTE_FLOOR
         regular = covariance + ridge * identity
         found = inverse(regular)
     if found is None:
@@ -123,8 +130,8 @@ def fit_rows(
             f"ridge={settings.ridge} does not apply to objective={settings.objective!r}: leave it "
             "out."
         )
-    variances = moments.scatter.diagonal() / moments.n_rows
-    floor = max(_RELATIVE_FLOOR * float(variances.mean()), _ABSOLUTE_FLOOR)
+    variances = _covariance(moments).diagonal()
+    floor = _RELATIVE_FLOOR * float(variances.mean()) or _ABSOLUTE_FLOOR
     scale = variances.clamp(min=floor).sqrt()
     data = (rows.all().double() - moments.mean) / scale
     noise_covariance = torch.from_numpy(ledoit_wolf(data.cpu().numpy())[0]).to(data)

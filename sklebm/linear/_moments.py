@@ -153,7 +153,7 @@ def _moments_on_host(rows: Rows, weights: Tensor | None) -> Moments:
     """
     n_rows, n_features = rows.shape
     # Evenly spaced rows, because sorted rows begin far from their mean.
-    origin = rows[:: max(n_rows // 1000, 1)].double().mean(dim=0).numpy()
+    origin = _central_point(rows, weights).numpy()
     step = min(n_rows, max(256, _CHUNK_FLOATS // n_features))
     buffer = np.empty((step, n_features))
     total, scatter = np.zeros(n_features), np.zeros((n_features, n_features), order="F")
@@ -172,6 +172,20 @@ def _moments_on_host(rows: Rows, weights: Tensor | None) -> Moments:
     scatter -= mass_of_all * np.outer(gap, gap)
     scatter = np.tril(scatter) + np.tril(scatter, -1).T
     return Moments(mass_of_all, torch.from_numpy(origin + gap), torch.from_numpy(scatter))
+
+
+def _central_point(rows: Rows, weights: Tensor | None) -> Tensor:
+    """The mean of some rows, in which rows of no weight, which may be anywhere, do not count."""
+    step = max(len(rows) // 1000, 1)
+    some = rows[::step].double()
+    if weights is None:
+        return some.mean(dim=0)
+    mass = weights[::step]
+    if not bool(mass.any()):
+        heaviest = int(weights.argmax())
+        return rows[heaviest : heaviest + 1].double()[0]
+    counts = mass > 0
+    return mass[counts] @ some[counts] / mass.sum()
 
 
 def covariance_of(moments: Moments) -> Tensor:

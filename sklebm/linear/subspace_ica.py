@@ -88,7 +88,8 @@ class SubspaceICA(IterativeEstimator[SourceProblem, Search]):
         Number of random starts; the one with the lowest objective is kept, since there are local
         minima.
     max_iter : int, default=500
-        Maximum number of L-BFGS steps, or of passes over batches.
+        Maximum number of L-BFGS steps, or of passes over batches. The search for single components
+        that precedes groups has up to 100 of its own.
     tol : float, default=1e-6
         Training stops when no derivative of the objective exceeds this: with respect to a rotation
         of two filters, the log of a scale, or, without ``orthogonal``, the share of one source that

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sklebm._shell.arrays import count_rows
 from sklebm._shell.available import available_if
 from sklebm._shell.columns import weighted_mean
 from sklebm._shell.private import fit_context
@@ -256,7 +257,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         bic : float
             In nats; lower is better.
         """
-        n_rows = len(X)
+        n_rows = count_rows(X)
         return -2 * n_rows * self.score(X) + self._n_parameters() * math.log(n_rows)
 
     def aic(self, X: Any) -> float:
@@ -272,7 +273,7 @@ class OneHotEstimator(IterativeEstimator[P, R]):
         aic : float
             In nats; lower is better.
         """
-        return -2 * len(X) * self.score(X) + 2 * self._n_parameters()
+        return -2 * count_rows(X) * self.score(X) + 2 * self._n_parameters()
 
     def _weights(self, rows: Rows, n_least: int, name: str) -> torch.Tensor:
         """Weights of the rows; requires at least as many rows of positive weight as components."""

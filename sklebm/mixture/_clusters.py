@@ -74,7 +74,7 @@ class ClusterProblem(NamedTuple):
         x, weights, generator = self.x, self.weights, draw("seeding")
         batches = RandomBatches(x, weights, self.parts, generator)
         # Seeding on all rows would take longer than the passes.
-        some = batches.draw(max(3 * batch_size, 10 * self.n_clusters))[0]
+        some = batches.first(max(3 * batch_size, 10 * self.n_clusters), 10 * self.n_clusters)
         few = row_slices(len(some), floats_per_row(x.shape[1], self.n_clusters))
         centers = self.first_centers(x[some], weights[some], few, generator)
         steps = mini_batch_steps(x, weights, centers, batches, batch_size, tol)
@@ -200,8 +200,9 @@ def _online_state(
     n_rows = float(clusters.counts.sum())
     centers = clusters.centers.astype(dtype)
     # Rows that were not kept cannot be left out one by one: divide by the degrees of freedom.
-    freedom = max(n_rows - k, 1.0) * n_features
-    square = float(np.square(clusters.centers).mean()) + clusters.error / max(n_rows, 1.0)
+    # At least one row, or all the weight that there is, if that is less.
+    freedom = max(n_rows - k, min(n_rows, 1.0)) * n_features
+    square = float(np.square(clusters.centers).mean()) + clusters.error / n_rows
     return {
         "cluster_centers_": centers,
         "labels_": labels,

@@ -142,17 +142,31 @@ def regularise(reg_covar: Any, deviations: Tensor, *, alike: bool) -> Tensor:
     return _SHARE * torch.where(variances > 0, variances, variances[variances > 0].mean())
 
 
+def deviations_of(mixture: GaussianMixture) -> Tensor:
+    """The mean standard deviation of each feature within the components."""
+    covariances, kind = mixture.covariances, mixture.covariance_type
+    if kind == "spherical":
+        return covariances.mean().sqrt().expand(mixture.means.shape[1])
+    variances = covariances if kind == "diag" else covariances.diagonal(dim1=-2, dim2=-1)
+    return variances.reshape(-1, mixture.means.shape[1]).mean(dim=0).sqrt()
+
+
 def learn_online(estimator: Any, rows: Rows, weights: Tensor) -> dict[str, Any]:
     """Every fitted attribute after mini-batch EM on rows that are not kept."""
     check_unchanged(estimator, rows.shape[1])
     mixture = fitted_mixture(estimator, rows.device)
     start = import_block(estimator.training_state_, mixture, float(estimator.n_samples_seen_))
     known = getattr(estimator, "reg_covar_", None)
-    if estimator.reg_covar == "auto" and known is not None:
-        regularisation = torch.from_numpy(known).to(rows.device)
+    if known is None:  # made from parameters, whose units are those of the rows
+        regularisation = regularise(estimator.reg_covar, deviations_of(mixture), alike=False)
     else:
-        ones = torch.ones(rows.shape[1], dtype=torch.float64, device=rows.device)
-        regularisation = regularise(estimator.reg_covar, ones, alike=False)
+        regularisation = torch.from_numpy(known).to(rows.device)
+        asked = estimator.reg_covar
+        if asked != "auto" and not np.allclose(known, asked, rtol=1e-9, atol=0.0):
+            raise ValueError(
+                f"reg_covar={asked} differs from what the fitted covariances hold, "
+                f"{float(regularisation.mean()):.3g}: set it back, or fit with warm_start=False."
+            )
     x = check_range(rows.all().double())
     state, mixture, bound, n_closed = online_pass(
         start, x, weights, estimator.batch_size, regularisation

@@ -60,7 +60,8 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         inertia by less than the fraction ``tol``.
     batch_size : int or None, default=None
         None runs Lloyd's algorithm on all rows. A number uses random batches of that many rows
-        [6]_, one pass per iteration: fewer passes, but a slightly larger inertia.
+        [6]_, one pass per iteration: fewer passes, but a slightly larger inertia. A row of weight m
+        fills a batch as m rows do: scale weights to a mean near 1.
     output : {"distance", "onehot", "responsibility", "triangle"}, default="distance"
         What ``transform`` returns for each prototype: the distance; the one-hot code; the posterior
         p(z | x) at ``beta_``; or max(0, mean distance - distance), a sparse code that suits linear

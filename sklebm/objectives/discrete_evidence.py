@@ -110,5 +110,5 @@ def _antithetic(energy: Any, x: Tensor, q: Any, noise: Tensor, batch: Batch) -> 
     # +1 where only z is on, -1 where only its mirror image is.
     gradient = (gap * (z - mirrored) * torch.sigmoid(logits.abs())).mean(dim=0)
     surrogate = batch.mean((gradient * q.logits).sum(dim=1))
-    value: Tensor = row_mean(batch, pair) + surrogate - surrogate.detach()
+    value: Tensor = row_mean(batch, pair.flatten(0, -2)) + surrogate - surrogate.detach()
     return value

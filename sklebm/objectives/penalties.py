@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sklebm.energies.base import Reconstructing
+from sklebm.energies.derivatives import is_plain
 from sklebm.energies.networks import ACTIVATIONS
 from sklebm.objectives.base import Batch, Objective, ObjectiveState
 from sklebm.objectives.reconstruction import squared_error
@@ -118,10 +119,12 @@ class ContractiveReconstruction(Objective):
 
 def is_single_layer(encoder: nn.Module) -> bool:
     """Whether the encoder is an affine map followed by an elementwise function."""
-    if not isinstance(encoder, nn.Sequential) or not 1 <= len(encoder) <= 2:
+    if not isinstance(encoder, nn.Sequential) or not is_plain(encoder, nn.Sequential):
+        return False
+    if not 1 <= len(encoder) <= 2:
         return False
     elementwise = all(isinstance(step, tuple(ACTIVATIONS.values())) for step in list(encoder)[1:])
-    return isinstance(encoder[0], nn.Linear) and elementwise
+    return is_plain(encoder[0], nn.Linear) and elementwise
 
 
 def single_layer_jacobian_norm(encoder: Any, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,8 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
 
-from sklebm._shell.arrays import to_numpy
+from sklebm._shell.arrays import count_rows, to_numpy
 from sklebm._shell.random import draw_seed
 from sklebm._shell.rows import Rows
 from sklebm._shell.tables import LazyTable
@@ -54,11 +53,6 @@ def split_rows(
     size = calibration_size(n_rows, calibration)
     order = np.random.default_rng(draw_seed(random_state)).permutation(n_rows)
     return np.sort(order[size:]), np.sort(order[:size])
-
-
-def count_rows(X: Any) -> int:
-    """The number of rows of anything that ``fit`` accepts."""
-    return len(X) if isinstance(X, Rows) else int(_num_samples(X))
 
 
 def take_rows(X: Any, chosen: Indices | None) -> Any:

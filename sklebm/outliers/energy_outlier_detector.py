@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklebm._shell.arrays import to_numpy
+from sklebm._shell.arrays import count_rows, to_numpy
 from sklebm._shell.private import (
     HasMethods,
     Interval,
@@ -29,7 +29,7 @@ from sklebm._shell.state import (
 from sklebm._shell.warning import warn
 from sklebm.composite import MemberFits
 from sklebm.outliers._base import CalibratedDetector
-from sklebm.outliers._calibration import count_rows, split_rows, take_rows
+from sklebm.outliers._calibration import split_rows, take_rows
 from sklebm.outliers._default import FITTED_ROWS, default_members, drawn_rows, fit_default
 from sklebm.outliers._ensemble import Ensemble
 from sklebm.outliers._members import given_members

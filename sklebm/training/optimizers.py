@@ -31,3 +31,19 @@ OPTIMIZERS: dict[str, OptimizerChoice] = {
         torch.optim.LBFGS, {"line_search_fn": "strong_wolfe"}, full_batch=True, uses_closure=True
     ),
 }
+
+
+def keep_levels(optimizer: torch.optim.Optimizer) -> None:
+    """Exempt single numbers from the decay of weights: levels and scales, such as log Z.
+
+    Decay would pull them to zero, which is no simpler a model but another density.
+    """
+    for group in list(optimizer.param_groups):
+        single = [p for p in group["params"] if p.numel() == 1]
+        if not group.get("weight_decay") or not single or len(single) == len(group["params"]):
+            continue
+        group["params"] = [p for p in group["params"] if p.numel() != 1]
+        rest = {
+            name: value for name, value in group.items() if name not in ("params", "param_names")
+        }
+        optimizer.add_param_group({**rest, "params": single, "weight_decay": 0.0})

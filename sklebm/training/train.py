@@ -21,7 +21,7 @@ from sklebm._shell.random import make_generator
 from sklebm.objectives import Batch, Objective
 from sklebm.training.batches import RankBatches, TrainingRows
 from sklebm.training.loop import EnergyTraining
-from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
+from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice, keep_levels
 from sklebm.training.ranks import average_buffers, rank_seed
 from sklebm.training.schedules import ConstantRate, Schedule
 from sklebm.training.state import export_state, import_optimizer
@@ -159,6 +159,7 @@ class Course:
         self._best_score = -math.inf
         self._best: list[Any] | None = None
         self._rate = 1.0
+        self._own_rates: list[list[float]] = []  # of the groups of parameters, before any schedule
         comparable = watch.held_out is not None or self.training.objective.loss_is_comparable
         if options.n_iter_no_change is not None and not comparable:
             raise ValueError(
@@ -181,6 +182,9 @@ class Course:
         net = self._make_net(rows, device)
         net.initialize()
         self.optimizers = net.steppers
+        for optimizer in self.optimizers:
+            keep_levels(optimizer)
+        self._own_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         if previous:
             import_optimizer(self.players, self.optimizers, previous)
         net.notify("on_train_begin", X=rows.X, y=None)
@@ -280,9 +284,8 @@ class Course:
         factor = self.options.schedule.factor(len(self.losses), self.options.max_epochs, losses)
         if factor != self._rate:
             # Only on a change, so that a skorch LRScheduler in net_params still takes effect.
-            settings = self._player_settings()
-            for optimizer, (_, rate) in zip(self.optimizers, settings, strict=True):
-                for group in optimizer.param_groups:
+            for optimizer, rates in zip(self.optimizers, self._own_rates, strict=True):
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
             self._rate = factor
         if self.watch.progress is not None:
