@@ -5,7 +5,7 @@ Sparse codes of natural images: edges
 
 Natural image patches have sparse codes, and requiring sparse codes makes the atoms look like the
 receptive fields of the visual cortex: localised, oriented, band-pass (Olshausen and Field, 1996).
-Principal components, a dictionary without a penalty on its codes, have none of these properties.
+Principal components, a dictionary without a penalty on its codes, are waves that fill the patch.
 """
 
 # %%

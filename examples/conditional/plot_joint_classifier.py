@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklebm import EnergyClassifier
 
 # %%
-# Two moons are the classes. A third cloud between and beside them was never seen in training.
+# Two moons are the classes. A third cloud, beside them, was never seen in training.
 X, y = make_moons(1000, noise=0.1, random_state=0)
 X_test, y_test = make_moons(500, noise=0.1, random_state=1)
 strangers = np.random.default_rng(0).normal([2.6, 1.2], 0.3, size=(500, 2))

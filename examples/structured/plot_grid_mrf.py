@@ -45,7 +45,7 @@ X_new, y_new, where_new = draw(2, seed=1)
 # Without positions pixels have no neighbours, and the model is logistic regression. ``inference``
 # may be changed after ``fit``: ICM changes one pixel at a time and soon stops at a local minimum;
 # the graph cut finds the labels of lowest energy; message passing on reweighted trees, the default,
-# finds the most probable label of each pixel.
+# approximates the probabilities of the labels of each pixel, and takes the most probable one.
 
 alone = GridMRF().fit(X, y)
 model = GridMRF().fit(X, y, **where)

@@ -22,8 +22,8 @@ model = SequenceEnergy(16, cell="gru", learning_rate=0.02, max_epochs=15, random
 model.fit(X, groups=groups)
 
 # %%
-# A new series, in which ten steps in a row are replaced by their mirror image: every value is one
-# that the series often takes, but not at that point.
+# A new series, in which every other one of ten steps has its sign flipped: every value is one that
+# the series often takes, but not at that point.
 series, _ = process.sample(1, 160, random_state=5)
 planted = series.copy()
 planted[100:110:2] *= -1.0
