@@ -42,7 +42,12 @@ def read_labels(y: Any, owner: str) -> NDArray[Any]:
     return labels
 
 
-def encode(labels: NDArray[Any], classes: NDArray[Any], owner: str) -> NDArray[np.int64]:
+def encode(
+    labels: NDArray[Any],
+    classes: NDArray[Any],
+    owner: str,
+    remedy: str = "list all labels as classes in the first call of partial_fit",
+) -> NDArray[np.int64]:
     """The place of each label among the classes, which are sorted.
 
     Raises
@@ -55,7 +60,7 @@ def encode(labels: NDArray[Any], classes: NDArray[Any], owner: str) -> NDArray[n
         shown = ", ".join(map(repr, strange[:5]))
         raise ValueError(
             f"y holds {shown}, but {owner} was fitted with the labels {classes.tolist()}: pass "
-            "only those, or list all labels as classes in the first call of partial_fit."
+            f"only those, or {remedy}."
         )
     return np.searchsorted(classes, labels.astype(classes.dtype, copy=False))
 

@@ -178,14 +178,15 @@ class Pooling:
     map_shape : tuple of (int, int)
         Height and width of a map; signals have height 1.
     image_shape : tuple of int or None
-        The parameter of the model.
+        The parameter of the model. Maps with a height are images, whatever it has become.
     """
 
     def __init__(
         self, kind: str | None, size: Any, map_shape: tuple[int, int], image_shape: Any
     ) -> None:
         self.kind, self.map_shape = kind, map_shape
-        pairs = zip(block_sides(size, image_shape), map_shape, strict=True)
+        shape = map_shape if image_shape is None and map_shape[0] > 1 else image_shape
+        pairs = zip(block_sides(size, shape), map_shape, strict=True)
         self.block = tuple(min(side, length) for side, length in pairs)
 
     @property

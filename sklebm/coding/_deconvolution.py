@@ -79,7 +79,10 @@ def layers_of(model: Any, n_features: int) -> tuple[list[ConvolutionGrid], Switc
 
 def pooling_of(model: Any) -> SwitchPooling:
     """The blocks that the parameters describe."""
-    return SwitchPooling(int(model.pool_maps), *block_sides(model.pool_size, model.image_shape))
+    shape, held = model.image_shape, getattr(model, "architecture_", None)
+    if shape is None and held is not None and int(held["layer1.height"]) > 1:
+        shape = int(held["layer1.height"]), int(held["layer1.width"])  # fitted to images
+    return SwitchPooling(int(model.pool_maps), *block_sides(model.pool_size, shape))
 
 
 def record_layers(

@@ -298,7 +298,7 @@ def _resumed_learner(coder: Any, device: torch.device) -> KernelLearner:
 
 def need_same_sizes(model: Any, asked: Mapping[str, Any], held: Mapping[str, Any]) -> None:
     """Raise ValueError if parameters no longer describe what learning would continue from."""
-    different = [name for name, value in asked.items() if value != held[name]]
+    different = [name for name in {**asked, **held} if asked.get(name) != held.get(name)]
     if different:
         raise ValueError(
             f"{', '.join(different)} of the parameters differ from those of the fitted "
@@ -316,8 +316,8 @@ def kernel_state(
     return {**state, "grid_": grid, "low_pass_": float(coder.low_pass)}
 
 
-def given_kernels(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
-    """The fitted attributes for a given dictionary: nothing is learnt."""
+def given_kernels(coder: Any, rows: Rows, mask: Any = None, *, n_before: int = 0) -> dict[str, Any]:
+    """The fitted attributes for a given dictionary: of the rows, their number alone is learnt."""
     useful_mask(mask, rows)
     block_sides(coder.pool_size, coder.image_shape)
     if coder.dict_init is not None:
@@ -330,7 +330,7 @@ def given_kernels(coder: Any, rows: Rows, mask: Any = None) -> dict[str, Any]:
     return {
         **unlearnt_kernels(coder, atoms, rows.shape[1]),
         "components_": atoms,
-        "n_samples_seen_": rows.total(),
+        "n_samples_seen_": n_before + rows.total(),
     }
 
 

@@ -188,8 +188,8 @@ def resumed_learner(coder: Any, device: torch.device) -> DictionaryLearner:
     return DictionaryLearner(atoms, intercept, settings)
 
 
-def given_state(coder: Any, rows: Rows) -> dict[str, Any]:
-    """The fitted attributes for a given dictionary: nothing is learnt."""
+def given_state(coder: Any, rows: Rows, *, n_before: int = 0) -> dict[str, Any]:
+    """The fitted attributes for a given dictionary: of the rows, their number alone is learnt."""
     if coder.dict_init is not None:
         raise ValueError(
             "dict_init has no effect when dictionary is given, which is used as it is: pass only "
@@ -204,7 +204,7 @@ def given_state(coder: Any, rows: Rows) -> dict[str, Any]:
     return {
         **unlearnt_state(coder, atoms),
         "components_": atoms,
-        "n_samples_seen_": rows.total(),
+        "n_samples_seen_": n_before + rows.total(),
     }
 
 

@@ -286,8 +286,10 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         return ""  # max_iter is a budget: more passes rarely pay
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        learn = _kernels.learn_images if self.dictionary is None else _kernels.given_kernels
-        return learn(self, rows, **data)
+        if self.dictionary is None:
+            return _kernels.learn_images(self, rows, **data)
+        n_before = self.n_samples_seen_ if self._is_fitted() else 0
+        return _kernels.given_kernels(self, rows, **data, n_before=n_before)
 
     def _state_spec(self) -> Spec:
         return _kernels.kernel_spec()

@@ -243,7 +243,10 @@ class SparseCoder(IterativeEstimator[Learning, Pass]):
         return ""  # max_iter is a budget: more passes rarely pay
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        return learn_on(self, rows) if self.dictionary is None else given_state(self, rows)
+        if self.dictionary is None:
+            return learn_on(self, rows)
+        n_before = self.n_samples_seen_ if self._is_fitted() else 0
+        return given_state(self, rows, n_before=n_before)
 
     def _state_spec(self) -> Spec:
         return coder_spec()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any
 
@@ -26,7 +27,7 @@ _FAR, _FEW, _ROUNDS = 10.0, 0.02, 20
 # Chosen among 1, 2, 3 and 5 by the log density of new rows of generated tables of 120 and 400 rows
 # (bench_energy_regressor.py --penalties); hardly any penalty leaves networks certain of noise.
 _ROWS_OF_PENALTY = 3.0
-_CHAIN_STEPS = 300
+_CHAIN_STEPS, _ADAPTATION, _CANDIDATES = 300, 0.1, 16
 BLOCK = 16  # rows that share a generator of draws
 
 
@@ -227,10 +228,28 @@ def _of_block(
         return target_density.draws(grid, uniform[place])[:, :, None]
     rows = u.new_zeros((BLOCK, u.shape[1]))
     rows[place] = u
-    given = EnergyGivenRow(energy, rows.repeat_interleave(n_samples, dim=0))
-    g = u.new_empty((BLOCK * n_samples, energy.n_outputs)).normal_(generator=generator)
-    sampler = MALA(0.3)
-    state = run(sampler, generator, sampler.init(generator, g, given), given, _CHAIN_STEPS)
+    rows = rows.repeat_interleave(n_samples, dim=0)
+    shape = (len(rows), _CANDIDATES, energy.n_outputs)
+    candidates = u.new_empty(shape).normal_(generator=generator)
+    # One of them for each chain, by its weight against the linear part that it is drawn from.
+    log_weights = 0.5 * candidates.square().sum(dim=2) - energy.target_energy(rows, candidates)
+    noise = torch.empty_like(log_weights).exponential_(generator=generator).log()
+    chosen = (log_weights - noise).nan_to_num(-math.inf).argmax(dim=1)
+    g = candidates[torch.arange(len(rows), device=u.device), chosen]
+    given, sampler = EnergyGivenRow(energy, rows), MALA(0.3)
+    # Each chain has a step size of its own, and none depends on which rows are there.
+    state = sampler.resume(g, g.new_full((len(g),), math.log(sampler.step_size)), given)
+    state = run(sampler, generator, state, given, _CHAIN_STEPS // 2, _ADAPTATION)
+    before = state.position
+    state = run(sampler, generator, state, given, _CHAIN_STEPS // 2)
+    stuck = (state.position == before).all(dim=1).view(BLOCK, n_samples)[place]
+    if bool(stuck.any()):
+        warn(
+            f"{int(stuck.sum())} of {stuck.numel()} chains took no step in {_CHAIN_STEPS // 2}, so "
+            "that their draws are near where they began: the density of y is too steep for them. "
+            "Scale the rows or raise alpha.",
+            UserWarning,
+        )
     found: torch.Tensor = state.position.view(BLOCK, n_samples, -1)[place]
     return found
 

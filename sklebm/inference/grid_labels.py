@@ -110,6 +110,8 @@ def minimum_cut(given: GridScores) -> Integers:
     ValueError
         If there are more labels than two, or a pair prefers that its labels differ.
     """
+    if given.scores.shape[1] == 1:
+        return np.zeros(len(given.scores), np.int64)
     if given.scores.shape[1] != 2:
         raise ValueError(
             f'inference="cut" is for two labels, and there are {given.scores.shape[1]}: choose '
@@ -121,8 +123,8 @@ def minimum_cut(given: GridScores) -> Integers:
     if (link < -1e-12 * size).any():
         raise ValueError(
             f"{int((link < -1e-12 * size).sum())} of {len(link)} pairs of pixels prefer different "
-            'labels, for which no cut gives the lowest energy: fit with interaction="potts" and '
-            'pairwise_features other than "features", or choose inference="belief_propagation".'
+            "labels, for which no cut gives the lowest energy: fit with a positive number as "
+            'interaction, or choose inference="belief_propagation".'
         )
     link = np.maximum(link, 0.0)
     n = len(grid.order)

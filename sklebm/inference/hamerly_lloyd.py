@@ -120,6 +120,9 @@ class HamerlyLloyd:
         """Labels under ``centers``, and the centres that they lead to."""
         for part, x in self._relabel(centers):
             self._move(part, x)
+        for part in self._parts:  # labelled by others than ``step``: by a look at the fit
+            if (self._summed[part] != self._labels[part]).any():
+                self._move(part, self._rows(part))
         counts = self._added(self._weights.numpy(), len(centers))
         means = torch.from_numpy(self._sums + self._residues)
         means /= torch.from_numpy(counts).clamp(min=torch.finfo(torch.float64).tiny)[:, None]

@@ -112,5 +112,6 @@ def mini_batch_steps(
         if len(empty):
             centers, _ = relocate(batch, weight, centers, empty, parts)
             counts[empty] = 0.0
-        yield labels, centers, previous - total < tol * previous and not len(empty)
+        falls = previous == float("inf") or previous - total > tol * previous
+        yield labels, centers, not falls and not len(empty)
         previous = total

@@ -106,8 +106,10 @@ def _bracket(forward: PartitionEstimate, backward: PartitionEstimate, log_z0: fl
     """Both directions and both halves of the backward one in one interval; Bennett's value."""
     up, down = forward.log_weights, -backward.log_weights
     half = len(down) // 2
-    ends = [forward]
-    for part in (backward.log_weights[:half], backward.log_weights[half:]):
+    ends, parts = [forward], [backward.log_weights[:half], backward.log_weights[half:]]
+    if min(map(len, parts)) < 2:
+        parts = [backward.log_weights]  # too few chains to tell the halves apart
+    for part in parts:
         if len(part) > 1:
             inverse = ais.summarise(part, -log_z0, backward.rows)
             ends.append(

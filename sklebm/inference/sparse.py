@@ -127,9 +127,14 @@ def solve_codes(
         start = torch.zeros_like(problem.correlations)
     else:
         # Zero is a stationary point of penalties that are not convex, and rarely a good one.
-        start = solve_codes(x, dictionary, L1(), alpha, tol=max(tol, 1e-8), gram=gram).codes
+        first = solve_codes(
+            x, dictionary, L1(), alpha, tol=max(tol, 1e-8), max_iter=max_iter, gram=gram
+        )
+        start = first.codes
     if choice == "refit":
-        return _solution(penalty, refit_largest(problem, start, _most_entries(penalty)))
+        codes, residual, rounds, final = refit_largest(problem, start, _most_entries(penalty))
+        # Codes whose search has not ended may have other largest entries.
+        return _solution(penalty, (codes, residual, rounds, final & first.converged))
     if n_steps is not None:
         state, step = _start(problem, choice, start)
         return _solution(penalty, proximal.run_steps(problem, step, state, n_steps))
@@ -291,12 +296,16 @@ def _improve(
         return found
     some = problem.select(worse)
     answer = _iterate(some, choice, method, start[worse], tol, max_iter)
-    # Momentum may have left the basin: the start is stationary or better than what it led to.
-    reached = some.objective(answer[0], answer[0] @ some.gram)
-    codes = torch.where((reached <= energy[worse])[:, None], answer[0], start[worse])
-    certificate = some.certificate(codes, codes @ some.gram)
-    for whole, part in zip(found, (codes, certificate, *answer[2:]), strict=True):
+    # Momentum may have left the basin, where steps without it cannot.
+    lost = some.objective(answer[0], answer[0] @ some.gram) > energy[worse]
+    if bool(lost.any()):
+        again = _iterate(some.select(lost), "ista", method, start[worse][lost], tol, max_iter)
+        for whole, part in zip(answer, again, strict=True):
+            whole[lost] = part
+    n_before = found[2][worse]
+    for whole, part in zip(found, answer, strict=True):
         whole[worse] = part
+    found[2][worse] += n_before
     return found
 
 

@@ -90,7 +90,7 @@ def fold_in(
         tokens = part.values.sum(dim=1, keepdim=True)
         moved = hot * part.sums(hot) / torch.where(tokens > 0, tokens, 1.0)
         # The gradient of -F_b, whose largest entry is 1 at the optimum; a step lowers F_b further.
-        settled = (moved / theta).amax(dim=1) - 1 <= tol
+        settled = torch.where(theta > 0, moved / theta, 0.0).amax(dim=1) - 1 <= tol
         return _shares(moved, dim=1), settled
 
     equal = torch.full_like(empty, 1.0 / len(empty)).repeat(counts.shape[0], 1)

@@ -244,16 +244,15 @@ class Groups(OtherRows):
     def places(
         self, index: Tensor, prepared: dict[str, Tensor], generator: torch.Generator
     ) -> Tensor:
-        """A step before or after each row, on the side that the sequence has."""
+        """A step before or after each row, within its sequence; of one step, the row itself."""
         begin, count, place = (prepared[k][index] for k in ("begin", "count", "place"))
-        last = begin + count - 1
-        size, device = (len(index),), index.device
-        step = torch.randint(1, self.max_distance + 1, size, generator=generator, device=device)
-        ahead = torch.rand(size, generator=generator, device=device) < 0.5
-        chosen = torch.where(ahead, place + step, place - step)
-        other = torch.where(ahead, place - step, place + step)
-        inside = (chosen >= begin) & (chosen <= last)
-        chosen = torch.where(inside, chosen, other).maximum(begin).minimum(last)
+        back = (place - begin).clamp(max=self.max_distance)
+        front = (begin + count - 1 - place).clamp(max=self.max_distance)
+        share = torch.rand(len(index), generator=generator, device=index.device)
+        number = (share * (back + front)).long()  # of the steps that there are on both sides
+        chosen = place - back + number + (number >= back).long()
+        # A sequence of a single step has no other.
+        chosen = torch.where(back + front > 0, chosen, place)
         return prepared["order"][chosen]
 
     def related(self, index: Tensor, others: Tensor, prepared: dict[str, Tensor]) -> Tensor | None:

@@ -98,7 +98,7 @@ class StructuredClassifier(ClassifierMixin, EnergyEstimator):
         """Codes of given labels, one a row."""
         check_is_fitted(self)
         name = type(self).__name__
-        codes = encode(read_labels(y, name), self.classes_, name)
+        codes = encode(read_labels(y, name), self.classes_, name, "fit with rows of all labels")
         if len(codes) != n_rows:
             raise ValueError(f"y has {len(codes)} entries, but X has {n_rows} rows.")
         return codes

@@ -139,16 +139,17 @@ def best_labels(model: Any, given: GridScores) -> Any:
 def log_partition(given: GridScores) -> Floats:
     """What each pixel adds to log Z."""
     found = grid_labels.log_partition_terms(given)
-    _warn_open(given, found.n_open)
+    _warn_open(given, found.n_open, "log Z, whatever inference is, may then be no bound")
     return found.log_z
 
 
-def _warn_open(given: GridScores, n_open: int) -> None:
+def _warn_open(
+    given: GridScores, n_open: int, advice: str = 'inference="gibbs" does not depend on this'
+) -> None:
     if n_open:
         warn(
             f"GridMRF: {n_open} of {len(given.grid.starts) - 1} images did not settle in "
-            f"{MOST_SWEEPS} sweeps, and their answers are approximate. "
-            'inference="gibbs" does not depend on this.',
+            f"{MOST_SWEEPS} sweeps, and their answers are approximate: {advice}.",
             ConvergenceWarning,
         )
 

@@ -230,8 +230,7 @@ class SequenceEstimator(GradientEstimator):
             The updated estimator. It is left unchanged by an exception or an interrupt.
         """
         first = not self._is_fitted()
-        if first:
-            warn_if_ignored(self, y, groups, "partial_fit")
+        warn_if_ignored(self, y, groups, "partial_fit")
         return self._learn(X, self._partial_fit, first=first, columns={"groups": groups})
 
     def fit_transform(self, X: Any, y: Any = None, groups: Any = None) -> Any:
