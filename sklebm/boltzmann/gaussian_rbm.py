@@ -58,7 +58,7 @@ class GaussianRBM(BoltzmannEstimator):
         exact: "maximum_likelihood" (at most 25 hidden units). Objectives for bits
         ("fast_pcd", "pseudo_likelihood", ...) are rejected.
     n_gibbs_steps : int, default=1
-        Steps of the chains per update.
+        Steps of the chains per update. With more than one, ``objective="auto"`` is "pcd".
     centering : bool, default=True
         Whether to centre gradients at the means of the units, which makes learning independent of
         the origin of the rows. "lbfgs" uses the plain gradient.

@@ -71,7 +71,8 @@ class SemiRestrictedBM(BoltzmannEstimator):
         "minimum_probability_flow", "noise_contrastive", "cd", "pcd", and "maximum_likelihood",
         whose sum runs over the visible units (at most 25 that are coupled).
     n_gibbs_steps : int, default=1
-        Steps of the chains per update; for bits, sweeps over all units.
+        Steps of the chains per update; for bits, sweeps over all units. With more than one,
+        ``objective="auto"`` is "pcd".
     centering : bool, default=True
         Whether to centre gradients at the means of the hidden units.
     learning_rate : float or "auto", default="auto"

@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match='"gaussian": use one of "pcd"'):
             SemiRestrictedBM(2, objective=objective).fit(X)
     with pytest.raises(ValueError, match="not apply"):
-        SemiRestrictedBM(2, n_gibbs_steps=2, **BITS).fit(X)
+        SemiRestrictedBM(2, objective="pseudo_likelihood", n_gibbs_steps=2, **BITS).fit(X)
     with pytest.raises(ValueError, match="of all 32"):
         SemiRestrictedBM(2, objective="maximum_likelihood", **BITS).fit(np.ones((4, 30)))
     with pytest.warns(UserWarning, match='or visible="gaussian"'):
