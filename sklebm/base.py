@@ -71,7 +71,8 @@ def map_energy(
         # Blocks are computed later, when the model may have been fitted again.
         frozen = model._twin(vars(model))
         own = partial(map_energy, frozen, latents=latents, may_be_infinite=may_be_infinite)
-        return map_blocks(X, sheltered(lambda x: own(x, function, what)))
+        of_frozen = _rebound(function, model, frozen)
+        return map_blocks(X, sheltered(lambda x: own(x, of_frozen, what)))
     refuse_broken(model, what)  # a comparison would turn NaN into a number like any other
     rows = model._open_latents(X) if latents else model._open(X, model, reset=False)
     beside = beside(rows) if callable(beside) else beside
@@ -88,6 +89,17 @@ def map_energy(
         beside=beside,
         may_be_infinite=may_be_infinite,
     )
+
+
+def _rebound(function: Any, model: Any, frozen: Any) -> Any:
+    """A function with another model in place of that which it is bound to, or holds."""
+    if isinstance(function, partial):
+        arguments = [frozen if value is model else value for value in function.args]
+        inner = _rebound(function.func, model, frozen)
+        return partial(inner, *arguments, **function.keywords)
+    if getattr(function, "__self__", None) is model:
+        return function.__func__.__get__(frozen)
+    return function
 
 
 class EnergyEstimator(

@@ -151,9 +151,11 @@ class GradientEstimator(EnergyEstimator):
         """Number of passes over the rows: ``max_epochs``, or the value that "auto" resolves to."""
         if not isinstance(self.max_epochs, str):
             return int(self.max_epochs)
-        n_rows = self._n_learnt(rows)
-        whole = self._optimizer_choice().full_batch
-        return self._pace.epochs(n_rows, n_rows if whole else self.batch_size)
+        n_rows, choice = self._n_learnt(rows), self._optimizer_choice()
+        if not choice.full_batch:
+            return self._pace.epochs(n_rows, self.batch_size)
+        # A step of a line search goes through the rows about this many times.
+        return self._pace.epochs(1, 1, per_step=20 if choice.uses_closure else 1)
 
     def _n_learnt(self, rows: Rows) -> int:
         """Number of rows that ``fit`` does not hold out."""

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from sklebm import (
+    PLSA,
     BernoulliRBM,
     EnergyClassifier,
     EnergyGaussianMixture,
+    EnergyKMeans,
     EnergyRegressor,
+    GatedBM,
     GaussianRBM,
     LatentVariableRegressor,
     PCAWhitener,
@@ -105,10 +108,20 @@ def test_class_weights_of_some_labels_serve_chunks_without_them():
 # ---------------------------------------------------------------- lazy tables and threads
 
 
-def test_lazy_answers_are_those_of_the_model_when_it_was_asked():
+@pytest.mark.parametrize(
+    "model",
+    [
+        BernoulliRBM(4, **BRIEF),
+        GatedBM(2, **BRIEF),
+        EnergyKMeans(3, random_state=0),
+        PLSA(2, random_state=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_lazy_answers_are_those_of_the_model_when_it_was_asked(model):
     array = pytest.importorskip("dask.array", reason="needs dask: pip install sklebm[dask]")
     X = make_rows(60)
-    model = BernoulliRBM(4, **BRIEF).fit(X)
+    model.fit(X)
     expected, lazy = model.score_samples(X), model.score_samples(array.from_array(X, chunks=20))
     model.fit(1 - X[:30])
     np.testing.assert_array_equal(lazy.compute(), expected)

@@ -71,6 +71,8 @@ def test_chunks_of_little_weight_add_up():
     np.testing.assert_allclose(parts.covariance_, whole.covariance_, rtol=1e-10)
     one = PCAWhitener().partial_fit(X[:1], sample_weight=[1.0])
     assert one.n_samples_seen_ == 1
+    light = PCAWhitener().partial_fit(X, sample_weight=np.full(60, 1e-3))
+    np.testing.assert_allclose(light.covariance_, np.cov(X.T, ddof=0), rtol=1e-10)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-9])

@@ -31,7 +31,9 @@ def rows_with_gaps(estimator: Any, X: Any) -> Rows:
         source = source if source.dtype == torch.float32 else source.double()
     else:
         if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "biuf":
-            X = np.ma.filled(X.astype(np.float64), np.nan)  # what it hides is unknown
+            single = X.dtype.kind == "f" and X.dtype.itemsize <= 4
+            X = X.astype(np.float32 if single else np.float64)
+            X = np.ma.filled(X, np.nan)  # what it hides is unknown
         check_table(X, estimator)
         refuse_times(X, name)
         if getattr(X, "dtype", None) == np.float16:

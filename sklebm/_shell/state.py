@@ -258,6 +258,7 @@ def _given_state(
             # In the precisions and the byte order that torch has.
             single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
             array = array.astype(np.float32 if single else np.float64)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         state[name] = array
         if array.ndim != len(declared.shape):
             continue  # the check of the whole state says what is wrong
@@ -345,7 +346,10 @@ def _check_array(where: str, value: Any, expected: Array) -> None:
         found = f"of dtype {value.dtype}" if isinstance(value, np.ndarray) else repr(type(value))
         raise ValueError(f"{where} is {found}, but must be an array of a {kind} dtype.")
     if not value.dtype.isnative:
-        raise ValueError(f"{where} is of dtype {value.dtype}, whose bytes have another order.")
+        raise ValueError(
+            f"{where} is of dtype {value.dtype}, whose bytes have another order than this "
+            "machine's: convert it by astype(dtype.newbyteorder('='))."
+        )
     fits = len(value.shape) == len(expected.shape) and all(
         size is None or size == length
         for size, length in zip(expected.shape, value.shape, strict=True)

@@ -8,6 +8,7 @@ the CPU unless a device is given, gradients enabled, no autocasting.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -19,6 +20,16 @@ import torch
 _lock = threading.Lock()
 _default_dtype: Any = None  # of the program, while at least one call has set it aside
 _n_inside = 0
+
+
+def _begin_in_child() -> None:
+    """A forked process has none of the threads that may have held the lock."""
+    global _lock, _n_inside
+    _lock, _n_inside = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def sheltered(method: Callable[..., Any]) -> Callable[..., Any]:

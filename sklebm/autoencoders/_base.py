@@ -225,14 +225,14 @@ class BaseAutoencoder(GradientEstimator):
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         state = super()._fit(rows, progress, **data)
         fitted = self._twin({**self._unfitted_dict(), **state})
-        # In double precision: far from zero, single precision would see rows that are all alike.
-        return {**state, **self._diagnose(fitted._energy(rows.device).double(), rows)}
+        # In the precision of the rows: far from zero, single precision would see them all alike.
+        return {**state, **self._diagnose(fitted._energy(rows.device).to(rows.dtype), rows)}
 
     def _monitor_score(self, X: Any) -> float:
         rows = self._open(X, self, reset=False)
         with torch.no_grad():
-            energy, batch = self._energy(rows.device).double(), Batch(rows.all().double())
-            return self._validation_score(energy, batch, seed=0)
+            energy = self._energy(rows.device).to(rows.dtype)
+            return self._validation_score(energy, Batch(rows.all()), seed=0)
 
     def _diagnose(self, energy: Any, rows: Rows) -> dict[str, Any]:
         """Fitted attributes that diagnose training, with warnings if it went wrong."""

@@ -21,11 +21,11 @@ def pick_rows(rows: Rows, n_rows: int) -> NDArray[np.intp]:
 
 
 def latent_variances(energy: Any, rows: Rows, floats_per_row: int) -> NDArray[np.float64]:
-    """Variance of each code over a subset of the rows of all processes; in double precision."""
+    """Variance of each code over a subset of the rows of all processes."""
     chosen = pick_rows(rows, _MAX_ROWS)
     parts = row_slices(len(chosen), floats_per_row)
     with torch.no_grad():
-        parts_of = [energy.encode(rows[chosen[part]].double()).cpu() for part in parts]
+        parts_of = [energy.encode(rows[chosen[part]]).double().cpu() for part in parts]
     codes, ranks = torch.cat(parts_of), rows.ranks
     n_codes = ranks.total(len(codes))
     mean = ranks.sum(codes.sum(dim=0)) / n_codes

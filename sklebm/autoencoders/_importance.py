@@ -78,7 +78,7 @@ def median_share(energy: Any, rows: Rows, floats_per_row: int) -> float | None:
     """Median over some rows of the effective share of draws; None if scores are exact."""
     if is_exact(energy):
         return None
-    x = rows[pick_rows(rows, DIAGNOSED_ROWS)].double()
+    x = rows[pick_rows(rows, DIAGNOSED_ROWS)]
     with torch.no_grad():
         sizes = effective_sample_size(energy, x, DIAGNOSED_DRAWS, floats_per_row)
     every = rows.ranks.concat(sizes.double().cpu())

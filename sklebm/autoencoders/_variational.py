@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -177,7 +178,7 @@ def warmup(model: Any, start: Start) -> int:
     if start.resume:
         # A fit has warmed up; chunks may still be at it.
         kind = str(model.training_state_.get("objective_kind", ""))
-        of_chunks = start.n_calls and f"beta_warmup={_WARMUP_OF_CHUNKS}" in kind
+        of_chunks = start.n_calls and re.search(rf"beta_warmup={_WARMUP_OF_CHUNKS}\b", kind)
         return _WARMUP_OF_CHUNKS if of_chunks else 0
     if start.n_calls:
         return _WARMUP_OF_CHUNKS

@@ -106,7 +106,7 @@ def estimate(
     check_is_fitted(model)
     if method not in METHODS:
         raise ValueError(f'method={method!r} must be "auto", "exact" or "ais".')
-    check_count(n_chains, "n_chains", least=2)
+    check_count(n_chains, "n_chains", least=1 if _is_summed(method, len(model.components_)) else 2)
     check_count(n_steps, "n_steps")
     if longest is not None:
         check_count(longest, "longest")

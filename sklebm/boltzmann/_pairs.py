@@ -237,7 +237,9 @@ def need_normalised(model: Any) -> None:
     if bool(energy.norm() < 1.0):
         return  # whatever the hidden units are
     n_hidden = energy.coupling.n_hidden
-    if n_hidden <= _FEW_STATES:
+    if n_hidden > _FEW_STATES:
+        return  # too many states to look at; annealing shows a density that does not exist
+    if n_hidden:
         tensor = energy.coupling.tensor().detach()
         largest = max(
             float(torch.linalg.matrix_norm(torch.einsum("nk,kij->nij", z, tensor), 2).max())
@@ -333,6 +335,11 @@ def free_energy(model: Any, energy: GatedEnergy, v: Tensor, beta: float = 1.0) -
     if model.is_conditional_:
         return free_energy_given_left(energy, v, model.n_annealing_steps) + log_volume(model)
     return energy.free_energy(v, beta) + log_volume(model)
+
+
+def score(model: Any, log_z: float, energy: GatedEnergy, v: Tensor) -> Tensor:
+    """log p(y | x), or log p(x, y) for this log Z."""
+    return -free_energy(model, energy, v) - log_z
 
 
 def floats_per_row(model: Any, energy: GatedEnergy | None = None) -> int:

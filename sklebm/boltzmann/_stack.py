@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,9 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     """Fitted attributes of a network whose layers learn one after the other, then together."""
     machines, done = make_machines(model), list[Any]()
     layer_rows = rows
+    widths = [rows.shape[1], *(machine.n_components for machine in machines)]
+    n_summed = widths[-1] if len(machines) == 1 and model.bottom is not None else min(widths[-2:])
+    likelihood.need_summable(model, SimpleNamespace(summed_units=n_summed))
     for index, machine in enumerate(machines):
         if index:
             machine.set_params(random_state=_seed_of_layer(done[0], index))

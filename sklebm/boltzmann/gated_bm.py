@@ -488,11 +488,7 @@ class GatedBM(GradientEstimator):
             While log Z of a joint model is unknown, -F(x, y).
         """
         log_z = self.log_partition_ if self._is_fitted() else None
-        return self._map_rows(
-            X,
-            lambda energy, v: -_pairs.free_energy(self, energy, v) - (log_z or 0),
-            "score_samples",
-        )
+        return self._map_rows(X, partial(_pairs.score, self, log_z or 0.0), "score_samples")
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log p(y | x), or, of a joint model, the mean log p(x, y).

@@ -88,15 +88,14 @@ class ConditionalEstimator(GradientEstimator):
         return learner._without_training(merged)
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
+        if not self._has_network():
+            raise ValueError(
+                f"{type(self).__name__} without a network is fitted in closed form to all rows: "
+                "use fit, or hidden_sizes with at least one layer."
+            )
         rows = of_positive_weight(rows)  # the first chunk decides offsets and scales
         rows, known = self._read_targets_of(rows, data, goes_on=self._is_fitted(), chunk=True)
-        learner = self._taught(known)
-        if self._has_network():
-            return GradientEstimator._partial_fit(learner, rows, progress)
-        raise ValueError(
-            f"{type(self).__name__} without a network is fitted in closed form to all rows: use "
-            "fit, or hidden_sizes with at least one layer."
-        )
+        return GradientEstimator._partial_fit(self._taught(known), rows, progress)
 
     def _read_targets_of(
         self, rows: Rows, known: dict[str, Any], *, goes_on: bool, chunk: bool = False

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
-from sklebm._shell.rows import Rows
+from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import measure_spread
 from sklebm._shell.warning import warn
 from sklebm.energies.targets import EnergyGivenRow
@@ -36,7 +36,8 @@ def residual_rows(
 ) -> tuple[Rows, dict[str, Any]]:
     """Rows whose targets are g, and what follows from the targets: the linear part, the reach."""
     y = rows.columns["target"].double()
-    if chunk and not goes_on and bool((y == y[0]).all(dim=0).any()):
+    still = (y == y[0]).all(dim=0)
+    if chunk and not goes_on and bool(still.all()):
         raise ValueError(
             f"{type(model).__name__} takes the units of y from the first chunk of partial_fit, in "
             "which y does not vary: pass a first chunk of many rows, with different targets."
@@ -73,6 +74,8 @@ def residual_rows(
         spread = _weighted(rows, (y - _weighted(rows, y)).square()).sqrt()
         least = torch.maximum(1e-6 * spread, 1e-9 * y.abs().amax(dim=0))
         scale = torch.maximum(scale, torch.where(least > 0, least, 1.0))
+        if chunk:  # later chunks may tell of a column that does not vary in the first
+            scale = torch.where(still, 1.0, scale)
     g = residuals / scale
     reach = max(_LEAST_REACH, float(g.abs().max()) + 2.0)
     found = rows.with_targets(g.float())
@@ -93,7 +96,7 @@ def need_width(y: torch.Tensor, model: Any) -> None:
     if y.shape[1] != len(model.intercept_):
         raise ValueError(
             f"y has {y.shape[1]} numbers for each row, but the fitted {type(model).__name__} that "
-            f"learning continues from has {len(model.intercept_)}: pass as many, or set "
+            f"learning continues from has {len(model.intercept_)}: pass as many, or call fit with "
             "warm_start=False."
         )
 
@@ -232,7 +235,10 @@ def _of_block(
     shape = (len(rows), _CANDIDATES, energy.n_outputs)
     candidates = u.new_empty(shape).normal_(generator=generator)
     # One of them for each chain, by its weight against the linear part that it is drawn from.
-    log_weights = 0.5 * candidates.square().sum(dim=2) - energy.target_energy(rows, candidates)
+    log_weights = 0.5 * candidates.square().sum(dim=2)
+    width = _CANDIDATES * (rows.shape[1] + 4 * _widest(energy))
+    for part in row_slices(len(rows), width):
+        log_weights[part] -= energy.target_energy(rows[part], candidates[part])
     noise = torch.empty_like(log_weights).exponential_(generator=generator).log()
     chosen = (log_weights - noise).nan_to_num(-math.inf).argmax(dim=1)
     g = candidates[torch.arange(len(rows), device=u.device), chosen]
@@ -252,6 +258,13 @@ def _of_block(
         )
     found: torch.Tensor = state.position.view(BLOCK, n_samples, -1)[place]
     return found
+
+
+def _widest(energy: Any) -> int:
+    """Numbers of the widest layer of a network, for each row."""
+    network = getattr(energy, "network", None)
+    shapes = [] if network is None else [int(p.shape[0]) for p in network.parameters() if p.ndim]
+    return max([1, *shapes])
 
 
 def intervals(model: Any, X: Any, level: Any) -> list[Any]:

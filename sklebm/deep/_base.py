@@ -183,7 +183,8 @@ class DeepEnergyEstimator(GradientEstimator):
         if not math.isclose(self.sigma_, float(asked), rel_tol=1e-4):
             raise ValueError(
                 f"sigma={asked} differs from sigma={self.sigma_:.6g} of the fitted model that "
-                "training would continue from: set it back, or fit with warm_start=False."
+                f"training would continue from: set sigma={self.sigma_:.6g}, or fit with "
+                "warm_start=False."
             )
 
     def _check_epoch(self, energy: Any) -> None:

@@ -112,6 +112,6 @@ def mini_batch_steps(
         if len(empty):
             centers, _ = relocate(batch, weight, centers, empty, parts)
             counts[empty] = 0.0
-        falls = previous == float("inf") or previous - total > tol * previous
-        yield labels, centers, not falls and not len(empty)
+        rests = previous < float("inf") and previous - total <= tol * previous
+        yield labels, centers, rests and not len(empty)
         previous = total

@@ -296,12 +296,20 @@ def _improve(
         return found
     some = problem.select(worse)
     answer = _iterate(some, choice, method, start[worse], tol, max_iter)
+    reached = some.objective(answer[0], answer[0] @ some.gram)
+    least = energy[worse]
     # Momentum may have left the basin, where steps without it cannot.
-    lost = some.objective(answer[0], answer[0] @ some.gram) > energy[worse]
+    lost = reached > least + 1e-9 * least.abs()
     if bool(lost.any()):
-        again = _iterate(some.select(lost), "ista", method, start[worse][lost], tol, max_iter)
-        for whole, part in zip(answer, again, strict=True):
-            whole[lost] = part
+        if "ista" in problem.penalty.solvers:
+            again = _iterate(some.select(lost), "ista", "ista", start[worse][lost], tol, max_iter)
+            for whole, part in zip(answer, again, strict=True):
+                whole[lost] = part
+        reached = some.objective(answer[0], answer[0] @ some.gram)
+        kept = reached <= least + 1e-9 * least.abs()
+        codes = torch.where(kept[:, None], answer[0], start[worse])
+        certificate = some.certificate(codes, codes @ some.gram)
+        answer = (codes, certificate, answer[2], answer[3] & (kept | (certificate <= tol)))
     n_before = found[2][worse]
     for whole, part in zip(found, answer, strict=True):
         whole[worse] = part

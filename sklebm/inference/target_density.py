@@ -21,7 +21,7 @@ N_POINTS = 513  # odd: one of them is the mean of the linear part
 _N_IMPORTANCE = 4096
 _IMPORTANCE_SCALE = 1.5
 # With fewer effective points, others are drawn around the mode: this much wider than the density.
-_FEW_POINTS, _HALVINGS, _WIDER = 200.0, 14, 1.4
+_FEW_POINTS, _HALVINGS, _WIDER, _ROUNDS = 200.0, 14, 1.4, 4
 _NEGLIGIBLE = -25.0  # log of a density, relative to the highest
 _DOUBLINGS = 8
 _NARROWINGS, _SMALL_PART = 4, 1 / 8
@@ -84,9 +84,11 @@ def log_partition(energy: Any, u: Tensor) -> Tensor:
     log_q = log_q - energy.n_outputs * math.log(_IMPORTANCE_SCALE)
     log_weights = -energy.target_energy(u, g) - log_q
     log_z = torch.logsumexp(log_weights, dim=1) - math.log(len(points))
-    (narrow,) = (_effective(log_weights) < _FEW_POINTS).nonzero(as_tuple=True)
+    n_effective = _effective(log_weights)
+    (narrow,) = (n_effective < _FEW_POINTS).nonzero(as_tuple=True)
     if len(narrow):
-        log_z[narrow] = _around_the_mode(energy, u[narrow])
+        found, n_found = _around_the_mode(energy, u[narrow])
+        log_z[narrow] = torch.where(n_found > n_effective[narrow], found, log_z[narrow])
     return log_z
 
 
@@ -96,12 +98,12 @@ def _effective(log_weights: Tensor) -> Tensor:
     return torch.exp(2.0 * torch.logsumexp(log_weights, dim=1) - twice).nan_to_num(0.0)
 
 
-def _around_the_mode(energy: Any, u: Tensor) -> Tensor:
-    """log Z of rows whose density is much narrower than the linear part's.
+def _around_the_mode(energy: Any, u: Tensor) -> tuple[Tensor, Tensor]:
+    """log Z of rows whose density is much narrower than the linear part's, and effective points.
 
     A normal density around the mode, of the width that gives the most effective points, tells the
     mean and covariance of another one; half of the points are drawn from that, half from the wide
-    density, and weighed by the mixture of both.
+    density, and weighed by the mixture of both. These tell the next mean and covariance.
     """
     centre, normals, m = lowest(energy, u), _even_normals(energy.n_outputs, u), energy.n_outputs
     few = normals[: len(normals) // 8]
@@ -117,22 +119,24 @@ def _around_the_mode(energy: Any, u: Tensor) -> Tensor:
         best = torch.where(better, found, best)
         cloud = torch.where(better[:, None, None], g, cloud)
         weights = torch.where(better[:, None], torch.softmax(log_weights, dim=1), weights)
-    mean = (weights[:, :, None] * cloud).sum(dim=1)
-    gaps = (cloud - mean[:, None]) * weights.sqrt()[:, :, None]
-    covariance = _WIDER**2 * gaps.mT @ gaps
-    floor = 1e-6 * covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
-    factor = torch.linalg.cholesky(covariance + floor[:, None, None] * torch.eye(m).to(u))
     half = len(normals) // 2
-    narrow = mean[:, None] + normals[half:] @ factor.mT
     wide = (_IMPORTANCE_SCALE * normals[:half]).expand(len(u), -1, -1)
-    g = torch.cat([wide, narrow], dim=1)
-    log_wide = -0.5 * (g / _IMPORTANCE_SCALE).square().sum(dim=2) - m * math.log(_IMPORTANCE_SCALE)
-    away = torch.linalg.solve_triangular(factor, (g - mean[:, None]).mT, upper=False)
-    volume = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    log_narrow = -0.5 * away.square().sum(dim=1) - volume[:, None]
-    log_q = torch.logaddexp(log_wide, log_narrow) - math.log(2.0) - rest
-    log_weights = -energy.target_energy(u, g) - log_q
-    return torch.logsumexp(log_weights, dim=1) - math.log(g.shape[1])
+    for _ in range(_ROUNDS):
+        mean = (weights[:, :, None] * cloud).sum(dim=1)
+        gaps = (cloud - mean[:, None]) * weights.sqrt()[:, :, None]
+        covariance = _WIDER**2 * gaps.mT @ gaps
+        floor = 1e-6 * covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
+        factor = torch.linalg.cholesky(covariance + floor[:, None, None] * torch.eye(m).to(u))
+        cloud = torch.cat([wide, mean[:, None] + normals[half:] @ factor.mT], dim=1)
+        away = torch.linalg.solve_triangular(factor, (cloud - mean[:, None]).mT, upper=False)
+        volume = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        log_narrow = -0.5 * away.square().sum(dim=1) - volume[:, None]
+        log_wide = -0.5 * (cloud / _IMPORTANCE_SCALE).square().sum(dim=2)
+        log_wide = log_wide - m * math.log(_IMPORTANCE_SCALE)
+        log_q = torch.logaddexp(log_wide, log_narrow) - math.log(2.0) - rest
+        log_weights = -energy.target_energy(u, cloud) - log_q
+        weights = torch.softmax(log_weights, dim=1)
+    return torch.logsumexp(log_weights, dim=1) - math.log(cloud.shape[1]), _effective(log_weights)
 
 
 def _even_normals(m: int, like: Tensor) -> Tensor:

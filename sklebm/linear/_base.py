@@ -29,6 +29,7 @@ from sklebm.linear._moments import (
     covariance_factor_of,
     covariance_of,
     empty_row_moments,
+    freedom,
 )
 from sklebm.linear._spectrum import Spectrum, complement, spectrum_of, spectrum_of_factor
 
@@ -93,7 +94,7 @@ class PrincipalGaussian(EnergyEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         weights = rows.columns.get("weight")
-        total = math.inf if weights is None else float(weights.sum())
+        total = math.inf if weights is None else rows.ranks.total(float(weights.sum()))
         if total <= 1:
             raise ValueError(
                 f"sample_weight adds up to {total:.3g}, but a weight counts as so many copies of "
@@ -116,9 +117,9 @@ class PrincipalGaussian(EnergyEstimator):
         mean = torch.from_numpy(self.mean_).to(rows.device)
         own = vars(self).get("covariance_factor_")
         if own is not None:
-            factor = torch.from_numpy(own * max(seen - 1, 1) ** 0.5).to(rows.device)
+            factor = torch.from_numpy(own * freedom(seen) ** 0.5).to(rows.device)
             return self._solve(rows, RowMoments(seen, mean, factor))
-        scatter = torch.from_numpy(self.covariance_ * max(seen - 1, 1)).to(rows.device)
+        scatter = torch.from_numpy(self.covariance_ * freedom(seen)).to(rows.device)
         return self._solve(rows, Moments(seen, mean, scatter))
 
     def _solve(self, rows: Rows, before: Moments | RowMoments) -> dict[str, Any]:

@@ -188,16 +188,21 @@ def _central_point(rows: Rows, weights: Tensor | None) -> Tensor:
     return mass[counts] @ some[counts] / mass.sum()
 
 
+def freedom(n_rows: float) -> float:
+    """The divisor of a covariance: n - 1, or for little weight one row, or all that there is."""
+    return max(n_rows - 1.0, min(n_rows, 1.0)) or 1.0
+
+
 def covariance_of(moments: Moments) -> Tensor:
     """Covariance (divisor n - 1). Features that vary only by rounding get variance zero."""
-    covariance = moments.scatter / max(moments.n_rows - 1, 1)
+    covariance = moments.scatter / freedom(moments.n_rows)
     still = stands_still(covariance.diagonal(), moments.mean)
     return covariance.masked_fill(still | still[:, None], 0.0)
 
 
 def covariance_factor_of(moments: RowMoments) -> tuple[Tensor, Tensor]:
     """F with covariance F'F, and its diagonal. Features that vary only by rounding get zero."""
-    factor = moments.factor / max(moments.n_rows - 1, 1) ** 0.5
+    factor = moments.factor / freedom(moments.n_rows) ** 0.5
     variances = torch.einsum("nd,nd->d", factor, factor)
     still = stands_still(variances, moments.mean)
     if bool(still.any()):

@@ -270,9 +270,9 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
         Z : array or tensor of shape (n_samples, n_clusters)
             Distances (Euclidean), one-hot codes, responsibilities, or triangle codes.
         """
-        return self._map_rows(
-            X, lambda energy, x: energy.codes(x, self.output, self.beta_), "transform"
-        )
+        check_is_fitted(self)
+        output, beta = self.output, self.beta_
+        return self._map_rows(X, lambda energy, x: energy.codes(x, output, beta), "transform")
 
     def free_energy(self, X: Any, beta: float | None = None) -> Any:
         r"""Return :math:`F_\beta(x)`, the energy with the latent summed out.
@@ -308,10 +308,10 @@ class EnergyKMeans(ClusterMixin, OneHotEstimator[ClusterProblem, ClusterRun]):
             Log density in nats of the mixture of K equally weighted spherical Gaussians with
             variance ``noise_variance_``; exactly normalised. Higher is more typical.
         """
+        check_is_fitted(self)
+        beta, log_z = self.beta_, self.log_partition_
         return self._map_rows(
-            X,
-            lambda energy, x: -self.beta_ * energy.free_energy(x, self.beta_) - self.log_partition_,
-            "score_samples",
+            X, lambda energy, x: -beta * energy.free_energy(x, beta) - log_z, "score_samples"
         )
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Any, Any]:

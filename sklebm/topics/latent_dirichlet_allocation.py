@@ -341,7 +341,7 @@ class LatentDirichletAllocation(TopicEstimator[DirichletProblem, DirichletRun]):
         free_energy : array or tensor of shape (n_samples,)
             Minus the evidence lower bound of each document, in nats.
         """
-        return self._map_rows(X, lambda e, x: -self._bounds(e, x), "free_energy")
+        return -self._map_rows(X, self._bounds, "free_energy")
 
     def score_samples(self, X: Any) -> Any:
         """Return a lower bound on the log probability of each document, as a sequence of words.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,12 +39,29 @@ def keep_levels(optimizer: torch.optim.Optimizer) -> None:
 
     Decay would pull them to zero, which is no simpler a model but another density.
     """
+    _ORDER[optimizer] = [p for group in optimizer.param_groups for p in group["params"]]
     for group in list(optimizer.param_groups):
-        single = [p for p in group["params"] if p.numel() == 1]
-        if not group.get("weight_decay") or not single or len(single) == len(group["params"]):
+        single = [p for p in group["params"] if p.numel() == 1 and p.ndim <= 1]
+        if not group.get("weight_decay") or not single:
             continue
-        group["params"] = [p for p in group["params"] if p.numel() != 1]
-        rest = {
-            name: value for name, value in group.items() if name not in ("params", "param_names")
-        }
+        if len(single) == len(group["params"]):
+            group["weight_decay"] = 0.0
+            continue
+        chosen = {id(p) for p in single}
+        group["params"] = [p for p in group["params"] if id(p) not in chosen]
+        rest = {name: value for name, value in group.items() if name not in _LISTS}
         optimizer.add_param_group({**rest, "params": single, "weight_decay": 0.0})
+
+
+def in_order(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """Parameters in the order in which the optimiser got them, whatever groups they are in."""
+    found = _ORDER.get(optimizer)
+    if found is None:
+        found = [p for group in optimizer.param_groups for p in group["params"]]
+    return found
+
+
+_LISTS = ("params", "param_names")
+_ORDER: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[torch.nn.Parameter]] = (
+    weakref.WeakKeyDictionary()
+)

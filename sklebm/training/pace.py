@@ -28,8 +28,11 @@ class Pace:
     least_epochs: int = 20
     most_epochs: int = 1000
 
-    def epochs(self, n_rows: int, batch_size: int) -> int:
-        """Number of passes over ``n_rows`` rows in batches of ``batch_size``."""
-        per_epoch = -(-n_rows // batch_size)
+    def epochs(self, n_rows: int, batch_size: int, *, per_step: int = 1) -> int:
+        """Number of passes over ``n_rows`` rows in batches of ``batch_size``.
+
+        ``per_step``: updates that a step stands for.
+        """
+        per_epoch = -(-n_rows // batch_size) * per_step
         wanted = math.ceil(self.n_updates / per_epoch)
         return min(max(wanted, self.least_epochs), self.most_epochs)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sklebm.objectives.base import Objective, ObjectiveState
+from sklebm.training.optimizers import in_order
 
 
 def export_state(
@@ -24,8 +25,8 @@ def export_state(
     for player, optimizer, prefix in zip(players, optimizers, _prefixes(players), strict=True):
         flat[f"{prefix}optimizer_kind"] = type(optimizer).__name__
         flat[f"{prefix}objective_kind"] = repr(player.objective)
-        for index, entries in optimizer.state_dict()["state"].items():
-            for name, value in entries.items():
+        for index, parameter in enumerate(in_order(optimizer)):
+            for name, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor):
                     array = value.detach().cpu().numpy().copy()
                     flat[f"{prefix}optimizer.{index}.{name}"] = array
@@ -48,7 +49,7 @@ def import_optimizer(
     for optimizer, prefix in zip(optimizers, _prefixes(players), strict=True):
         if flat.get(f"{prefix}optimizer_kind") != type(optimizer).__name__:
             continue
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = in_order(optimizer)
         fused = any(group.get("fused") for group in optimizer.param_groups)
         for key, value in flat.items():
             kind, _, rest = key.removeprefix(prefix).partition(".")
@@ -57,6 +58,8 @@ def import_optimizer(
             index, _, name = rest.partition(".")
             parameter = parameters[int(index)]
             tensor = torch.from_numpy(np.array(value))
+            if tensor.ndim and tensor.shape != parameter.shape:
+                continue  # of another division of the parameters into groups
             # Step counters are scalars that torch keeps on the CPU, unless the optimiser is fused.
             device = parameter.device if tensor.ndim or fused else "cpu"
             optimizer.state[parameter][name] = tensor.to(device)

@@ -468,5 +468,7 @@ def test_joint_weights_without_a_density_are_refused():
     for weights in ([2.0], [0.6, 0.6], [1.0]):
         with pytest.raises(ValueError, match=r"conditional=False has no density"):
             joint(weights)
+    many = np.tile([0.1, -0.1], 6)  # of so many units, not all states are looked at
+    assert len(joint(many).intercept_hidden_) == 12
     # The norms add up to more than 1, but no state of the hidden units does.
     assert np.isfinite(joint([0.6, -0.6]).estimate_log_partition("exact").log_partition_)

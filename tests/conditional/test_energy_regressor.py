@@ -406,3 +406,5 @@ def test_the_first_chunk_must_have_different_targets():
             EnergyRegressor(**BRIEF).partial_fit(X[rows], np.full(rows.stop, 5.0))
     model = EnergyRegressor(**BRIEF).partial_fit(X, y)
     model.partial_fit(X[:1], y[:1])
+    both = EnergyRegressor(**BRIEF).partial_fit(X, np.c_[y, np.full(len(y), 5.0)])
+    assert both.residual_scale_[1] == 1.0  # one that does not vary tells of no scale

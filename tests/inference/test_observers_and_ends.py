@@ -49,9 +49,11 @@ class Narrow(torch.nn.Module):
 
     n_outputs, reach = 2, 10.0
 
-    def __init__(self, width):
+    def __init__(self, width, *, one_direction=False):
         super().__init__()
         factor = width * torch.tensor([[0.6, 0.0], [0.7, 0.3]], dtype=torch.float64)
+        if one_direction:
+            factor[1, 1] = 0.8
         self.factor, self.inverse = factor, torch.linalg.inv(factor)
         self.log_z = math.log(2 * math.pi) + float(torch.linalg.slogdet(factor)[1])
 
@@ -66,6 +68,14 @@ def test_densities_of_several_targets_are_normalised_however_narrow(width):
     u = torch.tensor([[0.0, 0.0], [0.7, -0.4], [1.5, 1.0]], dtype=torch.float64)
     found = target_density.log_partition(energy, u)
     assert (found - energy.log_z).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("width", [0.1, 0.01, 0.001])
+def test_densities_that_are_narrow_in_one_direction_are_normalised(width):
+    energy = Narrow(width, one_direction=True)
+    u = torch.tensor([[0.0, 0.0], [0.7, -0.4], [1.5, 1.0]], dtype=torch.float64)
+    found = target_density.log_partition(energy, u)
+    assert (found - energy.log_z).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("width", [1.0, 0.02])

@@ -179,6 +179,21 @@ def test_decay_of_weights_spares_single_numbers():
     assert bool((weight < 1.0).all())
 
 
+def test_statistics_stay_with_their_parameters_when_decay_is_switched_on():
+    """Single numbers move to a group of their own, which must not shift those after them."""
+    X = make_rows()
+    model = DeepEnergyModel(4, optimizer="adam", log_partition=None, warm_start=True, **BRIEF).fit(
+        X
+    )
+    before = {k: np.shape(v) for k, v in model.training_state_.items() if "exp_avg" in k}
+    model.set_params(net_params={"optimizer__weight_decay": 0.01}, max_epochs=1).fit(X)
+    after = {k: np.shape(v) for k, v in model.training_state_.items() if "exp_avg" in k}
+    assert after == before
+    alone = torch.optim.AdamW([{"params": [nn.Parameter(torch.tensor(1.0))]}], weight_decay=0.1)
+    keep_levels(alone)
+    assert alone.param_groups[0]["weight_decay"] == 0.0
+
+
 def test_groups_of_parameters_keep_their_own_rates_under_a_schedule():
     params = {"optimizer__param_groups": [("*encoder*", {"lr": 0.0})]}
     X = make_rows()
