@@ -74,3 +74,9 @@ def check_choice(value: object, name: str, choices: Iterable[str], owner: object
 
 def _of(owner: object) -> str:
     return "" if owner is None else f"{type(owner).__name__}: "
+
+
+def check_beta(beta: float) -> None:
+    """Refuse an inverse temperature that is none."""
+    if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
+        raise ValueError(f"beta={beta!r} must be a positive number.")

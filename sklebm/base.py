@@ -45,7 +45,7 @@ from sklebm._shell.state import (
     refuse_broken,
 )
 from sklebm._shell.surroundings import shelter_methods, sheltered
-from sklebm._shell.tables import is_dask, map_blocks, wants_frames
+from sklebm._shell.tables import as_of_now, is_dask, map_blocks, wants_frames
 
 # Address of the published documentation; without it, the HTML representation has no links.
 DOCUMENTATION_URL = os.environ.get("SKLEBM_DOCUMENTATION_URL", "")
@@ -68,11 +68,9 @@ def map_energy(
     """
     check_is_fitted(model)
     if beside is None and not isinstance(X, (np.ndarray, torch.Tensor)) and is_dask(X):
-        # Blocks are computed later, when the model may have been fitted again.
-        frozen = model._twin(vars(model))
+        frozen, function = as_of_now(model, function)
         own = partial(map_energy, frozen, latents=latents, may_be_infinite=may_be_infinite)
-        of_frozen = _rebound(function, model, frozen)
-        return map_blocks(X, sheltered(lambda x: own(x, of_frozen, what)))
+        return map_blocks(X, sheltered(lambda x: own(x, function, what)))
     refuse_broken(model, what)  # a comparison would turn NaN into a number like any other
     rows = model._open_latents(X) if latents else model._open(X, model, reset=False)
     beside = beside(rows) if callable(beside) else beside
@@ -89,17 +87,6 @@ def map_energy(
         beside=beside,
         may_be_infinite=may_be_infinite,
     )
-
-
-def _rebound(function: Any, model: Any, frozen: Any) -> Any:
-    """A function with another model in place of that which it is bound to, or holds."""
-    if isinstance(function, partial):
-        arguments = [frozen if value is model else value for value in function.args]
-        inner = _rebound(function.func, model, frozen)
-        return partial(inner, *arguments, **function.keywords)
-    if getattr(function, "__self__", None) is model:
-        return function.__func__.__get__(frozen)
-    return function
 
 
 class EnergyEstimator(
@@ -185,8 +172,8 @@ class EnergyEstimator(
         """Drop what only further training needs, such as optimiser statistics and chains.
 
         The estimator scores, transforms and samples as before, and takes less space when saved.
-        ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics;
-        a closed form that needs the sums of earlier rows asks for ``fit`` instead.
+        ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics,
+        but for closed forms, which need the sums of earlier rows.
 
         Returns
         -------

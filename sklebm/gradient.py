@@ -7,10 +7,9 @@ callbacks and the state that ``partial_fit`` continues from.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn
 
@@ -29,9 +28,10 @@ from sklebm.objectives import Batch, Objective
 from sklebm.training.batches import TrainingRows, feature_means, hold_out, training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
-from sklebm.training.pace import Pace
+from sklebm.training.pace import Pace, n_learnt
 from sklebm.training.ranks import rank_seed, share_parameters
 from sklebm.training.schedules import SCHEDULES, ConstantRate, Schedule
+from sklebm.training.start import Start
 from sklebm.training.state import import_objective
 from sklebm.training.train import Course, TrainingOptions, Watch, train
 from sklebm.training.transforms import GradientTransform, Projection, TransformState
@@ -40,18 +40,6 @@ Monitor = Callable[[Any, torch.Tensor, torch.Tensor], float]
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _COUNT = Interval(Integral, 1, None, closed="left")
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run of training begins."""
-
-    rows: Rows
-    means: torch.Tensor  # of the rows, in float64 on the CPU
-    seed: int
-    resume: bool = False  # from the fitted parameters
-    n_calls: int = 0  # of partial_fit, this one included; 0 in fit
-    split_seed: int | None = None  # of the rows that are held out; None: ``seed``
 
 
 class GradientEstimator(EnergyEstimator):
@@ -152,15 +140,11 @@ class GradientEstimator(EnergyEstimator):
         if not isinstance(self.max_epochs, str):
             return int(self.max_epochs)
         n_rows, choice = self._n_learnt(rows), self._optimizer_choice()
-        if not choice.full_batch:
-            return self._pace.epochs(n_rows, self.batch_size)
-        # A step of a line search goes through the rows about this many times.
-        return self._pace.epochs(1, 1, per_step=20 if choice.uses_closure else 1)
+        return self._pace.epochs(n_rows, self.batch_size, choice)
 
     def _n_learnt(self, rows: Rows) -> int:
         """Number of rows that ``fit`` does not hold out."""
-        n_rows, fraction = rows.total(), self.validation_fraction
-        return n_rows if fraction is None else max(n_rows - math.ceil(fraction * n_rows), 1)
+        return n_learnt(rows.total(), self.validation_fraction)
 
     def _resumes(self) -> bool:
         """Whether ``fit`` continues from the fitted parameters."""
@@ -182,7 +166,6 @@ class GradientEstimator(EnergyEstimator):
 
     def _check_completion(self, energy: Any) -> None:
         """Refuse, before training, what ``_complete`` cannot compute after it."""
-        return
 
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         fitted = self._is_fitted()

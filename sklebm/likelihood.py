@@ -29,15 +29,18 @@ from sklearn.utils.validation import check_is_fitted
 from sklebm._checks import check_count
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, resolve_device
-from sklebm._shell.state import Array, Scalar, Spec, first_broken
+from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.inference import ais, enumeration, partition
 from sklebm.inference.hamiltonian_path import HamiltonianPath, from_nearest, nearest_base
 from sklebm.inference.pairwise_path import PairwisePath
 from sklebm.inference.partition import Effort, Partition
 from sklebm.inference.tempered_path import TemperedPath
+from sklebm.summable import alternates, keep, n_summed_units, need_summable
 from sklebm.training.diagnosis import warn_of_collapsed_chains, warn_of_disagreement
 from sklebm.training.state import import_objective
+
+__all__ = ["alternates", "keep", "n_summed_units", "need_summable"]
 
 METHODS = ("auto", "exact", "ais", "bridge")
 PartitionMethod = Literal["auto", "exact", "ais", "bridge"]
@@ -211,18 +214,6 @@ def _look_at_chains(name: str, energy: Any, chains: Any, mean: Any) -> None:
 # ---------------------------------------------------------------------- log Z
 
 
-def alternates(energy: Any) -> bool:
-    """Whether the tempered path alternates between visible and hidden units."""
-    return any(hasattr(energy, name) for name in ("tempered_path", "visible_field", "classes"))
-
-
-def n_summed_units(energy: Any) -> int | None:
-    """Number of units that an exact log Z sums over; None if it cannot be summed."""
-    if hasattr(energy, "summed_units"):
-        return int(energy.summed_units)
-    return enumeration.n_summed_units(energy) if hasattr(energy, "visible_field") else None
-
-
 def path_to(
     energy: Any, mean: Any, generator: torch.Generator, rows: torch.Tensor | None = None
 ) -> Any:
@@ -247,31 +238,6 @@ def path_to(
         square = (rows.to(base) - base).square().mean(dim=0)
         variance = torch.maximum(variance, square.nan_to_num(0.0))
     return make(base, variance.expand_as(base))
-
-
-def keep(model: Any, found: Mapping[str, Any]) -> None:
-    """Give a fitted model the estimate as attributes; numbers that are not finite are refused."""
-    broken = first_broken(found)
-    if broken is not None:
-        raise FloatingPointError(
-            f"{type(model).__name__}: the estimate of log Z is not finite, so that {broken} was "
-            "left as it was. Raise n_chains or n_temperatures; if that does not help, the model "
-            "is no density."
-        )
-    model.__dict__.update(found)
-
-
-def need_summable(model: Any, energy: Any) -> None:
-    """Refuse ``log_partition="exact"`` before training, if log Z cannot be summed after it."""
-    if model.log_partition != "exact":
-        return
-    n_units = n_summed_units(energy)
-    if n_units is None or n_units > enumeration.MAX_UNITS:
-        count = "too many" if n_units is None else f"2^{n_units}"
-        raise ValueError(
-            f'{type(model).__name__}: log_partition="exact" would sum over {count} states: use '
-            '"ais", or "auto".'
-        )
 
 
 def compute(

@@ -203,7 +203,7 @@ LAYERS = (
     ("objectives",),
     ("_shell",),
     ("base",),
-    ("training", "gradient", "iterative", "likelihood", "composite"),
+    ("training", "gradient", "iterative", "likelihood", "composite", "summable"),
 )
 PURE = ("energies", "inference", "objectives")
 PURE_IMPORTS = {"torch", "numpy", "numba", "scipy", "sklebm"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,10 @@ def _positions(values: Any, rows: Rows, owner: str) -> Tensor:
     if len(array) and max(abs(float(array.max())), abs(float(array.min()))) >= 2**62:
         raise ValueError("positions are too large: count rows and columns from 0.")
     return torch.from_numpy(array.astype(np.int64)).to(rows.device)
+
+
+def replace_targets(rows: Rows, targets: Tensor) -> Rows:
+    """A view of the same rows with other targets; they are unchanged."""
+    found = copy.copy(rows)
+    found.columns = {**rows.columns, "target": targets}
+    return found

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import sklebm
-from sklebm._shell.state import fitted_attributes
+from sklebm._shell.state import first_broken, fitted_attributes
 
 #: dtypes of the tensors; the file format has no others that NumPy has too.
 DTYPES = {
@@ -173,17 +173,12 @@ class Decoder:
 
     def __init__(self, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
         self.unused = dict(tensors)
-        self._finite = False  # True within fitted attributes, which hold no NaN or infinity
 
     def estimator(self, node: Node, depth: int = 0) -> Any:
         """Rebuild and check an estimator; its class comes from ``sklebm.ESTIMATORS``."""
         self._require(node, "estimator", ("class", "params", "state", "output"))
         cls = self._class(node["class"], sklebm.ESTIMATORS, "estimator")
-        outside, self._finite = self._finite, False
-        params = self._named(node["params"], depth)
-        self._finite = True
-        state = self._named(node["state"], depth)
-        self._finite = outside
+        params, state = self._named(node["params"], depth), self._named(node["state"], depth)
         unknown = sorted(set(params) - set(cls._get_param_names()))
         if unknown:
             raise ValueError(f"{node['class']} has no parameter called {', '.join(unknown)}")
@@ -194,6 +189,9 @@ class Decoder:
         estimator._validate_params()
         vars(estimator).update(state)
         estimator._check_state()
+        broken = first_broken(state)
+        if broken is not None:
+            raise ValueError(f"the fitted attribute {broken} is not finite")
         if node["output"] is not None:
             if node["output"] not in _OUTPUTS:
                 raise ValueError(f"output is {node['output']!r} instead of one of {_OUTPUTS}")
@@ -237,8 +235,6 @@ class Decoder:
     def _float(self, node: Node, depth: int) -> float:
         if node["value"] not in ("nan", "inf", "-inf"):
             raise ValueError(f"{node['value']!r} is not a special float")
-        if self._finite:
-            raise ValueError(f"a fitted attribute is {node['value']}")
         return float(node["value"])
 
     def _items(self, node: Node, depth: int) -> list[Any]:

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sklebm._shell.arrays import to_numpy
-from sklebm._shell.refusal import explain, refuse_times
+from sklebm._shell.refusal import explain, refusal_as, refuse_times
 from sklebm._shell.rows import Rows, resolve_device
 from sklebm._shell.tables import LazyTable, check_table, is_dask, read_table
 
@@ -47,7 +47,7 @@ def rows_with_gaps(estimator: Any, X: Any) -> Rows:
             reason = explain(X, name)
             if reason is None:
                 raise
-            raise ValueError(reason) from error
+            raise refusal_as(error, reason) from error
     return Rows(source, resolve_device(estimator.device, X, estimator._prefers_cuda))
 
 

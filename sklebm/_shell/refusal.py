@@ -123,3 +123,8 @@ def _list(columns: list[str]) -> str:
     more = len(columns) - _NAMED
     text = ", ".join(columns[:_NAMED])
     return f"{text} and {more} more column{'s' * (more > 1)}" if more > 0 else text
+
+
+def refusal_as(error: Exception, reason: str) -> Exception:
+    """The reason as the kind of error that it explains, with its words if it is a TypeError."""
+    return TypeError(f"{reason} ({error})") if isinstance(error, TypeError) else ValueError(reason)

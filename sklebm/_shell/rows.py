@@ -21,7 +21,7 @@ from sklearn.utils.validation import validate_data
 from sklebm._shell.layouts import advice_on_shape
 from sklebm._shell.private import get_chunk_n_rows
 from sklebm._shell.ranks import ALONE
-from sklebm._shell.refusal import explain, refuse_times
+from sklebm._shell.refusal import explain, refusal_as, refuse_times
 from sklebm._shell.scaling import Scaling
 from sklebm._shell.tables import LazyTable, check_dimensions, check_table, read_table, shape_of
 from sklebm._shell.warning import warn
@@ -105,7 +105,7 @@ def open_rows(
         if reason is None:
             check_dimensions(estimator, shape_of(X))
             raise
-        raise ValueError(reason) from error
+        raise refusal_as(error, reason) from error
     if isinstance(checked, torch.Tensor) or scipy.sparse.issparse(checked):
         return Rows(checked, device)
     rows = Rows(np.asarray(checked), device)
@@ -213,12 +213,6 @@ class Rows:
         """A view of the same rows that returns them standardised; this one is unchanged."""
         rows = copy.copy(self)
         rows.scaling = scaling
-        return rows
-
-    def with_targets(self, targets: torch.Tensor) -> Rows:
-        """A view of the same rows with other targets; this one is unchanged."""
-        rows = copy.copy(self)
-        rows.columns = {**self.columns, "target": targets}
         return rows
 
     def some(self, index: torch.Tensor) -> Rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Set
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -267,6 +268,23 @@ def map_blocks(X: Any, function: Callable[[Any], Any]) -> Any:
         return X.map_blocks(apply, dtype=probe.dtype, drop_axis=1, meta=probe[:0])
     chunks = (X.chunks[0], (probe.shape[1],))
     return X.map_blocks(apply, dtype=probe.dtype, chunks=chunks, meta=probe[:0])
+
+
+def as_of_now(model: Any, function: Any) -> tuple[Any, Any]:
+    """A copy of a model that later fits do not change, and a function of it, of the same kind."""
+    frozen = model._twin(vars(model))
+    return frozen, rebound(function, model, frozen)
+
+
+def rebound(function: Any, model: Any, frozen: Any) -> Any:
+    """A function with another model in place of that which it is bound to, or holds."""
+    if isinstance(function, partial):
+        arguments = [frozen if value is model else value for value in function.args]
+        inner = rebound(function.func, model, frozen)
+        return partial(inner, *arguments, **function.keywords)
+    if getattr(function, "__self__", None) is model:
+        return function.__func__.__get__(frozen)
+    return function
 
 
 def wants_frames(estimator: Any) -> bool:

@@ -22,13 +22,14 @@ from sklebm.adversarial import _diagnosis
 from sklebm.energies import networks
 from sklebm.energies.adversarial import AdversarialEnergy, bound_slopes, widen
 from sklebm.energies.standardization import Standardization
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.objectives import Batch
 from sklebm.objectives.adversarial import CriticLoss, GeneratorLoss
 from sklebm.training.architecture import NetworkRecord, build_user_module, export_weights
 from sklebm.training.batches import training_rows
 from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.pace import Pace
+from sklebm.training.start import Start
 
 #: Optimisers that take a step per batch; a game has no loss that a line search could follow.
 RULES = {name for name, choice in OPTIMIZERS.items() if not choice.uses_closure}

@@ -21,10 +21,11 @@ from sklebm.autoencoders._diagnosis import latent_variances, warn_of_dead
 from sklebm.energies.networks import ACTIVATIONS, initialize, set_input_bias, set_output_bias
 from sklebm.energies.reconstruction import ReconstructionEnergy
 from sklebm.energies.standardization import Standardization
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.objectives import Batch
 from sklebm.training.architecture import NetworkRecord, export_weights
 from sklebm.training.pace import Pace
+from sklebm.training.start import Start
 
 #: Parameters that may hold a user class.
 NETWORKS = ("encoder", "decoder")

@@ -27,7 +27,6 @@ from sklebm.energies.variational import (
     GaussianLatentEnergy,
     LatentVariableEnergy,
 )
-from sklebm.gradient import Start
 from sklebm.objectives import Objective, check_needs, resolve_objective
 from sklebm.objectives.discrete_evidence import DiscreteEvidenceLowerBound, DiscreteGradient
 from sklebm.objectives.evidence import (
@@ -36,6 +35,7 @@ from sklebm.objectives.evidence import (
     ImportanceWeightedBound,
 )
 from sklebm.training.architecture import NetworkRecord
+from sklebm.training.start import Start
 
 _CONTINUOUS: dict[str, type[Objective]] = {
     "elbo": EvidenceLowerBound,

@@ -19,10 +19,10 @@ from sklebm.autoencoders._base import BaseAutoencoder, sigmoid_bias
 from sklebm.autoencoders._categories import block_sizes, check_one_hot
 from sklebm.autoencoders._diagnosis import latent_variances, warn_of_collapse
 from sklebm.autoencoders._traversal import traverse_latents
-from sklebm.gradient import Start
 from sklebm.objectives import Batch, Objective
 from sklebm.training.architecture import NetworkRecord
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 
 
 class VAE(BaseAutoencoder):

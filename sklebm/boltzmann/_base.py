@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood, settling
+from sklebm._checks import check_beta
 from sklebm._shell.available import available_if
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
@@ -17,11 +18,12 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Spec
 from sklebm.boltzmann import _chains
 from sklebm.boltzmann._objectives import OBJECTIVES
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.likelihood import DensityCheck, PartitionMethod
 from sklebm.objectives import Objective, check_needs, resolve_objective
 from sklebm.training.centring import Centring
+from sklebm.training.start import Start
 from sklebm.training.transforms import TransformState
 
 # Default of n_gibbs_steps; objectives given as objects have their own.
@@ -32,12 +34,6 @@ def free_energy_gap(energy: Any, held_out: torch.Tensor, sample: torch.Tensor) -
     """Mean F of held-out rows minus that of training rows; log Z cancels."""
     means = [energy.free_energy(x).double().mean() for x in (held_out, sample)]
     return float(means[0] - means[1])
-
-
-def check_beta(beta: float) -> None:
-    """Refuse an inverse temperature that is none."""
-    if not (isinstance(beta, Real) and 0.0 < beta < math.inf):
-        raise ValueError(f"beta={beta!r} must be a positive number.")
 
 
 def check_components(machine: Any) -> None:
@@ -57,11 +53,11 @@ def _has_decoder(machine: Any) -> bool:
 
 
 def _has_hidden_units(machine: Any) -> bool:
-    """Whether a fitted machine has any; before, whether the parameters ask for them."""
+    """Whether there are any: fitted ones, or before a fit those that the parameters ask for."""
+    if not hasattr(machine, "n_features_in_"):
+        return bool(machine.n_components)
     fitted = getattr(machine, "intercept_hidden_", None)
-    if hasattr(machine, "n_features_in_"):
-        return fitted is not None and len(fitted) > 0
-    return bool(machine.n_components)
+    return fitted is not None and len(fitted) > 0
 
 
 class BoltzmannEstimator(GradientEstimator):
@@ -146,8 +142,7 @@ class BoltzmannEstimator(GradientEstimator):
         means = visible.mean(visible.bias.detach()).double().numpy()
         return {**super()._untrained_state(given), "feature_means_": means}
 
-    def _check_completion(self, energy: Any) -> None:
-        likelihood.need_summable(self, energy)
+    _check_completion = likelihood.need_summable
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return likelihood.complete(self, energy, state, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.special import expit
 
 from sklebm.energies import Bernoulli, LayeredEnergy
 from sklebm.inference.ais import base_rate_bias
+from sklebm.summable import need_summable
 from sklebm.training.architecture import positive_integers
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -118,3 +120,9 @@ def _named(arrays: Any, start: int) -> Arrays:
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return tensor.detach().cpu().numpy().copy()
+
+
+def need_summable_half(model: Any, energy: Any) -> None:
+    """Refuse an exact log Z if both halves of the layers have too many units."""
+    halves = sum(energy.widths[0::2]), sum(energy.widths[1::2])
+    need_summable(model, SimpleNamespace(summed_units=min(halves)))

@@ -17,9 +17,9 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import first_broken
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
-from sklebm.gradient import Start
 from sklebm.objectives import MaximumLikelihood
 from sklebm.training.batches import training_rows
+from sklebm.training.start import Start
 
 # This few rows say little about a variance, and one that starts too small makes learning diverge.
 _FEW = 10

@@ -11,12 +11,12 @@ import torch
 
 from sklebm._shell.random import make_generator
 from sklebm.energies import Bernoulli, PairwiseEnergy
-from sklebm.gradient import Start
 from sklebm.inference import variational_partition
 from sklebm.inference.ais import base_rate_bias
 from sklebm.objectives import Batch
 from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 from sklebm.training.pairwise_centring import PairwiseCentring
+from sklebm.training.start import Start
 
 #: What bits on a graph can learn from; chains of two layers need two layers.
 OBJECTIVES = (

@@ -17,13 +17,13 @@ from sklebm._shell.random import make_generator, purpose_seed
 from sklebm._shell.rows import row_slices
 from sklebm.energies import LayeredEnergy
 from sklebm.energies.copied_layers import CopiedBernoulli, CopiedBilinearEnergy
-from sklebm.gradient import Start
 from sklebm.inference.ais import base_rate_bias
 from sklebm.objectives import PersistentContrastiveDivergence
 from sklebm.training.batches import TrainingRows, hold_out, training_rows
 from sklebm.training.centring import Centring
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.ranks import rank_seed, share_parameters
+from sklebm.training.start import Start
 from sklebm.training.train import TrainingOptions, train
 
 # Standard deviation of the initial weights for few units.

@@ -14,12 +14,12 @@ from sklebm.boltzmann._objectives import OBJECTIVES
 from sklebm.boltzmann._structure import check_pairs, coupled_pairs
 from sklebm.energies import PairwiseEnergy
 from sklebm.energies.whitened_machine import WhitenedMachine
-from sklebm.gradient import Start
 from sklebm.inference.gibbs import BlockGibbs
 from sklebm.inference.gibbs_sweeps import GibbsSweeps
 from sklebm.objectives import Batch, Objective, ScoreMatching, check_needs, resolve_objective
 from sklebm.training.centring import Centring
 from sklebm.training.precision_centring import PrecisionCentring
+from sklebm.training.start import Start
 
 #: Objectives of real-valued rows. No "cd": few steps from the rows see no clusters apart from them,
 #: which then grow unchecked.

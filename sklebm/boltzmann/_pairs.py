@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sklebm._checks import check_beta
 from sklebm._shell.random import make_generator
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import Scaling, measure_spread
 from sklebm._shell.state import Array, Flag, Scalar, Spec, exported
 from sklebm._shell.value_range import check_bits
+from sklebm.boltzmann._pair_norms import keep_normalised, need_normalised
 from sklebm.boltzmann._scaled import check_scale, check_unchanged, fitted_scaling, remember
 from sklebm.energies import Bernoulli, Gaussian, Units
-from sklebm.energies.binary_states import binary_states
 from sklebm.energies.gated import MAX_SUMMED, FactoredCoupling, GatedEnergy, TensorCoupling
 from sklebm.inference import clamped_annealing
 from sklebm.inference.ais import base_rate_bias
 from sklebm.inference.gated_path import GatedPath
+from sklebm.summable import need_summable
 
 #: Noise of real-valued views relative to each feature, given x and jointly.
 _NOISE_GIVEN_LEFT, _JOINT_NOISE = 1.0 / 3.0, 1.0
-# Of so few hidden units all states are looked at one by one.
-_FEW_STATES = 10
-# Real-valued views have a joint density while sum_k |W_k|_2 < 1.
-_LARGEST_NORM = 0.99
 #: Annealed chains for each row.
 N_CHAINS = 20
 _VALIDATION_TEMPERATURES = 50
@@ -231,28 +230,6 @@ def check_views(model: Any) -> None:
         need_normalised(model)
 
 
-def need_normalised(model: Any) -> None:
-    """Raise ValueError if joint real-valued views have no density with these weights."""
-    energy = model._energy(torch.device("cpu")).double()
-    if bool(energy.norm() < 1.0):
-        return  # whatever the hidden units are
-    n_hidden = energy.coupling.n_hidden
-    if n_hidden > _FEW_STATES:
-        return  # too many states to look at; annealing shows a density that does not exist
-    if n_hidden:
-        tensor = energy.coupling.tensor().detach()
-        largest = max(
-            float(torch.linalg.matrix_norm(torch.einsum("nk,kij->nij", z, tensor), 2).max())
-            for z in binary_states(n_hidden, tensor)
-        )
-        if largest < 1.0:
-            return
-    raise ValueError(
-        f"{type(model).__name__} with conditional=False has no density: for some hidden units the "
-        "sum of z_k W_k has a singular value of 1 or more. Scale the weights down."
-    )
-
-
 def check_resumable(model: Any) -> None:
     """Raise ValueError if training cannot continue from the fitted weights."""
     n_left = columns_of_left(model.split, model.n_features_in_)
@@ -287,13 +264,6 @@ def learnt_scaling(model: Any, rows: Rows) -> Scaling:
     if noise == "auto":
         noise = _NOISE_GIVEN_LEFT if model.conditional else _JOINT_NOISE
     return Scaling(scaling.offset, scaling.scale * float(noise))
-
-
-def keep_normalised(energy: GatedEnergy) -> None:
-    """Shrink W where real-valued views would have no joint density."""
-    norm = energy.norm()
-    if bool(norm > _LARGEST_NORM):
-        energy.coupling.shrink(_LARGEST_NORM / norm)
 
 
 def log_normaliser(energy: GatedEnergy, x: Tensor, n_temperatures: int) -> Tensor:
@@ -335,6 +305,23 @@ def free_energy(model: Any, energy: GatedEnergy, v: Tensor, beta: float = 1.0) -
     if model.is_conditional_:
         return free_energy_given_left(energy, v, model.n_annealing_steps) + log_volume(model)
     return energy.free_energy(v, beta) + log_volume(model)
+
+
+def free_energies(model: Any, beta: float) -> Callable[[GatedEnergy, Tensor], Tensor]:
+    """``free_energy`` of a model at an inverse temperature, which a conditional one has not."""
+    check_beta(beta)
+    if beta != 1.0 and model._is_fitted() and model.is_conditional_:
+        raise ValueError(
+            f"beta={beta}: -log p(y | x) of a conditional model is normalised at beta=1. Leave "
+            "beta out, or fit with conditional=False."
+        )
+    return partial(free_energy, model, beta=beta)
+
+
+def check_completion(model: Any, energy: GatedEnergy) -> None:
+    """Refuse a log Z that cannot be summed; p(y | x) has none to be kept."""
+    if not model.conditional:
+        need_summable(model, energy)
 
 
 def score(model: Any, log_z: float, energy: GatedEnergy, v: Tensor) -> Tensor:

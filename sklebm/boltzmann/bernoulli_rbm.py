@@ -18,7 +18,6 @@ from sklebm.boltzmann import _chains
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.boltzmann._compiled_pass import compiled_pass
 from sklebm.energies import Bernoulli, BilinearEnergy
-from sklebm.gradient import Start
 from sklebm.inference.ais import base_rate_bias
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective
@@ -26,6 +25,7 @@ from sklebm.objectives.pseudo_likelihood import pseudo_log_likelihood
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.pace import Pace
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 
 # Standard deviation of the initial weights for few units.
 _LARGEST_WEIGHTS = 0.3

@@ -18,11 +18,12 @@ from sklebm.boltzmann import _chains, _completion, _graph
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.boltzmann._structure import STRUCTURES, check_couplings, coupled_pairs
 from sklebm.energies import Bernoulli, PairwiseEnergy
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective
 from sklebm.training.pairwise_centring import PairwiseCentring
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 
 # Most hidden units whose states a free energy lists.
 _MOST_LISTED = 20

@@ -3,7 +3,6 @@ r"""E(x, h_1, ..., h_L) = -b_0' x - sum_l b_l' h_l - h_1' W_0 x - sum_l h_{l+1}'
 from __future__ import annotations
 
 from numbers import Integral
-from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,7 +17,7 @@ from sklebm._shell.state import Array, Record, Spec
 from sklebm._shell.value_range import apply_value_range
 from sklebm.boltzmann import _chains, _deep_state, _greedy
 from sklebm.energies import BilinearEnergy, LayeredEnergy
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.likelihood import DensityCheck, PartitionMethod
 from sklebm.objectives import (
     Batch,
@@ -31,6 +30,7 @@ from sklebm.objectives import (
 )
 from sklebm.training.layered_centring import LayeredCentring
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 from sklebm.training.transforms import TransformState
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -194,6 +194,7 @@ class DeepBoltzmannMachine(GradientEstimator):
     }
     _settle_chains = settling.settle_chains
     _accepts_sparse = True
+    _check_completion = _deep_state.need_summable_half
     _visible_range = (0.0, 1.0)
 
     weights_: dict[str, np.ndarray[Any, Any]]
@@ -298,17 +299,11 @@ class DeepBoltzmannMachine(GradientEstimator):
         values = (batch.x * field).sum(dim=1) - energy.layers[0].cumulant(field).sum(dim=1)
         return float(values.double().mean())
 
-    def _check_completion(self, energy: Any) -> None:
-        halves = sum(energy.widths[0::2]), sum(energy.widths[1::2])
-        likelihood.need_summable(self, SimpleNamespace(summed_units=min(halves)))
-
-    def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
-        return likelihood.complete(self, energy, state, seed)
+    _complete = likelihood.complete
 
     def _path_energy(self, energy: Any, mean: Any) -> tuple[BilinearEnergy, Any]:
         """All even layers as the visible units of one machine; those above start at one half."""
-        further = np.full(sum(energy.widths[2::2]), 0.5)
-        return BilinearEnergy.of_halves(energy), np.concatenate([mean, further])
+        return BilinearEnergy.of_halves(energy), np.r_[mean, np.full(sum(energy.widths[2::2]), 0.5)]
 
     # ------------------------------------------------------------------ fitted state
 

@@ -16,7 +16,7 @@ from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.boltzmann import _pairs, _scaled
-from sklebm.boltzmann._base import check_beta
+from sklebm.boltzmann._pair_norms import keep_normalised
 from sklebm.energies.gated import GatedEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.inference.gibbs import BlockGibbs
@@ -327,7 +327,7 @@ class GatedBM(GradientEstimator):
     def _projections(self, energy: Any) -> tuple[Projection, ...]:
         if self.conditional or self.likelihood == "bernoulli":
             return ()
-        return (partial(_pairs.keep_normalised, energy),)
+        return (partial(keep_normalised, energy),)
 
     def _check_resumable(self, rows: Rows) -> None:
         super()._check_resumable(rows)
@@ -336,9 +336,7 @@ class GatedBM(GradientEstimator):
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         return -_pairs.mean_given_left(self, energy, batch.x)
 
-    def _check_completion(self, energy: Any) -> None:
-        if not self.conditional:
-            likelihood.need_summable(self, energy)
+    _check_completion = _pairs.check_completion
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return state if self.conditional else likelihood.complete(self, energy, state, seed)
@@ -464,13 +462,7 @@ class GatedBM(GradientEstimator):
         free_energy : array or tensor of shape (n_samples,)
             In nats, for X in its own units. At ``beta=1`` F(x, y) is -log p(x, y) - log Z.
         """
-        check_beta(beta)
-        if beta != 1.0 and self._is_fitted() and self.is_conditional_:
-            raise ValueError(
-                f"beta={beta}: -log p(y | x) of a conditional model is normalised at beta=1. "
-                "Leave beta out, or fit with conditional=False."
-            )
-        return self._map_rows(X, partial(_pairs.free_energy, self, beta=beta), "free_energy")
+        return self._map_rows(X, _pairs.free_energies(self, beta), "free_energy")
 
     def score_samples(self, X: Any) -> Any:
         """Return log p(y | x), or, of a joint model, log p(x, y).

@@ -21,12 +21,12 @@ from sklebm.boltzmann import _gaussian_start as start_of
 from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.boltzmann._objectives import OBJECTIVES
 from sklebm.energies import Bernoulli, Gaussian, GaussianBilinearEnergy
-from sklebm.gradient import Start
 from sklebm.inference.gibbs_langevin import GibbsLangevin
 from sklebm.objectives import Batch, Objective, ScoreMatching
 from sklebm.training.gaussian_centring import GaussianCentring
 from sklebm.training.optimizers import OPTIMIZERS
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 from sklebm.training.transforms import Projection
 
 

@@ -9,12 +9,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood, settling
+from sklebm._checks import check_beta
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.random import RandomState
 from sklebm._shell.rows import Rows
 from sklebm._shell.state import Spec
 from sklebm.boltzmann import _covariances, _scaled
-from sklebm.boltzmann._base import check_beta
 from sklebm.energies.mean_covariance import MeanCovarianceEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.inference.samplers import Sampler
@@ -310,8 +310,7 @@ class MeanCovarianceRBM(GradientEstimator):
     def _validation_score(self, energy: Any, batch: Batch, seed: int) -> float:
         return -_covariances.mean_score_matching(energy, batch.x)
 
-    def _check_completion(self, energy: Any) -> None:
-        likelihood.need_summable(self, energy)
+    _check_completion = likelihood.need_summable
 
     def _complete(self, energy: Any, state: dict[str, Any], seed: int) -> dict[str, Any]:
         return likelihood.complete(self, energy, state, seed)

@@ -12,7 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm import likelihood
-from sklebm._checks import check_count
+from sklebm._checks import check_beta, check_count
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.private import Interval, StrOptions
 from sklebm._shell.progress import Progress
@@ -21,7 +21,7 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Scalar, Spec
 from sklebm._shell.value_range import need_counts
 from sklebm.boltzmann import _documents
-from sklebm.boltzmann._base import check_beta, check_components
+from sklebm.boltzmann._base import check_components
 from sklebm.energies import ReplicatedSoftmaxEnergy
 from sklebm.gradient import GradientEstimator
 from sklebm.objectives import Batch, Objective

@@ -23,10 +23,10 @@ from sklebm.boltzmann._base import BoltzmannEstimator
 from sklebm.energies import Bernoulli, PairwiseEnergy
 from sklebm.energies.correlated_gaussian import CorrelatedBilinearEnergy, CorrelatedGaussian
 from sklebm.energies.whitened_machine import WhitenedMachine
-from sklebm.gradient import Start
 from sklebm.objectives import Batch, Objective
 from sklebm.training.centring import Centring
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 from sklebm.training.transforms import Projection, TransformState
 
 

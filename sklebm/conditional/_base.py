@@ -20,7 +20,7 @@ from sklebm._shell.scaling import Scaling, measure_spread, recall_scaling
 from sklebm._shell.state import Array, Record, Spec
 from sklebm.energies.networks import ACTIVATIONS, initialize_spread
 from sklebm.energies.standardization import Standardization
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.training.architecture import (
     NetworkRecord,
     check_image_shape,
@@ -28,6 +28,7 @@ from sklebm.training.architecture import (
     export_weights,
 )
 from sklebm.training.pace import Pace
+from sklebm.training.start import Start
 
 
 class ConditionalEstimator(GradientEstimator):

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
 from sklebm._shell.arrays import to_numpy
+from sklebm._shell.columns import replace_targets
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import measure_spread
@@ -108,7 +109,7 @@ def standardised_targets(
         need_width(y, model)
         fitted = (model.intercept_, model.residual_scale_)
         middle, unit = (torch.from_numpy(part).to(y.device) for part in fitted)
-        return rows.with_targets(((y.double() - middle) / unit).float()), known
+        return replace_targets(rows, ((y.double() - middle) / unit).float()), known
     m = rows.shape[1] if y is None else y.shape[1]
     offset, scale = np.zeros(m), np.ones(m)
     if y is None and model.standardize:
@@ -117,7 +118,7 @@ def standardised_targets(
     units = {"coef_": np.zeros((m, 0)), "intercept_": offset, "residual_scale_": scale}
     if y is None:
         return rows, {**units, **known}
-    return rows.with_targets(y.float()), {**units, **known}
+    return replace_targets(rows, y.float()), {**units, **known}
 
 
 def cube_points(n_components: int, low: float, high: float) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sklebm._checks import check_count
+from sklebm._shell.columns import replace_targets
 from sklebm._shell.random import RandomState, draw_seed, make_generator
 from sklebm._shell.rows import Rows, row_slices
 from sklebm._shell.scaling import measure_spread
@@ -78,7 +79,7 @@ def residual_rows(
             scale = torch.where(still, 1.0, scale)
     g = residuals / scale
     reach = max(_LEAST_REACH, float(g.abs().max()) + 2.0)
-    found = rows.with_targets(g.float())
+    found = replace_targets(rows, g.float())
     if goes_on:
         return found, {name: getattr(model, name) for name in model._of_targets} | {"alpha_": alpha}
     return found, {

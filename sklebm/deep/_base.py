@@ -27,7 +27,7 @@ from sklebm.deep._network import (
     record_of,
     start_values,
 )
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.likelihood import DensityCheck
 from sklebm.objectives import (
     Batch,
@@ -45,6 +45,7 @@ from sklebm.objectives import (
 )
 from sklebm.training.architecture import NetworkRecord, check_sizes, export_weights
 from sklebm.training.diagnosis import warn_of_constant_network, warn_of_unusual_scale
+from sklebm.training.start import Start
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "noise_contrastive": NoiseContrastive,

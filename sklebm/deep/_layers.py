@@ -10,9 +10,10 @@ import numpy as np
 from sklebm._shell.random import make_generator, purpose_seed
 from sklebm.deep._network import covariance, record_of
 from sklebm.energies.deep import DeepEnergy
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.training.architecture import check_sizes, export_weights
 from sklebm.training.ranks import share_parameters
+from sklebm.training.start import Start
 
 
 def layer_by_layer(model: Any, start: Start) -> DeepEnergy:

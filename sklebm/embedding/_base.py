@@ -25,7 +25,7 @@ from sklebm.energies.embedding import EmbeddingEnergy, effective_rank
 from sklebm.energies.networks import ACTIVATIONS, initialize
 from sklebm.energies.prototypes import PrototypeEnergy
 from sklebm.energies.standardization import Standardization
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.inference.views import Neighbours, View
 from sklebm.objectives import Batch, Objective, resolve_objective
 from sklebm.objectives.embedding import InfoNCE, MarginContrast, TripletMargin
@@ -38,6 +38,7 @@ from sklebm.training.architecture import (
 )
 from sklebm.training.batches import TrainingRows, training_rows
 from sklebm.training.pace import Pace
+from sklebm.training.start import Start
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "margin": MarginContrast,

@@ -70,3 +70,15 @@ class Watch:
         """End an iteration that found nothing better."""
         if self._is_open:
             self.end(theta, objective)
+
+
+def need_labelling(allowed: NDArray[np.bool_] | None, starts: NDArray[np.int64]) -> None:
+    """Refuse sequences so long that ``allowed`` leaves no labels for them."""
+    length = int(np.diff(starts).max(initial=0))
+    if allowed is None or (most := linear_chain.longest_possible(allowed, length)) == length:
+        return
+    raise ValueError(
+        f"A sequence has {length} steps, but allowed lets labels follow each other for {most} at "
+        "most, so that it has no labels: allow what may follow every label, or pass shorter "
+        "sequences."
+    )

@@ -29,7 +29,7 @@ from sklebm.inference.chain_learning import (
     minimize_stochastic,
 )
 from sklebm.structured._base import StructuredClassifier
-from sklebm.structured._chains import Watch, need_allowed, read_allowed, sequences
+from sklebm.structured._chains import Watch, need_allowed, need_labelling, read_allowed, sequences
 
 
 class ChainCRF(StructuredClassifier):
@@ -339,7 +339,7 @@ class ChainCRF(StructuredClassifier):
 
         def answer(rows: Rows, scores: Any, energy: Any) -> Any:
             order, starts = sequences(rows)
-            self._need_labelling(int(np.diff(starts).max(initial=0)))
+            need_labelling(self.allowed_, starts)
             labels = () if y is None else (self._codes(y, len(rows))[order],)
             transitions = energy.transition_scores().cpu().numpy()
             found = function(scores[order], transitions, starts, *labels)
@@ -351,18 +351,6 @@ class ChainCRF(StructuredClassifier):
             return back
 
         return self._answer(X, what, answer, groups=groups)
-
-    def _need_labelling(self, length: int) -> None:
-        """Refuse sequences so long that ``allowed`` leaves no labels for them."""
-        if self.allowed_ is None:
-            return
-        most = linear_chain.longest_possible(self.allowed_, length)
-        if most < length:
-            raise ValueError(
-                f"A sequence has {length} steps, but allowed lets labels follow each other for "
-                f"{most} at most, so that it has no labels: allow what may follow every label, or "
-                "pass shorter sequences."
-            )
 
     def predict(self, X: Any, groups: Any = None) -> Any:
         """Return the label of each step, as ``decoding`` says.

@@ -21,7 +21,7 @@ from sklebm._shell.warning import warn
 from sklebm.energies.cells import State
 from sklebm.energies.next_step import NextStepEnergy, Walk, lengths_of
 from sklebm.energies.standardization import Standardization
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.objectives import Batch
 from sklebm.training.architecture import (
     check_arrays,
@@ -32,6 +32,7 @@ from sklebm.training.architecture import (
 )
 from sklebm.training.batches import TrainingRows
 from sklebm.training.sequences import SequenceRows
+from sklebm.training.start import Start
 
 #: A function of the energy, standardised rows, and their walk.
 Answer = Callable[[Any, Tensor, Walk], Tensor]

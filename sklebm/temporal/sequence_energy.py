@@ -16,7 +16,6 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import Scaling
 from sklebm.energies.cells import CELLS
 from sklebm.energies.step_outputs import OUTPUTS
-from sklebm.gradient import Start
 from sklebm.objectives import Batch, Objective
 from sklebm.objectives.sequence_likelihood import SequenceContrast, SequenceLikelihood
 from sklebm.temporal import _draws, _network
@@ -29,6 +28,7 @@ from sklebm.temporal._base import (
 )
 from sklebm.training.clipping import ClippedNorm
 from sklebm.training.schedules import Schedule
+from sklebm.training.start import Start
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sklebm.training.optimizers import OptimizerChoice
+
+#: Updates that a step of a line search stands for.
+_PER_LINE_SEARCH = 20
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -28,11 +33,19 @@ class Pace:
     least_epochs: int = 20
     most_epochs: int = 1000
 
-    def epochs(self, n_rows: int, batch_size: int, *, per_step: int = 1) -> int:
-        """Number of passes over ``n_rows`` rows in batches of ``batch_size``.
-
-        ``per_step``: updates that a step stands for.
-        """
-        per_epoch = -(-n_rows // batch_size) * per_step
+    def epochs(self, n_rows: int, batch_size: int, choice: OptimizerChoice | None = None) -> int:
+        """Number of passes over ``n_rows`` rows in batches of ``batch_size``."""
+        per_epoch = -(-n_rows // batch_size)
+        if (
+            choice is not None and choice.full_batch
+        ):  # a step of a line search goes through the rows several times
+            per_epoch = _PER_LINE_SEARCH if choice.uses_closure else 1
         wanted = math.ceil(self.n_updates / per_epoch)
         return min(max(wanted, self.least_epochs), self.most_epochs)
+
+
+def n_learnt(n_rows: int, validation_fraction: float | None) -> int:
+    """Number of rows that are not held out."""
+    if validation_fraction is None:
+        return n_rows
+    return max(n_rows - math.ceil(validation_fraction * n_rows), 1)

@@ -18,8 +18,9 @@ import sklebm
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.state import Array
 from sklebm.energies.gradients import dense
-from sklebm.gradient import GradientEstimator, Start
+from sklebm.gradient import GradientEstimator
 from sklebm.objectives import Batch, Objective
+from sklebm.training.start import Start
 from sklebm.training.transforms import GradientTransform
 
 SETTINGS = {
