@@ -24,8 +24,8 @@ _n_inside = 0
 
 def _begin_in_child() -> None:
     """A forked process has none of the threads that may have held the lock."""
-    global _lock, _n_inside
-    _lock, _n_inside = threading.Lock(), 0
+    global _lock
+    _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

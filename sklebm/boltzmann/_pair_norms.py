@@ -21,16 +21,17 @@ def need_normalised(model: Any) -> None:
     if bool(energy.norm() < 1.0):
         return  # whatever the hidden units are
     n_hidden = energy.coupling.n_hidden
-    if n_hidden > _FEW_STATES:
-        return  # too many states to look at; annealing shows a density that does not exist
-    if n_hidden:
-        tensor = energy.coupling.tensor().detach()
-        largest = max(
-            float(torch.linalg.matrix_norm(torch.einsum("nk,kij->nij", z, tensor), 2).max())
-            for z in binary_states(n_hidden, tensor)
-        )
-        if largest < 1.0:
-            return
+    tensor = energy.coupling.tensor().detach()
+    if n_hidden > _FEW_STATES:  # too many states to look at all of them
+        states = [torch.cat([torch.eye(n_hidden), torch.ones(1, n_hidden)]).to(tensor)]
+    else:
+        states = list(binary_states(n_hidden, tensor))
+    largest = max(
+        float(torch.linalg.matrix_norm(torch.einsum("nk,kij->nij", z, tensor), 2).max())
+        for z in states
+    )
+    if largest < 1.0:
+        return
     raise ValueError(
         f"{type(model).__name__} with conditional=False has no density: for some hidden units the "
         "sum of z_k W_k has a singular value of 1 or more. Scale the weights down."

@@ -168,7 +168,8 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     machines, done = make_machines(model), list[Any]()
     layer_rows = rows
     widths = [rows.shape[1], *(machine.n_components for machine in machines)]
-    n_summed = widths[-1] if len(machines) == 1 and model.bottom is not None else min(widths[-2:])
+    of_reals = len(machines) == 1 and not isinstance(machines[0], BernoulliRBM)
+    n_summed = widths[-1] if of_reals else min(widths[-2:])
     likelihood.need_summable(model, SimpleNamespace(summed_units=n_summed))
     for index, machine in enumerate(machines):
         if index:

@@ -75,7 +75,7 @@ def residual_rows(
         spread = _weighted(rows, (y - _weighted(rows, y)).square()).sqrt()
         least = torch.maximum(1e-6 * spread, 1e-9 * y.abs().amax(dim=0))
         scale = torch.maximum(scale, torch.where(least > 0, least, 1.0))
-        if chunk:  # later chunks may tell of a column that does not vary in the first
+        if chunk:  # a column that does not vary in the first chunk keeps the unit that y has
             scale = torch.where(still, 1.0, scale)
     g = residuals / scale
     reach = max(_LEAST_REACH, float(g.abs().max()) + 2.0)

@@ -297,19 +297,24 @@ def _improve(
     some = problem.select(worse)
     answer = _iterate(some, choice, method, start[worse], tol, max_iter)
     reached = some.objective(answer[0], answer[0] @ some.gram)
+    # Both are sums of terms of the size of |x|^2, in different orders.
     least = energy[worse]
+    bound = least + 16.0 * torch.finfo(least.dtype).eps * torch.maximum(least.abs(), reached.abs())
     # Momentum may have left the basin, where steps without it cannot.
-    lost = reached > least + 1e-9 * least.abs()
+    lost = reached > bound
     if bool(lost.any()):
         if "ista" in problem.penalty.solvers:
             again = _iterate(some.select(lost), "ista", "ista", start[worse][lost], tol, max_iter)
             for whole, part in zip(answer, again, strict=True):
                 whole[lost] = part
         reached = some.objective(answer[0], answer[0] @ some.gram)
-        kept = reached <= least + 1e-9 * least.abs()
+        kept = reached <= bound
         codes = torch.where(kept[:, None], answer[0], start[worse])
-        certificate = some.certificate(codes, codes @ some.gram)
-        answer = (codes, certificate, answer[2], answer[3] & (kept | (certificate <= tol)))
+        product = codes @ some.gram
+        certificate = some.certificate(codes, product)
+        limit = some.rounding(codes, product).clamp(min=tol)
+        converged = torch.where(kept, answer[3], certificate <= limit)
+        answer = (codes, certificate, answer[2], converged)
     n_before = found[2][worse]
     for whole, part in zip(found, answer, strict=True):
         whole[worse] = part

@@ -121,12 +121,16 @@ def _around_the_mode(energy: Any, u: Tensor) -> tuple[Tensor, Tensor]:
         weights = torch.where(better[:, None], torch.softmax(log_weights, dim=1), weights)
     half = len(normals) // 2
     wide = (_IMPORTANCE_SCALE * normals[:half]).expand(len(u), -1, -1)
+    log_z, most = u.new_full((len(u),), -math.inf), u.new_zeros(len(u))
     for _ in range(_ROUNDS):
         mean = (weights[:, :, None] * cloud).sum(dim=1)
-        gaps = (cloud - mean[:, None]) * weights.sqrt()[:, :, None]
+        gaps = ((cloud - mean[:, None]) * weights.sqrt()[:, :, None]).double()
         covariance = _WIDER**2 * gaps.mT @ gaps
         floor = 1e-6 * covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
-        factor = torch.linalg.cholesky(covariance + floor[:, None, None] * torch.eye(m).to(u))
+        factor, failed = torch.linalg.cholesky_ex(
+            covariance + floor[:, None, None] * torch.eye(m).to(covariance)
+        )
+        factor = torch.where((failed == 0)[:, None, None], factor, torch.eye(m).to(factor)).to(u)
         cloud = torch.cat([wide, mean[:, None] + normals[half:] @ factor.mT], dim=1)
         away = torch.linalg.solve_triangular(factor, (cloud - mean[:, None]).mT, upper=False)
         volume = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
@@ -135,8 +139,11 @@ def _around_the_mode(energy: Any, u: Tensor) -> tuple[Tensor, Tensor]:
         log_wide = log_wide - m * math.log(_IMPORTANCE_SCALE)
         log_q = torch.logaddexp(log_wide, log_narrow) - math.log(2.0) - rest
         log_weights = -energy.target_energy(u, cloud) - log_q
-        weights = torch.softmax(log_weights, dim=1)
-    return torch.logsumexp(log_weights, dim=1) - math.log(cloud.shape[1]), _effective(log_weights)
+        weights = torch.softmax(log_weights, dim=1).nan_to_num(0.0)
+        found = _effective(log_weights)
+        value = torch.logsumexp(log_weights, dim=1) - math.log(cloud.shape[1])
+        log_z, most = torch.where(found > most, value, log_z), torch.maximum(found, most)
+    return log_z, most
 
 
 def _even_normals(m: int, like: Tensor) -> Tensor:

@@ -51,18 +51,22 @@ def import_optimizer(
             continue
         parameters = in_order(optimizer)
         fused = any(group.get("fused") for group in optimizer.param_groups)
+        found: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in flat.items():
             kind, _, rest = key.removeprefix(prefix).partition(".")
-            if kind != "optimizer" or not key.startswith(prefix):
-                continue
-            index, _, name = rest.partition(".")
-            parameter = parameters[int(index)]
-            tensor = torch.from_numpy(np.array(value))
-            if tensor.ndim and tensor.shape != parameter.shape:
-                continue  # of another division of the parameters into groups
-            # Step counters are scalars that torch keeps on the CPU, unless the optimiser is fused.
-            device = parameter.device if tensor.ndim or fused else "cpu"
-            optimizer.state[parameter][name] = tensor.to(device)
+            if kind == "optimizer" and key.startswith(prefix):
+                index, _, name = rest.partition(".")
+                found.setdefault(int(index), {})[name] = torch.from_numpy(np.array(value))
+        for place, entries in found.items():
+            parameter = parameters[place]
+            shapes = {tensor.shape for name, tensor in entries.items() if name != "step"}
+            if type(optimizer) is not torch.optim.LBFGS and shapes - {parameter.shape}:
+                continue  # another parameter had this place: it starts with new statistics
+            for name, tensor in entries.items():
+                # Step counters are scalars that torch keeps on the CPU, unless the optimiser is
+                # fused.
+                device = parameter.device if tensor.ndim or fused else "cpu"
+                optimizer.state[parameter][name] = tensor.to(device)
 
 
 def import_objective(
