@@ -30,7 +30,7 @@ X_train, X_valid, X_test = X[:1200], X[1200:1500], X[1500:]
 # %%
 # The states of few hidden units can be summed over, for documents of any length: training follows
 # the exact gradient of the likelihood. The learning rate of one model and the number of topics of
-# the other are chosen by the perplexity of validation documents; the test documents are scored once.
+# the other are chosen by the perplexity of validation documents; test documents are scored once.
 exact = {"objective": "maximum_likelihood", "batch_size": 20, "max_epochs": 15, "random_state": 0}
 machines = [ReplicatedSoftmax(8, learning_rate=rate, **exact).fit(X_train) for rate in (0.03, 0.1)]
 model = min(machines, key=lambda machine: machine.perplexity(X_valid))

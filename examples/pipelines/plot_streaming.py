@@ -32,9 +32,9 @@ for size in (30, 100, 1000):
 
 # %%
 # A mixture and a Boltzmann machine go through the stream five times, in chunks of 100 rows. After
-# every chunk the model can be used. ``fit`` lowers the learning rate of the machine to zero, and ends
-# when the mixture has converged; a stream has no known end at which the rate should reach zero, so
-# the score keeps fluctuating.
+# every chunk the model can be used. ``fit`` lowers the learning rate of the machine to zero, and
+# ends when the mixture has converged; a stream has no known end at which the rate should reach
+# zero, so the score keeps fluctuating.
 
 
 def stream(model, train, test, passes=5, size=100):
