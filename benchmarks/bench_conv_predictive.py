@@ -97,10 +97,7 @@ def encoder_table(quick, n_train, n_epochs):
 
         look((0, 0))
         for _ in range(0 if quick else 9):
-            first, second = min(tried, key=lambda place, tried=tried: tried[place][0])
-            near = [(first + 1, second), (first, second + 1), (first - 1, second),
-                    (first, second - 1)]  # fmt: skip
-            missing = [place for place in near if place not in tried]
+            missing = missing_neighbours(tried)
             if not missing:
                 break
             look(missing[0])
@@ -121,10 +118,10 @@ def encoder_table(quick, n_train, n_epochs):
 
 
 def missing_neighbours(tried):
-    """Whether a neighbour of the best place on the grid has not been tried."""
+    """The neighbours of the best place on the grid that have not been tried."""
     first, second = min(tried, key=lambda place: tried[place][0])
-    near = {(first + 1, second), (first, second + 1), (first - 1, second), (first, second - 1)}
-    return not near <= set(tried)
+    near = (first + 1, second), (first, second + 1), (first - 1, second), (first, second - 1)
+    return [place for place in near if place not in tried]
 
 
 def share_of_shifts(filters, side):

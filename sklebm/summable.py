@@ -23,10 +23,13 @@ def keep(model: Any, found: Mapping[str, Any]) -> None:
 
 def need_summable(model: Any, energy: Any) -> None:
     """Refuse ``log_partition="exact"`` before training, if log Z cannot be summed after it."""
-    if model.log_partition != "exact":
-        return
-    n_units = n_summed_units(energy)
-    if n_units is None or n_units > enumeration.MAX_UNITS:
+    if model.log_partition == "exact":
+        need_few(model, n_summed_units(energy))
+
+
+def need_few(model: Any, n_units: int | None) -> None:
+    """Refuse an exact log Z over the states of so many units, or over none that can be listed."""
+    if model.log_partition == "exact" and (n_units is None or n_units > enumeration.MAX_UNITS):
         count = "too many" if n_units is None else f"2^{n_units}"
         raise ValueError(
             f'{type(model).__name__}: log_partition="exact" would sum over {count} states: use '

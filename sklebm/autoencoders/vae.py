@@ -277,8 +277,7 @@ class VAE(BaseAutoencoder):
         if likelihood == "bernoulli":
             apply_value_range(rows, self.value_range, owner=owner, learning=learning)
         elif likelihood == "categorical":
-            sizes: Any = self.architecture_ if not learning else None
-            given = self.n_categories if sizes is None else sizes["n_categories"].tolist()
+            given = self.n_categories if learning else self.architecture_["n_categories"].tolist()
             check_one_hot(rows, block_sizes(given, rows.shape[1]), owner)
 
     def _scaling(self, rows: Rows) -> Scaling | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.special import expit
 
 from sklebm.energies import Bernoulli, LayeredEnergy
 from sklebm.inference.ais import base_rate_bias
-from sklebm.summable import need_summable
+from sklebm.summable import need_few
 from sklebm.training.architecture import positive_integers
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -125,4 +124,4 @@ def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 def need_summable_half(model: Any, energy: Any) -> None:
     """Refuse an exact log Z if both halves of the layers have too many units."""
     halves = sum(energy.widths[0::2]), sum(energy.widths[1::2])
-    need_summable(model, SimpleNamespace(summed_units=min(halves)))
+    need_few(model, min(halves))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from sklebm.boltzmann._deep_state import checked_sizes
 from sklebm.boltzmann.bernoulli_rbm import BernoulliRBM
 from sklebm.energies import Bernoulli, DeepBeliefEnergy, Gaussian
 from sklebm.objectives import UpDown
+from sklebm.summable import need_few
 from sklebm.training.batches import training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.row_units import RowUnits
@@ -170,7 +170,7 @@ def learn(model: Any, rows: Rows, progress: Any) -> dict[str, Any]:
     widths = [rows.shape[1], *(machine.n_components for machine in machines)]
     of_reals = len(machines) == 1 and not isinstance(machines[0], BernoulliRBM)
     n_summed = widths[-1] if of_reals else min(widths[-2:])
-    likelihood.need_summable(model, SimpleNamespace(summed_units=n_summed))
+    need_few(model, n_summed)
     for index, machine in enumerate(machines):
         if index:
             machine.set_params(random_state=_seed_of_layer(done[0], index))

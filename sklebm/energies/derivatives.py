@@ -63,10 +63,9 @@ class Expansion(NamedTuple):
 
 def is_expandable(network: nn.Module) -> bool:
     """Whether ``expand`` supports every layer of the network."""
-    return is_plain(network, nn.Sequential) and all(
-        is_plain(layer, nn.Linear) or _has_known_slopes(layer)
-        for layer in network  # type: ignore[attr-defined]
-    )
+    if not isinstance(network, nn.Sequential) or not is_plain(network, nn.Sequential):
+        return False
+    return all(is_plain(layer, nn.Linear) or _has_known_slopes(layer) for layer in network)
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -69,7 +69,7 @@ def after_lowest(
     left = np.clip(upto - limit, 0.0, copies)
     left[left < 1e-9 * copies] = 0.0
     left[-2:] = np.where(left[-2:] > 0, left[-2:], copies[-2:])
-    remaining = weights.astype(np.float64) * 0.0
+    remaining = np.zeros(len(weights))
     remaining[order] = weights[order] * (left / copies)
     kept = np.flatnonzero(remaining)
     return kept, remaining[kept]
