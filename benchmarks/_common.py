@@ -49,12 +49,15 @@ class Timing:
     ratio : float
         Median over the rounds of (own seconds / the reference's seconds in the same round), so that
         a disturbance that lasts longer than a round cancels. Above 1: slower than the reference.
+    seconds : tuple of float
+        Of each round.
     """
 
     median: float
     best: float
     spread: float
     ratio: float
+    seconds: tuple[float, ...] = ()
 
 
 def set_threads(n_threads: int) -> None:
@@ -121,7 +124,8 @@ def _wait_for_device() -> None:
 def _summarise(own: Sequence[float], reference: Sequence[float]) -> Timing:
     lower, median, upper = statistics.quantiles(own, n=4, method="inclusive")
     ratios = [mine / theirs for mine, theirs in zip(own, reference, strict=True)]
-    return Timing(median, min(own), (upper - lower) / median, statistics.median(ratios))
+    spread = (upper - lower) / median
+    return Timing(median, min(own), spread, statistics.median(ratios), tuple(own))
 
 
 # The high-water mark is read from /proc and reset after the set-up: ru_maxrss of a child begins at

@@ -24,6 +24,7 @@ These are trained once in a run; `--folder` keeps them, and their minutes, for o
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import time
@@ -116,9 +117,9 @@ def judged(samples: Any, centres: Any, noise: float, new: Any, scale: Any) -> li
 
 
 def middle_of(values: Any) -> object:
-    """The median of the numbers; widths are none where no sample is near a mode."""
-    known = [value for value in values if np.isfinite(value)]
-    return round(float(np.median(known)), 4) if known else "-"
+    """The median, in which what is unknown, as after divergence, is worse than all numbers."""
+    middle = np.median([value if np.isfinite(value) else np.inf for value in values])
+    return round(float(middle), 4) if np.isfinite(middle) else "-"
 
 
 def count_modes(options: argparse.Namespace) -> None:
@@ -173,10 +174,13 @@ def measure(
                     found[kind].append([0, 0.0, np.nan, np.nan])
                     models.append(None)
                 print(kind, shape, seed, np.round(found[kind][-1], 4), flush=True)
-            order = np.argsort([distance for *_, distance in found[kind]])
-            middle = models[order[len(order) // 2]]
-            if middle is None:
+            order = np.argsort(
+                [distance for *_, distance in found[kind]]
+            )  # those that diverged last
+            order = [place for place in order if models[place] is not None]
+            if not order:
                 continue
+            middle: Any = models[order[len(order) // 2]]
             scores = middle.validation_scores_
             for epoch in np.unique(np.linspace(0, len(scores) - 1, 10).round().astype(int)):
                 curves.append([kind, shape, int(epoch) + 1, round(-float(scores[epoch]), 4)])
@@ -206,7 +210,7 @@ def measure(
     )
     curve_notes = (
         f"{epochs}. At most ten epochs of the seed whose final energy distance is the median of "
-        f"{len(seeds)}; 1,000 held-out rows."
+        f"{len(seeds)}, without those that diverged; 1,000 held-out rows."
     )
     return rows, notes, curves, curve_notes
 
@@ -244,12 +248,26 @@ def image_model(options: argparse.Namespace, kind: Any = EnergyGAN) -> tuple[Any
         if options.folder:
             channels = " ".join(map(str, IMAGE_CHANNELS))
             name = f"{kind.__name__}, {IMAGE_LATENTS} latents, {channels}, {epochs} of {len(X)}, "
-            name += f"{options.threads} threads, {options.device} of sklebm {sklebm.__version__}"
+            name += f"{options.threads} threads, {resolved(options.device)}, {state_of(kind)}"
             model, _, seconds = kept(options.folder, name, train, [])
         else:
             model, _, seconds = train()
         _trained[kind] = model, seconds / 60
     return _trained[kind]
+
+
+def resolved(device: str) -> str:
+    """The device that "auto" stands for."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def state_of(kind: Any) -> str:
+    """What changes when the library or a default does, so that an older model is not taken."""
+    package = Path(sklebm.__file__).parent
+    digest = hashlib.sha256(repr(kind().get_params()).encode())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
 
 
 @cache
@@ -301,7 +319,7 @@ def compare_energies(options: argparse.Namespace) -> None:
         scores = model.free_energy(np.vstack([X_test[:2000], others]))
         rows.append([name, round(roc_auc_score(np.repeat([0, 1], 2000), scores), 4)])
     columns = ["MNIST against", "AUROC"]
-    notes = f"2,000 test images of each. {IMAGE_NOTES}"
+    notes = f"2,000 test images of each. {IMAGE_NOTES} {options.threads} thread(s)."
     show(options, "adversarial_energies", "Energies of an EnergyGAN", columns, rows, notes)
 
 
@@ -315,7 +333,7 @@ def thickness(rows: Any) -> Any:
 
 def add_latents(options: argparse.Namespace) -> None:
     """Thickness of thick threes - thin threes + thin sevens."""
-    X, _, y, _ = load("mnist.npz")
+    X, X_test, y, y_test = load("mnist.npz")
     model, _ = image_model(options, GAN)
     judge, width = digit_judge(options.quick), thickness(X)
     n, n_starts = (3, 1) if options.quick else (20, 2)
@@ -345,7 +363,8 @@ def add_latents(options: argparse.Namespace) -> None:
         f"inverted from {n_starts} starts. A mean latent is shorter than those of single images: "
         "compare the sum with what the mean latent of thick sevens decodes to. Decoded images are "
         "clipped to [0, 1]; their edges are softer than those of the data, whose thickness is not "
-        f"comparable. GAN. {IMAGE_NOTES}"
+        f"comparable. GAN. {IMAGE_NOTES} The classifier's accuracy on test digits: "
+        f"{judge.score(X_test, y_test):.3f}. {options.threads} thread(s)."
     )
     show(options, "adversarial_algebra", "Latents that are added", columns, rows, notes)
     if options.figure:
@@ -401,6 +420,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if options.development and not {"modes", "games"}.issuperset(options.sections):
+        parser.error("models of images have nothing to choose: leave --development out")
     set_threads(options.threads)
     for section in options.sections:
         SECTIONS[section](options)

@@ -20,9 +20,9 @@ Each question is one section, named on the command line:
 - `speed`: seconds an epoch beside a bare torch loop with the same encoder and views, and what a
   linear classifier makes of the embeddings of both.
 
-`--development` is for choosing settings: nothing is recorded, and models are judged on a part of
-the training rows. For digits these are rows of split 0, on which settings were found; splits 1 to 5
-are reported. `--channels` and `--epochs` are the candidates: several
+`--development` is for choosing settings of the sections of images: nothing is recorded, and models
+are judged on a part of the training rows. For digits these are rows of split 0, on which settings
+were found; splits 1 to 5 are reported. `--channels` and `--epochs` are the candidates: several
 channels, such as `--channels 16,32,64 32,64,128`, make several rows.
 
 All sections but `digits`, `objectives`, `views` and `cylinder` need the folder of data sets named
@@ -39,7 +39,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ import bench_mean_covariance_rbm as patches
 import numpy as np
 import torch
 from _common import area_under_roc, save_results, set_threads, timed_ratio
-from _probes import ENDS, PROTOCOL, Probe, convergence, most_chosen, probe, probe_few
+from _probes import ENDS, PROTOCOL, SHORT_GRID, Probe, convergence, most_chosen, probe, probe_few
 from bench_ood import MODES, OURS, read_split
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -78,8 +78,13 @@ MNIST_CHANNELS = (16, 32, 64)
 CIFAR_CHANNELS = (32, 64, 128)
 Rows = list[list[object]]
 #: How probes of all labels and of few ones are chosen.
-HELD_FIFTH = f"{PROTOCOL.format(where='a fifth of the training rows')} {ENDS}"
-WITHIN_LABELS = PROTOCOL.format(where="five folds of the labelled rows")
+HELD_FIFTH = PROTOCOL.format(
+    grid="of powers of ten from 1e-5 to 1000", where="a fifth of the training rows"
+)
+HELD_FIFTH += f" {ENDS}"
+WITHIN_LABELS = PROTOCOL.format(
+    grid=", ".join(f"{C:g}" for C in SHORT_GRID), where="five folds of the labelled rows"
+)
 FOUND_ON = (
     "Channels and views were found on split 0, which is not reported, but whose rows are also "
     "among those of the others."
@@ -162,7 +167,7 @@ def compare_digits(options: argparse.Namespace) -> None:
             sets[name] = (model.transform(train), model.transform(test))
         for name, pair in sets.items():
             near.setdefault(name, []).append(five_nearest(*pair, y_train, y_test))
-            draws = 2 if options.quick else 20
+            draws = 2 if options.quick else 10
             few.setdefault(name, []).extend(probe_few(*pair, y_train, y_test, n_draws=draws))
     rows: Rows = []
     means = {
@@ -184,11 +189,12 @@ def compare_digits(options: argparse.Namespace) -> None:
     ]
     notes = (
         "Medians of splits 1 to 5, 1,257 training and 540 test digits each, and the largest minus "
-        "the smallest value. 5-NN: all labels. 10 labels: ten a class, the mean of 20 draws, the "
+        "the smallest value. 5-NN: all labels. 10 labels: ten a class, the mean of ten draws, the "
         "same for all features, and how far it is above the better of pixels and PCA; "
         f"{WITHIN_LABELS} {convergence([p for found in few.values() for p in found])} "
         "PCA: of 10, 20, 30 and 40 components the best for 5-NN in five folds of the training "
-        f"rows. {FOUND_ON} Default views: those of ImageAugmentation() instead. "
+        f"rows, by all of their labels, for both columns. {FOUND_ON} Default views: those of "
+        "ImageAugmentation() instead. "
         f"{describe(options, DIGIT_CHANNELS, DIGIT_EPOCHS)}"
     )
     show(options, "embedding_digits", "Digits without labels", columns, rows, notes)
@@ -229,29 +235,35 @@ def compare_objectives(options: argparse.Namespace) -> None:
     for objective in OBJECTIVES:
         seconds(objective, 1)
     slopes: dict[str, list[float]] = {objective: [] for objective in OBJECTIVES}
-    for _ in range(1 if options.quick else 5):
-        for objective in OBJECTIVES:
-            first, second = seconds(objective, short), seconds(objective, long)
-            slopes[objective].append(max(second - first, 1e-6) / (long - short))
+    for turn in range(1 if options.quick else 5):
+        for objective in OBJECTIVES[turn:] + OBJECTIVES[:turn]:
+            # Which of the two comes first alternates as well.
+            sizes = (short, long) if turn % 2 == 0 else (long, short)
+            spent = {epochs: seconds(objective, epochs) for epochs in sizes}
+            slopes[objective].append((spent[long] - spent[short]) / (long - short))
     pace = {objective: float(np.median(found)) for objective, found in slopes.items()}
+    if options.quick:  # too short to be timed
+        pace = dict.fromkeys(pace, 1.0)
+    if min(pace.values()) <= 0:
+        sys.exit(f"an epoch is too short to be timed: {pace}")
     n_epochs = 3 if options.quick else options.epochs or COMPARED_EPOCHS
     rows: Rows = []
     probes: list[Probe] = []
     for objective in OBJECTIVES:
         epochs = max(1, round(n_epochs * pace["info_nce"] / pace[objective]))
-        near, few, spent = [], [], []
+        near, few, took = [], [], []
         for split in SPLITS[: 1 if options.quick else None]:
             parts = digits(split, options)
             model = digit_model(options, 1, split, objective=objective, max_epochs=epochs)
             begin = time.perf_counter()
             model.fit(parts[0])
-            spent.append(time.perf_counter() - begin)
+            took.append(time.perf_counter() - begin)
             near.append(five_nearest(*map(model.transform, parts[:2]), *parts[2:]))
             found = few_labels(model, parts, options)
             few.append(float(np.mean([p.accuracy for p in found])))
             probes += found
         cells = [round(float(f(v)), 2) for v in (near, few) for f in (np.median, np.ptp)]
-        rows.append([objective, epochs, round(float(np.median(spent)), 1), *cells])
+        rows.append([objective, epochs, round(float(np.median(took)), 1), *cells])
     columns = ["objective", "epochs", "s", "5-NN %", "spread", "10 labels %", "spread of these"]
     notes = (
         "Digits; medians of splits 1 to 5, and the largest minus the smallest value. Ten labels a "
@@ -338,15 +350,21 @@ def probe_mnist(options: argparse.Namespace) -> None:
     probes.append(found)
     rows.append(["PCA", n, "-", round(found.accuracy, 2), found.chosen])
     notes = (
-        f"128 components, one seed. {HELD_FIFTH} {convergence(probes)} "
-        f"{describe(options, MNIST_CHANNELS, 20)}"
+        f"128 components, one seed. Views: {parts_of(views)}; all else as by default, but for "
+        "batches of 512 and a head of 128 and 64 units. Settings were chosen, if at all, on "
+        "the last sixth of the training images. "
+        f"{HELD_FIFTH} {convergence(probes)} {describe(options, MNIST_CHANNELS, 20)}"
     )
-    columns = ["features", "images", "minutes", "probe %", "chosen"]
+    columns = ["features", "images", "minutes of learning", "probe %", "chosen"]
     show(options, "embedding_mnist", "MNIST, linear probe", columns, rows, notes)
 
 
-def patch_codes(train: Any, test: Any, n_centres: int, ridge: float) -> tuple[Any, Any]:
-    """Triangle codes of whitened patches, summed over the four quadrants: 4 n_centres features."""
+def patch_codes(train: Any, test: Any, n_centres: int, ridge: float) -> tuple[Any, Any, float]:
+    """Triangle codes of whitened patches, summed over the four quadrants: 4 n_centres features.
+
+    Also the seconds that learning takes.
+    """
+    begin = time.perf_counter()
     images = [x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for x in (train, test)]
     patches.FIELD = 6  # of Coates, Lee and Ng; the functions read it when they are called
     rng = np.random.default_rng(0)
@@ -356,8 +374,9 @@ def patch_codes(train: Any, test: Any, n_centres: int, ridge: float) -> tuple[An
     whitener = ZCAWhitener(ridge=ridge).fit(rows)
     white = np.asarray(whitener.transform(rows), np.float32)
     codes = EnergyKMeans(n_centres, output="triangle", max_iter=50, random_state=0).fit(white)
+    seconds = time.perf_counter() - begin
     coded, coded_test = (patches.pooled(part, whitener, codes) for part in images)
-    return coded, coded_test
+    return coded, coded_test, seconds
 
 
 def probe_cifar(options: argparse.Namespace) -> None:
@@ -367,8 +386,9 @@ def probe_cifar(options: argparse.Namespace) -> None:
     train, y_train = train[:n], y_train[:n]
     test, y_test = (test[:200], y_test[:200]) if options.quick else (test, y_test)
     views = ImageAugmentation(
-        shift=0.0, crop=0.6, flip=0.5, rotate=0.0, brightness=0.4, contrast=0.4, colour=0.4
-    )
+        shift=0.0, crop=0.6, flip=0.5, rotate=0.0, blur=0.5, brightness=0.4, contrast=0.4,
+        erase=0.3, colour=0.4,
+    )  # fmt: skip
     rows: Rows = []
     probes: list[Probe] = []
 
@@ -396,25 +416,30 @@ def probe_cifar(options: argparse.Namespace) -> None:
         pair = model.transform(train), model.transform(test)
         name = f"embedding, channels {words(channels)}"
         add(name, pair, probe(*pair, y_train, y_test), minutes)
+    begin = time.perf_counter()
     pca = PCA(width, random_state=0).fit(train)
+    minutes = round((time.perf_counter() - begin) / 60, 2)
     pair = pca.transform(train), pca.transform(test)
-    add("PCA", pair, probe(*pair, y_train, y_test))
+    add("PCA", pair, probe(*pair, y_train, y_test), minutes)
     # The ridge of the whitening is chosen as C is, on held-out training rows.
     tried = []
     for ridge in (0.1,) if options.quick else (0.01, 0.1, 1.0):
-        pair = patch_codes(train, test, width // 4, ridge)
-        tried.append((probe(*pair, y_train, y_test), ridge, pair))
+        *pair, seconds = patch_codes(train, test, width // 4, ridge)
+        tried.append((probe(*pair, y_train, y_test), ridge, pair, round(seconds / 60, 2)))
         probes.append(tried[-1][0])
-    found, ridge, pair = max(tried, key=lambda one: one[0].held_out)
-    add(f"triangle codes, ridge {ridge:g}", pair, found)
+    found, ridge, pair, minutes = max(tried, key=lambda one: one[0].held_out)
+    add(f"triangle codes, ridge {ridge:g}", pair, found, minutes)
     add("pixels", (train, test), probe(train, test, y_train, y_test))
     notes = (
         f"{n:,} training images; {width} components, one seed. Triangle codes: {width // 4} "
         "centres of whitened 6 x 6 x 3 patches at every other place, sums over 2 x 2 quadrants; "
         "the ridge of the ZCA is the best of 0.01, 0.1 and 1 on the rows that C is chosen on. "
-        f"{HELD_FIFTH} {convergence(probes)} {describe(options, CIFAR_CHANNELS, 100)}"
+        f"Views: {parts_of(views)}; temperature 0.2, batches of 512, a head of 256 and 64 units. "
+        "Settings were chosen, if at all, on the last sixth of the training images. Minutes: of "
+        f"learning, without transforming and classifying; of one ridge. {HELD_FIFTH} "
+        f"{convergence(probes)} {describe(options, CIFAR_CHANNELS, 100)}"
     )
-    columns = ["features", "number", "minutes", "probe %", "chosen"]
+    columns = ["features", "number", "minutes of learning", "probe %", "chosen"]
     show(options, "embedding_cifar", "CIFAR-10, 8,000 images", columns, rows, notes)
 
 
@@ -457,12 +482,13 @@ def map_drlim(options: argparse.Namespace) -> None:
         rows.append([name, pairs[0][0].shape[1], *cells])
     notes = (
         f"{n:,} training and {len(test):,} test images of fours and nines; median, least and most "
-        f"of {n_seeds} seed(s); neighbours: five in pixels. {describe(options, (16, 32, 64), 60)}"
+        f"of {n_seeds} seed(s); neighbours: five in pixels. Settings were not searched for. "
+        f"{describe(options, (16, 32, 64), 60)}"
     )
     columns = ["features", "number", "1-NN %", "least", "most"]
     show(options, "embedding_drlim", "MNIST 4 and 9 in the plane", columns, rows, notes)
-    if options.figure:
-        draw_plane(pair[1], y_test, options.figure)
+    if options.figure:  # the first seed
+        draw_plane(sets[name][0][1], y_test, options.figure)
 
 
 def map_cylinder(options: argparse.Namespace) -> None:
@@ -499,10 +525,10 @@ def map_cylinder(options: argparse.Namespace) -> None:
         for name, found in trusted.items()
     ]
     notes = (
-        f"{n} images of 40 pixels, three dimensions; trustworthiness of ten neighbours against "
-        "cosine, sine and light; median, least and most of seeds 1 to 5, of data and model. The "
-        "settings are those of the example, whose seed is 0. "
-        f"{options.epochs or 60} epochs; {options.threads} thread(s)."
+        f"{n} images of 40 pixels, three dimensions; trustworthiness of ten neighbours, of the "
+        "images that the maps were fitted to, against cosine, sine and light; median, least and "
+        "most of seeds 1 to 5, of data and model. The settings are those of the example, whose seed "
+        f"is 0. {options.epochs or 60} epochs; {options.threads} thread(s)."
     )
     columns = ["map", "trustworthiness", "least", "most"]
     show(options, "embedding_cylinder", "A cylinder of images", columns, rows, notes)
@@ -525,6 +551,8 @@ def detect_tables(options: argparse.Namespace) -> None:
     paths = sorted(
         (data_folder() / "adbench_dev").glob("*.npz"), key=lambda p: int(p.stem.split("_")[0])
     )
+    if not paths:
+        sys.exit("no tables in adbench_dev")
     paths = paths[: 2 if options.quick else None]
     splits = range(1 if options.quick else 5)
     rows: Rows = []
@@ -534,7 +562,9 @@ def detect_tables(options: argparse.Namespace) -> None:
             for k, mode in enumerate(MODES):
                 train, test, y_test = read_split(path, split, mode)
                 epochs = {"max_epochs": 3} if options.quick else {}
-                embedding = ContrastiveEmbedding(random_state=split, **epochs).fit(train)
+                embedding = ContrastiveEmbedding(
+                    random_state=split, device=options.device, **epochs
+                ).fit(train)
                 for m, model in enumerate((embedding, EnergyOutlierDetector().fit(train))):
                     areas[i, j, k, m] = area_under_roc(y_test, -model.score_samples(test))
         rows.append([path.stem, *spread_cells(areas[i])])
@@ -632,8 +662,9 @@ def compare_speed(options: argparse.Namespace) -> None:
         reference=f"bare torch, {long}",
         repeats=repeats,
     )
+    # Of each round, so that a slow spell of the machine meets both loops.
     slopes = {
-        name: (timings[f"{name}, {long}"].median - timings[f"{name}, {short}"].median)
+        name: np.subtract(timings[f"{name}, {long}"].seconds, timings[f"{name}, {short}"].seconds)
         / (long - short)
         for name in loops
     }
@@ -642,18 +673,19 @@ def compare_speed(options: argparse.Namespace) -> None:
     for name, slope in slopes.items():
         found = [
             probe(*(np.asarray(embed(x)) for x in (X, held)), y, y_test[: len(held)])
-            for embed in learnt[name]
+            for embed in learnt[name][:3]
         ]
         probes += found
         accuracies = [p.accuracy for p in found]
-        cells = [slope, slope / slopes["bare torch"], timings[f"{name}, {long}"].ratio]
+        ratio = np.median(slope / slopes["bare torch"])
+        cells = [np.median(slope), ratio, timings[f"{name}, {long}"].ratio]
         cells += [np.median(accuracies), np.ptp(accuracies)]
         rows.append([name, *(round(float(cell), 3) for cell in cells)])
     notes = (
-        f"{n_rows:,} training images of MNIST. An epoch: the difference between the medians of "
-        f"fits of {long} and of {short} epochs, divided by that of the epochs; the whole fit, of "
-        f"{long}, also finds prototypes. "
-        f"The probe judges the {repeats + 1} fits of each loop, of different seeds, on "
+        f"{n_rows:,} training images of MNIST. An epoch: the difference between fits of {long} and "
+        f"of {short} epochs of a round, divided by that of the epochs, the median of {repeats} "
+        "rounds; its ratio likewise. The whole fit also finds prototypes. "
+        "The probe judges three fits of each loop, of different seeds, on "
         f"{len(held):,} test images: median, and largest minus smallest. {HELD_FIFTH} "
         f"{convergence(probes)} {options.threads} thread(s)."
     )
@@ -685,6 +717,12 @@ def widths(options: argparse.Namespace, usual: tuple[int, ...]) -> list[tuple[in
 def one_width(options: argparse.Namespace, usual: tuple[int, ...]) -> tuple[int, ...]:
     """The channels of sections that compare something else."""
     return widths(options, usual)[0]
+
+
+def parts_of(views: ImageAugmentation) -> str:
+    """The parts of an augmentation that are switched on, as text."""
+    parts = {field.name: getattr(views, field.name) for field in fields(views)}
+    return ", ".join(f"{name} {size:g}" for name, size in parts.items() if size)
 
 
 def words(channels: tuple[int, ...]) -> str:
@@ -730,8 +768,16 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    if options.channels and len(options.channels) > 1 and not options.development:
-        parser.error("several --channels are compared with --development only")
+    if options.channels and len(options.channels) > 1:
+        if not options.development:
+            parser.error("several --channels are compared with --development only")
+        if {"objectives", "views"} & set(options.sections):
+            parser.error("objectives and views are compared for one set of channels")
+    if options.development and {"cylinder", "tables", "speed"} & set(options.sections):
+        parser.error("cylinder, tables and speed have nothing to choose: leave --development out")
+    fixed = {"tables", "speed"} & set(options.sections)
+    if fixed and (options.channels or options.epochs):
+        parser.error(f"{', '.join(fixed)} would ignore --channels and --epochs")
     set_threads(options.threads)
     for section in options.sections:
         SECTIONS[section](options)

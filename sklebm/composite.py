@@ -16,7 +16,6 @@ they can be pipelines that start from text or frames.
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
@@ -217,9 +216,16 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     def _check_names(self, X: Any) -> None:
         """Refuse features other than those of ``fit``, which not every estimator checks."""
         if len(getattr(X, "shape", ())) == 2:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # the estimators warn themselves
+            columns = getattr(X, "columns", ())
+            named = len(columns) > 0 and all(isinstance(name, str) for name in columns)
+            if named == hasattr(self, "feature_names_in_"):
                 validate_data(self, X, reset=False, skip_check_array=True)
+            # Of names on one side only, the estimators warn themselves.
+            elif X.shape[1] != getattr(self, "n_features_in_", X.shape[1]):
+                raise ValueError(
+                    f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                    f"{self.n_features_in_} features as input."
+                )
 
     # ------------------------------------------------------------------ what scikit-learn asks
 

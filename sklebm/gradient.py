@@ -30,8 +30,8 @@ from sklebm.training.loop import EnergyTraining
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice
 from sklebm.training.pace import Pace, n_learnt
 from sklebm.training.ranks import rank_seed, share_parameters
-from sklebm.training.schedules import SCHEDULES, ConstantRate, Schedule
-from sklebm.training.start import Start
+from sklebm.training.schedules import SCHEDULES, ConstantRate, Schedule, as_schedule
+from sklebm.training.start import Start, kept_seeds, seeds_of_fit
 from sklebm.training.state import import_objective
 from sklebm.training.train import Course, TrainingOptions, Watch, train
 from sklebm.training.transforms import GradientTransform, Projection, TransformState
@@ -94,8 +94,7 @@ class GradientEstimator(EnergyEstimator):
         rows = self._training_rows(start.rows)
         if not whole or self.validation_fraction is None:
             return rows, None
-        seed = start.seed if start.split_seed is None else start.split_seed
-        return hold_out(rows, self.validation_fraction, seed, start.rows.device)
+        return hold_out(rows, self.validation_fraction, start.held_out_seed, start.rows.device)
 
     def _export_transforms(self, states: list[TransformState]) -> dict[str, Any]:
         """State learnt by gradient transforms, as fitted attributes; most models have none."""
@@ -151,18 +150,21 @@ class GradientEstimator(EnergyEstimator):
         return bool(self.warm_start) and self._is_fitted()
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
-        seed = rows.ranks.first(draw_seed(self.random_state))
         resume = self._resumes()
+        previous = self.training_state_ if resume else {}
+        seeds = seeds_of_fit(self.random_state, previous, rows.ranks)
+        seed = seeds["seed"]
         rows = self._prepare(rows, seed, resume=resume, **data)
         means = feature_means(rows)
-        start = Start(rows, means, seed, resume=resume)
+        start = Start(rows, means, seed, resume=resume, split_seed=seeds["split_seed"])
         energy = self._starting_energy(start)
         self._check_completion(energy)
-        mean = rows.in_own_units(means).numpy()
-        seen = {"feature_means_": mean, "n_samples_seen_": rows.total()}
+        seen = {"feature_means_": rows.in_own_units(means).numpy(), "n_samples_seen_": rows.total()}
         options = replace(self._options(seed), max_epochs=self._n_epochs(rows))
         course = self._train(energy, start, options, progress, seen)
-        return self._complete(energy, self._trained(course, seed, seen), seed)
+        state = self._trained(course, seed, seen)
+        state["training_state_"] |= seeds
+        return self._complete(energy, state, seed)
 
     def _check_completion(self, energy: Any) -> None:
         """Refuse, before training, what ``_complete`` cannot compute after it."""
@@ -170,8 +172,7 @@ class GradientEstimator(EnergyEstimator):
     def _partial_fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         fitted = self._is_fitted()
         previous = getattr(self, "training_state_", {}) if fitted else {}
-        seed = int(previous["seed"]) if previous else draw_seed(self.random_state)
-        seed = rows.ranks.first(seed)
+        seed = rows.ranks.first(int(previous["seed"]) if previous else draw_seed(self.random_state))
         n_calls = int(previous.get("n_calls", 0)) + 1
         if self._optimizer_choice().uses_closure:
             raise ValueError(
@@ -189,12 +190,12 @@ class GradientEstimator(EnergyEstimator):
             share = n_rows / (earlier + n_rows)
             mean = self.feature_means_ + (mean - self.feature_means_) * share
         seen = {"feature_means_": mean, "n_samples_seen_": earlier + n_rows}
+        state = self._trained(course, seed, seen, n_calls)
+        state["training_state_"] |= kept_seeds(previous)
         curve = getattr(self, "loss_curve_", np.empty(0))
-        return {
-            **self._trained(course, seed, seen, n_calls),
-            "loss_curve_": np.append(curve, course.losses),
-            "n_iter_": int(getattr(self, "n_iter_", 0)) + 1,
-        }
+        state["loss_curve_"] = np.append(curve, course.losses)
+        state["n_iter_"] = int(getattr(self, "n_iter_", 0)) + 1
+        return state
 
     def _train(
         self,
@@ -233,7 +234,7 @@ class GradientEstimator(EnergyEstimator):
 
         watch = Watch(
             held_out,
-            lambda batch: self._validation_score(energy, batch, start.seed),
+            lambda batch: self._validation_score(energy, batch, start.held_out_seed),
             {name: monitored(f) for name, f in self._monitors.items()} if whole else {},
             lambda: self._check_epoch(energy),
             progress,
@@ -389,12 +390,10 @@ class GradientEstimator(EnergyEstimator):
         return OPTIMIZERS[self.optimizer]
 
     def _schedule(self) -> Schedule:
-        schedule = self.learning_rate_schedule
-        if isinstance(schedule, str):
-            schedule = SCHEDULES[schedule]()
+        schedule = as_schedule(self.learning_rate_schedule)
         if schedule.needs_validation and self.validation_fraction is None:
             raise ValueError(
                 f"learning_rate_schedule={self.learning_rate_schedule!r} follows the validation "
                 "loss: set validation_fraction, for example to 0.1."
             )
-        return schedule  # type: ignore[no-any-return]
+        return schedule

@@ -101,6 +101,15 @@ def test_a_slow_rise_adds_up(monkeypatch):
     assert model.n_iter_ == 6
 
 
+def test_what_centring_learnt_is_that_of_the_best_epoch_too(monkeypatch):
+    settings = {"learning_rate_schedule": "constant", "centering": True}
+    stopped, _ = stopped_at(monkeypatch, [1.0, 2.0, 0.0, 0.0], n_iter_no_change=2, **settings)
+    best, _ = stopped_at(monkeypatch, [1.0, 2.0], **settings)
+    assert stopped.n_iter_ == 4
+    np.testing.assert_array_equal(stopped.components_, best.components_)
+    np.testing.assert_array_equal(stopped.hidden_means_, best.hidden_means_)
+
+
 def test_without_patience_all_epochs_run_and_the_last_counts(monkeypatch):
     model, weights = stopped_at(monkeypatch, [-1.0, -2.0, -3.0], n_iter_no_change=None)
     assert model.n_iter_ == 3

@@ -84,6 +84,10 @@ DRAWS = {f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "n
     for name in ("multinomial", "poisson", "rand_like", "randn_like", "randint_like")
 }
 
+IN_PLACE = {f"{name}_" for name in ("normal", "uniform", "random", "exponential", "bernoulli")} | {
+    f"{name}_" for name in ("cauchy", "geometric", "log_normal")
+}
+
 
 def imported_names(tree):
     """What each local name stands for: ``np`` -> ``numpy``."""
@@ -131,6 +135,17 @@ def test_nothing_forbidden(path):
 
 
 @over_all_modules
+def test_every_draw_in_place_names_its_generator(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            given = {keyword.arg for keyword in node.keywords}
+            if node.func.attr in IN_PLACE and "generator" not in given:
+                yield f":{node.lineno}: {node.func.attr} draws from the global generator"
+            if node.func.attr == "default_rng" and not (node.args or given):
+                yield f":{node.lineno}: default_rng has no seed"
+
+
+@over_all_modules
 def test_every_draw_names_its_generator(path):
     tree = tree_of(path)
     names = imported_names(tree)
@@ -144,12 +159,14 @@ def test_every_draw_names_its_generator(path):
 def test_faults_are_found(tmp_path, monkeypatch):
     """Of a module that has one of each."""
     path = tmp_path / "module.py"
-    path.write_text("import torch\n\ntorch.rand(1)\ntorch.load('x').y" + 400 * "\n")
+    text = "import torch\n\ntorch.rand(1).normal_()\ntorch.load('x').y"
+    path.write_text(text + 400 * "\n")
     monkeypatch.setitem(globals(), "MODULES", [path])
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
     for test, fault in (
         (test_nothing_forbidden, ":4: torch.load.y unpickles|:4: torch.load unpickles"),
         (test_every_draw_names_its_generator, ":3: draws from the global"),
+        (test_every_draw_in_place_names_its_generator, ":3: normal_ draws from the global"),
         (test_modules_can_be_read_in_one_sitting, "403 lines"),
         (test_modules_say_what_they_are, "no docstring"),
     ):

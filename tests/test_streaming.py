@@ -78,15 +78,13 @@ def test_out_of_memory_means_smaller_chunks(name, error, fault, monkeypatch):
         expected = getattr(model, method)(X)
         with monkeypatch.context() as patch, sklearn.config_context(working_memory=small):
             FailsOnce(patch, error, **fault)
-            with pytest.warns(
-                ResourceWarning, match=r"ran out of memory.*working_memory"
-            ) as caught:
+            with pytest.warns(RuntimeWarning, match=r"ran out of memory.*working_memory") as caught:
                 result = getattr(model, method)(X)
         assert len(caught) == 1
         np.testing.assert_allclose(result, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.filterwarnings("ignore:.*ran out of memory:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*ran out of memory:RuntimeWarning")
 def test_chunks_are_halved_not_shortened(monkeypatch):
     """From 4,000 rows to the 100 that fit: six attempts, not thousands."""
     X = make_rows(4000, seed=1)
@@ -124,7 +122,7 @@ def test_a_row_without_an_answer_is_named_by_its_place_in_x(place):
 
 
 @every
-@pytest.mark.filterwarnings("ignore:.*ran out of memory:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*ran out of memory:RuntimeWarning")
 def test_not_even_one_row_fits(name, monkeypatch):
     model = make(name).fit(make_rows())
     FailsOnce(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), larger_than=0.5)

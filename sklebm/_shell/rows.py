@@ -310,7 +310,7 @@ class Rows:
                         warn(
                             f"{what} ran out of memory; continuing with {step} row(s) at a time. "
                             "Lower scikit-learn's working_memory to avoid the retry.",
-                            ResourceWarning,
+                            RuntimeWarning,
                         )
                         warned = True
                     continue

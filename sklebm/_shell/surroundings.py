@@ -53,6 +53,8 @@ def shelter_methods(cls: type) -> None:
             continue
         if isinstance(value, FunctionType) and not hasattr(value, "is_sheltered"):
             setattr(cls, name, sheltered(value))
+        elif isinstance(value, classmethod) and not hasattr(value.__func__, "is_sheltered"):
+            setattr(cls, name, classmethod(sheltered(value.__func__)))
         elif hasattr(value, "check") and not hasattr(value.fn, "is_sheltered"):  # available_if
             value.fn = sheltered(value.fn)
 

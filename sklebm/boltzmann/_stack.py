@@ -29,7 +29,7 @@ from sklebm.summable import need_few
 from sklebm.training.batches import training_rows
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.row_units import RowUnits
-from sklebm.training.schedules import SCHEDULES, ConstantRate
+from sklebm.training.schedules import ConstantRate, as_schedule
 from sklebm.training.state import import_objective
 from sklebm.training.train import Course, TrainingOptions, Watch, train
 
@@ -272,13 +272,13 @@ def _fine_tuned(
     energy, objective = untied(DeepBeliefEnergy(*layers)), UpDown(model.n_gibbs_steps)
     generator = make_generator(seed, "fine-tuning", index=n_calls, device=rows.device)
     chains = import_objective(objective, earlier, rows.device)
-    schedule = ConstantRate() if not whole else model.learning_rate_schedule
+    schedule = as_schedule(model.learning_rate_schedule if whole else ConstantRate())
     options = TrainingOptions(
         owner=type(model).__name__,
         learning_rate=model.fine_tuning_rate,
         batch_size=model.batch_size,
         max_epochs=model.fine_tuning_epochs if whole else 1,
-        schedule=SCHEDULES[schedule]() if isinstance(schedule, str) else schedule,
+        schedule=schedule,
         shuffle=whole,
         seed=purpose_seed(seed, "fine-tuning"),
     )

@@ -63,8 +63,9 @@ class BernoulliRBM(BoltzmannEstimator):
         Passes over the rows. "auto": enough for 3000 updates, but at least 20 and at most 1000.
     optimizer : str, default="sgd"
         Update rule: "sgd", "momentum" (heavy ball), "rmsprop", "adam", "adamw", or, with all rows
-        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs
-        ``objective="maximum_likelihood"``.
+        at once, "gradient_descent" and "lbfgs"; "lbfgs" needs an objective that draws nothing:
+        "maximum_likelihood", or, for rows of 0 and 1, "pseudo_likelihood", "ratio_matching" or
+        "minimum_probability_flow".
     learning_rate_schedule : str or Schedule, default="linear"
         How the learning rate changes over ``max_epochs``: "constant", "linear", "cosine",
         "non_monotone", or a schedule object with its own settings.

@@ -98,7 +98,7 @@ class DeepBoltzmannMachine(GradientEstimator):
         Minimum absolute improvement that counts as progress.
     log_partition : {"auto", "exact", "ais", "bridge"} or None, default="auto"
         How ``fit`` computes log Z at the end. "exact": a sum over the states of the even or the odd
-        layers, whichever have fewer units (at most 25); "ais": annealed importance sampling,
+        layers, whichever have fewer units (at most 20); "ais": annealed importance sampling,
         forwards and backwards; "bridge": bridge sampling along a ladder of tempered chains; "auto":
         exact up to 20 units, otherwise annealed; None: not at all.
     value_range : {"warn", "raise", "clip"}, default="warn"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from sklebm._shell.arrays import to_numpy
 from sklebm._shell.rows import Rows
 from sklebm._shell.scaling import warn_of_unequal_spans
+from sklebm._shell.warning import silenced
 from sklebm.coding._checks import given_dictionary, warn_if_codes_vanish
 from sklebm.coding._search import CodeSearch
 from sklebm.coding.sparse_coder import SparseCoder
@@ -61,8 +61,8 @@ def coded_rows(model: Any, rows: Rows, seed: int, *, resume: bool, codes: Any = 
         coder = SparseCoder(
             model.n_components, alpha=alpha, random_state=seed, strategy=model.strategy
         )
-        with warnings.catch_warnings():  # but for this one, given above with the names of columns
-            warnings.filterwarnings("ignore", "The columns of X differ in scale", UserWarning)
+        # But for this one, given above with the names of columns.
+        with silenced("The columns of X differ in scale"):
             coder.fit(x)
         atoms = torch.from_numpy(coder.components_).to(rows.device)
     elif not resume:

@@ -54,7 +54,7 @@ def layer_by_layer(model: Any, start: Start) -> DeepEnergy:
                 n_iter_no_change=None,
             )
             # The same rows are held out of all layers.
-            apart = replace(start, seed=seed, split_seed=start.seed)
+            apart = replace(start, seed=seed, split_seed=start.held_out_seed)
             model._train(energy, apart, options, whole=True)
             below = export_weights(energy, model)
     return energy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklebm._shell.rows import Rows, row_slices
+from sklebm._shell.warning import silenced
 from sklebm.mixture import EnergyKMeans
 
 #: At most this many rows are embedded to find prototypes; they are evenly spaced.
@@ -42,8 +42,7 @@ def find(embeddings: Floats, n_prototypes: int, seed: int) -> dict[str, Any]:
     """Prototypes, their numbers of rows, and the moments of the embeddings."""
     distinct = len(np.unique(embeddings, axis=0))
     n_clusters = min(n_prototypes, distinct)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what k-means says of embeddings says little of X
+    with silenced():  # what k-means says of embeddings says little of X
         model = EnergyKMeans(n_clusters, random_state=seed % 2**32, device="cpu").fit(embeddings)
     counts = np.bincount(model.predict(embeddings), minlength=n_clusters)
     mean = embeddings.mean(axis=0)

@@ -6,13 +6,13 @@ Chosen on tables other than the one being tested, each table in turn:
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 
 from sklebm._shell.rows import Rows
+from sklebm._shell.warning import silenced
 from sklebm.composite import MemberFits
 from sklebm.linear import PCAWhitener
 from sklebm.mixture import EnergyGaussianMixture, EnergyKMeans
@@ -59,9 +59,8 @@ def fit_default(rows: Rows, fits: MemberFits) -> Ensemble:
     """Fit the energies to these rows, all of which are read into memory."""
     view = make_view(rows.to_numpy())
     members = dict(default_members(*rows.shape))
-    with warnings.catch_warnings():
-        # Advice to lower n_components or drop a column is no help: the user chose neither.
-        warnings.simplefilter("ignore", UserWarning)
+    # Advice to lower n_components or drop a column is no help: the user chose neither.
+    with silenced():
         for name, member in members.items():
             chunks = rows.chunks(_FLOATS_PER_VALUE * rows.shape[1])
             with torch.no_grad():

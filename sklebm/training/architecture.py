@@ -8,10 +8,8 @@ User modules are the exception: a class is not a plain value, so it is read from
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -21,13 +19,13 @@ import torch
 from torch import nn
 
 from sklebm.energies.networks import Shape, make_decoder, make_encoder, n_activations
+from sklebm.training.module_draws import seeded
 
 Record = dict[str, Any]
 
 _MAX_LAYERS = 100
 #: Parameters from which entries of a record follow that are called something else.
 _SET_BY = {"n_heads": "objective", "noise": "noise_scale"}
-_default_generator = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -348,20 +346,3 @@ def check_user_module(
             f"{name} maps 2 rows of {n_inputs} numbers to shape {found}, but must return (2, "
             f"{n_outputs})."
         )
-
-
-@contextlib.contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Let user modules draw their initial weights from a seed; torch's generator is unchanged.
-
-    torch's own layers only use the global generator. Its state is restored, and a lock keeps fits
-    in other threads from drawing in between.
-    """
-    with _default_generator:
-        state = torch.get_rng_state()
-        try:
-            if seed is not None:
-                torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-            yield
-        finally:
-            torch.set_rng_state(state)

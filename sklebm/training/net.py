@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable
 from typing import Any
 
@@ -164,5 +165,10 @@ def _is_raised_by_skorch(interrupt: BaseException) -> bool:
     trace = interrupt.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return str(module).startswith("skorch.callbacks")
+    if trace is None:
+        return False
+    # Ctrl-C may also arrive while a callback runs, for example while it prints.
+    frame = trace.tb_frame
+    line = linecache.getline(frame.f_code.co_filename, trace.tb_lineno, frame.f_globals)
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.startswith("skorch.callbacks") and "raise KeyboardInterrupt" in line

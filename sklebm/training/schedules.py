@@ -90,3 +90,8 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine": CosineDecay,
     "non_monotone": NonMonotoneDecay,
 }
+
+
+def as_schedule(schedule: str | Schedule) -> Schedule:
+    """The schedule of this name, or the object itself."""
+    return SCHEDULES[schedule]() if isinstance(schedule, str) else schedule

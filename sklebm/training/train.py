@@ -18,9 +18,10 @@ import torch
 
 from sklebm._shell.progress import Progress
 from sklebm._shell.random import make_generator
-from sklebm.objectives import Batch, Objective
+from sklebm.objectives import Batch
 from sklebm.training.batches import RankBatches, TrainingRows
 from sklebm.training.loop import EnergyTraining
+from sklebm.training.module_draws import seeded_layers
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice, keep_levels
 from sklebm.training.ranks import average_buffers, rank_seed
 from sklebm.training.schedules import ConstantRate, Schedule
@@ -172,9 +173,8 @@ class Course:
         """Train for at most ``max_epochs``."""
         from sklebm.training.net import StopTraining
 
-        held_out = self.watch.held_out
-        if self.monitored and held_out is not None:
-            self._sample = self._draw_sample(rows, len(held_out), device)
+        if self.monitored and self.watch.held_out is not None:
+            self._sample = self._draw_sample(rows, len(self.watch.held_out), device)
         for player in self.players:
             player.train()
             for parameter in player.parameters():
@@ -189,7 +189,10 @@ class Course:
             import_optimizer(self.players, self.optimizers, previous)
         net.notify("on_train_begin", X=rows.X, y=None)
         # fit_loop, not fit: that would swallow a KeyboardInterrupt.
-        with contextlib.suppress(StopTraining):
+        with (
+            contextlib.suppress(StopTraining),
+            seeded_layers(self.players, self.options.seed, previous, device),
+        ):
             net.fit_loop(rows)
         net.notify("on_train_end", X=rows.X, y=None)
         if self._best is not None:
@@ -375,15 +378,12 @@ def _guard_loss(
         if math.isfinite(loss):
             continue
         last = f"{past[-1]:.6g}" if len(past) else "none"
+        name = type(player.objective).__name__
         raise FloatingPointError(
-            f"{options.owner}: the loss of {_name(player.objective)} became {loss} in epoch "
-            f"{len(past) + 1} (last finite loss: {last}). Lower {options.named_rates()}, or scale "
-            "X. The estimator was left unchanged."
+            f"{options.owner}: the loss of {name} became {loss} in epoch {len(past) + 1} (last "
+            f"finite loss: {last}). Lower {options.named_rates()}, or scale X. The estimator was "
+            "left unchanged."
         )
-
-
-def _name(objective: Objective) -> str:
-    return type(objective).__name__
 
 
 @contextlib.contextmanager

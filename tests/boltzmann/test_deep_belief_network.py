@@ -373,6 +373,19 @@ def test_fine_tuning_unties_the_layers_and_raises_the_bound():
     assert tuned.drop_training_state().fine_tuning_state_ == {}
 
 
+def test_chains_of_fine_tuning_go_on_between_chunks(monkeypatch):
+    X = make_bits(100)
+    model = DeepBeliefNetwork((5, 3), fine_tuning_epochs=1, **FEW).fit(X)
+
+    def annealed(*arguments):
+        raise AssertionError("chains start again")
+
+    monkeypatch.setattr("sklebm.boltzmann._stack.settling.annealed", annealed)
+    model.partial_fit(X[:20])
+    with pytest.raises(AssertionError, match="start again"):
+        model.drop_training_state().partial_fit(X[:20])
+
+
 @pytest.mark.parametrize("sizes", [(5, 3), (5,)])
 def test_fine_tuning_does_not_depend_on_the_units_of_real_rows(sizes):
     """Powers of two round nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -30,6 +32,26 @@ def test_the_limit_holds_inside_and_ends_with_the_outermost_block():
         with one_blas_thread():
             assert blas_threads() == {1}
         assert blas_threads() == {1}
+    assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_the_last_of_several_threads_restores_the_limit():
+    """The second to enter finds one thread, which is not what the program had set."""
+    entered, left = threading.Event(), threading.Event()
+
+    def second():
+        with one_blas_thread():
+            entered.set()
+            left.wait(10)
+
+    with one_blas_thread():
+        other = threading.Thread(target=second)
+        other.start()
+        assert entered.wait(10)
+    assert blas_threads() == {1}
+    left.set()
+    other.join()
     assert blas_threads() == {2}
 
 

@@ -1,0 +1,185 @@
+"""What fits draw: later fits other numbers, held-out rows the same, other modules from the seed."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklebm import VAE, Autoencoder, BernoulliRBM, DeepBeliefNetwork, DenoisingAutoencoder
+from sklebm._shell.rows import Rows
+from sklebm.boltzmann._stack import drawn_hidden
+from sklebm.callbacks import EnergyMonitor
+from sklebm.training import train as training
+from tests.registry import make, make_rows
+
+STILL = {"learning_rate": 1e-12}  # nothing but what is drawn differs
+
+
+def make_bits(n_rows):
+    return (np.random.default_rng(1).random((n_rows, 6)) < make_rows(n_rows)[:, :6]).astype(float)
+
+
+# ---------------------------------------------------------------- warm starts
+
+
+@pytest.mark.parametrize("name", ["DenoisingAutoencoder", "VAE"])
+@pytest.mark.parametrize("seed", [0, None])
+def test_every_warm_fit_draws_other_numbers(name, seed):
+    model = make(name, max_epochs=1, warm_start=True, random_state=seed, **STILL)
+    losses = [float(model.fit(make_rows()).loss_curve_[-1]) for _ in range(4)]
+    assert len(set(np.round(losses, 5))) == 4
+
+
+def test_the_order_of_batches_differs_between_warm_fits(monkeypatch):
+    orders = []
+    batches = training.Course._batches
+
+    def watched(course, rows, device):
+        options = batches(course, rows, device)
+        state = options["iterator_train__generator"].get_state()
+        orders.append(torch.randperm(20, generator=torch.Generator().set_state(state)).tolist())
+        return options
+
+    monkeypatch.setattr(training.Course, "_batches", watched)
+    model = Autoencoder(2, max_epochs=1, warm_start=True, random_state=0)
+    for _ in range(3):
+        model.fit(make_rows())
+    assert len({tuple(order) for order in orders}) == 3
+    cold = Autoencoder(2, max_epochs=1, random_state=0)
+    for _ in range(2):
+        cold.fit(make_rows())
+    assert orders[3] == orders[4] == orders[0]
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_warm_fits_hold_out_the_same_rows(monkeypatch, seed):
+    """Rows that were trained on would make the validation scores optimistic."""
+    held_out = []
+    score = Autoencoder._validation_score
+
+    def watched(model, energy, batch, seed):
+        held_out.append(batch.x.numpy().copy())
+        return score(model, energy, batch, seed)
+
+    monkeypatch.setattr(Autoencoder, "_validation_score", watched)
+    model = Autoencoder(
+        2, max_epochs=1, validation_fraction=0.25, warm_start=True, random_state=seed
+    )
+    for _ in range(3):
+        model.fit(make_rows())
+        model.partial_fit(make_rows(40, seed=1))  # chunks hold nothing out, and keep the seeds
+    assert len(held_out) == 3
+    np.testing.assert_array_equal(held_out[1], held_out[0])
+    np.testing.assert_array_equal(held_out[2], held_out[0])
+
+
+def test_bits_that_score_held_out_rows_are_those_of_the_first_fit():
+    """Scores of one model by one set of rows: only what is drawn could change them."""
+    model = BernoulliRBM(
+        3, max_epochs=1, validation_fraction=0.25, warm_start=True, random_state=0, **STILL
+    )
+    scores = [float(model.fit(make_rows()).validation_scores_[-1]) for _ in range(3)]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-9)
+    assert scores[2] == pytest.approx(scores[0], abs=1e-9)
+
+
+# ---------------------------------------------------------------- chunks
+
+
+@pytest.mark.parametrize("name", ["DenoisingAutoencoder", "VAE"])
+def test_every_chunk_has_noise_of_its_own(name):
+    model = make(name, **STILL)
+    for _ in range(3):
+        model.partial_fit(make_rows())
+    assert model.loss_curve_.shape == (3,)
+    assert len(set(np.round(model.loss_curve_, 5))) == 3
+
+
+def test_hidden_states_of_every_chunk_are_drawn_anew():
+    X, draws = make_bits(60), []
+    model = DeepBeliefNetwork((5, 3), batch_size=20, random_state=0, **STILL)
+    for _ in range(2):
+        bottom = model.partial_fit(X).named_estimators_["layer1"]
+        draws.append(drawn_hidden(bottom, Rows(X, torch.device("cpu"))).all())
+    assert not torch.equal(*draws)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_chunks_follow_no_schedule(schedule):
+    X = make_bits(80)
+    one, other = (
+        BernoulliRBM(3, learning_rate_schedule=name, random_state=0).partial_fit(X).partial_fit(X)
+        for name in (schedule, "constant")
+    )
+    np.testing.assert_array_equal(one.components_, other.components_)
+
+
+# ---------------------------------------------------------------- modules of users
+
+
+class Dropping(nn.Sequential):
+    """An encoder that draws in training."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__(
+            nn.Linear(n_inputs, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, n_outputs)
+        )
+
+
+def fit_dropping(**settings):
+    model = Autoencoder(2, encoder=Dropping, max_epochs=3, batch_size=20, random_state=0)
+    return model.set_params(**settings)
+
+
+def test_dropout_of_a_given_module_follows_random_state():
+    X = make_rows()
+    torch.manual_seed(1)
+    one = fit_dropping().fit(X).loss_curve_
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    np.testing.assert_array_equal(fit_dropping().fit(X).loss_curve_, one)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not np.array_equal(fit_dropping(random_state=1).fit(X).loss_curve_, one)
+
+
+def test_dropout_differs_between_chunks():
+    model = fit_dropping(**STILL)
+    for _ in range(3):
+        model.partial_fit(make_rows())
+    assert len(set(np.round(model.loss_curve_, 5))) == 3
+
+
+def test_fits_in_threads_do_not_disturb_each_others_dropout():
+    X, found = make_rows(), {}
+    expected = fit_dropping().fit(X).loss_curve_
+
+    def fit(index):
+        found[index] = fit_dropping().fit(X).loss_curve_
+
+    threads = [threading.Thread(target=fit, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    for curve in found.values():
+        np.testing.assert_array_equal(curve, expected)
+
+
+def test_a_monitor_may_score_a_module_that_is_being_trained():
+    monitor = EnergyMonitor(make_rows(20, seed=1))
+    fit_dropping().set_callbacks(monitor).fit(make_rows())
+    assert len(monitor.get_logs().data) == 3
+
+
+def test_built_in_networks_lock_nothing(monkeypatch):
+    from sklebm.training import module_draws
+
+    def refuse(*arguments):
+        raise AssertionError("locked")
+
+    monkeypatch.setattr(module_draws, "seeded", refuse)
+    for model in (VAE(2, random_state=0), DenoisingAutoencoder(2, random_state=0)):
+        model.set_params(max_epochs=1, hidden_sizes=(4,)).fit(make_rows())
