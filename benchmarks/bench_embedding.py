@@ -527,8 +527,8 @@ def map_cylinder(options: argparse.Namespace) -> None:
     notes = (
         f"{n} images of 40 pixels, three dimensions; trustworthiness of ten neighbours, of the "
         "images that the maps were fitted to, against cosine, sine and light; median, least and "
-        "most of seeds 1 to 5, of data and model. The settings are those of the example, whose seed "
-        f"is 0. {options.epochs or 60} epochs; {options.threads} thread(s)."
+        "most of seeds 1 to 5, of data and model. The settings are those of the example, whose "
+        f"seed is 0. {options.epochs or 60} epochs; {options.threads} thread(s)."
     )
     columns = ["map", "trustworthiness", "least", "most"]
     show(options, "embedding_cylinder", "A cylinder of images", columns, rows, notes)
