@@ -7,6 +7,7 @@ docstrings, and ``expected_messages.txt`` of what they say. Nothing here names a
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import re
@@ -112,6 +113,7 @@ def write_imports_and_readme() -> None:
 
 def main() -> None:
     """Write all of them; the messages take minutes, since every estimator has to say them."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     write_imports_and_readme()
     from tests import test_messages
 

@@ -14,15 +14,17 @@ from tests.subprocesses import ROOT
 NUMBER = r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 UNITS = (
     r"(?:%|times\b|nats?\b|seconds?\b|ms\b|milliseconds?\b|minutes?\b|[KMG]i?B\b|dB\b|AUROC\b"
-    r"|points?\b)"
+    r"|points?\b|per cent\b)"
 )
-WORDS = r"(?:two|three|four|five|six|seven|eight|nine|ten|hundred|thousand)"
+WORDS = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|hundred|thousand)"
 FIGURE = re.compile(
     "|".join(
         (
             rf"(?<![\w.`]){NUMBER}\s?{UNITS}",
+            rf"(?<![\w.`]){NUMBER}(?:[x×](?!\w)|-?fold\b)",
             r"\b(?:accuracy|AUROC)\s(?:[\w']+\s){0,8}?(?:of|from|to|is|reaches|by)\s0?\.\d+",
-            rf"\b{WORDS} (?:points\b|times (?:as (?:long|fast|slow)|longer|faster|slower)\b)",
+            rf"\b{WORDS} (?:points|per cent)\b",
+            rf"\b{WORDS} times (?:as (?:long|fast|slow)|longer|faster|slower)\b",
             r"\b(?:half|a third of|a quarter of) the time\b|\btwice as (?:long|fast|slow)\b",
         )
     ),
@@ -125,6 +127,11 @@ def test_a_source_that_does_not_exist_is_none():
         "28.1 dB",
         "nine times as long",
         "half the time",
+        "40x",
+        "1.5×",
+        "40-fold",
+        "5 per cent",
+        "one per cent",
     ],
 )
 def test_figures_of_each_kind_are_seen(figure):

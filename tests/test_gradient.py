@@ -1,5 +1,6 @@
 """What every gradient-trained estimator inherits, seen through BernoulliRBM."""
 
+import copy
 import json
 import random
 
@@ -12,9 +13,10 @@ from skorch.callbacks import Callback
 
 from sklebm import BernoulliRBM
 from sklebm._shell.random import draw_seed, make_generator
+from sklebm.gradient import GradientEstimator
 from sklebm.objectives import PersistentContrastiveDivergence
 from tests.machines import balanced_machine, exact_rows
-from tests.registry import fitted_state, freeze
+from tests.registry import fitted_state, freeze, make_brief, make_rows
 
 STRONG = balanced_machine(8, 5)
 INDEPENDENT = -8 * np.log(2)  # mean log-likelihood of the best model without dependence
@@ -251,6 +253,63 @@ def test_chains_go_on_between_chunks_and_are_new_for_another_objective():
     assert chains.shape == model.training_state_["objective.hidden"].shape
     model.set_params(objective=PersistentContrastiveDivergence(n_chains=7)).partial_fit(ROWS)
     assert model.training_state_["objective.hidden"].shape == (7, 5)
+
+
+CHAINS = [
+    ("BernoulliRBM", "pcd"),
+    ("BernoulliRBM", "fast_pcd"),
+    ("BernoulliRBM", "tempered_pcd"),
+    ("GaussianRBM", "pcd"),
+    ("GaussianRBM", "tempered_pcd"),
+    ("BoltzmannMachine", "pcd"),
+    ("SemiRestrictedBM", "pcd"),
+    ("GatedBM", "pcd"),
+    ("MeanCovarianceRBM", "pcd"),
+    ("DeepBoltzmannMachine", None),
+    ("DeepEnergyModel", "pcd"),
+]
+
+
+@pytest.mark.parametrize(("name", "objective"), CHAINS)
+@pytest.mark.parametrize("call", ["partial_fit", "fit"])
+def test_what_an_objective_keeps_goes_on(monkeypatch, name, objective, call):
+    """Chains that started again would look alike in shape and nearly alike in score."""
+    X = (make_rows(60) > 0.5).astype(float)
+    changes = {} if objective is None else {"objective": objective}
+    changes |= {"conditional": False} if name == "GatedBM" else {}
+    changes |= {} if name == "DeepEnergyModel" else {"log_partition": None}
+    model = make_brief(name, warm_start=True, **changes)
+    getattr(model, call)(X)
+    kept = [key for key in model.training_state_ if key.startswith("objective.")]
+    assert kept
+    started = []
+    for kind in {type(o) for o in objectives_of(model, monkeypatch, X)}:
+        init_state = kind.init_state
+        monkeypatch.setattr(
+            kind,
+            "init_state",
+            lambda *a, init_state=init_state, **k: started.append(1) or init_state(*a, **k),
+        )
+    getattr(model, call)(X)
+    assert not started
+    model.drop_training_state()
+    getattr(model, call)(X)
+    assert started
+
+
+def objectives_of(model, monkeypatch, X):
+    """The objectives that a call to ``partial_fit`` of a copy uses."""
+    seen = []
+    with monkeypatch.context() as patch:
+        player = GradientEstimator._player
+
+        def watched(model, energy, objective, start, **options):
+            seen.append(objective)
+            return player(model, energy, objective, start, **options)
+
+        patch.setattr(GradientEstimator, "_player", watched)
+        copy.deepcopy(model).partial_fit(X)
+    return seen
 
 
 # ---------------------------------------------------------------- net_params

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from sklebm._shell.progress import Progress
 from sklebm._shell.random import make_generator
 from sklebm.objectives import Batch
 from sklebm.training.batches import RankBatches, TrainingRows
+from sklebm.training.failures import explained, guard_loss
 from sklebm.training.loop import EnergyTraining
 from sklebm.training.module_draws import seeded_layers
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice, keep_levels
@@ -132,7 +133,7 @@ def train(
         Losses, scores and the state that a later run can continue from.
     """
     course = Course(players, options, watch or Watch())
-    with _overflow_is_divergence(options):
+    with explained(options):
         course.run(rows, device, previous or {})
     return course
 
@@ -296,7 +297,7 @@ class Course:
 
     def _end(self, net: Any) -> bool:
         loss = net.history[-1, "train_loss"]
-        _guard_loss(self.options, self.players, net.losses, self.losses)
+        guard_loss(self.options, self.players, net.losses, self.losses)
         for player in self.players:
             average_buffers(self._ranks, player.energy)
         if self.watch.check is not None:
@@ -364,37 +365,3 @@ def _record_score(net: Any, score: float) -> None:
     net.history.record("valid_score", score)
     net.history.record("valid_loss", -score)
     net.history.record("valid_loss_best", all(-score < loss for loss in earlier))
-
-
-def _guard_loss(
-    options: TrainingOptions,
-    players: Sequence[EnergyTraining],
-    losses: Sequence[float],
-    past: Sequence[float],
-) -> None:
-    """Raise FloatingPointError if the loss of a player is not finite."""
-    past = [*options.earlier, *past]
-    for player, loss in zip(players, losses, strict=True):
-        if math.isfinite(loss):
-            continue
-        last = f"{past[-1]:.6g}" if len(past) else "none"
-        name = type(player.objective).__name__
-        raise FloatingPointError(
-            f"{options.owner}: the loss of {name} became {loss} in epoch {len(past) + 1} (last "
-            f"finite loss: {last}). Lower {options.named_rates()}, or scale X. The estimator was "
-            "left unchanged."
-        )
-
-
-@contextlib.contextmanager
-def _overflow_is_divergence(options: TrainingOptions) -> Iterator[None]:
-    """Turn torch's error about a step that overflows its dtype into FloatingPointError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "without overflow" not in str(error):
-            raise
-        raise FloatingPointError(
-            f"{options.owner}: a step of {options.named_rules()} overflowed. Lower "
-            f"{options.named_rates()}. The estimator was left unchanged."
-        ) from error

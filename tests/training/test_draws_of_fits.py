@@ -183,3 +183,22 @@ def test_built_in_networks_lock_nothing(monkeypatch):
     monkeypatch.setattr(module_draws, "seeded", refuse)
     for model in (VAE(2, random_state=0), DenoisingAutoencoder(2, random_state=0)):
         model.set_params(max_epochs=1, hidden_sizes=(4,)).fit(make_rows())
+
+
+class Normalising(nn.Sequential):
+    """An encoder that cannot learn from a single row."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__(
+            nn.Linear(n_inputs, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_outputs)
+        )
+
+
+def test_a_batch_of_one_row_is_named_where_a_network_cannot_take_it():
+    X = make_rows(41)
+    model = Autoencoder(2, encoder=Normalising, max_epochs=1, batch_size=20, random_state=0)
+    with pytest.raises(ValueError, match=r"Autoencoder: batch normalisation .* batch_size=20"):
+        model.fit(X)
+    assert not hasattr(model, "n_iter_")
+    model.fit(X[:40])
+    assert model.n_iter_ == 1
