@@ -14,9 +14,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils import estimator_html_repr
 
+import sklebm
 from tests.registry import (
     DEPEND_ON_NEIGHBOURS,
     NAMES,
@@ -433,6 +434,21 @@ def test_html_names_the_estimator_and_links_nowhere_else(name):
         assert name in html
         assert "None/" not in html
         assert f"/generated/sklearn.{name}" not in html
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_html_shows_the_members_of_composite_models(fitted):
+    members = [("clusters", sklebm.EnergyKMeans(7)), ("gaussian", sklebm.GaussianEnergy())]
+    ratio = sklebm.LikelihoodRatioScorer(
+        sklebm.EnergyPCA(2), background=sklebm.PCAWhitener(ridge=0.125)
+    )
+    for model, shown in (
+        (sklebm.EnergyOutlierDetector(members), ("EnergyKMeans", "GaussianEnergy", "n_clusters")),
+        (ratio, ("EnergyPCA", "PCAWhitener", "0.125")),
+        (make_pipeline(StandardScaler(), ratio), ("StandardScaler", "EnergyPCA", "PCAWhitener")),
+    ):
+        html = estimator_html_repr(model.fit(make_rows()) if fitted else model)
+        assert [name for name in shown if name not in html] == []
 
 
 # ---------------------------------------------------------------- searches

@@ -20,7 +20,11 @@ from sklebm.plotting._canvas import COLOURS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 # Older files do not say whether contestants took turns, newer ones which did if not all.
-_TURNS = {True: "Contestants took turns. ", False: "One contestant after the other. ", None: ""}
+_TURNS = {
+    True: "Contestants took turns. ",
+    False: "One contestant after the other. ",
+    None: "Whether contestants took turns was not recorded. ",
+}
 KEYS = {"title", "command", "date", "machine", "columns", "rows", "notes"}
 
 
