@@ -1,11 +1,12 @@
 """Adversarial models: modes covered, digits covered, and what the critics' energies tell apart.
 
-- `modes`: a ring of 8 and a grid of 25 Gaussians in the plane, five seeds: modes that
-  hold at least a tenth of their share, samples within 4 standard deviations, the standard deviation
-  of samples within a mode over the true one, and the energy distance of samples to new rows; fresh
-  data, judged as samples are, are the reference. A second table has the energy distance to
-  held-out rows by epoch, of the seed in the middle. `--development` counts modes of a ring of 6 and
-  a lattice of 9 with other noise and another seed, for choosing settings.
+- `modes`: a ring of 8 and a grid of 25 Gaussians in the plane, five seeds: modes that hold at least
+  a tenth of their share, samples within 4 standard deviations, the divergence of the shares of the
+  modes from the true ones, the standard deviation of samples within a mode over the true one, and
+  the energy distance of samples to new rows; fresh data, judged as samples are, are the reference.
+  A second table has the energy distance to held-out rows by epoch, of the seed in the middle.
+  `--development` counts modes of a ring of 6 and a lattice of 9 with other noise and another seed,
+  for choosing settings.
 - `games`: the same for the other two objectives of GAN, which take longer, with three seeds.
 - `mnist`: samples of convolutional models, sorted by a classifier: the smallest share of a digit.
 - `energies`: AUROC of the energies of an EnergyGAN of MNIST against uniform noise and Fashion.
@@ -37,6 +38,7 @@ import numpy as np
 import torch
 from _common import save_results, set_threads
 from bench_deep_machines import kept
+from scipy.special import rel_entr
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
@@ -101,11 +103,16 @@ PLANE_ENERGY: dict[str, Any] = {"margin": 0.5, "batch_size": 256}
 
 
 def judged(samples: Any, centres: Any, noise: float, new: Any, scale: Any) -> list[float]:
-    """Modes found, per cent near one, their width over the true one, and the energy distance."""
+    """Modes found, per cent near one, KL of shares, width over the true one, energy distance."""
     away = np.linalg.norm(samples[:, None] - centres, axis=2)
     near, nearest = away.min(axis=1) < 4 * noise, away.argmin(axis=1)
     counts = np.bincount(nearest[near], minlength=len(centres))
     modes = int((counts >= 0.1 * len(samples) / len(centres)).sum())
+    # Of the shares of the modes, and of what is near none, from those of the truth.
+    outside = np.exp(-8.0)  # of a Gaussian in the plane, beyond four standard deviations
+    truth = np.append(np.full(len(centres), (1.0 - outside) / len(centres)), outside)
+    shares = np.append(counts, len(samples) - counts.sum()) / len(samples)
+    divergence = float(rel_entr(shares, truth).sum())
     squares, freedom = 0.0, 0
     for mode in np.flatnonzero(counts > 1):
         rows = samples[near & (nearest == mode)]
@@ -113,7 +120,7 @@ def judged(samples: Any, centres: Any, noise: float, new: Any, scale: Any) -> li
         freedom += 2 * (len(rows) - 1)
     width = np.sqrt(squares / freedom) / noise if freedom else float("nan")
     distance = energy_distance(torch.from_numpy(samples[:2000] / scale), new)
-    return [modes, 100 * float(near.mean()), width, distance]
+    return [modes, 100 * float(near.mean()), divergence, width, distance]
 
 
 def middle_of(values: Any) -> object:
@@ -138,7 +145,7 @@ def compare_games(options: argparse.Namespace) -> None:
     show(options, "adversarial_games", title, MODE_COLUMNS, rows, notes)
 
 
-MODE_COLUMNS = ["model", "modes of", "there are", "found", "near %", "width / true"]
+MODE_COLUMNS = ["model", "modes of", "there are", "found", "near %", "KL (nats)", "width / true"]
 MODE_COLUMNS += ["energy distance", "least", "most"]
 
 
@@ -171,7 +178,7 @@ def measure(
                     models.append(model)
                 except FloatingPointError as error:  # counts as nothing found
                     print(error)
-                    found[kind].append([0, 0.0, np.nan, np.nan])
+                    found[kind].append([0, 0.0, np.nan, np.nan, np.nan])
                     models.append(None)
                 print(kind, shape, seed, np.round(found[kind][-1], 4), flush=True)
             order = np.argsort(
@@ -201,7 +208,8 @@ def measure(
     )
     notes = (
         f"{epochs}, of 9,000 rows; medians of {len(seeds)} seeds, and the least and most energy "
-        f"distance. Two latents, all else as by default, {others}. Width: standard deviation of "
+        f"distance. Two latents, all else as by default, {others}. KL: of the shares of the modes "
+        "and of what is near none, from the true shares. Width: standard deviation of "
         "samples near a mode about their mean. Energy distance: 2,000 samples and "
         "2,000 new rows, in standard units, without bias, so that it is 0 on average for equal "
         "distributions and can be below. Data: fresh rows that "
