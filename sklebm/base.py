@@ -173,7 +173,8 @@ class EnergyEstimator(
 
         The estimator scores, transforms and samples as before, and takes less space when saved.
         ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics,
-        but for closed forms, which need the sums of earlier rows.
+        and with seeds drawn from ``random_state`` anew, so that other rows may be held out; closed
+        forms, which need the sums of earlier rows, cannot continue.
 
         Returns
         -------

@@ -27,7 +27,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter, validate_data
 
 from sklebm._shell.pickling import pickled, unpickled
-from sklebm._shell.private import BaseComposition
+from sklebm._shell.private import BaseComposition, get_feature_names
 from sklebm._shell.progress import Progress
 from sklebm._shell.rows import Rows, open_rows, resolve_device
 from sklebm._shell.surroundings import shelter_methods
@@ -216,8 +216,7 @@ class CompositeEstimator(CallbackSupportMixin, BaseComposition):
     def _check_names(self, X: Any) -> None:
         """Refuse features other than those of ``fit``, which not every estimator checks."""
         if len(getattr(X, "shape", ())) == 2:
-            columns = getattr(X, "columns", ())
-            named = len(columns) > 0 and all(isinstance(name, str) for name in columns)
+            named = get_feature_names(X) is not None
             if named == hasattr(self, "feature_names_in_"):
                 validate_data(self, X, reset=False, skip_check_array=True)
             # Of names on one side only, the estimators warn themselves.

@@ -151,20 +151,19 @@ class GradientEstimator(EnergyEstimator):
 
     def _fit(self, rows: Rows, progress: Progress, **data: Any) -> dict[str, Any]:
         resume = self._resumes()
-        previous = self.training_state_ if resume else {}
-        seeds = seeds_of_fit(self.random_state, previous, rows.ranks)
-        seed = seeds["seed"]
+        # Seeds also go on where the parameters do not, as those of a model that grows.
+        previous = self.training_state_ if self.warm_start and self._is_fitted() else {}
+        kept = seeds_of_fit(self.random_state, previous, rows.ranks)
+        seed = kept.pop("seed")
         rows = self._prepare(rows, seed, resume=resume, **data)
         means = feature_means(rows)
-        start = Start(rows, means, seed, resume=resume, split_seed=seeds["split_seed"])
+        start = Start(rows, means, seed, resume=resume, split_seed=kept["split_seed"])
         energy = self._starting_energy(start)
         self._check_completion(energy)
         seen = {"feature_means_": rows.in_own_units(means).numpy(), "n_samples_seen_": rows.total()}
-        options = replace(self._options(seed), max_epochs=self._n_epochs(rows))
+        options = replace(self._options(seed), max_epochs=self._n_epochs(rows), kept=kept)
         course = self._train(energy, start, options, progress, seen)
-        state = self._trained(course, seed, seen)
-        state["training_state_"] |= seeds
-        return self._complete(energy, state, seed)
+        return self._complete(energy, self._trained(course, seed, seen), seed)
 
     def _check_completion(self, energy: Any) -> None:
         """Refuse, before training, what ``_complete`` cannot compute after it."""
@@ -183,7 +182,10 @@ class GradientEstimator(EnergyEstimator):
         means = feature_means(rows)
         start = Start(rows, means, seed, resume=fitted, n_calls=n_calls)
         energy = self._starting_energy(start)
-        course = self._train(energy, start, self._options_of_a_chunk(seed))
+        options = replace(
+            self._options_of_a_chunk(seed), n_calls=n_calls, kept=kept_seeds(previous)
+        )
+        course = self._train(energy, start, options)
         n_rows, earlier = rows.total(), int(getattr(self, "n_samples_seen_", 0))
         mean = rows.in_own_units(means).numpy()
         if earlier:
@@ -191,7 +193,6 @@ class GradientEstimator(EnergyEstimator):
             mean = self.feature_means_ + (mean - self.feature_means_) * share
         seen = {"feature_means_": mean, "n_samples_seen_": earlier + n_rows}
         state = self._trained(course, seed, seen, n_calls)
-        state["training_state_"] |= kept_seeds(previous)
         curve = getattr(self, "loss_curve_", np.empty(0))
         state["loss_curve_"] = np.append(curve, course.losses)
         state["n_iter_"] = int(getattr(self, "n_iter_", 0)) + 1

@@ -19,6 +19,7 @@ import torch
 import sklebm
 from sklebm._shell.encoding import Decoder, Encoder, registered
 from sklebm._shell.ranks import is_first_rank
+from sklebm._shell.surroundings import sheltered
 from sklebm._shell.tensor_file import SUFFIX, digest, read_file, replace_file, to_bytes
 from sklebm._shell.warning import warn
 
@@ -33,6 +34,7 @@ _KEYS = {"format_version", "versions", "estimator", "sha256"}
 _RECORDED = {"numpy": np, "scikit-learn": sklearn, "sklebm": sklebm, "torch": torch}
 
 
+@sheltered
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Save an estimator of this library to one file.
 
@@ -103,6 +105,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         replace_file(path, to_bytes(document, encoder.tensors))
 
 
+@sheltered
 def load(path: str | os.PathLike[str]) -> Any:
     """Load an estimator that ``save`` wrote.
 

@@ -81,11 +81,17 @@ EXCEPT = {("_shell/surroundings.py", "torch.set_default_dtype")}
 # Functions of torch and NumPy that draw: they need a generator of their own.
 DRAWS = {f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "normal")} | {
     f"torch.{name}"
-    for name in ("multinomial", "poisson", "rand_like", "randn_like", "randint_like")
+    for name in ("multinomial", "poisson", "bernoulli", "rand_like", "randn_like", "randint_like")
 }
 
-IN_PLACE = {f"{name}_" for name in ("normal", "uniform", "random", "exponential", "bernoulli")} | {
-    f"{name}_" for name in ("cauchy", "geometric", "log_normal")
+# Their methods, and initialisers of torch.nn.
+IN_PLACE = {
+    f"{name}_"
+    for name in (
+        *("normal", "uniform", "random", "exponential", "bernoulli", "cauchy", "geometric"),
+        *("log_normal", "trunc_normal", "orthogonal", "sparse"),
+        *(f"{name}_{kind}" for name in ("xavier", "kaiming") for kind in ("normal", "uniform")),
+    )
 }
 
 
@@ -136,12 +142,18 @@ def test_nothing_forbidden(path):
 
 @over_all_modules
 def test_every_draw_in_place_names_its_generator(path):
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            given = {keyword.arg for keyword in node.keywords}
-            if node.func.attr in IN_PLACE and "generator" not in given:
-                yield f":{node.lineno}: {node.func.attr} draws from the global generator"
-            if node.func.attr == "default_rng" and not (node.args or given):
+    tree = tree_of(path)
+    names = imported_names(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        name = getattr(node.func, "attr", "")
+        if name in IN_PLACE and "generator" not in given:
+            yield f":{node.lineno}: {name} draws from the global generator"
+        if full_name(node.func, names) == "numpy.random.default_rng":
+            seed = node.args[0] if node.args else given.get("seed", ast.Constant(None))
+            if isinstance(seed, ast.Constant) and seed.value is None:
                 yield f":{node.lineno}: default_rng has no seed"
 
 
@@ -159,15 +171,15 @@ def test_every_draw_names_its_generator(path):
 def test_faults_are_found(tmp_path, monkeypatch):
     """Of a module that has one of each."""
     path = tmp_path / "module.py"
-    text = "import torch\n\ntorch.rand(1).normal_()\ntorch.load('x').y"
-    path.write_text(text + 400 * "\n")
+    text = "import torch, numpy\n\ntorch.rand(1).normal_()\ntorch.load('x').y\n"
+    path.write_text(text + "numpy.random.default_rng(None)" + 400 * "\n")
     monkeypatch.setitem(globals(), "MODULES", [path])
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
     for test, fault in (
         (test_nothing_forbidden, ":4: torch.load.y unpickles|:4: torch.load unpickles"),
         (test_every_draw_names_its_generator, ":3: draws from the global"),
-        (test_every_draw_in_place_names_its_generator, ":3: normal_ draws from the global"),
-        (test_modules_can_be_read_in_one_sitting, "403 lines"),
+        (test_every_draw_in_place_names_its_generator, "(?s):3: normal_ draws.*:5: default_rng"),
+        (test_modules_can_be_read_in_one_sitting, "404 lines"),
         (test_modules_say_what_they_are, "no docstring"),
     ):
         with pytest.raises(AssertionError, match=fault):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import sklebm
+from sklebm import BernoulliRBM
 from sklebm._shell.surroundings import sheltered
 from tests.registry import NAMES, freeze, make_brief, make_rows
 
@@ -63,6 +65,24 @@ def test_surroundings_change_no_answer(name, surroundings):
     with SURROUNDINGS[surroundings]():
         found = answers(name)
     assert [freeze(value) for value in found] == [freeze(value) for value in expected]
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_surroundings_change_no_given_or_stored_model(surroundings, tmp_path):
+    weights = np.random.default_rng(0).normal(size=(3, 6))
+    X = (make_rows() > 0.5).astype(float)
+
+    def scores():
+        given = BernoulliRBM.from_parameters(
+            components=weights, intercept_hidden=np.zeros(3), intercept_visible=np.ones(6)
+        )
+        sklebm.save(given, tmp_path / "model.safetensors")
+        return sklebm.load(tmp_path / "model.safetensors").score_samples(X)
+
+    expected = scores()
+    with SURROUNDINGS[surroundings]():
+        found = scores()
+    np.testing.assert_array_equal(found, expected)
 
 
 @every

@@ -23,6 +23,9 @@ from sklearn.utils.validation import (
 from sklearn.utils.validation import (
     _check_sample_weight as check_sample_weight,
 )
+from sklearn.utils.validation import (
+    _get_feature_names as get_feature_names,
+)
 
 __all__ = [
     "AvailableIf",
@@ -39,5 +42,6 @@ __all__ = [
     "check_sample_weight",
     "fit_context",
     "get_chunk_n_rows",
+    "get_feature_names",
     "process_routing",
 ]

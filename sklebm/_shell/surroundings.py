@@ -23,9 +23,11 @@ _n_inside = 0
 
 
 def _begin_in_child() -> None:
-    """A forked process has none of the threads that may have held the lock."""
-    global _lock
-    _lock = threading.Lock()
+    """A forked process has none of the threads that may have been inside, or held the lock."""
+    global _lock, _n_inside
+    if _n_inside:
+        torch.set_default_dtype(_default_dtype)
+    _lock, _n_inside = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -94,7 +96,7 @@ def _own_surroundings() -> Iterator[None]:
 def _single_precision() -> Iterator[None]:
     """Override the default dtype. All threads share it, so the last call to finish restores it."""
     global _default_dtype, _n_inside
-    with _lock:
+    with (lock := _lock):
         if _n_inside == 0:
             _default_dtype = torch.get_default_dtype()
         _n_inside += 1
@@ -104,6 +106,7 @@ def _single_precision() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _n_inside -= 1
-            if _n_inside == 0 and _default_dtype is not torch.get_default_dtype():
-                torch.set_default_dtype(_default_dtype)
+            if lock is _lock:  # otherwise a forked process, which has begun anew
+                _n_inside -= 1
+                if _n_inside == 0 and _default_dtype is not torch.get_default_dtype():
+                    torch.set_default_dtype(_default_dtype)

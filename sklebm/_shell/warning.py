@@ -12,17 +12,18 @@ from contextvars import ContextVar
 _INNER = {"sklebm", "sklearn", "skorch", "torch", "joblib", "contextlib", "functools", "threading"}
 
 
-_silent: ContextVar[tuple[str, ...]] = ContextVar("_silent", default=())
+_Silent = tuple[tuple[str, type[Warning]], ...]
+_silent: ContextVar[_Silent] = ContextVar("_silent", default=())
 
 
 @contextlib.contextmanager
-def silenced(beginning: str = "") -> Iterator[None]:
-    """Leave out this library's warnings that begin so, in this thread only.
+def silenced(beginning: str = "", category: type[Warning] = UserWarning) -> Iterator[None]:
+    """Leave out this library's warnings of a kind that begin so, in this thread only.
 
     Filters of ``warnings.catch_warnings`` hold for all threads, and threads that leave them in
     another order than they entered leave the filters changed.
     """
-    token = _silent.set((*_silent.get(), beginning))
+    token = _silent.set((*_silent.get(), (beginning, category)))
     try:
         yield
     finally:
@@ -31,8 +32,9 @@ def silenced(beginning: str = "") -> Iterator[None]:
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Issue a warning at the innermost line outside this library and those that it builds on."""
-    if message.startswith(_silent.get()):
-        return
+    for beginning, kind in _silent.get():
+        if issubclass(category, kind) and message.startswith(beginning):
+            return
     level, frame = 2, sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
         if frame.f_back is None:

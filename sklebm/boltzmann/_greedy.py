@@ -48,7 +48,7 @@ def pretrain(model: Any, energy: LayeredEnergy, start: Start) -> None:
         )
     rows, means, device = training_rows(start.rows), start.means, start.rows.device
     if model.validation_fraction is not None:
-        rows, _ = hold_out(rows, model.validation_fraction, start.seed, device)
+        rows, _ = hold_out(rows, model.validation_fraction, start.held_out_seed, device)
     last = len(energy.couplings) - 1
     for index, above in enumerate(energy.widths[1:]):
         # Twice as much from below if there will be a layer further up, and the other way round.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.fx
 from torch import nn
 
 from sklebm._shell.random import purpose_seed
@@ -31,35 +32,61 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
-    """Let modules draw from a seed (None: from anywhere); torch's generator is unchanged after it.
+def seeded(seed: int | None) -> Iterator[None]:
+    """Let modules draw their weights from a seed (None: from anywhere).
 
     A lock keeps fits in other threads from drawing in between.
     """
-    cuda = device if device is not None and device.type == "cuda" else None
-    with _lock, torch.random.fork_rng([] if cuda is None else [cuda]):
+    with _lock, torch.random.fork_rng([]):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-            if cuda is not None:
-                with torch.cuda.device(cuda):
-                    torch.cuda.manual_seed(seed)
         yield
 
 
-@contextlib.contextmanager
-def seeded_layers(
-    modules: Iterable[nn.Module], seed: int, previous: Mapping[str, Any], device: torch.device
-) -> Iterator[None]:
-    """Let layers such as dropout draw from the seed of a run that continues from ``previous``.
+class LayerDraws:
+    """What layers draw from in training: entered again, it goes on where it was left.
 
-    Nothing is locked if no module can draw.
+    Between epochs the generator is the program's, and other threads may build their modules.
     """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed, self.device = seed, device
+        self._own: list[torch.Tensor] | None = None  # states, while no epoch runs
+        self._inside: contextlib.ExitStack
+
+    def __enter__(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_lock)
+            on_cuda = self.device.type == "cuda"
+            stack.enter_context(torch.random.fork_rng([self.device] if on_cuda else []))
+            generators = self._generators()
+            if self._own is None:
+                for generator in generators:
+                    generator.manual_seed(self.seed)
+            else:
+                for generator, state in zip(generators, self._own, strict=True):
+                    generator.set_state(state)
+            self._inside = stack.pop_all()
+
+    def __exit__(self, *error: object) -> None:
+        self._own = [generator.get_state() for generator in self._generators()]
+        self._inside.close()
+
+    def _generators(self) -> list[torch.Generator]:
+        if self.device.type != "cuda":
+            return [torch.default_generator]
+        index = self.device.index
+        place = torch.cuda.current_device() if index is None else index
+        return [torch.default_generator, torch.cuda.default_generators[place]]
+
+
+def draws_of_layers(
+    modules: Iterable[nn.Module], seed: int, n_calls: int, device: torch.device
+) -> contextlib.AbstractContextManager[Any]:
+    """A ``LayerDraws`` for this call, or nothing if no layer can draw."""
     if not any(_may_draw(layer) for module in modules for layer in module.modules()):
-        yield
-        return
-    n_calls = int(previous.get("n_calls", 0)) + 1 if previous else 0
-    with seeded(purpose_seed(seed, "layers", n_calls), device):
-        yield
+        return contextlib.nullcontext()
+    return LayerDraws(purpose_seed(seed, "layers", n_calls), device)
 
 
 def _may_draw(layer: nn.Module) -> bool:
@@ -67,8 +94,16 @@ def _may_draw(layer: nn.Module) -> bool:
     library = type(layer).__module__.partition(".")[0]
     if library == "sklebm":
         return False
-    if library != "torch" or isinstance(
-        layer, nn.RReLU | nn.FractionalMaxPool2d | nn.FractionalMaxPool3d
-    ):
+    if library != "torch" or isinstance(layer, _DRAWING):
         return True
-    return bool(getattr(layer, "p", 0) or getattr(layer, "dropout", 0))
+    shares = (getattr(layer, name, 0) for name in ("p", "dropout"))
+    return any(isinstance(share, float | int) and share > 0 for share in shares)
+
+
+_DRAWING = (
+    nn.RReLU,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+    torch.jit.ScriptModule,  # what is inside cannot be told
+    torch.fx.GraphModule,
+)

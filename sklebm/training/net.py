@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import linecache
+import dis
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -81,14 +82,17 @@ class EnergyNet(NeuralNet):
     ----------
     players : list of (OptimizerChoice, float)
         The optimiser and the learning rate of each player.
+    draws : context manager or None
+        Entered for the batches of every epoch: what layers such as dropout draw from.
     """
 
     optimizer_: Any
     steppers: list[Any]
 
-    def __init__(self, *args: Any, players: Any = (), **kwargs: Any) -> None:
+    def __init__(self, *args: Any, players: Any = (), draws: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.players = players
+        self.draws = draws
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -145,14 +149,15 @@ class EnergyNet(NeuralNet):
         self._set_training(training)
         listening = any(not isinstance(callback, _EPOCH_ONLY) for _, callback in self.callbacks_)
         parts = self._parts()
-        total, n_rows = run_batches(
-            parts,
-            self.steppers,
-            iterator,
-            self.batch_size,
-            self.notify if listening else None,
-            any(_reads_gradients(callback) for _, callback in self.callbacks_),
-        )
+        with self.draws or nullcontext():
+            total, n_rows = run_batches(
+                parts,
+                self.steppers,
+                iterator,
+                self.batch_size,
+                self.notify if listening else None,
+                any(_reads_gradients(callback) for _, callback in self.callbacks_),
+            )
         totals = [float(total)] if len(parts) == 1 else total.tolist()
         self.losses = [value / n_rows for value in totals]
         self.history.record(prefix + "_loss", self.losses[0])
@@ -167,8 +172,7 @@ def _is_raised_by_skorch(interrupt: BaseException) -> bool:
         trace = trace.tb_next
     if trace is None:
         return False
-    # Ctrl-C may also arrive while a callback runs, for example while it prints.
-    frame = trace.tb_frame
-    line = linecache.getline(frame.f_code.co_filename, trace.tb_lineno, frame.f_globals)
-    module = str(frame.f_globals.get("__name__", ""))
-    return module.startswith("skorch.callbacks") and "raise KeyboardInterrupt" in line
+    # Ctrl-C may also arrive while a callback runs, but not by a statement that raises it.
+    code, module = trace.tb_frame.f_code.co_code, trace.tb_frame.f_globals.get("__name__", "")
+    raised = code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and str(module).startswith("skorch.callbacks")

@@ -24,6 +24,8 @@ _n_inside = 0
 def _begin_in_child() -> None:
     """A forked process has none of the threads that may have been inside."""
     global _lock, _limit, _n_inside
+    if _limit is not None:
+        _limit.restore_original_limits()
     _lock, _limit, _n_inside = threading.Lock(), None, 0
 
 
@@ -46,7 +48,7 @@ def one_blas_thread() -> Iterator[None]:
     restores it; it costs about 10 us.
     """
     global _limit, _n_inside
-    with _lock:
+    with (lock := _lock):
         if _n_inside == 0:
             _limit = _blas().limit(limits=1)
         _n_inside += 1
@@ -54,7 +56,8 @@ def one_blas_thread() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _n_inside -= 1
-            if _n_inside == 0:
-                _limit.restore_original_limits()
-                _limit = None
+            if lock is _lock:  # otherwise a forked process, which has begun anew
+                _n_inside -= 1
+                if _n_inside == 0:
+                    _limit.restore_original_limits()
+                    _limit = None

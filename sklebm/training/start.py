@@ -39,7 +39,7 @@ def seeds_of_fit(
     numbers, as if it were a part of the first.
     """
     drawn = ranks.first(draw_seed(random_state))
-    if not previous:
+    if "seed" not in previous:  # nothing, or the sums of a closed form
         return {"seed": drawn, "split_seed": drawn, "n_fits": 1}
     n_fits = int(previous.get("n_fits", 1)) + 1
     split_seed = int(previous.get("split_seed", previous["seed"]))

@@ -22,7 +22,7 @@ from sklebm.objectives import Batch
 from sklebm.training.batches import RankBatches, TrainingRows
 from sklebm.training.failures import explained, guard_loss
 from sklebm.training.loop import EnergyTraining
-from sklebm.training.module_draws import seeded_layers
+from sklebm.training.module_draws import draws_of_layers
 from sklebm.training.optimizers import OPTIMIZERS, OptimizerChoice, keep_levels
 from sklebm.training.ranks import average_buffers, rank_seed
 from sklebm.training.schedules import ConstantRate, Schedule
@@ -61,6 +61,9 @@ class TrainingOptions:
     verbose: int = 0
     shuffle: bool = True
     seed: int = 0
+    n_calls: int = 0  # of partial_fit, this one included
+    #: Entries of the state that a later run needs beside those that are learnt.
+    kept: Mapping[str, int] = field(default_factory=dict)
     #: Losses of earlier runs that this one continues, for messages.
     earlier: tuple[float, ...] = ()
     #: Learning rates of players that have their own, by name.
@@ -190,10 +193,7 @@ class Course:
             import_optimizer(self.players, self.optimizers, previous)
         net.notify("on_train_begin", X=rows.X, y=None)
         # fit_loop, not fit: that would swallow a KeyboardInterrupt.
-        with (
-            contextlib.suppress(StopTraining),
-            seeded_layers(self.players, self.options.seed, previous, device),
-        ):
+        with contextlib.suppress(StopTraining):
             net.fit_loop(rows)
         net.notify("on_train_end", X=rows.X, y=None)
         if self._best is not None:
@@ -203,7 +203,8 @@ class Course:
 
     def state(self, *, seed: int, n_calls: int = 0) -> dict[str, Any]:
         """State that a later run continues from: optimiser statistics and chains."""
-        return export_state(self.players, self.optimizers, seed=seed, n_calls=n_calls)
+        learnt = export_state(self.players, self.optimizers, seed=seed, n_calls=n_calls)
+        return {**learnt, **self.options.kept}
 
     # ------------------------------------------------------------------ the net
 
@@ -235,6 +236,9 @@ class Course:
             device=str(device),
             verbose=verbose,
             players=self._player_settings(),
+            draws=draws_of_layers(
+                self.players, rank_seed(options.seed, self._ranks), options.n_calls, device
+            ),
             **{f"optimizer__{name}": value for name, value in choice.settings.items()} | net_params,
         )
 

@@ -1,17 +1,30 @@
 """What fits draw: later fits other numbers, held-out rows the same, other modules from the seed."""
 
+import copy
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sklebm import VAE, Autoencoder, BernoulliRBM, DeepBeliefNetwork, DenoisingAutoencoder
+import sklebm
+from sklebm import (
+    VAE,
+    Autoencoder,
+    BernoulliRBM,
+    DeepBeliefNetwork,
+    DeepEnergyModel,
+    DenoisingAutoencoder,
+)
 from sklebm._shell.rows import Rows
 from sklebm.boltzmann._stack import drawn_hidden
 from sklebm.callbacks import EnergyMonitor
+from sklebm.training import architecture, module_draws
 from sklebm.training import train as training
+from sklebm.training.net import _is_raised_by_skorch
 from tests.registry import make, make_rows
 
 STILL = {"learning_rate": 1e-12}  # nothing but what is drawn differs
@@ -25,9 +38,8 @@ def make_bits(n_rows):
 
 
 @pytest.mark.parametrize("name", ["DenoisingAutoencoder", "VAE"])
-@pytest.mark.parametrize("seed", [0, None])
-def test_every_warm_fit_draws_other_numbers(name, seed):
-    model = make(name, max_epochs=1, warm_start=True, random_state=seed, **STILL)
+def test_every_warm_fit_draws_other_numbers(name):
+    model = make(name, max_epochs=1, warm_start=True, random_state=0, **STILL)
     losses = [float(model.fit(make_rows()).loss_curve_[-1]) for _ in range(4)]
     assert len(set(np.round(losses, 5))) == 4
 
@@ -83,6 +95,54 @@ def test_bits_that_score_held_out_rows_are_those_of_the_first_fit():
     scores = [float(model.fit(make_rows()).validation_scores_[-1]) for _ in range(3)]
     assert scores[1] == pytest.approx(scores[0], abs=1e-9)
     assert scores[2] == pytest.approx(scores[0], abs=1e-9)
+
+
+def test_a_model_that_grows_holds_out_the_rows_of_the_layers_below(monkeypatch):
+    held_out, seeds = [], []
+    split = DeepEnergyModel._split
+
+    def watched(model, energy, start, *, whole):
+        kept, held = split(model, energy, start, whole=whole)
+        held_out.append(held.x.numpy().copy())
+        seeds.append(start.seed)
+        return kept, held
+
+    monkeypatch.setattr(DeepEnergyModel, "_split", watched)
+    settings = {"validation_fraction": 0.25, "layer_training": "greedy", "max_epochs": 1}
+    model = DeepEnergyModel(4, hidden_sizes=(5,), log_partition=None, warm_start=True, **settings)
+    model.fit(make_rows())
+    n_before = len(held_out)
+    model.set_params(hidden_sizes=(5, 4), n_components=3).fit(make_rows())
+    assert len(held_out) > n_before
+    for held in held_out:
+        np.testing.assert_array_equal(held, held_out[0])
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("way", ["in place", "saved", "snapshot"])
+def test_a_stored_model_goes_on_as_the_one_in_memory(way, tmp_path):
+    """The third fit of all draws the same numbers, and holds out the same rows."""
+    X = make_rows()
+    snapshots = []
+
+    def keep(model, X):
+        snapshots.append(copy.deepcopy(model))
+        return 0.0
+
+    model = DenoisingAutoencoder(
+        2, max_epochs=1, warm_start=True, validation_fraction=0.25, random_state=0, **STILL
+    )
+    model.fit(X)
+    model.set_callbacks(EnergyMonitor(X[:5], scoring=keep)).fit(X)
+    later = {"in place": model, "snapshot": snapshots[-1]}.get(way)
+    if later is None:
+        sklebm.save(model, tmp_path / "model.safetensors")
+        later = sklebm.load(tmp_path / "model.safetensors")
+    state = {name: later.training_state_[name] for name in ("split_seed", "n_fits")}
+    assert state == {"split_seed": model.training_state_["split_seed"], "n_fits": 2}
+    loss = float(later.set_callbacks().fit(X).loss_curve_[-1])
+    assert loss == pytest.approx(float(model.set_callbacks().fit(X).loss_curve_[-1]), abs=1e-12)
+    assert later.training_state_["n_fits"] == 3
 
 
 # ---------------------------------------------------------------- chunks
@@ -151,6 +211,42 @@ def test_dropout_differs_between_chunks():
     assert len(set(np.round(model.loss_curve_, 5))) == 3
 
 
+def test_dropout_of_a_chunk_is_not_that_of_the_warm_fit_before(monkeypatch):
+    seeds = []
+    purpose_seed = module_draws.purpose_seed
+    monkeypatch.setattr(
+        module_draws,
+        "purpose_seed",
+        lambda *arguments: seeds.append(purpose_seed(*arguments)) or seeds[-1],
+    )
+    model = fit_dropping(warm_start=True, **STILL)
+    for call in (model.fit, model.partial_fit, model.fit, model.partial_fit, model.partial_fit):
+        call(make_rows())
+    assert len(set(seeds)) == len(seeds) == 5
+
+
+def test_other_models_can_be_used_while_layers_draw():
+    """The lock is held for an epoch, and not while callbacks run."""
+    X, other = make_rows(), fit_dropping().fit(make_rows())
+
+    def score_elsewhere(model, X):
+        with ThreadPoolExecutor(1) as pool:
+            return float(pool.submit(other.score, X).result(timeout=60))
+
+    monitor = EnergyMonitor(X[:20], scoring=score_elsewhere)
+    fit_dropping().set_callbacks(monitor).fit(X)
+    assert len(monitor.get_logs().data) == 3
+
+
+def test_callbacks_leave_the_draws_of_layers_alone():
+    def draw(model, X):
+        return float(torch.rand(1))
+
+    X = make_rows()
+    watched = fit_dropping().set_callbacks(EnergyMonitor(X[:20], scoring=draw)).fit(X)
+    np.testing.assert_array_equal(watched.loss_curve_, fit_dropping().fit(X).loss_curve_)
+
+
 def test_fits_in_threads_do_not_disturb_each_others_dropout():
     X, found = make_rows(), {}
     expected = fit_dropping().fit(X).loss_curve_
@@ -175,12 +271,11 @@ def test_a_monitor_may_score_a_module_that_is_being_trained():
 
 
 def test_built_in_networks_lock_nothing(monkeypatch):
-    from sklebm.training import module_draws
-
     def refuse(*arguments):
         raise AssertionError("locked")
 
-    monkeypatch.setattr(module_draws, "seeded", refuse)
+    monkeypatch.setattr(module_draws, "LayerDraws", refuse)
+    monkeypatch.setattr(architecture, "seeded", refuse)
     for model in (VAE(2, random_state=0), DenoisingAutoencoder(2, random_state=0)):
         model.set_params(max_epochs=1, hidden_sizes=(4,)).fit(make_rows())
 
@@ -202,3 +297,22 @@ def test_a_batch_of_one_row_is_named_where_a_network_cannot_take_it():
     assert not hasattr(model, "n_iter_")
     model.fit(X[:40])
     assert model.n_iter_ == 1
+
+
+# ---------------------------------------------------------------- stopping
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "asked"),
+    [
+        ("skorch.callbacks.training", "raise KeyboardInterrupt", True),
+        ("skorch.callbacks.logging", "stop(2, None)", False),  # Ctrl-C while it prints
+        ("program", "raise KeyboardInterrupt", False),
+    ],
+)
+def test_ctrl_c_is_no_request_of_a_callback(module, statement, asked):
+    names = {"__name__": module, "stop": signal.default_int_handler}
+    exec(f"def call():\n    {statement}", names)  # noqa: S102 (its module has to be another one)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        names["call"]()
+    assert _is_raised_by_skorch(caught.value) is asked
