@@ -31,15 +31,30 @@ FIGURE = re.compile(
     re.IGNORECASE,
 )
 BENCHMARK = re.compile(r"\bbench_\w+")
+ANY_NUMBER = re.compile(rf"{NUMBER}(?:e[-+]?\d+)?")
+#: What a figure may be of a number in a table: itself, a percentage, minutes of seconds.
+UNITS_OF_TABLES = (1.0, 100.0, 1.0 / 60.0)
 TEST = re.compile(r"\btest_\w+")
 #: What else counts as a source: an example that runs, the page of all results, a reference.
 SOURCE = re.compile(r">>>|:doc:`(?:[^`]*<)?/benchmarks|\]_|doi\.org|arxiv", re.IGNORECASE)
 #: Benchmarks of which a result is recorded.
-RECORDED = {
-    name
+RESULTS = [
+    json.loads(path.read_text(encoding="utf-8"))
     for path in (ROOT / "benchmarks" / "results").glob("*.json")
-    for name in BENCHMARK.findall(json.loads(path.read_text(encoding="utf-8"))["command"])
+]
+RECORDED = {name for result in RESULTS for name in BENCHMARK.findall(result["command"])}
+#: Numbers of the tables and notes of each benchmark.
+MEASURED = {
+    benchmark: {
+        float(number.replace(",", ""))
+        for result in RESULTS
+        if benchmark in BENCHMARK.findall(result["command"])
+        for number in ANY_NUMBER.findall(json.dumps([result["rows"], result["notes"]]))
+    }
+    for benchmark in RECORDED
 }
+#: Figures that follow from two numbers of a table.
+DERIVED = {"mean_covariance_rbm.rst": {"24 nats"}}  # between the ends of an interval
 TESTS = {
     name
     for path in (ROOT / "tests").rglob("test_*.py")
@@ -83,11 +98,15 @@ def has_source(line):
     return bool(benchmarks or tests or SOURCE.search(line))
 
 
+def paragraphs(text):
+    """Paragraphs and entries of lists, each as one line."""
+    return [" ".join(part.split()) for part in re.split(r"\n\s*\n|\n(?=- )", text)]
+
+
 def unsourced(text, allowed=frozenset()):
     """Figures of paragraphs, or entries of lists, that name no source."""
     found = []
-    for part in re.split(r"\n\s*\n|\n(?=- )", text):
-        line = " ".join(part.split())
+    for line in paragraphs(text):
         figures = [figure for figure in FIGURE.findall(line) if figure not in allowed]
         if figures and not has_source(line):
             found += figures
@@ -98,6 +117,42 @@ def unsourced(text, allowed=frozenset()):
 def test_figures_name_their_source(path):
     text = path.read_text(encoding="utf-8")
     assert unsourced(text, DEFINITIONS.get(path.name, frozenset())) == []
+
+
+def strange(text, allowed=frozenset()):
+    """Figures that no table has of a benchmark which their paragraph names."""
+    found = []
+    for line in paragraphs(text):
+        benchmarks = set(BENCHMARK.findall(line)) & RECORDED
+        if not benchmarks:
+            continue
+        known = set().union(*(MEASURED[name] for name in benchmarks))
+        figures = FIGURE.findall(line) + re.findall(r"(?<![\w.])-?0?\.\d{2,}", line)
+        found += [f for f in figures if f not in allowed and not is_among(f, known)]
+    return found
+
+
+def is_among(figure, known):
+    """Whether a number of the tables, rounded as the figure is, or none is in digits."""
+    digits = ANY_NUMBER.search(figure)
+    if not digits:
+        return True
+    value = abs(float(digits[0].replace(",", "")))
+    half = 0.5001 * 10.0 ** -len(digits[0].partition(".")[2])
+    return any(abs(abs(n) * unit - value) <= half for n in known for unit in UNITS_OF_TABLES)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_figures_are_those_of_the_tables(path):
+    text = path.read_text(encoding="utf-8")
+    assert strange(text, DERIVED.get(path.name, frozenset())) == []
+
+
+def test_a_figure_that_is_in_no_table_is_found():
+    (row, *_) = next(r for r in RESULTS if "bench_ood_speed" in r["command"])["rows"]
+    assert strange(f"In {row[1]} seconds (``bench_ood_speed.py``).") == []
+    text = "In 123.4 seconds, with .9876 (``bench_ood_speed.py``)."
+    assert strange(text) == ["123.4 seconds", ".9876"]
 
 
 def test_a_figure_without_a_source_is_found():
