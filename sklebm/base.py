@@ -172,9 +172,8 @@ class EnergyEstimator(
         """Drop what only further training needs, such as optimiser statistics and chains.
 
         The estimator scores, transforms and samples as before, and takes less space when saved.
-        ``partial_fit`` and ``warm_start`` continue from the fitted parameters with new statistics,
-        and with seeds drawn from ``random_state`` anew, so that other rows may be held out; closed
-        forms, which need the sums of earlier rows, cannot continue.
+        ``partial_fit`` and ``warm_start`` continue from the parameters with new statistics and new
+        seeds, so that other rows may be held out, but for closed forms, which need earlier sums.
 
         Returns
         -------

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.fx
 from torch import nn
 
 from sklebm._shell.random import purpose_seed
@@ -94,16 +93,15 @@ def _may_draw(layer: nn.Module) -> bool:
     library = type(layer).__module__.partition(".")[0]
     if library == "sklebm":
         return False
-    if library != "torch" or isinstance(layer, _DRAWING):
+    if library != "torch" or isinstance(layer, _DRAWING) or _is_compiled(layer):
         return True
     shares = (getattr(layer, name, 0) for name in ("p", "dropout"))
     return any(isinstance(share, float | int) and share > 0 for share in shares)
 
 
-_DRAWING = (
-    nn.RReLU,
-    nn.FractionalMaxPool2d,
-    nn.FractionalMaxPool3d,
-    torch.jit.ScriptModule,  # what is inside cannot be told
-    torch.fx.GraphModule,
-)
+_DRAWING = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+
+
+def _is_compiled(layer: nn.Module) -> bool:
+    """Whether what is inside cannot be told: scripted or traced modules."""
+    return type(layer).__module__.startswith(("torch.jit", "torch.fx"))

@@ -17,16 +17,15 @@ from typing import Any
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
-_limit: Any = None  # while at least one call is inside
-_n_inside = 0
+_limit: Any = None  # of the call that set it, while that is inside
 
 
 def _begin_in_child() -> None:
     """A forked process has none of the threads that may have been inside."""
-    global _lock, _limit, _n_inside
+    global _lock, _limit
     if _limit is not None:
         _limit.restore_original_limits()
-    _lock, _limit, _n_inside = threading.Lock(), None, 0
+    _lock, _limit = threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):
@@ -42,22 +41,20 @@ def _blas() -> Any:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread inside.
+    """Limit BLAS to one thread inside; it costs about 10 us.
 
-    The limit is that of the process, so the first call to enter sets it, and the last to leave
-    restores it; it costs about 10 us.
+    The limit is that of the process: the call that finds none sets it, and ends it. Others inside
+    at the same time leave it alone, so that none of them takes it for what the program had set.
     """
-    global _limit, _n_inside
-    with (lock := _lock):
-        if _n_inside == 0:
-            _limit = _blas().limit(limits=1)
-        _n_inside += 1
+    global _limit
+    own = None
+    with _lock:
+        if _limit is None:
+            own = _limit = _blas().limit(limits=1)
     try:
         yield
     finally:
         with _lock:
-            if lock is _lock:  # otherwise a forked process, which has begun anew
-                _n_inside -= 1
-                if _n_inside == 0:
-                    _limit.restore_original_limits()
-                    _limit = None
+            if own is not None and own is _limit:  # a forked process has ended it already
+                own.restore_original_limits()
+                _limit = None

@@ -134,7 +134,7 @@ def test_a_stored_model_goes_on_as_the_one_in_memory(way, tmp_path):
     )
     model.fit(X)
     model.set_callbacks(EnergyMonitor(X[:5], scoring=keep)).fit(X)
-    later = {"in place": model, "snapshot": snapshots[-1]}.get(way)
+    later = {"in place": copy.deepcopy(model), "snapshot": snapshots[-1]}.get(way)
     if later is None:
         sklebm.save(model, tmp_path / "model.safetensors")
         later = sklebm.load(tmp_path / "model.safetensors")

@@ -36,8 +36,8 @@ def test_the_limit_holds_inside_and_ends_with_the_outermost_block():
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_the_last_of_several_threads_restores_the_limit():
-    """The second to enter finds one thread, which is not what the program had set."""
+def test_a_thread_inside_another_leaves_the_limit_alone():
+    """It finds one thread, which is not what the program had set."""
     entered, left = threading.Event(), threading.Event()
 
     def second():
@@ -49,9 +49,13 @@ def test_the_last_of_several_threads_restores_the_limit():
         other = threading.Thread(target=second)
         other.start()
         assert entered.wait(10)
-    assert blas_threads() == {1}
+        assert blas_threads() == {1}
+    assert blas_threads() == {2}
     left.set()
     other.join()
+    assert blas_threads() == {2}
+    with one_blas_thread():
+        assert blas_threads() == {1}
     assert blas_threads() == {2}
 
 
