@@ -245,7 +245,7 @@ def least_objective(sharp, kernels):
     return -float(coder.fit(X).score(X)) * n
 
 
-def own_kernels(sharp, kernels, seconds):
+def own_kernels(sharp, kernels, seconds, *, algorithm="batch", batch_size=32):
     """Our kernels after each pass within so many seconds, and the seconds."""
     n, side = len(sharp), sharp.shape[1]
     found, noting = [], 0.0
@@ -261,7 +261,8 @@ def own_kernels(sharp, kernels, seconds):
 
     X = sharp.reshape(n, -1)
     coder = ConvSparseCoder(
-        kernel_size=KERNEL, image_shape=(side, side), alpha=ALPHA, algorithm="batch", tol=0.0,
+        kernel_size=KERNEL, image_shape=(side, side), alpha=ALPHA, algorithm=algorithm,
+        batch_size=batch_size, tol=0.0,
         dict_init=kernels.reshape(len(kernels), -1), max_iter=10_000, random_state=0,
     ).set_callbacks(EnergyMonitor(X[:1], scoring=note))  # fmt: skip
     begin = time.perf_counter()
@@ -278,7 +279,12 @@ def learning(quick, peers):
     sharp, other = (sharp_parts(photographs(n, side, first=first)) for first in (0, n))
     kernels, other_kernels = first_kernels(sharp, n_kernels), first_kernels(other, n_kernels)
     seconds, rounds = (2.0, 2) if quick else (60.0, 5)
-    contestants = {"sklebm": own_kernels}
+    contestants = {
+        "sklebm, a step after all images": own_kernels,
+        "sklebm, a step after every image": functools.partial(
+            own_kernels, algorithm="online", batch_size=1
+        ),
+    }
     settings = ""
     if peers["sporco"]:
         limit_threads(torch.get_num_threads())
@@ -327,8 +333,8 @@ def learning(quick, peers):
         f"Lower is better; the start: {at_start:.3f}. All start from the same kernels and run for "
         f"{seconds:g} s, {rounds} times in turns; seconds of an iteration are medians, set-up is "
         "part of them. What counts at a time are the kernels of the last iteration that had ended, "
-        "their codes computed to a gap of 1e-4 off the clock. An iteration of sklebm is a pass "
-        "with nearly optimal codes, one of sporco a step of codes and one of kernels. Settings of "
+        "their codes computed to a gap of 1e-4 off the clock. An iteration of sklebm is a pass, "
+        "one of sporco a step of codes and one of kernels. Settings of "
         "sporco are those of its examples, without statistics, and so are its penalty parameters; "
         f"where L begins in updates of kernels was chosen on other photographs.{settings}",
     )

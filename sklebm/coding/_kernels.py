@@ -35,6 +35,11 @@ _CONSTANT_SHARE = 0.5
 _CENTRINGS = 4
 # Codes are final for learning at this duality gap: the kernels change before they matter.
 _LEARNING_GAP = 1e-3
+# The gap of the first pass, and by what it shrinks at least from pass to pass: while kernels change
+# a lot, many passes with rough codes lower the energy sooner than few with good ones.
+_FIRST_GAP, _GAP_SHRINKS = 0.9, 0.8
+# Fewer passes than these are better spent with good codes.
+_FEW_PASSES = 10
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class KernelPass(Pass):
 
     centred: KernelPass | None = None
     n_centrings: int = 0
+    gap: float = 0.0  # of the codes of the next pass
 
     def best(self) -> KernelPass:
         """The present pass, or the one before kernels were centred if its energy was lower."""
@@ -65,7 +71,9 @@ class KernelLearning(Learning):
         learner.mask = self.mask
         if self.coder.algorithm == "consensus":
             learner.seek_consensus()
-        return KernelPass(learner, draw("batches"))
+        greedy = self.coder.solver in ("auto", "greedy") and self.x.device.type == "cpu"
+        rough = greedy and self.coder.max_iter >= _FEW_PASSES
+        return KernelPass(learner, draw("batches"), gap=_FIRST_GAP if rough else 0.0)
 
     def step(self, run: Pass) -> KernelPass:
         """One pass; kernels that have settled are centred, and kept so if this lowers the energy.
@@ -74,7 +82,14 @@ class KernelLearning(Learning):
         window and is cut there. No small change moves it: all codes would have to move too.
         """
         before = cast(KernelPass, run)
+        search, final = run.learner.settings.search, _learning_gap(self.coder)
+        search.tol = max(before.gap, final)
         run = cast(KernelPass, super().step(run))
+        if search.largest > final:  # rough codes: where they no longer gain, better ones will
+            # Half of the passes that are allowed have good ones in any case.
+            shrinks = (final / _FIRST_GAP) ** (1.0 / (self.coder.max_iter // 2))
+            gap = 0.0 if run.settled else search.tol * min(_GAP_SHRINKS, shrinks)
+            return replace(run, settled=False, gap=gap)
         if before.centred and len(before.curve) == len(before.centred.curve):
             return replace(run, settled=False)  # the first pass with empty sums
         if not run.settled:
@@ -178,6 +193,10 @@ def check_images(model: Any, rows: Rows, mask: Tensor | None = None) -> None:
     )
 
 
+def _learning_gap(coder: Any) -> float:
+    return max(float(coder.code_tol), _LEARNING_GAP)
+
+
 def settings_of(coder: Any, n_components: int, n_features: int) -> KernelSettings:
     """The parameters in the form a learner needs."""
     return KernelSettings(
@@ -186,7 +205,7 @@ def settings_of(coder: Any, n_components: int, n_features: int) -> KernelSetting
         coder.batch_size,
         unit_norm=False,
         fit_intercept=False,
-        search=MapSearch(type(coder).__name__, max(coder.code_tol, _LEARNING_GAP), coder.solver),
+        search=MapSearch(type(coder).__name__, _learning_gap(coder), coder.solver),
         by_gradient=False,
         grid=grid_of(coder, n_features),
     )

@@ -56,6 +56,7 @@ class CodeSearch:
     def forget(self) -> None:
         """Start counting from zero."""
         self.n_rows, self.n_open, self.worst, self.kind = 0, 0, 0.0, ""
+        self.largest = 0.0  # certificate of any code
 
     def solve(
         self, x: Tensor, dictionary: Tensor, penalty: Penalty, alpha: float
@@ -80,6 +81,8 @@ class CodeSearch:
     def count(self, found: SparseSolution) -> None:
         """Take note of codes that are not final."""
         self.n_rows += len(found.codes)
+        if len(found.codes):
+            self.largest = max(self.largest, float(found.certificate.max()))
         if not bool(found.converged.all()):
             self.n_open += int((~found.converged).sum())
             self.worst = max(self.worst, float(found.certificate[~found.converged].max()))

@@ -65,7 +65,8 @@ class ConvSparseCoder(IterativeEstimator[KernelLearning, Pass]):
         ``fit`` stops when a pass lowers the mean energy by no more than this fraction, and moving
         the kernels to the middle of their windows does not lower it either.
     code_tol : float, default=1e-6
-        Relative duality gap at which a code is accepted. ``fit`` uses 1e-3.
+        Relative duality gap at which a code is accepted. ``fit`` uses 1e-3, and with
+        ``max_iter`` of 10 or more a larger one in the first passes.
     solver : {"auto", "greedy", "fista", "admm"}, default="auto"
         Locally greedy coordinate descent (CPU), FISTA with adaptive restart, or ADMM, which cannot
         use a ``mask``. "auto": on the CPU, a dictionary of all shifted kernels if images are small,

@@ -34,6 +34,8 @@ _DENSE_MASKED = 2**15
 _RELAXATION, _IMBALANCE = 1.8, 2.0
 # Greedy: sweeps over the entries in use in one round.
 _SWEEPS = 20
+# Greedy: the gap at which codes to start from, which may be zero, are accepted as they are.
+_UNTOUCHED = 1e-3
 # Greedy: rounds between two exact solutions on the support, and the largest matrix for one.
 _EXACT_EVERY, _EXACT_SIZE = 10, 2**22
 
@@ -290,7 +292,8 @@ def _greedy(
         gradient = grid.analyse(residual, problem.transfer)
         product = problem.correlations - gradient
         gap = problem.certificate(z, product)
-        good = ~(gap > problem.rounding(z, product).clamp(min=tol))
+        enough = tol if iteration else min(tol, _UNTOUCHED)
+        good = ~(gap > problem.rounding(z, product).clamp(min=enough))
         done = good | (iteration == max_iter)
         rows = left[done]
         value[rows], n_iter[rows], certified[rows] = gap[done], iteration, good[done]

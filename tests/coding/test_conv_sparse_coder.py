@@ -12,6 +12,7 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 import sklebm
 from sklebm import (
@@ -298,6 +299,7 @@ def test_what_is_missing_must_be_a_number_and_not_all_there_is(masked):
 def test_masked_chunks_are_learnt_from_as_a_whole(monkeypatch):
     """Whatever unseen pixels hold; a full mask is none; the seen pixels of others cost less."""
     monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    monkeypatch.setattr(_kernels, "_FIRST_GAP", 0.0)
     X, _ = make_planted(24)
     mask = np.random.default_rng(2).random(X.shape) < 0.7
     options = {"n_components": 4, "kernel_size": 3, "image_shape": (12, 12), "alpha": 0.15,
@@ -531,6 +533,7 @@ def test_a_batch_pass_never_raises_the_energy(algorithm, dense, monkeypatch):
 def test_batches_learn_the_same_without_the_dense_dictionary(algorithm, boundary, monkeypatch):
     """Passes over batches whose codes start from the last pass, against those of exact codes."""
     monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    monkeypatch.setattr(_kernels, "_FIRST_GAP", 0.0)
     X, _ = make_planted(14)
     coder = ConvSparseCoder(
         3, kernel_size=(3, 4), image_shape=(12, 12), alpha=0.15, boundary=boundary, max_iter=3,
@@ -549,7 +552,49 @@ def test_batches_learn_the_same_without_the_dense_dictionary(algorithm, boundary
     coder.partial_fit(X)
     monkeypatch.undo()
     monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    monkeypatch.setattr(_kernels, "_FIRST_GAP", 0.0)
     np.testing.assert_allclose(coder.components_, exact.partial_fit(X).components_, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.15, 0.6])
+def test_rough_codes_of_the_first_passes_are_not_zero(monkeypatch, alpha):
+    """Zero has a relative gap of (1 - alpha / peak)^2 only, which the first pass would accept."""
+    monkeypatch.setattr(convolutional, "_DENSE", 0)
+    X, _ = make_planted(12)
+    settings = {"kernel_size": 4, "image_shape": (12, 12), "alpha": alpha, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        monkeypatch.setattr(_kernels, "_FEW_PASSES", 1)
+        monkeypatch.setattr(_kernels, "_GAP_SHRINKS", 1.0)
+        coder = ConvSparseCoder(3, max_iter=2, algorithm="batch", **settings).fit(X)
+    start = ConvSparseCoder(3, max_iter=2, dict_init=coder.components_, **settings)
+    assert coder.score(X) > -0.5 * np.square(X).sum(axis=1).mean()
+    assert start.fit(X).score(X) >= coder.score(X) - 1e-9
+
+
+@pytest.mark.parametrize("algorithm", ["online", "batch"])
+def test_rough_codes_end_in_good_ones(monkeypatch, algorithm):
+    """The fit settles at codes of the final gap, and is no worse than one of good codes only."""
+    monkeypatch.setattr(convolutional, "_DENSE", 0)
+    X, _ = make_planted(24)
+    gaps = []
+    find = MapSearch.find
+
+    def watched(search, *given):
+        gaps.append(search.tol)
+        return find(search, *given)
+
+    monkeypatch.setattr(MapSearch, "find", watched)
+    options = {"kernel_size": 4, "image_shape": (12, 12), "alpha": 0.15, "max_iter": 60,
+               "algorithm": algorithm, "batch_size": 8, "random_state": 0}  # fmt: skip
+    rough = ConvSparseCoder(4, **options).fit(X)
+    assert gaps[0] == 0.9
+    assert gaps[-1] == 1e-3
+    assert rough.n_iter_ < 60
+    monkeypatch.setattr(_kernels, "_FIRST_GAP", 0.0)
+    good = ConvSparseCoder(4, **options).fit(X)
+    assert rough.score(X) > 1.05 * good.score(X)  # both are negative
 
 
 def test_masked_pixels_change_nothing_and_are_filled():

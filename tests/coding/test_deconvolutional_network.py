@@ -209,6 +209,7 @@ def test_one_layer_is_a_convolutional_sparse_coder(dense, monkeypatch):
     whole = convolutional._DENSE
     # Passes start from codes of the last one there, which does not show if codes are final.
     monkeypatch.setattr(_kernels, "_LEARNING_GAP", 0.0)
+    monkeypatch.setattr(_kernels, "_FIRST_GAP", 0.0)
     monkeypatch.setattr(_deconvolution, "_LEARNING_GAP", 0.0)
     options = {"alpha": 0.15, "max_iter": 4, "batch_size": 10, "code_tol": 1e-12, **SHAPE}
     coder = ConvSparseCoder(3, kernel_size=4, pool=None, **options).fit(X)

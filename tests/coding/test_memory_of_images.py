@@ -71,6 +71,7 @@ def test_codes_that_are_not_kept_change_nothing_but_the_search(monkeypatch):
     options = {"kernel_size": 4, "image_shape": (12, 12), "alpha": 0.15, "batch_size": 10,
                "max_iter": 4, "solver": "greedy", "code_tol": 1e-10, "random_state": 0}  # fmt: skip
     monkeypatch.setattr(kernels, "_LEARNING_GAP", 1e-10)
+    monkeypatch.setattr(kernels, "_FIRST_GAP", 0.0)
     kept = ConvSparseCoder(4, **options).fit(X)
     for room in (0, 2000):
         monkeypatch.setattr(kernel_learner, "_KEPT_BYTES", room)
