@@ -138,7 +138,7 @@ def test_only_the_results_of_contestants_that_took_turns_say_so(common, monkeypa
 @pytest.mark.parametrize(
     ("recorded", "sentence"),
     [
-        ({}, ""),
+        ({}, "Whether contestants took turns was not recorded. "),
         ({"turns": True}, "Contestants took turns. "),
         ({"turns": False}, "One contestant after the other. "),
         ({"turns": "Two took turns."}, "Two took turns. "),

@@ -17,8 +17,9 @@ from sklebm._shell.warning import warn
 from sklebm.coding import _deconvolution as layers
 from sklebm.coding._convolution import listed
 from sklebm.coding._deconvolution import NetworkLearner
+from sklebm.coding._image_checks import check_images
 from sklebm.coding._kernel_learner import KernelLearner
-from sklebm.coding._kernels import check_images, need_same_sizes
+from sklebm.coding._kernels import need_same_sizes
 from sklebm.coding._passes import LayersPass
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty
 from sklebm.energies.deconvolution import DeconvolutionalEnergy, SwitchPooling

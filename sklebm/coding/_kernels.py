@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklebm._shell.layouts import warn_of_channels
 from sklebm._shell.random import draw_seed, make_generator
 from sklebm._shell.rows import Rows, row_slices
-from sklebm._shell.scaling import warn_of_unequal_spans
 from sklebm._shell.state import Array, Record, Scalar, Spec
 from sklebm._shell.warning import warn
 from sklebm.coding._checks import given_dictionary
 from sklebm.coding._convolution import MapSearch, block_sides, grid_of, recall_grid, record_grid
 from sklebm.coding._dictionary import normalise
+from sklebm.coding._image_checks import check_images
 from sklebm.coding._kernel_learner import KernelLearner, KernelSettings, patches_of
 from sklebm.coding._learning import Learning, Pass, learnt_state
 from sklebm.coding._masks import useful_mask
@@ -29,8 +27,6 @@ from sklebm.iterative import Draw
 
 #: Number of kernels by default.
 N_KERNELS = 16
-# The share of the squares of pixels in their mean from which a warning says so.
-_CONSTANT_SHARE = 0.5
 # How often kernels that have settled are moved to the middle of their window, to learn on.
 _CENTRINGS = 4
 # Codes are final for learning at this duality gap: the kernels change before they matter.
@@ -160,37 +156,6 @@ def _sharp_parts(coder: Any, rows: Rows, mask: Tensor | None = None) -> Any:
         seen = grid.images(mask[part].to(x.dtype))
         sharp[part] = x[part] - grid.rows(smooth_part(grid.images(x[part]), low_pass, seen))
     return sharp
-
-
-def check_images(model: Any, rows: Rows, mask: Tensor | None = None) -> None:
-    """Warn of columns in different units, or of a constant that outweighs what images differ in.
-
-    Raise ValueError if ``pool_size`` does not fit images, which only ``transform`` may need.
-    """
-    block_sides(model.pool_size, model.image_shape)
-    if model.image_shape is None:  # pixels have the same unit
-        warn_of_unequal_spans(type(model).__name__, rows)
-    else:
-        warn_of_channels(model.image_shape, last=True)
-    if getattr(model, "low_pass", 0.0):
-        return  # it takes a constant off
-    count, total, squares = 0.0, 0.0, 0.0
-    for part in rows.chunks(3 * rows.shape[1]):
-        x = rows[part].double()
-        seen = torch.ones_like(x) if mask is None else mask[part].double()
-        count += float(seen.sum())
-        total += float((seen * x).sum())
-        squares += float((seen * x.square()).sum())
-    mean, length = total / max(count, 1.0), squares / max(count, 1.0)
-    if not mean * mean > _CONSTANT_SHARE * length or not math.isfinite(length):
-        return
-    remedy = ", or set low_pass, which subtracts it" if hasattr(model, "low_pass") else ""
-    warn(
-        f"The mean of all pixels, {mean:.3g}, is larger than their standard deviation, "
-        f"{max(length - mean * mean, 0.0) ** 0.5:.3g}: {type(model).__name__} adds up squared "
-        "distances from zero, so its kernels describe this constant before anything else. "
-        f"Subtract it, for example with X - X.mean(axis=1, keepdims=True){remedy}."
-    )
 
 
 def _learning_gap(coder: Any) -> float:

@@ -20,7 +20,7 @@ from sklebm.coding import _layers as layers
 from sklebm.coding import _map_layers as maps
 from sklebm.coding._checks import warn_if_codes_vanish
 from sklebm.coding._convolution import Pooling, recall_grids, stacked_grids
-from sklebm.coding._kernels import check_images
+from sklebm.coding._image_checks import check_images
 from sklebm.coding._layers import LayeredLearner, LayeredSearch
 from sklebm.coding._passes import LayersPass
 from sklebm.coding._penalty import recall_penalty, record_penalty, resolve_penalty

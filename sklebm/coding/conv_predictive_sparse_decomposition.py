@@ -15,7 +15,8 @@ from sklebm._shell.rows import Rows
 from sklebm._shell.state import Array, Record, Spec
 from sklebm.coding._base import EncoderEstimator, encoded, free_energies
 from sklebm.coding._convolution import code_length, grid_of, pooling_of, recall_grid, record_grid
-from sklebm.coding._kernels import N_KERNELS, check_images, check_kernels, need_same_sizes
+from sklebm.coding._image_checks import check_images
+from sklebm.coding._kernels import N_KERNELS, check_kernels, need_same_sizes
 from sklebm.coding._map_encoders import blank_encoder, decomposition_of, first_energy
 from sklebm.coding._penalty import recall_penalty
 from sklebm.coding._state import decoded, n_atoms
